@@ -1,0 +1,1 @@
+"""The command line behind the poe tasks."""
