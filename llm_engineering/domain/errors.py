@@ -1,0 +1,87 @@
+"""Every error the project raises on purpose.
+
+::
+
+    TwinError
+    ├── ConfigurationError        the user's settings, YAML or arguments are wrong
+    │   └── MissingDependencyError    an optional package is not installed; names the Poetry group
+    ├── InvalidInputError         one value handed in cannot be used (a question, a filter, a link)
+    │   └── UnknownFilterValueError   a filter names a value that the store does not hold
+    ├── CollectionError           a link or a record could not be collected
+    │   ├── FetchError                the network said no (may be worth another try)
+    │   └── ExtractionError           fetched, but there is no text in it
+    ├── StoreError                a document store or an index failed
+    │   ├── StoreUnavailableError     it cannot be reached; names the task that starts it
+    │   └── FingerprintMismatchError  the index was written by another embedder
+    ├── ModelError                a model failed
+    │   ├── ModelFileError            weights are missing or their checksum is wrong
+    │   └── ModelServiceError         a model server failed or answered nonsense
+    └── TooManyFailuresError      a step lost more than its configured share
+
+Catch ``TwinError`` at the edge (the command line, the API); catch a leaf where there is something to do about it.
+"""
+
+
+class TwinError(Exception):
+    """Base of all errors raised on purpose. The message says what was expected, what came, and what to do."""
+
+
+class ConfigurationError(TwinError):
+    """Settings, a run's YAML or command-line arguments are wrong."""
+
+
+class MissingDependencyError(ConfigurationError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, group: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package '{package}', which is not installed. Install it with: poetry install --with {group}"
+        )
+
+
+class InvalidInputError(TwinError):
+    """A value handed in by the caller cannot be used."""
+
+
+class UnknownFilterValueError(InvalidInputError):
+    """A filter names a value that the store does not hold."""
+
+
+class CollectionError(TwinError):
+    """A link or a record could not be collected."""
+
+
+class FetchError(CollectionError):
+    """The network or the server refused: unreachable, timed out, an error status, too large, forbidden by robots.txt."""
+
+
+class ExtractionError(CollectionError):
+    """Something was fetched, but it holds no usable text."""
+
+
+class StoreError(TwinError):
+    """A document store or an index failed."""
+
+
+class StoreUnavailableError(StoreError):
+    """A store cannot be reached. The message names the task that starts it."""
+
+
+class FingerprintMismatchError(StoreError):
+    """The index was written by another embedder than the one now configured."""
+
+
+class ModelError(TwinError):
+    """A model failed."""
+
+
+class ModelFileError(ModelError):
+    """Model files are missing, or their checksum is not the pinned one."""
+
+
+class ModelServiceError(ModelError):
+    """A model server failed, timed out or answered something that cannot be used."""
+
+
+class TooManyFailuresError(TwinError):
+    """A step lost more items than its configured share allows."""

@@ -1,0 +1,158 @@
+"""Questions, filters, hits and answers."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from llm_engineering.domain.documents import Chunk, Model, Span, UtcDatetime
+from llm_engineering.domain.errors import InvalidInputError
+
+MAX_QUESTION_CHARACTERS = 4_000
+
+
+class SearchMode(StrEnum):
+    DENSE = "dense"
+    SPARSE = "sparse"
+    HYBRID = "hybrid"
+
+
+class RrfFusion(Model):
+    """Reciprocal rank fusion, ``score = Σ 1 / (k + rank)`` (Cormack, Clarke & Büttcher, SIGIR 2009)."""
+
+    kind: Literal["rrf"] = "rrf"
+    k: int = Field(default=60, ge=1)
+
+
+class WeightedFusion(Model):
+    """``alpha · dense + (1 − alpha) · sparse`` over scores scaled to [0, 1] within each list."""
+
+    kind: Literal["weighted"] = "weighted"
+    alpha: float = Field(default=0.5, ge=0, le=1)
+
+
+Fusion = Annotated[RrfFusion | WeightedFusion, Field(discriminator="kind")]
+
+
+def _sorted_unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted({value.strip() for value in values if value.strip()}))
+
+
+Values = Annotated[tuple[str, ...], AfterValidator(_sorted_unique)]
+
+
+class MetadataFilter(Model):
+    """Restricts a search. Values of one field are alternatives; fields are combined with *and*; empty means no limit."""
+
+    authors: Values = ()
+    categories: Values = ()
+    platforms: Values = ()
+    languages: Values = ()
+    document_ids: Values = ()
+    published_from: UtcDatetime | None = None
+    published_to: UtcDatetime | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "MetadataFilter":
+        start, end = self.published_from, self.published_to
+        if start and end and start > end:
+            raise ValueError(f"published_from ({start:%Y-%m-%d}) lies after published_to ({end:%Y-%m-%d})")
+        return self
+
+    @property
+    def is_empty(self) -> bool:
+        return self == MetadataFilter()
+
+    def accepts(self, chunk: Chunk) -> bool:
+        """The filter's meaning, in one place; every index must agree with it (the conformance suite checks)."""
+        published = chunk.published_at
+        return (
+            (not self.authors or chunk.author in self.authors)
+            and (not self.categories or chunk.category in self.categories)
+            and (not self.platforms or chunk.platform in self.platforms)
+            and (not self.languages or chunk.language in self.languages)
+            and (not self.document_ids or chunk.document_id in self.document_ids)
+            and (self.published_from is None or (published is not None and published >= self.published_from))
+            and (self.published_to is None or (published is not None and published <= self.published_to))
+        )
+
+
+class Query(Model):
+    """A question with how to look for its answer.
+
+    Raises:
+        InvalidInputError: from :meth:`ask`, when the question is empty or too long.
+    """
+
+    text: str
+    filter: MetadataFilter = MetadataFilter()
+    k: int = Field(default=5, ge=1, le=100)
+    mode: SearchMode = SearchMode.HYBRID
+    fusion: Fusion = RrfFusion()
+
+    @classmethod
+    def ask(cls, text: str, **fields: object) -> "Query":
+        """Build a query from what a person typed, with errors that a person can act on."""
+        cleaned = " ".join(text.replace("\x00", " ").split())
+        if not cleaned:
+            raise InvalidInputError("The question is empty. Write a question of at least one word.")
+        if len(cleaned) > MAX_QUESTION_CHARACTERS:
+            raise InvalidInputError(
+                f"The question has {len(cleaned):,} characters; at most {MAX_QUESTION_CHARACTERS:,} are allowed. "
+                "Ask for one thing, and put long material into the collection instead."
+            )
+        return cls(text=cleaned, **fields)  # type: ignore[arg-type]
+
+
+class Hit(Model):
+    """A chunk that was found. ``score`` is comparable within one result list only; higher is better."""
+
+    chunk: Chunk
+    score: float
+    dense_score: float | None = None
+    """Cosine similarity to the question, where the search was asked for it."""
+
+
+class Passage(Model):
+    """The wider text around one or more hits, stitched from neighbouring chunks, in the document's own words."""
+
+    document_id: str
+    span: Span
+    text: str
+    title: str
+    link: str
+    author: str
+    platform: str
+    published_at: datetime | None = None
+    headings: tuple[str, ...] = ()
+    score: float
+    dense_score: float | None = None
+
+
+class Citation(Model):
+    """A numbered source of an answer, as the reader sees it."""
+
+    number: int = Field(ge=1)
+    passage: Passage
+
+
+class Usage(Model):
+    """What a generation cost."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Answer(Model):
+    """A finished answer with the sources it was given."""
+
+    question: str
+    text: str
+    citations: tuple[Citation, ...] = ()
+    cited: tuple[int, ...] = ()
+    """Numbers that the text really cites, checked against ``citations``."""
+    abstained: bool = False
+    model: str = ""
+    prompt_hash: str = ""
+    usage: Usage = Usage()

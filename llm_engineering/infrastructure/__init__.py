@@ -1,0 +1,1 @@
+"""Adapters: one module per SDK, each implementing one port. Only ``bootstrap`` imports them."""

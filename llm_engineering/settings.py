@@ -1,0 +1,264 @@
+"""Settings: typed, validated, read once from the environment and ``.env``. No instance lives at module level.
+
+Where a thing runs (endpoints, secrets, adapters) is settings; what a run does (links, chunk sizes, shares) is its YAML
+in ``configs/``. A variable's name is GROUP_NAME: ``DATABASE_HOST``, ``QDRANT_URL``, ``LLM_KIND``, ``LOG_FORMAT``.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from llm_engineering.domain.errors import ConfigurationError
+
+
+class Group(BaseModel):
+    """A group of settings.
+
+    Unknown names are ignored here, since the environment holds variables of others (``DATABASE_URL`` on many hosts);
+    in ``.env``, which is ours alone, :func:`load_settings` refuses them.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class DatabaseSettings(Group):
+    """The data warehouse: any server that speaks MongoDB's protocol."""
+
+    host: SecretStr = SecretStr("mongodb://127.0.0.1:27027")
+    """A MongoDB URI. A secret, because it may carry a password. The default is the local server of
+    ``poe local-infrastructure-up``."""
+    name: str = "twin"
+    timeout_seconds: float = Field(default=3.0, gt=0, le=60)
+    """How long to wait for a server before saying that it is down."""
+
+    @field_validator("host")
+    @classmethod
+    def _is_uri(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
+            raise ValueError("a MongoDB URI starts with mongodb:// or mongodb+srv://")
+        return value
+
+
+class LocalServicesSettings(Group):
+    """Services that run on this machine for development, started by ``poe local-infrastructure-up``."""
+
+    data_dir: Path = Path("data")
+    mongo_port: int = Field(default=27027, ge=1, le=65535)
+    zenml_port: int = Field(default=8237, ge=1, le=65535)
+
+
+class QdrantEdgeSettings(Group):
+    """Qdrant's engine inside this process, storing in a folder."""
+
+    kind: Literal["qdrant_edge"] = "qdrant_edge"
+    path: Path = Path("data/index")
+    collection: str = Field(default="twin", pattern=r"^[a-zA-Z0-9_-]+$")
+
+
+class QdrantServerSettings(Group):
+    """A Qdrant server or Qdrant Cloud."""
+
+    kind: Literal["qdrant_server"] = "qdrant_server"
+    url: str = "http://127.0.0.1:6333"
+    api_key: SecretStr | None = None
+    collection: str = Field(default="twin", pattern=r"^[a-zA-Z0-9_-]+$")
+    timeout_seconds: float = Field(default=10.0, gt=0)
+
+
+IndexSettings = Annotated[QdrantEdgeSettings | QdrantServerSettings, Field(discriminator="kind")]
+
+
+class OnnxEmbedderSettings(Group):
+    """all-MiniLM-L6-v2 as int8 ONNX, on the CPU, bundled (``poe download-models``)."""
+
+    kind: Literal["onnx"] = "onnx"
+    model: str = "all-MiniLM-L6-v2"
+    threads: int = Field(default=0, ge=0)
+    """0: one per core."""
+    batch_tokens: int = Field(default=4096, ge=256)
+    """Padded tokens of one forward pass; texts of like length are batched together up to this."""
+
+
+class OpenAIEmbedderSettings(Group):
+    """Any OpenAI-compatible ``/embeddings`` endpoint."""
+
+    kind: Literal["openai_http"] = "openai_http"
+    base_url: str = "https://api.openai.com/v1"
+    api_key: SecretStr | None = None
+    model: str = "text-embedding-3-small"
+    dimension: int = Field(default=1536, gt=0)
+    max_tokens: int = Field(default=512, gt=0)
+    """Chunks are cut to this many tokens, counted by the bundled WordPiece tokenizer, which is never fewer than these
+    models' own by much; stay well below the model's limit."""
+    batch_size: int = Field(default=64, ge=1, le=2048)
+    timeout_seconds: float = Field(default=30.0, gt=0)
+    query_prefix: str = ""
+    document_prefix: str = ""
+
+
+EmbedderSettings = Annotated[OnnxEmbedderSettings | OpenAIEmbedderSettings, Field(discriminator="kind")]
+
+
+class LlamaCppSettings(Group):
+    """A GGUF file run by llama.cpp inside this process; the default is the bundled SmolLM2-135M-Instruct."""
+
+    kind: Literal["llama_cpp"] = "llama_cpp"
+    model_path: Path | None = None
+    """None: the bundled model."""
+    context_tokens: int = Field(default=4096, ge=512)
+    threads: int = Field(default=0, ge=0)
+    """0: one per core."""
+    parallel: int = Field(default=1, ge=1)
+    """How many answers are generated at the same time; they share the context."""
+
+
+class OpenAIHttpSettings(Group):
+    """Any OpenAI-compatible chat endpoint: OpenAI, vLLM, TGI, Ollama, llama-server."""
+
+    kind: Literal["openai_http"] = "openai_http"
+    base_url: str = "https://api.openai.com/v1"
+    api_key: SecretStr | None = None
+    model: str = "gpt-4o-mini"
+    context_tokens: int = Field(default=16_384, ge=512)
+    timeout_seconds: float = Field(default=60.0, gt=0)
+    max_retries: int = Field(default=3, ge=0, le=10)
+
+
+LlmSettings = Annotated[LlamaCppSettings | OpenAIHttpSettings, Field(discriminator="kind")]
+
+
+class RenderingSettings(Group):
+    """Chromium, driven by Selenium, for pages that need JavaScript."""
+
+    binary: Path | None = None
+    """None: looked for on the PATH (chromium, google-chrome …)."""
+    driver: Path | None = None
+    page_timeout_seconds: float = Field(default=30.0, gt=0)
+    max_scrolls: int = Field(default=50, ge=0)
+
+
+class CrawlerSettings(Group):
+    """Manners of the collector on the web."""
+
+    user_agent: str = "llm-twin/0.1 (+https://github.com/llm-engineering/llm-twin)"
+    timeout_seconds: float = Field(default=15.0, gt=0)
+    total_timeout_seconds: float = Field(default=60.0, gt=0)
+    """A page that trickles in slower than this is given up."""
+    max_bytes: int = Field(default=10_000_000, ge=1_000)
+    max_redirects: int = Field(default=5, ge=0)
+    max_retries: int = Field(default=3, ge=0, le=10)
+    max_retry_after_seconds: float = Field(default=60.0, ge=0)
+    per_host_concurrency: int = Field(default=2, ge=1)
+    per_host_delay_seconds: float = Field(default=0.2, ge=0)
+    respect_robots_txt: bool = True
+
+
+class LinkedInSettings(Group):
+    """Log-in for the LinkedIn reader. Read what LinkedIn allows (README) before using it."""
+
+    username: str | None = None
+    password: SecretStr | None = None
+    base_url: str = "https://www.linkedin.com"
+
+
+class LogSettings(Group):
+    format: Literal["human", "json"] = "human"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class Settings(BaseSettings):
+    """All settings. ``.env.example`` lists each with its default."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        extra="ignore",
+        frozen=True,
+        validate_default=True,
+    )
+
+    database: DatabaseSettings = DatabaseSettings()
+    qdrant: IndexSettings = QdrantEdgeSettings()
+    embedder: EmbedderSettings = OnnxEmbedderSettings()
+    llm: LlmSettings = LlamaCppSettings()
+    rendering: RenderingSettings = RenderingSettings()
+    crawler: CrawlerSettings = CrawlerSettings()
+    linkedin: LinkedInSettings = LinkedInSettings()
+    local: LocalServicesSettings = LocalServicesSettings()
+    log: LogSettings = LogSettings()
+    models_dir: Path = Path("models")
+    github_token: SecretStr | None = None
+    """For private repositories; handed to git through its environment, never on a command line."""
+
+    @field_validator("qdrant", "embedder", "llm", mode="before")
+    @classmethod
+    def _infer_kind(cls, value: object, info: ValidationInfo) -> object:
+        """Without a ``kind``, naming a server's address means that server; else the embedded default."""
+        if not isinstance(value, Mapping) or "kind" in value:
+            return value
+        embedded, server = _KINDS[str(info.field_name)]
+        return {**value, "kind": server if {"url", "base_url"} & value.keys() else embedded}
+
+
+_KINDS = {
+    "qdrant": ("qdrant_edge", "qdrant_server"),
+    "embedder": ("onnx", "openai_http"),
+    "llm": ("llama_cpp", "openai_http"),
+}
+
+
+def load_settings(env_file: Path | None = Path(".env"), **overrides: Any) -> Settings:
+    """Read the settings from the environment and ``env_file``; ``overrides`` win over both.
+
+    Raises:
+        ConfigurationError: anything is wrong; the message lists every problem with the variable to set.
+    """
+    problems = list(_unknown_names(env_file))
+    try:
+        settings = Settings(_env_file=env_file, **overrides)
+    except ValidationError as error:
+        problems += [_explain(dict(item)) for item in error.errors(include_url=False)]
+    if problems:
+        listing = "\n".join(f"  - {problem}" for problem in problems)
+        raise ConfigurationError(f"The settings have {len(problems)} problem(s):\n{listing}\nEvery setting is described in .env.example.")
+    return settings
+
+
+def variables(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
+    """(variable, group, default) of every setting, for ``.env.example`` and for checking names."""
+    for name, field in model.model_fields.items():
+        groups = [t for t in (field.annotation, *get_args(field.annotation)) if isinstance(t, type) and issubclass(t, Group)]
+        for group in groups:
+            for inner, inner_field in group.model_fields.items():
+                yield f"{name}_{inner}".upper(), group.__name__, inner_field.default
+        if not groups:
+            yield name.upper(), model.__name__, field.default
+
+
+def _unknown_names(env_file: Path | None) -> Iterator[str]:
+    if env_file is None or not env_file.is_file():
+        return
+    known = {name for name, _, _ in variables()}
+    for name in dotenv_values(env_file):
+        # ZenML, Comet and AWS read variables of their own from the same file.
+        if name.upper() in known or name.upper().startswith(("ZENML_", "COMET_", "OPIK_", "AWS_", "HF_", "OTEL_")):
+            continue
+        close = difflib.get_close_matches(name.upper(), known, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        yield f"{name} in {env_file} is not a setting.{hint}"
+
+
+def _explain(error: dict[str, Any]) -> str:
+    kinds = {kind for pair in _KINDS.values() for kind in pair}
+    path = [str(part) for part in error["loc"] if part not in kinds]
+    variable = "_".join(path).upper()
+    secret = any(word in variable for word in ("KEY", "PASSWORD", "TOKEN", "HOST"))
+    came = "" if secret or isinstance(error["input"], Mapping) else f" (got {error['input']!r})"
+    return f"{variable}: {error['msg']}{came}"
