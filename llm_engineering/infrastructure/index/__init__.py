@@ -1,0 +1,1 @@
+"""Vector indexes: Qdrant in this process, or on a server."""

@@ -1,0 +1,151 @@
+"""A vector index in memory: exact where the real ones approximate, and short enough to be checked by reading."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import numpy as np
+
+from llm_engineering.application.fusion import candidates, fuse, ranked
+from llm_engineering.application.ports import IndexWriter, SearchRequest
+from llm_engineering.domain.documents import Chunk, EmbeddedChunk, EmbedderFingerprint
+from llm_engineering.domain.errors import FingerprintMismatchError, InvalidInputError, StoreUnavailableError
+from llm_engineering.domain.retrieval import Hit, MetadataFilter, SearchMode
+
+K1, B = 1.2, 0.75
+
+
+class FakeVectorIndex:
+    """Holds chunks in a dict. Every search scores every chunk: cosine by NumPy, Okapi BM25 over ``\\w+`` words.
+
+    Behaves like the embedded index: what a writer block wrote becomes visible when it ends without an error, a writer
+    with another fingerprint starts from nothing, and searching before the first write raises StoreUnavailableError.
+    ``commits`` counts the blocks that changed something; ``searches`` counts calls of ``search``.
+    """
+
+    def __init__(self) -> None:
+        self.chunks: dict[str, EmbeddedChunk] = {}
+        self.fingerprint: EmbedderFingerprint | None = None
+        self.commits = 0
+        self.searches = 0
+        self.closed = False
+
+    def versions(self) -> Iterator[tuple[str, str]]:
+        firsts = [item.chunk for item in self.chunks.values() if item.chunk.position == 0]
+        yield from sorted((chunk.document_id, chunk.document_version) for chunk in firsts)
+
+    @contextmanager
+    def writer(self, fingerprint: EmbedderFingerprint) -> Iterator[IndexWriter]:
+        before = self.chunks if self.fingerprint in (None, fingerprint) else {}
+        writer = FakeIndexWriter(dict(before), fingerprint.dimension)
+        yield writer
+        if writer.chunks != self.chunks or self.fingerprint != fingerprint:
+            self.commits += 1
+        self.chunks, self.fingerprint = writer.chunks, fingerprint
+
+    def search(self, requests: Sequence[SearchRequest], fingerprint: EmbedderFingerprint) -> list[list[Hit]]:
+        self.searches += 1
+        if self._stored() != fingerprint:
+            raise FingerprintMismatchError(f"index: {self.fingerprint}; asked with: {fingerprint}")
+        return [self._search(request) for request in requests]
+
+    def passages(self, parent_ids: Sequence[str]) -> dict[str, list[Chunk]]:
+        self._stored()
+        found: dict[str, list[Chunk]] = {}
+        for item in sorted(self.chunks.values(), key=lambda item: item.chunk.position):
+            if item.chunk.parent_id in set(parent_ids):
+                found.setdefault(item.chunk.parent_id, []).append(item.chunk)
+        return found
+
+    def values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
+        self._stored()
+        return dict(Counter(getattr(item.chunk, field) for item in self.chunks.values()))
+
+    def count(self, filter: MetadataFilter = MetadataFilter()) -> int:
+        return sum(filter.accepts(item.chunk) for item in self.chunks.values())
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _stored(self) -> EmbedderFingerprint:
+        if self.fingerprint is None:
+            raise StoreUnavailableError(
+                "There is no index yet. Build it with: poe run-feature-engineering-pipeline"
+            )
+        return self.fingerprint
+
+    def _search(self, request: SearchRequest) -> list[Hit]:
+        pool = [item for item in self.chunks.values() if request.filter.accepts(item.chunk)]
+        wanted = candidates(request.k) if request.mode is SearchMode.HYBRID else request.k
+        dense = (
+            dict(ranked(self._cosines(pool, request))[:wanted])
+            if request.mode is not SearchMode.SPARSE
+            else {}
+        )
+        sparse = (
+            dict(ranked(self._bm25(pool, request.text))[:wanted])
+            if request.mode is not SearchMode.DENSE
+            else {}
+        )
+        if request.mode is SearchMode.HYBRID:
+            best = fuse(dense, sparse, request.fusion)[: request.k]
+        else:
+            best = ranked(dense or sparse)
+        cosines = self._cosines(pool, request) if request.mode is not SearchMode.SPARSE else {}
+        return [Hit(chunk=self.chunks[i].chunk, score=score, dense_score=cosines.get(i)) for i, score in best]
+
+    @staticmethod
+    def _cosines(pool: Sequence[EmbeddedChunk], request: SearchRequest) -> dict[str, float]:
+        if request.vector is None:
+            raise InvalidInputError(f"A {request.mode} search needs a vector.")
+        scores: dict[str, float] = {}
+        for item in pool:
+            vector = np.asarray(item.vector, dtype=np.float32)
+            norm = float(np.linalg.norm(vector) * np.linalg.norm(request.vector))
+            scores[item.chunk.id] = float(vector @ request.vector) / norm if norm else 0.0
+        return scores
+
+    def _bm25(self, pool: Sequence[EmbeddedChunk], question: str) -> dict[str, float]:
+        everything = {i: Counter(_words(item.chunk.embedding_text)) for i, item in self.chunks.items()}
+        average = sum(words.total() for words in everything.values()) / max(1, len(everything)) or 1.0
+        scores: dict[str, float] = {}
+        for word in set(_words(question)):
+            holders = sum(word in words for words in everything.values())
+            idf = math.log(1 + (len(everything) - holders + 0.5) / (holders + 0.5))
+            for item in pool:
+                words = everything[item.chunk.id]
+                if frequency := words[word]:
+                    scale = frequency + K1 * (1 - B + B * words.total() / average)
+                    gain = idf * frequency * (K1 + 1) / scale
+                    scores[item.chunk.id] = scores.get(item.chunk.id, 0.0) + gain
+        return scores
+
+
+class FakeIndexWriter:
+    """Works on a copy; the index takes it over when the block ends. ``batches`` holds the size of every upsert."""
+
+    def __init__(self, chunks: dict[str, EmbeddedChunk], dimension: int) -> None:
+        self.chunks = chunks
+        self.batches: list[int] = []
+        self._dimension = dimension
+
+    def upsert(self, chunks: Sequence[EmbeddedChunk]) -> None:
+        for item in chunks:
+            if len(item.vector) != self._dimension:
+                raise InvalidInputError(f"expected {self._dimension} dimensions, got {len(item.vector)}")
+        self.batches.append(len(chunks))
+        self.chunks.update({item.chunk.id: item for item in chunks})
+
+    def delete(self, document_ids: Sequence[str], *, keep_versions: Mapping[str, str] | None = None) -> None:
+        doomed, keep = set(document_ids), keep_versions or {}
+        for identifier, item in list(self.chunks.items()):
+            document_id, version = item.chunk.document_id, item.chunk.document_version
+            if document_id in doomed and keep.get(document_id) != version:
+                del self.chunks[identifier]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
