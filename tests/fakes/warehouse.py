@@ -1,0 +1,252 @@
+"""The warehouse in memory: same contract as ``infrastructure.stores.mongo``, checked by the same conformance suite.
+
+``calls`` counts round trips by name (``documents.find``, ``documents.write``, ``clean.stream`` ...): a call that hands over n items
+counts ceil(n / 1,000), a stream counts one per batch read. Writes that turn out to be empty count nothing.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import ceil
+from threading import RLock
+from typing import TypeVar
+
+import numpy as np
+
+from llm_engineering.application.ports import Known, UpsertCounts, Vectors
+from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument, User
+from llm_engineering.domain.errors import StoreUnavailableError
+
+WRITE_BATCH = 1_000
+ROW_BATCH = 10_000
+
+Item = TypeVar("Item")
+Stored = TypeVar("Stored", RawDocument, CleanDocument, DeadLetter, User)
+
+
+class _Collection:
+    """What the stores share: a lock, so that threads may write at once, and the counting of round trips."""
+
+    def __init__(self, warehouse: "FakeWarehouse", name: str) -> None:
+        self._warehouse = warehouse
+        self._name = name
+        self._lock = RLock()
+
+    def _call(self, operation: str, items: int = 1, batch: int = WRITE_BATCH) -> None:
+        if self._warehouse.down:
+            raise StoreUnavailableError(
+                "The fake warehouse is down. Start it with: poe local-infrastructure-up"
+            )
+        if items:
+            self._warehouse.calls[f"{self._name}.{operation}"] += ceil(items / batch)
+
+    def _batches(self, rows: Sequence[Item], batch_size: int) -> Iterator[Item]:
+        if not rows:
+            self._call("stream")
+        for start in range(0, len(rows), batch_size):
+            self._call("stream")
+            yield from rows[start : start + batch_size]
+
+
+def _matching(rows: Mapping[str, Stored], accepts: Callable[[Stored], bool] = lambda _: True) -> list[Stored]:
+    return [rows[key] for key in sorted(rows) if accepts(rows[key])]
+
+
+class FakeUserStore(_Collection):
+    def __init__(self, warehouse: "FakeWarehouse") -> None:
+        super().__init__(warehouse, "users")
+        self._rows: dict[str, User] = {}
+
+    def get_or_create(self, full_name: str) -> User:
+        self._call("get_or_create")
+        user = User(full_name=full_name)
+        with self._lock:
+            return self._rows.setdefault(user.id, user)
+
+    def find(self, full_name: str) -> User | None:
+        self._call("find")
+        return self._rows.get(User(full_name=full_name).id)
+
+    def all(self) -> Iterator[User]:
+        return self._batches(_matching(self._rows), WRITE_BATCH)
+
+
+class FakeDocumentStore(_Collection):
+    def __init__(self, warehouse: "FakeWarehouse") -> None:
+        super().__init__(warehouse, "documents")
+        self._rows: dict[str, RawDocument] = {}
+
+    def upsert(self, documents: Sequence[RawDocument]) -> UpsertCounts:
+        latest = {document.id: document for document in documents}
+        self._call("find", len(latest))
+        created = updated = 0
+        with self._lock:
+            for key, document in latest.items():
+                stored = self._rows.get(key)
+                if stored is None:
+                    created += 1
+                elif stored.content_hash != document.content_hash:
+                    updated += 1
+                else:
+                    # The content stands; what the server said about its freshness is the newer.
+                    refreshed = {"etag": document.etag, "last_modified": document.last_modified}
+                    document = RawDocument(**{**stored.model_dump(), **refreshed})
+                self._rows[key] = document
+        self._call("write", created + updated)
+        return UpsertCounts(created, updated, len(latest) - created - updated)
+
+    def stream(
+        self, *, category: str | None = None, author: str | None = None, batch_size: int = 256
+    ) -> Iterator[RawDocument]:
+        author_id = None if author is None else User(full_name=author).id
+        rows = _matching(
+            self._rows,
+            lambda d: category in (None, d.category) and author_id in (None, d.author_id),
+        )
+        return self._batches(rows, batch_size)
+
+    def hashes(self) -> Iterator[tuple[str, str]]:
+        return self._batches([(d.id, d.content_hash) for d in _matching(self._rows)], ROW_BATCH)
+
+    def get(self, ids: Sequence[str]) -> list[RawDocument]:
+        self._call("get", len(set(ids)))
+        return _matching({key: self._rows[key] for key in set(ids) if key in self._rows})
+
+    def known(self, origin: str) -> dict[str, Known]:
+        self._call("known")
+        return {
+            d.link: Known(d.content_hash, d.etag, d.last_modified)
+            for d in _matching(self._rows, lambda d: d.origin == origin)
+        }
+
+    def delete(self, ids: Sequence[str]) -> int:
+        self._call("delete", len(set(ids)))
+        with self._lock:
+            return sum(self._rows.pop(key, None) is not None for key in set(ids))
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        self._call("counts")
+        return dict(Counter((d.category, d.author) for d in _matching(self._rows)))
+
+
+class FakeCleanStore(_Collection):
+    def __init__(self, warehouse: "FakeWarehouse") -> None:
+        super().__init__(warehouse, "clean")
+        self._rows: dict[str, CleanDocument] = {}
+
+    def upsert(self, documents: Sequence[CleanDocument]) -> None:
+        self._call("write", len({document.id for document in documents}))
+        with self._lock:
+            self._rows.update({document.id: document for document in documents})
+
+    def source_hashes(self) -> Iterator[tuple[str, str]]:
+        return self._batches([(d.id, d.source_hash) for d in _matching(self._rows)], ROW_BATCH)
+
+    def versions(self) -> Iterator[tuple[str, str]]:
+        return self._batches([(d.id, d.content_hash) for d in _matching(self._rows)], ROW_BATCH)
+
+    def signatures(self) -> Iterator[tuple[str, bytes, str | None]]:
+        rows = [(d.id, d.signature, d.duplicate_group) for d in _matching(self._rows)]
+        return self._batches(rows, ROW_BATCH)
+
+    def set_groups(self, groups: Mapping[str, str | None]) -> None:
+        self._call("find", len(groups))
+        with self._lock:
+            changed = [
+                key for key in groups if key in self._rows and self._rows[key].duplicate_group != groups[key]
+            ]
+            for key in changed:
+                # Built anew: model_copy would carry the old content hash along.
+                self._rows[key] = CleanDocument(
+                    **{**self._rows[key].model_dump(), "duplicate_group": groups[key]}
+                )
+        self._call("write", len(changed))
+
+    def get(self, ids: Sequence[str]) -> list[CleanDocument]:
+        self._call("get", len(set(ids)))
+        return _matching({key: self._rows[key] for key in set(ids) if key in self._rows})
+
+    def stream(
+        self, *, category: str | None = None, author: str | None = None, batch_size: int = 256
+    ) -> Iterator[CleanDocument]:
+        author_id = None if author is None else User(full_name=author).id
+        rows = _matching(
+            self._rows,
+            lambda d: category in (None, d.category) and author_id in (None, d.author_id),
+        )
+        return self._batches(rows, batch_size)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        self._call("delete", len(set(ids)))
+        with self._lock:
+            return sum(self._rows.pop(key, None) is not None for key in set(ids))
+
+
+class FakeDeadLetterStore(_Collection):
+    def __init__(self, warehouse: "FakeWarehouse") -> None:
+        super().__init__(warehouse, "dead_letters")
+        self._rows: dict[str, DeadLetter] = {}
+
+    def put(self, letters: Sequence[DeadLetter]) -> None:
+        self._call("write", len({letter.id for letter in letters}))
+        with self._lock:
+            self._rows.update({letter.id: letter for letter in letters})
+
+    def resolve(self, stage: str, sources: Sequence[str]) -> int:
+        wanted = set(sources)
+        self._call("delete", len(wanted))
+        with self._lock:
+            keys = [key for key, row in self._rows.items() if row.stage == stage and row.source in wanted]
+            for key in keys:
+                del self._rows[key]
+        return len(keys)
+
+    def stream(self, stage: str | None = None) -> Iterator[DeadLetter]:
+        return self._batches(_matching(self._rows, lambda row: stage in (None, row.stage)), WRITE_BATCH)
+
+    def count(self) -> int:
+        self._call("count")
+        return len(self._rows)
+
+
+class FakeEmbeddingCache(_Collection):
+    def __init__(self, warehouse: "FakeWarehouse") -> None:
+        super().__init__(warehouse, "embeddings")
+        self._rows: dict[tuple[str, str], bytes] = {}
+
+    def get_many(self, fingerprint: str, text_hashes: Sequence[str]) -> dict[str, Vectors]:
+        wanted = set(text_hashes)
+        self._call("get", len(wanted))
+        found = {key: self._rows[fingerprint, key] for key in wanted if (fingerprint, key) in self._rows}
+        return {key: np.frombuffer(value, dtype="<f4") for key, value in found.items()}
+
+    def put_many(self, fingerprint: str, vectors: Mapping[str, Vectors]) -> None:
+        self._call("write", len(vectors))
+        with self._lock:
+            for key, vector in vectors.items():
+                self._rows[fingerprint, key] = np.asarray(vector, dtype="<f4").tobytes()
+
+
+class FakeWarehouse:
+    """All stores in memory. Set ``down`` to make every call raise StoreUnavailableError."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.down = False
+        self.users = FakeUserStore(self)
+        self.documents = FakeDocumentStore(self)
+        self.clean = FakeCleanStore(self)
+        self.dead_letters = FakeDeadLetterStore(self)
+        self.embeddings = FakeEmbeddingCache(self)
+
+    @property
+    def display_uri(self) -> str:
+        return "memory://fake"
+
+    def ping(self) -> None:
+        if self.down:
+            raise StoreUnavailableError(
+                "The fake warehouse is down. Start it with: poe local-infrastructure-up"
+            )
+
+    def close(self) -> None:
+        """Nothing is held."""
