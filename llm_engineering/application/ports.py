@@ -107,6 +107,18 @@ class SourceReader(Protocol):
     async def close(self) -> None: ...
 
 
+class PageRenderer(Protocol):
+    """A browser that runs a page's scripts."""
+
+    async def render(self, url: str) -> str:
+        """The page's HTML once its scripts have run.
+
+        Raises:
+            CollectionError: no browser is installed (the message says how to get one), or the page did not load.
+        """
+        ...
+
+
 # --- the data warehouse ----------------------------------------------------------------------------------------------
 
 
