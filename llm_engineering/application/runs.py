@@ -1,0 +1,99 @@
+"""What a run does, as its YAML in ``configs/`` says it. Unknown keys are errors."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from llm_engineering.application.chunking import ChunkingConfig
+from llm_engineering.application.ports import Link
+
+
+class RunPart(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LinkSpec(RunPart):
+    """One link to collect. A plain string in the YAML stands for ``{url: …}``."""
+
+    url: str = Field(min_length=1)
+    author: str | None = None
+    """Whose writing it is; None: the run's author."""
+    category: str | None = None
+    """None: what the link's reader gives. Needed for tables."""
+    render: bool = False
+    """Use a browser, for a page that needs JavaScript."""
+    options: dict[str, Any] = {}
+    """For the reader: ``branch``, ``include``, ``exclude`` (git), ``column_map`` (table), ``max_items`` (feed)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: object) -> object:
+        return {"url": value} if isinstance(value, str) else value
+
+
+class Route(RunPart):
+    """Sends links whose URL matches a regular expression to a reader, before the built-in rules are asked."""
+
+    pattern: str
+    reader: str
+
+
+class CollectRun(RunPart):
+    """Parameters of the collection step."""
+
+    author: str | None = None
+    """Whose writing the links are, where a link does not say."""
+    links: tuple[LinkSpec, ...] = Field(min_length=1)
+    routes: tuple[Route, ...] = ()
+    max_concurrency: int = Field(default=8, ge=1, le=64)
+    max_failed_share: float = Field(default=0.5, ge=0, le=1)
+    batch_size: int = Field(default=256, ge=1, le=10_000)
+
+    @model_validator(mode="after")
+    def _authored(self) -> "CollectRun":
+        for number, link in enumerate(self.links):
+            if not (link.author or self.author):
+                raise ValueError(f"links.{number} ({link.url}) has no author: give it one, or set 'author' for the run")
+        return self
+
+    def as_links(self) -> list[Link]:
+        return [
+            Link(
+                url=link.url,
+                author=link.author or self.author or "",
+                category=link.category,
+                render=link.render,
+                options=link.options,
+            )
+            for link in self.links
+        ]
+
+
+class FeatureRun(RunPart):
+    """Parameters of the feature steps."""
+
+    chunking: ChunkingConfig = ChunkingConfig()
+    window_chunks: int = Field(default=1024, ge=1)
+    """Chunks held in memory at a time."""
+    batch_size: int = Field(default=256, ge=1, le=10_000)
+    """Documents read and written at a time."""
+    max_failed_share: float = Field(default=0.1, ge=0, le=1)
+
+
+class DigitalDataEtl(RunPart):
+    """Parameters of the pipeline ``digital_data_etl``."""
+
+    collect: CollectRun
+
+
+class FeatureEngineering(RunPart):
+    """Parameters of the pipeline ``feature_engineering``."""
+
+    features: FeatureRun = FeatureRun()
+
+
+class EndToEndData(RunPart):
+    """Parameters of the pipeline ``end_to_end_data``."""
+
+    collect: CollectRun
+    features: FeatureRun = FeatureRun()

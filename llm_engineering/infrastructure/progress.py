@@ -1,0 +1,85 @@
+"""Progress of long work: bars on a terminal, a line now and then in a log."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from loguru import logger
+
+from llm_engineering.application.ports import Progress
+
+LOG_EVERY_SECONDS = 10.0
+
+
+class TerminalProgress:
+    """Bars drawn with rich; one per description."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bars
+
+        self._bars = Bars(
+            TextColumn("  {task.description:<24}"),
+            BarColumn(bar_width=32),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+        )
+        self._tasks: dict[str, int] = {}
+
+    def __enter__(self) -> "TerminalProgress":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def write(self, line: str) -> None:
+        """Print a log line above the bars."""
+        from rich.text import Text
+
+        self._bars.console.print(Text.from_ansi(line.rstrip("\n")))
+
+    def advance(self, description: str, amount: int = 1, *, total: int | None = None) -> None:
+        from rich.progress import TaskID
+
+        if description not in self._tasks:
+            self._tasks[description] = self._bars.add_task(description, total=total)
+        task = TaskID(self._tasks[description])
+        if total is not None:
+            self._bars.update(task, total=total)
+        self._bars.advance(task, amount)
+
+
+class LogProgress:
+    """A log line per description at most every ``every_seconds``, and one when the total is reached."""
+
+    def __init__(self, every_seconds: float = LOG_EVERY_SECONDS) -> None:
+        self._every = every_seconds
+        self._done: dict[str, int] = {}
+        self._totals: dict[str, int] = {}
+        self._logged: dict[str, float] = {}
+
+    def advance(self, description: str, amount: int = 1, *, total: int | None = None) -> None:
+        done = self._done[description] = self._done.get(description, 0) + amount
+        if total is not None:
+            self._totals[description] = total
+        now = time.monotonic()
+        since = now - self._logged.setdefault(description, now)
+        complete = amount > 0 and done == self._totals.get(description)
+        if complete or since >= self._every:
+            self._logged[description] = now
+            of = f" of {self._totals[description]:,}" if description in self._totals else ""
+            logger.info("{}: {:,}{}", description, done, of)
+
+
+@contextmanager
+def shown_progress() -> Iterator[Progress]:
+    """Bars where standard error is a terminal, else log lines."""
+    if sys.stderr.isatty():
+        with TerminalProgress() as bars:
+            yield bars
+    else:
+        yield LogProgress()

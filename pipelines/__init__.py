@@ -1,0 +1,5 @@
+"""ZenML pipelines: wiring only. What a run does is its YAML in ``configs/``."""
+
+from pipelines.data import digital_data_etl, end_to_end_data, feature_engineering
+
+__all__ = ["digital_data_etl", "end_to_end_data", "feature_engineering"]

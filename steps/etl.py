@@ -1,0 +1,47 @@
+"""Collection: links in, documents in the warehouse."""
+
+import asyncio
+from typing import Annotated, Any
+
+from zenml import log_metadata, step
+from zenml.types import MarkdownString
+
+from llm_engineering.application.collection import CollectionReport, Router, collect
+from llm_engineering.application.runs import CollectRun
+from llm_engineering.bootstrap import Resources
+from llm_engineering.application.ports import Progress
+from steps.resources import step_resources
+from steps.tables import markdown_table
+
+__all__ = ["CollectRun", "collect_links"]
+
+
+@step(enable_cache=False)
+def collect_links(
+    run: CollectRun,
+) -> tuple[Annotated[dict[str, Any], "collection_report"], Annotated[MarkdownString, "collection_table"]]:
+    """Collect every link of the run; fails when more than ``max_failed_share`` of them fail."""
+    with step_resources() as (twin, progress):
+        report = asyncio.run(_collect(run, twin, progress))
+    log_metadata(report.metadata())
+    report.check(run.max_failed_share)
+    return report.metadata(), markdown_table(report.columns, report.rows())
+
+
+async def _collect(run: CollectRun, twin: Resources, progress: Progress) -> CollectionReport:
+    readers = twin.source_readers()
+    try:
+        return await collect(
+            run.as_links(),
+            readers,
+            router=Router.with_rules([(route.pattern, route.reader) for route in run.routes], readers),
+            documents=twin.warehouse.documents,
+            users=twin.warehouse.users,
+            dead_letters=twin.warehouse.dead_letters,
+            max_concurrency=run.max_concurrency,
+            batch_size=run.batch_size,
+            progress=progress,
+        )
+    finally:
+        for reader in readers.values():
+            await reader.close()

@@ -1,0 +1,56 @@
+"""Features: documents in, an index out."""
+
+from typing import Annotated, Any
+
+from zenml import log_metadata, step
+
+from llm_engineering.application import features
+from llm_engineering.application.runs import FeatureRun
+from steps.resources import step_resources
+
+__all__ = ["FeatureRun", "clean_documents", "index_documents", "mark_near_duplicates"]
+
+
+@step(enable_cache=False)
+def clean_documents(run: FeatureRun) -> Annotated[dict[str, Any], "cleaning_report"]:
+    """Clean the documents that are new or have changed; forget those that are gone."""
+    with step_resources() as (twin, progress):
+        report = features.clean_documents(
+            twin.warehouse.documents,
+            twin.warehouse.clean,
+            twin.warehouse.dead_letters,
+            batch_size=run.batch_size,
+            max_failed_share=run.max_failed_share,
+            progress=progress,
+        )
+    log_metadata(report.metadata())
+    return report.metadata()
+
+
+@step(enable_cache=False)
+def mark_near_duplicates(run: FeatureRun) -> Annotated[dict[str, Any], "near_duplicate_report"]:
+    """Group documents that say nearly the same."""
+    with step_resources() as (twin, progress):
+        report = features.mark_near_duplicates(twin.warehouse.clean, batch_size=run.batch_size, progress=progress)
+    log_metadata(report.metadata())
+    return report.metadata()
+
+
+@step(enable_cache=False)
+def index_documents(run: FeatureRun) -> Annotated[dict[str, Any], "index_report"]:
+    """Chunk, embed and index what changed; remove what is stale."""
+    with step_resources() as (twin, progress):
+        report = features.index_documents(
+            twin.warehouse.clean,
+            twin.index,
+            twin.embedder,
+            twin.warehouse.embeddings,
+            run.chunking,
+            dead_letters=twin.warehouse.dead_letters,
+            window_chunks=run.window_chunks,
+            batch_size=run.batch_size,
+            max_failed_share=run.max_failed_share,
+            progress=progress,
+        )
+    log_metadata(report.metadata())
+    return report.metadata()

@@ -1,0 +1,125 @@
+"""The main job in one command: serve the sample site, collect it, build features, ask three questions, tidy up."""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from rich.markup import escape
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.table import Table
+
+from llm_engineering.application.runs import EndToEndData
+from llm_engineering.bootstrap import open_resources, start_logging
+from llm_engineering.domain.retrieval import Answer, Query
+from llm_engineering.settings import Settings, load_settings
+from tools.ask import ask
+from tools.console import console, run
+from tools.models import ensure_models
+from tools.run import run_pipeline
+from tools.run_config import read_run_config
+from tools.sample_site import SampleSite
+from tools.services import LocalMongo
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = Path("configs/end_to_end_data_sample.yaml")
+SITE_PORT = 8111
+QUESTIONS = (
+    "Why does hybrid search combine BM25 with dense vectors?",
+    "What is the KV cache and why does it make generation faster?",
+    "Which team won the football world cup in 1998?",
+)
+"""Two that the sample site answers, and one that it does not: a twin must know when to be silent."""
+
+
+def main() -> int:
+    settings = load_settings()
+    start_logging(settings)
+    timings: dict[str, float] = {}
+    console.print(
+        Panel(
+            "Collect a small website, posts and this repository → build features → ask.\n"
+            "[dim]Everything runs on this machine: no accounts, no Docker, no internet.[/]",
+            title="[bold]LLM twin[/]",
+            border_style="cyan",
+        )
+    )
+    with ExitStack() as stack:
+        with _stage("Models and local services", timings):
+            ensure_models(settings.models_dir)
+            _start_services(settings, stack)
+        with _stage("Collect and build features", timings):
+            parameters, rest = read_run_config(CONFIG, EndToEndData)
+            run_pipeline("end_to_end_data", parameters, rest)
+        with _stage("Ask", timings):
+            answers = asyncio.run(_ask_all(settings))
+        counts = _counts(settings)
+    _closing_table(timings, counts, answers)
+    return 0
+
+
+@contextmanager
+def _stage(title: str, timings: dict[str, float]) -> Iterator[None]:
+    console.print()
+    console.print(Rule(f"[bold]{title}[/]", align="left", style="cyan"))
+    started = time.perf_counter()
+    yield
+    timings[title] = time.perf_counter() - started
+
+
+def _start_services(settings: Settings, stack: ExitStack) -> None:
+    """Start what is not running; only what was started here is stopped at the end."""
+    mongo = LocalMongo(settings.local.data_dir, settings.local.mongo_port)
+    uses_local = settings.database.host.get_secret_value().endswith(f"127.0.0.1:{settings.local.mongo_port}")
+    if uses_local and not mongo.status().running:
+        mongo.start()
+        stack.callback(mongo.stop)
+        console.print(f"  MongoDB-wire server on 127.0.0.1:{settings.local.mongo_port}")
+    site = stack.enter_context(SampleSite(ROOT / "samples" / "site", port=SITE_PORT))
+    console.print(f"  Sample site on {site.base_url}")
+
+
+async def _ask_all(settings: Settings) -> list[Answer]:
+    answers = []
+    with open_resources(settings) as twin:
+        try:
+            for question in QUESTIONS:
+                console.print(f"\n[bold cyan]?[/] [bold]{escape(question)}[/]\n")
+                answers.append(await ask(Query.ask(question, k=3), twin))
+        finally:
+            await twin.language_model.close()
+    return answers
+
+
+def _counts(settings: Settings) -> dict[str, int]:
+    with open_resources(settings) as twin:
+        documents = twin.warehouse.documents.counts()
+        by_category: dict[str, int] = {}
+        for (category, _), count in documents.items():
+            by_category[category] = by_category.get(category, 0) + count
+        return {**{f"{name}s": n for name, n in sorted(by_category.items())}, "chunks": twin.index.count()}
+
+
+def _closing_table(timings: dict[str, float], counts: dict[str, int], answers: Sequence[Answer]) -> None:
+    console.print()
+    table = Table(title="What was done", title_justify="left", title_style="bold", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    for name, count in counts.items():
+        table.add_row(name.replace("repositorys", "source files"), f"{count:,}")
+    answered = sum(not answer.abstained for answer in answers)
+    table.add_row("questions answered", f"{answered}, with {sum(len(a.cited) for a in answers)} citations")
+    table.add_row("left unanswered", f"{len(answers) - answered}, because no source bears on it")
+    table.add_section()
+    for stage, seconds in timings.items():
+        table.add_row(stage, f"{seconds:.1f} s")
+    console.print(table)
+    console.print("Everything that was started is stopped. Go on with:")
+    console.print('  ./poe ask "What is small-to-big retrieval?"       [dim]# the index stays[/]')
+    console.print("  ./poe local-infrastructure-up && ./poe run-end-to-end-data-pipeline --author YOU --link https://…")
+
+
+if __name__ == "__main__":
+    run(main)

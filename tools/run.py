@@ -1,0 +1,145 @@
+"""Runs a pipeline with its YAML: ``poetry poe run-end-to-end-data-pipeline [--config FILE] [--link URL --author NAME]``."""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.markup import escape
+from rich.table import Table
+
+from llm_engineering.application.runs import DigitalDataEtl, EndToEndData, FeatureEngineering, RunPart
+from llm_engineering.bootstrap import start_logging
+from llm_engineering.domain.errors import ConfigurationError, TwinError
+from llm_engineering.settings import load_settings
+from tools.console import console, run
+from tools.run_config import check_parameters, read_run_config
+
+
+@dataclass(frozen=True)
+class Runnable:
+    pipeline: str
+    parameters: type[RunPart]
+    config: Path
+
+
+PIPELINES = {
+    "digital-data-etl": Runnable("digital_data_etl", DigitalDataEtl, Path("configs/digital_data_etl_sample.yaml")),
+    "feature-engineering": Runnable(
+        "feature_engineering", FeatureEngineering, Path("configs/feature_engineering.yaml")
+    ),
+    "end-to-end-data": Runnable("end_to_end_data", EndToEndData, Path("configs/end_to_end_data_sample.yaml")),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parse(arguments)
+    runnable = PIPELINES[options.pipeline]
+    start_logging(load_settings())
+    parameters, rest = _parameters(runnable, options)
+    run_pipeline(runnable.pipeline, parameters, rest)
+    return 0
+
+
+def run_pipeline(name: str, parameters: RunPart, rest: dict[str, Any] | None = None) -> Any:
+    """Run a pipeline on the active ZenML stack, show what its steps report, and return the finished run.
+
+    Raises:
+        TwinError: what made a step fail.
+    """
+    import pipelines
+
+    pipeline = getattr(pipelines, name)
+    with tempfile.TemporaryDirectory() as folder:
+        if rest:
+            path = Path(folder) / "run.yaml"
+            path.write_text(yaml.safe_dump(rest), encoding="utf-8")
+            pipeline = pipeline.with_options(config_path=str(path))
+        try:
+            result = pipeline(**{field: getattr(parameters, field) for field in type(parameters).model_fields})
+        except Exception as error:  # noqa: BLE001 - ZenML may wrap what a step raised; the cause is what helps
+            raise _cause(error) from None
+    show_run(result)
+    return result
+
+
+def _cause(error: BaseException) -> BaseException:
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, TwinError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return error
+
+
+def _parameters(runnable: Runnable, options: argparse.Namespace) -> tuple[RunPart, dict[str, Any]]:
+    if not options.link:
+        if options.author:
+            raise ConfigurationError("--author goes with --link; in a configuration file, authors stand beside the links.")
+        return read_run_config(options.config or runnable.config, runnable.parameters)
+    if "collect" not in runnable.parameters.model_fields:
+        raise ConfigurationError("--link is for pipelines that collect; this one builds features from the warehouse.")
+    given = {"collect": {"author": options.author, "links": options.link}}
+    return check_parameters(given, runnable.parameters, Path("the command line")), {}
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="poe run-…", description=__doc__)
+    parser.add_argument("pipeline", choices=sorted(PIPELINES))
+    parser.add_argument("--config", type=Path, help="YAML of the run (default: the sample's, in configs/)")
+    parser.add_argument("--link", action="append", metavar="URL", help="collect this instead of the file's links; repeatable")
+    parser.add_argument("--author", metavar="NAME", help="whose writing the --link are")
+    return parser.parse_args(arguments)
+
+
+def show_run(result: Any) -> None:
+    """Print the reports of a finished run's steps."""
+    if result is None or not result.status.is_successful:
+        return
+    for name, step in result.steps.items():
+        for output in step.outputs.values():
+            for artifact in output:
+                shown = _SHOWN.get(artifact.name)
+                if shown:
+                    shown(name, artifact.load())
+    console.print(f"[green]✓[/] {escape(result.name)} finished. [dim]Dashboard: poe local-zenml-server-up[/]")
+
+
+def _show_links(_: str, report: dict[str, Any]) -> None:
+    links = report.get("links", [])
+    if not links:
+        return
+    table = Table(title="Links", title_justify="left", title_style="bold")
+    for column in links[0]:
+        table.add_column(str(column).capitalize(), overflow="fold")
+    styles = {"saved": "green", "updated": "cyan", "failed": "red", "unchanged": "dim"}
+    for link in links:
+        table.add_row(*(escape(str(value)) for value in link.values()), style=styles.get(str(link.get("status")), ""))
+    console.print(table)
+
+
+def _show_numbers(step: str, report: dict[str, Any]) -> None:
+    numbers = ", ".join(f"{key.replace('_', ' ')} {_short(value)}" for key, value in report.items() if _is_number(value))
+    console.print(f"  [bold]{step.replace('_', ' ')}[/]: {numbers}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _short(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+
+
+_SHOWN: dict[str, Callable[[str, dict[str, Any]], None]] = {
+    "collection_report": _show_links,
+    "cleaning_report": _show_numbers,
+    "near_duplicate_report": _show_numbers,
+    "index_report": _show_numbers,
+}
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,96 @@
+"""Reads a run's YAML and checks all of it before anything starts."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from llm_engineering.domain.errors import ConfigurationError
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def read_run_config(path: Path, model: type[ModelT]) -> tuple[ModelT, dict[str, Any]]:
+    """The run's parameters, and the rest of the file, which is ZenML's own (settings, run_name, tags …).
+
+    Raises:
+        ConfigurationError: the file is missing, is not YAML, or holds an unknown key or a wrong type; the message gives
+            the path to each key and what was expected.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        there = ", ".join(sorted(str(p) for p in path.parent.glob("*.yaml"))) or "none"
+        raise ConfigurationError(f"Cannot read the run's configuration {path}: {error.strerror}. Files there: {there}") from None
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path}: expected a mapping with the key 'parameters', got {type(content).__name__}.")
+    parameters = content.pop("parameters", {})
+    problems = [*_unknown_sections(content), *_not_a_mapping(parameters)]
+    if problems:
+        raise _error(path, problems)
+    return check_parameters(parameters, model, path), content
+
+
+def check_parameters(parameters: Mapping[str, Any], model: type[ModelT], path: Path) -> ModelT:
+    """Parameters as the pipeline's model.
+
+    Raises:
+        ConfigurationError: see :func:`read_run_config`.
+    """
+    try:
+        return model.model_validate(parameters)
+    except ValidationError as error:
+        raise _error(path, [_explain(dict(item), model) for item in error.errors(include_url=False)]) from None
+
+
+def _error(path: Path, problems: list[str]) -> ConfigurationError:
+    return ConfigurationError(f"{path} has {len(problems)} problem(s):\n" + "\n".join(f"  - {p}" for p in problems))
+
+
+def _unknown_sections(content: Mapping[str, Any]) -> Iterator[str]:
+    from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
+
+    known = {"parameters", *PipelineRunConfiguration.model_fields}
+    for key in content:
+        if key not in known:
+            yield f"{key}: unknown key.{_closest(str(key), known)} Parameters of the pipeline go under 'parameters'."
+
+
+def _not_a_mapping(parameters: object) -> Iterator[str]:
+    if not isinstance(parameters, Mapping):
+        yield f"parameters: expected a mapping, got {type(parameters).__name__}"
+
+
+def _explain(error: Mapping[str, Any], model: type[BaseModel]) -> str:
+    where = ".".join(["parameters", *(str(part) for part in error["loc"])])
+    if error["type"] == "extra_forbidden":
+        known = _fields_at(model, error["loc"][:-1])
+        return f"{where}: unknown key.{_closest(str(error['loc'][-1]), known)}"
+    if error["type"] == "missing":
+        return f"{where}: missing, and it has no default"
+    came = "" if isinstance(error["input"], Mapping) else f" (got {error['input']!r})"
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}{came}"
+
+
+def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> set[str]:
+    """Field names of the model that a location of a validation error lies in."""
+    annotation: Any = model
+    for part in location:
+        if isinstance(part, str) and isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            field = annotation.model_fields.get(part)
+            annotation = field.annotation if field else None
+        annotation = next((a for a in getattr(annotation, "__args__", ()) if isinstance(a, type)), annotation)
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return set(annotation.model_fields) if is_model else set()
+
+
+def _closest(key: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    if close:
+        return f" Did you mean '{close[0]}'?"
+    return f" Known keys: {', '.join(sorted(known))}." if known else ""
