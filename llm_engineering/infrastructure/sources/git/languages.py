@@ -1,0 +1,141 @@
+"""The programming language of a file, by its name, its ending or its first line."""
+
+import re
+from pathlib import PurePosixPath
+
+BY_NAME = {
+    "dockerfile": "dockerfile",
+    "containerfile": "dockerfile",
+    "makefile": "makefile",
+    "gnumakefile": "makefile",
+    "cmakelists.txt": "cmake",
+    "gemfile": "ruby",
+    "rakefile": "ruby",
+    "jenkinsfile": "groovy",
+    "justfile": "just",
+    "vagrantfile": "ruby",
+}
+
+BY_ENDING = {
+    "py": "python",
+    "pyi": "python",
+    "pyx": "cython",
+    "ipynb": "python",
+    "js": "javascript",
+    "mjs": "javascript",
+    "cjs": "javascript",
+    "jsx": "javascript",
+    "ts": "typescript",
+    "mts": "typescript",
+    "tsx": "typescript",
+    "vue": "vue",
+    "svelte": "svelte",
+    "java": "java",
+    "kt": "kotlin",
+    "kts": "kotlin",
+    "scala": "scala",
+    "groovy": "groovy",
+    "gradle": "groovy",
+    "clj": "clojure",
+    "c": "c",
+    "h": "c",
+    "cc": "cpp",
+    "cpp": "cpp",
+    "cxx": "cpp",
+    "hpp": "cpp",
+    "hh": "cpp",
+    "cu": "cuda",
+    "cuh": "cuda",
+    "cs": "csharp",
+    "fs": "fsharp",
+    "vb": "vbnet",
+    "go": "go",
+    "rs": "rust",
+    "zig": "zig",
+    "swift": "swift",
+    "m": "objectivec",
+    "mm": "objectivec",
+    "rb": "ruby",
+    "php": "php",
+    "pl": "perl",
+    "pm": "perl",
+    "lua": "lua",
+    "r": "r",
+    "jl": "julia",
+    "dart": "dart",
+    "ex": "elixir",
+    "exs": "elixir",
+    "erl": "erlang",
+    "hs": "haskell",
+    "ml": "ocaml",
+    "mli": "ocaml",
+    "nim": "nim",
+    "sol": "solidity",
+    "sh": "shell",
+    "bash": "shell",
+    "zsh": "shell",
+    "fish": "fish",
+    "ps1": "powershell",
+    "bat": "batch",
+    "sql": "sql",
+    "html": "html",
+    "htm": "html",
+    "css": "css",
+    "scss": "scss",
+    "less": "less",
+    "xml": "xml",
+    "json": "json",
+    "yaml": "yaml",
+    "yml": "yaml",
+    "toml": "toml",
+    "ini": "ini",
+    "cfg": "ini",
+    "proto": "protobuf",
+    "graphql": "graphql",
+    "tf": "terraform",
+    "hcl": "terraform",
+    "cmake": "cmake",
+    "mk": "makefile",
+    "nix": "nix",
+    "tex": "latex",
+    "md": "markdown",
+    "markdown": "markdown",
+    "mdx": "markdown",
+    "rst": "restructuredtext",
+    "adoc": "asciidoc",
+    "txt": "text",
+}
+
+BY_INTERPRETER = {
+    "python": "python",
+    "pypy": "python",
+    "sh": "shell",
+    "bash": "shell",
+    "dash": "shell",
+    "zsh": "shell",
+    "ksh": "shell",
+    "fish": "fish",
+    "node": "javascript",
+    "deno": "typescript",
+    "ruby": "ruby",
+    "perl": "perl",
+    "php": "php",
+    "lua": "lua",
+    "rscript": "r",
+    "julia": "julia",
+    "make": "makefile",
+}
+
+_SHEBANG = re.compile(r"#!\s*(?:\S*/)?(?:env\s+(?:-\S+\s+|\w+=\S+\s+)*)?(?:\S*/)?([A-Za-z]+)")
+
+
+def language_of(path: str, text: str) -> str:
+    """The language of the file at ``path`` with content ``text``, in lower case; ``und`` where nothing tells it."""
+    name = PurePosixPath(path).name.lower()
+    if name in BY_NAME or name.partition(".")[0] in ("dockerfile", "containerfile"):
+        return BY_NAME.get(name, "dockerfile")
+    ending = name.rpartition(".")[2] if "." in name else ""
+    if ending in BY_ENDING:
+        return BY_ENDING[ending]
+    shebang = _SHEBANG.match(text)
+    return BY_INTERPRETER.get(shebang.group(1).lower(), "und") if shebang else "und"
