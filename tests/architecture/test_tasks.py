@@ -1,0 +1,83 @@
+"""The tasks of ``pyproject.toml``: the promised names, a help line each, and a command that exists."""
+
+import importlib.util
+import shlex
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TASKS: dict[str, dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
+    "tool"
+]["poe"]["tasks"]
+
+PROMISED = [
+    "run-digital-data-etl",
+    "run-feature-engineering-pipeline",
+    "run-end-to-end-data-pipeline",
+    "call-rag-retrieval-module",
+    "ask",
+    "demo",
+    "test",
+    "lint-check",
+    "lint-fix",
+    "type-check",
+    "check",
+    "benchmark",
+    "set-local-stack",
+    "local-infrastructure-up",
+    "local-infrastructure-down",
+    "local-infrastructure-status",
+    "local-zenml-server-up",
+    "local-zenml-server-down",
+    "download-models",
+    "export-data-warehouse-to-json",
+    "import-data-warehouse-from-json",
+    "serve-sample-site",
+]
+
+
+def commands(task: dict[str, Any]) -> list[str]:
+    """The command lines that a task ends in, through the tasks that it names."""
+    if "cmd" in task:
+        return [task["cmd"]]
+    return [
+        line
+        for part in task["sequence"]
+        for line in (commands(TASKS[part]) if isinstance(part, str) else commands(part))
+    ]
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_a_promised_task_exists(name: str) -> None:
+    assert name in TASKS
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_says_in_one_short_line_what_it_does(name: str) -> None:
+    assert 10 < len(TASKS[name]["help"]) <= 100
+    assert "\n" not in TASKS[name]["help"]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_a_task_starts_exists(name: str) -> None:
+    for line in commands(TASKS[name]):
+        program, *arguments = shlex.split(line)
+        if program == "python":
+            assert arguments[0] == "-m"
+            spec = importlib.util.find_spec(arguments[1])
+            assert spec is not None, f"no module {arguments[1]}"
+            if spec.submodule_search_locations is not None:
+                assert importlib.util.find_spec(f"{arguments[1]}.__main__"), (
+                    f"{arguments[1]} cannot be run with -m"
+                )
+        else:
+            assert shutil.which(program, path=str(Path(sys.executable).parent)), f"no program {program}"
+
+
+def test_check_runs_every_check() -> None:
+    assert {"lint-check", "type-check", "import-check", "test"} <= set(TASKS["check"]["sequence"])

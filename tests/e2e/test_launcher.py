@@ -1,0 +1,177 @@
+"""The launcher ``./poe``, in a project of its own whose environment is ready (set-up itself: every fresh clone in CI)."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+import venv
+from pathlib import Path
+
+import pytest
+
+LAUNCHER = Path(__file__).parents[2] / "poe"
+PROJECT = """\
+[tool.poe.tasks.show]
+help = "Print the arguments and where the task runs"
+cmd = "python show.py"
+"""
+SHOW = """\
+import json, os, sys
+print(json.dumps({"arguments": sys.argv[1:], "folder": os.getcwd(), "python": sys.prefix}))
+"""
+PROGRAMS = ("dirname", "readlink", "cat", "cksum", "date", "mkdir", "env")
+
+
+def stamp(root: Path) -> str:
+    """What a finished set-up leaves in ``.venv``: the place, and the checksums of what the environment is made from."""
+    sums = subprocess.run(
+        ["cksum", "pyproject.toml", "poetry.lock", ".venv/pyvenv.cfg"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return f"{root}\n{sums.stdout}"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project in a folder whose name has a space, with an environment that sees this one's packages."""
+    root = tmp_path / "a project"
+    root.mkdir()
+    shutil.copy(LAUNCHER, root / "poe")
+    (root / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
+    (root / "poetry.lock").write_text("", encoding="utf-8")
+    (root / "show.py").write_text(SHOW, encoding="utf-8")
+    venv.create(root / ".venv", symlinks=True)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    (root / ".venv" / "lib" / version / "site-packages" / "tests.pth").write_text(
+        sysconfig.get_paths()["purelib"], encoding="utf-8"
+    )
+    (root / ".venv" / ".poe-stamp").write_text(stamp(root), encoding="utf-8")
+    return root
+
+
+def run(*command: str | Path, folder: Path, path: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {
+        name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "POE_PYTHON"}
+    }
+    environment |= {"HOME": str(folder), "PATH": path or os.environ["PATH"]}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def path_with(tmp_path: Path, *programs: str) -> str:
+    """A PATH that holds these programs and nothing else."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for program in programs:
+        found = shutil.which(program)
+        assert found, program
+        (folder / program).symlink_to(found)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["What is FTI?", "--k", "5"],
+        ["two  spaces", "", "it's", 'a "quote"', "$HOME", "*", "back\\slash", "\\n", "tab\t", "línea\nnueva"],
+        ["--help", "-v", "--", "--x=1"],
+    ],
+)
+def test_arguments_reach_the_task_unharmed(project: Path, arguments: list[str]) -> None:
+    result = run(project / "poe", "show", *arguments, folder=project)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["arguments"] == arguments
+
+
+def test_a_task_runs_in_the_projects_root_and_environment_from_any_folder(
+    project: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shown = json.loads(run(project / "poe", "show", folder=elsewhere).stdout)
+    assert shown["folder"] == str(project)
+    assert shown["python"] == str(project / ".venv")
+
+
+def test_it_works_through_a_chain_of_links(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "twin").symlink_to("../a project/poe")
+    (tmp_path / "twin").symlink_to(tmp_path / "bin" / "twin")
+    result = run(tmp_path / "twin", "show", "x", folder=tmp_path)
+    assert json.loads(result.stdout) == {
+        "arguments": ["x"],
+        "folder": str(project),
+        "python": str(project / ".venv"),
+    }
+
+
+def test_without_a_task_it_lists_the_tasks(project: Path) -> None:
+    result = run(project / "poe", folder=project)
+    assert result.returncode == 0
+    assert "show" in result.stdout
+    assert "Print the arguments and where the task runs" in result.stdout
+
+
+def test_the_exit_status_is_the_tasks(project: Path) -> None:
+    (project / "show.py").write_text("raise SystemExit(7)", encoding="utf-8")
+    assert run(project / "poe", "show", folder=project).returncode == 7
+
+
+def test_a_start_with_nothing_to_set_up_costs_under_three_seconds_and_says_nothing(project: Path) -> None:
+    began = time.monotonic()
+    result = run(project / "poe", "show", folder=project)
+    assert time.monotonic() - began < 3
+    assert "Setting up" not in result.stderr
+
+
+def test_missing_python_is_said_in_one_line(project: Path, tmp_path: Path) -> None:
+    shutil.rmtree(project / ".venv")
+    result = run(project / "poe", "show", folder=project, path=path_with(tmp_path, *PROGRAMS, "git"))
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("poe: Python 3.11 or 3.12 is missing")
+
+
+def test_an_unfit_python_is_named_with_its_version(project: Path, tmp_path: Path) -> None:
+    shutil.rmtree(project / ".venv")
+    path = path_with(tmp_path, *PROGRAMS, "git")
+    old = Path(path) / "python3"
+    old.write_text("#!/bin/sh\necho 3.9.2\n", encoding="utf-8")
+    old.chmod(0o755)
+    result = run(project / "poe", "show", folder=project, path=path)
+    assert "(found 3.9.2)" in result.stderr
+
+
+def test_missing_git_is_said_in_one_line(project: Path, tmp_path: Path) -> None:
+    shutil.rmtree(project / ".venv")
+    result = run(project / "poe", "show", folder=project, path=path_with(tmp_path, *PROGRAMS))
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("poe: git is missing")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: (root / "poetry.lock").write_text("changed", encoding="utf-8"),
+        lambda root: (root / "pyproject.toml").write_text(PROJECT + "\n", encoding="utf-8"),
+        lambda root: (root / ".venv" / ".poe-unfinished").touch(),
+        lambda root: (root / ".venv" / "bin" / "python").unlink(),
+        lambda root: (root / ".venv" / "pyvenv.cfg").write_text("version = 3.12.0", encoding="utf-8"),
+    ],
+    ids=["lock", "project file", "a killed set-up", "no interpreter", "another interpreter"],
+)
+def test_an_environment_that_no_longer_fits_is_set_up_again(project: Path, tmp_path: Path, change) -> None:  # type: ignore[no-untyped-def]
+    change(project)
+    result = run(project / "poe", "show", folder=project, path=path_with(tmp_path, *PROGRAMS, "git"))
+    # No Python on this PATH, so the set-up ends at its first question: that it was begun is what counts.
+    assert "Python 3.11 or 3.12 is missing" in result.stderr
+    assert result.stdout == ""
