@@ -145,7 +145,7 @@ class RenderingSettings(Group):
 class CrawlerSettings(Group):
     """Manners of the collector on the web."""
 
-    user_agent: str = "llm-twin/0.1 (+https://github.com/llm-engineering/llm-twin)"
+    user_agent: str = "llm-twin/0.1"
     timeout_seconds: float = Field(default=15.0, gt=0)
     total_timeout_seconds: float = Field(default=60.0, gt=0)
     """A page that trickles in slower than this is given up."""
@@ -222,7 +222,7 @@ def load_settings(env_file: Path | None = Path(".env"), **overrides: Any) -> Set
     """
     problems = list(_unknown_names(env_file))
     try:
-        settings = Settings(_env_file=env_file, **overrides)
+        settings = Settings(_env_file=env_file, **overrides)  # type: ignore[call-arg]
     except ValidationError as error:
         problems += [_explain(dict(item)) for item in error.errors(include_url=False)]
     if problems:
@@ -259,6 +259,6 @@ def _explain(error: dict[str, Any]) -> str:
     kinds = {kind for pair in _KINDS.values() for kind in pair}
     path = [str(part) for part in error["loc"] if part not in kinds]
     variable = "_".join(path).upper()
-    secret = any(word in variable for word in ("KEY", "PASSWORD", "TOKEN", "HOST"))
+    secret = variable.endswith(("_KEY", "_PASSWORD", "_TOKEN", "_HOST", "_USERNAME"))
     came = "" if secret or isinstance(error["input"], Mapping) else f" (got {error['input']!r})"
-    return f"{variable}: {error['msg']}{came}"
+    return f"{variable}: {error['msg'].removeprefix('Value error, ')}{came}"

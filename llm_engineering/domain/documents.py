@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from llm_engineering.domain.categories import category_spec
 
-NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/llm-engineering/llm-twin")
+NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:llm-twin")
 """All derived ids live in this UUID namespace; changing it would orphan every stored document."""
 
 Scalar = str | int | float | bool

@@ -1,0 +1,58 @@
+"""The log: readable by people or machines, and without secrets."""
+
+import json
+
+from loguru import logger
+
+from llm_engineering.infrastructure.logs import configure_logging, mask
+from llm_engineering.infrastructure.progress import LogProgress
+
+
+def logged(format: str, level: str = "INFO", secrets: tuple[str, ...] = ()) -> list[str]:
+    lines: list[str] = []
+    configure_logging(format=format, level=level, secrets=secrets, write=lines.append)
+    return lines
+
+
+def test_credentials_of_a_uri_are_masked_and_its_host_stays() -> None:
+    text = "cannot reach mongodb+srv://ada:p%40ss@cluster0.example.net/db and https://user:tok@host/x"
+    assert mask(text) == "cannot reach mongodb+srv://***@cluster0.example.net/db and https://***@host/x"
+
+
+def test_a_uri_without_credentials_is_left_alone() -> None:
+    assert mask("see https://example.org/a@b and mail me@example.org") == "see https://example.org/a@b and mail me@example.org"
+
+
+def test_known_secrets_and_bearer_tokens_are_masked_in_every_format() -> None:
+    for format in ("human", "json"):
+        lines = logged(format, secrets=("hunter2222",))
+        logger.info("sent Authorization: Bearer abcdefghijklmnop with hunter2222")
+        assert "abcdefghijklmnop" not in lines[0]
+        assert "hunter2222" not in lines[0]
+
+
+def test_json_lines_are_objects_with_bound_fields() -> None:
+    lines = logged("json")
+    logger.bind(link="https://example.org").warning("skipped {}", 3)
+    record = json.loads(lines[0])
+    assert record["message"] == "skipped 3"
+    assert record["level"] == "WARNING"
+    assert record["link"] == "https://example.org"
+
+
+def test_an_exception_is_named_in_json() -> None:
+    lines = logged("json")
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        logger.exception("it failed")
+    assert json.loads(lines[0])["error"] == "ValueError: broken"
+
+
+def test_progress_in_a_log_says_little_and_the_end() -> None:
+    lines = logged("human")
+    progress = LogProgress(every_seconds=3600)
+    for _ in range(100):
+        progress.advance("chunks", total=100)
+    assert len(lines) == 1
+    assert "chunks: 100 of 100" in lines[0]

@@ -1,0 +1,82 @@
+"""A run's YAML: every problem named by its path, before anything starts. Every file in configs/ is valid."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from llm_engineering.application.runs import DigitalDataEtl, EndToEndData, FeatureEngineering, RunPart
+from llm_engineering.domain.errors import ConfigurationError
+from tools.run_config import read_run_config
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+BY_PARAMETERS: dict[frozenset[str], type[RunPart]] = {
+    frozenset({"collect"}): DigitalDataEtl,
+    frozenset({"features"}): FeatureEngineering,
+    frozenset({"collect", "features"}): EndToEndData,
+}
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_config_is_valid_and_says_how_it_is_run(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    model = BY_PARAMETERS[frozenset(yaml.safe_load(text)["parameters"])]
+    read_run_config(path, model)
+    comments = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    assert "poetry poe run-" in comments
+
+
+def problems(tmp_path: Path, content: str, model: type[RunPart] = EndToEndData) -> str:
+    path = tmp_path / "run.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigurationError) as caught:
+        read_run_config(path, model)
+    return str(caught.value)
+
+
+def test_an_unknown_key_is_named_with_its_path_and_the_closest_known(tmp_path: Path) -> None:
+    message = problems(tmp_path, "parameters: {collect: {author: A, linkz: [http://x]}}")
+    assert "parameters.collect.linkz: unknown key. Did you mean 'links'?" in message
+    assert "parameters.collect.links: missing" in message
+
+
+def test_a_key_deep_inside_a_list_is_found(tmp_path: Path) -> None:
+    message = problems(tmp_path, "parameters: {collect: {author: A, links: [{url: http://x, rendr: true}]}}")
+    assert "parameters.collect.links.0.rendr: unknown key. Did you mean 'render'?" in message
+
+
+def test_a_wrong_type_says_what_was_expected_and_what_came(tmp_path: Path) -> None:
+    message = problems(tmp_path, "parameters: {collect: {author: A, links: [http://x], max_concurrency: lots}}")
+    assert "parameters.collect.max_concurrency: Input should be a valid integer" in message
+    assert "'lots'" in message
+
+
+def test_no_links_is_an_error(tmp_path: Path) -> None:
+    assert "parameters.collect.links" in problems(tmp_path, "parameters: {collect: {author: A, links: []}}")
+
+
+def test_a_link_without_an_author_is_an_error(tmp_path: Path) -> None:
+    assert "has no author" in problems(tmp_path, "parameters: {collect: {links: [http://x]}}")
+
+
+def test_an_unknown_section_beside_the_parameters_is_refused(tmp_path: Path) -> None:
+    message = problems(tmp_path, "parametres: {collect: {}}")
+    assert "parametres: unknown key. Did you mean 'parameters'?" in message
+
+
+def test_zenmls_own_keys_pass_through(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("run_name: mine\nparameters: {features: {}}\n", encoding="utf-8")
+    parameters, rest = read_run_config(path, FeatureEngineering)
+    assert rest == {"run_name": "mine"}
+    assert parameters.features.max_failed_share == 0.1
+
+
+def test_a_file_that_is_not_there_lists_those_that_are(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"other\.yaml"):
+        read_run_config(tmp_path / "missing.yaml", EndToEndData)
+
+
+def test_a_file_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
+    assert "not valid YAML" in problems(tmp_path, "parameters: [unclosed")
