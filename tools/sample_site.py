@@ -1,7 +1,8 @@
 """Serve ``samples/site`` on the loopback address, for the demo and for tests.
 
-The site is static, with one exception: RSS and sitemaps demand absolute addresses, and the port is only known when
-the server starts. So feed.xml, sitemap.xml and robots.txt carry the placeholder ``{{base}}``, replaced while serving.
+The site is static, with one exception: RSS and sitemaps demand absolute addresses, and the port is only known
+when the server starts. So feed.xml, sitemap.xml and robots.txt carry the placeholder ``{{base}}``, replaced
+while serving.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ DEFAULT_PORT = 8111
 PLACEHOLDER = b"{{base}}"
 SUBSTITUTED_SUFFIXES = frozenset({".xml", ".txt"})
 
-# Written out instead of asking `mimetypes`: that module reads the machine's own tables, so types would differ by host.
+# Written out instead of asking `mimetypes`: that module reads the machine's own tables, so types would differ.
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -58,7 +59,7 @@ class Page:
 def find_file(root: Path, url_path: str) -> Path | None:
     """Return the file under ``root`` that ``url_path`` names, or None.
 
-    A folder means its index.html. Anything that leads out of ``root`` (``..``, a symbolic link) counts as absent.
+    A folder means its index.html. What leads out of ``root`` (``..``, a symbolic link) counts as absent.
     """
     relative = unquote(url_path).lstrip("/")
     if "\0" in relative:
@@ -84,7 +85,7 @@ def load_page(path: Path, base_url: str) -> Page:
 
 
 def is_fresh(page: Page, if_none_match: str | None, if_modified_since: str | None) -> bool:
-    """Say whether the client's copy is current (RFC 9110, section 13: If-None-Match wins over If-Modified-Since)."""
+    """Say whether the client's copy is current (RFC 9110, section 13: If-None-Match wins over the date)."""
     if if_none_match is not None:
         tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
         return "*" in tags or page.etag in tags
@@ -129,8 +130,8 @@ class _Server(ThreadingHTTPServer):
                 except OSError:  # the client was faster
                     continue
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        error = sys.exception() if sys.version_info >= (3, 12) else sys.exc_info()[1]
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base's signature
+        error = sys.exc_info()[1]
         if isinstance(error, ConnectionError | TimeoutError):  # a client that went away is no fault of ours
             return
         logger.error("sample site: request from %s failed", client_address, exc_info=error)
@@ -145,10 +146,10 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     server: _Server
 
-    def do_GET(self) -> None:  # noqa: N802 - the name is the base class's protocol
+    def do_GET(self) -> None:
         self._answer(with_body=True)
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self._answer(with_body=False)
 
     def _answer(self, *, with_body: bool) -> None:
@@ -191,7 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
         if with_body:
             self.wfile.write(page.body)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's signature
+    def log_message(self, format: str, *args: Any) -> None:
         logger.debug(format, *args)
 
 
@@ -202,8 +203,8 @@ class SampleSite:
     ...     site.base_url.startswith("http://127.0.0.1:")
     True
 
-    Raises on entry: FileNotFoundError where ``root`` is no folder, OSError where ``port`` is taken. Port 0 lets the
-    system choose a free one.
+    Raises on entry: FileNotFoundError where ``root`` is no folder, OSError where ``port`` is taken. Port 0 lets
+    the system choose a free one.
     """
 
     def __init__(self, root: Path | str = DEFAULT_ROOT, port: int = 0) -> None:
@@ -244,8 +245,10 @@ class SampleSite:
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until interrupted; the task ``serve-sample-site``."""
-    parser = argparse.ArgumentParser(prog="serve-sample-site", description="Serve the sample site on 127.0.0.1.")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes any free port (default: %(default)s)")
+    parser = argparse.ArgumentParser(prog="serve-sample-site", description="Serve the sample site.")
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="0: any free one (default: %(default)s)"
+    )
     parser.add_argument("--root", type=Path, default=DEFAULT_ROOT, help="the folder to serve")
     options = parser.parse_args(arguments)
     stop = threading.Event()
@@ -253,10 +256,10 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         with SampleSite(options.root, options.port) as site:
-            print(f"Sample site at {site.base_url}/  (articles, feed.xml, posts.html; Ctrl-C stops it)", flush=True)
+            print(f"Sample site at {site.base_url}/  (Ctrl-C stops it)", flush=True)
             stop.wait()
-    except OSError as error:
-        print(f"Cannot serve the sample site: {error}. Try another port, or --port 0 for a free one.", file=sys.stderr)
+    except (OSError, OverflowError) as error:  # OverflowError: a port above 65535
+        print(f"Cannot serve the sample site: {error}. Try --port 0 for any free port.", file=sys.stderr)
         return 1
     return 0
 
