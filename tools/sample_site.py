@@ -214,11 +214,21 @@ class SampleSite:
         self._thread: threading.Thread | None = None
 
     @property
+    def address(self) -> tuple[str, int]:
+        """Host and port as the operating system reports them for the listening socket."""
+        host, port = self._running.socket.getsockname()
+        return str(host), int(port)
+
+    @property
     def base_url(self) -> str:
         """Scheme, host and port without a closing slash, for example ``http://127.0.0.1:8111``."""
+        return self._running.base_url
+
+    @property
+    def _running(self) -> _Server:
         if self._server is None:
-            raise RuntimeError("The sample site is not running: read base_url inside its `with` block.")
-        return self._server.base_url
+            raise RuntimeError("The sample site is not running: ask for its address inside its `with` block.")
+        return self._server
 
     def __enter__(self) -> SampleSite:
         if not self.root.is_dir():
