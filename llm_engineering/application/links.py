@@ -1,0 +1,119 @@
+"""Links: how they are compared, how they are shown, and which reader each goes to."""
+
+import re
+from collections.abc import Collection, Iterable
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from llm_engineering.domain.errors import ConfigurationError
+
+READERS = ("article", "feed", "git", "linkedin", "posts", "table")
+"""Names that a rule may send links to; a reader of another name is announced to the Router."""
+
+DEFAULT_RULES: tuple[tuple[str, str], ...] = (
+    # Tables before repositories, and feeds before tables: a more telling ending wins over a more general place.
+    (r"(?i)/(feed|rss|atom)(\.xml)?/?([?#].*)?$", "feed"),
+    (r"(?i)/(sitemap[^/?#]*|[^/?#]*\.(rss|atom|rdf))(\.xml)?(\.gz)?([?#].*)?$", "feed"),
+    (r"(?i)/(feed|feeds|rss|atom|index|posts)[^/?#]*\.xml([?#].*)?$", "feed"),
+    (r"(?i)[?&]feed=(rss2?|atom)\b", "feed"),
+    (r"(?i)\.(csv|tsv|jsonl?|ndjson|parquet)(\.gz)?([?#].*)?$", "table"),
+    (r"(?i)^https?://([a-z]{2,3}\.)?(www\.)?linkedin\.com(/|$)", "linkedin"),
+    (r"(?i)^(git|ssh|git\+ssh|git\+https?|file)://", "git"),
+    (r"^[\w.-]+@[\w.-]+:", "git"),  # git@host:owner/repository
+    (r"(?i)\.git/?$", "git"),
+    # On a git host only a repository itself, at a branch or not: an issue or a wiki page is an article.
+    (
+        r"(?i)^https?://(www\.)?(github\.com|codeberg\.org|gitea\.com)/[^/?#]+/[^/?#]+(/tree/[^?#]+)?/?$",
+        "git",
+    ),
+    (r"(?i)^https?://(www\.)?bitbucket\.org/[^/?#]+/[^/?#]+(/src/[^?#]+)?/?$", "git"),
+    (r"(?i)^https?://(www\.)?gitlab\.com/[^/?#]+(/(?!-)[^/?#]+)+(/-/tree/[^?#]+)?/?$", "git"),
+    (r"(?i)^https?://git\.sr\.ht/~[^/?#]+/[^/?#]+/?$", "git"),
+    (r"^(\.{1,2}(/|$)|/|~|[A-Za-z]:\\)", "git"),  # a folder of this machine
+)
+FALLBACK = "article"
+
+_TRACKING = re.compile(r"(?i)^(utm_\w+|fbclid|gclid|mc_cid|mc_eid|igshid|ref_src)$")
+_PORTS = {"http": 80, "https": 443}
+
+
+class Router:
+    """Says which reader a link goes to: the first rule whose pattern is found in the URL.
+
+    Args:
+        rules: (regular expression, reader) pairs that are asked before the built-in ones.
+        readers: names of readers beyond the built-in ones.
+
+    Raises:
+        ConfigurationError: a pattern is no regular expression, or a reader is not known; all problems at once.
+    """
+
+    def __init__(self, rules: Iterable[tuple[str, str]] = (), *, readers: Collection[str] = ()) -> None:
+        self.readers = tuple(sorted({*READERS, *readers}))
+        self._rules: list[tuple[re.Pattern[str], str]] = []
+        problems = []
+        for number, (pattern, reader) in enumerate((*rules, *DEFAULT_RULES)):
+            try:
+                self._rules.append((re.compile(pattern), reader))
+            except re.error as error:
+                problems.append(f"routes.{number}.pattern: {pattern!r} is not a regular expression: {error}")
+            if reader not in self.readers:
+                problems.append(f"routes.{number}.reader: there is no reader {reader!r}; {self._choices()}")
+        if problems:
+            raise ConfigurationError(
+                "The routes cannot be used:\n" + "\n".join(f"  - {line}" for line in problems)
+            )
+
+    def route(self, url: str) -> str:
+        """Name of the reader for a URL or a local path. What no rule knows is taken for an article."""
+        stripped = url.strip()
+        return next((reader for pattern, reader in self._rules if pattern.search(stripped)), FALLBACK)
+
+    def check(self, reader: object) -> str:
+        """The name, where a reader of that name may exist (a link's own ``reader`` option).
+
+        Raises:
+            ConfigurationError: no such reader.
+        """
+        if reader not in self.readers:
+            raise ConfigurationError(f"There is no reader {reader!r}; {self._choices()}")
+        return str(reader)
+
+    def _choices(self) -> str:
+        return f"expected one of {', '.join(self.readers)}"
+
+
+def normalise_link(url: str) -> str:
+    """A web address in one spelling: lower-case host, no default port, no fragment, no tracking parameters.
+
+    What is not a web address (a path, ``git@host:...``) is only stripped. The path is left as it is: servers may tell
+    ``/a`` from ``/a/``.
+    """
+    stripped = url.strip()
+    try:
+        parts = urlsplit(stripped)
+        port = parts.port
+    except ValueError:  # a malformed address is reported by the reader that is asked to fetch it
+        return stripped
+    scheme = parts.scheme.lower()
+    if scheme not in _PORTS or not parts.hostname:
+        return stripped
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    if port and port != _PORTS[scheme]:
+        host = f"{host}:{port}"
+    if "@" in parts.netloc:
+        host = f"{parts.netloc.rpartition('@')[0]}@{host}"
+    # `#!/page` and `#/page` are addresses of their own in a page that draws itself; other fragments are places in it.
+    fragment = parts.fragment if parts.fragment.startswith(("!", "/")) else ""
+    return urlunsplit((scheme, host, parts.path or "/", _without_tracking(parts.query), fragment))
+
+
+def _without_tracking(query: str) -> str:
+    pairs = parse_qsl(query, keep_blank_values=True)
+    kept = [(name, value) for name, value in pairs if not _TRACKING.match(name)]
+    # Encoded anew only where something was taken out: other queries must reach the server as they were written.
+    return query if len(kept) == len(pairs) else urlencode(kept)
+
+
+def shown_link(url: str) -> str:
+    """A link as it may be logged and stored: without user name and password."""
+    return re.sub(r"(?<=://)[^/?#\s]*@", "", url)
