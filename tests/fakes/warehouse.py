@@ -1,7 +1,8 @@
 """The warehouse in memory: same contract as ``infrastructure.stores.mongo``, checked by the same conformance suite.
 
-``calls`` counts round trips by name (``documents.find``, ``documents.write``, ``clean.stream`` ...): a call that hands over n items
-counts ceil(n / 1,000), a stream counts one per batch read. Writes that turn out to be empty count nothing.
+``calls`` counts round trips by name (``documents.find``, ``documents.write``, ``clean.stream`` ...): a call that hands
+over n items counts ceil(n / 1,000) where it writes and ceil(n / 256) where it looks up ids, a stream counts one per
+batch read. Writes that turn out to be empty count nothing.
 """
 
 from collections import Counter
@@ -17,6 +18,7 @@ from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocum
 from llm_engineering.domain.errors import StoreUnavailableError
 
 WRITE_BATCH = 1_000
+FIND_BATCH = 256
 ROW_BATCH = 10_000
 
 Item = TypeVar("Item")
@@ -77,7 +79,7 @@ class FakeDocumentStore(_Collection):
 
     def upsert(self, documents: Sequence[RawDocument]) -> UpsertCounts:
         latest = {document.id: document for document in documents}
-        self._call("find", len(latest))
+        self._call("find", len(latest), FIND_BATCH)
         created = updated = 0
         with self._lock:
             for key, document in latest.items():
@@ -108,7 +110,7 @@ class FakeDocumentStore(_Collection):
         return self._batches([(d.id, d.content_hash) for d in _matching(self._rows)], ROW_BATCH)
 
     def get(self, ids: Sequence[str]) -> list[RawDocument]:
-        self._call("get", len(set(ids)))
+        self._call("get", len(set(ids)), FIND_BATCH)
         return _matching({key: self._rows[key] for key in set(ids) if key in self._rows})
 
     def known(self, origin: str) -> dict[str, Known]:
@@ -149,7 +151,7 @@ class FakeCleanStore(_Collection):
         return self._batches(rows, ROW_BATCH)
 
     def set_groups(self, groups: Mapping[str, str | None]) -> None:
-        self._call("find", len(groups))
+        self._call("find", len(groups), FIND_BATCH)
         with self._lock:
             changed = [
                 key for key in groups if key in self._rows and self._rows[key].duplicate_group != groups[key]
@@ -162,7 +164,7 @@ class FakeCleanStore(_Collection):
         self._call("write", len(changed))
 
     def get(self, ids: Sequence[str]) -> list[CleanDocument]:
-        self._call("get", len(set(ids)))
+        self._call("get", len(set(ids)), FIND_BATCH)
         return _matching({key: self._rows[key] for key in set(ids) if key in self._rows})
 
     def stream(
@@ -215,7 +217,7 @@ class FakeEmbeddingCache(_Collection):
 
     def get_many(self, fingerprint: str, text_hashes: Sequence[str]) -> dict[str, Vectors]:
         wanted = set(text_hashes)
-        self._call("get", len(wanted))
+        self._call("get", len(wanted), FIND_BATCH)
         found = {key: self._rows[fingerprint, key] for key in wanted if (fingerprint, key) in self._rows}
         return {key: np.frombuffer(value, dtype="<f4") for key, value in found.items()}
 

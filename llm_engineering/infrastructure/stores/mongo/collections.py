@@ -1,0 +1,151 @@
+"""What every store does with its collection: bulk writes that survive races, and reads that stream in batches."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llm_engineering.infrastructure.stores.mongo.connection import MongoConnection, Record
+from llm_engineering.infrastructure.stores.mongo.records import encoded, refuse
+
+if TYPE_CHECKING:
+    from pymongo import IndexModel, ReplaceOne, UpdateOne
+    from pymongo.collection import Collection
+    from pymongo.cursor import Cursor
+
+Item = TypeVar("Item")
+
+WRITE_BATCH = 1_000
+"""Records of one bulk write."""
+FIND_BATCH = 256
+"""Ids of one lookup. The local server's time grows with the square of it (256: 0.05 s, 1,000: 0.9 s)."""
+ROW_BATCH = 10_000
+"""Rows of one reply where a row is an id with a hash, about 120 bytes."""
+_DUPLICATE_KEY = 11000
+_RACE_RETRIES = 10
+
+
+def batched(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+class MongoCollection:
+    """Base of the stores. ``name`` is the collection's, ``what`` what a reader calls its records."""
+
+    name: str
+    what: str
+
+    def __init__(self, connection: MongoConnection) -> None:
+        self._connection = connection
+
+    def indexes(self) -> "list[IndexModel]":
+        """Ensured at the first use. Every ``_id`` is derived from the source, so identity needs none."""
+        return []
+
+    def _collection(self) -> "Collection[Record]":
+        return self._connection.collection(self.name, self.indexes())
+
+    def _get(self, ids: Sequence[str], fields: Sequence[str] | None = None) -> Iterator[Record]:
+        """Records of any number of ids, ordered by id; a round trip per FIND_BATCH, unless a reply exceeds 16 MB."""
+        for batch in batched(sorted(set(ids)), FIND_BATCH):
+            with self._connection.translated(f"reading {self.what}"):
+                cursor = self._collection().find({"_id": {"$in": batch}}, _projection(fields))
+                yield from cursor.sort("_id", 1).batch_size(FIND_BATCH + 1)
+
+    def _stream(
+        self, matching: Mapping[str, Any], fields: Sequence[str] | None, batch_size: int
+    ) -> Iterator[Record]:
+        """Records in id order, one round trip per batch.
+
+        A server forgets a cursor that nobody asks for minutes (embedding a batch may take longer), or when it is
+        restarted: then a new one starts behind the last id. It is an error only when that one fails at once as well.
+        """
+        from pymongo.errors import AutoReconnect, CursorNotFound
+
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        last: str | None = None
+        resumed_from: str | None = None
+        with self._connection.translated(f"reading {self.what}"):
+            while True:
+                try:
+                    with self._cursor(matching, fields, last) as cursor:
+                        for record in cursor.batch_size(batch_size):
+                            last = record["_id"]
+                            yield record
+                    return
+                except (AutoReconnect, CursorNotFound):
+                    if last == resumed_from:
+                        raise
+                    resumed_from = last
+
+    def _cursor(
+        self, matching: Mapping[str, Any], fields: Sequence[str] | None, after: str | None
+    ) -> "Cursor[Record]":
+        query = dict(matching) if after is None else {**matching, "_id": {"$gt": after}}
+        cursor = self._collection().find(query, _projection(fields)).sort("_id", 1)
+        # Unasked, the local server sorts the whole collection in memory instead of following the index.
+        return cursor if matching else cursor.hint("_id_")
+
+    def _replace(self, records: Sequence[tuple[str, Record]]) -> None:
+        """Upsert (name for a reader, record) in bulk, WRITE_BATCH at a time.
+
+        Raises:
+            StoreError: some cannot be stored; all others were.
+        """
+        from pymongo import ReplaceOne
+
+        complaints: list[str] = []
+        for batch in batched(records, WRITE_BATCH):
+            storable, refused = encoded(batch)
+            complaints += refused
+            self._write(
+                [ReplaceOne({"_id": identifier}, record, upsert=True) for identifier, record in storable]
+            )
+        refuse(self.what, complaints)
+
+    def _write(self, operations: "Sequence[ReplaceOne[Any] | UpdateOne]") -> tuple[int, int]:
+        """(records created, records matched) by one unordered bulk write.
+
+        Two writers that upsert the same new id at the same moment: the server lets one insert it and answers the other
+        with a duplicate key; that write is repeated, and now replaces.
+        """
+        from pymongo.errors import BulkWriteError
+
+        created = matched = 0
+        pending = list(operations)
+        with self._connection.translated(f"writing {self.what}"):
+            for attempt in range(_RACE_RETRIES):
+                if not pending:
+                    break
+                try:
+                    result = self._collection().bulk_write(pending, ordered=False)
+                except BulkWriteError as error:
+                    failures = error.details["writeErrors"]
+                    raced = all(failure["code"] == _DUPLICATE_KEY for failure in failures)
+                    if not raced or attempt == _RACE_RETRIES - 1 or error.details["writeConcernErrors"]:
+                        raise
+                    created += error.details["nUpserted"]
+                    matched += error.details["nMatched"]
+                    pending = [pending[failure["index"]] for failure in failures]
+                else:
+                    created += result.upserted_count
+                    matched += result.matched_count
+                    pending = []
+        return created, matched
+
+    def _delete(self, ids: Sequence[str]) -> int:
+        from pymongo import DeleteOne
+
+        deleted = 0
+        with self._connection.translated(f"deleting {self.what}"):
+            for batch in batched(sorted(set(ids)), WRITE_BATCH):
+                # Not one delete with $in: the local server compares every record with every id.
+                operations = [DeleteOne({"_id": identifier}) for identifier in batch]
+                deleted += self._collection().bulk_write(operations, ordered=False).deleted_count
+        return deleted
+
+
+def _projection(fields: Sequence[str] | None) -> dict[str, int] | None:
+    return None if fields is None else dict.fromkeys(fields, 1)
