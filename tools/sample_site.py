@@ -269,7 +269,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"Sample site at {site.base_url}/  (Ctrl-C stops it)", flush=True)
             stop.wait()
     except (OSError, OverflowError) as error:  # OverflowError: a port above 65535
-        print(f"Cannot serve the sample site: {error}. Try --port 0 for any free port.", file=sys.stderr)
+        print(f"Cannot serve the sample site ({error}): try --port 0 for any free port.", file=sys.stderr)
         return 1
     return 0
 
