@@ -3,14 +3,14 @@
 #   docker build --tag llm-engineering .
 #   docker run --rm --env-file .env --volume twin-data:/app/data llm-engineering run-digital-data-etl
 #
-# Build arguments: GROUPS (Poetry groups, "main,local" brings the laptop's MongoDB, "main,aws" the AWS SDKs),
+# Build arguments: INSTALL_GROUPS (Poetry groups, "main,local" brings the laptop's MongoDB, "main,aws" the AWS SDKs),
 # WITH_CHROMIUM=true (a browser for pages that need JavaScript), PIP_INDEX_URL (a mirror of the package index).
 
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
 ARG POETRY_VERSION=2.5.1
-ARG GROUPS=main
+ARG INSTALL_GROUPS=main
 ARG PIP_INDEX_URL=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
     POETRY_NO_INTERACTION=1 POETRY_VIRTUALENVS_IN_PROJECT=true
@@ -22,7 +22,7 @@ WORKDIR /app
 # The lock alone first: this layer is rebuilt only when the dependencies change.
 COPY pyproject.toml poetry.lock poetry.toml ./
 RUN if [ -n "$PIP_INDEX_URL" ]; then export POETRY_PYPI_MIRROR_URL="$PIP_INDEX_URL"; fi \
- && /opt/poetry/bin/poetry install --only "$GROUPS" --compile --no-cache
+ && /opt/poetry/bin/poetry install --only "$INSTALL_GROUPS" --compile --no-cache
 
 FROM ${PYTHON_IMAGE}
 ARG WITH_CHROMIUM=false
