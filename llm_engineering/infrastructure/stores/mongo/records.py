@@ -21,7 +21,7 @@ Value = TypeVar("Value", bound=BaseModel)
 
 
 def safe_key(key: str) -> str:
-    """A metadata key as a field name: dots, dollars, NUL and surrogates are escaped, since MongoDB would not keep them."""
+    """A metadata key as a field name: dots, dollars, NUL and surrogates are escaped; MongoDB would not keep them."""
     return _UNSAFE_IN_KEYS.sub(lambda match: f"%u{ord(match[0]):04X}", key) or "%"
 
 

@@ -1,0 +1,358 @@
+"""Services on this machine for development: a MongoDB-wire server, and ZenML's own server. Loopback only.
+
+The MongoDB-wire server is SecantusDB's daemon. It is started as a process of its own (its licence, GPL-2, stays with
+it) that outlives the command which started it. Which process is ours is known by its pid, the moment it was started
+and its command line together: a pid alone may by now belong to somebody else.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from llm_engineering.domain.errors import MissingDependencyError, StoreUnavailableError
+
+HOST = "127.0.0.1"
+START_SECONDS = 30.0
+STOP_SECONDS = 15.0
+ZENML_SECONDS = 240.0
+LOG_TAIL_LINES = 15
+MAX_LOG_BYTES = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is known about a service at this moment."""
+
+    running: bool
+    pid: int | None = None
+    address: str = ""
+    detail: str = ""
+
+
+class LocalMongo:
+    """SecantusDB's daemon with its data under ``data_dir/mongo``.
+
+    Args:
+        data_dir: holds the storage (``mongo/``), ``mongo.log`` and ``mongo.pid``.
+        port: on 127.0.0.1.
+    """
+
+    def __init__(self, data_dir: Path, port: int) -> None:
+        self._folder = Path(data_dir).resolve()
+        self.port = port
+        self.storage = self._folder / "mongo"
+        self.log = self._folder / "mongo.log"
+        self._pid_file = self._folder / "mongo.pid"
+
+    @property
+    def uri(self) -> str:
+        return f"mongodb://{HOST}:{self.port}"
+
+    def status(self) -> Status:
+        """Whether our server runs and answers. Changes nothing."""
+        process = self._process()
+        if process is None:
+            return Status(running=False, address=self.uri, detail=_taken_by(self.port) or "not running")
+        port = _port_of(process)
+        address = f"mongodb://{HOST}:{port}"
+        if not _answers(port):
+            return Status(
+                running=False, pid=process.pid, address=address, detail="started, but does not answer"
+            )
+        return Status(running=True, pid=process.pid, address=address, detail=f"data in {self.storage}")
+
+    def start(self) -> Status:
+        """Start the server unless it runs, and wait until it answers. Safe to call twice, and from two places at once.
+
+        Raises:
+            MissingDependencyError: the daemon is not installed.
+            StoreUnavailableError: the port is taken, or the server ended or did not answer in time (with its log's end).
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            process = self._process()
+            if process is not None and _port_of(process) != self.port:
+                raise StoreUnavailableError(
+                    f"The local MongoDB server already runs on port {_port_of(process)} (pid {process.pid}), not on "
+                    f"{self.port}. Stop it first: poe local-infrastructure-down"
+                )
+            if process is None:
+                self._check_port()
+                process = self._spawn()
+            self._await_answer(process)
+            self._remember(process)
+        return self.status()
+
+    def stop(self) -> bool:
+        """Stop the server, if it is ours: SIGTERM, and SIGKILL when it does not end in time. True if one was stopped."""
+        if not self._folder.is_dir():
+            return False
+        with self._locked():
+            process = self._process()
+            if process is not None:
+                _end(process)
+            self._pid_file.unlink(missing_ok=True)
+        return process is not None
+
+    def kill(self) -> None:
+        """End it at once, as a crash would; for tests of what happens then."""
+        process = self._process()
+        if process is not None:
+            process.kill()
+            process.wait(STOP_SECONDS)
+
+    def _process(self) -> psutil.Process | None:
+        """Our server, as the pid file names it, or else the one that listens on the port with our storage."""
+        with suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
+            noted = json.loads(self._pid_file.read_text())
+            process = psutil.Process(int(noted["pid"]))
+            if abs(process.create_time() - float(noted["created"])) < 1.0 and self._is_ours(process):
+                return process
+        listener = _listener(self.port)
+        return listener if listener is not None and self._is_ours(listener) else None
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        with suppress(psutil.Error):
+            return process.status() != psutil.STATUS_ZOMBIE and str(self.storage) in process.cmdline()
+        return False
+
+    def _check_port(self) -> None:
+        taken = _taken_by(self.port)
+        if taken:
+            raise StoreUnavailableError(
+                f"The local MongoDB server cannot start: {taken}. End that program, or choose another port by setting "
+                f"LOCAL_MONGO_PORT and, with the same port, DATABASE_HOST=mongodb://{HOST}:PORT"
+            )
+
+    def _spawn(self) -> psutil.Process:
+        self.storage.mkdir(parents=True, exist_ok=True)
+        # With a file of its own, the daemon does not go looking for one in the home folder or in /etc.
+        config = self._folder / "mongo.toml"
+        config.write_text("# Flags given on the command line say everything.\n")
+        if self.log.exists() and self.log.stat().st_size > MAX_LOG_BYTES:
+            self.log.replace(self.log.with_suffix(".log.1"))
+        command = [_daemon(), "--config", str(config), "--host", HOST, "--port", str(self.port)]
+        command += ["--storage-path", str(self.storage), "--log-level", "INFO"]
+        with self.log.open("ab") as log:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                start_new_session=True,  # Ctrl-C in this terminal is not meant for it
+            )
+        with suppress(psutil.Error):
+            process = psutil.Process(child.pid)
+            # It is meant to outlive us: without this, Python complains about a child that nobody waited for.
+            child.returncode = 0
+            self._remember(process)
+            return process
+        raise StoreUnavailableError(f"The local MongoDB server ended at once.{self._log_tail()}")
+
+    def _await_answer(self, process: psutil.Process) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(self.port):
+            if not self._is_alive(process):
+                self._pid_file.unlink(missing_ok=True)
+                raise StoreUnavailableError(
+                    f"The local MongoDB server ended while starting.{self._log_tail()}"
+                )
+            if time.monotonic() > deadline:
+                raise StoreUnavailableError(
+                    f"The local MongoDB server (pid {process.pid}) did not answer within {START_SECONDS:g} s. "
+                    f"Stop it with: poe local-infrastructure-down{self._log_tail()}"
+                )
+            time.sleep(0.1)
+
+    def _is_alive(self, process: psutil.Process) -> bool:
+        with suppress(psutil.Error):
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return False
+
+    def _remember(self, process: psutil.Process) -> None:
+        temporary = self._pid_file.with_suffix(".pid.new")
+        temporary.write_text(
+            json.dumps({"pid": process.pid, "created": process.create_time(), "port": self.port})
+        )
+        temporary.replace(self._pid_file)
+
+    def _log_tail(self) -> str:
+        with suppress(OSError):
+            lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+            return "\n".join([f"\nThe end of {self.log}:", *(f"  {line}" for line in lines)])
+        return ""
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One start or stop at a time, over all processes."""
+        with (self._folder / "mongo.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+class LocalZenml:
+    """ZenML's server with its dashboard, by ZenML's own command. Its home is ``ZENML_CONFIG_PATH`` of the environment."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.url = f"http://{HOST}:{port}"
+
+    def status(self) -> Status:
+        """Whether a ZenML server answers on the port."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=2) as response:
+                healthy = response.status == 200
+        except (urllib.error.URLError, OSError):
+            healthy = False
+        detail = "" if healthy else _taken_by(self.port) or "not running"
+        return Status(running=healthy, address=self.url, detail=detail)
+
+    def start(self) -> Status:
+        """Start it and make it ZenML's active store. Takes about half a minute.
+
+        Raises:
+            StoreUnavailableError: the port is taken, or ZenML failed (with what it said).
+        """
+        status = self.status()
+        if not status.running:
+            if taken := _taken_by(self.port):
+                raise StoreUnavailableError(
+                    f"The ZenML server cannot start: {taken}. End that program, or set LOCAL_ZENML_PORT to another port."
+                )
+            self._zenml("login", "--local", "--port", str(self.port), "--ip-address", HOST)
+        return self.status()
+
+    def stop(self) -> bool:
+        """Stop it and go back to ZenML's local store. True if one was running."""
+        was_running = self.status().running
+        self._zenml("logout", "--local")
+        return was_running
+
+    def _zenml(self, *arguments: str) -> None:
+        command = [_beside_python("zenml") or "zenml", *arguments]
+        environment = {
+            **os.environ,
+            "ZENML_AUTO_OPEN_DASHBOARD": "false",
+            "AUTO_OPEN_DASHBOARD": "false",
+            "ZENML_ANALYTICS_OPT_IN": "false",
+        }
+        try:
+            result = subprocess.run(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=ZENML_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise StoreUnavailableError(
+                f"`zenml {' '.join(arguments)}` did not finish within {ZENML_SECONDS:g} s. Try again; "
+                "poe local-zenml-server-down clears what is left of it."
+            ) from error
+        except FileNotFoundError as error:
+            raise MissingDependencyError("zenml", "main", "The ZenML server") from error
+        if result.returncode != 0:
+            said = "\n".join((result.stdout + result.stderr).strip().splitlines()[-LOG_TAIL_LINES:])
+            raise StoreUnavailableError(
+                f"`zenml {' '.join(arguments)}` failed (exit code {result.returncode}):\n{said}"
+            )
+
+
+def activate_local_stack() -> str:
+    """Make ZenML's default stack (this machine) the active one. Returns a line that says what is active."""
+    from zenml.client import Client
+
+    client = Client()
+    client.activate_stack("default")
+    stack = client.active_stack_model
+    parts = ", ".join(f"{kind.value} {found[0].name}" for kind, found in stack.components.items() if found)
+    return f"{stack.name} ({parts}); store: {client.zen_store.url}"
+
+
+def _beside_python(name: str) -> str | None:
+    beside = Path(sys.executable).parent / name
+    return str(beside) if beside.is_file() else shutil.which(name)
+
+
+def _daemon() -> str:
+    path = _beside_python("secantusd-py")
+    if path is None:
+        raise MissingDependencyError("secantusdb", "local", "The local MongoDB server")
+    return path
+
+
+def _answers(port: int) -> bool:
+    """Whether a server that speaks MongoDB's protocol answers on the port."""
+    from pymongo import MongoClient
+    from pymongo.errors import PyMongoError
+
+    client: MongoClient[dict[str, object]] = MongoClient(
+        HOST,
+        port,
+        serverSelectionTimeoutMS=1000,
+        connectTimeoutMS=1000,
+        socketTimeoutMS=2000,
+        directConnection=True,
+    )
+    try:
+        client.admin.command("ping")
+    except PyMongoError:
+        return False
+    finally:
+        client.close()
+    return True
+
+
+def _listener(port: int) -> psutil.Process | None:
+    """The process that listens on a port, where this user may know it."""
+    with suppress(psutil.Error, PermissionError):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return psutil.Process(connection.pid)
+    return None
+
+
+def _taken_by(port: int) -> str:
+    """What listens on a port, in words; empty when nothing does."""
+
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        if probe.connect_ex((HOST, port)) != 0:
+            return ""
+    process = _listener(port)
+    with suppress(psutil.Error):
+        if process is not None:
+            return f"port {port} is taken by {process.name()} (pid {process.pid})"
+    return f"port {port} is taken by another program"
+
+
+def _port_of(process: psutil.Process) -> int:
+    command = process.cmdline()
+    return int(command[command.index("--port") + 1])
+
+
+def _end(process: psutil.Process) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_SECONDS)
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_SECONDS)
