@@ -15,7 +15,7 @@ from llm_engineering.domain.documents import CleanDocument, RawDocument, Scalar,
 from llm_engineering.domain.errors import ExtractionError
 
 CLEANING_VERSION = "1"
-"""Part of ``source_hash``: raising it makes every document be cleaned again. Raise it with every change of the rules."""
+"""Part of ``source_hash``: raise it with every change of the rules, and every document is cleaned again."""
 
 PROSE_LANGUAGES = frozenset({"markdown", "md", "restructuredtext", "rst", "text", "txt"})
 """Languages of repository files that are written for people and are chunked like articles."""
@@ -39,8 +39,8 @@ def clean(raw: RawDocument) -> CleanDocument:
         metadata = {key: _masked(value) for key, value in metadata.items()}
     if not text.strip():
         raise ExtractionError(
-            f"{raw.link}: of {len(raw.text):,} characters nothing is left after cleaning (page furniture, blank space or "
-            "invalid characters only). Look at the page; if it needs JavaScript, collect it with `render: true`."
+            f"{raw.link}: of {len(raw.text):,} characters nothing is left after cleaning (page furniture, "
+            "blank space or invalid characters only). If the page needs JavaScript, collect it with `render: true`."
         )
     return CleanDocument(
         id=raw.id,
@@ -205,52 +205,60 @@ def _strip_blank_lines(lines: list[str]) -> str:
 
 _LONGEST_FURNITURE = 160
 _MARKS = re.compile(r"^(?:[-*+•>]|\d{1,2}[.)])\s+")
+_MARK_STARTS = frozenset("-*+•>0123456789")
 _LINK = re.compile(r"!?\[([^\[\]]{0,120})\]\([^()\s]{0,300}\)")
 _EMPTY_LINK = re.compile(r"\[\s{0,9}\]\([^()\s]{0,300}\)")
 _SEPARATORS = re.compile(r"\s*[∙·•|]\s*")
 _COPYRIGHT = re.compile(r"(?:copyright )?(?:©|\(c\)) ?(?:copyright )?\d{4}\b.{0,80}")
 _HOST = re.compile(r"(?:[a-z0-9-]{1,40}\.){1,4}[a-z]{2,12}")
 
+
+def _phrases(listing: str) -> frozenset[str]:
+    return frozenset(" ".join(phrase.split()) for phrase in listing.replace("\n", "|").split("|")) - {""}
+
+
 # Whole paragraphs that are never content, wherever they stand. Compared without case, marks and links.
-_FURNITURE = frozenset(
+_FURNITURE = _phrases(
     """
-    share this post|share this article|share this story|share this page|share on facebook|share on twitter|share on x
-    share on linkedin|share via email|tweet this|copy link|link copied|copied to clipboard
+    share this post|share this article|share this story|share this page|share on facebook|share on twitter
+    share on x|share on linkedin|share via email|tweet this|copy link|link copied|copied to clipboard
     subscribe now|subscribe to our newsletter|subscribe to the newsletter|subscribe sign in|subscribesign in
-    subscribe to continue reading|get the app|start writing|start writingget the app|start writing get the app|open in app
-    sign up|sign in|log in|sign up sign in|sign upsign in|log in sign up|sign up for free|create account
-    already have an account? sign in|already a subscriber? sign in
-    discussion about this post|ready for more?|thanks for reading! subscribe for free to receive new posts|type your email…
+    subscribe to continue reading|get the app|start writing|start writingget the app|start writing get the app
+    open in app|sign up|sign in|log in|sign up sign in|sign upsign in|log in sign up|sign up for free
+    create account|already have an account? sign in|already a subscriber? sign in|discussion about this post
+    ready for more?|thanks for reading! subscribe for free to receive new posts|type your email…
     type your email...|leave a comment|write a comment|add a comment|load more comments|view all comments
-    accept all cookies|accept cookies|reject all cookies|accept all|manage cookies|cookie settings|cookie preferences
-    cookie policy|we use cookies|this website uses cookies|we value your privacy|privacy policy|terms of service
-    terms of use|all rights reserved|all rights reserved.|skip to content|skip to main content|skip to navigation
-    back to top|toggle navigation|toggle menu|main menu|substack is the home for great culture|© substack
-    top latest discussions|this site requires javascript to run correctly. please turn on javascript or unblock scripts
+    accept all cookies|accept cookies|reject all cookies|accept all|manage cookies|cookie settings
+    cookie preferences|cookie policy|we use cookies|this website uses cookies|we value your privacy
+    privacy policy|terms of service|terms of use|all rights reserved|all rights reserved.|skip to content
+    skip to main content|skip to navigation|back to top|toggle navigation|toggle menu|main menu
+    substack is the home for great culture|© substack|top latest discussions
+    this site requires javascript to run correctly. please turn on javascript or unblock scripts
     please enable javascript to continue|you need to enable javascript to run this app.
-    """.replace("\n", "|").split("|")
-) - {""}
-_FURNITURE = frozenset(" ".join(phrase.split()) for phrase in _FURNITURE) - {""}
+    """
+)
 
 # The few that are also set as headings; "Sign in" as a heading is a chapter of a manual.
 _FURNITURE_HEADINGS = frozenset({"discussion about this post", "ready for more?", "share this post"})
 
 # Words that are furniture only beside furniture: alone they may be content.
-_COMPANIONS = frozenset(
-    """share|facebook|twitter|x|linkedin|reddit|whatsapp|pinterest|email|e-mail|note|other|more|print|subscribe|follow
-    following|like|likes|comment|comments|restack|restacks|top|latest|discussions|no posts|menu|search|home|about|archive
-    help|status|careers|press|blog|privacy|terms|listen|save|next|previous|share this|notes""".replace("\n", "|").split(
-        "|"
-    )
+_COMPANIONS = _phrases(
+    """
+    share|facebook|twitter|x|linkedin|reddit|whatsapp|pinterest|email|e-mail|note|notes|other|more|print
+    subscribe|follow|following|like|likes|comment|comments|restack|restacks|top|latest|discussions|no posts
+    menu|search|home|about|archive|help|status|careers|press|blog|privacy|terms|listen|save|next|previous
+    share this
+    """
 )
-_COMPANIONS = frozenset(word.strip() for word in _COMPANIONS) - {""}
 
-_FOOTER = frozenset(
-    """privacy|privacy policy|terms|terms of service|terms of use|collection notice|cookies|cookie policy|legal|imprint
-    contact|contact us|help|status|about|about us|careers|press|blog|sitemap|accessibility|advertise|subscribe|sign in
-    log in|sign up|home|rss|twitter|facebook|linkedin|github|newsletter|archive""".replace("\n", "|").split("|")
+# Parts of a footer line, which has at least two.
+_FOOTER = _phrases(
+    """
+    privacy|privacy policy|terms|terms of service|terms of use|collection notice|cookies|cookie policy|legal
+    imprint|contact|contact us|help|status|about|about us|careers|press|blog|sitemap|accessibility|advertise
+    subscribe|sign in|log in|sign up|home|rss|twitter|facebook|linkedin|github|newsletter|archive
+    """
 )
-_FOOTER = frozenset(phrase.strip() for phrase in _FOOTER) - {""}
 
 
 def _without_furniture(blocks: list[_Block]) -> list[_Block]:
@@ -287,8 +295,8 @@ def _is_furniture(block: _Block) -> bool:
         return len(block.lines) == 1 and _bare(block.lines[0]) in _FURNITURE_HEADINGS
     if any(_indented(line) or len(line) > _LONGEST_FURNITURE for line in block.lines):
         return False
-    if _bare(" ".join(block.lines)) in _FURNITURE:
-        return True
+    if len(block.lines) > 1 and _bare(" ".join(block.lines[:4])) in _FURNITURE:
+        return len(block.lines) <= 4
     return all(_is_furniture_line(line) for line in block.lines)
 
 
@@ -347,7 +355,11 @@ def _bare(line: str) -> str:
     """A short line without list marks, emphasis, link targets and case."""
     if len(line) > 2 * _LONGEST_FURNITURE:
         return line
-    bare = _LINK.sub(r"\1", _MARKS.sub("", line.strip()))
+    bare = line.strip()
+    if bare[:1] in _MARK_STARTS:
+        bare = _MARKS.sub("", bare)
+    if "](" in bare:
+        bare = _LINK.sub(r"\1", bare)
     return " ".join(bare.strip("*_# ").casefold().split())
 
 
