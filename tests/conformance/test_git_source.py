@@ -439,13 +439,43 @@ async def test_an_unreachable_server_is_told_from_a_private_repository() -> None
 @pytest.mark.parametrize(
     ("url", "clone_url", "public_url", "platform", "name"),
     [
-        ("https://github.com/ada/notes.git", "https://github.com/ada/notes.git", "https://github.com/ada/notes", "github", "ada/notes"),
-        ("https://www.GitHub.com/ada/notes/", "https://www.github.com/ada/notes", "https://github.com/ada/notes", "github", "ada/notes"),
-        ("git@github.com:ada/notes.git", "git@github.com:ada/notes.git", "https://github.com/ada/notes", "github", "ada/notes"),
-        ("ssh://git@gitlab.com/a/b/c.git", "ssh://git@gitlab.com/a/b/c.git", "https://gitlab.com/a/b/c", "gitlab", "a/b/c"),
-        ("https://user:pw@git.example.org:8443/x.git", "https://git.example.org:8443/x.git", "https://git.example.org:8443/x", "git.example.org", "x"),
+        (
+            "https://github.com/ada/notes.git",
+            "https://github.com/ada/notes.git",
+            "https://github.com/ada/notes",
+            "github",
+            "ada/notes",
+        ),
+        (
+            "https://www.GitHub.com/ada/notes/",
+            "https://www.github.com/ada/notes",
+            "https://github.com/ada/notes",
+            "github",
+            "ada/notes",
+        ),
+        (
+            "git@github.com:ada/notes.git",
+            "git@github.com:ada/notes.git",
+            "https://github.com/ada/notes",
+            "github",
+            "ada/notes",
+        ),
+        (
+            "ssh://git@gitlab.com/a/b/c.git",
+            "ssh://git@gitlab.com/a/b/c.git",
+            "https://gitlab.com/a/b/c",
+            "gitlab",
+            "a/b/c",
+        ),
+        (
+            "https://user:pw@git.example.org:8443/x.git",
+            "https://git.example.org:8443/x.git",
+            "https://git.example.org:8443/x",
+            "git.example.org",
+            "x",
+        ),
     ],
-)  # fmt: skip
+)
 def test_addresses_are_taken_apart(
     url: str, clone_url: str, public_url: str, platform: str, name: str
 ) -> None:

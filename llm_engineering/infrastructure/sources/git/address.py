@@ -65,7 +65,7 @@ def parse_address(url: str) -> Address:
     Raises:
         CollectionError: it is neither, or there is no such folder.
     """
-    text = url.strip()
+    text = url.strip().removeprefix("git+")
     if text.startswith("file://"):
         return _local(unquote(urlsplit(text).path), url)
     if "://" in text:
@@ -82,7 +82,8 @@ def _local(path: str, url: str) -> Address:
     folder = Path(path).expanduser().resolve()
     if not folder.is_dir():
         raise CollectionError(
-            f"There is no folder {url!r}, and it is no git URL either (https://host/owner/name, git@host:owner/name.git)."
+            f"There is no folder {url!r}, and it is no git URL either "
+            "(https://host/owner/name, git@host:owner/name.git)."
         )
     if folder.name == ".git":
         folder = folder.parent
@@ -137,15 +138,3 @@ def _remote(url: str) -> Address:
 def basic_authorization(user_and_password: str) -> str:
     """Value of the header ``Authorization`` (RFC 7617)."""
     return f"Basic {base64.b64encode(user_and_password.encode()).decode()}"
-
-
-def without_credentials(url: str) -> str:
-    """The link as it may be shown and stored."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url
-    authority, slash, path = rest.partition("/")
-    user, at, host = authority.rpartition("@")
-    # A lone user name is part of an ssh address, and a token in an https one.
-    keep = f"{user}@" if at and scheme == "ssh" and ":" not in user else ""
-    return f"{scheme}://{keep}{host}{slash}{path}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llm_engineering.domain.errors import CollectionError
 
-# Variables of git that say how to reach servers; all others (GIT_DIR inside a hook, say) would change what git works on.
+# How git reaches servers is kept; other variables (GIT_DIR inside a hook, say) would change what it works on.
 _KEPT = ("GIT_SSH", "GIT_SSL", "GIT_PROXY", "GIT_HTTP_PROXY")
 _WATCH_SECONDS = 0.2
 

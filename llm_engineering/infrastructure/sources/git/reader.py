@@ -12,6 +12,7 @@ from pathlib import Path
 
 from loguru import logger
 
+from llm_engineering.application.links import shown_link
 from llm_engineering.application.ports import Complete, Found, Known, Link, Rejected, SourceItem
 from llm_engineering.domain.documents import RawDocument, Scalar
 from llm_engineering.domain.errors import CollectionError, ExtractionError
@@ -20,7 +21,6 @@ from llm_engineering.infrastructure.sources.git.address import (
     Address,
     basic_authorization,
     parse_address,
-    without_credentials,
 )
 from llm_engineering.infrastructure.sources.git.globs import matches
 from llm_engineering.infrastructure.sources.git.languages import language_of
@@ -42,7 +42,9 @@ _UNREACHABLE = (
     "couldn't connect",
     "failed to connect",
 )
-_OPTIONS = frozenset({"branch", "include", "exclude"})
+_OPTIONS = ("branch", "exclude", "include")
+# What every link may carry, or inherits from the feed that led to it.
+_COMMON_OPTIONS = ("author_from_page", "max_items", "reader")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,8 @@ class GitReader:
     Link options: ``branch`` (default: the repository's own), ``include`` and ``exclude`` (patterns over paths, as in
     ``.gitignore``; a file is read when it matches an include, where there are any, and no exclude).
 
-    Nothing of the repository is executed or even checked out: blobs are read from git's object store, so hooks, filters,
-    symbolic links and odd file names have no effect.
+    Nothing of the repository is executed or even checked out: blobs are read from git's object store, so hooks,
+    filters, symbolic links and odd file names have no effect.
 
     Args:
         token: sent, as a password, to ``token_servers`` only, through git's environment.
@@ -172,7 +174,8 @@ class GitReader:
             ) from None
         except commands.TooLargeError:
             raise CollectionError(
-                f"{address.public_url} is larger than the limit of {self._max_repository_bytes:,} bytes (newest commit only)."
+                f"{address.public_url} is larger than the limit of {self._max_repository_bytes:,} bytes, "
+                "counting its newest commit only."
             ) from None
         if status:
             said = messages.decode(errors="replace")
@@ -186,18 +189,20 @@ class GitReader:
             )
         if "dubious ownership" in lower:
             return (
-                f"{address.public_url} belongs to another user, and git reads such a folder only when told that it is safe: "
-                "git config --global --add safe.directory FOLDER"
+                f"{address.public_url} belongs to another user, and git reads such a folder only when told that it is "
+                "safe: git config --global --add safe.directory FOLDER"
             )
         if any(sign in lower for sign in _UNREACHABLE):
             return f"{address.public_url} cannot be reached: {_last_line(said)}"
         if "does not appear to be a git repository" in lower or "not a git repository" in lower:
-            return f"{address.public_url} is no git repository. Expected a URL to clone from, or a folder with a .git in it."
+            return (
+                f"{address.public_url} is no git repository. Expected one's URL, or a folder with .git in it."
+            )
         if any(sign in lower for sign in _NOT_FOUND):
             hint = (
                 "The credentials given do not open it: check that the token is valid and may read this repository."
                 if with_token
-                else "If it is private, set GITHUB_TOKEN (for GitHub), or use an ssh address with a key that may read it."
+                else "If it is private, set GITHUB_TOKEN (for GitHub), or use an ssh address with a key."
             )
             return f"{address.public_url} does not exist or is private ({_last_line(said)}). {hint}"
         return f"git could not clone {address.public_url}: {_last_line(said)}"
@@ -241,7 +246,7 @@ class GitReader:
         skipped: Counter[str],
     ) -> AsyncGenerator[tuple[str, bytes], None]:
         """(path, bytes) of the files that are worth opening and small enough, one at a time."""
-        # Sizes come from the local objects: asking for those of blobs that were filtered out would download them after all.
+        # Sizes come from the local objects: asking for those of blobs that were filtered out would download them.
         everything = await self._git(
             folder, environ, "cat-file", "--batch-all-objects", "--batch-check=%(objectname) %(objectsize)"
         )
@@ -279,10 +284,10 @@ class GitReader:
 
 
 def _understand(link: Link) -> tuple[Address, str | None, list[str], list[str]]:
-    unknown = set(link.options) - _OPTIONS
+    unknown = set(link.options) - {*_OPTIONS, *_COMMON_OPTIONS}
     if unknown:
         raise CollectionError(
-            f"A git link has no option {', '.join(map(repr, sorted(unknown)))}. Expected: {', '.join(sorted(_OPTIONS))}."
+            f"A git link has no option {', '.join(map(repr, sorted(unknown)))}. Expected: {', '.join(_OPTIONS)}."
         )
     address = parse_address(link.url)
     branch = link.options.get("branch", address.branch)
@@ -349,7 +354,7 @@ def _document(
         title=shown,
         text=text,
         link=address.link(shown, branch),
-        origin=without_credentials(link.url),
+        origin=shown_link(link.url),
         platform=address.platform,
         author=link.author,
         language=language or language_of(path, text),

@@ -1,0 +1,323 @@
+"""Reads a table: one document per row."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from pydantic import ValidationError
+
+from llm_engineering.application.links import shown_link
+from llm_engineering.application.ports import Complete, Found, Known, Link, Rejected, SourceItem
+from llm_engineering.domain.categories import CategorySpec, category_spec
+from llm_engineering.domain.documents import RawDocument, text_hash
+from llm_engineering.domain.errors import CollectionError, ConfigurationError, ExtractionError, FetchError
+from llm_engineering.infrastructure.sources.tabular.columns import Columns, resolve
+from llm_engineering.infrastructure.sources.tabular.rows import BrokenRow, Row, Table
+from llm_engineering.infrastructure.sources.tabular.values import (
+    as_datetime,
+    as_language,
+    as_scalar,
+    as_text,
+    is_missing,
+)
+
+FORMATS = {
+    "csv": "csv",
+    "tsv": "csv",
+    "tab": "csv",
+    "txt": "csv",
+    "json": "json",
+    "jsonl": "jsonl",
+    "ndjson": "jsonl",
+    "parquet": "parquet",
+    "pq": "parquet",
+}
+_OPTIONS = ("column_map", "date_format", "delimiter", "encoding", "format", "max_items")
+# What every link may carry, or inherits from the feed that led to it.
+_COMMON_OPTIONS = ("author_from_page", "reader")
+_BATCH_ROWS = 256
+_PAYLOAD_CHARS = 10_000
+
+
+class TableReader:
+    """Reads CSV, TSV, JSON, JSON Lines (these also in gzip) and Parquet from a path or a ``file:`` or ``http(s):`` URL.
+
+    The link's category is required. Link options: ``column_map`` (field → column, see ``columns.resolve``),
+    ``date_format`` (one or a list), ``delimiter``, ``encoding``, ``format`` (where the ending does not tell),
+    ``max_items`` (rows to read; what lies beyond then never counts as gone).
+
+    A document is identified by the row's ``link``, else by ``TABLE#id``, else by a hash of the row's used cells. Bad
+    rows are yielded as Rejected with ``TABLE:LINE`` and the others go on. Files are read in a thread, batch by batch:
+    the next rows are read when the last ones have been taken, so memory does not grow with the table.
+
+    Args:
+        max_text_chars: a row with a longer text is rejected.
+        max_download_bytes: a table on the web that is larger is given up.
+    """
+
+    name = "table"
+
+    def __init__(
+        self,
+        *,
+        max_text_chars: int = 1_000_000,
+        max_download_bytes: int = 1_000_000_000,
+        timeout_seconds: float = 60.0,
+    ) -> None:
+        self._max_text_chars = max_text_chars
+        self._max_download_bytes = max_download_bytes
+        self._timeout = timeout_seconds
+
+    async def read(self, link: Link, known: Mapping[str, Known]) -> AsyncIterator[SourceItem]:  # noqa: ARG002
+        """Yield a Found or Rejected per row, then Complete.
+
+        Raises:
+            CollectionError: the category is missing, an option or the columns are wrong, or the file cannot be read.
+            ExtractionError: the table has no rows.
+        """
+        spec = _checked_category(link)
+        _check_options(link)
+        with tempfile.TemporaryDirectory(prefix="twin-table-") as folder:
+            path = _local_path(link.url)
+            if path is None:
+                path = await self._download(link.url, Path(folder))
+            items = self._items(link, spec, path)
+            try:
+                while batch := await _next_batch(items):
+                    for item in batch:
+                        yield item
+            finally:
+                items.close()
+
+    async def close(self) -> None:
+        """Nothing is held between links."""
+
+    def _items(self, link: Link, spec: CategorySpec, path: Path) -> Generator[SourceItem, None, None]:
+        limit = link.options.get("max_items")
+        shown = shown_link(link.url)
+        with closing(self._open(link, path)) as table:
+            columns = resolve(spec, link.options.get("column_map"), table.columns, shown)
+            mapper = _RowMapper(link, spec, columns, shown, self._max_text_chars)
+            count = 0
+            for row in islice(table.rows(columns.used), limit):
+                count += 1
+                yield mapper.item(row)
+        if not count:
+            raise ExtractionError(f"{shown} has columns, but no rows.")
+        if limit is None or count < limit:
+            yield Complete()
+
+    def _open(self, link: Link, path: Path) -> Table:
+        # A field is somewhat longer in its file than as text; one row is never more than this in memory.
+        row_chars = 2 * self._max_text_chars + 1_000
+        ending = path.name.lower().removesuffix(".gz").rpartition(".")[2]
+        form = FORMATS.get(str(link.options.get("format", ending)).lower())
+        encoding = link.options.get("encoding")
+        if form == "csv":
+            from llm_engineering.infrastructure.sources.tabular.delimited import DelimitedTable
+
+            return DelimitedTable(path, encoding, link.options.get("delimiter"), row_chars)
+        if form in ("json", "jsonl"):
+            from llm_engineering.infrastructure.sources.tabular.json_records import JsonTable
+
+            return JsonTable(path, encoding, by_line=form == "jsonl", max_row_chars=row_chars)
+        if form == "parquet":
+            from llm_engineering.infrastructure.sources.tabular.parquet import ParquetTable
+
+            return ParquetTable(path)
+        raise CollectionError(
+            f"{shown_link(link.url)} is no table of a known format. Expected one of: {', '.join(FORMATS)} "
+            "(also with .gz), by the file's ending or the link's option format."
+        )
+
+    async def _download(self, url: str, folder: Path) -> Path:
+        import httpx
+
+        target = folder / (Path(unquote(urlsplit(url).path)).name or "table")
+        shown = shown_link(url)
+        size = 0
+        try:
+            async with (
+                httpx.AsyncClient(timeout=self._timeout, follow_redirects=True, max_redirects=5) as client,
+                client.stream("GET", url) as response,
+            ):
+                if response.status_code != 200:
+                    raise FetchError(f"{shown} answered {response.status_code} {response.reason_phrase}.")
+                with target.open("wb") as file:
+                    async for piece in response.aiter_bytes():
+                        size += len(piece)
+                        if size > self._max_download_bytes:
+                            raise FetchError(
+                                f"{shown} is larger than the limit of {self._max_download_bytes:,} bytes."
+                            )
+                        file.write(piece)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise FetchError(f"{shown} cannot be fetched: {error or type(error).__name__}") from error
+        return target
+
+
+class _RowMapper:
+    """Makes documents of rows, by resolved columns."""
+
+    def __init__(
+        self, link: Link, spec: CategorySpec, columns: Columns, shown: str, max_text_chars: int
+    ) -> None:
+        self._link = link
+        self._spec = spec
+        self._columns = columns
+        self._shown = shown
+        self._platform = Path(unquote(urlsplit(shown).path)).name.partition(".")[0] or "table"
+        self._max_text_chars = max_text_chars
+        formats = link.options.get("date_format") or ()
+        self._date_formats = (formats,) if isinstance(formats, str) else tuple(formats)
+        # Hashes instead of texts: a table may have millions of rows.
+        self._seen: set[int] = set()
+
+    def item(self, row: Row | BrokenRow) -> SourceItem:
+        source = f"{self._shown}:{row.line}"
+        if isinstance(row, BrokenRow):
+            return Rejected(source, row.reason, _storable(row.payload))
+        try:
+            return Found(self._document(row.values))
+        except ValueError as error:
+            reason = _validation_reason(error) if isinstance(error, ValidationError) else str(error)
+            return Rejected(
+                source, f"{reason[:1].upper()}{reason[1:]}.", _storable(as_text(dict(row.values)))
+            )
+
+    def _document(self, values: Mapping[str, Any]) -> RawDocument:
+        fields = {name: values.get(column) for name, column in self._columns.fields.items()}
+        text = "\n\n".join(
+            filter(None, (as_text(values.get(column)).strip() for column in self._columns.text))
+        )
+        if not text:
+            raise ValueError(f"the text is missing (column {' and '.join(map(repr, self._columns.text))})")
+        if len(text) > self._max_text_chars:
+            raise ValueError(
+                f"the text has {len(text):,} characters, more than the {self._max_text_chars:,} allowed"
+            )
+        _require_unicode(text, *map(as_text, fields.values()))
+        return RawDocument(
+            category=self._spec.name,
+            title=" ".join(as_text(fields.get("title")).split()),
+            text=text,
+            link=self._identity(values, fields),
+            origin=self._shown,
+            platform=self._platform,
+            author=" ".join(as_text(fields.get("author")).split()) or self._link.author,
+            language=as_language(fields.get("language")),
+            published_at=self._date(fields.get("published_at")),
+            metadata={
+                name: as_scalar(values[column])
+                for name, column in self._columns.metadata.items()
+                if not is_missing(values.get(column))
+            },
+        )
+
+    def _identity(self, values: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
+        given = as_text(fields.get("link")).strip()
+        key = as_text(fields.get("id")).strip()
+        if not given and not key:
+            # Equal rows are one document, wherever they stand.
+            cells = [as_text(values.get(column)) for column in self._columns.used]
+            return f"{self._shown}#{text_hash(as_text(cells))[:20]}"
+        identity = given or f"{self._shown}#{quote(key, safe='/:@', errors='surrogatepass')}"
+        if hash(identity) in self._seen:
+            raise ValueError(
+                f"another row above has the same {'link' if given else 'id'}, {(given or key)[:100]!r}"
+            )
+        self._seen.add(hash(identity))
+        return identity
+
+    def _date(self, value: Any) -> Any:
+        if is_missing(value):
+            return None
+        try:
+            return as_datetime(value, self._date_formats)
+        except ValueError as error:
+            raise ValueError(f"column {self._columns.fields['published_at']!r}: {error}") from None
+
+
+def _checked_category(link: Link) -> CategorySpec:
+    if link.category is None:
+        raise CollectionError(
+            f"The table {shown_link(link.url)} needs a category, which says how its rows become text. "
+            "Add one to the link, such as category: review."
+        )
+    try:
+        return category_spec(link.category)
+    except ConfigurationError as error:
+        raise CollectionError(str(error)) from error
+
+
+def _check_options(link: Link) -> None:
+    problems = [
+        f"there is no option {name!r} (expected {', '.join(_OPTIONS)})"
+        for name in link.options
+        if name not in (*_OPTIONS, *_COMMON_OPTIONS)
+    ]
+    limit, delimiter = link.options.get("max_items"), link.options.get("delimiter")
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        problems.append(f"max_items must be a whole number above 0, got {limit!r}")
+    if delimiter is not None and (
+        not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n'
+    ):
+        problems.append(f"delimiter must be one character, got {delimiter!r}")
+    if problems:
+        raise CollectionError(f"The options of {shown_link(link.url)} are wrong: {'; '.join(problems)}.")
+
+
+def _local_path(url: str) -> Path | None:
+    """The file of this machine that a link means; None for one on the web."""
+    scheme = urlsplit(url).scheme.lower() if "://" in url or url.lower().startswith("file:") else ""
+    if scheme in ("http", "https"):
+        return None
+    if scheme not in ("", "file"):
+        raise CollectionError(
+            f"{shown_link(url)} cannot be read as a table. Expected a path, or a file, http or https URL."
+        )
+    path = Path(unquote(urlsplit(url).path) if scheme else url).expanduser()
+    if not path.is_file():
+        raise CollectionError(
+            f"There is no file {str(path)!r}. Relative paths start at the folder of the command."
+        )
+    return path
+
+
+async def _next_batch(items: Generator[SourceItem, None, None]) -> list[SourceItem]:
+    """The next rows, read in a thread. Cancelled, it waits until the thread has let go of the file."""
+    reading = asyncio.ensure_future(asyncio.to_thread(_take, items))
+    try:
+        return await asyncio.shield(reading)
+    except asyncio.CancelledError:
+        await asyncio.wait([reading])
+        raise
+
+
+def _take(items: Iterator[SourceItem]) -> list[SourceItem]:
+    return list(islice(items, _BATCH_ROWS))
+
+
+def _require_unicode(*texts: str) -> None:
+    """Lone surrogates, of damaged bytes or of broken JSON escapes, can be stored nowhere."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            around = text[max(0, error.start - 20) : error.start]
+            raise ValueError(f"the row holds bytes that are no text, after {around!r}") from None
+
+
+def _storable(payload: str) -> str:
+    return payload[:_PAYLOAD_CHARS].encode("utf-8", "replace").decode()
+
+
+def _validation_reason(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, part['loc']))}: {part['msg']}" for part in error.errors(include_url=False)
+    )
