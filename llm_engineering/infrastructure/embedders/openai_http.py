@@ -1,0 +1,229 @@
+"""Embeddings from any OpenAI-compatible ``/embeddings`` endpoint."""
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from loguru import logger
+
+from llm_engineering.application.chat_protocol import error_message
+from llm_engineering.application.ports import Vectors
+from llm_engineering.application.retrying import RETRIED_STATUSES, delay_seconds, retry_after_seconds
+from llm_engineering.domain.documents import EmbedderFingerprint
+from llm_engineering.domain.errors import ModelError, ModelFileError, ModelServiceError
+
+if TYPE_CHECKING:
+    import httpx
+
+
+class WordPieceTokenizer:
+    """A ``tokenizer.json``, opened on first use: the yardstick by which texts are measured for the service.
+
+    Raises:
+        ModelFileError: from every method, when the file is missing or broken.
+    """
+
+    special_tokens = 2
+    splits_at_blank_space = True
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._tokenizer: Any = None
+
+    def offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """For each text the (start, end) characters of each token, in order."""
+        return [
+            encoding.offsets for encoding in self._open().encode_batch(list(texts), add_special_tokens=False)
+        ]
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, special tokens left out."""
+        return [
+            len(encoding.ids)
+            for encoding in self._open().encode_batch_fast(list(texts), add_special_tokens=False)
+        ]
+
+    def _open(self) -> Any:
+        with self._lock:
+            if self._tokenizer is None:
+                from tokenizers import Tokenizer
+
+                try:
+                    tokenizer = Tokenizer.from_buffer(self._file.read_bytes())
+                except (OSError, ValueError) as error:
+                    raise ModelFileError(
+                        f"The tokenizer {self._file} cannot be used ({error}). Fetch it with: poetry poe download-models"
+                    ) from error
+                tokenizer.no_truncation()
+                tokenizer.no_padding()
+                self._tokenizer = tokenizer
+            return self._tokenizer
+
+
+class OpenAIEmbedder:
+    """Unit-length embeddings of a service, asked in batches, and again with growing waits when it is busy.
+
+    ``max_tokens`` is counted by the tokenizer at ``tokenizer_path``; keep it well below the service's own limit. The key
+    goes into a header and nowhere else. May be used by many threads at once.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None,
+        model: str,
+        dimension: int,
+        max_tokens: int,
+        tokenizer_path: Path,
+        batch_size: int = 64,
+        timeout_seconds: float = 30.0,
+        query_prefix: str = "",
+        document_prefix: str = "",
+        max_retries: int = 4,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._api_key = api_key
+        self._model = model
+        self._dimension = dimension
+        self._max_tokens = max_tokens
+        self._tokenizer = WordPieceTokenizer(tokenizer_path)
+        self._batch_size = batch_size
+        self._timeout = timeout_seconds
+        self._query_prefix = query_prefix
+        self._document_prefix = document_prefix
+        self._max_retries = max_retries
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._client: httpx.Client | None = None
+        parts = urlsplit(base_url)
+        self._service = (
+            f"The embedding service at {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        )
+
+    @cached_property
+    def fingerprint(self) -> EmbedderFingerprint:
+        """Identifies the vectors. A service does not tell its weights; the prefixes, which change the vectors, count."""
+        prefixed = bool(self._query_prefix or self._document_prefix)
+        prefixes = f" {self._query_prefix!r} {self._document_prefix!r}" if prefixed else ""
+        return EmbedderFingerprint(
+            model=self._model,
+            weights=f"service{prefixes}",
+            dimension=self._dimension,
+            pooling="service",
+            max_tokens=self._max_tokens,
+        )
+
+    @property
+    def tokenizer(self) -> WordPieceTokenizer:
+        return self._tokenizer
+
+    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        """Embeddings of shape (n, dimension), in the order given.
+
+        Raises:
+            ModelError: a text has more than ``max_tokens`` tokens.
+            ModelServiceError: the service failed after all retries, or answered vectors that cannot be used.
+        """
+        prefixed = [self._document_prefix + text for text in texts]
+        special = self._tokenizer.special_tokens
+        for position, count in enumerate(self._tokenizer.counts(prefixed)):
+            if count + special > self._max_tokens:
+                raise ModelError(
+                    f"Text {position} has {count + special} tokens, prefix and special ones included; EMBEDDER_MAX_TOKENS "
+                    f"is {self._max_tokens}, and nothing is cut silently. Chunk it smaller."
+                )
+        return self._embed(prefixed)
+
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """As :meth:`embed_documents`, with the query prefix; what is too long is cut."""
+        prefixed = [self._query_prefix + text for text in texts]
+        limit = self._max_tokens - self._tokenizer.special_tokens
+        spans = self._tokenizer.offsets(prefixed)
+        return self._embed(
+            [
+                t[: span[limit - 1][1]] if len(span) > limit else t
+                for t, span in zip(prefixed, spans, strict=True)
+            ]
+        )
+
+    def close(self) -> None:
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+            self._client = None
+
+    def _embed(self, texts: Sequence[str]) -> Vectors:
+        vectors = np.empty((len(texts), self._dimension), dtype=np.float32)
+        # Of like length together: services pad a batch to its longest text.
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        for start in range(0, len(order), self._batch_size):
+            rows = order[start : start + self._batch_size]
+            # Services refuse an empty input; a blank is nothing too.
+            vectors[rows] = self._ask([texts[i] or " " for i in rows])
+        return vectors
+
+    def _ask(self, texts: Sequence[str]) -> Vectors:
+        """One batch, tried again where that may help."""
+        import httpx
+
+        problem = ""
+        for attempt in range(self._max_retries + 1):
+            asked: float | None = None
+            try:
+                response = self._http().post("/embeddings", json={"model": self._model, "input": list(texts)})
+            except httpx.TransportError as error:
+                problem = f"{type(error).__name__}: {error}"
+            else:
+                if response.is_success:
+                    return self._vectors(response.content, len(texts))
+                problem = f"{response.status_code}: {error_message(response.text)[0]}"
+                if response.status_code not in RETRIED_STATUSES:
+                    break
+                asked = retry_after_seconds(response.headers.get("retry-after"), datetime.now(UTC))
+            if attempt < self._max_retries:
+                wait = delay_seconds(attempt, asked, random.random)
+                logger.warning("{} failed ({}); trying again in {:.1f} s.", self._service, problem, wait)
+                self._sleep(wait)
+        raise ModelServiceError(
+            f"{self._service} did not embed {len(texts)} texts ({problem}). Check EMBEDDER_BASE_URL, EMBEDDER_API_KEY "
+            "and EMBEDDER_MODEL."
+        )
+
+    def _vectors(self, body: bytes, expected: int) -> Vectors:
+        try:
+            data = sorted(json.loads(body)["data"], key=lambda item: item["index"])
+            vectors = np.array([item["embedding"] for item in data], dtype=np.float32)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelServiceError(
+                f"{self._service} answered something that is not a list of embeddings ({error!r})."
+            ) from error
+        if vectors.shape != (expected, self._dimension):
+            raise ModelServiceError(
+                f"{self._service} answered vectors of shape {vectors.shape}; ({expected}, {self._dimension}) was expected. "
+                "Set EMBEDDER_DIMENSION to what the model gives."
+            )
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        if not np.isfinite(norms).all() or (norms == 0).any():
+            raise ModelServiceError(
+                f"{self._service} answered a vector without direction (zero, or not a number)."
+            )
+        return np.asarray(vectors / norms, dtype=np.float32)
+
+    def _http(self) -> "httpx.Client":
+        import httpx
+
+        with self._lock:
+            if self._client is None:
+                headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+                self._client = httpx.Client(base_url=self._base_url, headers=headers, timeout=self._timeout)
+            return self._client
