@@ -1,4 +1,4 @@
-"""Local services from the command line: ``python -m tools.local up | down | status | zenml-up | zenml-down | set-stack``.
+"""Services on this machine: ``python -m tools.local up | down | status | zenml-up | zenml-down | set-stack``.
 
 Exit codes: 0 done (``status``: the MongoDB-wire server runs), 1 failed, 3 (``status`` only) it does not run.
 """
@@ -97,7 +97,7 @@ def _line(name: str, status: Status, note: str = "") -> None:
     mark = "[green]●[/]" if status.running else "[red]○[/]"
     where = f"[cyan]{escape(status.address)}[/]" if status.running else ""
     pid = f"pid {status.pid}" if status.pid else ""
-    words = ", ".join(escape(part) for part in (note, pid, status.detail) if part)
+    words = ", ".join(escape(part) for part in (status.detail, pid, note) if part)
     console.print(f"{mark} [bold]{name}[/] {where} {words}".replace("  ", " "))
 
 

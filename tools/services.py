@@ -80,7 +80,7 @@ class LocalMongo:
 
         Raises:
             MissingDependencyError: the daemon is not installed.
-            StoreUnavailableError: the port is taken, or the server ended or did not answer in time (with its log's end).
+            StoreUnavailableError: the port is taken; or the server ended or did not answer in time (with its log).
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         with self._locked():
@@ -98,7 +98,7 @@ class LocalMongo:
         return self.status()
 
     def stop(self) -> bool:
-        """Stop the server, if it is ours: SIGTERM, and SIGKILL when it does not end in time. True if one was stopped."""
+        """Stop the server, if it is ours: SIGTERM, then SIGKILL when it does not end in time. True if one was."""
         if not self._folder.is_dir():
             return False
         with self._locked():
@@ -206,7 +206,7 @@ class LocalMongo:
 
 
 class LocalZenml:
-    """ZenML's server with its dashboard, by ZenML's own command. Its home is ``ZENML_CONFIG_PATH`` of the environment."""
+    """ZenML's server with its dashboard, by ZenML's own command. Its home is the environment's ``ZENML_CONFIG_PATH``."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -232,7 +232,7 @@ class LocalZenml:
         if not status.running:
             if taken := _taken_by(self.port):
                 raise StoreUnavailableError(
-                    f"The ZenML server cannot start: {taken}. End that program, or set LOCAL_ZENML_PORT to another port."
+                    f"The ZenML server cannot start: {taken}. End that program, or set LOCAL_ZENML_PORT to another."
                 )
             self._zenml("login", "--local", "--port", str(self.port), "--ip-address", HOST)
         return self.status()
@@ -324,7 +324,8 @@ def _listener(port: int) -> psutil.Process | None:
     """The process that listens on a port, where this user may know it."""
     with suppress(psutil.Error, PermissionError):
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
+            if listens and connection.pid:
                 return psutil.Process(connection.pid)
     return None
 
