@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 
 from loguru import logger
 
@@ -155,8 +156,9 @@ class _Run:
     async def _collect(self, task: Task) -> None:
         if task.parent is None:
             task.known = await in_thread(self._documents.known, task.origin)
-        async for item in self._read(task):
-            await self._take(task, item)
+        async with aclosing(self._read(task)) as items:  # closed at once, also where the warehouse fails
+            async for item in items:
+                await self._take(task, item)
         if not (
             task.reason or task.complete or task.children or task.found or task.unchanged or task.rejected
         ):
@@ -165,10 +167,11 @@ class _Run:
         if gone:
             task.removed = await self._writer.remove(gone)
         if task.reason:
+            task.reason = task.reason.removeprefix(f"{task.url}: ")
             logger.warning("Failed: {}: {}", task.url, task.reason)
             await self._writer.letter(task.url, task.reason)
 
-    async def _read(self, task: Task) -> AsyncIterator[SourceItem]:
+    async def _read(self, task: Task) -> AsyncGenerator[SourceItem]:
         """The items of a link; what goes wrong while reading becomes the link's reason."""
         try:
             reader = self._reader(task)
@@ -184,10 +187,12 @@ class _Run:
                 if close is not None:
                     await close()
         except (CollectionError, ConfigurationError, InvalidInputError) as error:
-            task.reason = str(error)
+            task.reason = shown_link(str(error))
         except Exception as error:  # noqa: BLE001 - the one boundary: a reader's fault costs its link, never the run
             logger.opt(exception=error).error("The reader '{}' broke on {}", task.reader, task.url)
-            task.reason = f"the reader '{task.reader}' broke: {type(error).__name__}: {error}"
+            task.reason = (
+                f"the reader '{task.reader}' broke: {type(error).__name__}: {shown_link(str(error))}"
+            )
 
     def _reader(self, task: Task) -> SourceReader:
         if not task.link.url.strip():

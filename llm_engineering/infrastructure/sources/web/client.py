@@ -1,0 +1,448 @@
+"""An HTTP client with manners: bounded in time and size, polite to each host, obedient to robots.txt."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
+
+from loguru import logger
+
+from llm_engineering.application.links import normalise_link, shown_link
+from llm_engineering.domain.errors import FetchError
+from llm_engineering.infrastructure.sources.web.charset import decode
+from llm_engineering.infrastructure.sources.web.retry import (
+    RETRIED_STATUSES,
+    backoff_seconds,
+    explain_failure,
+    retry_after_seconds,
+)
+
+if TYPE_CHECKING:
+    import httpx
+    from protego import Protego
+
+HTML = ("text/html", "application/xhtml+xml")
+MAX_CRAWL_DELAY_SECONDS = 10.0
+"""A Crawl-delay above this is cut: some sites name minutes to keep search engines off, and a run must end."""
+MAX_ROBOTS_BYTES = 512_000
+"""RFC 9309, section 2.5: at least 500 KiB of a robots.txt must be read; the rest may be left."""
+MAX_ROBOTS_REDIRECTS = 5
+"""RFC 9309, section 2.3.1.2."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A response of status 2xx, read to its end."""
+
+    status: int
+    final_url: str
+    """After redirects."""
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    content: bytes
+
+    @property
+    def content_type(self) -> str:
+        """Without parameters, in lower case; empty where the server names none."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @cached_property
+    def text(self) -> str:
+        return decode(self.content, self.headers.get("content-type", ""))[0]
+
+
+@dataclass(frozen=True)
+class NotModified:
+    """The server says that the copy whose validators were sent is current."""
+
+    final_url: str
+
+
+class _Retry(Exception):
+    """An attempt failed in a way that another may mend."""
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+@dataclass
+class _Host:
+    """Manners toward one host (scheme, name and port)."""
+
+    gate: asyncio.Semaphore
+    delay: float
+    next_start: float = 0.0
+    robots: "_Robots | None" = None
+    robots_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(frozen=True)
+class _Robots:
+    rules: "Protego | None" = None
+    """None: no rules, everything is allowed."""
+    refusal: str = ""
+    """Why nothing may be fetched; empty where the rules decide."""
+
+
+class PoliteClient:
+    """Fetches pages over HTTP. Arguments mirror ``CrawlerSettings``; nothing is opened before the first request.
+
+    Args:
+        timeout_seconds: without a byte for this long, an attempt is given up (and repeated).
+        total_timeout_seconds: for one attempt as a whole, redirects included; a page slower than this is not repeated.
+        max_bytes: of a body, decompressed.
+        max_retries: further attempts after statuses that say "later" and after broken connections.
+        max_retry_after_seconds: a server that asks for a longer wait is given up at once.
+        per_host_delay_seconds: between the starts of two requests to one host; a robots.txt may ask for more.
+        backoff_seconds: first wait between attempts; doubles with each.
+    """
+
+    def __init__(
+        self,
+        *,
+        user_agent: str,
+        timeout_seconds: float = 15.0,
+        total_timeout_seconds: float = 60.0,
+        max_bytes: int = 10_000_000,
+        max_redirects: int = 5,
+        max_retries: int = 3,
+        max_retry_after_seconds: float = 60.0,
+        per_host_concurrency: int = 2,
+        per_host_delay_seconds: float = 0.2,
+        respect_robots_txt: bool = True,
+        backoff_seconds: float = 0.5,
+    ) -> None:
+        self._user_agent = user_agent
+        self._timeout = timeout_seconds
+        self._total_timeout = total_timeout_seconds
+        self._max_bytes = max_bytes
+        self._max_redirects = max_redirects
+        self._max_retries = max_retries
+        self._max_retry_after = max_retry_after_seconds
+        self._concurrency = per_host_concurrency
+        self._delay = per_host_delay_seconds
+        self._respect_robots = respect_robots_txt
+        self._backoff = backoff_seconds
+        self._hosts: dict[str, _Host] = {}
+        self._http: httpx.AsyncClient | None = None
+
+    async def get(
+        self,
+        url: str,
+        *,
+        accept: Sequence[str] = HTML,
+        etag: str | None = None,
+        last_modified: str | None = None,
+    ) -> Fetched | NotModified:
+        """Fetch a page.
+
+        Args:
+            accept: media types that are read; another one is refused before its body is. A response that names no type
+                is let through.
+            etag, last_modified: validators of the copy at hand, for a conditional request.
+
+        Raises:
+            FetchError: it could not be fetched, or must not be; the message says why.
+        """
+        headers = {"Accept": ", ".join((*accept, "*/*;q=0.1"))}
+        if etag:
+            headers["If-None-Match"] = etag
+        if last_modified:
+            headers["If-Modified-Since"] = last_modified
+        address = _checked(url)
+        await self.check_allowed(address)
+        try:
+            return await self._with_retries(address, headers, accept)
+        except FetchError as error:
+            raise FetchError(f"{shown_link(url)}: {error}") from error.__cause__
+
+    async def check_allowed(self, url: str) -> None:
+        """Ask the host's robots.txt, where it is respected. It is fetched once per host.
+
+        Raises:
+            FetchError: robots.txt forbids the page, or cannot be read (RFC 9309: then nothing may be fetched).
+        """
+        if not self._respect_robots:
+            return
+        host = self._host(url)
+        async with host.robots_lock:
+            if host.robots is None:
+                host.robots = await self._fetch_robots(url, host)
+        robots = host.robots
+        if robots.refusal:
+            raise FetchError(f"{shown_link(url)}: {robots.refusal}")
+        if robots.rules is not None and not robots.rules.can_fetch(url, self._user_agent):
+            raise FetchError(
+                f"{shown_link(url)}: the site's robots.txt does not allow it for '{self._user_agent.split('/')[0]}'. "
+                "If the page is yours, allow it there, or set CRAWLER_RESPECT_ROBOTS_TXT=false."
+            )
+
+    async def close(self) -> None:
+        """Close connections; may be called twice."""
+        http, self._http = self._http, None
+        if http is not None:
+            await http.aclose()
+
+    # --- attempts ----------------------------------------------------------------------------------------------------
+
+    async def _with_retries(
+        self, url: str, headers: dict[str, str], accept: Sequence[str]
+    ) -> Fetched | NotModified:
+        for attempt in range(self._max_retries + 1):
+            try:
+                async with asyncio.timeout(None) as clock:
+                    return await self._follow(url, headers, accept, clock)
+            except TimeoutError:
+                raise FetchError(
+                    f"it was still arriving after {self._total_timeout:g} s, the most that one page may take "
+                    "(CRAWLER_TOTAL_TIMEOUT_SECONDS)"
+                ) from None
+            except _Retry as failure:
+                if attempt == self._max_retries:
+                    tries = f"{attempt + 1} tries" if attempt else "one try"
+                    raise FetchError(f"{failure} (given up after {tries})") from failure
+                await self._wait(url, failure, attempt)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _wait(self, url: str, failure: _Retry, attempt: int) -> None:
+        wait = backoff_seconds(attempt, self._backoff)
+        if failure.wait is not None:
+            if failure.wait > self._max_retry_after:
+                raise FetchError(
+                    f"{failure} and asks to wait {failure.wait:.0f} s; at most {self._max_retry_after:g} s are allowed "
+                    "(CRAWLER_MAX_RETRY_AFTER_SECONDS)"
+                )
+            wait = max(wait, failure.wait) if failure.wait else wait
+            # The host means all of its pages: other links to it wait as well.
+            host = self._host(url)
+            host.next_start = max(host.next_start, time.monotonic() + failure.wait)
+        logger.debug("{}: {}; trying again in {:.1f} s", shown_link(url), failure, wait)
+        await asyncio.sleep(wait)
+
+    async def _follow(
+        self, url: str, headers: dict[str, str], accept: Sequence[str], clock: asyncio.Timeout
+    ) -> Fetched | NotModified:
+        """One attempt, through redirects."""
+        visited: set[str] = set()
+        remaining = self._total_timeout
+        while True:
+            visited.add(url)
+            async with self._turn(url):
+                # Waiting for one's turn is our own doing and does not count as the server's slowness.
+                clock.reschedule(asyncio.get_running_loop().time() + remaining)
+                started = time.monotonic()
+                answer = await self._request(url, headers, accept)
+                remaining -= time.monotonic() - started
+                clock.reschedule(None)
+            if not isinstance(answer, _Redirect):
+                return answer
+            url = self._next_hop(url, answer, visited)
+            await self.check_allowed(url)
+
+    def _next_hop(self, url: str, redirect: "_Redirect", visited: set[str]) -> str:
+        try:
+            target = urljoin(url, redirect.location)
+        except ValueError as error:
+            raise FetchError(f"it redirects to a malformed address ({error})") from error
+        scheme = urlsplit(target).scheme
+        if scheme not in ("http", "https"):
+            raise FetchError(f"it redirects to a '{scheme}:' address, which is not fetched")
+        target = _checked(target)
+        # A page may send a visitor to itself once with a cookie; without one it is a circle.
+        if target in visited and not redirect.sets_cookie:
+            raise FetchError(f"it redirects in a circle (back to {shown_link(target)})")
+        if len(visited) > self._max_redirects:
+            raise FetchError(f"it redirects more than {self._max_redirects} times (CRAWLER_MAX_REDIRECTS)")
+        return target
+
+    async def _request(
+        self, url: str, headers: dict[str, str], accept: Sequence[str]
+    ) -> "Fetched | NotModified | _Redirect":
+        import httpx
+
+        try:
+            async with self._client().stream("GET", url, headers=headers) as response:
+                status = response.status_code
+                if status == 304 and ("If-None-Match" in headers or "If-Modified-Since" in headers):
+                    return NotModified(url)
+                if response.has_redirect_location:
+                    return _Redirect(response.headers["location"], "set-cookie" in response.headers)
+                if not 200 <= status < 300:
+                    raise self._refused(response)
+                self._check_type(response, accept)
+                content = await self._body(response)
+                lower = {name.lower(): value for name, value in response.headers.items()}
+                return Fetched(status, url, lower, content)
+        except httpx.InvalidURL as error:
+            raise FetchError(f"the address, or the one it redirects to, is malformed ({error})") from error
+        except httpx.RequestError as error:
+            reason, again = explain_failure(error)
+            if again:
+                raise _Retry(reason) from error
+            raise FetchError(reason) from error
+
+    def _refused(self, response: "httpx.Response") -> Exception:
+        status = response.status_code
+        said = f"it answered {status} {response.reason_phrase}".rstrip()
+        if status in RETRIED_STATUSES:
+            return _Retry(said, retry_after_seconds(response.headers.get("retry-after")))
+        hints = {
+            401: "it needs a log-in",
+            402: "it must be paid for",
+            403: "it is not for us: it needs a log-in, or the site refuses automatic readers",
+            404: "there is no such page; check the address",
+            410: "the page was taken away",
+            451: "the page is withheld for legal reasons",
+        }
+        return FetchError(f"{said}: {hints[status]}" if status in hints else said)
+
+    def _check_type(self, response: "httpx.Response", accept: Sequence[str]) -> None:
+        named = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if named and accept and not any(named == one or named.startswith(one.rstrip("*")) for one in accept):
+            raise FetchError(f"it is of type {named}; expected {' or '.join(accept)}")
+
+    async def _body(self, response: "httpx.Response") -> bytes:
+        length = response.headers.get("content-length", "")
+        if length.isdigit() and int(length) > self._max_bytes:
+            raise self._too_large(f"{int(length):,} bytes")
+        body = bytearray()
+        async for piece in response.aiter_bytes():
+            body += piece
+            if len(body) > self._max_bytes:
+                raise self._too_large("more")
+        return bytes(body)
+
+    def _too_large(self, size: str) -> FetchError:
+        return FetchError(
+            f"it is too large: {size}, and at most {self._max_bytes:,} are read (CRAWLER_MAX_BYTES)"
+        )
+
+    # --- manners -----------------------------------------------------------------------------------------------------
+
+    def _host(self, url: str) -> _Host:
+        parts = urlsplit(url)
+        key = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        if key not in self._hosts:
+            self._hosts[key] = _Host(asyncio.Semaphore(self._concurrency), self._delay)
+        return self._hosts[key]
+
+    @asynccontextmanager
+    async def _turn(self, url: str) -> AsyncIterator[None]:
+        """Our turn at a host: few at once, and a pause between the starts of two."""
+        host = self._host(url)
+        async with host.gate:
+            now = time.monotonic()
+            start = max(now, host.next_start)
+            host.next_start = start + host.delay
+            await asyncio.sleep(start - now)
+            yield
+
+    async def _fetch_robots(self, url: str, host: _Host) -> _Robots:
+        from protego import Protego
+
+        try:
+            text = await self._robots_text(urljoin(url, "/robots.txt"))
+        except FetchError as error:
+            return _Robots(
+                refusal=f"nothing is fetched from this host, since its robots.txt cannot be read: {error}"
+            )
+        if text is None:
+            return _Robots()
+        rules = Protego.parse(text)
+        asked = rules.crawl_delay(self._user_agent)
+        if asked is not None:
+            host.delay = max(host.delay, min(float(asked), MAX_CRAWL_DELAY_SECONDS))
+        return _Robots(rules)
+
+    async def _robots_text(self, url: str) -> str | None:
+        """Text of a robots.txt; None where there is none, which allows everything (RFC 9309, section 2.3.1.3).
+
+        Raises:
+            FetchError: the host cannot be reached or fails; it must then be assumed to forbid everything (2.3.1.4).
+        """
+        for attempt in range(self._max_retries + 1):
+            try:
+                async with asyncio.timeout(self._total_timeout):
+                    return await self._robots_attempt(url)
+            except TimeoutError:
+                raise FetchError(f"it took more than {self._total_timeout:g} s") from None
+            except _Retry as failure:
+                if attempt == self._max_retries:
+                    raise FetchError(str(failure)) from failure
+                await self._wait(url, failure, attempt)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _robots_attempt(self, url: str) -> str | None:
+        import httpx
+
+        for _ in range(MAX_ROBOTS_REDIRECTS + 1):
+            try:
+                async with self._client().stream(
+                    "GET", url, headers={"Accept": "text/plain, */*;q=0.1"}
+                ) as response:
+                    if response.has_redirect_location:
+                        url = _checked(urljoin(url, response.headers["location"]))
+                        continue
+                    if response.status_code in RETRIED_STATUSES or response.status_code >= 500:
+                        # 429 is a 4xx, but says "later", not "there is none".
+                        raise _Retry(
+                            f"it answered {response.status_code}",
+                            retry_after_seconds(response.headers.get("retry-after")),
+                        )
+                    if not 200 <= response.status_code < 300:
+                        return None
+                    body = bytearray()
+                    async for piece in response.aiter_bytes():
+                        body += piece
+                        if len(body) >= MAX_ROBOTS_BYTES:
+                            break
+                    return decode(bytes(body[:MAX_ROBOTS_BYTES]))[0]
+            except httpx.InvalidURL as error:
+                raise FetchError(f"it leads to a malformed address ({error})") from error
+            except httpx.RequestError as error:
+                reason, again = explain_failure(error)
+                raise (_Retry(reason) if again else FetchError(reason)) from error
+        return None  # too many redirects count as none (RFC 9309, section 2.3.1.2)
+
+    def _client(self) -> "httpx.AsyncClient":
+        import httpx
+
+        if self._http is None:
+            self._http = httpx.AsyncClient(
+                headers={"User-Agent": self._user_agent},
+                timeout=httpx.Timeout(self._timeout),
+                follow_redirects=False,  # each hop is checked: scheme, circle, robots.txt, the new host's pace
+                limits=httpx.Limits(max_connections=64, max_keepalive_connections=32),
+            )
+        return self._http
+
+
+@dataclass(frozen=True)
+class _Redirect:
+    location: str
+    sets_cookie: bool
+
+
+def _checked(url: str) -> str:
+    """The address in one spelling.
+
+    Raises:
+        FetchError: it is no web address.
+    """
+    stripped = url.strip()
+    try:
+        parts = urlsplit(stripped)
+        valid = parts.scheme.lower() in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        valid = False
+    if not valid or any(character.isspace() or not character.isprintable() for character in stripped):
+        raise FetchError(
+            f"'{shown_link(url)}' is no web address; expected one such as https://example.org/post "
+            "(a folder of this machine is written ./folder or /folder)"
+        )
+    return normalise_link(stripped)
