@@ -161,7 +161,9 @@ def start_logging(settings: Settings, write: Callable[[str], object] | None = No
     """Log as the settings say, with every secret they hold masked."""
     from llm_engineering.infrastructure.logs import configure_logging
 
-    configure_logging(format=settings.log.format, level=settings.log.level, secrets=_secrets(settings), write=write)
+    configure_logging(
+        format=settings.log.format, level=settings.log.level, secrets=_secrets(settings), write=write
+    )
 
 
 def _secrets(group: BaseModel) -> Iterator[str]:

@@ -222,19 +222,25 @@ def load_settings(env_file: Path | None = Path(".env"), **overrides: Any) -> Set
     """
     problems = list(_unknown_names(env_file))
     try:
-        settings = Settings(_env_file=env_file, **overrides)  # type: ignore[call-arg]
+        settings = Settings(_env_file=env_file, **overrides)
     except ValidationError as error:
         problems += [_explain(dict(item)) for item in error.errors(include_url=False)]
     if problems:
         listing = "\n".join(f"  - {problem}" for problem in problems)
-        raise ConfigurationError(f"The settings have {len(problems)} problem(s):\n{listing}\nEvery setting is described in .env.example.")
+        raise ConfigurationError(
+            f"The settings have {len(problems)} problem(s):\n{listing}\nEvery setting is described in .env.example."
+        )
     return settings
 
 
-def variables(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
+def variables(model: type[BaseModel] = Settings) -> Iterator[tuple[str, str, Any]]:
     """(variable, group, default) of every setting, for ``.env.example`` and for checking names."""
     for name, field in model.model_fields.items():
-        groups = [t for t in (field.annotation, *get_args(field.annotation)) if isinstance(t, type) and issubclass(t, Group)]
+        groups = [
+            t
+            for t in (field.annotation, *get_args(field.annotation))
+            if isinstance(t, type) and issubclass(t, Group)
+        ]
         for group in groups:
             for inner, inner_field in group.model_fields.items():
                 yield f"{name}_{inner}".upper(), group.__name__, inner_field.default
@@ -248,7 +254,9 @@ def _unknown_names(env_file: Path | None) -> Iterator[str]:
     known = {name for name, _, _ in variables()}
     for name in dotenv_values(env_file):
         # ZenML, Comet and AWS read variables of their own from the same file.
-        if name.upper() in known or name.upper().startswith(("ZENML_", "COMET_", "OPIK_", "AWS_", "HF_", "OTEL_")):
+        if name.upper() in known or name.upper().startswith(
+            ("ZENML_", "COMET_", "OPIK_", "AWS_", "HF_", "OTEL_")
+        ):
             continue
         close = difflib.get_close_matches(name.upper(), known, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""

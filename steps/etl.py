@@ -6,10 +6,12 @@ from typing import Annotated, Any
 from zenml import log_metadata, step
 from zenml.types import MarkdownString
 
-from llm_engineering.application.collection import CollectionReport, Router, collect
+from llm_engineering.application.collection import collect
+from llm_engineering.application.collection_report import COLUMNS, CollectionReport
+from llm_engineering.application.links import Router
+from llm_engineering.application.ports import Progress
 from llm_engineering.application.runs import CollectRun
 from llm_engineering.bootstrap import Resources
-from llm_engineering.application.ports import Progress
 from steps.resources import step_resources
 from steps.tables import markdown_table
 
@@ -24,8 +26,8 @@ def collect_links(
     with step_resources() as (twin, progress):
         report = asyncio.run(_collect(run, twin, progress))
     log_metadata(report.metadata())
-    report.check(run.max_failed_share)
-    return report.metadata(), markdown_table(report.columns, report.rows())
+    report.check()
+    return report.metadata(), markdown_table(COLUMNS, report.rows())
 
 
 async def _collect(run: CollectRun, twin: Resources, progress: Progress) -> CollectionReport:
@@ -34,11 +36,12 @@ async def _collect(run: CollectRun, twin: Resources, progress: Progress) -> Coll
         return await collect(
             run.as_links(),
             readers,
-            router=Router.with_rules([(route.pattern, route.reader) for route in run.routes], readers),
             documents=twin.warehouse.documents,
             users=twin.warehouse.users,
             dead_letters=twin.warehouse.dead_letters,
+            router=Router([(route.pattern, route.reader) for route in run.routes], readers=readers),
             max_concurrency=run.max_concurrency,
+            max_failed_share=run.max_failed_share,
             batch_size=run.batch_size,
             progress=progress,
         )

@@ -31,7 +31,9 @@ def clean_documents(run: FeatureRun) -> Annotated[dict[str, Any], "cleaning_repo
 def mark_near_duplicates(run: FeatureRun) -> Annotated[dict[str, Any], "near_duplicate_report"]:
     """Group documents that say nearly the same."""
     with step_resources() as (twin, progress):
-        report = features.mark_near_duplicates(twin.warehouse.clean, batch_size=run.batch_size, progress=progress)
+        report = features.mark_near_duplicates(
+            twin.warehouse.clean, batch_size=run.batch_size, progress=progress
+        )
     log_metadata(report.metadata())
     return report.metadata()
 

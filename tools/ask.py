@@ -73,7 +73,9 @@ def show_sources(finished: Answer) -> None:
         where = " > ".join(part for part in (passage.title, *passage.headings[-1:]) if part)
         similarity = f" · cosine {passage.dense_score:.2f}" if passage.dense_score is not None else ""
         console.print(f"[{style}]\\[{citation.number}] {escape(where)}[/]")
-        console.print(f"    [dim]{escape(passage.author)}{similarity} · {escape(passage.link)}[/]", soft_wrap=True)
+        console.print(
+            f"    [dim]{escape(passage.author)}{similarity} · {escape(passage.link)}[/]", soft_wrap=True
+        )
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ def run(main: Callable[[], int | None]) -> None:
         errors.print(f"[bold red]✗[/] {escape(str(error))}")
         sys.exit(1)
     except KeyboardInterrupt:
-        errors.print("[yellow]Interrupted. What was finished is kept; run the same command again to go on.[/]")
+        errors.print(
+            "[yellow]Interrupted. What was finished is kept; run the same command again to go on.[/]"
+        )
         sys.exit(130)
     sys.exit(code or 0)

@@ -118,7 +118,9 @@ def _closing_table(timings: dict[str, float], counts: dict[str, int], answers: S
     console.print(table)
     console.print("Everything that was started is stopped. Go on with:")
     console.print('  ./poe ask "What is small-to-big retrieval?"       [dim]# the index stays[/]')
-    console.print("  ./poe local-infrastructure-up && ./poe run-end-to-end-data-pipeline --author YOU --link https://…")
+    console.print(
+        "  ./poe local-infrastructure-up && ./poe run-end-to-end-data-pipeline --author YOU --link https://…"
+    )
 
 
 if __name__ == "__main__":

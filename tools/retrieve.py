@@ -1,4 +1,4 @@
-"""Shows what the retriever finds: ``poetry poe call-rag-retrieval-module --query "…" [--author … --category … --k …]``."""
+"""Shows what the retriever finds: ``poe call-rag-retrieval-module --query "…" [--author … --category … --k …]``."""
 
 import argparse
 import time
@@ -33,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start_logging(settings)
     query = query_from(options.query, options)
     with open_resources(settings) as twin:
-        twin.embedder.embed_queries(["warm up"])  # so that the time shown is that of a search, not of loading a model
+        twin.embedder.embed_queries(
+            ["warm up"]
+        )  # so that the time shown is that of a search, not of loading a model
         started = time.perf_counter()
         hits = retrieve(query, twin.index, twin.embedder)
         elapsed = time.perf_counter() - started
@@ -46,13 +48,23 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     """The options that every command over the index shares."""
     parser.add_argument("--k", type=int, default=5, help="how many hits (default 5)")
     parser.add_argument("--author", action="append", default=[], help="only this author; repeatable")
-    parser.add_argument("--category", action="append", default=[], help="article, post, repository …; repeatable")
+    parser.add_argument(
+        "--category", action="append", default=[], help="article, post, repository …; repeatable"
+    )
     parser.add_argument("--platform", action="append", default=[], help="only this platform; repeatable")
-    parser.add_argument("--language", action="append", default=[], help="only this language (en, python …); repeatable")
-    parser.add_argument("--from", dest="published_from", metavar="DATE", help="published on or after, YYYY-MM-DD")
-    parser.add_argument("--to", dest="published_to", metavar="DATE", help="published on or before, YYYY-MM-DD")
+    parser.add_argument(
+        "--language", action="append", default=[], help="only this language (en, python …); repeatable"
+    )
+    parser.add_argument(
+        "--from", dest="published_from", metavar="DATE", help="published on or after, YYYY-MM-DD"
+    )
+    parser.add_argument(
+        "--to", dest="published_to", metavar="DATE", help="published on or before, YYYY-MM-DD"
+    )
     parser.add_argument("--mode", choices=list(SearchMode), default=SearchMode.HYBRID, type=SearchMode)
-    parser.add_argument("--alpha", type=float, help="fuse by weighted scores: 1 is dense only, 0 words only (default: RRF)")
+    parser.add_argument(
+        "--alpha", type=float, help="fuse by weighted scores: 1 is dense only, 0 words only (default: RRF)"
+    )
 
 
 def query_from(text: str, options: argparse.Namespace) -> Query:

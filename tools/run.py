@@ -1,4 +1,4 @@
-"""Runs a pipeline with its YAML: ``poetry poe run-end-to-end-data-pipeline [--config FILE] [--link URL --author NAME]``."""
+"""Runs a pipeline with its YAML: ``poe run-end-to-end-data-pipeline [--config FILE] [--link URL --author NAME]``."""
 
 import argparse
 import tempfile
@@ -27,7 +27,9 @@ class Runnable:
 
 
 PIPELINES = {
-    "digital-data-etl": Runnable("digital_data_etl", DigitalDataEtl, Path("configs/digital_data_etl_sample.yaml")),
+    "digital-data-etl": Runnable(
+        "digital_data_etl", DigitalDataEtl, Path("configs/digital_data_etl_sample.yaml")
+    ),
     "feature-engineering": Runnable(
         "feature_engineering", FeatureEngineering, Path("configs/feature_engineering.yaml")
     ),
@@ -59,7 +61,9 @@ def run_pipeline(name: str, parameters: RunPart, rest: dict[str, Any] | None = N
             path.write_text(yaml.safe_dump(rest), encoding="utf-8")
             pipeline = pipeline.with_options(config_path=str(path))
         try:
-            result = pipeline(**{field: getattr(parameters, field) for field in type(parameters).model_fields})
+            result = pipeline(
+                **{field: getattr(parameters, field) for field in type(parameters).model_fields}
+            )
         except Exception as error:  # noqa: BLE001 - ZenML may wrap what a step raised; the cause is what helps
             raise _cause(error) from None
     show_run(result)
@@ -78,10 +82,14 @@ def _cause(error: BaseException) -> BaseException:
 def _parameters(runnable: Runnable, options: argparse.Namespace) -> tuple[RunPart, dict[str, Any]]:
     if not options.link:
         if options.author:
-            raise ConfigurationError("--author goes with --link; in a configuration file, authors stand beside the links.")
+            raise ConfigurationError(
+                "--author goes with --link; in a configuration file, authors stand beside the links."
+            )
         return read_run_config(options.config or runnable.config, runnable.parameters)
     if "collect" not in runnable.parameters.model_fields:
-        raise ConfigurationError("--link is for pipelines that collect; this one builds features from the warehouse.")
+        raise ConfigurationError(
+            "--link is for pipelines that collect; this one builds features from the warehouse."
+        )
     given = {"collect": {"author": options.author, "links": options.link}}
     return check_parameters(given, runnable.parameters, Path("the command line")), {}
 
@@ -90,7 +98,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="poe run-…", description=__doc__)
     parser.add_argument("pipeline", choices=sorted(PIPELINES))
     parser.add_argument("--config", type=Path, help="YAML of the run (default: the sample's, in configs/)")
-    parser.add_argument("--link", action="append", metavar="URL", help="collect this instead of the file's links; repeatable")
+    parser.add_argument(
+        "--link", action="append", metavar="URL", help="collect this instead of the file's links; repeatable"
+    )
     parser.add_argument("--author", metavar="NAME", help="whose writing the --link are")
     return parser.parse_args(arguments)
 
@@ -109,20 +119,25 @@ def show_run(result: Any) -> None:
 
 
 def _show_links(_: str, report: dict[str, Any]) -> None:
-    links = report.get("links", [])
-    if not links:
-        return
     table = Table(title="Links", title_justify="left", title_style="bold")
-    for column in links[0]:
-        table.add_column(str(column).capitalize(), overflow="fold")
+    for column in ("Link", "Reader", "Status", "Documents", "Seconds"):
+        table.add_column(
+            column, overflow="fold", justify="right" if column in ("Documents", "Seconds") else "left"
+        )
     styles = {"saved": "green", "updated": "cyan", "failed": "red", "unchanged": "dim"}
-    for link in links:
-        table.add_row(*(escape(str(value)) for value in link.values()), style=styles.get(str(link.get("status")), ""))
+    for url, outcome in report["outcomes"].items():
+        reason = report["failures"].get(url)
+        link = escape(url) + (f"\n[red]{escape(reason)}[/]" if reason else "")
+        status = outcome["status"]
+        numbers = (str(outcome["documents"]), f"{outcome['seconds']:.1f}")
+        table.add_row(link, outcome["reader"], f"[{styles[status]}]{status}[/]", *numbers)
     console.print(table)
 
 
 def _show_numbers(step: str, report: dict[str, Any]) -> None:
-    numbers = ", ".join(f"{key.replace('_', ' ')} {_short(value)}" for key, value in report.items() if _is_number(value))
+    numbers = ", ".join(
+        f"{key.replace('_', ' ')} {_short(value)}" for key, value in report.items() if _is_number(value)
+    )
     console.print(f"  [bold]{step.replace('_', ' ')}[/]: {numbers}")
 
 

@@ -24,11 +24,15 @@ def read_run_config(path: Path, model: type[ModelT]) -> tuple[ModelT, dict[str, 
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         there = ", ".join(sorted(str(p) for p in path.parent.glob("*.yaml"))) or "none"
-        raise ConfigurationError(f"Cannot read the run's configuration {path}: {error.strerror}. Files there: {there}") from None
+        raise ConfigurationError(
+            f"Cannot read the run's configuration {path}: {error.strerror}. Files there: {there}"
+        ) from None
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
-        raise ConfigurationError(f"{path}: expected a mapping with the key 'parameters', got {type(content).__name__}.")
+        raise ConfigurationError(
+            f"{path}: expected a mapping with the key 'parameters', got {type(content).__name__}."
+        )
     parameters = content.pop("parameters", {})
     problems = [*_unknown_sections(content), *_not_a_mapping(parameters)]
     if problems:
@@ -45,11 +49,15 @@ def check_parameters(parameters: Mapping[str, Any], model: type[ModelT], path: P
     try:
         return model.model_validate(parameters)
     except ValidationError as error:
-        raise _error(path, [_explain(dict(item), model) for item in error.errors(include_url=False)]) from None
+        raise _error(
+            path, [_explain(dict(item), model) for item in error.errors(include_url=False)]
+        ) from None
 
 
 def _error(path: Path, problems: list[str]) -> ConfigurationError:
-    return ConfigurationError(f"{path} has {len(problems)} problem(s):\n" + "\n".join(f"  - {p}" for p in problems))
+    return ConfigurationError(
+        f"{path} has {len(problems)} problem(s):\n" + "\n".join(f"  - {p}" for p in problems)
+    )
 
 
 def _unknown_sections(content: Mapping[str, Any]) -> Iterator[str]:

@@ -73,7 +73,9 @@ async def answer(
     sources = await fit(question, sources, model, config)
     messages = build_messages(question, sources)
     usage, text, shown = Usage(), "", ""
-    async for sentence, delta in _sentences(model.stream(messages, GenerationOptions(max_tokens=config.max_tokens))):
+    async for sentence, delta in _sentences(
+        model.stream(messages, GenerationOptions(max_tokens=config.max_tokens))
+    ):
         if delta and delta.usage:
             usage = delta.usage
         if not sentence.strip():
@@ -132,7 +134,10 @@ async def fit(
 ) -> list[Citation]:
     """The best sources that fit the model's context beside prompt and reply; the last one is shortened to fit."""
     overhead = build_messages(question, [])
-    texts = [*(message.content for message in overhead), *(source.passage.text + _heading(source.passage) for source in sources)]
+    texts = [
+        *(message.content for message in overhead),
+        *(source.passage.text + _heading(source.passage) for source in sources),
+    ]
     counts = await model.count_tokens(texts)
     room = model.context_tokens - config.max_tokens - config.reserve_tokens - sum(counts[: len(overhead)])
     kept: list[Citation] = []
@@ -186,7 +191,9 @@ def support(sentence: str, passage: Passage) -> float:
 def content_words(text: str) -> frozenset[str]:
     """Words that carry content, folded; a plural 's' is dropped so that 'chunks' meets 'chunk'."""
     words = (word.casefold() for word in _WORD.findall(text))
-    return frozenset(w[:-1] if len(w) > 3 and w.endswith("s") else w for w in words if w not in _STOP_WORDS and len(w) > 1)
+    return frozenset(
+        w[:-1] if len(w) > 3 and w.endswith("s") else w for w in words if w not in _STOP_WORDS and len(w) > 1
+    )
 
 
 def cited_numbers(text: str) -> tuple[int, ...]:

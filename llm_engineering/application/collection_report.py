@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from llm_engineering.domain.errors import TooManyFailuresError
 
@@ -133,7 +134,7 @@ class CollectionReport:
             for outcome in self.outcomes
         ]
 
-    def metadata(self) -> dict[str, object]:
+    def metadata(self) -> dict[str, Any]:
         """Plain numbers, texts and dictionaries, for the run's metadata. At most ``MAX_LISTED`` links are listed."""
         listed = sorted(self.outcomes, key=lambda outcome: outcome.status is not LinkStatus.FAILED)[
             :MAX_LISTED

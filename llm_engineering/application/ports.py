@@ -156,7 +156,9 @@ class DocumentStore(Protocol):
         stored hashes and one to write."""
         ...
 
-    def stream(self, *, category: str | None = None, author: str | None = None, batch_size: int = 256) -> Iterator[RawDocument]:
+    def stream(
+        self, *, category: str | None = None, author: str | None = None, batch_size: int = 256
+    ) -> Iterator[RawDocument]:
         """All matching documents, ordered by id, never more than a batch in memory."""
         ...
 
@@ -204,7 +206,9 @@ class CleanStore(Protocol):
         """The documents that exist among ``ids``, in one round trip, ordered by id."""
         ...
 
-    def stream(self, *, category: str | None = None, author: str | None = None, batch_size: int = 256) -> Iterator[CleanDocument]: ...
+    def stream(
+        self, *, category: str | None = None, author: str | None = None, batch_size: int = 256
+    ) -> Iterator[CleanDocument]: ...
 
     def delete(self, ids: Sequence[str]) -> int: ...
 
@@ -375,7 +379,9 @@ class LanguageModel(Protocol):
         """Tokens that prompt and reply may have together."""
         ...
 
-    def stream(self, messages: Sequence[Message], options: GenerationOptions = GenerationOptions()) -> AsyncIterator[Delta]: ...
+    def stream(
+        self, messages: Sequence[Message], options: GenerationOptions = GenerationOptions()
+    ) -> AsyncIterator[Delta]: ...
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Exact where the tokenizer is at hand, else an upper estimate."""

@@ -53,7 +53,9 @@ class CollectRun(RunPart):
     def _authored(self) -> "CollectRun":
         for number, link in enumerate(self.links):
             if not (link.author or self.author):
-                raise ValueError(f"links.{number} ({link.url}) has no author: give it one, or set 'author' for the run")
+                raise ValueError(
+                    f"links.{number} ({link.url}) has no author: give it one, or set 'author' for the run"
+                )
         return self
 
     def as_links(self) -> list[Link]:

@@ -37,9 +37,15 @@ class CategorySpec(BaseModel):
 CATALOGUE: dict[str, CategorySpec] = {
     spec.name: spec
     for spec in (
-        CategorySpec(name="article", description="A long text on the web: blog post, documentation page, newsletter."),
-        CategorySpec(name="post", description="A short text from a social network.", chunking=Chunking.RECORD),
-        CategorySpec(name="repository", description="A file of a source code repository.", chunking=Chunking.CODE),
+        CategorySpec(
+            name="article", description="A long text on the web: blog post, documentation page, newsletter."
+        ),
+        CategorySpec(
+            name="post", description="A short text from a social network.", chunking=Chunking.RECORD
+        ),
+        CategorySpec(
+            name="repository", description="A file of a source code repository.", chunking=Chunking.CODE
+        ),
         CategorySpec(
             name="movie",
             description="A movie with its plot.",

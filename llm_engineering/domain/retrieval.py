@@ -102,7 +102,7 @@ class Query(Model):
                 f"The question has {len(cleaned):,} characters; at most {MAX_QUESTION_CHARACTERS:,} are allowed. "
                 "Ask for one thing, and put long material into the collection instead."
             )
-        return cls(text=cleaned, **fields)  # type: ignore[arg-type]
+        return cls(text=cleaned, **fields)
 
 
 class Hit(Model):

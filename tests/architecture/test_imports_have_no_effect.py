@@ -11,13 +11,15 @@ WATCH = """
 import json, sys
 import zenml, zenml.steps, zenml.pipelines  # what is measured is what we add
 effects = []
+EVENTS = ("socket.connect", "socket.bind", "sqlite3.connect", "subprocess.Popen", "os.mkdir", "urllib.Request")
 def watch(event, arguments):
     if event == "open":
         path, mode = str(arguments[0]), arguments[1] or "r"
-        reads_code = path.endswith((".py", ".pyc", ".so", ".pth", ".toml", ".json")) or "site-packages" in path or "/lib/python" in path
-        if any(letter in mode for letter in "wax+") and "__pycache__" not in path or not reads_code and path.startswith(ROOT):
+        code = path.endswith((".py", ".pyc", ".so", ".pth", ".toml", ".json")) or "/lib/python" in path
+        writes = any(letter in mode for letter in "wax+") and "__pycache__" not in path
+        if writes or not code and path.startswith(ROOT):
             effects.append(f"open {path} {mode}")
-    elif event.startswith(("socket.connect", "socket.bind", "sqlite3.connect", "subprocess.Popen", "os.mkdir", "urllib.Request")):
+    elif event.startswith(EVENTS):
         effects.append(f"{event} {arguments!r}"[:200])
 ROOT = sys.argv[1] + "/data"
 before = set(sys.modules)

@@ -123,5 +123,3 @@ class TestCitations:
 
     def test_an_unsupported_sentence_stays_unmarked(self) -> None:
         assert cite("Llamas eat grass.", [Citation(number=1, passage=OVERLAP)], 0.5) == "Llamas eat grass."
-
-

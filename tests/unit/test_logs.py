@@ -20,7 +20,10 @@ def test_credentials_of_a_uri_are_masked_and_its_host_stays() -> None:
 
 
 def test_a_uri_without_credentials_is_left_alone() -> None:
-    assert mask("see https://example.org/a@b and mail me@example.org") == "see https://example.org/a@b and mail me@example.org"
+    assert (
+        mask("see https://example.org/a@b and mail me@example.org")
+        == "see https://example.org/a@b and mail me@example.org"
+    )
 
 
 def test_known_secrets_and_bearer_tokens_are_masked_in_every_format() -> None:

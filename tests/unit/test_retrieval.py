@@ -19,7 +19,9 @@ from tests.fakes.embedder import HashEmbedder
 from tests.fakes.index import FakeVectorIndex
 
 
-def make_chunk(text: str, *, document: str = "d1", position: int = 0, start: int = 0, **fields: object) -> Chunk:
+def make_chunk(
+    text: str, *, document: str = "d1", position: int = 0, start: int = 0, **fields: object
+) -> Chunk:
     values = {
         "id": Chunk.derive_id(document, position, text),
         "document_id": document,
@@ -44,7 +46,9 @@ def filled_index(chunks: list[Chunk], embedder: HashEmbedder) -> FakeVectorIndex
     index = FakeVectorIndex()
     vectors = embedder.embed_documents([chunk.embedding_text for chunk in chunks])
     with index.writer(embedder.fingerprint) as writer:
-        writer.upsert([EmbeddedChunk(chunk=c, vector=tuple(v.tolist())) for c, v in zip(chunks, vectors, strict=True)])
+        writer.upsert(
+            [EmbeddedChunk(chunk=c, vector=tuple(v.tolist())) for c, v in zip(chunks, vectors, strict=True)]
+        )
     return index
 
 
@@ -107,7 +111,10 @@ class TestNearDuplicates:
         hits = [
             Hit(chunk=make_chunk(words, document="d1", duplicate_group="g"), score=2),
             Hit(chunk=make_chunk(f"{words} eleven", document="d2", duplicate_group="g"), score=1),
-            Hit(chunk=make_chunk("A different part of the same article.", document="d2", duplicate_group="g"), score=0),
+            Hit(
+                chunk=make_chunk("A different part of the same article.", document="d2", duplicate_group="g"),
+                score=0,
+            ),
         ]
         assert [hit.score for hit in drop_near_duplicates(hits)] == [2, 0]
 

@@ -46,7 +46,9 @@ def test_a_key_deep_inside_a_list_is_found(tmp_path: Path) -> None:
 
 
 def test_a_wrong_type_says_what_was_expected_and_what_came(tmp_path: Path) -> None:
-    message = problems(tmp_path, "parameters: {collect: {author: A, links: [http://x], max_concurrency: lots}}")
+    message = problems(
+        tmp_path, "parameters: {collect: {author: A, links: [http://x], max_concurrency: lots}}"
+    )
     assert "parameters.collect.max_concurrency: Input should be a valid integer" in message
     assert "'lots'" in message
 

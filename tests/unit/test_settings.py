@@ -44,7 +44,9 @@ def test_kind_wins_over_inference(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(load_settings(None).llm, LlamaCppSettings)
 
 
-def test_all_problems_are_reported_at_once_by_variable_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_problems_are_reported_at_once_by_variable_without_secrets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("DATABASE_HOST", "http://me:hunter22@db")
     monkeypatch.setenv("LLM_CONTEXT_TOKENS", "many")
     monkeypatch.setenv("CRAWLER_MAX_RETRIES", "99")
@@ -89,7 +91,11 @@ def test_every_setting_is_in_the_example_file() -> None:
 def test_the_example_file_is_valid_and_says_the_defaults(tmp_path: Path) -> None:
     lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
     env = tmp_path / ".env"
-    settings_lines = [line.removeprefix("# ") for line in lines if "=" in line and line.removeprefix("# ").split("=")[0].isupper()]
+    settings_lines = [
+        line.removeprefix("# ")
+        for line in lines
+        if "=" in line and line.removeprefix("# ").split("=")[0].isupper()
+    ]
     common = [line for line in settings_lines if not line.startswith(("LLM_", "QDRANT_", "EMBEDDER_"))]
     env.write_text("\n".join(line for line in common if line.split("=", 1)[1]))
     assert load_settings(env) == load_settings(None)
