@@ -50,6 +50,12 @@ class FakeVectorIndex:
         self.searches += 1
         if self._stored() != fingerprint:
             raise FingerprintMismatchError(f"index: {self.fingerprint}; asked with: {fingerprint}")
+        for request in requests:
+            shape = None if request.vector is None else request.vector.shape
+            if request.mode is not SearchMode.SPARSE and shape != (fingerprint.dimension,):
+                raise InvalidInputError(
+                    f"expected a vector of {fingerprint.dimension} numbers, got shape {shape}"
+                )
         return [self._search(request) for request in requests]
 
     def passages(self, parent_ids: Sequence[str]) -> dict[str, list[Chunk]]:
@@ -99,8 +105,7 @@ class FakeVectorIndex:
 
     @staticmethod
     def _cosines(pool: Sequence[EmbeddedChunk], request: SearchRequest) -> dict[str, float]:
-        if request.vector is None:
-            raise InvalidInputError(f"A {request.mode} search needs a vector.")
+        assert request.vector is not None  # checked in search()
         scores: dict[str, float] = {}
         for item in pool:
             vector = np.asarray(item.vector, dtype=np.float32)

@@ -1,0 +1,372 @@
+"""What every vector index must do. Subclasses hand in an empty one by the fixture ``index``."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llm_engineering.application import fusion
+from llm_engineering.application.ports import SearchRequest, VectorIndex
+from llm_engineering.domain.documents import Chunk, EmbeddedChunk, EmbedderFingerprint, Span
+from llm_engineering.domain.errors import FingerprintMismatchError, InvalidInputError, StoreUnavailableError
+from llm_engineering.domain.retrieval import MetadataFilter, RrfFusion, SearchMode, WeightedFusion
+
+DIMENSION = 8
+FINGERPRINT = EmbedderFingerprint(
+    model="small", weights="a" * 64, dimension=DIMENSION, pooling="mean", max_tokens=256
+)
+OTHER = EmbedderFingerprint(
+    model="other", weights="b" * 64, dimension=DIMENSION + 4, pooling="cls", max_tokens=512
+)
+DAY = datetime(2024, 5, 1, tzinfo=UTC)
+TOPICS = ("retrieval", "chunking", "quantisation", "evaluation", "orchestration")
+
+
+def chunk(
+    document: str, position: int = 0, text: str = "some words", version: str = "v1", **fields: Any
+) -> Chunk:
+    """A chunk with plausible fields; ``document`` is any short name."""
+    defaults: dict[str, Any] = {
+        "span": Span(start=position * 10, end=position * 10 + len(text)),
+        "tokens": 12,
+        "headings": ("Intro",),
+        "parent": position // 2,
+        "category": "article",
+        "title": "",
+        "link": f"https://example.org/{document}",
+        "platform": "blog",
+        "author": "Ada Lovelace",
+        "author_id": "ada",
+        "language": "en",
+    }
+    identifier = Chunk.derive_id(document, position, text)
+    return Chunk(
+        id=identifier,
+        document_id=document,
+        document_version=version,
+        position=position,
+        text=text,
+        **{**defaults, **fields},
+    )
+
+
+def unit(*numbers: float, dimension: int = DIMENSION) -> np.ndarray:
+    """A vector of unit length that starts with these numbers."""
+    vector = np.zeros(dimension, dtype=np.float32)
+    vector[: len(numbers)] = numbers
+    return vector / np.linalg.norm(vector)
+
+
+def embedded(item: Chunk, vector: np.ndarray) -> EmbeddedChunk:
+    return EmbeddedChunk(chunk=item, vector=tuple(float(value) for value in vector))
+
+
+def write(
+    index: VectorIndex, items: Sequence[EmbeddedChunk], fingerprint: EmbedderFingerprint = FINGERPRINT
+) -> None:
+    with index.writer(fingerprint) as writer:
+        writer.upsert(items)
+
+
+def corpus() -> list[EmbeddedChunk]:
+    """Forty chunks of ten documents, with varied metadata and vectors without ties."""
+    random = np.random.default_rng(7)
+    items = []
+    for number in range(40):
+        document, position = divmod(number, 4)
+        items.append(
+            embedded(
+                chunk(
+                    f"doc-{document}",
+                    position,
+                    " ".join([TOPICS[number % 5]] * (1 + number // 5) + [f"word{number}"]),
+                    author=("Ada Lovelace", "Grace Hopper", "Zoë 李")[document % 3],
+                    category=("article", "post", "repository")[document % 3 - 1],
+                    platform=("blog", "medium")[document % 2],
+                    language=("en", "de", "zh", "und")[document % 4],
+                    published_at=None
+                    if document == 9
+                    else DAY + timedelta(days=document, milliseconds=position),
+                ),
+                unit(*random.normal(size=DIMENSION)),
+            )
+        )
+    return items
+
+
+def ids(hits: Sequence[Any]) -> list[str]:
+    return [hit.chunk.id for hit in hits]
+
+
+filters = st.builds(
+    lambda **fields: MetadataFilter(**fields),
+    authors=st.sets(st.sampled_from(["Ada Lovelace", "Zoë 李", "Nobody"]), max_size=2).map(tuple),
+    categories=st.sets(st.sampled_from(["article", "post", "ticket"]), max_size=2).map(tuple),
+    platforms=st.sets(st.sampled_from(["blog", "medium"]), max_size=1).map(tuple),
+    languages=st.sets(st.sampled_from(["en", "zh", "und"]), max_size=2).map(tuple),
+    document_ids=st.sets(st.sampled_from(["doc-1", "doc-9", "doc-4"]), max_size=2).map(tuple),
+    published_from=st.sampled_from([None, DAY, DAY + timedelta(days=3, milliseconds=1)]),
+    published_to=st.sampled_from([None, DAY + timedelta(days=5), DAY + timedelta(days=8, milliseconds=2)]),
+)
+
+
+class IndexContract:
+    """The contract of ``VectorIndex``."""
+
+    def test_a_chunk_comes_back_as_it_was_written(self, index: VectorIndex) -> None:
+        stored = chunk(
+            "döc",
+            3,
+            "Ein Text über 检索 — 🙂\nsecond line\t`code`",
+            title="Títle 题",
+            headings=("Ünter", "Ober"),
+            published_at=datetime(2023, 12, 31, 23, 59, 59, 987000, tzinfo=UTC),
+            duplicate_group="döc-0",
+            metadata={"stars": 3, "ratio": 1.0, "open": True, "名": "値", "big": 2**63 - 1},
+        )
+        write(index, [embedded(stored, unit(1))])
+        [[hit]] = index.search([SearchRequest("text", unit(1), k=3)], FINGERPRINT)
+        assert hit.chunk == stored
+        assert {name: type(value) for name, value in hit.chunk.metadata.items()} == {
+            "stars": int,
+            "ratio": float,
+            "open": bool,
+            "名": str,
+            "big": int,
+        }
+
+    def test_dense_search_ranks_by_cosine(self, index: VectorIndex) -> None:
+        items = corpus()
+        write(index, items)
+        question = unit(0.3, -0.2, 0.9, 0.1)
+        expected = sorted(items, key=lambda item: -float(np.dot(item.vector, question)))[:7]
+        [hits] = index.search([SearchRequest("", question, k=7, mode=SearchMode.DENSE)], FINGERPRINT)
+        assert ids(hits) == [item.chunk.id for item in expected]
+        for hit, item in zip(hits, expected, strict=True):
+            assert hit.score == pytest.approx(float(np.dot(item.vector, question)), abs=1e-5)
+            assert hit.dense_score == hit.score
+
+    def test_sparse_search_finds_words_and_needs_no_vector(self, index: VectorIndex) -> None:
+        write(index, corpus())
+        [hits, nothing] = index.search(
+            [
+                SearchRequest("word17 QUANTISATION?", None, k=5, mode=SearchMode.SPARSE),
+                SearchRequest("absent", None, k=5, mode=SearchMode.SPARSE),
+            ],
+            FINGERPRINT,
+        )
+        assert len(hits) == 5
+        assert "word17" in hits[0].chunk.text
+        assert all("quantisation" in hit.chunk.text for hit in hits)
+        assert hits == sorted(hits, key=lambda hit: -hit.score)
+        assert nothing == []
+
+    def test_the_title_and_headings_can_be_searched_for_words(self, index: VectorIndex) -> None:
+        write(index, [embedded(chunk("a", title="Kubernetes"), unit(1)), embedded(chunk("b"), unit(0, 1))])
+        [hits] = index.search([SearchRequest("kubernetes", None, mode=SearchMode.SPARSE)], FINGERPRINT)
+        assert [hit.chunk.document_id for hit in hits] == ["a"]
+
+    @pytest.mark.parametrize(
+        "kind", [RrfFusion(k=60), RrfFusion(k=5), WeightedFusion(alpha=0.3), WeightedFusion(alpha=1)]
+    )
+    def test_hybrid_search_fuses_both_lists_by_the_formula(self, index: VectorIndex, kind: Any) -> None:
+        write(index, corpus())
+        question, text, k = unit(0.5, 0.5, -0.7), "chunking word31 word2", 8
+        wide = fusion.candidates(k)
+        dense, sparse, hybrid = index.search(
+            [
+                SearchRequest(text, question, k=wide, mode=SearchMode.DENSE),
+                SearchRequest(text, question, k=wide, mode=SearchMode.SPARSE),
+                SearchRequest(text, question, k=k, mode=SearchMode.HYBRID, fusion=kind),
+            ],
+            FINGERPRINT,
+        )
+        by_id = [{hit.chunk.id: hit.score for hit in hits} for hits in (dense, sparse)]
+        expected = fusion.fuse(by_id[0], by_id[1], kind)[:k]
+        assert [hit.score for hit in hybrid] == pytest.approx([score for _, score in expected], abs=1e-5)
+        assert set(ids(hybrid)) == {identifier for identifier, _ in expected}
+
+    @pytest.mark.parametrize("kind", [RrfFusion(), WeightedFusion(alpha=0.1)])
+    def test_hybrid_hits_carry_their_cosine_even_where_only_words_found_them(
+        self, index: VectorIndex, kind: Any
+    ) -> None:
+        near = [embedded(chunk(f"near-{n}", text=f"filler{n}"), unit(1, n / 1000)) for n in range(60)]
+        far = embedded(chunk("far", text="zymurgy"), unit(0.6, -0.8))
+        write(index, [*near, far])
+        [hits] = index.search([SearchRequest("zymurgy", unit(1), k=5, fusion=kind)], FINGERPRINT)
+        scores = {hit.chunk.document_id: hit.dense_score for hit in hits}
+        assert scores["far"] == pytest.approx(0.6, abs=1e-5)
+        assert all(score is not None for score in scores.values())
+
+    def test_a_question_without_words_still_finds_by_meaning(self, index: VectorIndex) -> None:
+        write(index, corpus())
+        [hits] = index.search([SearchRequest("?!\ud800", unit(1), k=4)], FINGERPRINT)
+        assert len(hits) == 4
+
+    @settings(
+        max_examples=25,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+    )
+    @given(filter=filters)
+    def test_filters_mean_what_the_domain_says(self, index: VectorIndex, filter: MetadataFilter) -> None:
+        items = corpus()
+        if index.count() == 0:
+            write(index, items)
+        accepted = {item.chunk.id for item in items if filter.accepts(item.chunk)}
+        modes = [SearchMode.DENSE, SearchMode.HYBRID, SearchMode.SPARSE]
+        found = index.search(
+            [SearchRequest("retrieval", unit(1), filter, 40, mode) for mode in modes], FINGERPRINT
+        )
+        assert set(ids(found[0])) == accepted
+        assert set(ids(found[1])) == accepted
+        assert set(ids(found[2])) == {
+            item.chunk.id for item in items if item.chunk.id in accepted and "retrieval" in item.chunk.text
+        }
+        assert index.count(filter) == len(accepted)
+
+    def test_a_batch_answers_as_single_requests_do(self, index: VectorIndex) -> None:
+        write(index, corpus())
+        requests = [
+            SearchRequest("chunking", unit(1), k=3),
+            SearchRequest("evaluation", unit(0, 1), MetadataFilter(languages=("de",)), 5, SearchMode.DENSE),
+            SearchRequest("word3", None, k=1, mode=SearchMode.SPARSE),
+            SearchRequest("retrieval", unit(0, 0, 1), k=40, fusion=WeightedFusion(alpha=0.7)),
+        ]
+        together = index.search(requests, FINGERPRINT)
+        alone = [index.search([request], FINGERPRINT)[0] for request in requests]
+        assert [ids(hits) for hits in together] == [ids(hits) for hits in alone]
+        assert index.search([], FINGERPRINT) == []
+
+    def test_writing_the_same_twice_changes_nothing(self, index: VectorIndex) -> None:
+        write(index, corpus())
+        before = index.search([SearchRequest("chunking", unit(1), k=40)], FINGERPRINT)
+        write(index, corpus())
+        assert index.count() == 40
+        assert index.search([SearchRequest("chunking", unit(1), k=40)], FINGERPRINT) == before
+
+    def test_an_upsert_replaces_the_chunk_of_the_same_id(self, index: VectorIndex) -> None:
+        old, new = chunk("d", author="Old"), chunk("d", author="New", version="v2")
+        write(index, [embedded(old, unit(1))])
+        write(index, [embedded(new, unit(0, 1))])
+        [hits] = index.search([SearchRequest("some", unit(0, 1), mode=SearchMode.DENSE)], FINGERPRINT)
+        assert [(hit.chunk, round(hit.score, 4)) for hit in hits] == [(new, 1.0)]
+        assert index.values("author") == {"New": 1}
+
+    def test_stale_versions_are_seen_and_can_be_deleted(self, index: VectorIndex) -> None:
+        def both(version: str) -> list[EmbeddedChunk]:
+            return [embedded(chunk("d", n, f"{version} text {n}", version), unit(1, n)) for n in (1, 0)]
+
+        write(index, [*both("v1"), embedded(chunk("other"), unit(1))])
+        write(index, both("v2"))
+        assert sorted(index.versions()) == [("d", "v1"), ("d", "v2"), ("other", "v1")]
+        with index.writer(FINGERPRINT) as writer:
+            writer.delete(["d", "absent"], keep_versions={"d": "v2"})
+        assert sorted(index.versions()) == [("d", "v2"), ("other", "v1")]
+        assert index.count(MetadataFilter(document_ids=("d",))) == 2
+
+    def test_deleting_a_document_leaves_the_others(self, index: VectorIndex) -> None:
+        write(index, corpus())
+        with index.writer(FINGERPRINT) as writer:
+            writer.delete(["doc-3", "doc-5"])
+            writer.delete([])
+            writer.delete(["doc-7"], keep_versions={"doc-7": "v1"})
+        assert index.count() == 32
+        assert {document for document, _ in index.versions()} == {
+            f"doc-{n}" for n in (0, 1, 2, 4, 6, 7, 8, 9)
+        }
+
+    def test_one_delete_takes_many_documents_with_and_without_kept_versions(self, index: VectorIndex) -> None:
+        write(index, [embedded(chunk(f"d{n}", version="old"), unit(1)) for n in range(30)])
+        with index.writer(FINGERPRINT) as writer:
+            writer.delete(
+                [f"d{n}" for n in range(20)],
+                keep_versions={f"d{n}": "old" if n < 5 else "new" for n in range(10)},
+            )
+        assert sorted(document for document, _ in index.versions()) == sorted(
+            f"d{n}" for n in [*range(5), *range(20, 30)]
+        )
+
+    def test_passages_bring_whole_parents_in_order(self, index: VectorIndex) -> None:
+        items = corpus()
+        write(index, list(reversed(items)))
+        passages = index.passages(["doc-2:0", "doc-6:1", "doc-6:9"])
+        assert passages == {
+            "doc-2:0": [items[8].chunk, items[9].chunk],
+            "doc-6:1": [items[26].chunk, items[27].chunk],
+        }
+        assert index.passages([]) == {}
+
+    def test_values_count_chunks(self, index: VectorIndex) -> None:
+        write(index, corpus())
+        assert index.values("author") == {"Ada Lovelace": 16, "Grace Hopper": 12, "Zoë 李": 12}
+        assert index.values("platform") == {"blog": 20, "medium": 20}
+        assert index.values("language") == {"en": 12, "de": 12, "zh": 8, "und": 8}
+        assert sum(index.values("category").values()) == 40
+
+    def test_before_the_first_write_searching_names_the_task_that_builds_it(self, index: VectorIndex) -> None:
+        for ask in (
+            lambda: index.search([SearchRequest("x", unit(1))], FINGERPRINT),
+            lambda: index.passages(["a:0"]),
+            lambda: index.values("author"),
+        ):
+            with pytest.raises(StoreUnavailableError, match="poe run-feature-engineering-pipeline"):
+                ask()
+        assert list(index.versions()) == []
+        assert index.count() == 0
+
+    def test_an_index_without_chunks_answers_with_nothing(self, index: VectorIndex) -> None:
+        with index.writer(FINGERPRINT):
+            pass
+        assert index.search([SearchRequest("x", unit(1)), SearchRequest("y", unit(1))], FINGERPRINT) == [
+            [],
+            [],
+        ]
+        assert list(index.versions()) == []
+        assert index.values("author") == {}
+        assert index.passages(["a:0"]) == {}
+
+    def test_another_embedder_is_refused_in_search(self, index: VectorIndex) -> None:
+        write(index, corpus())
+        vector = unit(1, dimension=OTHER.dimension)
+        with pytest.raises(FingerprintMismatchError) as caught:
+            index.search([SearchRequest("x", vector)], OTHER)
+        assert "small" in str(caught.value)
+        assert "other" in str(caught.value)
+
+    def test_another_embedder_in_a_writer_rebuilds_from_nothing(self, index: VectorIndex) -> None:
+        write(index, corpus())
+        write(index, [embedded(chunk("new"), unit(1, dimension=OTHER.dimension))], OTHER)
+        assert list(index.versions()) == [("new", "v1")]
+        [hits] = index.search([SearchRequest("some", unit(1, dimension=OTHER.dimension))], OTHER)
+        assert [hit.chunk.document_id for hit in hits] == ["new"]
+        write(index, corpus())
+        assert index.count() == 40
+
+    def test_a_failed_rebuild_leaves_the_old_index(self, index: VectorIndex) -> None:
+        write(index, corpus())
+        with pytest.raises(RuntimeError, match="model"), index.writer(OTHER) as writer:
+            writer.upsert([embedded(chunk("new"), unit(1, dimension=OTHER.dimension))])
+            raise RuntimeError("the model is gone")
+        assert index.count() == 40
+        assert len(index.search([SearchRequest("x", unit(1), k=3)], FINGERPRINT)[0]) == 3
+
+    @pytest.mark.parametrize("vector", [None, unit(1, dimension=3)])
+    def test_a_vector_that_does_not_fit_is_refused(self, index: VectorIndex, vector: Any) -> None:
+        write(index, corpus())
+        with pytest.raises(InvalidInputError):
+            index.search([SearchRequest("x", vector)], FINGERPRINT)
+
+    def test_an_embedding_that_does_not_fit_is_refused(self, index: VectorIndex) -> None:
+        with pytest.raises(InvalidInputError), index.writer(FINGERPRINT) as writer:
+            writer.upsert([embedded(chunk("d"), unit(1, dimension=5))])
+
+    def test_closing_twice_does_no_harm(self, index: VectorIndex) -> None:
+        write(index, corpus()[:1])
+        index.close()
+        index.close()
