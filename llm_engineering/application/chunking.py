@@ -84,11 +84,15 @@ def chunk_document(
         InvalidInputError: not even one character fits the limit.
     """
     counts = tokenizer if isinstance(tokenizer, TokenCounts) else TokenCounts(tokenizer)
-    return _Chunker(document, counts, config, min(config.max_tokens or max_tokens, max_tokens)).chunks(version)
+    return _Chunker(document, counts, config, min(config.max_tokens or max_tokens, max_tokens)).chunks(
+        version
+    )
 
 
 class _Chunker:
-    def __init__(self, document: CleanDocument, counts: TokenCounts, config: ChunkingConfig, limit: int) -> None:
+    def __init__(
+        self, document: CleanDocument, counts: TokenCounts, config: ChunkingConfig, limit: int
+    ) -> None:
         self._document = document
         self._text = document.text
         self._counts = counts
@@ -245,7 +249,9 @@ class _Chunker:
             return first.start
         count, last = self._measured.count, previous[-1].end
         window = max(previous[0].start + 1, last - 10 * wanted)
-        for start in sorted({*sentence_starts(self._text, window, last), *item_starts(self._text, window, last)}):
+        for start in sorted(
+            {*sentence_starts(self._text, window, last), *item_starts(self._text, window, last)}
+        ):
             if start < last and count(start, last) <= wanted:
                 return start if count(start, end) <= budget else first.start
         return first.start
@@ -264,7 +270,9 @@ class _Chunker:
                 continue
             if pending is not None:
                 # Code and tables that fit only without their heading are kept whole without it.
-                if kind is Kind.TEXT or not count(start, block.end) <= budget < count(pending.start, block.end):
+                if kind is Kind.TEXT or not count(start, block.end) <= budget < count(
+                    pending.start, block.end
+                ):
                     start = pending.start
                 else:
                     atoms += self._cut(pending.start, pending.end, Kind.TEXT, budget)
@@ -300,7 +308,10 @@ class _Chunker:
             if merged:
                 last = merged[-1]
                 path = _common(last.path, draft.path)
-                related = len(path) + 1 >= max(len(last.path), len(draft.path)) or path in (last.path, draft.path)
+                related = len(path) + 1 >= max(len(last.path), len(draft.path)) or path in (
+                    last.path,
+                    draft.path,
+                )
                 if related and min(count(last.start, last.end), count(draft.start, draft.end)) < smallest:
                     joined = replace(last, end=draft.end, path=path)
                     if count(joined.start, joined.end) <= self._budget(path):
@@ -345,7 +356,9 @@ class _Chunker:
     def _exact_tokens(self, drafts: Sequence[_Draft]) -> list[int]:
         if not drafts:
             return []
-        texts = [embedding_text(self._title, self._trail(d.path)[0], self._text[d.start : d.end]) for d in drafts]
+        texts = [
+            embedding_text(self._title, self._trail(d.path)[0], self._text[d.start : d.end]) for d in drafts
+        ]
         return self._counts.tokenizer.counts(texts)
 
     def _repaired(self, draft: _Draft) -> list[tuple[_Draft, int]]:

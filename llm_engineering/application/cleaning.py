@@ -130,7 +130,9 @@ def clean_markdown(text: str) -> str:
         if block.kind == "blank":
             # Blank lines inside indented code are the code's own.
             inside = (
-                0 < i < len(blocks) - 1 and _indented(blocks[i - 1].lines[-1]) and _indented(blocks[i + 1].lines[0])
+                0 < i < len(blocks) - 1
+                and _indented(blocks[i - 1].lines[-1])
+                and _indented(blocks[i + 1].lines[0])
             )
             lines += [""] * len(block.lines) if inside else [""]
         else:
@@ -316,7 +318,9 @@ def _is_furniture_line(line: str) -> bool:
 def _is_companion(block: _Block) -> bool:
     if block.kind != "text" or len(block.lines) > 12:
         return False
-    return all(len(line) <= 60 and not _indented(line) and _is_companion_line(_bare(line)) for line in block.lines)
+    return all(
+        len(line) <= 60 and not _indented(line) and _is_companion_line(_bare(line)) for line in block.lines
+    )
 
 
 def _repeated_headings(paragraphs: list[_Block]) -> set[int]:

@@ -79,7 +79,11 @@ class _Markdown:
 
     def _underlines(self, first: int, last: int, line: str) -> bool:
         above = self._text[first:last]
-        plain = len(above) <= _LONGEST_HEADING and above.lstrip()[0] not in "-*+>|=" and not above.startswith("    ")
+        plain = (
+            len(above) <= _LONGEST_HEADING
+            and above.lstrip()[0] not in "-*+>|="
+            and not above.startswith("    ")
+        )
         return plain and _SETEXT.fullmatch(line) is not None
 
     def _heading(self, start: int, end: int, level: int, title: str) -> Block:
@@ -164,7 +168,9 @@ def sentence_starts(text: str, start: int, end: int) -> list[int]:
     found: list[int] = []
     for match in _SENTENCE_END.finditer(text, start, end):
         after = match.end()
-        if after < end and not (text[match.start()] == "." and _is_abbreviation(text, start, match.start(), after)):
+        if after < end and not (
+            text[match.start()] == "." and _is_abbreviation(text, start, match.start(), after)
+        ):
             found.append(after)
     return found
 

@@ -1,0 +1,75 @@
+"""What the stages of a pipeline share: batches, dead letters, the share of failures that is borne."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, TypeVar
+
+from llm_engineering.domain.documents import DeadLetter
+from llm_engineering.domain.errors import StoreError, TooManyFailuresError
+
+Item = TypeVar("Item")
+
+LARGEST_PAYLOAD = 10_000
+"""Characters of a failed record that a dead letter keeps."""
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of ``size`` items, the last one shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def in_order(rows: Iterable[tuple[str, str]], what: str) -> Iterator[tuple[str, str]]:
+    """Rows with strictly ascending ids, as they come.
+
+    Raises:
+        StoreError: they do not ascend. Two streams that are compared step by step would take documents for gone.
+    """
+    previous = ""
+    for row in rows:
+        if row[0] <= previous:
+            raise StoreError(
+                f"The store hands out {what} out of order: '{row[0]}' after '{previous}'; expected ascending ids. "
+                "Check that the collection has no collation of its own."
+            )
+        previous = row[0]
+        yield row
+
+
+def letter(stage: str, source: str, reason: str, payload: str = "") -> DeadLetter:
+    """A dead letter of now."""
+    return DeadLetter(
+        stage=stage,
+        source=source,
+        reason=reason,
+        payload=payload[:LARGEST_PAYLOAD],
+        failed_at=datetime.now(UTC),
+    )
+
+
+def check_failures(stage: str, failed: int, total: int, max_failed_share: float) -> None:
+    """Let a stage fail that lost too much.
+
+    Raises:
+        TooManyFailuresError: more than ``max_failed_share`` of ``total`` failed.
+    """
+    if failed > total * max_failed_share:
+        raise TooManyFailuresError(
+            f"{failed} of {total} documents failed in the stage '{stage}', more than the {max_failed_share:.0%} "
+            f"that the run bears. Their reasons are in the dead letters of the stage '{stage}'; everything else is stored. "
+            "Mend the cause and run again, or raise `max_failed_share`."
+        )
+
+
+def rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values for people: fractions to three digits, nested ones too."""
+    return {
+        key: rounded(value)
+        if isinstance(value, Mapping)
+        else round(value, 3)
+        if isinstance(value, float)
+        else value
+        for key, value in values.items()
+    }
