@@ -50,7 +50,7 @@ def status(settings: Settings) -> int:
     _line(
         "ZenML server",
         zenml,
-        "optional; start it with: poe local-zenml-server-up" if not zenml.running else "",
+        "" if zenml.running else "optional: poe local-zenml-server-up",
     )
     if not current.running:
         console.print("  [dim]start MongoDB with: poe local-infrastructure-up[/]")
@@ -62,7 +62,7 @@ def zenml_up(settings: Settings) -> int:
     zenml = LocalZenml(settings.local.zenml_port)
     if not zenml.status().running:
         console.print("[dim]… starting the ZenML server (about half a minute)[/]")
-    _line("ZenML server", zenml.start(), "open this address in a browser; user 'default', no password")
+    _line("ZenML server", zenml.start(), "open this address in a browser")
     console.print("  [dim]runs are now stored there; stop it with: poe local-zenml-server-down[/]")
     return 0
 

@@ -206,7 +206,7 @@ class LocalMongo:
 
 
 class LocalZenml:
-    """ZenML's server with its dashboard, by ZenML's own command. Its home is the environment's ``ZENML_CONFIG_PATH``."""
+    """ZenML's server with its dashboard, by ZenML's own command. Its home: ``ZENML_CONFIG_PATH``."""
 
     def __init__(self, port: int) -> None:
         self.port = port

@@ -57,13 +57,7 @@ class MongoConnection:
         except errors.ConnectionFailure as error:
             raise StoreUnavailableError(f"{self._silent(doing)} {self._remedy()}") from error
         except (errors.InvalidURI, errors.ConfigurationError, errors.InvalidName) as error:
-            # `from None`, and only the type's name: these messages quote pieces of the URI, at times of the password.
-            raise ConfigurationError(
-                f"The address or name of the data warehouse cannot be used ({type(error).__name__}). Expected "
-                "DATABASE_HOST like mongodb://USER:PASSWORD@HOST:27017 with ':', '/', '@' and '%' of user and password "
-                "percent-encoded (for mongodb+srv:// the name must also be known to DNS), and DATABASE_NAME without "
-                "spaces, dots or slashes."
-            ) from None
+            raise _unusable(error) from None
         except errors.OperationFailure as error:
             if error.code in _REFUSED_LOGIN:
                 raise StoreUnavailableError(
@@ -103,15 +97,18 @@ class MongoConnection:
 
         if self._client is None:
             milliseconds = max(1, int(self._timeout * 1000))
-            self._client = MongoClient(
-                self._uri,
-                appname="llm-twin",
-                tz_aware=True,
-                connect=False,
-                serverSelectionTimeoutMS=milliseconds,
-                connectTimeoutMS=milliseconds,
-                socketTimeoutMS=milliseconds * _SLOW_ANSWER,
-            )
+            try:
+                self._client = MongoClient(
+                    self._uri,
+                    appname="llm-twin",
+                    tz_aware=True,
+                    connect=False,
+                    serverSelectionTimeoutMS=milliseconds,
+                    connectTimeoutMS=milliseconds,
+                    socketTimeoutMS=milliseconds * _SLOW_ANSWER,
+                )
+            except ValueError as error:  # what pymongo says to some malformed addresses
+                raise _unusable(error) from None
         return self._client
 
     def _silent(self, doing: str) -> str:
@@ -123,6 +120,16 @@ class MongoConnection:
         if _LOCAL.fullmatch(hosts):
             return "Start the local server with: poe local-infrastructure-up"
         return "Check DATABASE_HOST, that this server is running, and that it lets this machine in."
+
+
+def _unusable(error: Exception) -> ConfigurationError:
+    """Only the error's type is told, and the caller raises `from None`: these messages quote pieces of the address, at
+    times of the password."""
+    return ConfigurationError(
+        f"The address or name of the data warehouse cannot be used ({type(error).__name__}). Expected DATABASE_HOST like "
+        "mongodb://USER:PASSWORD@HOST:27017 with ':', '/', '@' and '%' of user and password percent-encoded (for "
+        "mongodb+srv:// the name must also be known to DNS), and DATABASE_NAME without spaces, dots or slashes."
+    )
 
 
 def _first_reason(error: Exception) -> str:

@@ -1,7 +1,6 @@
 """The five stores of the warehouse."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from llm_engineering.infrastructure.stores.mongo.records import encoded, from_re
 if TYPE_CHECKING:
     from pymongo import IndexModel, ReplaceOne, UpdateOne
 
-_ROUNDS = 5
+_REGROUP_ROUNDS = 5
 
 
 class MongoUserStore(MongoCollection):
@@ -32,24 +31,21 @@ class MongoUserStore(MongoCollection):
     what = "users"
 
     def get_or_create(self, full_name: str) -> User:
-        from pymongo import ReturnDocument
         from pymongo.errors import DuplicateKeyError
 
+        # Not one find-and-modify with upsert: of two at once, the local server lets both believe that they inserted.
+        found = self.find(full_name)
+        if found is not None:
+            return found
         user = User(full_name=full_name)
         with self._connection.translated("saving a user"):
-            for _ in range(_ROUNDS):
-                # A duplicate key: another writer was first, and now there is one to find.
-                with suppress(DuplicateKeyError):
-                    record = self._collection().find_one_and_update(
-                        {"_id": user.id},
-                        {"$setOnInsert": {"full_name": user.full_name}},
-                        upsert=True,
-                        return_document=ReturnDocument.AFTER,
-                    )
-                    return from_record(User, record or {"_id": user.id, "full_name": user.full_name})
-        raise StoreError(
-            f"The user '{user.full_name}' could not be saved: others keep changing it. Run again."
-        )
+            try:
+                self._collection().insert_one(to_record(user, user.id))
+            except DuplicateKeyError:
+                return (
+                    self.find(full_name) or user
+                )  # another writer was first: theirs is the spelling that counts
+        return user
 
     def find(self, full_name: str) -> User | None:
         records = list(self._get([User(full_name=full_name).id]))
@@ -168,7 +164,7 @@ class MongoCleanStore(MongoCollection):
         """
         for batch in batched(list(groups), WRITE_BATCH):
             pending = batch
-            for _ in range(_ROUNDS):
+            for _ in range(_REGROUP_ROUNDS):
                 operations = [self._regrouping(r, groups[r["_id"]]) for r in self._get(pending)]
                 changes = [operation for operation in operations if operation is not None]
                 _, matched = self._write(changes)

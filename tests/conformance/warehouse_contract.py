@@ -1,0 +1,405 @@
+"""What every warehouse must do. A class per store; ``test_warehouse.py`` runs them on the fake and on the real one."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from math import isnan
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from llm_engineering.application.ports import (
+    CleanStore,
+    DeadLetterStore,
+    DocumentStore,
+    EmbeddingCache,
+    Known,
+    UpsertCounts,
+    UserStore,
+)
+from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument
+
+T = TypeVar("T")
+NOW = datetime(2026, 5, 4, 3, 2, 1, 987_000, tzinfo=UTC)
+
+
+class Warehouse(Protocol):
+    """The stores together, as the real warehouse and the fake have them."""
+
+    @property
+    def users(self) -> UserStore: ...
+
+    @property
+    def documents(self) -> DocumentStore: ...
+
+    @property
+    def clean(self) -> CleanStore: ...
+
+    @property
+    def dead_letters(self) -> DeadLetterStore: ...
+
+    @property
+    def embeddings(self) -> EmbeddingCache: ...
+
+    @property
+    def display_uri(self) -> str: ...
+
+    def ping(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def raw(number: int = 0, **fields: Any) -> RawDocument:
+    defaults: dict[str, Any] = {
+        "category": "article",
+        "title": f"Title {number}",
+        "text": f"Text of document {number}.",
+        "link": f"https://example.org/{number}",
+        "origin": "https://example.org/feed",
+        "platform": "example.org",
+        "author": "Ann Lee",
+        "published_at": NOW,
+        "metadata": {"words": 4, "score": 0.5, "draft": False},
+        "etag": '"1"',
+    }
+    return RawDocument(**{**defaults, **fields})
+
+
+def clean(number: int = 0, **fields: Any) -> CleanDocument:
+    source = raw(number)
+    defaults = {
+        **source.model_dump(exclude={"origin", "etag", "last_modified"}),
+        "id": source.id,
+        "author_id": source.author_id,
+        "source_hash": source.content_hash,
+        "signature": bytes(range(256)),
+    }
+    return CleanDocument(**{**defaults, **fields})
+
+
+def letter(number: int = 0, **fields: Any) -> DeadLetter:
+    defaults: dict[str, Any] = {"stage": "collect", "source": f"s{number}", "reason": "404", "failed_at": NOW}
+    return DeadLetter(**{**defaults, **fields})
+
+
+def at_once(threads: int, action: Callable[[int], T]) -> list[T]:
+    """Results of ``action`` run by so many threads, all released at the same moment."""
+    barrier = threading.Barrier(threads)
+
+    def run(number: int) -> T:
+        barrier.wait(10)
+        return action(number)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(run, range(threads)))
+
+
+# Everything UTF-8 can hold, with what stores stumble over made likely: NUL, dots, dollars, beyond the basic plane.
+texts = st.text(
+    st.one_of(st.sampled_from("\x00.$%\ufeff\U0001f600\u2028"), st.characters(exclude_categories=["Cs"])),
+    max_size=30,
+)
+some_text = texts.filter(lambda text: bool(text))
+names = texts.filter(lambda text: bool(text.split()))
+scalars = st.one_of(
+    texts,
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False),
+)
+moments = st.none() | st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC))
+metadata = st.dictionaries(texts, scalars, max_size=4)
+raw_documents = st.builds(
+    RawDocument,
+    category=st.sampled_from(["article", "post", "repository", "movie"]),
+    title=texts,
+    text=some_text,
+    link=some_text,
+    origin=some_text,
+    platform=texts,
+    author=names,
+    language=texts,
+    published_at=moments,
+    metadata=metadata,
+    etag=st.none() | texts,
+    last_modified=st.none() | texts,
+)
+round_trips = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+class UserContract:
+    def test_a_user_is_found_whatever_the_spacing_and_case_of_the_name(self, warehouse: Warehouse) -> None:
+        assert warehouse.users.find("Ann Lee") is None
+        made = warehouse.users.get_or_create("Ann  Lee")
+        assert made.full_name == "Ann Lee"
+        assert warehouse.users.get_or_create("ANN LEE") == made
+        assert warehouse.users.find(" ann lee ") == made
+        assert list(warehouse.users.all()) == [made]
+
+    def test_finding_never_creates(self, warehouse: Warehouse) -> None:
+        warehouse.users.find("Nobody")
+        assert list(warehouse.users.all()) == []
+
+    def test_a_blank_name_is_refused(self, warehouse: Warehouse) -> None:
+        with pytest.raises(ValidationError, match="blank"):
+            warehouse.users.get_or_create("  ")
+
+    def test_many_threads_make_one_user(self, warehouse: Warehouse) -> None:
+        made = at_once(
+            16, lambda number: warehouse.users.get_or_create("ann lee" if number % 2 else "Ann Lee")
+        )
+        assert len({user.id for user in made}) == 1
+        assert len({user.full_name for user in made}) == 1, "all must get the one that was stored"
+        assert len(list(warehouse.users.all())) == 1
+
+    def test_users_come_in_order_of_their_ids(self, warehouse: Warehouse) -> None:
+        made = [warehouse.users.get_or_create(f"User {number}") for number in range(20)]
+        assert [user.id for user in warehouse.users.all()] == sorted(user.id for user in made)
+
+
+class DocumentContract:
+    def test_writing_twice_changes_nothing(self, warehouse: Warehouse) -> None:
+        documents = [raw(number) for number in range(5)]
+        assert warehouse.documents.upsert(documents) == UpsertCounts(created=5)
+        before = list(warehouse.documents.stream())
+        assert warehouse.documents.upsert(documents) == UpsertCounts(unchanged=5)
+        assert list(warehouse.documents.stream()) == before == sorted(documents, key=lambda d: d.id)
+
+    def test_a_write_tells_created_updated_and_unchanged_apart(self, warehouse: Warehouse) -> None:
+        warehouse.documents.upsert([raw(0), raw(1)])
+        counts = warehouse.documents.upsert([raw(0), raw(1, text="New."), raw(2)])
+        assert counts == UpsertCounts(created=1, updated=1, unchanged=1)
+        assert warehouse.documents.get([raw(1).id]) == [raw(1, text="New.")]
+
+    def test_of_several_with_one_id_the_last_is_kept(self, warehouse: Warehouse) -> None:
+        assert warehouse.documents.upsert([raw(0, text="a"), raw(0, text="b")]) == UpsertCounts(created=1)
+        assert [d.text for d in warehouse.documents.stream()] == ["b"]
+
+    def test_new_validators_of_the_same_content_are_kept_and_the_document_counts_as_unchanged(
+        self, warehouse: Warehouse
+    ) -> None:
+        warehouse.documents.upsert([raw(0)])
+        newer = raw(0, etag='"2"', last_modified="Mon, 04 May 2026 03:02:01 GMT")
+        assert warehouse.documents.upsert([newer]) == UpsertCounts(unchanged=1)
+        assert warehouse.documents.get([newer.id]) == [newer]
+
+    def test_nothing_is_a_valid_amount(self, warehouse: Warehouse) -> None:
+        assert warehouse.documents.upsert([]) == UpsertCounts()
+        assert warehouse.documents.get([]) == []
+        assert warehouse.documents.delete([]) == 0
+        assert list(warehouse.documents.stream()) == []
+        assert list(warehouse.documents.hashes()) == []
+        assert warehouse.documents.known("nowhere") == {}
+        assert warehouse.documents.counts() == {}
+
+    @pytest.mark.parametrize("batch_size", [1, 3, 7, 8, 100])
+    def test_a_stream_yields_everything_once_in_order_of_ids(
+        self, warehouse: Warehouse, batch_size: int
+    ) -> None:
+        documents = [raw(number) for number in range(7)]
+        warehouse.documents.upsert(documents)
+        assert list(warehouse.documents.stream(batch_size=batch_size)) == sorted(
+            documents, key=lambda d: d.id
+        )
+
+    def test_streams_are_narrowed_by_category_and_author(self, warehouse: Warehouse) -> None:
+        ann, bob = raw(0), raw(1, author="Bob")
+        post = raw(2, category="post")
+        warehouse.documents.upsert([ann, bob, post])
+        stream = warehouse.documents.stream
+        assert {d.id for d in stream(author=" ann  LEE")} == {ann.id, post.id}
+        assert [d.id for d in stream(category="post")] == [post.id]
+        assert [d.id for d in stream(category="article", author="Bob")] == [bob.id]
+        assert list(stream(author="Nobody")) == []
+
+    def test_what_was_read_may_be_deleted_while_the_stream_goes_on(self, warehouse: Warehouse) -> None:
+        documents = [raw(number) for number in range(10)]
+        warehouse.documents.upsert(documents)
+        seen = []
+        for document in warehouse.documents.stream(batch_size=3):
+            seen.append(document.id)
+            warehouse.documents.delete([document.id])
+        assert seen == sorted(d.id for d in documents)
+        assert warehouse.documents.counts() == {}
+
+    def test_hashes_name_every_document_with_its_content_hash(self, warehouse: Warehouse) -> None:
+        documents = [raw(number) for number in range(7)]
+        warehouse.documents.upsert(documents)
+        assert list(warehouse.documents.hashes()) == sorted((d.id, d.content_hash) for d in documents)
+
+    def test_get_returns_those_that_exist_once_in_order_of_ids(self, warehouse: Warehouse) -> None:
+        documents = [raw(number) for number in range(3)]
+        warehouse.documents.upsert(documents)
+        ids = [documents[2].id, "unknown", documents[0].id, documents[2].id]
+        assert warehouse.documents.get(ids) == sorted([documents[0], documents[2]], key=lambda d: d.id)
+
+    def test_known_tells_what_is_stored_from_an_origin(self, warehouse: Warehouse) -> None:
+        first, second = raw(0), raw(1, etag=None, last_modified="Mon")
+        warehouse.documents.upsert([first, second, raw(2, origin="elsewhere")])
+        assert warehouse.documents.known(first.origin) == {
+            first.link: Known(first.content_hash, '"1"', None),
+            second.link: Known(second.content_hash, None, "Mon"),
+        }
+
+    def test_counts_are_by_category_and_author(self, warehouse: Warehouse) -> None:
+        warehouse.documents.upsert([raw(0), raw(1), raw(2, author="Bob"), raw(3, category="post")])
+        assert warehouse.documents.counts() == {
+            ("article", "Ann Lee"): 2,
+            ("article", "Bob"): 1,
+            ("post", "Ann Lee"): 1,
+        }
+
+    def test_deleting_says_how_many_there_were(self, warehouse: Warehouse) -> None:
+        warehouse.documents.upsert([raw(0), raw(1)])
+        assert warehouse.documents.delete([raw(0).id, raw(0).id, "unknown"]) == 1
+        assert list(warehouse.documents.stream()) == [raw(1)]
+
+    def test_racing_writers_create_each_document_once(self, warehouse: Warehouse) -> None:
+        documents = [raw(number) for number in range(200)]
+        counts = at_once(
+            6, lambda number: warehouse.documents.upsert(documents[::-1] if number % 2 else documents)
+        )
+        assert sum(count.created for count in counts) == 200
+        assert all(count.created + count.updated + count.unchanged == 200 for count in counts)
+        assert list(warehouse.documents.stream()) == sorted(documents, key=lambda d: d.id)
+
+    @round_trips
+    @given(document=raw_documents)
+    def test_a_document_comes_back_as_it_went_in(self, warehouse: Warehouse, document: RawDocument) -> None:
+        warehouse.documents.upsert([document])
+        (back,) = warehouse.documents.get([document.id])
+        assert back == document
+        assert {key: type(value) for key, value in back.metadata.items()} == {
+            key: type(value) for key, value in document.metadata.items()
+        }
+        assert back.content_hash == document.content_hash == dict(warehouse.documents.hashes())[document.id]
+        warehouse.documents.delete([document.id])
+
+    def test_not_a_number_comes_back_as_such(self, warehouse: Warehouse) -> None:
+        warehouse.documents.upsert([raw(0, metadata={"x": float("nan")})])
+        (back,) = warehouse.documents.get([raw(0).id])
+        assert isnan(float(back.metadata["x"]))
+
+
+class CleanContract:
+    def test_writing_twice_changes_nothing(self, warehouse: Warehouse) -> None:
+        documents = [clean(number) for number in range(5)]
+        warehouse.clean.upsert(documents)
+        warehouse.clean.upsert(documents)
+        expected = sorted(documents, key=lambda d: d.id)
+        assert list(warehouse.clean.stream(batch_size=2)) == expected
+        assert warehouse.clean.get([d.id for d in documents]) == expected
+
+    def test_rows_for_comparison_name_every_document(self, warehouse: Warehouse) -> None:
+        documents = [clean(0), clean(1, duplicate_group=clean(0).id), clean(2, signature=b"")]
+        warehouse.clean.upsert(documents)
+        assert list(warehouse.clean.source_hashes()) == sorted((d.id, d.source_hash) for d in documents)
+        assert list(warehouse.clean.versions()) == sorted((d.id, d.content_hash) for d in documents)
+        assert list(warehouse.clean.signatures()) == sorted(
+            ((d.id, d.signature, d.duplicate_group) for d in documents), key=lambda row: row[0]
+        )
+
+    def test_streams_are_narrowed_by_category_and_author(self, warehouse: Warehouse) -> None:
+        warehouse.clean.upsert([clean(0), clean(1, category="post")])
+        assert [d.id for d in warehouse.clean.stream(category="post")] == [clean(1).id]
+        assert len(list(warehouse.clean.stream(author="ANN LEE"))) == 2
+        assert list(warehouse.clean.stream(author="Bob")) == []
+
+    def test_a_group_changes_the_content_hash_of_those_it_changes(self, warehouse: Warehouse) -> None:
+        documents = [clean(number) for number in range(4)]
+        warehouse.clean.upsert(documents)
+        group = documents[0].id
+        grouped = {documents[0].id: group, documents[1].id: group, documents[2].id: None, "unknown": group}
+        warehouse.clean.set_groups(grouped)
+        warehouse.clean.set_groups(grouped)
+        expected = {d.id: clean(n, duplicate_group=grouped.get(d.id)) for n, d in enumerate(documents)}
+        assert {d.id: d for d in warehouse.clean.stream()} == expected
+        assert dict(warehouse.clean.versions()) == {key: d.content_hash for key, d in expected.items()}
+        assert expected[documents[1].id].content_hash != documents[1].content_hash
+        warehouse.clean.set_groups(dict.fromkeys(grouped, None))
+        assert dict(warehouse.clean.versions()) == {d.id: d.content_hash for d in documents}
+
+    def test_groups_set_while_documents_are_written_never_leave_a_wrong_hash(
+        self, warehouse: Warehouse
+    ) -> None:
+        documents = [clean(number) for number in range(50)]
+        warehouse.clean.upsert(documents)
+
+        def disturb(number: int) -> None:
+            if number == 0:
+                warehouse.clean.set_groups({d.id: "group" for d in documents})
+            else:
+                warehouse.clean.upsert([clean(n, text=f"Changed by {number}") for n in range(50)])
+
+        at_once(3, disturb)
+        stored = {d.id: d.content_hash for d in warehouse.clean.stream()}
+        assert dict(warehouse.clean.versions()) == stored
+
+    def test_deleting_says_how_many_there_were(self, warehouse: Warehouse) -> None:
+        warehouse.clean.upsert([clean(0), clean(1)])
+        assert warehouse.clean.delete([clean(0).id, "unknown"]) == 1
+        assert [d.id for d in warehouse.clean.stream()] == [clean(1).id]
+
+    @round_trips
+    @given(source=raw_documents, signature=st.binary(max_size=64), group=st.none() | texts)
+    def test_a_document_comes_back_as_it_went_in(
+        self, warehouse: Warehouse, source: RawDocument, signature: bytes, group: str | None
+    ) -> None:
+        document = CleanDocument(
+            **source.model_dump(exclude={"origin", "etag", "last_modified"}),
+            id=source.id,
+            author_id=source.author_id,
+            source_hash=source.content_hash,
+            signature=signature,
+            duplicate_group=group,
+        )
+        warehouse.clean.upsert([document])
+        assert warehouse.clean.get([document.id]) == [document]
+        warehouse.clean.delete([document.id])
+
+
+class DeadLetterContract:
+    def test_a_repeated_failure_replaces_the_earlier_one(self, warehouse: Warehouse) -> None:
+        warehouse.dead_letters.put([letter(0), letter(1)])
+        warehouse.dead_letters.put([letter(0, reason="500", payload="\x00{broken")])
+        assert warehouse.dead_letters.count() == 2
+        assert letter(0, reason="500", payload="\x00{broken") in list(warehouse.dead_letters.stream())
+
+    def test_letters_are_streamed_by_stage(self, warehouse: Warehouse) -> None:
+        warehouse.dead_letters.put([letter(0), letter(0, stage="clean")])
+        assert list(warehouse.dead_letters.stream("clean")) == [letter(0, stage="clean")]
+        assert len(list(warehouse.dead_letters.stream())) == 2
+
+    def test_sources_that_succeed_are_resolved_in_their_stage_only(self, warehouse: Warehouse) -> None:
+        warehouse.dead_letters.put([letter(0), letter(1), letter(0, stage="clean")])
+        assert warehouse.dead_letters.resolve("collect", ["s0", "s0", "never failed"]) == 1
+        assert warehouse.dead_letters.count() == 2
+        assert warehouse.dead_letters.resolve("collect", []) == 0
+
+
+class EmbeddingContract:
+    def test_vectors_come_back_bit_by_bit_and_unknown_ones_are_left_out(self, warehouse: Warehouse) -> None:
+        vectors = {
+            f"{n:064x}": np.random.default_rng(n).normal(size=384).astype(np.float32) for n in range(5)
+        }
+        warehouse.embeddings.put_many("fingerprint", vectors)
+        warehouse.embeddings.put_many("fingerprint", vectors)
+        found = warehouse.embeddings.get_many("fingerprint", [*vectors, *vectors, "unknown"])
+        assert found.keys() == vectors.keys()
+        assert all(
+            found[key].dtype == np.float32 and np.array_equal(found[key], vectors[key]) for key in vectors
+        )
+
+    def test_another_embedder_s_vectors_are_not_found(self, warehouse: Warehouse) -> None:
+        warehouse.embeddings.put_many("one", {"a": np.ones(3, np.float32)})
+        assert warehouse.embeddings.get_many("other", ["a"]) == {}
+        assert warehouse.embeddings.get_many("one", []) == {}
