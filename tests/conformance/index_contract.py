@@ -350,9 +350,14 @@ class IndexContract:
 
     def test_a_failed_rebuild_leaves_the_old_index(self, index: VectorIndex) -> None:
         write(index, corpus())
-        with pytest.raises(RuntimeError, match="model"), index.writer(OTHER) as writer:
-            writer.upsert([embedded(chunk("new"), unit(1, dimension=OTHER.dimension))])
-            raise RuntimeError("the model is gone")
+
+        def rebuild() -> None:
+            with index.writer(OTHER) as writer:
+                writer.upsert([embedded(chunk("new"), unit(1, dimension=OTHER.dimension))])
+                raise RuntimeError("the model is gone")
+
+        with pytest.raises(RuntimeError, match="model"):
+            rebuild()
         assert index.count() == 40
         assert len(index.search([SearchRequest("x", unit(1), k=3)], FINGERPRINT)[0]) == 3
 

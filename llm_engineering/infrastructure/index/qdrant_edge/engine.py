@@ -1,0 +1,81 @@
+"""The engine's terms: its configuration, its filters and its errors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llm_engineering.application.index_payload import alternatives, published_between
+from llm_engineering.domain.errors import StoreError
+from llm_engineering.domain.retrieval import MetadataFilter
+
+if TYPE_CHECKING:
+    from qdrant_edge import EdgeConfig, EdgeShard, Filter
+
+DENSE, SPARSE = "dense", "bm25"
+"""Names of a point's two vectors."""
+
+
+def shard_config(dimension: int, *, graph: bool) -> "EdgeConfig":
+    from qdrant_edge import (
+        Distance,
+        EdgeConfig,
+        EdgeSparseVectorParams,
+        EdgeVectorParams,
+        HnswIndexConfig,
+        Modifier,
+        ScalarQuantizationConfig,
+        ScalarType,
+    )
+
+    # m = 0 builds no graph: vectors are scanned, filtered or not.
+    hnsw = HnswIndexConfig(m=16 if graph else 0, ef_construct=100, full_scan_threshold=10_000)
+    return EdgeConfig(
+        vectors={
+            DENSE: EdgeVectorParams(
+                size=dimension,
+                distance=Distance.Cosine,
+                hnsw_config=hnsw,
+                quantization_config=ScalarQuantizationConfig(
+                    type=ScalarType.Int8, quantile=0.99, always_ram=True
+                ),
+            )
+        },
+        sparse_vectors={SPARSE: EdgeSparseVectorParams(modifier=Modifier.Idf)},
+        hnsw_config=hnsw,
+        wal_enabled=False,
+    )
+
+
+def load(data: Path, config: "EdgeConfig | None" = None) -> "EdgeShard":
+    from qdrant_edge import EdgeShard
+
+    with engine(f"opening {data}"):
+        return EdgeShard.load(str(data), config)
+
+
+def edge_filter(filter: MetadataFilter) -> "Filter | None":
+    from qdrant_edge import FieldCondition, MatchAny, RangeDateTime
+    from qdrant_edge import Filter as EdgeFilter
+
+    conditions = [
+        FieldCondition(field, match=MatchAny(list(values))) for field, values in alternatives(filter)
+    ]
+    if between := published_between(filter):
+        conditions.append(FieldCondition("published_at", range=RangeDateTime(**between)))
+    return EdgeFilter(must=list(conditions)) if conditions else None
+
+
+@contextmanager
+def engine(doing: str) -> Iterator[None]:
+    """Turn failures of the engine and of the file system into StoreError."""
+    try:
+        yield
+    except Exception as error:
+        # The engine raises bare `Exception`; anything more specific is not its own.
+        if not isinstance(error, OSError) and type(error) is not Exception:
+            raise
+        raise StoreError(
+            f"The index failed in {doing}: {error}. What was published before is untouched. If this repeats, check the "
+            "free space of the disk; the index can always be rebuilt with: poe run-feature-engineering-pipeline"
+        ) from error

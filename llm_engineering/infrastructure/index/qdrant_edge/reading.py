@@ -1,0 +1,77 @@
+"""A published generation, open for reading."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from llm_engineering.application.index_checks import check_fingerprint, describe
+from llm_engineering.application.index_payload import FORMAT
+from llm_engineering.domain.documents import EmbedderFingerprint
+from llm_engineering.infrastructure.index.qdrant_edge.engine import engine, load
+from llm_engineering.infrastructure.index.qdrant_edge.generations import Lease
+
+if TYPE_CHECKING:
+    from qdrant_edge import Filter
+
+SCROLL_POINTS = 2_000
+
+
+class OpenGeneration:
+    """A generation loaded for reading. ``users`` is guarded by the index's lock."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.lease = lease
+        self.users = 0
+        self._retired = False
+        try:
+            manifest = lease.manifest
+            self.format: int = manifest["format"]
+            self.fingerprint = EmbedderFingerprint.model_validate(manifest["fingerprint"])
+            with lease.undisturbed():
+                self.shard = load(lease.data)
+        except BaseException:
+            lease.release()
+            raise
+
+    @property
+    def described(self) -> str:
+        return describe(self.fingerprint)
+
+    def continues(self, fingerprint: EmbedderFingerprint) -> bool:
+        return self.format == FORMAT and self.fingerprint == fingerprint
+
+    def require(self, fingerprint: EmbedderFingerprint, collection: str) -> None:
+        check_fingerprint(self.fingerprint, fingerprint, collection)
+
+    def count(self, accepted: "Filter | None") -> int:
+        from qdrant_edge import CountRequest
+
+        with engine("counting"):
+            return self.shard.count(CountRequest(filter=accepted, exact=True))
+
+    def scroll(self, accepted: "Filter", fields: bool | list[str]) -> Iterator[dict[str, Any]]:
+        from qdrant_edge import ScrollRequest
+
+        offset: Any = None
+        while True:
+            request = ScrollRequest(offset=offset, limit=SCROLL_POINTS, filter=accepted, with_payload=fields)
+            with engine("reading"):
+                records, offset = self.shard.scroll(request)
+            for record in records:
+                yield record.payload or {}
+            if offset is None:
+                return
+
+    def leave(self) -> None:
+        self.users -= 1
+        self._close_unused()
+
+    def retire(self) -> None:
+        """Close as soon as nobody searches in it any more."""
+        self._retired = True
+        self._close_unused()
+
+    def _close_unused(self) -> None:
+        if self._retired and self.users == 0:
+            with self.lease.undisturbed(), engine("closing"):
+                self.shard.close()
+            self.lease.release()

@@ -1,0 +1,188 @@
+"""Changing an index: a draft of the next generation, published whole or not at all."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from llm_engineering.application.index_checks import check_embedding
+from llm_engineering.application.index_payload import (
+    DATETIME_FIELDS,
+    FORMAT,
+    INTEGER_FIELDS,
+    KEYWORD_FIELDS,
+    to_payload,
+)
+from llm_engineering.domain.documents import EmbeddedChunk, EmbedderFingerprint
+from llm_engineering.domain.errors import StoreError
+from llm_engineering.infrastructure.index import Bm25Encoder
+from llm_engineering.infrastructure.index.qdrant_edge.engine import DENSE, SPARSE, engine, load, shard_config
+from llm_engineering.infrastructure.index.qdrant_edge.generations import Generations, copy_tree, stored_bytes
+from llm_engineering.infrastructure.index.qdrant_edge.reading import OpenGeneration
+
+if TYPE_CHECKING:
+    from qdrant_edge import EdgeShard, Filter, Point
+
+UPSERT_POINTS = 512
+FREE_MARGIN_BYTES = 64 << 20
+"""Room left on the disk: the engine writes through memory maps, and a full disk would kill the process there."""
+
+
+class EdgeWriter:
+    """Changes a draft that is made at the first change; a block that changes nothing costs nothing."""
+
+    def __init__(
+        self,
+        generations: Generations,
+        base: OpenGeneration | None,
+        fingerprint: EmbedderFingerprint,
+        encoder: Bm25Encoder,
+        exact_up_to: int,
+    ) -> None:
+        self._generations = generations
+        self._base = base
+        self._fingerprint = fingerprint
+        self._encoder = encoder
+        self._exact_up_to = exact_up_to
+        self._draft: Path | None = None
+        self._shard: EdgeShard | None = None
+
+    def upsert(self, chunks: Sequence[EmbeddedChunk]) -> None:
+        """Write chunks by id, any number at a time."""
+        from qdrant_edge import UpdateOperation
+
+        for start in range(0, len(chunks), UPSERT_POINTS):
+            points = [self._point(item) for item in chunks[start : start + UPSERT_POINTS]]
+            shard = self._open()
+            self._require_space(FREE_MARGIN_BYTES)
+            with engine("writing chunks"):
+                shard.update(UpdateOperation.upsert_points(points))
+
+    def delete(self, document_ids: Sequence[str], *, keep_versions: Mapping[str, str] | None = None) -> None:
+        """Delete the chunks of documents; with ``keep_versions`` only those of other versions."""
+        from qdrant_edge import CountRequest, UpdateOperation
+
+        keep = keep_versions or {}
+        whole = [identifier for identifier in document_ids if identifier not in keep]
+        stale = [
+            _of_documents([identifier], keep[identifier]) for identifier in document_ids if identifier in keep
+        ]
+        for doomed in [_of_documents(whole)] * bool(whole) + _any_of(stale):
+            if self._shard is None and (self._base is None or self._base.count(doomed) == 0):
+                continue
+            shard = self._open()
+            with engine("deleting chunks"):
+                if shard.count(CountRequest(filter=doomed, exact=True)):
+                    shard.update(UpdateOperation.delete_points_by_filter(doomed))
+
+    def publish(self) -> None:
+        """Optimise the draft, put it on the disk and switch to it. Does nothing where nothing was changed."""
+        from qdrant_edge import CountRequest
+
+        if self._base is not None and self._draft is None:
+            return
+        shard = self._open()
+        self._require_space(stored_bytes(self._drafted) + FREE_MARGIN_BYTES)
+        with engine("optimising the index"):
+            count = shard.count(CountRequest(exact=True))
+            graph = count > self._exact_up_to
+            if graph:
+                shard.close()
+                self._shard = shard = load(
+                    self._drafted / "data", shard_config(self._fingerprint.dimension, graph=True)
+                )
+            shard.flush()
+            shard.optimize()
+            shard.flush()
+            shard.close()
+        self._shard = None
+        manifest = {
+            "format": FORMAT,
+            "fingerprint": self._fingerprint.model_dump(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "chunks": count,
+            "graph": graph,
+        }
+        with engine("publishing the index"):
+            number = self._generations.publish(self._drafted, manifest)
+        self._draft = None
+        logger.info("Published generation {} of the index: {:,} chunks.", number, count)
+
+    def discard(self) -> None:
+        """Drop a draft that was not published. Never raises for the engine: an error may be on its way already."""
+        shard, self._shard = self._shard, None
+        if self._draft is not None:
+            del shard  # files go first; what the engine would still flush has no place to go
+            self._generations.discard(self._draft)
+            self._draft = None
+
+    @property
+    def _drafted(self) -> Path:
+        if self._draft is None:
+            raise StoreError("The index writer is used outside of its block. Open a new one with writer().")
+        return self._draft
+
+    def _open(self) -> "EdgeShard":
+        if self._shard is None:
+            with engine("making a draft"):
+                self._draft = self._generations.draft()
+            self._shard = self._copied(self._base) if self._base is not None else self._created()
+        return self._shard
+
+    def _copied(self, base: OpenGeneration) -> "EdgeShard":
+        self._require_space(stored_bytes(base.lease.data) + FREE_MARGIN_BYTES)
+        with engine("copying the index"), base.lease.undisturbed():
+            copy_tree(base.lease.data, self._drafted / "data")
+        return load(self._drafted / "data")
+
+    def _created(self) -> "EdgeShard":
+        from qdrant_edge import EdgeShard, PayloadSchemaType, UpdateOperation
+
+        self._require_space(FREE_MARGIN_BYTES)
+        kinds = dict.fromkeys(KEYWORD_FIELDS, PayloadSchemaType.Keyword)
+        kinds |= dict.fromkeys(INTEGER_FIELDS, PayloadSchemaType.Integer)
+        kinds |= dict.fromkeys(DATETIME_FIELDS, PayloadSchemaType.Datetime)
+        with engine("creating the index"):
+            config = shard_config(self._fingerprint.dimension, graph=False)
+            shard = EdgeShard.create(str(self._drafted / "data"), config)
+            for field, kind in kinds.items():
+                shard.update(UpdateOperation.create_field_index(field, kind))
+        return shard
+
+    def _point(self, item: EmbeddedChunk) -> "Point":
+        from qdrant_edge import Point
+
+        check_embedding(item, self._fingerprint.dimension)
+        words = self._encoder.document(item.chunk.embedding_text)
+        vectors = {DENSE: item.vector, SPARSE: words}
+        return Point(item.chunk.id, vectors, to_payload(item.chunk))  # type: ignore[arg-type]  # a tuple serves as a list
+
+    def _require_space(self, needed: int) -> None:
+        free = shutil.disk_usage(self._drafted).free
+        if free < needed:
+            raise StoreError(
+                f"The disk of {self._generations.root} is almost full: {free >> 20:,} MB are free and "
+                f"{needed >> 20:,} MB are needed to write the index. "
+                "Free some space and run again; the index as it was is untouched."
+            )
+
+
+def _of_documents(document_ids: Sequence[str], other_than: str | None = None) -> "Filter":
+    from qdrant_edge import FieldCondition, MatchAny, MatchValue
+    from qdrant_edge import Filter as EdgeFilter
+
+    these = FieldCondition("document_id", match=MatchAny(list(document_ids)))
+    if other_than is None:
+        return EdgeFilter(must=[these])
+    return EdgeFilter(
+        must=[these], must_not=[FieldCondition("document_version", match=MatchValue(other_than))]
+    )
+
+
+def _any_of(filters: Sequence["Filter"]) -> list["Filter"]:
+    from qdrant_edge import Filter as EdgeFilter
+
+    return [EdgeFilter(should=list(filters))] if filters else []
