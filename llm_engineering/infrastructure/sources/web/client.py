@@ -155,6 +155,7 @@ class PoliteClient:
         if last_modified:
             headers["If-Modified-Since"] = last_modified
         address = _checked(url)
+        self._client()  # loading the library and the certificates is not to be held against the first page
         await self.check_allowed(address)
         try:
             return await self._with_retries(address, headers, accept)

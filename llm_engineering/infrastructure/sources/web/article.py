@@ -1,0 +1,148 @@
+"""Any page on the web that holds a text: blog posts, documentation, Medium, Substack."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+
+from llm_engineering.application.links import normalise_link, shown_link
+from llm_engineering.application.ports import Found, Known, Link, NotModified, PageRenderer, SourceItem
+from llm_engineering.domain.documents import RawDocument, Scalar
+from llm_engineering.domain.errors import CollectionError, ConfigurationError, ExtractionError
+from llm_engineering.infrastructure.sources.web import client as http
+from llm_engineering.infrastructure.sources.web.extraction import NoTextError, Page, extract_page
+from llm_engineering.infrastructure.sources.web.page_metadata import parse_date
+
+OPTIONS = frozenset({"reader", "published_at", "refresh"})
+MIN_DETECTION_CHARACTERS = 80
+"""The language of a shorter text is a guess."""
+
+
+class ArticleReader:
+    """Reads one page: fetch, extract, describe.
+
+    Options of a link: ``published_at`` (used where the page names no date; feeds set it), ``refresh`` (fetch and extract
+    anew though the server says that nothing changed).
+
+    Args:
+        renderer: a browser for pages that need JavaScript: asked where the link says ``render``, and where the plain page
+            holds no text.
+        min_characters: a page with less text is no article.
+    """
+
+    name = "article"
+
+    def __init__(
+        self, client: http.PoliteClient, renderer: PageRenderer | None = None, *, min_characters: int = 140
+    ) -> None:
+        self._client = client
+        self._renderer = renderer
+        self._min_characters = min_characters
+
+    async def read(self, link: Link, known: Mapping[str, Known]) -> AsyncIterator[SourceItem]:
+        """Yields the page as one document, or that it has not changed.
+
+        Raises:
+            FetchError: it could not be fetched, or must not be.
+            ExtractionError: it holds no article: empty, binary, an error page, a log-in or pay wall.
+            ConfigurationError: an option that is not known.
+        """
+        unknown = link.options.keys() - OPTIONS
+        if unknown:
+            raise ConfigurationError(
+                f"{shown_link(link.url)}: unknown options {sorted(unknown)}; an article knows {sorted(OPTIONS)}"
+            )
+        if link.render:
+            yield Found(await self._rendered(link, "the link asks for it (render: true)"))
+            return
+        held_link, etag, last_modified = _validators(link, known)
+        answer = await self._client.get(link.url, accept=http.HTML, etag=etag, last_modified=last_modified)
+        if isinstance(answer, http.NotModified):
+            yield NotModified(held_link)
+            return
+        try:
+            page = await self._extract(answer.text, answer.final_url)
+        except NoTextError as error:
+            if self._renderer is None:
+                raise ExtractionError(
+                    f"{error}. If it needs JavaScript, set 'render: true' for this link."
+                ) from error
+            yield Found(await self._rendered(link, str(error)))
+            return
+        yield Found(await self._document(link, page, answer.headers))
+
+    async def close(self) -> None:
+        """Close the client. The renderer is closed by who opened it."""
+        await self._client.close()
+
+    async def _extract(self, html: str, url: str) -> Page:
+        # Parsing takes tens of milliseconds; in a thread, other links go on being fetched meanwhile.
+        try:
+            return await asyncio.to_thread(extract_page, html, url, min_characters=self._min_characters)
+        except NoTextError as error:
+            raise NoTextError(f"{shown_link(url)}: {error}") from error
+        except ExtractionError as error:
+            raise ExtractionError(f"{shown_link(url)}: {error}") from error
+
+    async def _rendered(self, link: Link, why: str) -> RawDocument:
+        if self._renderer is None:
+            raise ConfigurationError(f"{shown_link(link.url)} needs a browser: {why}; but none is set up")
+        await self._client.check_allowed(link.url)
+        try:
+            html = await self._renderer.render(link.url)
+        except CollectionError as error:
+            raise type(error)(f"{why}; and with a browser: {error}") from error
+        page = await self._extract(html, link.url)
+        return await self._document(link, page, {})
+
+    async def _document(self, link: Link, page: Page, headers: Mapping[str, str]) -> RawDocument:
+        about = page.metadata
+        language = about.language or await asyncio.to_thread(_detect_language, page.text)
+        metadata: dict[str, Scalar] = {}
+        if about.author:
+            metadata["page_author"] = about.author
+        if about.other_canonical:
+            metadata["canonical"] = about.other_canonical
+        return RawDocument(
+            category=link.category or "article",
+            title=about.title,
+            text=page.text,
+            link=shown_link(about.link),
+            origin=shown_link(link.url),
+            platform=about.platform or "web",
+            author=link.author,
+            language=language,
+            published_at=about.published_at or _given_date(link),
+            metadata=metadata,
+            etag=headers.get("etag"),
+            last_modified=headers.get("last-modified"),
+        )
+
+
+def _validators(link: Link, known: Mapping[str, Known]) -> tuple[str, str | None, str | None]:
+    """(document link, ETag, Last-Modified) of the copy at hand, for a conditional request."""
+    if link.options.get("refresh"):
+        return "", None, None
+    own = shown_link(normalise_link(link.url))
+    held = known.get(own)
+    if held is not None:
+        return own, held.etag, held.last_modified
+    if len(known) == 1:
+        # The page may be stored under its canonical address. Were it another page's copy after all, its ETag would not
+        # fit; its date might, so it is not sent.
+        other, copy = next(iter(known.items()))
+        return other, copy.etag, None
+    return "", None, None
+
+
+def _given_date(link: Link) -> datetime | None:
+    given = link.options.get("published_at")
+    return given if isinstance(given, datetime) else parse_date(given)
+
+
+def _detect_language(text: str) -> str:
+    if len(text) < MIN_DETECTION_CHARACTERS:
+        return "und"
+    import py3langid
+
+    language, _ = py3langid.classify(text[:20_000])
+    return str(language)
