@@ -1,0 +1,507 @@
+"""The vector index on a Qdrant server or in Qdrant Cloud, by its own client.
+
+The collection's name is an alias. Behind it stands ``name-<digest>-<form>``, made for one embedder: a rebuild for
+another one fills a collection of its own and switches the alias at the end, so readers never see half a rebuild.
+"""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import numpy as np
+from loguru import logger
+
+from llm_engineering.application.fusion import candidates, fuse, ranked
+from llm_engineering.application.index_checks import (
+    BUILD,
+    check_embedding,
+    check_fingerprint,
+    check_request,
+    describe,
+)
+from llm_engineering.application.index_payload import (
+    DATETIME_FIELDS,
+    FORMAT,
+    INTEGER_FIELDS,
+    KEYWORD_FIELDS,
+    alternatives,
+    published_between,
+    to_chunk,
+    to_payload,
+)
+from llm_engineering.application.ports import IndexWriter, SearchRequest
+from llm_engineering.domain.documents import Chunk, EmbeddedChunk, EmbedderFingerprint
+from llm_engineering.domain.errors import StoreError, StoreUnavailableError
+from llm_engineering.domain.retrieval import Hit, MetadataFilter, RrfFusion, SearchMode
+from llm_engineering.infrastructure.index import Bm25Encoder
+
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+    from qdrant_client import models as m
+
+MEMORY = ":memory:"
+"""In place of a URL: qdrant-client's own engine, in this process and gone with it. For tests."""
+DENSE, SPARSE = "dense", "bm25"
+BATCH_POINTS = 256
+SCROLL_POINTS = 1_000
+MAX_VALUES = 100_000
+CONNECT_SECONDS = 2.0
+RETRY_PAUSES = (0.2, 0.8)
+"""Seconds to wait before the second and the third try. Every request here may be repeated without harm."""
+TRANSIENT = frozenset({429, 502, 503, 504})
+
+Result = TypeVar("Result")
+
+
+class QdrantServerIndex:
+    """A :class:`~llm_engineering.application.ports.VectorIndex` on a server. Threads may share an instance.
+
+    What a writer wrote is visible batch by batch. One writer at a time: the server has no lock to keep others out.
+
+    Args:
+        url: address of the server; without a port 6333 is taken (443 for https).
+        api_key: sent with every request, shown nowhere.
+        collection: name of the alias under which readers find the index.
+        timeout_seconds: longest wait for one answer. A server that is down is noticed within about 3 s whatever this is.
+    """
+
+    def __init__(
+        self, url: str, api_key: str | None, collection: str = "twin", timeout_seconds: float = 10.0
+    ) -> None:
+        self._url = url
+        self._api_key = api_key
+        self._alias = collection
+        self._timeout = timeout_seconds
+        self._encoder = Bm25Encoder()
+        self._lock = threading.Lock()
+        self._client: QdrantClient | None = None
+
+    def versions(self) -> Iterator[tuple[str, str]]:
+        """(document id, version) of every chunk 0, streamed; nothing where there is no index of this form yet."""
+        from qdrant_client import models as m
+
+        stored = self._stored()
+        if stored is None or stored.format != FORMAT:
+            return
+        first = m.Filter(must=[m.FieldCondition(key="position", match=m.MatchValue(value=0))])
+        for payload in self._scroll(first, ["document_id", "document_version"]):
+            yield payload["document_id"], payload["document_version"]
+
+    @contextmanager
+    def writer(self, fingerprint: EmbedderFingerprint) -> Iterator[IndexWriter]:
+        """Write into the index, visible batch by batch.
+
+        A fingerprint other than the stored one starts from an empty collection, which readers see when the block ends
+        without an error; until then, and after an error, they see the old one.
+
+        Raises:
+            StoreUnavailableError: the server cannot be reached.
+            StoreError: the server refused.
+        """
+        stored = self._stored()
+        if stored is not None and stored.continues(fingerprint):
+            yield _ServerWriter(self, stored.collection, fingerprint.dimension, self._encoder)
+            return
+        if stored is not None:
+            logger.warning(
+                "The index '{}' was written by {}; it is rebuilt from nothing for {}.",
+                self._alias,
+                describe(stored.fingerprint),
+                describe(fingerprint),
+            )
+        fresh = self._create(fingerprint)
+        try:
+            yield _ServerWriter(self, fresh, fingerprint.dimension, self._encoder)
+            self._switch(fresh, None if stored is None else stored.collection)
+        except BaseException:
+            self._drop_quietly(fresh)
+            raise
+
+    def search(self, requests: Sequence[SearchRequest], fingerprint: EmbedderFingerprint) -> list[list[Hit]]:
+        """Best hits of each request, best first, in one request to the server.
+
+        RRF is done by the server, from two prefetches; weighted fusion, which it does not have, here.
+
+        Raises:
+            StoreUnavailableError: the server, or the index on it, is not there.
+            FingerprintMismatchError: the index holds vectors of another embedder.
+            InvalidInputError: a vector is missing or has another dimension than the index.
+        """
+        for request in requests:
+            check_request(request, fingerprint.dimension)
+        stored = self._present()
+        check_fingerprint(stored.fingerprint, fingerprint, self._alias)
+        plans = [list(self._queries(request)) for request in requests]
+        queries = [query for plan in plans for query in plan]
+        if not queries:
+            return []
+        # The collection itself rather than its alias: its vectors are those whose fingerprint was checked.
+        answers = iter(self.call(lambda client: client.query_batch_points(stored.collection, queries)))
+        return [
+            _hits(request, [next(answers).points for _ in plan])
+            for request, plan in zip(requests, plans, strict=True)
+        ]
+
+    def passages(self, parent_ids: Sequence[str]) -> dict[str, list[Chunk]]:
+        """All chunks of the given parents, by position."""
+        from qdrant_client import models as m
+
+        self._present()
+        found: dict[str, list[Chunk]] = {}
+        if parent_ids:
+            wanted = m.Filter(
+                must=[m.FieldCondition(key="parent_id", match=m.MatchAny(any=list(parent_ids)))]
+            )
+            for payload in self._scroll(wanted, True):
+                chunk = to_chunk(payload)
+                found.setdefault(chunk.parent_id, []).append(chunk)
+        return {parent: sorted(chunks, key=lambda chunk: chunk.position) for parent, chunks in found.items()}
+
+    def values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
+        """Distinct values of a field with the number of chunks of each."""
+        self._present()
+        response = self.call(lambda client: client.facet(self._alias, field, limit=MAX_VALUES, exact=True))
+        return {str(hit.value): hit.count for hit in response.hits}
+
+    def count(self, filter: MetadataFilter = MetadataFilter()) -> int:
+        """Number of chunks that the filter accepts; 0 where there is no index yet."""
+        if self._stored() is None:
+            return 0
+        accepted = _filter(filter)
+        return self.call(lambda client: client.count(self._alias, count_filter=accepted, exact=True)).count
+
+    def close(self) -> None:
+        """Close the connections. Safe to call twice; a later call opens them again (``:memory:`` starts empty)."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def call(self, ask: Callable[["QdrantClient"], Result]) -> Result:
+        """Ask the server, again after a passing failure.
+
+        Raises:
+            StoreUnavailableError: it cannot be reached, or is too busy, after three tries.
+            StoreError: it refused, with its reason.
+        """
+        from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+        from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+        client = self._connected()
+        reason, again = "", Exception()
+        for pause in (*RETRY_PAUSES, None):
+            try:
+                return ask(client)
+            except ResourceExhaustedResponse as error:
+                reason, again = "it is asked too often", error
+            except ResponseHandlingException as error:
+                reason, again = _plain(error), error
+                if "timed out" in reason:  # waited long enough: another try would double it
+                    break
+            except UnexpectedResponse as error:
+                if error.status_code not in TRANSIENT:
+                    raise StoreError(
+                        f"The Qdrant server at {self._shown} refused: {_refusal(error)}"
+                    ) from None
+                reason, again = f"status {error.status_code}", error
+            if pause is not None:
+                logger.debug("Qdrant: {}; trying again in {} s", reason, pause)
+                time.sleep(pause)
+        raise self._unavailable(reason) from again
+
+    def _connected(self) -> "QdrantClient":
+        from qdrant_client import QdrantClient
+
+        with self._lock:
+            if self._client is None:
+                if self._url == MEMORY:
+                    self._client = QdrantClient(MEMORY)
+                else:
+                    self._probe()
+                    self._client = QdrantClient(
+                        url=self._url,
+                        api_key=self._api_key,
+                        timeout=max(1, round(self._timeout)),
+                        port=self._port,
+                        check_compatibility=False,  # would ask the server in the constructor, without a retry
+                    )
+            return self._client
+
+    def _probe(self) -> None:
+        """Knock at the port first: the client has one time limit for connecting and answering, and it may be long."""
+        try:
+            socket.create_connection(
+                (urlsplit(self._url).hostname or "", self._port), CONNECT_SECONDS
+            ).close()
+        except OSError as error:
+            raise self._unavailable(str(error)) from None
+
+    @property
+    def _port(self) -> int:
+        parts = urlsplit(self._url)
+        return parts.port or (443 if parts.scheme == "https" else 6333)
+
+    @property
+    def _shown(self) -> str:
+        parts = urlsplit(self._url)
+        return f"{parts.scheme}://{parts.hostname}:{self._port}" if parts.hostname else self._url
+
+    def _unavailable(self, reason: str) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"The Qdrant server at {self._shown} cannot be reached: {reason}. Start it (docker compose up -d qdrant), set "
+            "QDRANT_URL to one that runs, or use the embedded index: QDRANT_KIND=qdrant_edge"
+        )
+
+    def _stored(self) -> "_Stored | None":
+        aliases = self.call(lambda client: client.get_aliases()).aliases
+        names = [alias.collection_name for alias in aliases if alias.alias_name == self._alias]
+        if not names:
+            return None
+        metadata = self.call(lambda client: client.get_collection(names[0])).config.metadata or {}
+        try:
+            return _Stored(
+                names[0], metadata["format"], EmbedderFingerprint.model_validate(metadata["fingerprint"])
+            )
+        except KeyError:
+            raise StoreError(
+                f"The collection '{names[0]}' at {self._shown} was not made by this project: it names no embedder. "
+                "Choose another name with QDRANT_COLLECTION."
+            ) from None
+
+    def _present(self) -> "_Stored":
+        stored = self._stored()
+        if stored is None:
+            raise StoreUnavailableError(f"There is no index '{self._alias}' at {self._shown} yet. {BUILD}")
+        if stored.format != FORMAT:
+            raise StoreUnavailableError(
+                f"The index '{self._alias}' has form {stored.format}, expected {FORMAT}. {BUILD}"
+            )
+        return stored
+
+    def _create(self, fingerprint: EmbedderFingerprint) -> str:
+        from qdrant_client import models as m
+
+        name = f"{self._alias}-{fingerprint.digest}-{FORMAT}"
+        # Left by a rebuild that was killed: it may hold chunks of documents that have gone since.
+        self.call(lambda client: client.delete_collection(name))
+        vectors = {DENSE: m.VectorParams(size=fingerprint.dimension, distance=m.Distance.COSINE)}
+        words = {SPARSE: m.SparseVectorParams(modifier=m.Modifier.IDF)}
+        metadata = {"format": FORMAT, "fingerprint": fingerprint.model_dump()}
+        self.call(
+            lambda client: client.create_collection(
+                name,
+                vectors_config=vectors,
+                sparse_vectors_config=words,
+                on_disk_payload=True,
+                metadata=metadata,
+            )
+        )
+        if self._url != MEMORY:  # which warns that it has no payload indexes
+            kinds = dict.fromkeys(KEYWORD_FIELDS, m.PayloadSchemaType.KEYWORD)
+            kinds |= dict.fromkeys(INTEGER_FIELDS, m.PayloadSchemaType.INTEGER)
+            kinds |= dict.fromkeys(DATETIME_FIELDS, m.PayloadSchemaType.DATETIME)
+            for field, kind in kinds.items():
+                self._index_field(name, field, kind)
+        return name
+
+    def _index_field(self, name: str, field: str, kind: "m.PayloadSchemaType") -> None:
+        self.call(lambda client: client.create_payload_index(name, field, kind, wait=True))
+
+    def _switch(self, fresh: str, previous: str | None) -> None:
+        from qdrant_client import models as m
+
+        changes: list[m.AliasOperations] = []
+        if previous is not None:
+            changes.append(m.DeleteAliasOperation(delete_alias=m.DeleteAlias(alias_name=self._alias)))
+        create = m.CreateAlias(collection_name=fresh, alias_name=self._alias)
+        changes.append(m.CreateAliasOperation(create_alias=create))
+        self.call(lambda client: client.update_collection_aliases(changes))
+        if previous is not None:
+            self.call(lambda client: client.delete_collection(previous))
+
+    def _drop_quietly(self, name: str) -> None:
+        try:
+            self.call(lambda client: client.delete_collection(name))
+        except StoreError as error:  # the error that led here matters more; the next rebuild removes it
+            logger.warning("The unfinished collection '{}' could not be removed: {}", name, error)
+
+    def _scroll(self, accepted: "m.Filter", fields: bool | list[str]) -> Iterator[dict[str, Any]]:
+        offset: Any = None
+        while True:
+            records, offset = self._page(accepted, fields, offset)
+            for record in records:
+                yield record.payload or {}
+            if offset is None:
+                return
+
+    def _page(
+        self, accepted: "m.Filter", fields: bool | list[str], offset: Any
+    ) -> tuple[list["m.Record"], Any]:
+        return self.call(
+            lambda client: client.scroll(
+                self._alias, scroll_filter=accepted, limit=SCROLL_POINTS, offset=offset, with_payload=fields
+            )
+        )
+
+    def _queries(self, request: SearchRequest) -> Iterator["m.QueryRequest"]:
+        """One query, or for weighted fusion two: by meaning, then by words."""
+        from qdrant_client import models as m
+
+        accepted = _filter(request.filter)
+        dense = None if request.vector is None else request.vector.tolist()
+        words = self._encoder.query(request.text)
+        sparse = m.SparseVector(indices=words.indices, values=words.values)
+        wide = candidates(request.k)
+        if request.mode is SearchMode.DENSE:
+            yield m.QueryRequest(
+                query=dense, using=DENSE, filter=accepted, limit=request.k, with_payload=True
+            )
+        elif request.mode is SearchMode.SPARSE:
+            yield m.QueryRequest(
+                query=sparse, using=SPARSE, filter=accepted, limit=request.k, with_payload=True
+            )
+        elif isinstance(request.fusion, RrfFusion):
+            # The server counts ranks from 0, the formula from 1.
+            fused = m.RrfQuery(rrf=m.Rrf(k=request.fusion.k + 1))
+            prefetch = [
+                m.Prefetch(query=dense, using=DENSE, filter=accepted, limit=wide),
+                m.Prefetch(query=sparse, using=SPARSE, filter=accepted, limit=wide),
+            ]
+            yield m.QueryRequest(
+                prefetch=prefetch, query=fused, limit=request.k, with_payload=True, with_vector=[DENSE]
+            )
+        else:
+            yield m.QueryRequest(query=dense, using=DENSE, filter=accepted, limit=wide, with_payload=True)
+            yield m.QueryRequest(
+                query=sparse,
+                using=SPARSE,
+                filter=accepted,
+                limit=wide,
+                with_payload=True,
+                with_vector=[DENSE],
+            )
+
+
+class _Stored:
+    """What stands behind the alias."""
+
+    def __init__(self, collection: str, format: int, fingerprint: EmbedderFingerprint) -> None:
+        self.collection = collection
+        self.format = format
+        self.fingerprint = fingerprint
+
+    def continues(self, fingerprint: EmbedderFingerprint) -> bool:
+        return self.format == FORMAT and self.fingerprint == fingerprint
+
+
+class _ServerWriter:
+    def __init__(
+        self, index: QdrantServerIndex, collection: str, dimension: int, encoder: Bm25Encoder
+    ) -> None:
+        self._index = index
+        self._collection = collection
+        self._dimension = dimension
+        self._encoder = encoder
+
+    def upsert(self, chunks: Sequence[EmbeddedChunk]) -> None:
+        """Write chunks in the order given, ⌈n / 256⌉ requests."""
+        for start in range(0, len(chunks), BATCH_POINTS):
+            self._write([self._point(item) for item in chunks[start : start + BATCH_POINTS]])
+
+    def delete(self, document_ids: Sequence[str], *, keep_versions: Mapping[str, str] | None = None) -> None:
+        """Delete the chunks of documents; with ``keep_versions`` only those of other versions. ⌈n / 256⌉ requests."""
+        for start in range(0, len(document_ids), BATCH_POINTS):
+            self._delete(document_ids[start : start + BATCH_POINTS], keep_versions or {})
+
+    def _write(self, points: list["m.PointStruct"]) -> None:
+        self._index.call(lambda client: client.upsert(self._collection, points, wait=True))
+
+    def _delete(self, document_ids: Sequence[str], keep: Mapping[str, str]) -> None:
+        from qdrant_client import models as m
+
+        whole = [identifier for identifier in document_ids if identifier not in keep]
+        doomed: list[m.Condition] = [_of_document(i, keep[i]) for i in document_ids if i in keep]
+        if whole:
+            doomed.append(m.FieldCondition(key="document_id", match=m.MatchAny(any=whole)))
+        selector = m.FilterSelector(filter=m.Filter(should=doomed))
+        self._index.call(lambda client: client.delete(self._collection, selector, wait=True))
+
+    def _point(self, item: EmbeddedChunk) -> "m.PointStruct":
+        from qdrant_client import models as m
+
+        check_embedding(item, self._dimension)
+        words = self._encoder.document(item.chunk.embedding_text)
+        sparse = m.SparseVector(indices=words.indices, values=words.values)
+        return m.PointStruct(
+            id=item.chunk.id,
+            vector={DENSE: list(item.vector), SPARSE: sparse},
+            payload=to_payload(item.chunk),
+        )
+
+
+def _hits(request: SearchRequest, answers: Sequence[Sequence["m.ScoredPoint"]]) -> list[Hit]:
+    points = {str(point.id): point for points in reversed(answers) for point in points}
+    cosines = {str(p.id): p.score for p in answers[0]} if _by_meaning(request) else {}
+    if len(answers) == 2:
+        listed = [{str(point.id): point.score for point in points} for points in answers]
+        best = fuse(listed[0], listed[1], request.fusion)[: request.k]
+    else:
+        best = ranked({str(point.id): point.score for point in answers[0]})
+    # A point that only the words found came with its vector.
+    found = {str(p.id): _cosine(request, p.vector) for p in answers[-1] if isinstance(p.vector, dict)}
+    scores = {**found, **cosines}
+    return [
+        Hit(chunk=to_chunk(points[identifier].payload or {}), score=score, dense_score=scores.get(identifier))
+        for identifier, score in best
+    ]
+
+
+def _by_meaning(request: SearchRequest) -> bool:
+    """Whether the first answer's scores are cosines."""
+    return request.mode is SearchMode.DENSE or (
+        request.mode is SearchMode.HYBRID and not isinstance(request.fusion, RrfFusion)
+    )
+
+
+def _cosine(request: SearchRequest, vectors: Mapping[str, Any]) -> float:
+    stored = np.asarray(vectors[DENSE], dtype=np.float32)
+    asked = request.vector if request.vector is not None else np.zeros_like(stored)
+    norm = float(np.linalg.norm(stored) * np.linalg.norm(asked))
+    return float(np.dot(stored, asked)) / norm if norm else 0.0
+
+
+def _filter(filter: MetadataFilter) -> "m.Filter | None":
+    from qdrant_client import models as m
+
+    conditions: list[m.Condition] = [
+        m.FieldCondition(key=field, match=m.MatchAny(any=list(values)))
+        for field, values in alternatives(filter)
+    ]
+    if between := published_between(filter):
+        conditions.append(m.FieldCondition(key="published_at", range=m.DatetimeRange.model_validate(between)))
+    return m.Filter(must=conditions) if conditions else None
+
+
+def _of_document(document_id: str, other_than: str) -> "m.Filter":
+    from qdrant_client import models as m
+
+    return m.Filter(
+        must=[m.FieldCondition(key="document_id", match=m.MatchValue(value=document_id))],
+        must_not=[m.FieldCondition(key="document_version", match=m.MatchValue(value=other_than))],
+    )
+
+
+def _plain(error: Exception) -> str:
+    text = str(error)
+    return text or type(error).__name__
+
+
+def _refusal(error: Any) -> str:
+    """Status and reason without the request's headers, which hold the key."""
+    if error.status_code in (401, 403):
+        return f"status {error.status_code}. Set QDRANT_API_KEY to a key that may read and write."
+    return f"status {error.status_code}, {(error.content or b'').decode('utf-8', 'replace')[:300]}"
