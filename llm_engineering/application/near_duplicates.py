@@ -93,7 +93,7 @@ def group(
             comparable[identifier] = value
     ids = sorted(comparable)
     roots = _roots(
-        np.frombuffer(b"".join(comparable[i] for i in ids), dtype="<u4").reshape(len(ids), -1), threshold
+        np.frombuffer(b"".join(comparable[i] for i in ids), dtype="<u4").reshape(-1, PERMUTATIONS), threshold
     )
     sizes = np.bincount(roots, minlength=len(ids)) if ids else np.zeros(0, dtype=np.int64)
     groups = {ids[i]: ids[root] for i, root in enumerate(roots) if sizes[root] > 1}
