@@ -9,7 +9,7 @@ RETRIED_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 
 def retry_after_seconds(header: str | None, now: datetime) -> float | None:
-    """Seconds that a Retry-After header asks for: a number, or a date (RFC 9110, 10.2.3). None: absent or unreadable."""
+    """Seconds that a Retry-After header asks for: a number, or a date (RFC 9110, 10.2.3). None: absent, unreadable."""
     if header is None:
         return None
     try:

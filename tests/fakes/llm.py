@@ -89,8 +89,8 @@ class ScriptedLanguageModel:
         prompt = sum(_count(message.content) for message in messages)
         if prompt >= self._context_tokens:
             raise InvalidInputError(
-                f"The prompt has {prompt} tokens; {self._name} has a context of {self._context_tokens}, reply included. "
-                "Give it less text."
+                f"The prompt has {prompt} tokens; {self._name} has a context of {self._context_tokens}, "
+                "reply included. Give it less text."
             )
         reply = self._next(messages)
         pieces = [match.group() for match in _WORD.finditer(reply.text)]

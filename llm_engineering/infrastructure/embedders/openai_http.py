@@ -61,7 +61,8 @@ class WordPieceTokenizer:
                     tokenizer = Tokenizer.from_buffer(self._file.read_bytes())
                 except (OSError, ValueError) as error:
                     raise ModelFileError(
-                        f"The tokenizer {self._file} cannot be used ({error}). Fetch it with: poetry poe download-models"
+                        f"The tokenizer {self._file} cannot be used ({error}). "
+                        "Fetch it with: poetry poe download-models"
                     ) from error
                 tokenizer.no_truncation()
                 tokenizer.no_padding()
@@ -72,8 +73,8 @@ class WordPieceTokenizer:
 class OpenAIEmbedder:
     """Unit-length embeddings of a service, asked in batches, and again with growing waits when it is busy.
 
-    ``max_tokens`` is counted by the tokenizer at ``tokenizer_path``; keep it well below the service's own limit. The key
-    goes into a header and nowhere else. May be used by many threads at once.
+    ``max_tokens`` is counted by the tokenizer at ``tokenizer_path``; keep it well below the service's own limit. The
+    key goes into a header and nowhere else. May be used by many threads at once.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class OpenAIEmbedder:
 
     @cached_property
     def fingerprint(self) -> EmbedderFingerprint:
-        """Identifies the vectors. A service does not tell its weights; the prefixes, which change the vectors, count."""
+        """Identifies the vectors. A service does not tell its weights; the prefixes change the vectors, so they count."""
         prefixed = bool(self._query_prefix or self._document_prefix)
         prefixes = f" {self._query_prefix!r} {self._document_prefix!r}" if prefixed else ""
         return EmbedderFingerprint(
@@ -139,8 +140,8 @@ class OpenAIEmbedder:
         for position, count in enumerate(self._tokenizer.counts(prefixed)):
             if count + special > self._max_tokens:
                 raise ModelError(
-                    f"Text {position} has {count + special} tokens, prefix and special ones included; EMBEDDER_MAX_TOKENS "
-                    f"is {self._max_tokens}, and nothing is cut silently. Chunk it smaller."
+                    f"Text {position} has {count + special} tokens, prefix and special ones included; "
+                    f"EMBEDDER_MAX_TOKENS is {self._max_tokens}, and nothing is cut silently. Chunk it smaller."
                 )
         return self._embed(prefixed)
 
@@ -209,7 +210,7 @@ class OpenAIEmbedder:
             ) from error
         if vectors.shape != (expected, self._dimension):
             raise ModelServiceError(
-                f"{self._service} answered vectors of shape {vectors.shape}; ({expected}, {self._dimension}) was expected. "
+                f"{self._service} answered vectors of shape {vectors.shape}, not ({expected}, {self._dimension}). "
                 "Set EMBEDDER_DIMENSION to what the model gives."
             )
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -219,11 +220,16 @@ class OpenAIEmbedder:
             )
         return np.asarray(vectors / norms, dtype=np.float32)
 
+    def _with_key(self, request: "httpx.Request") -> "httpx.Request":
+        request.headers["Authorization"] = f"Bearer {self._api_key}"
+        return request
+
     def _http(self) -> "httpx.Client":
         import httpx
 
         with self._lock:
             if self._client is None:
-                headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
-                self._client = httpx.Client(base_url=self._base_url, headers=headers, timeout=self._timeout)
+                # As "auth" and not as a header of the client: else credentials in the address would replace it.
+                auth = self._with_key if self._api_key else None
+                self._client = httpx.Client(base_url=self._base_url, auth=auth, timeout=self._timeout)
             return self._client

@@ -1,0 +1,177 @@
+"""A language model behind any OpenAI-compatible ``/chat/completions`` endpoint."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from loguru import logger
+
+from llm_engineering.application.chat_protocol import (
+    DONE,
+    ReplyReader,
+    error_message,
+    event_data,
+    request_body,
+    tokens_at_most,
+)
+from llm_engineering.application.ports import Delta, GenerationOptions, Message
+from llm_engineering.application.retrying import RETRIED_STATUSES, delay_seconds, retry_after_seconds
+from llm_engineering.domain.errors import InvalidInputError, ModelServiceError
+
+if TYPE_CHECKING:
+    import httpx
+
+_DEFAULT_OPTIONS = GenerationOptions()
+
+
+class _Again(Exception):
+    """The attempt failed in a way that another try may not."""
+
+    def __init__(self, problem: str, asked: float | None = None) -> None:
+        super().__init__(problem)
+        self.asked = asked
+
+
+class OpenAIHttpModel:
+    """Streams replies from OpenAI, vLLM, TGI, Ollama, llama-server and the like.
+
+    ``timeout_seconds``: how long to wait for a connection, and for the next piece of a reply; the whole reply has the
+    time of its options. Busy or failing services are asked again, ``max_retries`` times, until the first piece has
+    come: what was shown cannot be taken back. The key goes into a header and nowhere else.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None,
+        model: str,
+        context_tokens: int = 16_384,
+        timeout_seconds: float = 60.0,
+        max_retries: int = 3,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._api_key = api_key
+        self._model = model
+        self._context_tokens = context_tokens
+        self._timeout = timeout_seconds
+        self._max_retries = max_retries
+        self._sleep = sleep
+        self._client: httpx.AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        parts = urlsplit(base_url)
+        self._service = (
+            f"The language model at {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        )
+
+    @property
+    def name(self) -> str:
+        return self._model
+
+    @property
+    def context_tokens(self) -> int:
+        return self._context_tokens
+
+    async def stream(
+        self, messages: Sequence[Message], options: GenerationOptions = _DEFAULT_OPTIONS
+    ) -> AsyncIterator[Delta]:
+        """Stream a reply.
+
+        Raises:
+            InvalidInputError: the service says that the prompt is longer than its context.
+            ModelServiceError: the service failed after all retries, timed out, ended its stream early or answered
+                nonsense.
+        """
+        deadline = asyncio.get_running_loop().time() + options.timeout_seconds
+        attempt = 0
+        while True:
+            reader = ReplyReader(self._service, json_expected=options.json_schema is not None)
+            try:
+                async with aclosing(self._attempt(messages, options, reader)) as texts:
+                    while True:
+                        # The deadline guards our waiting for the service, not the time our reader takes over a piece.
+                        async with asyncio.timeout_at(deadline):
+                            text = await anext(texts, None)
+                        if text is None:
+                            break
+                        yield Delta(text=text)
+                yield reader.last()
+                return
+            except TimeoutError:
+                raise ModelServiceError(
+                    f"{self._service} did not finish within {options.timeout_seconds:g} s ({reader.progress})."
+                ) from None
+            except _Again as failure:
+                wait = delay_seconds(attempt, failure.asked, random.random)
+                out_of_time = asyncio.get_running_loop().time() + wait > deadline
+                if reader.started or attempt >= self._max_retries or out_of_time:
+                    raise ModelServiceError(
+                        f"{self._service} failed {reader.progress}: {failure} (attempt {attempt + 1} of "
+                        f"{self._max_retries + 1}). Check LLM_BASE_URL, LLM_API_KEY and LLM_MODEL, or try again later."
+                    ) from failure
+                logger.warning("{} failed ({}); trying again in {:.1f} s.", self._service, failure, wait)
+                attempt += 1
+                await self._sleep(wait)
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """An upper estimate: the service's tokenizer is not at hand."""
+        return [tokens_at_most(text) for text in texts]
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None and self._loop is asyncio.get_running_loop():
+            await client.aclose()
+
+    async def _attempt(
+        self, messages: Sequence[Message], options: GenerationOptions, reader: ReplyReader
+    ) -> AsyncGenerator[str, None]:
+        """The pieces of one reply."""
+        import httpx
+
+        body = request_body(self._model, messages, options)
+        try:
+            async with self._http().stream("POST", "/chat/completions", json=body) as response:
+                if not response.is_success:
+                    await self._refused(response)
+                async for line in response.aiter_lines():
+                    data = event_data(line)
+                    if data == DONE:
+                        return
+                    if data and (text := reader.read(data)):
+                        yield text
+        except httpx.TransportError as error:
+            raise _Again(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+
+    async def _refused(self, response: "httpx.Response") -> None:
+        message, kind = error_message((await response.aread()).decode("utf-8", "replace"))
+        if response.status_code in RETRIED_STATUSES:
+            asked = retry_after_seconds(response.headers.get("retry-after"), datetime.now(UTC))
+            raise _Again(f"{response.status_code}: {message}", asked)
+        if "context" in kind:
+            raise InvalidInputError(
+                f"The prompt is too long for {self._model}: {message}. Give it less text."
+            )
+        raise ModelServiceError(
+            f"{self._service} refused the request with {response.status_code}: {message}. "
+            "Check LLM_BASE_URL, LLM_API_KEY and LLM_MODEL."
+        )
+
+    def _with_key(self, request: "httpx.Request") -> "httpx.Request":
+        request.headers["Authorization"] = f"Bearer {self._api_key}"
+        return request
+
+    def _http(self) -> "httpx.AsyncClient":
+        """The client of the running event loop: its connections cannot be used from another one."""
+        import httpx
+
+        loop = asyncio.get_running_loop()
+        if self._client is None or self._loop is not loop:
+            # As "auth" and not as a header of the client: else credentials in the address would replace it.
+            auth = self._with_key if self._api_key else None
+            self._client = httpx.AsyncClient(base_url=self._base_url, auth=auth, timeout=self._timeout)
+            self._loop = loop
+        return self._client
