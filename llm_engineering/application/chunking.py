@@ -349,8 +349,15 @@ class _Chunker:
         for i, exact in zip(doubtful, self._exact_tokens([drafts[i] for i in doubtful]), strict=True):
             tokens[i] = exact
         fitting: list[tuple[_Draft, int]] = []
+        covered = 0
         for draft, total in zip(drafts, tokens, strict=True):
+            # What it repeats of its neighbour goes first where it is too long, or where that neighbour was cut again.
+            repeats = draft.start < covered
+            if repeats and (total > self._limit or draft.start <= fitting[-1][0].start):
+                draft = replace(draft, start=_trimmed(self._text, covered, draft.end)[0])
+                total = self._exact_tokens([draft])[0]
             fitting += [(draft, total)] if total <= self._limit else self._repaired(draft)
+            covered = draft.end
         return fitting
 
     def _exact_tokens(self, drafts: Sequence[_Draft]) -> list[int]:

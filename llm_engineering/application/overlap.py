@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -46,6 +47,9 @@ class ReadAhead(Generic[Item]):
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
+        with suppress(queue.Empty):  # make room, so that a waiting thread sees at once that it is over
+            while True:
+                self._queue.get_nowait()
         self._thread.join()
 
     def _run(self) -> None:
