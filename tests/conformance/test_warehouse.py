@@ -183,6 +183,14 @@ class TestWhatCannotBeStored:
         with pytest.raises(StoreError, match=f"RawDocument {raw(0).id} cannot be read: text: Field required"):
             list(mongo.documents.stream())
 
+    def test_a_record_of_an_unknown_category_is_named(self, mongo: MongoWarehouse) -> None:
+        mongo.documents.upsert([raw(0)])
+        mongo.documents._collection().update_one({"_id": raw(0).id}, {"$set": {"category": "poem"}})
+        with pytest.raises(
+            StoreError, match=f"RawDocument {raw(0).id} cannot be read: There is no category 'poem'"
+        ):
+            mongo.documents.get([raw(0).id])
+
     @pytest.mark.parametrize("key", ["", "%", "a.b", "$set", "\x00", "%u0024", "ü", "\ud800", "plain_key"])
     def test_any_metadata_key_has_a_name_that_mongodb_keeps(self, key: str) -> None:
         safe = safe_key(key)

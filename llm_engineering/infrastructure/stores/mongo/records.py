@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from llm_engineering.domain.errors import StoreError
+from llm_engineering.domain.errors import ConfigurationError, StoreError
 
 if TYPE_CHECKING:
     from bson.raw_bson import RawBSONDocument
@@ -52,13 +52,14 @@ def from_record(kind: type[Value], record: dict[str, Any]) -> Value:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        reasons = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)[:3]
-        )
-        raise StoreError(
-            f"The stored {kind.__name__} {record['_id']} cannot be read: {reasons}. It was written by another "
-            "program or version; delete it and collect its source again."
-        ) from error
+        problems = error.errors(include_url=False)[:3]
+        reasons = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)
+    except ConfigurationError as error:  # a category that is not known any more
+        reasons = str(error)
+    raise StoreError(
+        f"The stored {kind.__name__} {record['_id']} cannot be read: {reasons.rstrip('.')}. It was written by another "
+        "program or version; delete it and collect its source again."
+    )
 
 
 def encoded(

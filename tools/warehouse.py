@@ -1,0 +1,75 @@
+"""The warehouse as JSON Lines: ``python -m tools.warehouse export | import [FOLDER]`` (default ``data/export``).
+
+Exit codes: 0 done, 1 failed, or nothing of what was to be imported could be used.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from llm_engineering.application.transfer import ImportReport, export_warehouse, import_warehouse
+from llm_engineering.bootstrap import open_resources, show_progress, start_logging
+from llm_engineering.settings import load_settings
+from tools.console import console, run
+
+DEFAULT_FOLDER = Path("data/export")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.warehouse", description="The data warehouse as files."
+    )
+    parser.add_argument("action", choices=("export", "import"))
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=DEFAULT_FOLDER, help=f"default: {DEFAULT_FOLDER}"
+    )
+    options = parser.parse_args(arguments)
+    settings = load_settings()
+    start_logging(settings)
+    with open_resources(settings) as twin, show_progress(settings) as progress:
+        twin.warehouse.ping()
+        if options.action == "export":
+            written = export_warehouse(twin.warehouse, options.folder, progress).written
+            imported = None
+        else:
+            imported = import_warehouse(twin.warehouse, options.folder, progress)
+    if imported is not None:
+        return _show_import(imported, options.folder)
+    _show(f"Exported to {options.folder}", {name: f"{count:,}" for name, count in written.items()})
+    return 0
+
+
+def _show_import(report: ImportReport, folder: Path) -> int:
+    documents = report.documents
+    rows = {
+        "users created": f"{report.users:,}",
+        "documents created": f"{documents.created:,}",
+        "documents updated": f"{documents.updated:,}",
+        "documents unchanged": f"{documents.unchanged:,}",
+        "dead letters": f"{report.dead_letters:,}",
+    }
+    if report.rejected:
+        rows["[yellow]lines rejected[/]"] = f"[yellow]{report.rejected:,}[/]"
+    _show(f"Imported from {folder}", rows)
+    if report.rejected:
+        console.print(
+            "[dim]Rejected lines are kept as dead letters of stage 'import', with line number and reason.[/]"
+        )
+    used = documents.created + documents.updated + documents.unchanged + report.dead_letters
+    return 1 if report.rejected and not used else 0
+
+
+def _show(title: str, rows: dict[str, str]) -> None:
+    table = Table(title=escape(title), title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, count in rows.items():
+        table.add_row(name, count)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    run(main)
