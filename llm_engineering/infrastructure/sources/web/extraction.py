@@ -9,7 +9,7 @@ from llm_engineering.infrastructure.sources.web.blocks import Blocks
 from llm_engineering.infrastructure.sources.web.page_metadata import PageMetadata, read_metadata
 
 if TYPE_CHECKING:
-    from lxml.html import HtmlElement  # type: ignore[import-untyped]
+    from lxml.html import HtmlElement
 
 SHORT_CHARACTERS = 1_500
 """Below this, a title such as "Page not found" is believed: an article about error pages is longer."""
@@ -32,6 +32,7 @@ _FURNITURE = re.compile(
     r"(?i)(^|[\s_-])(subscription-widget\S*|subscribe-(widget|prompt)\S*|button-wrapper|post-ufi\S*|speechify-ignore"
     r"|share-(buttons?|bar|links)|cookie-(banner|consent|notice)\S*|newsletter-(form|signup)\S*|headerlink|hash-link)(\s|$)"
 )
+_HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
 _FURNITURE_IDS = frozenset(
     # Medium's class names are scrambled; these attributes name the parts of a story's head.
     {"storyReadTime", "storyPublishDate", "authorName", "authorPhoto", "headerClapButton", "footerClapButton"}
@@ -89,7 +90,7 @@ def _is_binary(html: str) -> bool:
 
 
 def _parse(html: str) -> "HtmlElement | None":
-    from lxml import etree  # type: ignore[import-untyped]
+    from lxml import etree
     from lxml.html import HTMLParser, document_fromstring
 
     if not html.strip():
@@ -132,21 +133,29 @@ def _main_text(root: "HtmlElement") -> str:
 
 
 def _drop_furniture(root: "HtmlElement") -> None:
-    """Take out what is not the author's writing and would be taken for it."""
+    """Take out what is not the author's writing and would be taken for it, or would hide what is."""
     for element in list(root.iter()):
         if not isinstance(element.tag, str) or element.getparent() is None:
             continue
         named = _FURNITURE.search(element.get("class") or "") or element.get("data-testid") in _FURNITURE_IDS
-        permalink = (
-            element.tag == "a"
-            and element.getparent().tag in ("h1", "h2", "h3", "h4", "h5", "h6")
-            and element.text_content().strip() in ("", "#", "¶", "§", "🔗", "Link", "Permalink")
-        )
-        if named or permalink:
+        if named or element.tag == "button" or _is_bare_link(element):
             element.drop_tree()
         elif element.tag in ("figure", "figcaption"):
             # The extractor leaves out figures whole; a caption is text, and some blogs set their code in figures.
+            for one in (element, element.getparent()):
+                if "caption" in (one.get("class") or ""):
+                    del one.attrib["class"]
             element.tag = "div" if element.tag == "figure" else "p"
+
+
+def _is_bare_link(element: "HtmlElement") -> bool:
+    """A permalink beside a heading, or a link around a picture: a share of links makes a passage look like a menu."""
+    if element.tag != "a":
+        return False
+    text = element.text_content().strip()
+    return not text or (
+        element.getparent().tag in _HEADINGS and text in ("#", "¶", "§", "🔗", "Link", "Permalink")
+    )
 
 
 def _unescape(text: str) -> str:

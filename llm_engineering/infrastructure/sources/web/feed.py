@@ -241,7 +241,7 @@ def _permalink(entry: Any) -> str:
 
 
 def _parse_sitemap(content: bytes, url: str) -> _Listing:
-    from lxml import etree  # type: ignore[import-untyped]
+    from lxml import etree
 
     # No entities, no network, no huge trees: a sitemap is a stranger's file.
     parser = etree.XMLParser(resolve_entities=False, no_network=True, recover=True, huge_tree=False)
@@ -274,7 +274,7 @@ def _child_text(element: "_Element", name: str) -> str:
 
 
 def _declared_feed(answer: http.Fetched) -> _Listing:
-    from lxml.html import document_fromstring  # type: ignore[import-untyped]
+    from lxml.html import document_fromstring
 
     root = document_fromstring(answer.text.encode("utf-8", "replace"))
     declared = [

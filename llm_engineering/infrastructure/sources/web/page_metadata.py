@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit
 from llm_engineering.application.links import normalise_link
 
 if TYPE_CHECKING:
-    from lxml.html import HtmlElement  # type: ignore[import-untyped]
+    from lxml.html import HtmlElement
 
 _ARTICLE_TYPES = re.compile(r"Article|BlogPosting|Report|Posting|Recipe|WebPage", re.I)
 _LANGUAGE = re.compile(r"^([a-z]{2,3})([-_].*)?$", re.I)
@@ -162,7 +162,7 @@ def _published(root: "HtmlElement", metas: Mapping[str, str], linked: Mapping[st
     ]
     inside = [one for one in times if next(one.iterancestors("article", "main", "header"), None) is not None]
     # On a page that lists several articles, the date of the first is not that of the page.
-    single = sum(1 for _ in root.iter("article")) <= 1
+    single = sum(1 for _ in root.iter("article")) == 1 or len(inside) == 1
     said += [one.get("datetime") for one in (*telling, *(inside if single else ()))]
     return next((date for date in map(parse_date, said) if date), None)
 
