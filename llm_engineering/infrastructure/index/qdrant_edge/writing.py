@@ -114,8 +114,13 @@ class EdgeWriter:
     def discard(self) -> None:
         """Drop a draft that was not published. Never raises for the engine: an error may be on its way already."""
         shard, self._shard = self._shard, None
+        if shard is not None:
+            try:
+                with engine("closing a draft"):
+                    shard.close()  # or its files stay mapped, and take room, for as long as an error refers to it
+            except StoreError as error:
+                logger.debug("{}", error)
         if self._draft is not None:
-            del shard  # files go first; what the engine would still flush has no place to go
             self._generations.discard(self._draft)
             self._draft = None
 
