@@ -26,6 +26,7 @@ from llm_engineering.settings import (
 )
 
 if TYPE_CHECKING:
+    from llm_engineering.infrastructure.model_files import BundledModels
     from llm_engineering.infrastructure.stores.mongo import MongoWarehouse
 
 T = TypeVar("T")
@@ -155,6 +156,13 @@ def open_resources(settings: Settings | None = None) -> Iterator[Resources]:
     """
     with ExitStack() as stack:
         yield Resources(settings or load_settings(), stack)
+
+
+def bundled_models(settings: Settings) -> "BundledModels":
+    """The bundled models' files, to fetch and to check."""
+    from llm_engineering.infrastructure.model_files import BundledModels
+
+    return BundledModels(settings.models_dir)
 
 
 def start_logging(settings: Settings, write: Callable[[str], object] | None = None) -> None:

@@ -175,6 +175,24 @@ def download(
     return fetched
 
 
+class BundledModels:
+    """The functions above for one models folder, for tools to use through ``bootstrap``."""
+
+    def __init__(self, models_dir: Path) -> None:
+        self._dir = models_dir
+        self.names = tuple(MANIFEST)
+
+    def files(self, name: str) -> dict[Path, int]:
+        """Where each file of a model belongs, with its size in bytes."""
+        return {self._dir / file.target: file.size for file in _files(name)}
+
+    def download(self, name: str, progress: Progress | None = None) -> list[Path]:
+        return download(name, self._dir, progress)
+
+    def verify(self, name: str) -> None:
+        verify(name, self._dir)
+
+
 def _files(name: str) -> tuple[ModelFile, ...]:
     if name not in MANIFEST:
         raise ConfigurationError(f"There is no bundled model {name!r}. There are: {', '.join(MANIFEST)}.")

@@ -212,8 +212,8 @@ class OnnxEmbedder:
             return self._session, self._pool
 
 
-def open_session(file: Path) -> Any:
-    """An ONNX session whose operators run on the calling thread.
+def open_session(file: Path, operator_threads: int = 1) -> Any:
+    """An ONNX session. With one operator thread, everything runs on the calling thread.
 
     Raises:
         ModelFileError: the file is missing or is not a model.
@@ -222,7 +222,8 @@ def open_session(file: Path) -> Any:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads = operator_threads
+    options.inter_op_num_threads = 1
     options.log_severity_level = 3
     data = _read(file)
     try:

@@ -1,0 +1,90 @@
+"""Fetch the bundled models: ``python -m tools.models [NAME …] [--check]``.
+
+Files that are here and right are left alone, and a download that was interrupted goes on where it stopped. With
+``--check`` nothing is fetched. Exit code 1: a model is missing, wrong or could not be fetched.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from llm_engineering.bootstrap import bundled_models, start_logging
+from llm_engineering.domain.errors import ModelFileError
+from llm_engineering.settings import load_settings
+from tools.console import console, run
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+
+class DownloadBars:
+    """A bar per file, in bytes and with speed."""
+
+    def __init__(self) -> None:
+        self._bars = Bars(
+            TextColumn("  {task.description:<40}"),
+            BarColumn(bar_width=24),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "DownloadBars":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def advance(self, description: str, amount: int = 1, *, total: int | None = None) -> None:
+        if description not in self._tasks:
+            self._tasks[description] = self._bars.add_task(description, total=total)
+        if total is not None:
+            self._bars.update(self._tasks[description], total=total)
+        self._bars.advance(self._tasks[description], amount)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.models", description="Fetch the bundled models.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="models to fetch; all when none is named")
+    parser.add_argument("--check", action="store_true", help="only check what is here, fetch nothing")
+    options = parser.parse_args(arguments)
+    settings = load_settings()
+    start_logging(settings)
+    models = bundled_models(settings)
+    names = options.names or models.names
+    for name in names:
+        models.files(name)  # a wrong name is said before anything is fetched
+    problems: list[str] = []
+    fetched: set[Path] = set()
+    with DownloadBars() as bars:
+        for name in names:
+            try:
+                if options.check:
+                    models.verify(name)
+                else:
+                    fetched.update(models.download(name, bars))
+            except ModelFileError as error:
+                problems.append(str(error))
+    table = Table("model", "file", "size", "")
+    for name in names:
+        for file, size in models.files(name).items():
+            state = "fetched" if file in fetched else "here" if file.is_file() else "missing"
+            table.add_row(name, escape(str(file)), f"{size / 1e6:.1f} MB", state)
+    console.print(table)
+    for problem in problems:
+        console.print(f"[bold red]✗[/] {escape(problem)}")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    run(main)
