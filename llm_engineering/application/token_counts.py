@@ -13,6 +13,7 @@ _LONGEST_WORD = 48
 """Longer runs without blank space (other scripts, addresses, encoded data) are tokenised by themselves, so that
 they can be cut inside, and are not remembered."""
 _REMEMBERED_WORDS = 400_000
+_WORDS_AT_ONCE = 1_000
 _CHARACTERS_PER_TOKEN = 4
 _LONGEST_TOKEN = 32
 
@@ -57,8 +58,21 @@ class TokenCounts:
             if len(known) > _REMEMBERED_WORDS:
                 known.clear()
         missing = [word for word in dict.fromkeys(words) if word not in known]
-        known.update(zip(missing, self.tokenizer.counts(missing), strict=True))
+        known.update(zip(missing, self._new_counts(missing), strict=True))
         return [known[word] for word in words]
+
+    def _new_counts(self, words: list[str]) -> list[int]:
+        if not self.exact:
+            return self.tokenizer.counts(words)
+        # Many words as one text cost a tokenizer less than half of what they cost one by one.
+        counts: list[int] = []
+        for start in range(0, len(words), _WORDS_AT_ONCE):
+            part = words[start : start + _WORDS_AT_ONCE]
+            begins = list(accumulate((len(word) + 1 for word in part[:-1]), initial=0))
+            [offsets] = self.tokenizer.offsets([" ".join(part)])
+            owners = np.searchsorted(begins, [token for token, _ in offsets], side="right") - 1
+            counts += np.bincount(owners, minlength=len(part)).tolist()
+        return counts
 
     def _with_long_words(self, words: list[str], starts: list[int], counts: list[int]) -> "MeasuredText":
         """Give words that are long a start for each of their tokens, so that they can be cut there."""
