@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -293,31 +294,39 @@ else:
     assert index.count() == 41
 
 
-@pytest.mark.skipif(
-    os.geteuid() != 0 or sys.platform != "linux", reason="mounting a small disk needs root on Linux"
-)
-def test_a_full_disk_is_refused_before_the_engine_meets_it(tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", str(small)], capture_output=True
-    )
-    if mounted.returncode:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 300 MB."""
+    if os.geteuid() != 0 or sys.platform != "linux" or shutil.which("mkfs.ext4") is None:
+        pytest.skip("making a small disk needs root on Linux, and mkfs.ext4")
+    image, folder = tmp_path / "disk.img", tmp_path / "disk"
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(300 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
+    if subprocess.run(["mount", "-o", "loop", str(image), str(folder)], capture_output=True).returncode:
         pytest.skip("this machine does not allow mounts")
-    index = QdrantEdgeIndex(small)
-    try:
-        write(index, corpus())
-        filler = small / "filler"
-        filler.write_bytes(b"x" * (shutil.disk_usage(small).free - (20 << 20)))
-        with pytest.raises(StoreError, match=r"almost full.*MB are free"):
-            write(index, [embedded(chunk("later"), unit(1))])
-        assert index.count() == 40
-        filler.unlink()
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_can_be_read_and_is_refused_for_writing(small_disk: Path) -> None:
+    index = QdrantEdgeIndex(small_disk)
+    write(index, corpus())
+    index.close()
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"x" * (1 << 20))
+    before = index.search(QUESTION, FINGERPRINT)
+    assert len(before[0]) == 10
+    with pytest.raises(StoreError, match=r"almost full.*MB are free"):
         write(index, [embedded(chunk("later"), unit(1))])
-        assert index.count() == 41
-    finally:
-        index.close()
-        subprocess.run(["umount", str(small)], check=True)
+    assert index.search(QUESTION, FINGERPRINT) == before
+    filler.unlink()
+    write(index, [embedded(chunk("later"), unit(1))])
+    assert index.count() == 41
+    index.close()
 
 
 def test_a_missing_generation_is_said_plainly(index: QdrantEdgeIndex, tmp_path: Path) -> None:
