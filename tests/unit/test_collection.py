@@ -383,6 +383,29 @@ async def test_a_store_that_fails_stops_the_run_with_its_own_error(place: Place)
     assert place.article.running.total() == 0
 
 
+async def test_a_run_that_broke_off_ends_like_an_unbroken_one_when_repeated(place: Place) -> None:
+    unbroken = Place()
+    for one in (place, unbroken):
+        for n in range(10):
+            one.article.queue(f"{BASE}/{n}", found(str(n)))
+        one.git.queue(f"{BASE}/r.git", *[found(f"r.git#{n}") for n in range(10)], Complete())
+    links = [*[link(str(n)) for n in range(10)], link("r.git")]
+    await unbroken.run(*links, batch_size=3)
+
+    def stop() -> None:
+        place.warehouse.down = True
+
+    place.article.queue(f"{BASE}/7", stop, found("7"))
+    with pytest.raises(StoreUnavailableError):
+        await place.run(*links, batch_size=3)
+    place.warehouse.down = False
+    place.article.queue(f"{BASE}/7", found("7"))
+    assert len(place.stored()) < 20
+    await place.run(*links, batch_size=3)
+    assert list(place.warehouse.documents.stream()) == list(unbroken.warehouse.documents.stream())
+    assert place.letters() == {}
+
+
 async def test_cancelling_closes_what_was_being_read_and_leaves_no_task(place: Place) -> None:
     place.article.queue(f"{BASE}/a", found("a"))
     place.article.queue(f"{BASE}/c", (reached := asyncio.Event()).set, asyncio.Event(), found("c"))

@@ -376,6 +376,20 @@ def test_a_page_without_text_is_told_apart_since_a_browser_may_help(html: str) -
         extract(html)
 
 
+@pytest.mark.parametrize(
+    ("title", "extra"),
+    [
+        ("Error handling in Go", ""),
+        ("Log files and how to read them", "<p>Log in to the machine first.</p>"),
+        ("Lost, sought and not found again", ""),
+        ("A short note", "<form><input type=password></form>"),
+    ],
+)
+def test_a_short_article_that_only_sounds_like_an_excuse_is_kept(title: str, extra: str) -> None:
+    html = f"<title>{title}</title><body><article><h1>{title}</h1>{extra}{paragraphs(6)}</article>"
+    assert extract(html).metadata.title == title
+
+
 def test_a_long_article_about_error_pages_is_an_article() -> None:
     html = f"<title>Designing a good 404 page</title><body><article><h1>404 not found</h1>{paragraphs(30)}</article>"
     assert len(extract(html).text) > 2_000

@@ -60,7 +60,10 @@ class ArticleReader:
             yield NotModified(held_link)
             return
         try:
-            page = await self._extract(answer.text, answer.final_url)
+            html = await asyncio.to_thread(
+                lambda: answer.text
+            )  # finding out a character set can take its time
+            page = await self._extract(html, answer.final_url)
         except NoTextError as error:
             if self._renderer is None:
                 raise ExtractionError(

@@ -30,8 +30,7 @@ MAX_CRAWL_DELAY_SECONDS = 10.0
 """A Crawl-delay above this is cut: some sites name minutes to keep search engines off, and a run must end."""
 MAX_ROBOTS_BYTES = 512_000
 """RFC 9309, section 2.5: at least 500 KiB of a robots.txt must be read; the rest may be left."""
-MAX_ROBOTS_REDIRECTS = 5
-"""RFC 9309, section 2.3.1.2."""
+_UNREADABLE_ROBOTS = "nothing is fetched from this host, since its robots.txt cannot be read: {error}"
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,32 @@ class NotModified:
     final_url: str
 
 
+@dataclass(frozen=True)
+class _Ask:
+    """What is asked for."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    accept: Sequence[str] = ()
+    """Media types that are read; empty: any."""
+    robots: bool = False
+    """It is a robots.txt: it asks no other one, and is cut where it is too long."""
+
+
+class _StatusError(FetchError):
+    """The server answered with a status that is no success (0: it did not answer at all)."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
 class _Retry(Exception):
     """An attempt failed in a way that another may mend."""
 
-    def __init__(self, reason: str, wait: float | None = None) -> None:
+    def __init__(self, reason: str, status: int = 0, wait: float | None = None) -> None:
         super().__init__(reason)
+        self.status = status
         self.wait = wait
 
 
@@ -158,7 +178,7 @@ class PoliteClient:
         self._client()  # loading the library and the certificates is not to be held against the first page
         await self.check_allowed(address)
         try:
-            return await self._with_retries(address, headers, accept)
+            return await self._with_retries(_Ask(address, headers, accept))
         except FetchError as error:
             raise FetchError(f"{shown_link(url)}: {error}") from error.__cause__
 
@@ -191,13 +211,11 @@ class PoliteClient:
 
     # --- attempts ----------------------------------------------------------------------------------------------------
 
-    async def _with_retries(
-        self, url: str, headers: dict[str, str], accept: Sequence[str]
-    ) -> Fetched | NotModified:
+    async def _with_retries(self, ask: _Ask) -> Fetched | NotModified:
         for attempt in range(self._max_retries + 1):
             try:
                 async with asyncio.timeout(None) as clock:
-                    return await self._follow(url, headers, accept, clock)
+                    return await self._follow(ask, clock)
             except TimeoutError:
                 raise FetchError(
                     f"it was still arriving after {self._total_timeout:g} s, the most that one page may take "
@@ -206,8 +224,8 @@ class PoliteClient:
             except _Retry as failure:
                 if attempt == self._max_retries:
                     tries = f"{attempt + 1} tries" if attempt else "one try"
-                    raise FetchError(f"{failure} (given up after {tries})") from failure
-                await self._wait(url, failure, attempt)
+                    raise _StatusError(failure.status, f"{failure} (given up after {tries})") from failure
+                await self._wait(ask.url, failure, attempt)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _wait(self, url: str, failure: _Retry, attempt: int) -> None:
@@ -225,10 +243,9 @@ class PoliteClient:
         logger.debug("{}: {}; trying again in {:.1f} s", shown_link(url), failure, wait)
         await asyncio.sleep(wait)
 
-    async def _follow(
-        self, url: str, headers: dict[str, str], accept: Sequence[str], clock: asyncio.Timeout
-    ) -> Fetched | NotModified:
+    async def _follow(self, ask: _Ask, clock: asyncio.Timeout) -> Fetched | NotModified:
         """One attempt, through redirects."""
+        url = ask.url
         visited: set[str] = set()
         remaining = self._total_timeout
         while True:
@@ -237,13 +254,14 @@ class PoliteClient:
                 # Waiting for one's turn is our own doing and does not count as the server's slowness.
                 clock.reschedule(asyncio.get_running_loop().time() + remaining)
                 started = time.monotonic()
-                answer = await self._request(url, headers, accept)
+                answer = await self._request(url, ask)
                 remaining -= time.monotonic() - started
                 clock.reschedule(None)
             if not isinstance(answer, _Redirect):
                 return answer
             url = self._next_hop(url, answer, visited)
-            await self.check_allowed(url)
+            if not ask.robots:
+                await self.check_allowed(url)
 
     def _next_hop(self, url: str, redirect: "_Redirect", visited: set[str]) -> str:
         try:
@@ -261,22 +279,20 @@ class PoliteClient:
             raise FetchError(f"it redirects more than {self._max_redirects} times (CRAWLER_MAX_REDIRECTS)")
         return target
 
-    async def _request(
-        self, url: str, headers: dict[str, str], accept: Sequence[str]
-    ) -> "Fetched | NotModified | _Redirect":
+    async def _request(self, url: str, ask: _Ask) -> "Fetched | NotModified | _Redirect":
         import httpx
 
         try:
-            async with self._client().stream("GET", url, headers=headers) as response:
+            async with self._client().stream("GET", url, headers=dict(ask.headers)) as response:
                 status = response.status_code
-                if status == 304 and ("If-None-Match" in headers or "If-Modified-Since" in headers):
+                if status == 304 and {"If-None-Match", "If-Modified-Since"} & ask.headers.keys():
                     return NotModified(url)
                 if response.has_redirect_location:
                     return _Redirect(response.headers["location"], "set-cookie" in response.headers)
                 if not 200 <= status < 300:
                     raise self._refused(response)
-                self._check_type(response, accept)
-                content = await self._body(response)
+                self._check_type(response, ask.accept)
+                content = await self._body(response, ask)
                 lower = {name.lower(): value for name, value in response.headers.items()}
                 return Fetched(status, url, lower, content)
         except httpx.InvalidURL as error:
@@ -291,7 +307,7 @@ class PoliteClient:
         status = response.status_code
         said = f"it answered {status} {response.reason_phrase}".rstrip()
         if status in RETRIED_STATUSES:
-            return _Retry(said, retry_after_seconds(response.headers.get("retry-after")))
+            return _Retry(said, status, retry_after_seconds(response.headers.get("retry-after")))
         hints = {
             401: "it needs a log-in",
             402: "it must be paid for",
@@ -300,23 +316,26 @@ class PoliteClient:
             410: "the page was taken away",
             451: "the page is withheld for legal reasons",
         }
-        return FetchError(f"{said}: {hints[status]}" if status in hints else said)
+        return _StatusError(status, f"{said}: {hints[status]}" if status in hints else said)
 
     def _check_type(self, response: "httpx.Response", accept: Sequence[str]) -> None:
         named = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if named and accept and not any(named == one or named.startswith(one.rstrip("*")) for one in accept):
             raise FetchError(f"it is of type {named}; expected {' or '.join(accept)}")
 
-    async def _body(self, response: "httpx.Response") -> bytes:
+    async def _body(self, response: "httpx.Response", ask: _Ask) -> bytes:
+        limit = MAX_ROBOTS_BYTES if ask.robots else self._max_bytes
         length = response.headers.get("content-length", "")
-        if length.isdigit() and int(length) > self._max_bytes:
+        if length.isdigit() and int(length) > limit and not ask.robots:
             raise self._too_large(f"{int(length):,} bytes")
         body = bytearray()
         async for piece in response.aiter_bytes():
             body += piece
-            if len(body) > self._max_bytes:
+            if len(body) > limit:
+                if ask.robots:
+                    break
                 raise self._too_large("more")
-        return bytes(body)
+        return bytes(body[:limit])
 
     def _too_large(self, size: str) -> FetchError:
         return FetchError(
@@ -347,68 +366,22 @@ class PoliteClient:
         from protego import Protego
 
         try:
-            text = await self._robots_text(urljoin(url, "/robots.txt"))
+            # RFC 9309, section 2.3.1: redirects are followed, whatever type it has is read, what is too long is cut.
+            answer = await self._with_retries(_Ask(urljoin(url, "/robots.txt"), robots=True))
+        except _StatusError as error:
+            if 400 <= error.status < 500 and error.status != 429:
+                return _Robots()  # there is none, which allows everything (2.3.1.3); 429 says "later"
+            return _Robots(refusal=_UNREADABLE_ROBOTS.format(error=error))
         except FetchError as error:
             return _Robots(
-                refusal=f"nothing is fetched from this host, since its robots.txt cannot be read: {error}"
-            )
-        if text is None:
-            return _Robots()
+                refusal=_UNREADABLE_ROBOTS.format(error=error)
+            )  # unreachable forbids everything (2.3.1.4)
+        text = answer.text if isinstance(answer, Fetched) else ""
         rules = Protego.parse(text)
         asked = rules.crawl_delay(self._user_agent)
         if asked is not None:
             host.delay = max(host.delay, min(float(asked), MAX_CRAWL_DELAY_SECONDS))
         return _Robots(rules)
-
-    async def _robots_text(self, url: str) -> str | None:
-        """Text of a robots.txt; None where there is none, which allows everything (RFC 9309, section 2.3.1.3).
-
-        Raises:
-            FetchError: the host cannot be reached or fails; it must then be assumed to forbid everything (2.3.1.4).
-        """
-        for attempt in range(self._max_retries + 1):
-            try:
-                async with asyncio.timeout(self._total_timeout):
-                    return await self._robots_attempt(url)
-            except TimeoutError:
-                raise FetchError(f"it took more than {self._total_timeout:g} s") from None
-            except _Retry as failure:
-                if attempt == self._max_retries:
-                    raise FetchError(str(failure)) from failure
-                await self._wait(url, failure, attempt)
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    async def _robots_attempt(self, url: str) -> str | None:
-        import httpx
-
-        for _ in range(MAX_ROBOTS_REDIRECTS + 1):
-            try:
-                async with self._client().stream(
-                    "GET", url, headers={"Accept": "text/plain, */*;q=0.1"}
-                ) as response:
-                    if response.has_redirect_location:
-                        url = _checked(urljoin(url, response.headers["location"]))
-                        continue
-                    if response.status_code in RETRIED_STATUSES or response.status_code >= 500:
-                        # 429 is a 4xx, but says "later", not "there is none".
-                        raise _Retry(
-                            f"it answered {response.status_code}",
-                            retry_after_seconds(response.headers.get("retry-after")),
-                        )
-                    if not 200 <= response.status_code < 300:
-                        return None
-                    body = bytearray()
-                    async for piece in response.aiter_bytes():
-                        body += piece
-                        if len(body) >= MAX_ROBOTS_BYTES:
-                            break
-                    return decode(bytes(body[:MAX_ROBOTS_BYTES]))[0]
-            except httpx.InvalidURL as error:
-                raise FetchError(f"it leads to a malformed address ({error})") from error
-            except httpx.RequestError as error:
-                reason, again = explain_failure(error)
-                raise (_Retry(reason) if again else FetchError(reason)) from error
-        return None  # too many redirects count as none (RFC 9309, section 2.3.1.2)
 
     def _client(self) -> "httpx.AsyncClient":
         import httpx

@@ -13,17 +13,21 @@ if TYPE_CHECKING:
 
 SHORT_CHARACTERS = 1_500
 """Below this, a title such as "Page not found" is believed: an article about error pages is longer."""
+FORM_CHARACTERS = 500
+"""A page with a password field and less text than this is a log-in page."""
 PREVIEW_CHARACTERS = 2_000
 """A page that declares itself not free and has less text than this shows a preview only."""
 
 _NOT_FOUND = re.compile(
     r"(?i)\b(404|410)\b|\b(page|article|post|story|content) (was |is |could )?(not|no longer) (be )?(found|available|exist)"
-    r"|\bnot found\b|\bpage (does not|doesn['’]t) exist|\bseite (wurde )?nicht gefunden|\bpage (non trouvée|introuvable)"
-    r"|\bpágina no encontrada|\bpagina non trovata|^(oops|error)\b"
+    r"|(^|[|:–-]\s*)not found\b|\bpage (does not|doesn['’]t) exist|\bseite (wurde )?nicht gefunden"
+    r"|\bpage (non trouvée|introuvable)|\bpágina no encontrada|\bpagina non trovata|^\W*oops\b|^\W*error\W*$"
 )
-_WALL = re.compile(
-    r"(?i)^\W*(sign|log)[ -]?in\b|^\W*anmelden\b|\b(sign|log) ?in to (continue|read|view|see)|\baccess denied\b|^forbidden\b"
-    r"|\battention required\b|\bare you (a )?(human|robot)|\bverify (that )?you are( a)? human|\bcaptcha\b"
+_WALL_WORDS = r"\b(sign|log) ?in to (continue|read|view|see)\b|\bverify (that )?you are( a)? human\b|\bare you a (human|robot)\b"
+_WALL = re.compile(f"(?i){_WALL_WORDS}")
+_WALL_TITLE = re.compile(
+    rf"(?i){_WALL_WORDS}|^\W*(sign|log)[ -]?in\b|^\W*anmelden\b|\baccess denied\b|^forbidden\b"
+    r"|\battention required\b"
 )
 _SCRIPTED = re.compile(
     r"(?i)\b(enable|requires?|activate) javascript\b|\bjust a moment\b|\bchecking your browser\b"
@@ -194,8 +198,11 @@ def _refuse_excuses(metadata: PageMetadata, headings: list[str], text: str, *, a
         excuse = next((name for name in names if _NOT_FOUND.search(name)), "")
         if excuse:
             raise ExtractionError(f"it says that there is no such page ('{excuse[:80]}')")
-        wall = next((name for name in (*names, text[:300]) if _WALL.search(name)), "")
-        if wall or asks_password:
+        wall = next((name for name in names if _WALL_TITLE.search(name)), "")
+        if not wall and _WALL.search(text[:300]):
+            wall = text[:300]
+        # Many sites carry a log-in form beside their articles, so a form alone proves little.
+        if wall or (asks_password and len(text) < FORM_CHARACTERS):
             raise ExtractionError(
                 f"it asks for a log-in or for proof of being human ('{(wall or metadata.title)[:80]}')"
             )

@@ -14,7 +14,7 @@ from llm_engineering.application.links import normalise_link
 if TYPE_CHECKING:
     from lxml.html import HtmlElement
 
-_ARTICLE_TYPES = re.compile(r"Article|BlogPosting|Report|Posting|Recipe|WebPage", re.I)
+_ARTICLE_TYPES = re.compile(r"Article|Posting|Report|Review|HowTo", re.I)
 _LANGUAGE = re.compile(r"^([a-z]{2,3})([-_].*)?$", re.I)
 
 
@@ -86,6 +86,7 @@ def _metas(root: "HtmlElement") -> dict[str, str]:
 
 def _linked_data(root: "HtmlElement") -> dict[str, Any]:
     """The JSON-LD object that describes the article; empty where there is none that can be read."""
+    page: dict[str, Any] = {}
     for script in root.iter("script"):
         if (script.get("type") or "").strip().lower() != "application/ld+json":
             continue
@@ -96,7 +97,9 @@ def _linked_data(root: "HtmlElement") -> dict[str, Any]:
         for one in _objects(data):
             if _ARTICLE_TYPES.search(str(one.get("@type", ""))):
                 return one
-    return {}
+            if "WebPage" in str(one.get("@type", "")):
+                page = page or one
+    return page
 
 
 def _objects(data: object, depth: int = 0) -> Iterator[dict[str, Any]]:
