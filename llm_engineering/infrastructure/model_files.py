@@ -383,7 +383,8 @@ def _from_hub(client: "httpx.Client", hub: HubFile, file: ModelFile, part: Path,
     from huggingface_hub import hf_hub_url  # knows the hub's address, and HF_ENDPOINT for a mirror of it
 
     with _network_errors():
-        url = hf_hub_url(hub.repository, hub.path, revision=hub.revision)
+        endpoint = os.environ.get("HF_ENDPOINT") or None
+        url = hf_hub_url(hub.repository, hub.path, revision=hub.revision, endpoint=endpoint)
         _download(client, url, part, progress, file.target)
 
 
@@ -452,7 +453,9 @@ def _download(
         with part.open("r+b" if have else "wb") as out:
             out.seek(have)
             out.truncate()
-            for block in response.iter_bytes(_BLOCK):
+            for (
+                block
+            ) in response.iter_raw():  # as it comes: a block that is being gathered would be lost by a cut
                 out.write(block)
                 progress.advance(description, len(block), total=total)
     size = part.stat().st_size
