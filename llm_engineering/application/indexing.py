@@ -24,6 +24,7 @@ from typing import Any
 from loguru import logger
 
 from llm_engineering.application.chunking import CHUNKING_VERSION, ChunkingConfig, chunk_document
+from llm_engineering.application.index_payload import to_payload
 from llm_engineering.application.overlap import ReadAhead, WriteBehind
 from llm_engineering.application.ports import (
     CleanStore,
@@ -280,6 +281,7 @@ class _Run:
                 chunks = chunk_document(document, counts, self._config, max_tokens, version)
                 if not chunks:
                     raise InvalidInputError("there is no text in it")
+                to_payload(chunks[0])  # what no index can hold is found here, not in the midst of a batch
         except ModelError:
             raise  # a tokenizer that cannot be opened fails for every document
         except Exception as error:  # noqa: BLE001 - kept with its reason, counted, and shown

@@ -316,6 +316,13 @@ class TestIndexing:
         assert world.make_index().failed == 0
         assert world.warehouse.dead_letters.count() == 0
 
+    def test_metadata_that_no_index_can_hold_is_a_dead_letter(self, world: World) -> None:
+        world.store(raw(3).model_copy(update={"metadata": {"stars": 2**70}}))
+        _, _, report = world.run()
+        assert (report.failed, report.changed) == (1, 11)
+        (letter,) = world.warehouse.dead_letters.stream("chunk")
+        assert "stars" in letter.reason
+
     def test_a_failing_embedder_ends_the_run_and_keeps_what_was_embedded(self, world: World) -> None:
         world.clean()
         world.embedder.fail_on = "Clock 9"
