@@ -82,11 +82,12 @@ class QdrantServerIndex:
 
     def versions(self) -> Iterator[tuple[str, str]]:
         """(document id, version) of every chunk 0, streamed; nothing where there is no index of this form yet."""
-        from qdrant_client import models as m
-
         stored = self._stored()
         if stored is None or stored.format != FORMAT:
             return
+
+        from qdrant_client import models as m
+
         first = m.Filter(must=[m.FieldCondition(key="position", match=m.MatchValue(value=0))])
         for payload in self._scroll(first, ["document_id", "document_version"]):
             yield payload["document_id"], payload["document_version"]
@@ -148,9 +149,10 @@ class QdrantServerIndex:
 
     def passages(self, parent_ids: Sequence[str]) -> dict[str, list[Chunk]]:
         """All chunks of the given parents, by position."""
+        self._present()
+
         from qdrant_client import models as m
 
-        self._present()
         found: dict[str, list[Chunk]] = {}
         if parent_ids:
             wanted = m.Filter(
@@ -188,10 +190,11 @@ class QdrantServerIndex:
             StoreUnavailableError: it cannot be reached, or is too busy, after three tries.
             StoreError: it refused, with its reason.
         """
+        client = self._connected()  # before the imports, which take longer than knocking at a port
+
         from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
         from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-        client = self._connected()
         reason, again = "", Exception()
         for pause in (*RETRY_PAUSES, None):
             try:
@@ -214,22 +217,25 @@ class QdrantServerIndex:
         raise self._unavailable(reason) from again
 
     def _connected(self) -> "QdrantClient":
-        from qdrant_client import QdrantClient
-
         with self._lock:
             if self._client is None:
-                if self._url == MEMORY:
-                    self._client = QdrantClient(MEMORY)
-                else:
+                if self._url != MEMORY:
                     self._probe()
-                    self._client = QdrantClient(
-                        url=self._url,
-                        api_key=self._api_key,
-                        timeout=max(1, round(self._timeout)),
-                        port=self._port,
-                        check_compatibility=False,  # would ask the server in the constructor, without a retry
-                    )
+                self._client = self._new_client()
             return self._client
+
+    def _new_client(self) -> "QdrantClient":
+        from qdrant_client import QdrantClient
+
+        if self._url == MEMORY:
+            return QdrantClient(MEMORY)
+        return QdrantClient(
+            url=self._url,
+            api_key=self._api_key,
+            timeout=max(1, round(self._timeout)),
+            port=self._port,
+            check_compatibility=False,  # would ask the server in the constructor, without a retry
+        )
 
     def _probe(self) -> None:
         """Knock at the port first: the client has one time limit for connecting and answering, and it may be long."""
