@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.cleaning import clean, clean_markdown, mask_personal_data, source_hash
+from llm_engineering.application.cleaning import clean, clean_markdown, source_hash
+from llm_engineering.application.personal_data import mask_personal_data
 from llm_engineering.domain.documents import RawDocument
 from llm_engineering.domain.errors import ExtractionError
 

@@ -1,0 +1,32 @@
+"""Masking of personal data: e-mail addresses and phone numbers."""
+
+import re
+
+# Anchored at the start of a run and bounded, so that a long run without an @ is looked at once.
+_EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![\w-])")
+_PHONE = re.compile(r"(?<![\w@/.:,\]-])(?:\+|\()?\d[\d ().\-/\u00a0]{5,22}\d(?![\w@])")
+_DATE = re.compile(r"\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4}")
+_ADDRESS = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
+
+
+def mask_personal_data(text: str) -> str:
+    """Replace e-mail addresses by ``[e-mail]`` and phone numbers by ``[phone]``.
+
+    A phone number is one with a country code, an area code in parentheses or a leading zero, or three or more groups of
+    digits; dates, IP addresses and plain numbers such as an order's stay.
+    """
+    if "@" in text:
+        text = _EMAIL.sub("[e-mail]", text)
+    return _PHONE.sub(_mask_phone, text)
+
+
+def _mask_phone(match: re.Match[str]) -> str:
+    found = match.group()
+    digits = sum(character.isdecimal() for character in found)
+    groups = re.findall(r"\d+", found)
+    if not 7 <= digits <= 15 or _DATE.search(found) or _ADDRESS.fullmatch(found):
+        return found
+    international = found[0] == "+" or found.startswith("00")
+    national = found[0] in "(0" and digits >= 9
+    grouped = len(groups) >= 3 and digits >= 9 and all(2 <= len(group) <= 5 for group in groups[1:])
+    return "[phone]" if international or national or grouped else found
