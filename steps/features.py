@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from zenml import log_metadata, step
 
-from llm_engineering.application import features
+from llm_engineering.application import features, indexing
 from llm_engineering.application.runs import FeatureRun
 from steps.resources import step_resources
 
@@ -42,7 +42,7 @@ def mark_near_duplicates(run: FeatureRun) -> Annotated[dict[str, Any], "near_dup
 def index_documents(run: FeatureRun) -> Annotated[dict[str, Any], "index_report"]:
     """Chunk, embed and index what changed; remove what is stale."""
     with step_resources() as (twin, progress):
-        report = features.index_documents(
+        report = indexing.index_documents(
             twin.warehouse.clean,
             twin.index,
             twin.embedder,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.markup import escape
 
-from llm_engineering.application.answering import AnsweringConfig, answer
+from llm_engineering.application.answering import answer
 from llm_engineering.application.retrieval import narrow, retrieve, widen
 from llm_engineering.bootstrap import Resources, open_resources, start_logging
 from llm_engineering.domain.retrieval import Answer, Query
@@ -49,7 +49,7 @@ async def ask(query: Query, twin: Resources) -> Answer:
     else:
         passages = await asyncio.to_thread(widen, hits, twin.index)
     finished: Answer | None = None
-    async for piece in answer(query.text, passages, model, AnsweringConfig()):
+    async for piece in answer(query.text, passages, model, embed=twin.embedder.embed_queries):
         if piece.answer is None:
             console.print(piece.text, end="", markup=False, soft_wrap=True)
         else:

@@ -21,7 +21,7 @@ def run(main: Callable[[], int | None]) -> None:
     try:
         code = main()
     except TwinError as error:
-        errors.print(f"[bold red]✗[/] {escape(str(error))}")
+        errors.print(f"[bold red]✗[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         errors.print(

@@ -48,7 +48,10 @@ def main() -> int:
     )
     with ExitStack() as stack:
         with _stage("Models and local services", timings):
-            ensure_models(settings.models_dir)
+            fetched = ensure_models(settings)
+            console.print(
+                f"  Models: {f'{len(fetched)} files fetched' if fetched else 'here, and their checksums are right'}"
+            )
             _start_services(settings, stack)
         with _stage("Collect and build features", timings):
             parameters, rest = read_run_config(CONFIG, EndToEndData)

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from llm_engineering.bootstrap import bundled_models, start_logging
 from llm_engineering.domain.errors import ModelFileError
-from llm_engineering.settings import load_settings
+from llm_engineering.settings import Settings, load_settings
 from tools.console import console, run
 
 if TYPE_CHECKING:
@@ -51,6 +51,17 @@ class DownloadBars:
         if total is not None:
             self._bars.update(self._tasks[description], total=total)
         self._bars.advance(self._tasks[description], amount)
+
+
+def ensure_models(settings: Settings) -> list[Path]:
+    """Fetch what is missing of the bundled models, with a bar per file. Returns what was fetched.
+
+    Raises:
+        ModelFileError: a file could not be had, or has another checksum than the pinned one.
+    """
+    models = bundled_models(settings)
+    with DownloadBars() as bars:
+        return [file for name in models.names for file in models.download(name, bars)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -153,6 +153,8 @@ class Answer(Model):
     cited: tuple[int, ...] = ()
     """Numbers that the text really cites, checked against ``citations``."""
     abstained: bool = False
+    unsupported: int = 0
+    """Sentences of the model that were left out because no source supports them."""
     model: str = ""
     prompt_hash: str = ""
     usage: Usage = Usage()

@@ -49,14 +49,16 @@ def configure_logging(
         out(mask(str(message), hidden))
 
     def machine(message: "Message") -> None:
-        out(mask(json.dumps(_as_object(dict(message.record)), ensure_ascii=False, default=str), hidden) + "\n")
+        out(
+            mask(json.dumps(_as_object(dict(message.record)), ensure_ascii=False, default=str), hidden) + "\n"
+        )
 
     logger.remove()
     if format == "json":
         logger.add(machine, level=level, format="{message}")
     else:
         # diagnose shows values of local variables in tracebacks, which is where secrets leak.
-        line = "<dim>{time:HH:mm:ss}</dim> <level>{level: <7}</level> {message}\n{exception}"
+        line = "<dim>{time:HH:mm:ss}</dim> <level>{level: <7}</level> {message}"
         logger.add(human, level=level, format=line, colorize=sys.stderr.isatty(), diagnose=False)
 
 

@@ -10,11 +10,12 @@ from llm_engineering.application.answering import (
     cite,
     cited_numbers,
     fit,
-    support,
 )
+from llm_engineering.application.evidence import Quote, quotes, sentences, support
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.errors import ModelServiceError
 from llm_engineering.domain.retrieval import Answer, Citation, Passage
+from tests.fakes.embedder import HashEmbedder
 from tests.fakes.llm import Reply, ScriptedLanguageModel
 
 
@@ -47,21 +48,79 @@ async def run(model: ScriptedLanguageModel, passages: list[Passage], **config: f
 
 class TestAnswer:
     async def test_a_sentence_without_a_citation_gets_the_source_that_supports_it(self) -> None:
-        model = ScriptedLanguageModel(["Overlap repeats the last sentences of a chunk. It is free."])
+        model = ScriptedLanguageModel(
+            ["Overlap repeats the last sentences of a chunk. Embeddings are vectors."]
+        )
         shown, finished = await run(model, [VECTORS, OVERLAP])
-        assert shown == finished.text == "Overlap repeats the last sentences of a chunk. [2] It is free."
-        assert finished.cited == (2,)
+        expected = "Overlap repeats the last sentences of a chunk. [2] Embeddings are vectors. [1]"
+        assert shown == finished.text == expected
+        assert finished.cited == (2, 1)
         assert not finished.abstained
         assert finished.prompt_hash
 
-    async def test_an_invented_citation_is_removed(self) -> None:
-        model = ScriptedLanguageModel(["Unicorns are fast [7]."])
+    async def test_an_invented_citation_is_replaced_by_the_source_that_holds(self) -> None:
+        model = ScriptedLanguageModel(["Overlap repeats the last sentences [7]."])
         shown, finished = await run(model, [OVERLAP])
-        assert shown == "Unicorns are fast."
-        assert finished.cited == ()
+        assert shown == "Overlap repeats the last sentences. [1]"
+        assert finished.cited == (1,)
+
+    async def test_a_citation_of_the_wrong_source_is_corrected(self) -> None:
+        model = ScriptedLanguageModel(["Overlap repeats the last sentences [1]."])
+        shown, _ = await run(model, [VECTORS, OVERLAP])
+        assert shown == "Overlap repeats the last sentences. [2]"
+
+    async def test_a_sentence_that_no_source_supports_is_left_out_and_counted(self) -> None:
+        model = ScriptedLanguageModel(
+            ["Overlap repeats the last sentences. Unicorns invented it in Atlantis."]
+        )
+        shown, finished = await run(model, [OVERLAP])
+        assert shown == "Overlap repeats the last sentences. [1]"
+        assert finished.unsupported == 1
+
+    async def test_an_echo_of_the_question_is_left_out(self) -> None:
+        shown, _ = await run(
+            ScriptedLanguageModel(["What is overlap? Overlap repeats sentences."]), [OVERLAP]
+        )
+        assert shown == "Overlap repeats sentences. [1]"
+
+    async def test_a_model_that_repeats_itself_is_stopped(self) -> None:
+        model = ScriptedLanguageModel(["Overlap repeats sentences. " * 20])
+        shown, _ = await run(model, [OVERLAP])
+        assert shown == "Overlap repeats sentences. [1]"
+        assert not model.calls[0].finished
+
+    async def test_a_model_that_never_ends_a_sentence_is_stopped(self) -> None:
+        model = ScriptedLanguageModel(["overlap " * 500])
+        _, finished = await run(model, [OVERLAP], max_tokens=1000)
+        assert finished.abstained
+        assert not model.calls[0].finished
+
+    async def test_half_a_sentence_at_the_token_limit_is_not_shown(self) -> None:
+        model = ScriptedLanguageModel(
+            [Reply("Overlap repeats sentences. Overlap never", finish_reason="length")]
+        )
+        shown, _ = await run(model, [OVERLAP])
+        assert shown == "Overlap repeats sentences. [1]"
+
+    async def test_where_nothing_said_is_supported_the_sources_are_quoted(self) -> None:
+        model = ScriptedLanguageModel(["Unicorns invented it in Atlantis."])
+        pieces = [
+            piece
+            async for piece in answer(
+                "What is overlap: the last sentences of a chunk at the start of the next?",
+                [VECTORS, OVERLAP],
+                model,
+                embed=HashEmbedder().embed_queries,
+            )
+        ]
+        finished = pieces[-1].answer
+        assert finished is not None
+        assert f"“{OVERLAP.text}” [2]" in finished.text
+        assert 2 in finished.cited
+        assert not finished.abstained
 
     async def test_a_given_citation_stays(self) -> None:
-        model = ScriptedLanguageModel(["Overlap repeats sentences [1]. Vectors have unit length [2]."])
+        model = ScriptedLanguageModel(["Overlap repeats sentences [1]. Vectors are of unit length [2]."])
         _, finished = await run(model, [OVERLAP, VECTORS])
         assert finished.cited == (1, 2)
 
@@ -115,11 +174,33 @@ class TestPrompt:
 
 class TestCitations:
     def test_support_is_the_share_of_content_words(self) -> None:
-        assert support("The overlap repeats sentences.", OVERLAP) == 1.0
-        assert support("Of the and.", OVERLAP) == 0.0
+        assert support("The overlap repeats sentences.", Citation(number=1, passage=OVERLAP)) == 1.0
+        assert support("Of the and.", Citation(number=1, passage=OVERLAP)) == 0.0
 
     def test_numbers_are_listed_once_in_order(self) -> None:
         assert cited_numbers("a [3] b [1] c [3]") == (3, 1)
 
-    def test_an_unsupported_sentence_stays_unmarked(self) -> None:
-        assert cite("Llamas eat grass.", [Citation(number=1, passage=OVERLAP)], 0.5) == "Llamas eat grass."
+    def test_an_unsupported_sentence_is_not_shown(self) -> None:
+        assert cite("Llamas eat grass.", [Citation(number=1, passage=OVERLAP)], 0.5) is None
+
+
+class TestQuotes:
+    def test_the_closest_sentences_are_quoted_in_the_order_of_the_sources(self) -> None:
+        sources = [Citation(number=1, passage=VECTORS), Citation(number=2, passage=OVERLAP)]
+        found = quotes(
+            "overlap repeats sentences of a chunk",
+            sources,
+            HashEmbedder().embed_queries,
+            most=1,
+            min_similarity=0.1,
+        )
+        assert [quote.number for quote in found] == [2]
+        assert isinstance(found[0], Quote)
+
+    def test_nothing_close_is_not_quoted(self) -> None:
+        sources = [Citation(number=1, passage=VECTORS)]
+        assert quotes("bananas", sources, HashEmbedder().embed_queries, min_similarity=0.9) == []
+
+    def test_code_headings_tables_and_fragments_are_not_sentences(self) -> None:
+        text = "# A heading that is long enough to count.\n\n```python\nprint('a long line of code, with a dot.')\n```\n\n| a | table. |\n\nToo short.\n\n- **A list item** with [a link](https://example.org) that says something.\n"
+        assert sentences(text) == ["A list item with a link that says something."]

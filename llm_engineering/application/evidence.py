@@ -1,0 +1,91 @@
+"""Evidence: which source supports a sentence, and which sentences of the sources come closest to a question."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from llm_engineering.application.ports import Vectors
+from llm_engineering.domain.retrieval import Citation
+
+_WORD = re.compile(r"\w+")
+_SENTENCE = re.compile(r"(?<=[.!?。!?])\s+|\n\s*\n|\n(?=[-*#|>]|\d+\.)")
+_STOP_WORDS = frozenset(
+    "a about all also an and any are as at be because been but by can could do does each for from had has have how if in"
+    " into is it its just like make makes many may more most much no not of on one only or other our out over own same"
+    " should so some such than that the their them then there these they this those through to up us use used uses using"
+    " very was way we were what when where which while who why will with would you your".split()
+)
+_MARKUP = re.compile(r"[`*_#>|]+|!?\[([^\]]*)\]\([^)]*\)")
+
+
+def content_words(text: str) -> frozenset[str]:
+    """Words that carry content, folded; a plural 's' is dropped so that 'chunks' meets 'chunk'."""
+    words = (word.casefold() for word in _WORD.findall(text))
+    return frozenset(
+        word[:-1] if len(word) > 3 and word.endswith("s") else word
+        for word in words
+        if word not in _STOP_WORDS and len(word) > 1
+    )
+
+
+def support(sentence: str, source: Citation) -> float:
+    """Share of the sentence's content words that stand in the source, 0 to 1; 0 for a sentence without any."""
+    words = content_words(sentence)
+    passage = source.passage
+    return len(words & content_words(f"{passage.title} {passage.text}")) / len(words) if words else 0.0
+
+
+def best_support(sentence: str, sources: Sequence[Citation]) -> tuple[Citation | None, float]:
+    """The source that supports a sentence most, and how much; the first of equals."""
+    best = max(sources, key=lambda source: support(sentence, source), default=None)
+    return best, support(sentence, best) if best else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A sentence of a source, verbatim but for Markdown's marks."""
+
+    text: str
+    number: int
+    similarity: float
+
+
+def quotes(
+    question: str,
+    sources: Sequence[Citation],
+    embed: Callable[[Sequence[str]], Vectors],
+    *,
+    most: int = 2,
+    min_similarity: float,
+) -> list[Quote]:
+    """The sentences of the sources that are closest to the question, in the order of the sources.
+
+    Args:
+        embed: texts to unit vectors; the question is embedded with them, so that one call suffices.
+        most: how many at most.
+        min_similarity: cosine similarity below which a sentence is not worth quoting.
+    """
+    candidates = [(text, source.number) for source in sources for text in sentences(source.passage.text)]
+    candidates = list(dict.fromkeys(candidates))
+    if not candidates:
+        return []
+    vectors = embed([question, *(text for text, _ in candidates)])
+    similarities = vectors[1:] @ vectors[0]
+    ranked = sorted(range(len(candidates)), key=lambda i: (-float(similarities[i]), i))
+    kept = [i for i in ranked[:most] if similarities[i] >= min_similarity]
+    return [Quote(*candidates[i], similarity=float(similarities[i])) for i in sorted(kept)]
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences of prose that can stand alone: code, headings, table rows and fragments are left out."""
+    prose = re.sub(r"(?ms)^(`{3,}|~{3,}).*?(^\1\s*$|\Z)", "\n\n", text)
+    found = []
+    for piece in _SENTENCE.split(prose):
+        stripped = piece.strip()
+        if stripped.startswith(("#", "|")):
+            continue
+        plain = " ".join(_MARKUP.sub(lambda match: match.group(1) or "", stripped).split())
+        plain = re.sub(r"^[-+]\s+|^\d+[.)]\s+", "", plain)
+        if len(plain) >= 30 and plain[-1] in ".!?。!?":
+            found.append(plain)
+    return found
