@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -247,18 +248,21 @@ class TestRendering:
 
     async def test_a_crashed_browser_is_told_and_replaced(self, pages: Pages) -> None:
         pages.html["/fine"] = "<p>fine</p>"
-        before = _children()
+        before = _drivers()
         browser = Browser(page_timeout_seconds=5)
         try:
             await browser.render(f"{pages.url}/fine")
-            for process in _children() - before:
+            family = _family(_drivers() - before)
+            for process in family:
                 process.kill()
             with pytest.raises(FetchError, match=r"ended unexpectedly|could not read"):
                 await browser.render(f"{pages.url}/fine")
             assert "fine" in await browser.render(f"{pages.url}/fine")
+            family += _family(_drivers() - before)
         finally:
             await browser.close()
-        assert not _children() - before
+        assert family
+        assert not _left(family)
 
 
 @needs_chromium
@@ -268,26 +272,28 @@ class TestEnd:
     ) -> None:
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
         pages.html["/fine"] = "<p>fine</p>"
-        before = _children()
+        before = _drivers()
         browser = Browser()
         await browser.render(f"{pages.url}/fine")
-        assert _children() - before
+        family = _family(_drivers() - before)
+        assert len(family) > 2, "a driver, a browser and its renderer"
         assert _profiles(tmp_path)
 
         await browser.close()
         await browser.close()
 
-        assert not _children() - before
+        assert not _left(family)
         assert not _profiles(tmp_path)
 
     async def test_a_cancelled_page_does_not_hold_up_the_end(self, pages: Pages) -> None:
         pages.html["/clock"] = (
             "<p id=p></p><script>setInterval(() => p.append(document.createElement('i')), 50)</script>"
         )
-        before = _children()
+        before = _drivers()
         browser = Browser(page_timeout_seconds=60)
         task = asyncio.create_task(browser.render(f"{pages.url}/clock"))
         await asyncio.sleep(2.5)
+        family = _family(_drivers() - before)
         task.cancel()
         started = time.monotonic()
         with pytest.raises(asyncio.CancelledError):
@@ -295,26 +301,29 @@ class TestEnd:
         await browser.close()
 
         assert time.monotonic() - started < 15
-        assert not _children() - before
+        assert family
+        assert not _left(family)
 
     async def test_a_browser_that_does_not_answer_is_killed(self, pages: Pages) -> None:
-        before = _children()
+        before = _drivers()
         browser = Browser(page_timeout_seconds=3)
         task = asyncio.create_task(browser.run(lambda page: page.driver.execute_async_script("for (;;) {}")))
         await asyncio.sleep(1.5)
+        family = _family(_drivers() - before)
         await browser.close()
         with pytest.raises(CollectionError):
             await task
 
-        assert not _children() - before
+        assert family
+        assert not _left(family)
 
 
 async def test_a_browser_that_was_never_used_starts_nothing() -> None:
-    before = _children()
+    before = _drivers()
     browser = Browser()
     await browser.close()
 
-    assert _children() == before
+    assert _drivers() == before
 
 
 @pytest.mark.parametrize(
@@ -344,10 +353,24 @@ def test_a_configured_browser_that_is_not_there_is_named(tmp_path: Path) -> None
         find_programs(tmp_path / "nowhere", None)
 
 
-def _children() -> set[psutil.Process]:
-    return {
-        process for process in psutil.Process().children(recursive=True) if process.status() != "terminated"
-    }
+def _drivers() -> set[psutil.Process]:
+    """What this process has started itself; the browser's own processes hang below."""
+    return set(psutil.Process().children())
+
+
+def _family(drivers: set[psutil.Process]) -> list[psutil.Process]:
+    return [process for driver in drivers for process in (driver, *driver.children(recursive=True))]
+
+
+def _left(family: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run, or that ended and were never waited for by us."""
+    return [process for process in family if process.is_running() and not _adopted_and_ended(process)]
+
+
+def _adopted_and_ended(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() == psutil.STATUS_ZOMBIE and process.ppid() != os.getpid()
+    return True
 
 
 def _profiles(folder: Path) -> list[Path]:

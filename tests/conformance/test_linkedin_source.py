@@ -37,11 +37,20 @@ POSTS = [
 ]
 
 
-@pytest.fixture
-def browser() -> Iterator[Browser]:
+@pytest.fixture(scope="module")
+def shared_browser() -> Iterator[Browser]:
     browser = Browser(page_timeout_seconds=20)
     yield browser
     asyncio.run(browser.close())
+
+
+@pytest.fixture
+def browser(shared_browser: Browser) -> Browser:
+    """A browser that is logged in nowhere."""
+    asyncio.run(
+        shared_browser.run(lambda page: page.driver.execute_cdp_cmd("Network.clearBrowserCookies", {}))
+    )
+    return shared_browser
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 _QUIET_SECONDS = 0.4
 _POLL_SECONDS = 0.1
-_SCROLLS_WITHOUT_GROWTH = 3
+_SCROLLS_WITHOUT_GROWTH = 2
 _SCROLLING_PAGE_TIMEOUTS = 10
 _ENDLESS_TYPES = frozenset({"EventSource", "WebSocket", "Media", "Ping", "Image", "Preflight"})
 _STATE = "return [document.readyState, document.getElementsByTagName('*').length, document.body ? document.body.scrollHeight : 0]"
