@@ -80,8 +80,9 @@ class OnnxEmbedderSettings(Group):
     model: str = "all-MiniLM-L6-v2"
     threads: int = Field(default=0, ge=0)
     """0: one per core."""
-    batch_tokens: int = Field(default=4096, ge=256)
-    """Padded tokens of one forward pass; texts of like length are batched together up to this."""
+    batch_tokens: int = Field(default=1024, ge=256)
+    """Padded tokens of one forward pass; texts of like length are batched together up to this. Small batches stay in
+    the cache: 1024 is the fastest, 4096 takes a tenth longer."""
 
 
 class OpenAIEmbedderSettings(Group):
@@ -112,7 +113,7 @@ class LlamaCppSettings(Group):
     """None: the bundled model."""
     context_tokens: int = Field(default=4096, ge=512)
     threads: int = Field(default=0, ge=0)
-    """0: one per core."""
+    """0: one less than there are cores; threads wait for each other, so one too many stalls all."""
     parallel: int = Field(default=1, ge=1)
     """How many answers are generated at the same time; they share the context."""
 
