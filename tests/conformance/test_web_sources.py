@@ -28,6 +28,7 @@ from llm_engineering.infrastructure.sources.web.article import ArticleReader
 from llm_engineering.infrastructure.sources.web.client import PoliteClient
 from llm_engineering.infrastructure.sources.web.feed import FeedReader
 from tests.fakes.fault_server import FaultServer, Reply
+from tests.fakes.sources import ScriptedReader
 from tests.fakes.warehouse import FakeWarehouse
 from tools.sample_site import DEFAULT_ROOT, SampleSite
 
@@ -109,6 +110,59 @@ async def read(
     [item] = await items(reader, Link(server.url(path), AUTHOR, **link), known)
     assert isinstance(item, Found)
     return item.document
+
+
+# --- what every reader promises, the scripted one of the unit tests too ----------------------------------------------
+
+
+def readers(server: FaultServer) -> dict[str, tuple[SourceReader, str]]:
+    """Each reader with a link of its kind."""
+    server.put("/page", article())
+    server.put("/feed.xml", DATED)
+    scripted = ScriptedReader(
+        {server.url("/page"): [Discovered(Link("a", AUTHOR)), Discovered(Link("b", AUTHOR))]}
+    )
+    return {
+        "article": (ArticleReader(quick_client()), "/page"),
+        "feed": (FeedReader(quick_client()), "/feed.xml"),
+        "scripted": (scripted, "/page"),
+    }
+
+
+KINDS = ["article", "feed", "scripted"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_reader_yields_source_items_as_often_as_it_is_asked(server: FaultServer, kind: str) -> None:
+    reader, path = readers(server)[kind]
+    link = Link(server.url(path), AUTHOR)
+    first = [item async for item in reader.read(link, {})]
+    again = [item async for item in reader.read(link, {})]
+    await reader.close()
+    await reader.close()
+    assert first
+    assert first == again
+    assert all(isinstance(item, SourceItem) for item in first)
+    assert reader.name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_link_that_fails_raises_a_collection_error_that_names_it(
+    server: FaultServer, kind: str
+) -> None:
+    reader, _ = readers(server)[kind]
+    with pytest.raises(CollectionError, match=re.escape(server.url("/missing"))):
+        await items(reader, Link(server.url("/missing"), AUTHOR))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_reader_can_be_left_half_way(server: FaultServer, kind: str) -> None:
+    reader, path = readers(server)[kind]
+    reading = reader.read(Link(server.url(path), AUTHOR), {})
+    async for _ in reading:
+        break
+    await reading.aclose()  # type: ignore[attr-defined]
+    await reader.close()
 
 
 # --- articles --------------------------------------------------------------------------------------------------------

@@ -163,6 +163,13 @@ def test_code_that_holds_fences_is_fenced_longer() -> None:
     assert "````\n```python\nx\n```\n````" in text_of("<pre>```python\nx\n```</pre>")
 
 
+def test_a_long_page_of_many_code_blocks_is_read_in_reasonable_time() -> None:
+    text = text_of(
+        "".join(f"<p>Step {n} is described here.</p><pre>step_{n}(\n    {n})</pre>" for n in range(1_000))
+    )
+    assert all(f"Step {n} is described here.\n\n```\nstep_{n}(\n    {n})\n```" in text for n in range(1_000))
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.text(st.sampled_from(list("ab<>&\"'`~|*_#\\ \t\n[]()-.1é漢")), min_size=1, max_size=60))
 def test_any_code_comes_back_as_it_was(code: str) -> None:

@@ -23,6 +23,7 @@ _LINE_NUMBERS = re.compile(
 _BREAKING = frozenset({"div", "p", "li", "tr", "code", "ol", "ul", "table"})
 _FIND_MARK = re.compile(r"TWINBLOCK(\d{4,})MARK(?:\s+TWINFILL)*")
 _MAX_FILL = 50
+_EMPTY_ITEM = re.compile(r"[ \t]*(>|[-*+]|\d+\.)?[ \t]*")
 
 
 class Blocks:
@@ -49,13 +50,15 @@ class Blocks:
     def put_back(self, text: str) -> str:
         """The text with each mark replaced by its block, set apart by blank lines."""
         parts = _FIND_MARK.split(text)
-        whole = parts[0]
+        pieces = [parts[0]]
         for number, after in zip(parts[1::2], parts[2::2], strict=True):
             # A mark inside a list item or a quotation ends that line: code stands at the margin, exactly as written.
-            before = re.sub(r"[ \t]*(\n[ \t]*(>|[-*+]|\d+\.)?[ \t]*)?$", "", whole)
-            joint = "\n\n" if before else ""
-            whole = f"{before.rstrip()}{joint}{self._markdown[int(number)]}\n\n{after.lstrip()}"
-        return whole.strip()
+            before, _, line = pieces[-1].rpartition("\n")
+            pieces[-1] = before if _EMPTY_ITEM.fullmatch(line) else pieces[-1]
+            pieces += [self._markdown[int(number)], after]
+        # Pieces of text and blocks alternate; only text may be trimmed.
+        trimmed = (piece if index % 2 else piece.strip("\n").rstrip() for index, piece in enumerate(pieces))
+        return "\n\n".join(piece for piece in trimmed if piece.strip()).strip("\n")
 
     def kept(self, text: str) -> int:
         """How many of the blocks have their mark in the text."""
