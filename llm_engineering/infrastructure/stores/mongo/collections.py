@@ -8,6 +8,7 @@ from llm_engineering.infrastructure.stores.mongo.connection import MongoConnecti
 from llm_engineering.infrastructure.stores.mongo.records import encoded, refuse
 
 if TYPE_CHECKING:
+    from bson.raw_bson import RawBSONDocument
     from pymongo import IndexModel, ReplaceOne, UpdateOne
     from pymongo.collection import Collection
     from pymongo.cursor import Cursor
@@ -105,34 +106,43 @@ class MongoCollection:
             )
         refuse(self.what, complaints)
 
-    def _write(self, operations: "Sequence[ReplaceOne[Any] | UpdateOne]") -> tuple[int, int]:
-        """(records created, records matched) by one unordered bulk write.
+    def _write(
+        self,
+        operations: "Sequence[ReplaceOne[Any] | UpdateOne]",
+        new: "Sequence[tuple[str, RawBSONDocument]]" = (),
+    ) -> tuple[int, int]:
+        """(records created, records matched) by one unordered bulk write. ``new`` are (id, record) not stored so far.
 
-        Two writers that upsert the same new id at the same moment: the server lets one insert it and answers the other
-        with a duplicate key; that write is repeated, and now replaces.
+        New ones are inserted, which is two to three times as fast as an upsert. Two writers that create the same id at
+        the same moment: the server lets one insert it and answers the other with a duplicate key; that write is
+        repeated as an upsert, and replaces.
         """
+        from pymongo import InsertOne, ReplaceOne
         from pymongo.errors import BulkWriteError
 
         created = matched = 0
-        pending = list(operations)
+        pending: list[Any] = [*operations, *(InsertOne(record) for _, record in new)]
+        again: list[Any] = [
+            *operations,
+            *(ReplaceOne({"_id": key}, record, upsert=True) for key, record in new),
+        ]
         with self._connection.translated(f"writing {self.what}"):
             for attempt in range(_RACE_RETRIES):
                 if not pending:
                     break
                 try:
-                    result = self._collection().bulk_write(pending, ordered=False)
-                except BulkWriteError as error:
-                    failures = error.details["writeErrors"]
-                    raced = all(failure["code"] == _DUPLICATE_KEY for failure in failures)
-                    if not raced or attempt == _RACE_RETRIES - 1 or error.details["writeConcernErrors"]:
-                        raise
-                    created += error.details["nUpserted"]
-                    matched += error.details["nMatched"]
-                    pending = [pending[failure["index"]] for failure in failures]
-                else:
-                    created += result.upserted_count
-                    matched += result.matched_count
+                    result: Mapping[str, Any] = (
+                        self._collection().bulk_write(pending, ordered=False).bulk_api_result
+                    )
                     pending = []
+                except BulkWriteError as error:
+                    result = error.details
+                    raced = all(failure["code"] == _DUPLICATE_KEY for failure in result["writeErrors"])
+                    if not raced or attempt == _RACE_RETRIES - 1 or result["writeConcernErrors"]:
+                        raise
+                    pending = again = [again[failure["index"]] for failure in result["writeErrors"]]
+                created += result["nInserted"] + result["nUpserted"]
+                matched += result["nMatched"]
         return created, matched
 
     def _delete(self, ids: Sequence[str]) -> int:

@@ -19,7 +19,8 @@ from llm_engineering.infrastructure.stores.mongo.connection import MongoConnecti
 from llm_engineering.infrastructure.stores.mongo.records import encoded, from_record, refuse, to_record
 
 if TYPE_CHECKING:
-    from pymongo import IndexModel, ReplaceOne, UpdateOne
+    from bson.raw_bson import RawBSONDocument
+    from pymongo import IndexModel, UpdateOne
 
 _REGROUP_ROUNDS = 5
 
@@ -80,6 +81,8 @@ class MongoDocumentStore(MongoCollection):
         Raises:
             StoreError: a document is too large for MongoDB, or a number in it; named, and all others were written.
         """
+        from pymongo import ReplaceOne
+
         latest = {document.id: document for document in documents}
         counts, complaints = UpsertCounts(), list[str]()
         for batch in batched(list(latest.values()), WRITE_BATCH):
@@ -89,10 +92,14 @@ class MongoDocumentStore(MongoCollection):
             }
             same = [d for d in batch if d.id in stored and stored[d.id]["content_hash"] == d.content_hash]
             unchanged = {document.id for document in same}
-            replacements, refused = _replacements([d for d in batch if d.id not in unchanged])
+            records, refused = _records([d for d in batch if d.id not in unchanged])
+            replacements: list[ReplaceOne[Any]] = [
+                ReplaceOne({"_id": key}, record, upsert=True) for key, record in records if key in stored
+            ]
             refreshments = [_refreshment(d) for d in same if not _as_fresh(d, stored[d.id])]
-            created, _ = self._write([*replacements, *refreshments])
-            counts += UpsertCounts(created, len(replacements) - created, len(unchanged))
+            new = [(key, record) for key, record in records if key not in stored]
+            created, _ = self._write([*replacements, *refreshments], new)
+            counts += UpsertCounts(created, len(records) - created, len(unchanged))
             complaints += refused
         refuse(self.what, complaints)
         return counts
@@ -290,14 +297,9 @@ def _matching(category: str | None, author: str | None) -> dict[str, Any]:
     return {field: value for field, value in wanted.items() if value is not None}
 
 
-def _replacements(documents: Sequence[RawDocument]) -> "tuple[list[ReplaceOne[Any]], list[str]]":
-    from pymongo import ReplaceOne
-
+def _records(documents: Sequence[RawDocument]) -> "tuple[list[tuple[str, RawBSONDocument]], list[str]]":
     derived = ((d, {"content_hash": d.content_hash, "author_id": d.author_id}) for d in documents)
-    storable, complaints = encoded((d.link, to_record(d, d.id, **more)) for d, more in derived)
-    return [
-        ReplaceOne({"_id": identifier}, record, upsert=True) for identifier, record in storable
-    ], complaints
+    return encoded((d.link, to_record(d, d.id, **more)) for d, more in derived)
 
 
 def _letter_id(stage: str, source: str) -> str:
