@@ -38,8 +38,8 @@ AUTHOR = "Ada Winter"
 def quick_client(**options: Any) -> PoliteClient:
     quick: dict[str, Any] = {
         "user_agent": "llm-twin/0.1",
-        "timeout_seconds": 2,
-        "total_timeout_seconds": 2,
+        "timeout_seconds": 3,
+        "total_timeout_seconds": 3,
         "max_bytes": 500_000,
         "max_retries": 1,
         "per_host_concurrency": 4,

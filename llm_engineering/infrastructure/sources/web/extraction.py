@@ -129,7 +129,7 @@ def _main_text(root: "HtmlElement") -> str:
             )
             or ""
         )
-        if not best or (blocks.kept(text), len(text)) > (blocks.kept(best), len(best)):
+        if not best or blocks.kept(text) > blocks.kept(best):
             best = text
         if blocks.kept(best) == len(blocks) and best:
             break  # the wider search is for pages whose code or tables were left behind
