@@ -215,20 +215,19 @@ class _Chunker:
         """Fill chunks with a section's atoms, evening out the last two so that no crumb is left."""
         budget = self._budget(path)
         groups: list[list[_Atom]] = []
-        start = 0
+        starts: list[int] = []
         for atom in self._atoms(blocks, budget):
-            if groups and self._measured.count(start, atom.end) <= budget:
+            if groups and self._measured.count(starts[-1], atom.end) <= budget:
                 groups[-1].append(atom)
             else:
-                start = self._overlapped(groups[-1], atom, budget) if groups else atom.start
+                starts.append(self._overlapped(groups[-1], atom, atom.end, budget) if groups else atom.start)
                 groups.append([atom])
         if len(groups) > 1:
-            groups[-2:] = self._evened(groups[-2], groups[-1], budget)
-        drafts: list[_Draft] = []
-        for i, group in enumerate(groups):
-            start = self._overlapped(groups[i - 1], group[0], budget, group[-1].end) if i else group[0].start
-            drafts.append(_Draft(start, group[-1].end, path))
-        return drafts
+            last = groups[-1]
+            groups[-2:] = self._evened(groups[-2], last, budget)
+            if groups[-1] is not last:
+                starts[-1] = self._overlapped(groups[-2], groups[-1][0], last[-1].end, budget)
+        return [_Draft(start, group[-1].end, path) for start, group in zip(starts, groups, strict=True)]
 
     def _evened(self, left: list[_Atom], right: list[_Atom], budget: int) -> list[list[_Atom]]:
         count, atoms = self._measured.count, left + right
@@ -242,9 +241,10 @@ class _Chunker:
         best = min(range(1, len(left) + 1), key=imbalance)
         return [atoms[:best], atoms[best:]]
 
-    def _overlapped(self, previous: list[_Atom], first: _Atom, budget: int, end: int | None = None) -> int:
-        """Where a chunk begins that repeats the last whole sentences of the one before it, where there is room."""
-        wanted, end = self._config.overlap_tokens, end or first.end
+    def _overlapped(self, previous: list[_Atom], first: _Atom, end: int, budget: int) -> int:
+        """Where a chunk that ends at ``end`` begins, to repeat the last whole sentences of the one before it, if there
+        is room for them."""
+        wanted = self._config.overlap_tokens
         if not wanted or first.kind is not Kind.TEXT or previous[-1].kind is not Kind.TEXT:
             return first.start
         count, last = self._measured.count, previous[-1].end
