@@ -136,7 +136,7 @@ class Resources:
             FeedReader(client),
             GitReader(token=settings.github_token.get_secret_value() if settings.github_token else None),
             TableReader(),
-            PostsPageReader(browser),
+            PostsPageReader(browser, permission=client.check_allowed),
             LinkedInReader(
                 browser,
                 username=linkedin.username,

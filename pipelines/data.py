@@ -1,24 +1,25 @@
 """The data pipelines: collection, features, and both in one run."""
 
 from zenml import pipeline
+from zenml.enums import ExecutionMode
 
 from steps.etl import CollectRun, collect_links
 from steps.features import FeatureRun, clean_documents, index_documents, mark_near_duplicates
 
 
-@pipeline(enable_cache=False)
+@pipeline(enable_cache=False, execution_mode=ExecutionMode.FAIL_FAST)
 def digital_data_etl(collect: CollectRun) -> None:
     """Collect links into the data warehouse."""
     collect_links(collect)
 
 
-@pipeline(enable_cache=False)
+@pipeline(enable_cache=False, execution_mode=ExecutionMode.FAIL_FAST)
 def feature_engineering(features: FeatureRun = FeatureRun()) -> None:
     """Clean, mark near-duplicates, chunk, embed and index what the warehouse holds."""
     _build_features(features)
 
 
-@pipeline(enable_cache=False)
+@pipeline(enable_cache=False, execution_mode=ExecutionMode.FAIL_FAST)
 def end_to_end_data(collect: CollectRun, features: FeatureRun = FeatureRun()) -> None:
     """Collect links, then build features from all that the warehouse holds."""
     collect_links(collect)

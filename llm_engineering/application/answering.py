@@ -6,7 +6,7 @@ keep to its sources therefore cannot mislead: where nothing of what it says stan
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -105,7 +105,7 @@ class _Run:
         self._usage = Usage()
         self._unsupported = 0
 
-    async def supported_sentences(self) -> AsyncIterator[str]:
+    async def supported_sentences(self) -> AsyncGenerator[str, None]:
         """What the model says and the sources support, each sentence with its citation."""
         asked = content_words(self._question)
         seen: set[frozenset[str]] = set()
@@ -124,7 +124,7 @@ class _Run:
                 else:
                     yield checked
 
-    async def _sentences(self) -> AsyncIterator[str]:
+    async def _sentences(self) -> AsyncGenerator[str, None]:
         """Whole sentences, regrouped from the model's deltas."""
         options = GenerationOptions(max_tokens=self._config.max_tokens)
         pending = ""
@@ -162,7 +162,7 @@ class _Run:
         )
 
 
-async def _closable(stream: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
+async def _closable(stream: AsyncIterator[Delta]) -> AsyncGenerator[Delta, None]:
     """The stream as a generator whose closing closes it too, so that leaving early ends the generation."""
     try:
         async for delta in stream:

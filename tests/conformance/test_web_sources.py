@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import closing
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,22 @@ from llm_engineering.application.ports import (
     SourceReader,
 )
 from llm_engineering.domain.documents import RawDocument
-from llm_engineering.domain.errors import CollectionError, ConfigurationError, ExtractionError, FetchError
+from llm_engineering.domain.errors import (
+    CollectionError,
+    ConfigurationError,
+    ExtractionError,
+    FetchError,
+    StoreUnavailableError,
+)
 from llm_engineering.infrastructure.sources.web.article import ArticleReader
 from llm_engineering.infrastructure.sources.web.client import PoliteClient
 from llm_engineering.infrastructure.sources.web.feed import FeedReader
-from tests.fakes.fault_server import FaultServer, Reply
+from llm_engineering.infrastructure.stores.mongo import MongoWarehouse
+from tests.fakes.fault_server import FaultServer, Reply, Request
 from tests.fakes.sources import ScriptedReader
 from tests.fakes.warehouse import FakeWarehouse
 from tools.sample_site import DEFAULT_ROOT, SampleSite
+from tools.services import LocalMongo
 
 AUTHOR = "Ada Winter"
 
@@ -518,7 +527,17 @@ async def test_options_that_leave_nothing_are_named(server: FaultServer) -> None
 # --- the whole way, on the sample site ---------------------------------------------------------------------------------
 
 
-async def collect_site(warehouse: FakeWarehouse, *links: Link) -> CollectionReport:
+@pytest.fixture(params=["fake", "mongo"])
+def warehouse(request: pytest.FixtureRequest) -> Iterator[FakeWarehouse | MongoWarehouse]:
+    if request.param == "fake":
+        yield FakeWarehouse()
+        return
+    server: LocalMongo = request.getfixturevalue("mongo_server")
+    with closing(MongoWarehouse(server.uri, request.getfixturevalue("mongo_database"), 3.0)) as found:
+        yield found
+
+
+async def collect_site(warehouse: FakeWarehouse | MongoWarehouse, *links: Link) -> CollectionReport:
     client = quick_client()
     readers: dict[str, SourceReader] = {"article": ArticleReader(client), "feed": FeedReader(client)}
     try:
@@ -531,8 +550,9 @@ def articles_on_disk() -> list[Path]:
     return sorted((DEFAULT_ROOT / "articles").glob("*.html"))
 
 
-async def test_the_sample_sites_feed_gives_every_article_then_nothing_new(site: SampleSite) -> None:
-    warehouse = FakeWarehouse()
+async def test_the_sample_sites_feed_gives_every_article_then_nothing_new(
+    site: SampleSite, warehouse: FakeWarehouse | MongoWarehouse
+) -> None:
     feed = Link(f"{site.base_url}/feed.xml", AUTHOR)
     first = await collect_site(warehouse, feed)
     assert first.failed == []
@@ -545,6 +565,45 @@ async def test_the_sample_sites_feed_gives_every_article_then_nothing_new(site: 
     second = await collect_site(warehouse, feed)
     assert {outcome.status for outcome in second.outcomes} == {LinkStatus.UNCHANGED}
     assert second.total("unchanged") == len(expected)
+    assert list(warehouse.documents.stream()) == sorted(stored.values(), key=lambda document: document.id)
+
+
+async def test_a_store_that_stops_half_way_ends_the_run_and_the_next_one_completes_it(
+    server: FaultServer, own_mongo_server: LocalMongo
+) -> None:
+    for n in range(6):
+        server.put(f"/{n}", article(f"Number {n}"))
+
+    async def stop(request: Request, writer: asyncio.StreamWriter) -> Reply:
+        await asyncio.to_thread(own_mongo_server.stop)
+        return Reply(article("Number 3"))
+
+    links = [Link(server.url(f"/{n}"), AUTHOR) for n in range(6)]
+    client = quick_client()
+    await asyncio.to_thread(own_mongo_server.start)
+    with closing(MongoWarehouse(own_mongo_server.uri, "twin", 1.0)) as store:
+
+        async def run() -> CollectionReport:
+            return await collect(
+                links,
+                {"article": ArticleReader(client)},
+                store.documents,
+                store.users,
+                store.dead_letters,
+                max_concurrency=1,
+                batch_size=1,
+            )
+
+        server.on("/3", stop)
+        with pytest.raises(StoreUnavailableError):
+            await run()
+        await asyncio.to_thread(own_mongo_server.start)
+        assert len(list(store.documents.stream())) == 3
+        server.put("/3", article("Number 3"))
+        report = await run()
+        await client.close()
+        assert [o.status.value for o in report.outcomes] == ["unchanged"] * 3 + ["saved"] * 3
+        assert {document.title for document in store.documents.stream()} == {f"Number {n}" for n in range(6)}
 
 
 async def test_code_tables_and_headings_of_the_sample_site_are_kept(site: SampleSite) -> None:

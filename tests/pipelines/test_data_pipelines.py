@@ -90,7 +90,7 @@ def test_features_alone_rebuild_a_lost_index_from_the_warehouse_without_embeddin
 def test_a_run_that_loses_too_much_fails_with_the_reasons(project: Path, twin: Resources) -> None:
     links = [str(project / "missing.csv"), "http://127.0.0.1:9/nothing-listens-here"]
     parameters = EndToEndData(collect=CollectRun.model_validate({"author": "A", "links": links, "max_failed_share": 0.5}))
-    with pytest.raises(TooManyFailuresError, match=r"2 of 2 links.*missing\.csv"):
+    with pytest.raises(TooManyFailuresError, match=r"(?s)2 of 2 links.*missing\.csv"):
         run_pipeline("end_to_end_data", parameters)
     assert twin.warehouse.dead_letters.count() == 2
 

@@ -20,6 +20,7 @@ def shard_config(dimension: int, *, graph: bool) -> "EdgeConfig":
     from qdrant_edge import (
         Distance,
         EdgeConfig,
+        EdgeOptimizersConfig,
         EdgeSparseVectorParams,
         EdgeVectorParams,
         HnswIndexConfig,
@@ -43,6 +44,7 @@ def shard_config(dimension: int, *, graph: bool) -> "EdgeConfig":
         },
         sparse_vectors={SPARSE: EdgeSparseVectorParams(modifier=Modifier.Idf)},
         hnsw_config=hnsw,
+        optimizers=None if graph else EdgeOptimizersConfig(max_segment_size=int(__import__("os").environ.get("MSS","80000"))),
         wal_enabled=False,
     )
 

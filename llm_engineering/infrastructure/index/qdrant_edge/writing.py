@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from qdrant_edge import EdgeShard, Filter, Point
 
 UPSERT_POINTS = 512
+OPTIMISE_EVERY = int(__import__("os").environ.get("OE","25000"))
+"""Chunks after which what was written is put into its compact form: done all at once, it takes three times the memory."""
 FREE_MARGIN_BYTES = 64 << 20
 """Room left on the disk: the engine writes through memory maps, and a full disk would kill the process there."""
 
@@ -49,6 +51,7 @@ class EdgeWriter:
         self._exact_up_to = exact_up_to
         self._draft: Path | None = None
         self._shard: EdgeShard | None = None
+        self._unoptimised = 0
 
     def upsert(self, chunks: Sequence[EmbeddedChunk]) -> None:
         """Write chunks by id, any number at a time."""
@@ -60,6 +63,9 @@ class EdgeWriter:
             self._require_space(FREE_MARGIN_BYTES)
             with engine("writing chunks"):
                 shard.update(UpdateOperation.upsert_points(points))
+            self._unoptimised += len(points)
+            if self._unoptimised >= OPTIMISE_EVERY:
+                self._optimise()
 
     def delete(self, document_ids: Sequence[str], *, keep_versions: Mapping[str, str] | None = None) -> None:
         """Delete the chunks of documents; with ``keep_versions`` only those of other versions."""
@@ -110,6 +116,13 @@ class EdgeWriter:
             number = self._generations.publish(self._drafted, manifest)
         self._draft = None
         logger.info("Published generation {} of the index: {:,} chunks.", number, count)
+
+    def _optimise(self) -> None:
+        shard = self._open()
+        self._require_space(stored_bytes(self._drafted) + FREE_MARGIN_BYTES)
+        with engine("optimising the index"):
+            shard.optimize()
+        self._unoptimised = 0
 
     def discard(self) -> None:
         """Drop a draft that was not published. Never raises for the engine: an error may be on its way already."""

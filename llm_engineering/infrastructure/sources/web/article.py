@@ -12,7 +12,7 @@ from llm_engineering.infrastructure.sources.web import client as http
 from llm_engineering.infrastructure.sources.web.extraction import NoTextError, Page, extract_page
 from llm_engineering.infrastructure.sources.web.page_metadata import parse_date
 
-OPTIONS = frozenset({"reader", "published_at", "refresh"})
+OPTIONS = frozenset({"author_from_page", "reader", "published_at", "refresh"})
 MIN_DETECTION_CHARACTERS = 80
 """The language of a shorter text is a guess."""
 
@@ -112,7 +112,7 @@ class ArticleReader:
             link=shown_link(about.link),
             origin=shown_link(link.url),
             platform=about.platform or "web",
-            author=link.author,
+            author=(about.author if link.options.get("author_from_page") else "") or link.author,
             language=language,
             published_at=about.published_at or _given_date(link),
             metadata=metadata,

@@ -20,7 +20,7 @@ from llm_engineering.infrastructure.sources.web.page_metadata import parse_date
 if TYPE_CHECKING:
     from lxml.etree import _Element
 
-OPTIONS = frozenset({"reader", "max_items", "since", "include", "exclude"})
+OPTIONS = frozenset({"author_from_page", "reader", "max_items", "since", "include", "exclude"})
 MAX_SITEMAPS = 50
 """Sitemaps read through one sitemap index."""
 MAX_UNPACKED_BYTES = 52_428_800
@@ -89,14 +89,16 @@ class FeedReader:
                 f"({', '.join(sorted(link.options))})"
             )
         for entry in chosen:
-            dated = {"published_at": entry.date.isoformat()} if entry.date and entry.published else {}
+            given = {"published_at": entry.date.isoformat()} if entry.date and entry.published else {}
+            if "author_from_page" in link.options:
+                given["author_from_page"] = link.options["author_from_page"]
             yield Discovered(
                 Link(
                     url=entry.url,
                     author=link.author,
                     category=link.category,
                     render=link.render,
-                    options=dated,
+                    options=given,
                 )
             )
 
