@@ -197,6 +197,17 @@ async def test_a_page_becomes_a_document(server: FaultServer) -> None:
     assert (document.etag, document.last_modified) == ('"7"', "Sun, 01 Nov 2026 10:00:00 GMT")
 
 
+async def test_a_page_may_belong_to_the_author_whom_it_names(server: FaultServer) -> None:
+    server.put("/one", article(head='<meta name="author" content="Ben Okafor">'))
+    server.put("/two", article())
+    options = {"author_from_page": True}
+    assert (await read(server, "/one", options=options)).author == "Ben Okafor"
+    assert (await read(server, "/two", options=options)).author == AUTHOR
+    server.put("/feed.xml", rss(entry("/one")))
+    [found] = await expand(server, "/feed.xml", options=options)
+    assert found.options == options
+
+
 async def test_the_same_page_has_the_same_hash_each_time_it_is_read(server: FaultServer) -> None:
     server.put("/one", article())
     assert (await read(server, "/one")).content_hash == (await read(server, "/one")).content_hash

@@ -21,7 +21,8 @@ class ArticleReader:
     """Reads one page: fetch, extract, describe.
 
     Options of a link: ``published_at`` (used where the page names no date; feeds set it), ``refresh`` (fetch and extract
-    anew though the server says that nothing changed).
+    anew though the server says that nothing changed), ``author_from_page`` (the document belongs to the author whom the
+    page names, where it names one, and not to the link's).
 
     Args:
         renderer: a browser for pages that need JavaScript: asked where the link says ``render``, and where the plain page

@@ -60,7 +60,8 @@ class FeedReader:
     """Expands an RSS or Atom feed, a sitemap or sitemap index (also gzipped), or a page that declares a feed.
 
     Options of a link: ``max_items`` (newest first, where dates are given), ``since`` (a date; entries without a date are
-    kept), ``include`` and ``exclude`` (regular expressions that an entry's address must, or must not, hold).
+    kept), ``include`` and ``exclude`` (regular expressions that an entry's address must, or must not, hold),
+    ``author_from_page`` (handed on to the entries, see :class:`ArticleReader`).
     """
 
     name = "feed"
