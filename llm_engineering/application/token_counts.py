@@ -1,7 +1,7 @@
 """Counting tokens of many slices of one text without tokenising any of it twice."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import accumulate
 
 import numpy as np
@@ -80,16 +80,20 @@ class TokenCounts:
         all_starts: list[int] = []
         all_counts: list[int] = []
         estimated: list[int] = []
+        inner: set[int] = set()
         for word, start, count in zip(words, starts, counts, strict=True):
             if len(word) <= _LONGEST_WORD:
                 all_starts.append(start)
                 all_counts.append(count)
                 continue
-            pieces = [start + offset for offset in _pieces(next(tokens), len(word))]
+            offsets = next(tokens)
+            pieces = [start + offset for offset in _pieces(offsets, len(word))]
             all_starts += pieces
             all_counts += [1] * len(pieces)
-            estimated += pieces
-        return MeasuredText(all_starts, all_counts, estimated)
+            inner.update(pieces[1:])
+            if len(pieces) != len(offsets):
+                estimated += pieces
+        return MeasuredText(all_starts, all_counts, inner, estimated)
 
 
 def _pieces(offsets: Sequence[tuple[int, int]], length: int) -> list[int]:
@@ -111,11 +115,19 @@ def _pieces(offsets: Sequence[tuple[int, int]], length: int) -> list[int]:
 class MeasuredText:
     """Prefix sums of tokens over the places where a text may be cut.
 
-    ``starts`` are those places: the starts of words, and within long words those of their tokens (``estimated``).
+    ``starts`` are those places: the starts of words, and within long words those of their tokens (``inner``). Where
+    the tokenizer had no tokens for a long word, places and counts are ``estimated``.
     """
 
-    def __init__(self, starts: list[int], counts: list[int], estimated: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        starts: list[int],
+        counts: list[int],
+        inner: Set[int] = frozenset(),
+        estimated: Sequence[int] = (),
+    ) -> None:
         self.starts = starts
+        self._inner = inner
         self._estimated = estimated
         self._sums = list(accumulate(counts, initial=0))
 
@@ -135,7 +147,10 @@ class MeasuredText:
         return min(self.starts[unit], end) if unit < len(self.starts) else end
 
     def is_estimate(self, start: int, end: int) -> bool:
-        """Whether the count of this slice rests on words that may be cut inside."""
+        """Whether the count of this slice may not be the tokenizer's: it begins or ends within a word, or holds one
+        that had no tokens."""
+        if start in self._inner or end in self._inner:
+            return True
         return bisect_left(self._estimated, start) < bisect_left(self._estimated, end)
 
 
