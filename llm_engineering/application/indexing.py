@@ -1,7 +1,8 @@
 """From clean documents to the index: chunk, embed and write what changed, remove what is stale.
 
-Three things happen at a time, in windows of chunks: reading, chunking and looking up the cache (a thread ahead),
-embedding (the caller's thread, never kept waiting by the others), and writing (a thread behind).
+Four things happen at a time, in windows of chunks: reading, chunking and looking up the cache (a thread ahead),
+embedding (the caller's thread, never kept waiting by the others), and writing (a thread behind for the cache, and one
+for the index).
 
 Killed at any point and run again, the index ends as after an unbroken run:
 
@@ -10,7 +11,7 @@ Killed at any point and run again, the index ends as after an unbroken run:
 - An index that shows batches as they are written may be left with chunks that no chunk 0 certifies. Their documents'
   ids are noted before they are written (dead letters of the stage ``index``), so that the next run can remove them even
   if the document has been removed in the meantime.
-- Embeddings are cached before their chunks are written, so none is computed twice.
+- Embeddings are cached window by window, beside the writing, so at most the last few windows are computed twice.
 """
 
 import json
@@ -178,7 +179,7 @@ class _Run:
         self._plan = _Plan()
         self._failed: set[str] = set()
         self._recent: list[dict[str, Vectors]] = []
-        self._seconds = dict.fromkeys(("plan", "read", "chunk", "look_up", "embed", "write"), 0.0)
+        self._seconds = dict.fromkeys(("plan", "read", "chunk", "look_up", "embed", "cache", "write"), 0.0)
         self._changed = self._chunks = self._embedded = 0
 
     def execute(self, index: VectorIndex, max_failed_share: float) -> IndexReport:
@@ -303,15 +304,17 @@ class _Run:
 
     def _write_all(self, index: VectorIndex, windows: Iterable[_Window]) -> None:
         with index.writer(self._fingerprint) as writer:
-            writing = _Writing(writer, self._cache, self._digest, self._letters, self._plan.stale)
+            writing = _Writing(writer, self._letters, self._plan.stale)
             with self._timed("write"):
                 for ids in batched(self._plan.gone, self._batch_size):
                     writer.delete(ids)
                 for ids in batched(self._plan.superseded, self._batch_size):
                     writer.delete(ids, keep_versions={key: self._plan.superseded[key] for key in ids})
-            with WriteBehind(writing.write, DEPTH) as behind:
+            caching = WriteBehind(self._cache_new, DEPTH)
+            with caching, WriteBehind(writing.write, DEPTH) as behind:
                 for window in windows:
                     self._embed(window)
+                    caching.submit(window)
                     behind.submit(window)
                     self._changed += len(window.finished)
                     self._chunks += len(window.chunks)
@@ -339,6 +342,11 @@ class _Run:
         window.missing = {}
         self._recent = [*self._recent[1 - RECENT_WINDOWS :], window.new]
 
+    def _cache_new(self, window: _Window) -> None:
+        if window.new:
+            with self._timed("cache"):
+                self._cache.put_many(self._digest, window.new)
+
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
         # Each stage belongs to one thread, so adding needs no lock.
@@ -355,17 +363,8 @@ class _Run:
 class _Writing:
     """Writes windows in order, each so that a run that ends anywhere can be taken up again."""
 
-    def __init__(
-        self,
-        writer: IndexWriter,
-        cache: EmbeddingCache,
-        digest: str,
-        letters: DeadLetterStore,
-        stale: set[str],
-    ) -> None:
+    def __init__(self, writer: IndexWriter, letters: DeadLetterStore, stale: set[str]) -> None:
         self._writer = writer
-        self._cache = cache
-        self._digest = digest
         self._letters = letters
         self._stale = stale
         self._notes: dict[str, set[str]] = {}
@@ -373,8 +372,6 @@ class _Writing:
 
     def write(self, window: _Window) -> None:
         started = perf_counter()
-        if window.new:
-            self._cache.put_many(self._digest, window.new)
         self._note(window.begun)
         vectors = window.vectors | window.new
         others: list[EmbeddedChunk] = []
