@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 DENSE, SPARSE = "dense", "bm25"
 """Names of a point's two vectors."""
+SEGMENT_CHUNKS = 30_000
+"""Chunks of a segment, while vectors are scanned: segments are searched in parallel, and a small one takes little memory
+to build. A graph is better over few large segments."""
 
 
 def shard_config(dimension: int, *, graph: bool) -> "EdgeConfig":
@@ -24,27 +27,30 @@ def shard_config(dimension: int, *, graph: bool) -> "EdgeConfig":
         EdgeSparseVectorParams,
         EdgeVectorParams,
         HnswIndexConfig,
+        Memory,
         Modifier,
         ScalarQuantizationConfig,
         ScalarType,
     )
 
     # m = 0 builds no graph: vectors are scanned, filtered or not.
+    segment_kilobytes = SEGMENT_CHUNKS * dimension * 4 // 1024
     hnsw = HnswIndexConfig(m=16 if graph else 0, ef_construct=100, full_scan_threshold=10_000)
     return EdgeConfig(
         vectors={
             DENSE: EdgeVectorParams(
                 size=dimension,
                 distance=Distance.Cosine,
+                memory=Memory.Cold,  # read to rescore a few candidates; the scan is over the int8 copy
                 hnsw_config=hnsw,
                 quantization_config=ScalarQuantizationConfig(
                     type=ScalarType.Int8, quantile=0.99, always_ram=True
                 ),
             )
         },
-        sparse_vectors={SPARSE: EdgeSparseVectorParams(modifier=Modifier.Idf)},
+        sparse_vectors={SPARSE: EdgeSparseVectorParams(modifier=Modifier.Idf, memory=Memory.Cached)},
         hnsw_config=hnsw,
-        optimizers=None if graph else EdgeOptimizersConfig(max_segment_size=int(__import__("os").environ.get("MSS","80000"))),
+        optimizers=None if graph else EdgeOptimizersConfig(max_segment_size=segment_kilobytes),
         wal_enabled=False,
     )
 

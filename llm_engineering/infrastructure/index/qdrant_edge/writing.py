@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from qdrant_edge import EdgeShard, Filter, Point
 
 UPSERT_POINTS = 512
-OPTIMISE_EVERY = int(__import__("os").environ.get("OE","25000"))
+OPTIMISE_EVERY = 25_000
 """Chunks after which what was written is put into its compact form: done all at once, it takes three times the memory."""
 FREE_MARGIN_BYTES = 64 << 20
 """Room left on the disk: the engine writes through memory maps, and a full disk would kill the process there."""
@@ -157,17 +157,21 @@ class EdgeWriter:
         return load(self._drafted / "data")
 
     def _created(self) -> "EdgeShard":
-        from qdrant_edge import EdgeShard, PayloadSchemaType, UpdateOperation
+        from qdrant_edge import EdgeShard, KeywordIndexParams, Memory, PayloadSchemaType, UpdateOperation
 
         self._require_space(FREE_MARGIN_BYTES)
-        kinds = dict.fromkeys(KEYWORD_FIELDS, PayloadSchemaType.Keyword)
-        kinds |= dict.fromkeys(INTEGER_FIELDS, PayloadSchemaType.Integer)
-        kinds |= dict.fromkeys(DATETIME_FIELDS, PayloadSchemaType.Datetime)
+        # Looked up now and then, and as many values as documents: these indexes stay on the disk, the small ones do not.
+        schemas: dict[str, Any] = {
+            field: KeywordIndexParams(memory=Memory.Cold if field.endswith("_id") else None)
+            for field in KEYWORD_FIELDS
+        }
+        schemas |= dict.fromkeys(INTEGER_FIELDS, PayloadSchemaType.Integer)
+        schemas |= dict.fromkeys(DATETIME_FIELDS, PayloadSchemaType.Datetime)
         with engine("creating the index"):
             config = shard_config(self._fingerprint.dimension, graph=False)
             shard = EdgeShard.create(str(self._drafted / "data"), config)
-            for field, kind in kinds.items():
-                shard.update(UpdateOperation.create_field_index(field, kind))
+            for field, schema in schemas.items():
+                shard.update(UpdateOperation.create_field_index(field, schema))
         return shard
 
     def _point(self, item: EmbeddedChunk) -> "Point":
