@@ -177,6 +177,7 @@ def measure(size: int, folder: Path) -> dict[str, Any]:
         }
         batch = corpus.requests(QUERIES, SearchMode.HYBRID, filter=WIDE_FILTER)
         batched = _timed(lambda: index.search(batch, FINGERPRINT)) / QUERIES * 1e3
+    disk = sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file()) / 1e6
     more = list(corpus.batches(100, start=size))
     update = _timed(lambda: _write(index, iter(more)))
     result = {
@@ -189,7 +190,7 @@ def measure(size: int, folder: Path) -> dict[str, Any]:
         "build_resident_mb": building.resident,
         "search_private_mb": searching.private,
         "search_resident_mb": searching.resident,
-        "disk_mb": sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file()) / 1e6,
+        "disk_mb": disk,
         "open_seconds": opening,
         "batched_hybrid_ms": batched,
         "add_100_chunks_seconds": update,

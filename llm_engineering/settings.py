@@ -116,6 +116,9 @@ class LlamaCppSettings(Group):
     """0: one less than there are cores; threads wait for each other, so one too many stalls all."""
     parallel: int = Field(default=1, ge=1)
     """How many answers are generated at the same time; they share the context."""
+    grounding: Literal["strict", "lenient"] = "strict"
+    """``strict``: only what nearly repeats a source is shown, else the sources are quoted; right for small models.
+    ``lenient``: what no source backs is shown too, without a citation, and counted."""
 
 
 class OpenAIHttpSettings(Group):
@@ -128,6 +131,7 @@ class OpenAIHttpSettings(Group):
     context_tokens: int = Field(default=16_384, ge=512)
     timeout_seconds: float = Field(default=60.0, gt=0)
     max_retries: int = Field(default=3, ge=0, le=10)
+    grounding: Literal["strict", "lenient"] = "lenient"
 
 
 LlmSettings = Annotated[LlamaCppSettings | OpenAIHttpSettings, Field(discriminator="kind")]

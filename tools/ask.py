@@ -6,16 +6,13 @@ from collections.abc import Sequence
 
 from rich.markup import escape
 
-from llm_engineering.application.answering import answer
+from llm_engineering.application.answering import AnsweringConfig, answer
 from llm_engineering.application.retrieval import narrow, retrieve, widen
 from llm_engineering.bootstrap import Resources, open_resources, start_logging
 from llm_engineering.domain.retrieval import Answer, Query
 from llm_engineering.settings import load_settings
 from tools.console import console, run
 from tools.retrieve import add_search_options, query_from
-
-SMALL_CONTEXT_TOKENS = 8_192
-"""Models with less room get the hits themselves instead of the passages around them: small models lose the thread."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,12 +41,13 @@ async def ask(query: Query, twin: Resources) -> Answer:
     """Retrieve, stream the answer to the console, then list its sources."""
     hits = await asyncio.to_thread(retrieve, query, twin.index, twin.embedder)
     model = twin.language_model
-    if model.context_tokens < SMALL_CONTEXT_TOKENS:
-        passages = narrow(hits)
-    else:
-        passages = await asyncio.to_thread(widen, hits, twin.index)
+    strict = twin.settings.llm.grounding == "strict"
+    # A model that needs strict grounding is small, and loses the thread in wide passages.
+    passages = narrow(hits) if strict else await asyncio.to_thread(widen, hits, twin.index)
     finished: Answer | None = None
-    async for piece in answer(query.text, passages, model, embed=twin.embedder.embed_queries):
+    async for piece in answer(
+        query.text, passages, model, AnsweringConfig(strict=strict), embed=twin.embedder.embed_queries
+    ):
         if piece.answer is None:
             console.print(piece.text, end="", markup=False, soft_wrap=True)
         else:
@@ -71,6 +69,7 @@ def show_sources(finished: Answer) -> None:
         passage = citation.passage
         style = "bold" if citation.number in finished.cited else "dim"
         where = " > ".join(part for part in (passage.title, *passage.headings[-1:]) if part)
+        where = where or f"{' '.join(passage.text.split())[:60]}…"  # a post has no title
         similarity = f" · cosine {passage.dense_score:.2f}" if passage.dense_score is not None else ""
         console.print(f"[{style}]\\[{citation.number}] {escape(where)}[/]")
         console.print(

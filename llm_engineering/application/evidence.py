@@ -1,4 +1,4 @@
-"""Evidence: which source supports a sentence, and which sentences of the sources come closest to a question."""
+"""Evidence: which source supports a sentence, how near it is to what they say, and what of them is worth quoting."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -35,6 +35,43 @@ def support(sentence: str, source: Citation) -> float:
     return len(words & content_words(f"{passage.title} {passage.text}")) / len(words) if words else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Nearness:
+    """How near a sentence is, in cosine similarity, to the question and to the nearest sentence of the sources."""
+
+    to_question: float
+    to_sources: float
+
+
+class Evidence:
+    """The question and the sentences of its sources as vectors, made once, to hold what a model says against.
+
+    Args:
+        embed: texts to unit vectors, shape (n, dimension).
+    """
+
+    def __init__(
+        self, question: str, sources: Sequence[Citation], embed: Callable[[Sequence[str]], Vectors]
+    ) -> None:
+        candidates = [(text, source.number) for source in sources for text in sentences(source.passage.text)]
+        self._candidates = list(dict.fromkeys(candidates))
+        self._embed = embed
+        vectors = embed([question, *(text for text, _ in self._candidates)])
+        self._question, self._vectors = vectors[0], vectors[1:]
+
+    def nearness(self, sentence: str) -> Nearness:
+        [vector] = self._embed([sentence])
+        to_sources = float((self._vectors @ vector).max()) if len(self._vectors) else 0.0
+        return Nearness(float(self._question @ vector), to_sources)
+
+    def quotes(self, *, most: int, min_similarity: float) -> list["Quote"]:
+        """The sentences closest to the question, at most so many, in the order of the sources."""
+        similarities = self._vectors @ self._question
+        ranked = sorted(range(len(self._candidates)), key=lambda i: (-float(similarities[i]), i))
+        kept = [i for i in ranked[:most] if similarities[i] >= min_similarity]
+        return [Quote(*self._candidates[i], similarity=float(similarities[i])) for i in sorted(kept)]
+
+
 def best_support(sentence: str, sources: Sequence[Citation]) -> tuple[Citation | None, float]:
     """The source that supports a sentence most, and how much; the first of equals."""
     best = max(sources, key=lambda source: support(sentence, source), default=None)
@@ -48,32 +85,6 @@ class Quote:
     text: str
     number: int
     similarity: float
-
-
-def quotes(
-    question: str,
-    sources: Sequence[Citation],
-    embed: Callable[[Sequence[str]], Vectors],
-    *,
-    most: int = 2,
-    min_similarity: float,
-) -> list[Quote]:
-    """The sentences of the sources that are closest to the question, in the order of the sources.
-
-    Args:
-        embed: texts to unit vectors; the question is embedded with them, so that one call suffices.
-        most: how many at most.
-        min_similarity: cosine similarity below which a sentence is not worth quoting.
-    """
-    candidates = [(text, source.number) for source in sources for text in sentences(source.passage.text)]
-    candidates = list(dict.fromkeys(candidates))
-    if not candidates:
-        return []
-    vectors = embed([question, *(text for text, _ in candidates)])
-    similarities = vectors[1:] @ vectors[0]
-    ranked = sorted(range(len(candidates)), key=lambda i: (-float(similarities[i]), i))
-    kept = [i for i in ranked[:most] if similarities[i] >= min_similarity]
-    return [Quote(*candidates[i], similarity=float(similarities[i])) for i in sorted(kept)]
 
 
 def sentences(text: str) -> list[str]:

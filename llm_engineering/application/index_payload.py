@@ -4,8 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from llm_engineering.domain.documents import Chunk
-from llm_engineering.domain.errors import InvalidInputError
+from llm_engineering.domain.errors import InvalidInputError, StoreError
 from llm_engineering.domain.retrieval import MetadataFilter
 
 FORMAT = 1
@@ -15,28 +17,51 @@ KEYWORD_FIELDS = ("author", "category", "platform", "language", "document_id", "
 INTEGER_FIELDS = ("position",)
 DATETIME_FIELDS = ("published_at",)
 
-_INT64 = range(-(2**63), 2**63)
+RECORD_FIELD = "chunk"
+"""Holds the whole chunk as JSON text. Indexes convert payloads value by value, which for all of a chunk's fields takes
+longer than computing its word vector; so only what is filtered on stands beside it."""
 
 
 def to_payload(chunk: Chunk) -> dict[str, Any]:
-    """A chunk's fields as JSON values, with ``parent_id`` to look passages up by.
+    """What is stored with a chunk's vectors: the fields that can be filtered on, and the chunk itself.
 
     Raises:
-        InvalidInputError: a metadata value that JSON or a 64-bit integer cannot hold, so it could not be read back.
+        InvalidInputError: a metadata number that is not finite; JSON cannot hold it, so it could not be read back.
     """
     for name, value in chunk.metadata.items():
-        beyond = isinstance(value, int) and value not in _INT64
-        if beyond or (isinstance(value, float) and not math.isfinite(value)):
+        if isinstance(value, float) and not math.isfinite(value):
             raise InvalidInputError(
-                f"Metadata '{name}' of {chunk.link} is {value!r}; expected a finite number of at most 64 bits. "
-                "Store it as text, or leave it out."
+                f"Metadata '{name}' of {chunk.link} is {value!r}; expected a finite number. Leave it out where unknown."
             )
-    return {**chunk.model_dump(mode="json"), "parent_id": chunk.parent_id}
+    payload = {
+        "author": chunk.author,
+        "category": chunk.category,
+        "platform": chunk.platform,
+        "language": chunk.language,
+        "document_id": chunk.document_id,
+        "document_version": chunk.document_version,
+        "parent_id": chunk.parent_id,
+        "position": chunk.position,
+        RECORD_FIELD: chunk.model_dump_json(),
+    }
+    if chunk.published_at is not None:
+        payload["published_at"] = chunk.published_at.isoformat()
+    return payload
 
 
-def to_chunk(payload: Mapping[str, Any]) -> Chunk:
-    """The chunk of a payload written by :func:`to_payload`."""
-    return Chunk.model_validate({name: value for name, value in payload.items() if name != "parent_id"})
+def to_chunk(payload: Mapping[str, Any] | None) -> Chunk:
+    """The chunk of a payload written by :func:`to_payload`.
+
+    Raises:
+        StoreError: something else wrote the payload.
+    """
+    try:
+        return Chunk.model_validate_json((payload or {})[RECORD_FIELD])
+    except (KeyError, ValidationError) as error:
+        raise StoreError(
+            f"The index holds a record that is not a chunk ({error}). Rebuild it: delete the index, then run poe "
+            "run-feature-engineering-pipeline"
+        ) from error
 
 
 def alternatives(filter: MetadataFilter) -> list[tuple[str, tuple[str, ...]]]:

@@ -154,7 +154,7 @@ class Answer(Model):
     """Numbers that the text really cites, checked against ``citations``."""
     abstained: bool = False
     unsupported: int = 0
-    """Sentences of the model that were left out because no source supports them."""
+    """Sentences of the model that no source backs: left out with strict grounding, else shown without a citation."""
     model: str = ""
     prompt_hash: str = ""
     usage: Usage = Usage()

@@ -11,7 +11,7 @@ from llm_engineering.application.answering import (
     cited_numbers,
     fit,
 )
-from llm_engineering.application.evidence import Quote, quotes, sentences, support
+from llm_engineering.application.evidence import Evidence, sentences, support
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.errors import ModelServiceError
 from llm_engineering.domain.retrieval import Answer, Citation, Passage
@@ -69,13 +69,28 @@ class TestAnswer:
         shown, _ = await run(model, [VECTORS, OVERLAP])
         assert shown == "Overlap repeats the last sentences. [2]"
 
-    async def test_a_sentence_that_no_source_supports_is_left_out_and_counted(self) -> None:
+    async def test_a_sentence_that_no_source_backs_is_shown_without_a_citation_and_counted(self) -> None:
         model = ScriptedLanguageModel(
-            ["Overlap repeats the last sentences. Unicorns invented it in Atlantis."]
+            ["Overlap repeats the last sentences. Unicorns invented it in Atlantis [1]."]
         )
         shown, finished = await run(model, [OVERLAP])
+        assert shown == "Overlap repeats the last sentences. [1] Unicorns invented it in Atlantis."
+        assert finished.unsupported == 1
+
+    async def test_strict_grounding_leaves_it_out(self) -> None:
+        model = ScriptedLanguageModel(
+            ["Unicorns invented it in Atlantis. Overlap repeats the last sentences."]
+        )
+        shown, finished = await run(model, [OVERLAP], strict=True)
         assert shown == "Overlap repeats the last sentences. [1]"
         assert finished.unsupported == 1
+
+    async def test_strict_grounding_stops_a_model_that_keeps_inventing(self) -> None:
+        model = ScriptedLanguageModel([" ".join(f"Unicorn number{i} flew to planet{i}." for i in range(30))])
+        _, finished = await run(model, [OVERLAP], strict=True)
+        assert finished.abstained
+        assert finished.unsupported == 2
+        assert not model.calls[0].finished
 
     async def test_an_echo_of_the_question_is_left_out(self) -> None:
         shown, _ = await run(
@@ -102,22 +117,26 @@ class TestAnswer:
         shown, _ = await run(model, [OVERLAP])
         assert shown == "Overlap repeats sentences. [1]"
 
-    async def test_where_nothing_said_is_supported_the_sources_are_quoted(self) -> None:
+    async def test_where_nothing_said_may_be_shown_the_sources_are_quoted(self) -> None:
         model = ScriptedLanguageModel(["Unicorns invented it in Atlantis."])
-        pieces = [
-            piece
-            async for piece in answer(
-                "What is overlap: the last sentences of a chunk at the start of the next?",
-                [VECTORS, OVERLAP],
-                model,
-                embed=HashEmbedder().embed_queries,
-            )
-        ]
+        question = "What is overlap: the last sentences of a chunk at the start of the next?"
+        config = AnsweringConfig(strict=True)
+        embed = HashEmbedder().embed_queries
+        pieces = [piece async for piece in answer(question, [VECTORS, OVERLAP], model, config, embed=embed)]
         finished = pieces[-1].answer
         assert finished is not None
-        assert f"“{OVERLAP.text}” [2]" in finished.text
-        assert 2 in finished.cited
+        assert finished.text == f"“{OVERLAP.text}” [2]"
+        assert finished.cited == (2,)
         assert not finished.abstained
+
+    async def test_a_model_that_declines_is_not_overruled_by_quotes(self) -> None:
+        model = ScriptedLanguageModel([NOTHING_FOUND])
+        question = "What is overlap: the last sentences of a chunk at the start of the next?"
+        pieces = [
+            piece async for piece in answer(question, [OVERLAP], model, embed=HashEmbedder().embed_queries)
+        ]
+        assert pieces[-1].answer is not None
+        assert pieces[-1].answer.abstained
 
     async def test_a_given_citation_stays(self) -> None:
         model = ScriptedLanguageModel(["Overlap repeats sentences [1]. Vectors are of unit length [2]."])
@@ -180,27 +199,43 @@ class TestCitations:
     def test_numbers_are_listed_once_in_order(self) -> None:
         assert cited_numbers("a [3] b [1] c [3]") == (3, 1)
 
-    def test_an_unsupported_sentence_is_not_shown(self) -> None:
-        assert cite("Llamas eat grass.", [Citation(number=1, passage=OVERLAP)], 0.5) is None
-
-
-class TestQuotes:
-    def test_the_closest_sentences_are_quoted_in_the_order_of_the_sources(self) -> None:
-        sources = [Citation(number=1, passage=VECTORS), Citation(number=2, passage=OVERLAP)]
-        found = quotes(
-            "overlap repeats sentences of a chunk",
-            sources,
-            HashEmbedder().embed_queries,
-            most=1,
-            min_similarity=0.1,
+    def test_a_sentence_that_no_source_backs_gets_no_citation(self) -> None:
+        assert (
+            cite("Llamas eat grass [1].", [Citation(number=1, passage=OVERLAP)], 0.5) == "Llamas eat grass."
         )
-        assert [quote.number for quote in found] == [2]
-        assert isinstance(found[0], Quote)
+
+
+class TestEvidence:
+    sources = (Citation(number=1, passage=VECTORS), Citation(number=2, passage=OVERLAP))
+
+    def evidence(self, question: str) -> Evidence:
+        return Evidence(question, self.sources, HashEmbedder().embed_queries)
+
+    def test_the_closest_sentences_are_quoted(self) -> None:
+        found = self.evidence("overlap repeats sentences of a chunk").quotes(most=1, min_similarity=0.1)
+        assert [(quote.number, quote.text) for quote in found] == [(2, OVERLAP.text)]
+
+    def test_quotes_stand_in_the_order_of_the_sources(self) -> None:
+        found = self.evidence("overlap of a chunk, vectors").quotes(most=2, min_similarity=0.0)
+        assert [quote.number for quote in found] == [1, 2]
 
     def test_nothing_close_is_not_quoted(self) -> None:
-        sources = [Citation(number=1, passage=VECTORS)]
-        assert quotes("bananas", sources, HashEmbedder().embed_queries, min_similarity=0.9) == []
+        assert self.evidence("bananas").quotes(most=2, min_similarity=0.9) == []
+
+    def test_nearness_tells_a_copy_from_an_invention(self) -> None:
+        evidence = self.evidence("overlap")
+        assert evidence.nearness(OVERLAP.text).to_sources == pytest.approx(1.0, abs=1e-4)
+        assert evidence.nearness("Bananas are yellow.").to_sources < 0.5
+
+    def test_sources_without_a_sentence_can_be_asked_too(self) -> None:
+        empty = Evidence("q", [Citation(number=1, passage=passage("code()"))], HashEmbedder().embed_queries)
+        assert empty.quotes(most=2, min_similarity=0.0) == []
+        assert empty.nearness("anything").to_sources == 0.0
 
     def test_code_headings_tables_and_fragments_are_not_sentences(self) -> None:
-        text = "# A heading that is long enough to count.\n\n```python\nprint('a long line of code, with a dot.')\n```\n\n| a | table. |\n\nToo short.\n\n- **A list item** with [a link](https://example.org) that says something.\n"
+        text = (
+            "# A heading that is long enough to count.\n\n```python\nprint('a long line of code.')\n```\n\n"
+            "| a | table. |\n\nToo short.\n\n"
+            "- **A list item** with [a link](https://example.org) that says something.\n"
+        )
         assert sentences(text) == ["A list item with a link that says something."]

@@ -3,7 +3,7 @@
 import pytest
 
 from llm_engineering.application.index_payload import to_chunk, to_payload
-from llm_engineering.domain.errors import InvalidInputError
+from llm_engineering.domain.errors import InvalidInputError, StoreError
 from llm_engineering.infrastructure.index import Bm25Encoder
 from tests.conformance.index_contract import chunk
 
@@ -43,12 +43,18 @@ def test_a_repeated_word_weighs_more_but_ever_less_so() -> None:
 
 
 def test_a_chunk_survives_its_record() -> None:
-    stored = chunk("d", 3, metadata={"year": 1999, "rating": 4.0, "open": False})
+    stored = chunk("d", 3, metadata={"year": 1999, "rating": 4.0, "open": False, "big": 2**70})
     assert to_chunk(to_payload(stored)) == stored
     assert to_payload(stored)["parent_id"] == stored.parent_id
 
 
-@pytest.mark.parametrize("value", [float("inf"), float("nan"), 2**63])
+@pytest.mark.parametrize("payload", [None, {}, {"chunk": "nonsense"}, {"chunk": "{}"}])
+def test_a_record_of_something_else_is_said_to_be_one(payload: dict[str, str] | None) -> None:
+    with pytest.raises(StoreError, match="not a chunk"):
+        to_chunk(payload)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
 def test_a_number_that_could_not_be_read_back_is_refused(value: float) -> None:
     with pytest.raises(InvalidInputError, match="'rating'"):
         to_payload(chunk("d", metadata={"rating": value}))

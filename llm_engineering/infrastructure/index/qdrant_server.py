@@ -28,6 +28,7 @@ from llm_engineering.application.index_payload import (
     FORMAT,
     INTEGER_FIELDS,
     KEYWORD_FIELDS,
+    RECORD_FIELD,
     alternatives,
     published_between,
     to_chunk,
@@ -158,7 +159,7 @@ class QdrantServerIndex:
             wanted = m.Filter(
                 must=[m.FieldCondition(key="parent_id", match=m.MatchAny(any=list(parent_ids)))]
             )
-            for payload in self._scroll(wanted, True):
+            for payload in self._scroll(wanted, [RECORD_FIELD]):
                 chunk = to_chunk(payload)
                 found.setdefault(chunk.parent_id, []).append(chunk)
         return {parent: sorted(chunks, key=lambda chunk: chunk.position) for parent, chunks in found.items()}
@@ -335,7 +336,7 @@ class QdrantServerIndex:
         except StoreError as error:  # the error that led here matters more; the next rebuild removes it
             logger.warning("The unfinished collection '{}' could not be removed: {}", name, error)
 
-    def _scroll(self, accepted: "m.Filter", fields: bool | list[str]) -> Iterator[dict[str, Any]]:
+    def _scroll(self, accepted: "m.Filter", fields: list[str]) -> Iterator[dict[str, Any]]:
         offset: Any = None
         while True:
             records, offset = self._page(accepted, fields, offset)
@@ -344,9 +345,7 @@ class QdrantServerIndex:
             if offset is None:
                 return
 
-    def _page(
-        self, accepted: "m.Filter", fields: bool | list[str], offset: Any
-    ) -> tuple[list["m.Record"], Any]:
+    def _page(self, accepted: "m.Filter", fields: list[str], offset: Any) -> tuple[list["m.Record"], Any]:
         return self.call(
             lambda client: client.scroll(
                 self._alias, scroll_filter=accepted, limit=SCROLL_POINTS, offset=offset, with_payload=fields
@@ -364,11 +363,11 @@ class QdrantServerIndex:
         wide = candidates(request.k)
         if request.mode is SearchMode.DENSE:
             yield m.QueryRequest(
-                query=dense, using=DENSE, filter=accepted, limit=request.k, with_payload=True
+                query=dense, using=DENSE, filter=accepted, limit=request.k, with_payload=[RECORD_FIELD]
             )
         elif request.mode is SearchMode.SPARSE:
             yield m.QueryRequest(
-                query=sparse, using=SPARSE, filter=accepted, limit=request.k, with_payload=True
+                query=sparse, using=SPARSE, filter=accepted, limit=request.k, with_payload=[RECORD_FIELD]
             )
         elif isinstance(request.fusion, RrfFusion):
             # The server counts ranks from 0, the formula from 1.
@@ -378,16 +377,22 @@ class QdrantServerIndex:
                 m.Prefetch(query=sparse, using=SPARSE, filter=accepted, limit=wide),
             ]
             yield m.QueryRequest(
-                prefetch=prefetch, query=fused, limit=request.k, with_payload=True, with_vector=[DENSE]
+                prefetch=prefetch,
+                query=fused,
+                limit=request.k,
+                with_payload=[RECORD_FIELD],
+                with_vector=[DENSE],
             )
         else:
-            yield m.QueryRequest(query=dense, using=DENSE, filter=accepted, limit=wide, with_payload=True)
+            yield m.QueryRequest(
+                query=dense, using=DENSE, filter=accepted, limit=wide, with_payload=[RECORD_FIELD]
+            )
             yield m.QueryRequest(
                 query=sparse,
                 using=SPARSE,
                 filter=accepted,
                 limit=wide,
-                with_payload=True,
+                with_payload=[RECORD_FIELD],
                 with_vector=[DENSE],
             )
 
@@ -461,7 +466,7 @@ def _hits(request: SearchRequest, answers: Sequence[Sequence["m.ScoredPoint"]]) 
     found = {str(p.id): _cosine(request, p.vector) for p in answers[-1] if isinstance(p.vector, dict)}
     scores = {**found, **cosines}
     return [
-        Hit(chunk=to_chunk(points[identifier].payload or {}), score=score, dense_score=scores.get(identifier))
+        Hit(chunk=to_chunk(points[identifier].payload), score=score, dense_score=scores.get(identifier))
         for identifier, score in best
     ]
 

@@ -11,7 +11,7 @@ from loguru import logger
 
 from llm_engineering.application.fusion import candidates, fuse, ranked
 from llm_engineering.application.index_checks import BUILD, check_request, describe
-from llm_engineering.application.index_payload import FORMAT, to_chunk
+from llm_engineering.application.index_payload import FORMAT, RECORD_FIELD, to_chunk
 from llm_engineering.application.ports import IndexWriter, SearchRequest
 from llm_engineering.domain.documents import Chunk, EmbedderFingerprint
 from llm_engineering.domain.errors import StoreUnavailableError
@@ -119,7 +119,7 @@ class QdrantEdgeIndex:
         with self._present() as opened:
             if parent_ids:
                 wanted = EdgeFilter(must=[FieldCondition("parent_id", match=MatchAny(list(parent_ids)))])
-                for payload in opened.scroll(wanted, True):
+                for payload in opened.scroll(wanted, [RECORD_FIELD]):
                     chunk = to_chunk(payload)
                     found.setdefault(chunk.parent_id, []).append(chunk)
         return {parent: sorted(chunks, key=lambda chunk: chunk.position) for parent, chunks in found.items()}
@@ -238,8 +238,10 @@ def _fetch(
     vectors: dict[str, Any] = {}
     for identifiers, with_vector in ((wanted - unscored, False), (unscored, [DENSE])):
         if identifiers:
-            for record in shard.retrieve(sorted(identifiers), with_payload=True, with_vector=with_vector):
-                chunks[str(record.id)] = to_chunk(record.payload or {})
+            for record in shard.retrieve(
+                sorted(identifiers), with_payload=[RECORD_FIELD], with_vector=with_vector
+            ):
+                chunks[str(record.id)] = to_chunk(record.payload)
                 if isinstance(record.vector, dict):
                     vectors[str(record.id)] = record.vector[DENSE]
     hits = []

@@ -48,7 +48,7 @@ class OpenGeneration:
         with engine("counting"):
             return self.shard.count(CountRequest(filter=accepted, exact=True))
 
-    def scroll(self, accepted: "Filter", fields: bool | list[str]) -> Iterator[dict[str, Any]]:
+    def scroll(self, accepted: "Filter", fields: list[str]) -> Iterator[dict[str, Any]]:
         from qdrant_edge import ScrollRequest
 
         offset: Any = None
