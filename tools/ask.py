@@ -64,6 +64,10 @@ def show_sources(finished: Answer) -> None:
     if finished.abstained:
         console.print("[dim]Nothing that was collected bears on this question closely enough.[/]")
         return
+    if finished.quoted:
+        console.print("[dim]In the sources' own words: what the model said was not close enough to them.[/]")
+    elif finished.unsupported and not finished.cited:
+        console.print("[yellow]No source backs this answer.[/]")
     console.print()
     for citation in finished.citations:
         passage = citation.passage

@@ -33,6 +33,8 @@ QUESTIONS = (
 )
 """Two that the sample site answers, and one that it does not: a twin must know when to be silent."""
 
+_SHOWN_AS = {"article": "articles", "post": "posts", "repository": "source files"}
+
 
 def main() -> int:
     settings = load_settings()
@@ -98,11 +100,11 @@ async def _ask_all(settings: Settings) -> list[Answer]:
 
 def _counts(settings: Settings) -> dict[str, int]:
     with open_resources(settings) as twin:
-        documents = twin.warehouse.documents.counts()
         by_category: dict[str, int] = {}
-        for (category, _), count in documents.items():
+        for (category, _), count in twin.warehouse.documents.counts().items():
             by_category[category] = by_category.get(category, 0) + count
-        return {**{f"{name}s": n for name, n in sorted(by_category.items())}, "chunks": twin.index.count()}
+        counts = {_SHOWN_AS.get(name, name): count for name, count in sorted(by_category.items())}
+        return {**counts, "chunks": twin.index.count()}
 
 
 def _closing_table(timings: dict[str, float], counts: dict[str, int], answers: Sequence[Answer]) -> None:
@@ -111,7 +113,7 @@ def _closing_table(timings: dict[str, float], counts: dict[str, int], answers: S
     table.add_column(style="bold")
     table.add_column(justify="right")
     for name, count in counts.items():
-        table.add_row(name.replace("repositorys", "source files"), f"{count:,}")
+        table.add_row(name, f"{count:,}")
     answered = sum(not answer.abstained for answer in answers)
     table.add_row("questions answered", f"{answered}, with {sum(len(a.cited) for a in answers)} citations")
     table.add_row("left unanswered", f"{len(answers) - answered}, because no source bears on it")
@@ -120,10 +122,9 @@ def _closing_table(timings: dict[str, float], counts: dict[str, int], answers: S
         table.add_row(stage, f"{seconds:.1f} s")
     console.print(table)
     console.print("Everything that was started is stopped. Go on with:")
-    console.print('  ./poe ask "What is small-to-big retrieval?"       [dim]# the index stays[/]')
-    console.print(
-        "  ./poe local-infrastructure-up && ./poe run-end-to-end-data-pipeline --author YOU --link https://…"
-    )
+    console.print('  ./poe ask "What is small-to-big retrieval?"   [dim]the index stays[/]', soft_wrap=True)
+    console.print("  ./poe local-infrastructure-up")
+    console.print("  ./poe run-end-to-end-data-pipeline --author YOU --link https://…", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -115,40 +115,49 @@ def show_run(result: Any) -> None:
                 shown = _SHOWN.get(artifact.name)
                 if shown:
                     shown(name, artifact.load())
-    console.print(f"[green]✓[/] {escape(result.name)} finished. [dim]Dashboard: poe local-zenml-server-up[/]")
+    console.print(
+        f"[green]✓[/] {escape(result.name)} finished. [dim]Dashboard: poe local-zenml-server-up[/]",
+        soft_wrap=True,
+    )
 
 
 def _show_links(_: str, report: dict[str, Any]) -> None:
+    """The links that the user gave, each with what it led to; links found through a feed only where they failed."""
+    outcomes: dict[str, dict[str, Any]] = report["outcomes"]
+    found: dict[str, int] = {}
+    for outcome in outcomes.values():
+        parent = outcome["found_through"]
+        found[parent] = found.get(parent, 0) + outcome["documents"]
     table = Table(title="Links", title_justify="left", title_style="bold")
     for column in ("Link", "Reader", "Status", "Documents", "Seconds"):
         table.add_column(
             column, overflow="fold", justify="right" if column in ("Documents", "Seconds") else "left"
         )
-    styles = {"saved": "green", "updated": "cyan", "failed": "red", "unchanged": "dim"}
-    for url, outcome in report["outcomes"].items():
+    for url, outcome in outcomes.items():
         reason = report["failures"].get(url)
-        link = escape(url) + (f"\n[red]{escape(reason)}[/]" if reason else "")
-        status = outcome["status"]
-        numbers = (str(outcome["documents"]), f"{outcome['seconds']:.1f}")
-        table.add_row(link, outcome["reader"], f"[{styles[status]}]{status}[/]", *numbers)
+        if outcome["found_through"] and not reason:
+            continue
+        led_to = f" [dim]→ {outcome['discovered']} links[/]" if outcome["discovered"] else ""
+        link = escape(url) + led_to + (f"\n[red]{escape(reason)}[/]" if reason else "")
+        status = f"[{_STYLES[outcome['status']]}]{outcome['status']}[/]"
+        documents = outcome["documents"] + found.get(url, 0)
+        table.add_row(link, outcome["reader"], status, f"{documents:,}", f"{outcome['seconds']:.1f}")
     console.print(table)
 
 
 def _show_numbers(step: str, report: dict[str, Any]) -> None:
-    numbers = ", ".join(
-        f"{key.replace('_', ' ')} {_short(value)}" for key, value in report.items() if _is_number(value)
+    """What a step counted; zeros and times are left to the dashboard."""
+    counts = [f"{value:,} {key.replace('_', ' ')}" for key, value in report.items() if _is_count(value)]
+    console.print(
+        f"  [bold]{step.replace('_', ' ')}[/]: {', '.join(counts) or 'nothing to do'}", soft_wrap=True
     )
-    console.print(f"  [bold]{step.replace('_', ' ')}[/]: {numbers}")
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _short(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
-
-
+_STYLES = {"saved": "green", "updated": "cyan", "failed": "red", "unchanged": "dim"}
 _SHOWN: dict[str, Callable[[str, dict[str, Any]], None]] = {
     "collection_report": _show_links,
     "cleaning_report": _show_numbers,

@@ -49,9 +49,9 @@ class AnsweringConfig:
     """Leave out what no source backs, instead of showing it without a citation."""
     min_support: float = 0.6
     """Share of a sentence's content words that a source must hold for the sentence to be backed by it."""
-    min_nearness: float = 0.75
+    min_nearness: float = 0.85
     """Strict only: cosine similarity a sentence needs to some sentence of the sources. Measured with SmolLM2 on the sample:
-    its inventions stay below 0.75, its true statements, which are near copies, lie above."""
+    its inventions stay below 0.75, half-truths sewn from two sentences below 0.85, and what lies above are near copies."""
     min_relevance: float = 0.35
     """Strict only: cosine similarity a sentence needs to the question; small models copy what is beside the point."""
     max_left_out: int = 2
@@ -106,8 +106,10 @@ async def answer(
             yield AnswerPiece(text=f" {sentence}" if shown else sentence)
             shown.append(sentence)
     if not shown:
-        shown = [run.quoted()]
-        yield AnswerPiece(text=shown[0])
+        quotation = run.quoted()
+        yield AnswerPiece(text=quotation)
+        yield AnswerPiece(answer=run.finished(quotation, quoted=True))
+        return
     yield AnswerPiece(answer=run.finished(" ".join(shown)))
 
 
@@ -187,7 +189,7 @@ class _Run:
         if pending.strip():
             yield pending
 
-    def finished(self, text: str) -> Answer:
+    def finished(self, text: str, *, quoted: bool = False) -> Answer:
         abstained = text == NOTHING_FOUND
         if self._unsupported:
             logger.debug("{} sentence(s) of the model are not backed by a source.", self._unsupported)
@@ -197,6 +199,7 @@ class _Run:
             citations=tuple(self.sources),
             cited=() if abstained else cited_numbers(text),
             abstained=abstained,
+            quoted=quoted and not abstained,
             unsupported=self._unsupported,
             model=self._model.name,
             prompt_hash=PROMPT_HASH,

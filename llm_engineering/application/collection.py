@@ -113,7 +113,7 @@ class _Run:
             reader = str(link.options.get("reader") or self._router.route(link.url))
             task = self._tasks[key] = Task(link, reader, parent, known=parent.known if parent else {})
             self._queue.put_nowait(task)
-            self._progress.advance("links", 0, total=len(self._tasks))
+            self._progress.advance("Collect links", 0, total=len(self._tasks))
         if parent is not None and task is not parent:
             parent.children.append(task)
 
@@ -150,7 +150,7 @@ class _Run:
             started = time.perf_counter()
             await self._collect(task)
             task.seconds = time.perf_counter() - started
-            self._progress.advance("links", 1, total=len(self._tasks))
+            self._progress.advance("Collect links", 1, total=len(self._tasks))
             self._queue.task_done()
 
     async def _collect(self, task: Task) -> None:

@@ -156,6 +156,8 @@ class CollectionReport:
                     "reader": outcome.reader,
                     "status": outcome.status.value,
                     "documents": outcome.documents,
+                    "discovered": outcome.discovered,
+                    "found_through": outcome.found_through or "",
                     "seconds": round(outcome.seconds, 3),
                 }
                 for outcome in listed

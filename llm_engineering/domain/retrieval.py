@@ -153,6 +153,8 @@ class Answer(Model):
     cited: tuple[int, ...] = ()
     """Numbers that the text really cites, checked against ``citations``."""
     abstained: bool = False
+    quoted: bool = False
+    """The text is quotations, because nothing that the model said could be shown."""
     unsupported: int = 0
     """Sentences of the model that no source backs: left out with strict grounding, else shown without a citation."""
     model: str = ""

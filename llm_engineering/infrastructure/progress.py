@@ -34,6 +34,9 @@ class TerminalProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for task in self._bars.tasks:
+            if task.total is None:  # its length was never known; now it is
+                self._bars.update(task.id, total=task.completed)
         self._bars.stop()
 
     def write(self, line: str) -> None:

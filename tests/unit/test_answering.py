@@ -127,6 +127,7 @@ class TestAnswer:
         assert finished is not None
         assert finished.text == f"“{OVERLAP.text}” [2]"
         assert finished.cited == (2,)
+        assert finished.quoted
         assert not finished.abstained
 
     async def test_a_model_that_declines_is_not_overruled_by_quotes(self) -> None:

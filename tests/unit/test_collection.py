@@ -427,7 +427,7 @@ async def test_progress_counts_links_with_those_discovered(place: Place) -> None
             self.total: int | None = None
 
         def advance(self, description: str, amount: int = 1, *, total: int | None = None) -> None:
-            assert description == "links"
+            assert description == "Collect links"
             self.done += amount
             self.total = total
 
