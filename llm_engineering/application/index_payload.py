@@ -10,7 +10,7 @@ from llm_engineering.domain.documents import Chunk
 from llm_engineering.domain.errors import InvalidInputError, StoreError
 from llm_engineering.domain.retrieval import MetadataFilter
 
-FORMAT = 1
+FORMAT = 2
 """Number of the stored form (fields, word vectors). An index of another form is rebuilt by the next writer."""
 
 KEYWORD_FIELDS = ("author", "category", "platform", "language", "document_id", "parent_id")

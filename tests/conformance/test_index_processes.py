@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llm_engineering.application.index_payload import FORMAT
 from llm_engineering.application.ports import SearchRequest
 from llm_engineering.domain.errors import StoreError, StoreUnavailableError
 from llm_engineering.domain.retrieval import SearchMode
@@ -26,6 +27,7 @@ PRELUDE = """
 import sys, time
 from pathlib import Path
 from llm_engineering.infrastructure.index.qdrant_edge import QdrantEdgeIndex
+from llm_engineering.application.index_payload import FORMAT
 from llm_engineering.application.ports import SearchRequest
 from tests.conformance.index_contract import *
 index = QdrantEdgeIndex(Path(sys.argv[1]))
@@ -345,7 +347,7 @@ def test_an_index_of_another_form_is_rebuilt(index: QdrantEdgeIndex, tmp_path: P
     write(index, corpus())
     index.close()
     manifest = tmp_path / "twin" / "generations" / "00000001" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 0'))
+    manifest.write_text(manifest.read_text().replace(f'"format": {FORMAT}', '"format": 0'))
     with pytest.raises(StoreUnavailableError, match="poe run-feature-engineering-pipeline"):
         index.search(QUESTION, FINGERPRINT)
     assert list(index.versions()) == []
