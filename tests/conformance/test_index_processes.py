@@ -27,7 +27,6 @@ PRELUDE = """
 import sys, time
 from pathlib import Path
 from llm_engineering.infrastructure.index.qdrant_edge import QdrantEdgeIndex
-from llm_engineering.application.index_payload import FORMAT
 from llm_engineering.application.ports import SearchRequest
 from tests.conformance.index_contract import *
 index = QdrantEdgeIndex(Path(sys.argv[1]))
