@@ -1,7 +1,9 @@
 """What the command-line tools share: the console, and errors shown as a person can use them."""
 
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,6 +12,19 @@ from llm_engineering.domain.errors import TwinError
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
+
+
+def user_path(text: str) -> Path:
+    """A path as the user meant it: relative to the folder the task was started from (tasks run in the project's root).
+
+    A path that exists in the root alone is taken from there, so that ``configs/mine.yaml`` works from any folder.
+    """
+    path = Path(text).expanduser()
+    started_from = os.environ.get("POE_CWD")
+    if path.is_absolute() or not started_from:
+        return path
+    there = Path(started_from) / path
+    return there if there.exists() or not path.exists() else path
 
 
 def run(main: Callable[[], int | None]) -> None:

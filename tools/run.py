@@ -15,7 +15,7 @@ from llm_engineering.application.runs import DigitalDataEtl, EndToEndData, Featu
 from llm_engineering.bootstrap import start_logging
 from llm_engineering.domain.errors import ConfigurationError, TwinError
 from llm_engineering.settings import load_settings
-from tools.console import console, run
+from tools.console import console, run, user_path
 from tools.run_config import check_parameters, read_run_config
 
 
@@ -97,7 +97,7 @@ def _parameters(runnable: Runnable, options: argparse.Namespace) -> tuple[RunPar
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="poe run-…", description=__doc__)
     parser.add_argument("pipeline", choices=sorted(PIPELINES))
-    parser.add_argument("--config", type=Path, help="YAML of the run (default: the sample's, in configs/)")
+    parser.add_argument("--config", type=user_path, help="YAML of the run (default: the sample's, in configs/)")
     parser.add_argument(
         "--link", action="append", metavar="URL", help="collect this instead of the file's links; repeatable"
     )

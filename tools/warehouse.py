@@ -13,7 +13,7 @@ from rich.table import Table
 from llm_engineering.application.transfer import ImportReport, export_warehouse, import_warehouse
 from llm_engineering.bootstrap import open_resources, show_progress, start_logging
 from llm_engineering.settings import load_settings
-from tools.console import console, run
+from tools.console import console, run, user_path
 
 DEFAULT_FOLDER = Path("data/export")
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("action", choices=("export", "import"))
     parser.add_argument(
-        "folder", type=Path, nargs="?", default=DEFAULT_FOLDER, help=f"default: {DEFAULT_FOLDER}"
+        "folder", type=user_path, nargs="?", default=DEFAULT_FOLDER, help=f"default: {DEFAULT_FOLDER}"
     )
     options = parser.parse_args(arguments)
     settings = load_settings()
