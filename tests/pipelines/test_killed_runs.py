@@ -1,0 +1,149 @@
+"""Runs killed in the middle of each stage: the same command run again leaves what an unbroken run would have left."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from llm_engineering.bootstrap import Resources, open_resources
+from llm_engineering.settings import QdrantEdgeSettings, Settings, load_settings
+from tests.broken_runs import Fault, die, run_command
+from tests.pipelines.clocks import AFTER, BEFORE, END_TO_END, Run, run, similarities, state, write_source
+from tools.services import LocalMongo
+
+__all__ = ["run"]
+
+MODELS = Path(os.environ.get("MODELS_DIR", Path(__file__).resolve().parents[2] / "models"))
+STORES = "llm_engineering.infrastructure.stores.mongo.warehouse"
+EDGE = "llm_engineering.infrastructure.index.qdrant_edge"
+COLLECT = f"{STORES}:MongoDocumentStore.upsert"
+CLEAN = f"{STORES}:MongoCleanStore.upsert"
+MARK = f"{STORES}:MongoCleanStore.set_groups"
+EMBED = "llm_engineering.infrastructure.embedders.onnx:OnnxEmbedder.embed_documents"
+CACHE = f"{STORES}:MongoEmbeddingCache.put_many"
+WRITE = f"{EDGE}.writing:EdgeWriter.upsert"
+PUBLISH = f"{EDGE}.generations:Generations.publish"
+SWITCH = f"{EDGE}.generations:Path.replace"
+"""The draft has its final name, and the pointer to it is not yet switched."""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the table lies; the same for all tests, since documents are identified by it."""
+    return tmp_path_factory.mktemp("source")
+
+
+def finished(source: Path, folder: Path, server: LocalMongo, bodies: dict[int, str]) -> Settings:
+    """Settings of a project in which an unbroken run over the bodies has ended."""
+    environment = {
+        "DATABASE_HOST": server.uri,
+        "DATABASE_NAME": f"test_{uuid4().hex[:12]}",
+        "QDRANT_PATH": str(folder / "index"),
+        "MODELS_DIR": str(MODELS),
+    }
+    config = str(write_source(source, bodies))
+    output = folder / "output.txt"
+    ended = run_command("tools.run", *END_TO_END, config, output=output, environment=environment)
+    assert ended.code == 0, ended.output
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        return load_settings(None)
+
+
+@pytest.fixture(scope="module")
+def unbroken(
+    source: Path, tmp_path_factory: pytest.TempPathFactory, mongo_server: LocalMongo
+) -> Iterator[Resources]:
+    """The stores after an unbroken run over what the source finally holds."""
+    with open_resources(finished(source, tmp_path_factory.mktemp("unbroken"), mongo_server, AFTER)) as twin:
+        assert twin.index.count() > 2 * len(AFTER)
+        assert len({document.duplicate_group for document in twin.warehouse.clean.stream()}) == 1 + 4
+        yield twin
+
+
+@pytest.fixture(scope="module")
+def before(source: Path, tmp_path_factory: pytest.TempPathFactory, mongo_server: LocalMongo) -> Settings:
+    """Settings of a project after an unbroken run over what the source held before."""
+    return finished(source, tmp_path_factory.mktemp("before"), mongo_server, BEFORE)
+
+
+def copy_stores(source: Settings, target: Settings) -> None:
+    """Put what one project's stores hold into another's."""
+    from pymongo import MongoClient
+
+    with MongoClient[dict[str, Any]](target.database.host.get_secret_value()) as client:
+        old, new = client[source.database.name], client[target.database.name]
+        for name in old.list_collection_names():
+            if records := list(old[name].find()):
+                new[name].insert_many(records)
+    assert isinstance(source.qdrant, QdrantEdgeSettings)
+    assert isinstance(target.qdrant, QdrantEdgeSettings)
+    shutil.copytree(source.qdrant.path, target.qdrant.path)
+
+
+def assert_as_unbroken(twin: Resources, unbroken: Resources) -> None:
+    assert state(twin) == state(unbroken)
+    assert similarities(twin) == pytest.approx(similarities(unbroken), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault(COLLECT, die, nth=2), Fault(EMBED, die, nth=2), Fault(WRITE, die, nth=3, after=True)],
+    ids=str,
+)
+def test_a_first_run_that_is_killed_ends_as_an_unbroken_one_when_run_again(
+    run: Run, twin: Resources, source: Path, unbroken: Resources, fault: Fault
+) -> None:
+    config = str(write_source(source, AFTER))
+    killed = run("tools.run", *END_TO_END, config, fault=fault)
+    assert killed.code == -9, killed.output
+    assert twin.index.count() == 0
+    again = run("tools.run", *END_TO_END, config)
+    assert again.code == 0, again.output
+    assert_as_unbroken(twin, unbroken)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(COLLECT, die, nth=2, after=True),
+        Fault(CLEAN, die, nth=2),
+        Fault(MARK, die, nth=2),
+        Fault(EMBED, die),
+        Fault(CACHE, die, nth=2, after=True),
+        Fault(WRITE, die, nth=2),
+        Fault(PUBLISH, die),
+        Fault(SWITCH, die),
+        Fault(PUBLISH, die, after=True),
+    ],
+    ids=str,
+)
+def test_an_update_that_is_killed_leaves_a_whole_index_and_ends_as_an_unbroken_one_when_run_again(
+    project: Path,
+    run: Run,
+    twin: Resources,
+    source: Path,
+    before: Settings,
+    unbroken: Resources,
+    fault: Fault,
+) -> None:
+    copy_stores(before, twin.settings)
+    old = sorted(twin.index.versions()), similarities(twin)
+    config = str(write_source(source, AFTER))
+    killed = run("tools.run", *END_TO_END, config, fault=fault)
+    assert killed.code == -9, killed.output
+    if fault.call == SWITCH:
+        generations = project / "index" / "twin" / "generations"
+        assert sorted(path.name for path in generations.iterdir()) == ["00000001", "00000002"]
+    if fault.call == PUBLISH and fault.after:
+        assert sorted(twin.index.versions()) == sorted(unbroken.index.versions())
+    else:
+        assert (sorted(twin.index.versions()), similarities(twin)) == old
+    again = run("tools.run", *END_TO_END, config)
+    assert again.code == 0, again.output
+    assert_as_unbroken(twin, unbroken)
