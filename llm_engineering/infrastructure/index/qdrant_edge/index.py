@@ -25,7 +25,6 @@ from llm_engineering.infrastructure.index.qdrant_edge.writing import EdgeWriter
 if TYPE_CHECKING:
     from qdrant_edge import EdgeShard, QueryRequest
 
-MAX_VALUES = 100_000
 OVERSAMPLING = 2.0
 """Candidates that are scored again with full vectors, as a multiple of those wanted; makes int8 scores exact."""
 
@@ -126,11 +125,8 @@ class QdrantEdgeIndex:
 
     def values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
         """Distinct values of a field with the number of chunks of each."""
-        from qdrant_edge import FacetRequest
-
-        with self._present() as opened, engine("counting values"):
-            hits = opened.shard.facet(FacetRequest(field, limit=MAX_VALUES, exact=True)).hits
-            return {str(hit.value): hit.count for hit in hits}
+        with self._present() as opened:
+            return opened.values(field)
 
     def count(self, filter: MetadataFilter = MetadataFilter()) -> int:
         """Number of chunks that the filter accepts; 0 where there is no index yet."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from qdrant_edge import Filter
 
 SCROLL_POINTS = 2_000
+MAX_VALUES = 100_000
 
 
 class OpenGeneration:
@@ -22,6 +23,7 @@ class OpenGeneration:
         self.lease = lease
         self.users = 0
         self._retired = False
+        self._values: dict[str, dict[str, int]] = {}
         try:
             manifest = lease.manifest
             self.format: int = manifest["format"]
@@ -47,6 +49,17 @@ class OpenGeneration:
 
         with engine("counting"):
             return self.shard.count(CountRequest(filter=accepted, exact=True))
+
+    def values(self, field: str) -> dict[str, int]:
+        """Distinct values of a field with the number of chunks of each. Counted once: a generation does not change, and
+        every question with a filter asks (6 ms for each field of 100,000 chunks, as much as the search itself)."""
+        from qdrant_edge import FacetRequest
+
+        if field not in self._values:
+            with engine("counting values"):
+                hits = self.shard.facet(FacetRequest(field, limit=MAX_VALUES, exact=True)).hits
+            self._values[field] = {str(hit.value): hit.count for hit in hits}
+        return dict(self._values[field])
 
     def scroll(self, accepted: "Filter", fields: list[str]) -> Iterator[dict[str, Any]]:
         from qdrant_edge import ScrollRequest
