@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from loguru import logger
 
 from llm_engineering.domain.errors import MissingDependencyError, StoreUnavailableError
 
@@ -235,6 +236,7 @@ class LocalZenml:
                     f"The ZenML server cannot start: {taken}. End that program, or set LOCAL_ZENML_PORT to another."
                 )
             self._zenml("login", "--local", "--port", str(self.port), "--ip-address", HOST)
+            self._skip_survey()
         return self.status()
 
     def stop(self) -> bool:
@@ -242,6 +244,20 @@ class LocalZenml:
         was_running = self.status().running
         self._zenml("logout", "--local")
         return was_running
+
+    def _skip_survey(self) -> None:
+        """Open the dashboard without its sign-up page, which asks for a name and an e-mail address: no account is needed."""
+        address = f"{self.url}/api/v1/current-user"
+        answer = {"email_opted_in": False, "user_metadata": {"finished_onboarding_survey": True}}
+        try:
+            with urllib.request.urlopen(address, timeout=5) as response:
+                if json.load(response)["body"]["email_opted_in"] is not None:
+                    return  # the user has answered, one way or the other
+            body, headers = json.dumps(answer).encode(), {"Content-Type": "application/json"}
+            request = urllib.request.Request(address, data=body, headers=headers, method="PUT")
+            urllib.request.urlopen(request, timeout=5).close()
+        except (urllib.error.URLError, OSError, KeyError, ValueError) as error:
+            logger.debug("The dashboard's survey could not be skipped: {}", error)
 
     def _zenml(self, *arguments: str) -> None:
         command = [_beside_python("zenml") or "zenml", *arguments]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -226,6 +227,9 @@ def test_the_zenml_server_comes_up_is_found_and_goes_down(
     try:
         assert server.start().running
         assert server.start().running
+        with urllib.request.urlopen(f"{server.url}/api/v1/current-user", timeout=10) as response:
+            user = json.load(response)
+        assert user["body"]["email_opted_in"] is False, "the dashboard asks for an e-mail address first"
     finally:
         assert server.stop() is True
     assert not server.status().running
