@@ -51,7 +51,9 @@ class AnsweringConfig:
     """Share of a sentence's content words that a source must hold for the sentence to be backed by it."""
     min_nearness: float = 0.85
     """Strict only: cosine similarity a sentence needs to some sentence of the sources. Measured with SmolLM2 on the sample:
-    its inventions stay below 0.75, half-truths sewn from two sentences below 0.85, and what lies above are near copies."""
+    its inventions stay below 0.75, and what lies above 0.85 are near copies."""
+    min_coverage: float = 0.9
+    """Strict only: share of its content words that must stand in that sentence; tells a copy from two halves sewn together."""
     min_relevance: float = 0.35
     """Strict only: cosine similarity a sentence needs to the question; small models copy what is beside the point."""
     max_left_out: int = 2
@@ -158,7 +160,12 @@ class _Run:
         if self.evidence is None or not self._config.strict:
             return True
         near = await asyncio.to_thread(self.evidence.nearness, _CITATION.sub("", sentence))
-        return near.to_sources >= self._config.min_nearness and near.to_question >= self._config.min_relevance
+        config = self._config
+        return (
+            near.to_sources >= config.min_nearness
+            and near.coverage >= config.min_coverage
+            and near.to_question >= config.min_relevance
+        )
 
     def quoted(self) -> str:
         """The sources' own words, or that they say nothing."""

@@ -30,17 +30,25 @@ def content_words(text: str) -> frozenset[str]:
 
 def support(sentence: str, source: Citation) -> float:
     """Share of the sentence's content words that stand in the source, 0 to 1; 0 for a sentence without any."""
+    return coverage(sentence, f"{source.passage.title} {source.passage.text}")
+
+
+def coverage(sentence: str, text: str) -> float:
+    """Share of the sentence's content words that stand in the text, 0 to 1; 0 for a sentence without any."""
     words = content_words(sentence)
-    passage = source.passage
-    return len(words & content_words(f"{passage.title} {passage.text}")) / len(words) if words else 0.0
+    return len(words & content_words(text)) / len(words) if words else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Nearness:
-    """How near a sentence is, in cosine similarity, to the question and to the nearest sentence of the sources."""
+    """How near a sentence is to the question, and to the nearest sentence of the sources."""
 
     to_question: float
+    """Cosine similarity."""
     to_sources: float
+    """Cosine similarity to the nearest sentence."""
+    coverage: float
+    """Share of its content words that stand in that one sentence, 0 to 1."""
 
 
 class Evidence:
@@ -61,8 +69,13 @@ class Evidence:
 
     def nearness(self, sentence: str) -> Nearness:
         [vector] = self._embed([sentence])
-        to_sources = float((self._vectors @ vector).max()) if len(self._vectors) else 0.0
-        return Nearness(float(self._question @ vector), to_sources)
+        to_question = float(self._question @ vector)
+        if not self._candidates:
+            return Nearness(to_question, 0.0, 0.0)
+        similarities = self._vectors @ vector
+        nearest = int(similarities.argmax())
+        covered = coverage(sentence, self._candidates[nearest][0])
+        return Nearness(to_question, float(similarities[nearest]), covered)
 
     def quotes(self, *, most: int, min_similarity: float) -> list["Quote"]:
         """The sentences closest to the question, at most so many, in the order of the sources."""

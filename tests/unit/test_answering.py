@@ -227,6 +227,7 @@ class TestEvidence:
         evidence = self.evidence("overlap")
         assert evidence.nearness(OVERLAP.text).to_sources == pytest.approx(1.0, abs=1e-4)
         assert evidence.nearness("Bananas are yellow.").to_sources < 0.5
+        assert evidence.nearness("Overlap repeats bananas.").coverage == pytest.approx(2 / 3)
 
     def test_sources_without_a_sentence_can_be_asked_too(self) -> None:
         empty = Evidence("q", [Citation(number=1, passage=passage("code()"))], HashEmbedder().embed_queries)
