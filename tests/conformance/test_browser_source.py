@@ -4,10 +4,9 @@ import asyncio
 import contextlib
 import json
 import os
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from llm_engineering.infrastructure.sources.browser.chromium import find_program
 from llm_engineering.infrastructure.sources.browser.driver import Browser
 from llm_engineering.infrastructure.sources.browser.posts import PostsPageReader
 from tests.fakes.chromium import NO_CHROMIUM
+from tests.fakes.serving import LoopbackServer
 from tools.sample_site import DEFAULT_ROOT, SampleSite
 
 needs_chromium = pytest.mark.skipif(bool(NO_CHROMIUM), reason=NO_CHROMIUM)
@@ -44,18 +44,17 @@ def pages() -> Iterator["Pages"]:
         yield running
 
 
-class Pages:
+class Pages(LoopbackServer):
     """Serves HTML by path; a path may also sleep, redirect to itself, or answer a status."""
 
     def __init__(self) -> None:
         outer = self
         self.html: dict[str, str] = {}
-        self.release = threading.Event()
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 if self.path == "/slow":
-                    outer.release.wait(30)
+                    outer.closing.wait(30)
                 if self.path == "/late":
                     time.sleep(1.5)
                 if self.path == "/loop":
@@ -79,20 +78,7 @@ class Pages:
             def log_message(self, format: str, *args: object) -> None:
                 """Quiet."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-
-    def __enter__(self) -> "Pages":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(Handler)
 
 
 async def read(reader: PostsPageReader, url: str, **options: Any) -> list[SourceItem]:
@@ -241,7 +227,7 @@ class TestRendering:
                 with pytest.raises(CollectionError, match=reason) as caught:
                     await browser.render(url)
                 assert "secret" not in str(caught.value)
-            pages.release.set()
+            pages.closing.set()
             assert "fine" in await browser.render(f"{pages.url}/fine")
         finally:
             await browser.close()

@@ -3,12 +3,13 @@
 import base64
 import os
 import subprocess
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+from tests.fakes.serving import LoopbackServer
 
-class GitServer:
+
+class GitServer(LoopbackServer):
     """Serves the bare repositories under ``folder`` by HTTP, as long as the block lasts.
 
     ``authorizations`` keeps the header of every request. ``password`` (``user:password``) answers 401 without it;
@@ -18,14 +19,13 @@ class GitServer:
     def __init__(self, folder: Path, *, password: str | None = None, hang: bool = False) -> None:
         outer = self
         self.authorizations: list[str | None] = []
-        self._release = threading.Event()
         expected = password and "Basic " + base64.b64encode(password.encode()).decode()
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.authorizations.append(self.headers["Authorization"])
                 if hang:
-                    outer._release.wait(30)
+                    outer.closing.wait(30)
                 elif expected and self.headers["Authorization"] != expected:
                     self._answer(401, [("WWW-Authenticate", 'Basic realm="private"')], b"")
                 else:
@@ -65,17 +65,4 @@ class GitServer:
             def log_message(self, format: str, *args: object) -> None:
                 """Quiet."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-
-    def __enter__(self) -> "GitServer":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._release.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(Handler)

@@ -96,10 +96,8 @@ class FakeVectorIndex:
             if request.mode is not SearchMode.DENSE
             else {}
         )
-        if request.mode is SearchMode.HYBRID:
-            best = fuse(dense, sparse, request.fusion)[: request.k]
-        else:
-            best = ranked(dense or sparse)
+        hybrid = request.mode is SearchMode.HYBRID
+        best = fuse(dense, sparse, request.fusion)[: request.k] if hybrid else ranked(dense or sparse)
         cosines = self._cosines(pool, request) if request.mode is not SearchMode.SPARSE else {}
         return [Hit(chunk=self.chunks[i].chunk, score=score, dense_score=cosines.get(i)) for i, score in best]
 

@@ -5,12 +5,13 @@ hidden behind "see more" come into the page only when it is clicked, and the las
 """
 
 import json
-import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from http.cookies import SimpleCookie
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
+
+from tests.fakes.serving import LoopbackServer
 
 USERNAME = "ada@example.org"
 PASSWORD = "correct-horse-battery"
@@ -96,7 +97,7 @@ class Post:
     quoted: str = ""
 
 
-class LinkedInSite:
+class LinkedInSite(LoopbackServer):
     """Serves a profile ``ada-winter`` with the given posts. ``logins`` counts submitted forms; ``page_size`` posts come
     at a time, the last page only by a button."""
 
@@ -160,16 +161,4 @@ class LinkedInSite:
             def log_message(self, format: str, *args: object) -> None:
                 """Quiet."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-
-    def __enter__(self) -> "LinkedInSite":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(Handler)

@@ -5,14 +5,14 @@ each spoils one request: a status (with or without Retry-After), a hang, a cut i
 """
 
 import json
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any, Literal
 
 from tests.fakes.embedder import HashEmbedder
+from tests.fakes.serving import LoopbackServer
 
 CONTEXT_WORDS = 2_000
 
@@ -42,7 +42,7 @@ class Request:
     """The client closed the connection before the reply was sent."""
 
 
-class OpenAIServer:
+class OpenAIServer(LoopbackServer):
     """Use as a context manager; ``base_url`` ends in ``/v1``. ``api_key``: what clients must show, None: nothing."""
 
     def __init__(
@@ -57,17 +57,12 @@ class OpenAIServer:
             "I have nothing to say."
         )
         self._embedder = HashEmbedder(dimension)
-        self.closing = threading.Event()
         server = self
 
         class Handler(_Handler):
             twin = server
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = False
-        self._thread = threading.Thread(
-            target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        )
+        super().__init__(Handler)
 
     def embed(self, texts: list[str]) -> list[list[float]]:
         """Not of unit length, as some services answer."""
@@ -76,17 +71,7 @@ class OpenAIServer:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+        return f"{self.url}/v1"
 
 
 class _Handler(BaseHTTPRequestHandler):

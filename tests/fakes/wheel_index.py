@@ -4,10 +4,10 @@ import hashlib
 import io
 import json
 import re
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from http.server import BaseHTTPRequestHandler
+
+from tests.fakes.serving import LoopbackServer
 
 
 def wheel(members: dict[str, bytes]) -> bytes:
@@ -19,7 +19,7 @@ def wheel(members: dict[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-class WheelIndex:
+class WheelIndex(LoopbackServer):
     """Serves ``files`` (path → bytes) and index pages for those named ``*.whl``. Use as a context manager.
 
     ``ranges``: whether range requests are honoured. ``html``: speak HTML instead of JSON. ``cut_after``: end the answer to
@@ -36,34 +36,20 @@ class WheelIndex:
         self.stated: str | None = None
         self.sent = 0
         self.requests: list[str] = []
-        self.closing = threading.Event()
         index = self
 
         class Handler(_Handler):
             twin = index
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(
-            target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        )
+        super().__init__(Handler)
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        return self.url
 
     @property
     def simple(self) -> str:
         return f"{self.address}/simple"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):

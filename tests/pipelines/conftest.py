@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mongo_server: LocalMongo, mongo_database: str
-) -> Iterator[Path]:
+) -> Path:
     """The environment of a project in ``tmp_path``, as a user would set it; ``models/`` is shared with the checkout."""
     models = Path(os.environ.get("MODELS_DIR", ROOT / "models"))
     monkeypatch.chdir(tmp_path)
@@ -28,7 +28,7 @@ def project(
     monkeypatch.setenv("QDRANT_PATH", str(tmp_path / "index"))
     monkeypatch.setenv("MODELS_DIR", str(models))
     monkeypatch.setenv("CRAWLER_PER_HOST_DELAY_SECONDS", "0")
-    yield tmp_path
+    return tmp_path
 
 
 @pytest.fixture

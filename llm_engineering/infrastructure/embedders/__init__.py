@@ -1,0 +1,67 @@
+"""Embedders, and the tokenizer that they share: the model's own for ONNX, a yardstick for services."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llm_engineering.domain.errors import ModelFileError
+
+Ids = npt.NDArray[np.int64]
+
+
+class WordPieceTokenizer:
+    """A ``tokenizer.json``, opened on first use. Counts leave out the special tokens.
+
+    Raises:
+        ModelFileError: from every method, when the file is missing or broken.
+    """
+
+    special_tokens = 2
+    splits_at_blank_space = True
+    """BERT splits words at blank space before all else, so the counts of words add up to that of the text."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._tokenizer: Any = None
+
+    def offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """For each text the (start, end) characters of each token, in order."""
+        return [
+            encoding.offsets for encoding in self._open().encode_batch(list(texts), add_special_tokens=False)
+        ]
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text."""
+        return [
+            len(encoding.ids)
+            for encoding in self._open().encode_batch_fast(list(texts), add_special_tokens=False)
+        ]
+
+    def ids(self, texts: Sequence[str]) -> list[Ids]:
+        """What the model is fed for each text: its token ids between the special tokens."""
+        return [
+            np.array(encoding.ids, dtype=np.int64) for encoding in self._open().encode_batch_fast(list(texts))
+        ]
+
+    def _open(self) -> Any:
+        with self._lock:
+            if self._tokenizer is None:
+                from tokenizers import Tokenizer
+
+                try:
+                    tokenizer = Tokenizer.from_buffer(self._file.read_bytes())
+                except (OSError, ValueError) as error:
+                    raise ModelFileError(
+                        f"The tokenizer {self._file} cannot be used ({error}). "
+                        "Delete it and run: poetry poe download-models"
+                    ) from error
+                # The file asks for cutting and padding to 128 tokens: nothing may be cut silently.
+                tokenizer.no_truncation()
+                tokenizer.no_padding()
+                self._tokenizer = tokenizer
+            return self._tokenizer

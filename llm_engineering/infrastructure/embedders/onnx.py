@@ -22,8 +22,7 @@ import numpy.typing as npt
 from llm_engineering.application.ports import Vectors
 from llm_engineering.domain.documents import EmbedderFingerprint
 from llm_engineering.domain.errors import ConfigurationError, ModelError, ModelFileError
-
-Ids = npt.NDArray[np.int64]
+from llm_engineering.infrastructure.embedders import Ids, WordPieceTokenizer
 
 WINDOW_TEXTS = 512
 """Texts that are tokenised, sorted and embedded together: enough to fill batches of like length, few enough to hold."""
@@ -40,60 +39,6 @@ class ModelSpec:
 
 
 MODELS = {"all-MiniLM-L6-v2": ModelSpec(dimension=384, max_tokens=256)}
-
-
-class OnnxTokenizer:
-    """A ``tokenizer.json``, opened on first use. Counts leave out the special tokens.
-
-    Raises:
-        ModelFileError: from every method, when the file is missing or broken.
-    """
-
-    special_tokens = 2
-    splits_at_blank_space = True
-    """BERT splits words at blank space before all else, so the counts of words add up to that of the text."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._lock = threading.Lock()
-        self._tokenizer: Any = None
-
-    def offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
-        """For each text the (start, end) characters of each token, in order."""
-        return [
-            encoding.offsets for encoding in self._open().encode_batch(list(texts), add_special_tokens=False)
-        ]
-
-    def counts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text."""
-        return [
-            len(encoding.ids)
-            for encoding in self._open().encode_batch_fast(list(texts), add_special_tokens=False)
-        ]
-
-    def ids(self, texts: Sequence[str]) -> list[Ids]:
-        """What the model is fed for each text: its token ids between the special tokens."""
-        return [
-            np.array(encoding.ids, dtype=np.int64) for encoding in self._open().encode_batch_fast(list(texts))
-        ]
-
-    def _open(self) -> Any:
-        with self._lock:
-            if self._tokenizer is None:
-                from tokenizers import Tokenizer
-
-                data = _read(self._file)
-                try:
-                    tokenizer = Tokenizer.from_buffer(data)
-                except ValueError as error:
-                    raise ModelFileError(
-                        f"{self._file} is not a tokenizer ({error}). Delete it and run: poetry poe download-models"
-                    ) from error
-                # The file asks for cutting and padding to 128 tokens: nothing may be cut silently.
-                tokenizer.no_truncation()
-                tokenizer.no_padding()
-                self._tokenizer = tokenizer
-            return self._tokenizer
 
 
 class OnnxEmbedder:
@@ -114,7 +59,7 @@ class OnnxEmbedder:
         self._model = model
         self._spec = MODELS[model]
         self._file = model_dir / "model.onnx"
-        self._tokenizer = OnnxTokenizer(model_dir / "tokenizer.json")
+        self._tokenizer = WordPieceTokenizer(model_dir / "tokenizer.json")
         self._threads = threads or len(
             os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
         )
@@ -141,7 +86,7 @@ class OnnxEmbedder:
         )
 
     @property
-    def tokenizer(self) -> OnnxTokenizer:
+    def tokenizer(self) -> WordPieceTokenizer:
         return self._tokenizer
 
     def embed_documents(self, texts: Sequence[str]) -> Vectors:

@@ -18,56 +18,11 @@ from llm_engineering.application.chat_protocol import error_message
 from llm_engineering.application.ports import Vectors
 from llm_engineering.application.retrying import RETRIED_STATUSES, delay_seconds, retry_after_seconds
 from llm_engineering.domain.documents import EmbedderFingerprint
-from llm_engineering.domain.errors import ModelError, ModelFileError, ModelServiceError
+from llm_engineering.domain.errors import ModelError, ModelServiceError
+from llm_engineering.infrastructure.embedders import WordPieceTokenizer
 
 if TYPE_CHECKING:
     import httpx
-
-
-class WordPieceTokenizer:
-    """A ``tokenizer.json``, opened on first use: the yardstick by which texts are measured for the service.
-
-    Raises:
-        ModelFileError: from every method, when the file is missing or broken.
-    """
-
-    special_tokens = 2
-    splits_at_blank_space = True
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._lock = threading.Lock()
-        self._tokenizer: Any = None
-
-    def offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
-        """For each text the (start, end) characters of each token, in order."""
-        return [
-            encoding.offsets for encoding in self._open().encode_batch(list(texts), add_special_tokens=False)
-        ]
-
-    def counts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, special tokens left out."""
-        return [
-            len(encoding.ids)
-            for encoding in self._open().encode_batch_fast(list(texts), add_special_tokens=False)
-        ]
-
-    def _open(self) -> Any:
-        with self._lock:
-            if self._tokenizer is None:
-                from tokenizers import Tokenizer
-
-                try:
-                    tokenizer = Tokenizer.from_buffer(self._file.read_bytes())
-                except (OSError, ValueError) as error:
-                    raise ModelFileError(
-                        f"The tokenizer {self._file} cannot be used ({error}). "
-                        "Fetch it with: poetry poe download-models"
-                    ) from error
-                tokenizer.no_truncation()
-                tokenizer.no_padding()
-                self._tokenizer = tokenizer
-            return self._tokenizer
 
 
 class OpenAIEmbedder:
