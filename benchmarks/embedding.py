@@ -35,40 +35,44 @@ from llm_engineering.settings import load_settings
 
 TARGET = 0.95
 """Of the bare session's throughput."""
-TEXTS = 48
 TOKENS = 254
 """Word pieces of a text: 256 with the special ones, the model's limit."""
-DOCUMENTS = 12
-"""Documents that go through the index step: about 200 chunks."""
 
 
 def main(
     corpus: Path | None = None,
     columns: Mapping[str, str] | None = None,
+    count: int = 48,
     rounds: int = 15,
     batch_tokens: int = 1024,
     mongo: str | None = None,
 ) -> dict[str, Any]:
-    """Measure, print the tables and return the numbers."""
+    """Measure ``count`` texts, and documents in the index step, print the tables and return the numbers."""
     model_dir = path("all-MiniLM-L6-v2", load_settings().models_dir)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     embedder = OnnxEmbedder(model_dir, threads=threads, batch_tokens=batch_tokens)
     opened = _seconds(lambda: embedder.embed_queries(["open"]))
     documents = read_documents(corpus, columns or {})
-    texts = sample_texts(embedder.tokenizer, documents)
+    texts = sample_texts(embedder.tokenizer, documents, count)
     against: dict[str, dict[str, float]] = {}
     for name, sample in (("full (256 tokens)", texts), ("mixed lengths", _mixed_lengths(texts))):
         inputs = _inputs(embedder.tokenizer, [sample], batch_tokens)
         against[name] = _against_bare(embedder, model_dir, sample, inputs, threads, rounds)
     with mongo_server(mongo) as uri:
         against["in the index step"] = _in_pipeline(
-            embedder, model_dir, documents[:DOCUMENTS], threads, batch_tokens, max(1, rounds // 5), uri
+            embedder, model_dir, documents[: count // 4], threads, batch_tokens, max(1, rounds // 5), uri
         )
     settings = _settings(embedder, model_dir, texts, threads)
     embedder.close()
     _show(against, settings)
     checks = [
-        Check(f"embedding stage against the bare session: {name}", row["ratio"] * 100, TARGET * 100, "at least", " %")
+        Check(
+            f"embedding stage against the bare session: {name}",
+            row["ratio"] * 100,
+            TARGET * 100,
+            "at least",
+            " %",
+        )
         for name, row in against.items()
     ]
     shown = [check.as_dict() for check in checks]
@@ -84,8 +88,8 @@ def main(
     }
 
 
-def sample_texts(tokenizer: Tokenizer, documents: Sequence[RawDocument]) -> list[str]:
-    """``TEXTS`` slices of at most ``TOKENS`` tokens, nearly all of exactly that many."""
+def sample_texts(tokenizer: Tokenizer, documents: Sequence[RawDocument], count: int) -> list[str]:
+    """``count`` slices of at most ``TOKENS`` tokens, nearly all of exactly that many."""
     whole = "\n".join(document.text for document in documents)
     [offsets] = tokenizer.offsets([whole[:2_000_000]])
     texts = []
@@ -94,9 +98,9 @@ def sample_texts(tokenizer: Tokenizer, documents: Sequence[RawDocument]) -> list
         if tokenizer.counts([text])[0] <= TOKENS:  # a word cut in two may need one more
             texts.append(text)
     texts = texts or [document.text[:200] for document in documents]
-    while len(texts) < TEXTS:
+    while len(texts) < count:
         texts += texts
-    return random.Random(0).sample(texts, TEXTS)
+    return random.Random(0).sample(texts, count)
 
 
 def _mixed_lengths(texts: Sequence[str]) -> list[str]:
@@ -109,8 +113,8 @@ def _inputs(tokenizer: Any, calls: Sequence[Sequence[str]], batch_tokens: int) -
     inputs = []
     for texts in calls:
         ids = tokenizer.ids(texts)
-        for rows in batches_by_length([len(row) for row in ids], batch_tokens):
-            inputs.append(padded([ids[i] for i in rows]))
+        batches = batches_by_length([len(row) for row in ids], batch_tokens)
+        inputs += [padded([ids[i] for i in rows]) for rows in batches]
     return inputs
 
 
@@ -236,7 +240,14 @@ def _seconds(action: Callable[[], object]) -> float:
 
 def _show(against: Mapping[str, Mapping[str, float]], settings: Mapping[str, float]) -> None:
     table = Table(title=f"Embedding (load {load()})", title_justify="left")
-    for heading in ("texts", "bare session /s", "embedding stage /s", "ratio", "of CPU time", "of the whole step"):
+    for heading in (
+        "texts",
+        "bare session /s",
+        "embedding stage /s",
+        "ratio",
+        "of CPU time",
+        "of the whole step",
+    ):
         table.add_column(heading)
     for name, row in against.items():
         others = [row.get(key) for key in ("ratio_of_cpu_time", "ratio_of_whole_step")]

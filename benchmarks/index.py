@@ -1,11 +1,8 @@
 """The embedded index under load: how fast it is written and searched, and what memory it takes.
 
 Synthetic chunks: vectors in 300 clusters, words by Zipf's law, ten chunks to a document. Embedding is not part of it.
-Run alone with ``python -m benchmarks.index [--sizes 5000 100000]``.
 """
 
-import argparse
-import json
 import tempfile
 import threading
 import time
@@ -19,6 +16,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common import Check, show_checks
 from llm_engineering.application.ports import SearchRequest
 from llm_engineering.domain.documents import Chunk, EmbeddedChunk, EmbedderFingerprint, Span, derived_id
 from llm_engineering.domain.retrieval import MetadataFilter, SearchMode, WeightedFusion
@@ -215,14 +213,13 @@ def main(sizes: Sequence[int] = (5_000, 100_000)) -> dict[str, Any]:
         for name, numbers in result["searches"].items():
             table.add_row(name, f"p50 {numbers['p50_ms']:.2f} ms, p95 {numbers['p95_ms']:.2f} ms")
         console.print(table)
-    return {"index": results}
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[5_000, 100_000])
-    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    arguments = parser.parse_args()
-    measured = main(arguments.sizes)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(measured, indent=2), encoding="utf-8")
+    largest = results[-1]
+    checks = [
+        Check(
+            f"index of {largest['chunks']:,} chunks: p95 of {name}", numbers["p95_ms"], 10, "at most", " ms"
+        ).as_dict()
+        for name, numbers in largest["searches"].items()
+        if name.startswith("hybrid")
+    ]
+    show_checks("Index", checks)
+    return {"checks": checks, "index": results}

@@ -1,0 +1,204 @@
+"""Where to be silent: how similar the best source is to questions that the sample site answers, and to others.
+
+Three sets: questions with an answer in one of the articles; questions of the same trade that no article answers; questions
+of another world. Each is retrieved the way ``ask`` does; what counts is the highest cosine among the sources, which
+:func:`~llm_engineering.application.answering.bears_on` holds against ``min_similarity``.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from benchmarks.common import Check, console, show_checks
+from benchmarks.corpora import documents as read_documents
+from benchmarks.pipeline import bundled_embedder, run_steps
+from llm_engineering.application.answering import AnsweringConfig
+from llm_engineering.application.ports import Embedder, VectorIndex
+from llm_engineering.application.retrieval import retrieve
+from llm_engineering.domain.retrieval import Query
+from llm_engineering.infrastructure.index.qdrant_edge import QdrantEdgeIndex
+from tests.fakes.warehouse import FakeWarehouse
+
+K = 3
+"""Sources of an answer, as ``ask`` retrieves them."""
+
+ANSWERED = (
+    "Why are chunks allowed to overlap?",
+    "What happens when a chunk is longer than the embedding model's limit?",
+    "How does small-to-big retrieval work?",
+    "What must cleaning never do to code?",
+    "How should a crawler respond to a 429 with Retry-After?",
+    "When is a browser needed to collect a page?",
+    "How are near duplicates found?",
+    "What is the population stability index?",
+    "What does the Kolmogorov–Smirnov test measure?",
+    "When should the model be trained again?",
+    "Why are embedding vectors scaled to unit length?",
+    "What are embeddings bad at?",
+    "How do I make embedding faster on a CPU?",
+    "How do I know that a difference between two models is real?",
+    "Is a language model a fair judge of answers?",
+    "Why split the work into feature, training and inference pipelines?",
+    "What is training-serving skew?",
+    "How should citations be checked?",
+    "When should a system refuse to answer?",
+    "Why does hybrid search combine BM25 with dense vectors?",
+    "How does reciprocal rank fusion work?",
+    "What does the alpha weight do?",
+    "Why should filters be applied inside the search?",
+    "What is an idempotent upsert?",
+    "What happens to stale chunks when a document is deleted?",
+    "What is the KV cache and why does it make generation faster?",
+    "How does speculative decoding speed up generation?",
+    "How many requests fit into the memory of a card?",
+    "How does LoRA reduce the number of trained parameters?",
+    "What does QLoRA add to LoRA?",
+    "How does DPO differ from training a reward model?",
+    "Where do preference pairs come from?",
+    "What is the GGUF format?",
+    "How low can quantisation go before quality suffers?",
+    "What is a cross-encoder?",
+    "How does MaxSim late interaction score a passage?",
+    "Was ist ein LLM-Zwilling?",
+    "Läuft der Zwilling auf dem eigenen Rechner?",
+    "overlap chunks tokens",
+    "bm25 k1 b",
+)
+TRADE = (
+    "How do diffusion models generate images?",
+    "What is a convolutional neural network?",
+    "How do I deploy a service on Kubernetes?",
+    "How does the PageRank algorithm work?",
+    "What is federated learning?",
+    "How do I tune a random forest?",
+    "What is the difference between TCP and UDP?",
+    "How does Whisper transcribe speech?",
+    "How does garbage collection work in Java?",
+    "What is a mixture of experts?",
+    "How do I write a recursive query in SQL?",
+    "Which optimiser converges fastest for a GAN?",
+    "How does word2vec learn word vectors?",
+    "How do I centre a div with CSS?",
+    "How do self-driving cars fuse lidar and camera data?",
+)
+FOREIGN = (
+    "Which team won the football world cup in 1998?",
+    "How long do I boil an egg?",
+    "What is the capital of Mongolia?",
+    "Who painted the Mona Lisa?",
+    "How do I treat a sprained ankle?",
+    "When did the Roman Empire fall?",
+    "What is the best season to plant tomatoes?",
+    "How do vaccines work?",
+    "How tall is Mount Everest?",
+    "Who wrote Pride and Prejudice?",
+    "What are the rules of chess?",
+    "How do I renew my passport?",
+    "Why is the sky blue?",
+    "What causes inflation in an economy?",
+    "How do bees make honey?",
+    "Which vitamins are in spinach?",
+    "How far away is the moon?",
+    "What should I wear to a wedding?",
+    "Wie backe ich ein Sauerteigbrot?",
+    "Wer war der erste Bundeskanzler?",
+)
+
+
+def main() -> dict[str, Any]:
+    """Index the sample site, ask all questions, print the distributions and return the numbers."""
+    embedder = bundled_embedder()
+    with tempfile.TemporaryDirectory() as folder:
+        warehouse = FakeWarehouse()
+        warehouse.documents.upsert(read_documents(None, {}))
+        index = QdrantEdgeIndex(Path(folder))
+        run_steps(warehouse, embedder, index)
+        scores = {
+            name: [best_cosine(question, index, embedder) for question in questions]
+            for name, questions in (("answered", ANSWERED), ("same trade", TRADE), ("another world", FOREIGN))
+        }
+        index.close()
+    embedder.close()
+    configured = AnsweringConfig().min_similarity
+    foreign_apart = separation(scores["answered"], scores["another world"])
+    all_apart = separation(scores["answered"], scores["same trade"] + scores["another world"])
+    _show(scores, configured, foreign_apart, all_apart)
+    checks = [
+        Check(
+            f"questions of another world left unanswered at {configured:.2f}",
+            100 * float(np.mean(np.array(scores["another world"]) < configured)),
+            95,
+            "at least",
+            " %",
+        ),
+        Check(
+            f"answerable questions let through at {configured:.2f}",
+            100 * float(np.mean(np.array(scores["answered"]) >= configured)),
+            95,
+            "at least",
+            " %",
+        ),
+    ]
+    shown = [check.as_dict() for check in checks]
+    show_checks("Answering", shown)
+    return {
+        "checks": shown,
+        "min_similarity": configured,
+        "scores": scores,
+        "separates_foreign": foreign_apart,
+        "separates_all": all_apart,
+    }
+
+
+def best_cosine(question: str, index: VectorIndex, embedder: Embedder) -> float:
+    """The highest cosine among the sources of a question; 0 where there is none."""
+    hits = retrieve(Query.ask(question, k=K), index, embedder)
+    return max((hit.dense_score for hit in hits if hit.dense_score is not None), default=0.0)
+
+
+def separation(answered: Sequence[float], others: Sequence[float]) -> dict[str, float]:
+    """The threshold that treats most questions right, both sides weighing the same (balanced accuracy).
+
+    Returns:
+        ``threshold`` (the middle of the best range), ``low`` and ``high`` (its ends), ``balanced_accuracy``.
+    """
+    values = np.unique(np.concatenate([answered, others]))
+    middles = (values[1:] + values[:-1]) / 2 if len(values) > 1 else values
+    right = np.array(
+        [(np.mean(np.array(answered) >= t) + np.mean(np.array(others) < t)) / 2 for t in middles]
+    )
+    best = np.flatnonzero(right == right.max())
+    return {
+        "threshold": float(middles[best].mean()),
+        "low": float(values[best[0]]),
+        "high": float(values[min(best[-1] + 1, len(values) - 1)]),
+        "balanced_accuracy": float(right.max()),
+    }
+
+
+def _show(
+    scores: dict[str, list[float]], configured: float, foreign: dict[str, float], everything: dict[str, float]
+) -> None:
+    table = Table(
+        "questions", "n", "min", "p5", "p25", "p50", "p75", "p95", "max", f"≥ {configured:.2f}",
+        title="Cosine of the best source",
+    )  # fmt: skip
+    for name, values in scores.items():
+        quantiles = np.percentile(values, (0, 5, 25, 50, 75, 95, 100))
+        above = float(np.mean(np.array(values) >= configured))
+        table.add_row(name, str(len(values)), *(f"{value:.2f}" for value in quantiles), f"{above:.0%}")
+    console.print(table)
+    table = Table("threshold (AnsweringConfig.min_similarity)", "answered", "same trade", "another world")
+    for threshold in (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55):
+        passed = (f"{np.mean(np.array(values) >= threshold):.0%} pass" for values in scores.values())
+        table.add_row(f"{threshold:.2f}", *passed)
+    console.print(table)
+    for name, apart in (("another world", foreign), ("all others", everything)):
+        console.print(
+            f"Best apart from {name}: {apart['threshold']:.2f} (from {apart['low']:.2f} to {apart['high']:.2f}), "
+            f"balanced accuracy {apart['balanced_accuracy']:.0%}."
+        )
