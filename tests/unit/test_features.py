@@ -317,7 +317,7 @@ class TestIndexing:
         assert world.warehouse.dead_letters.count() == 0
 
     def test_metadata_that_no_index_can_hold_is_a_dead_letter(self, world: World) -> None:
-        world.store(raw(3).model_copy(update={"metadata": {"stars": 2**70}}))
+        world.store(raw(3).model_copy(update={"metadata": {"stars": float("inf")}}))
         _, _, report = world.run()
         assert (report.failed, report.changed) == (1, 11)
         (letter,) = world.warehouse.dead_letters.stream("chunk")
