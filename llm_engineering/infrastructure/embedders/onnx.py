@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from llm_engineering.application.ports import Vectors
 from llm_engineering.domain.documents import EmbedderFingerprint
