@@ -6,10 +6,12 @@ a server that has imported ZenML and what else is slow once, so that each starts
 
 import functools
 import importlib
+import logging
 import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,14 +57,9 @@ def kill(pid: int) -> None:
 
     process = psutil.Process(pid)
     process.kill()
-    process.wait(10)
-
-
-def limit_files(size: int) -> None:
-    """Let no file of this process grow beyond ``size`` bytes from now on: writing fails as on a full disk."""
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    # It stays a zombie for as long as its parent, the test, does not ask how it ended.
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
 
 
 def run_command(
@@ -104,6 +101,8 @@ def _child(
     command = importlib.import_module(module)
     sys.modules["__main__"].__file__ = command.__file__  # as with `python -m`; ZenML asks for it
     _skip_package_listing()
+    # As poe's tasks set it; ZenML has read the variable when it was imported.
+    logging.root.setLevel(environment.get("ZENML_LOGGING_VERBOSITY", "CRITICAL"))
     if fault:
         _arm(fault)
     run(functools.partial(command.main, list(arguments)))

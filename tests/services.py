@@ -1,7 +1,12 @@
 """Real services that tests of several tiers share: started at the first use, in processes of their own."""
 
+import os
+import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -38,3 +43,28 @@ def own_mongo_server(tmp_path: Path) -> Iterator[LocalMongo]:
 def mongo_database() -> str:
     """A database name that no other test uses."""
     return f"test_{uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 300 MB."""
+    if os.geteuid() != 0 or sys.platform != "linux" or shutil.which("mkfs.ext4") is None:
+        pytest.skip("making a small disk needs root on Linux, and mkfs.ext4")
+    image, folder = tmp_path / "disk.img", tmp_path / "disk"
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(300 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
+    if subprocess.run(["mount", "-o", "loop", str(image), str(folder)], capture_output=True).returncode:
+        pytest.skip("this machine does not allow mounts")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Write a file until the disk of the folder is full; returns the file, whose removal makes room again."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"x" * (1 << 20))
+    return filler

@@ -2,13 +2,11 @@
 
 import hashlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,9 @@ from llm_engineering.domain.errors import StoreError, StoreUnavailableError
 from llm_engineering.domain.retrieval import SearchMode
 from llm_engineering.infrastructure.index.qdrant_edge import QdrantEdgeIndex
 from tests.conformance.index_contract import FINGERPRINT, OTHER, chunk, corpus, embedded, ids, unit, write
+from tests.services import fill, small_disk
+
+__all__ = ["small_disk"]
 
 ROOT = Path(__file__).parents[2]
 QUESTION = [SearchRequest("chunking word3", unit(1, 0.5), k=10)]
@@ -295,30 +296,11 @@ else:
     assert index.count() == 41
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 300 MB."""
-    if os.geteuid() != 0 or sys.platform != "linux" or shutil.which("mkfs.ext4") is None:
-        pytest.skip("making a small disk needs root on Linux, and mkfs.ext4")
-    image, folder = tmp_path / "disk.img", tmp_path / "disk"
-    folder.mkdir()
-    with image.open("wb") as file:
-        file.truncate(300 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
-    if subprocess.run(["mount", "-o", "loop", str(image), str(folder)], capture_output=True).returncode:
-        pytest.skip("this machine does not allow mounts")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_full_disk_can_be_read_and_is_refused_for_writing(small_disk: Path) -> None:
     index = QdrantEdgeIndex(small_disk)
     write(index, corpus())
     index.close()
-    filler = small_disk / "filler"
-    with filler.open("wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(b"x" * (1 << 20))
+    filler = fill(small_disk)
     before = index.search(QUESTION, FINGERPRINT)
     assert len(before[0]) == 10
     with pytest.raises(StoreError, match=r"almost full.*MB are free"):

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,11 +12,12 @@ import pytest
 
 from llm_engineering.bootstrap import Resources, open_resources
 from llm_engineering.settings import QdrantEdgeSettings, Settings, load_settings
-from tests.broken_runs import Fault, die, run_command
+from tests.broken_runs import Fault, die, kill, run_command
 from tests.pipelines.clocks import AFTER, BEFORE, END_TO_END, Run, run, similarities, state, write_source
+from tests.services import own_mongo_server
 from tools.services import LocalMongo
 
-__all__ = ["run"]
+__all__ = ["own_mongo_server", "run"]
 
 MODELS = Path(os.environ.get("MODELS_DIR", Path(__file__).resolve().parents[2] / "models"))
 STORES = "llm_engineering.infrastructure.stores.mongo.warehouse"
@@ -147,3 +149,33 @@ def test_an_update_that_is_killed_leaves_a_whole_index_and_ends_as_an_unbroken_o
     again = run("tools.run", *END_TO_END, config)
     assert again.code == 0, again.output
     assert_as_unbroken(twin, unbroken)
+
+
+@pytest.mark.parametrize(
+    "fault", [(COLLECT, 2), (CLEAN, 2), (WRITE, 3)], ids=lambda fault: fault[0].rpartition(":")[2]
+)
+def test_a_run_whose_server_dies_says_which_task_starts_it_and_ends_as_an_unbroken_one_when_run_again(
+    run: Run,
+    project: Path,
+    source: Path,
+    own_mongo_server: LocalMongo,
+    unbroken: Resources,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: tuple[str, int],
+) -> None:
+    pid = own_mongo_server.start().pid
+    assert pid is not None
+    monkeypatch.setenv("DATABASE_HOST", own_mongo_server.uri)
+    monkeypatch.setenv("DATABASE_TIMEOUT_SECONDS", "1")
+    config = str(write_source(source, AFTER))
+    call, number = fault
+    failed = run("tools.run", *END_TO_END, config, fault=Fault(call, partial(kill, pid), nth=number))
+    assert failed.code == 1, failed.output
+    assert f"✗ The data warehouse at {own_mongo_server.uri} does not answer" in failed.output
+    assert "poe local-infrastructure-up" in failed.output
+    assert "Traceback" not in failed.output
+    own_mongo_server.start()
+    again = run("tools.run", *END_TO_END, config)
+    assert again.code == 0, again.output
+    with open_resources(load_settings(None)) as twin:
+        assert_as_unbroken(twin, unbroken)

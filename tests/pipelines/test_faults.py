@@ -1,0 +1,240 @@
+"""What a user meets when something is wrong: with the configuration, the links, the index, the disk or the question."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from llm_engineering.bootstrap import Resources, open_resources
+from llm_engineering.settings import load_settings
+from tests.fakes.git_server import GitServer
+from tests.fakes.openai_server import OpenAIServer
+from tests.pipelines.clocks import AFTER, BEFORE, COLUMN_MAP, END_TO_END, Run, run, similarities, write_source
+from tests.services import fill, free_port, small_disk
+from tools.sample_site import SampleSite
+
+__all__ = ["run", "small_disk"]
+
+
+@pytest.fixture
+def indexed(project: Path, run: Run) -> Path:
+    """The project after a run; returns the run's configuration."""
+    config = write_source(project, BEFORE)
+    ended = run("tools.run", *END_TO_END, str(config))
+    assert ended.code == 0, ended.output
+    return config
+
+
+@pytest.fixture
+def private_repository(tmp_path: Path) -> Iterator[str]:
+    """The address of a repository on a server that asks for a password."""
+    subprocess.run(["git", "init", "-q", "--bare", str(tmp_path / "served" / "secret.git")], check=True)
+    with GitServer(tmp_path / "served", password="ada:engine") as server:
+        yield f"{server.url}/secret.git"
+
+
+def write_config(folder: Path, parameters: object) -> str:
+    path = folder / "wrong.yaml"
+    path.write_text(yaml.safe_dump({"parameters": parameters}), encoding="utf-8")
+    return str(path)
+
+
+def table(path: Path, text: str) -> dict[str, object]:
+    path.write_text(text, encoding="utf-8")
+    return {"url": str(path), "category": "post", "options": {"column_map": COLUMN_MAP}}
+
+
+@pytest.mark.parametrize(
+    ("collect", "said"),
+    [
+        ({"author": "A", "linkz": ["x.csv"]}, "parameters.collect.linkz: unknown key. Did you mean 'links'?"),
+        ({"author": "A", "links": [{"url": "x.csv", "rendr": True}]}, "collect.links.0.rendr: unknown key"),
+        ({"author": "A", "links": ["x.csv"], "batch_size": "many"}, "valid integer"),
+        ({"author": "A", "links": []}, "parameters.collect.links"),
+        ({"links": ["x.csv"]}, "has no author"),
+    ],
+    ids=["unknown key", "unknown key deep inside", "wrong type", "no links", "no author"],
+)
+def test_a_wrong_configuration_is_explained_before_anything_starts(
+    project: Path, run: Run, twin: Resources, collect: dict[str, object], said: str
+) -> None:
+    ended = run("tools.run", *END_TO_END, write_config(project, {"collect": collect}))
+    assert ended.code == 1
+    assert said in ended.output
+    assert "wrong.yaml" in ended.output
+    assert "Traceback" not in ended.output
+    assert twin.warehouse.dead_letters.count() == 0
+
+
+def test_bad_links_among_good_ones_are_shown_with_their_reasons_and_cost_nothing_else(
+    project: Path, run: Run, twin: Resources, private_repository: str
+) -> None:
+    subprocess.run(["git", "init", "-q", str(project / "empty")], check=True)
+    empty_feed = project / "site" / "feed.xml"
+    empty_feed.parent.mkdir()
+    empty_feed.write_text('<rss version="2.0"><channel><title>Nothing</title></channel></rss>')
+    (project / "site" / "page.html").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00")
+    with SampleSite(project / "site") as site, SampleSite() as good_site:
+        good: list[object] = [
+            f"{good_site.base_url}/articles/{path.name}"
+            for path in sorted((good_site.root / "articles").glob("*.html"))[:2]
+        ]
+        good.append(table(project / "good.jsonl", '{"key": "1", "headline": "One", "body": "A clock runs."}'))
+        bad = [
+            f"http://127.0.0.1:{free_port()}/nobody-listens",
+            f"{site.base_url}/missing.html",
+            f"{site.base_url}/feed.xml",
+            f"{site.base_url}/page.html",
+            private_repository,
+            str(project / "empty"),
+            table(project / "columns.csv", "key,headline\n1,One\n"),
+        ]
+        collect = {"author": "Ada Byron", "links": good + bad, "max_failed_share": 0.8}
+        config = write_config(project, {"collect": collect})
+        ended = run("tools.run", *END_TO_END, config, CRAWLER_MAX_RETRIES="0")
+    assert ended.code == 0, ended.output
+    assert len(list(twin.warehouse.documents.stream())) == 3
+    assert len(twin.index.values("platform")) == 2
+    reasons = {letter.source: letter.reason for letter in twin.warehouse.dead_letters.stream("collect")}
+    assert set(reasons) == {str(link["url"] if isinstance(link, dict) else link) for link in bad}
+    assert "GITHUB_TOKEN" in reasons[private_repository]
+    assert "body" in reasons[str(project / "columns.csv")]
+    shown = "".join(ended.output.split())  # the table wraps what is long
+    for source, reason in reasons.items():
+        assert "".join(source.split()) in shown
+        assert "".join(reason.split())[:40] in shown
+
+
+def test_no_secret_is_shown_or_kept_by_a_run_that_fails(
+    project: Path, run: Run, twin: Resources, private_repository: str
+) -> None:
+    address = private_repository.replace("http://", "http://ada:wrong-Pa55word@")
+    config = write_config(project, {"collect": {"author": "A", "links": [address], "max_failed_share": 0}})
+    loud = {
+        "LOG_LEVEL": "DEBUG",
+        "GITHUB_TOKEN": "ghp_Tok3nOfAda",
+        "LLM_API_KEY": "sk-K3yOfAda",
+    }
+    ended = run("tools.run", *END_TO_END, config, **loud)
+    assert ended.code == 1
+    assert "1 of 1 links could not be collected" in ended.output
+    [letter] = twin.warehouse.dead_letters.stream()
+    features = write_config(project, {"features": {}})
+    host = f"mongodb://ada:s3cret-Pa55word@127.0.0.1:{free_port()}/?authSource=admin"
+    silent = run(
+        "tools.run",
+        "feature-engineering",
+        "--config",
+        features,
+        DATABASE_HOST=host,
+        DATABASE_TIMEOUT_SECONDS="0.5",
+        **loud,
+    )
+    assert silent.code == 1
+    assert "poe local-infrastructure-up" in silent.output
+    for text in (ended.output, silent.output, letter.source, letter.reason):
+        for secret in ("wrong-Pa55word", "s3cret-Pa55word", "Tok3nOfAda", "K3yOfAda"):
+            assert secret not in text
+
+
+def test_a_full_disk_leaves_the_old_index_and_is_told(
+    project: Path, small_disk: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QDRANT_PATH", str(small_disk / "index"))
+    config = str(write_source(project, BEFORE))
+    assert run("tools.run", *END_TO_END, config).code == 0
+    with open_resources(load_settings(None)) as twin:
+        old = sorted(twin.index.versions()), similarities(twin)
+    filler = fill(small_disk)
+    write_source(project, AFTER)
+    ended = run("tools.run", *END_TO_END, config)
+    assert ended.code == 1
+    assert re.search(r"✗ The disk of .*index/twin is almost full: .* MB are needed", ended.output)
+    assert "the index as it was is untouched" in ended.output
+    assert "Traceback" not in ended.output
+    with open_resources(load_settings(None)) as twin:
+        assert (sorted(twin.index.versions()), similarities(twin)) == old
+    filler.unlink()
+    again = run("tools.run", *END_TO_END, config)
+    assert again.code == 0, again.output
+    with open_resources(load_settings(None)) as twin:
+        assert {document for document, _ in twin.index.versions()} != {document for document, _ in old[0]}
+
+
+def test_an_index_of_another_embedder_is_refused_until_it_is_rebuilt(
+    run: Run, twin: Resources, indexed: Path
+) -> None:
+    chunks = twin.index.count()
+    with OpenAIServer(dimension=64) as service:
+        other = {
+            "EMBEDDER_BASE_URL": service.base_url,
+            "EMBEDDER_MODEL": "hashes",
+            "EMBEDDER_DIMENSION": "64",
+        }
+        other["EMBEDDER_MAX_TOKENS"] = "256"
+        for module, question in (("tools.retrieve", ("--query", "clock")), ("tools.ask", ("Which clock?",))):
+            refused = run(module, *question, **other)
+            assert refused.code == 1
+            assert "all-MiniLM-L6-v2" in refused.output
+            assert "poe run-feature-engineering-pipeline" in refused.output
+            assert "Traceback" not in refused.output
+        rebuilt = run("tools.run", "feature-engineering", "--config", str(features_of(indexed)), **other)
+        assert rebuilt.code == 0, rebuilt.output
+        found = run("tools.retrieve", "--query", "clock of tower 7", **other)
+        assert (found.code, "5 hits" in found.output) == (0, True), found.output
+    assert twin.index.count() == chunks
+    assert run("tools.retrieve", "--query", "clock").code == 1
+
+
+def features_of(config: Path) -> Path:
+    """The configuration's part for the feature pipeline."""
+    parameters = yaml.safe_load(config.read_text())["parameters"]
+    path = config.with_name("features.yaml")
+    path.write_text(yaml.safe_dump({"parameters": {"features": parameters["features"]}}))
+    return path
+
+
+def test_questions_that_cannot_be_used_are_refused_with_what_to_do(run: Run, indexed: Path) -> None:
+    refused = {
+        ("--query", "  "): "The question is empty",
+        ("--query", "clocks " * 14_300): "100,099 characters; at most 4,000",
+        (
+            "--query",
+            "clock",
+            "--author",
+            "Ada Bryon",
+        ): "There is no author 'Ada Bryon' in the index. Closest: Ada Byron.",
+        (
+            "--query",
+            "clock",
+            "--category",
+            "novel",
+        ): "There is no category 'novel' in the index. There are: post.",
+        ("--query", "clock", "--k", "0"): "--k must lie between 1 and 100, got 0",
+        ("--query", "clock", "--from", "soon"): "--from expects a date like 2026-01-31, got 'soon'",
+        ("--query", "clock", "--from", "2026-02-01", "--to", "2026-01-01"): "lies after --to",
+    }
+    for arguments, said in refused.items():
+        ended = run("tools.retrieve", *arguments)
+        assert (ended.code, "Traceback" in ended.output) == (1, False), ended.output
+        assert said in ended.output
+    for question in (
+        "Сколько секунд теряют часы?",
+        "時計は何秒遅れますか",
+        "🕰️",
+        "'; DROP TABLE clocks; --",
+        "[bold]{}%s\x1b",
+    ):
+        ended = run("tools.retrieve", "--query", question)
+        assert (ended.code, "5 hits" in ended.output) == (0, True), ended.output
+
+
+def test_without_an_index_a_question_says_how_to_make_one(project: Path, run: Run) -> None:
+    for module, question in (("tools.retrieve", ("--query", "clock")), ("tools.ask", ("Which clock?",))):
+        ended = run(module, *question)
+        assert ended.code == 1
+        assert "poe run-feature-engineering-pipeline" in ended.output
+        assert "Traceback" not in ended.output
