@@ -1,0 +1,213 @@
+"""Asking as a user does, on the command line, over a small index made from two articles of the sample site."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.broken_runs import run_command
+from tests.fakes.openai_server import Fault, OpenAIServer
+from tests.services import free_port, mongo_server
+from tools.sample_site import SampleSite
+from tools.services import LocalMongo
+
+__all__ = ["mongo_server"]
+
+ROOT = Path(__file__).resolve().parents[2]
+QUESTION = "Why does hybrid search combine BM25 with dense vectors?"
+FOREIGN = "Which team won the football world cup in 1998?"
+KEY = "sk-l0calTestKey"
+WRONG_KEY = "sk-wr0ngTestKey"
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory, mongo_server: LocalMongo) -> dict[str, str]:
+    """The environment of a project whose index holds two articles."""
+    folder = tmp_path_factory.mktemp("asked")
+    environment = {
+        "DATABASE_HOST": mongo_server.uri,
+        "DATABASE_NAME": "asked",
+        "QDRANT_KIND": "qdrant_edge",
+        "QDRANT_PATH": str(folder / "index"),
+        "EMBEDDER_KIND": "onnx",
+        "MODELS_DIR": os.environ.get("MODELS_DIR", str(ROOT / "models")),
+        "CRAWLER_PER_HOST_DELAY_SECONDS": "0",
+    }
+    with SampleSite() as site:
+        links = [
+            f"{site.base_url}/articles/{name}.html" for name in ("hybrid-search", "kv-cache-and-serving")
+        ]
+        arguments = [word for link in links for word in ("--link", link)]
+        ended = run_command(
+            "tools.run",
+            "end-to-end-data",
+            "--author",
+            "Ada Winter",
+            *arguments,
+            output=folder / "output.txt",
+            environment=environment,
+        )
+    assert ended.code == 0, ended.output
+    return environment
+
+
+def start(environment: Mapping[str, str], module: str, arguments: Sequence[str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment, "COLUMNS": "200"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def call(environment: Mapping[str, str], module: str, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command."""
+    with start(environment, module, arguments) as process:
+        output, errors = process.communicate(timeout=120)
+    return process.returncode, output, errors
+
+
+@pytest.fixture
+def service() -> Iterator[OpenAIServer]:
+    """A chat service that says what the first source says."""
+    with OpenAIServer(api_key=KEY) as server:
+        server.default_reply = lambda messages: " ".join(sentences(messages[-1]["content"])[:2])
+        yield server
+
+
+def sentences(prompt: str) -> list[str]:
+    """Whole sentences of prose of the prompt's first source."""
+    source = prompt.partition("<source>")[2].partition("</source>")[0]
+    return [found.strip() for found in re.findall(r"[A-Z][\w ,'-]{40,200}\.(?=\s)", source)]
+
+
+def served_by(environment: Mapping[str, str], base_url: str, key: str = KEY) -> dict[str, str]:
+    return {
+        **environment,
+        "LLM_BASE_URL": base_url,
+        "LLM_MODEL": "small",
+        "LLM_API_KEY": key,
+        "LLM_MAX_RETRIES": "0",
+    }
+
+
+def test_retrieval_shows_ranked_hits_with_scores_and_links(environment: dict[str, str]) -> None:
+    code, output, errors = call(environment, "tools.retrieve", "--query", QUESTION, "--k", "3")
+    assert code == 0, errors
+    scores = [float(score) for score in re.findall(r"score (\d\.\d+)", output)]
+    assert len(scores) == 3
+    assert scores == sorted(scores, reverse=True)
+    assert re.search(r"1 .*[Hh]ybrid", output.splitlines()[0])
+    assert len(re.findall(r"cosine 0\.\d\d · \S.* · http://127\.0\.0\.1:\d+/articles/", output)) == 3
+    assert re.search(r"3 hits, hybrid search, \d+ ms", output)
+
+
+def test_retrieval_is_narrowed_by_filters(environment: dict[str, str]) -> None:
+    narrow = ("--author", "Ada Winter", "--category", "article", "--language", "en", "--mode", "sparse")
+    code, output, _ = call(environment, "tools.retrieve", "--query", "KV cache", "--k", "2", *narrow)
+    assert code == 0
+    assert "2 hits, sparse search" in output
+    code, _, errors = call(environment, "tools.retrieve", "--query", "KV cache", "--author", "Ada Wintr")
+    assert code == 1
+    assert errors == "✗ There is no author 'Ada Wintr' in the index. Closest: Ada Winter.\n"
+
+
+def test_the_bundled_model_answers_with_numbered_sources_and_is_silent_where_they_are(
+    environment: dict[str, str],
+) -> None:
+    bundled = {**environment, "LLM_KIND": "llama_cpp"}
+    code, output, errors = call(bundled, "tools.ask", QUESTION)
+    assert code == 0, errors
+    answer, _, sources = output.partition("\n\n")
+    cited = {int(number) for number in re.findall(r"\[(\d+)\]", answer)}
+    listed = {int(number) for number in re.findall(r"^\[(\d+)\]", sources, re.MULTILINE)}
+    assert cited
+    assert cited <= listed == {1, 2, 3}
+    assert sources.count("http://127.0.0.1:") == 3
+    code, output, _ = call(bundled, "tools.ask", FOREIGN)
+    assert code == 0
+    assert output.startswith("The sources do not say.\n")
+    assert "http://" not in output
+
+
+@pytest.mark.parametrize(
+    "question", ["为什么要结合BM25和向量搜索？", "Почему поиск бывает гибридным?", "🔍" * 50]
+)
+def test_a_question_in_another_script_ends_well(environment: dict[str, str], question: str) -> None:
+    code, output, errors = call({**environment, "LLM_KIND": "llama_cpp"}, "tools.ask", question)
+    assert code == 0, errors
+    assert output.strip()
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [("", "The question is empty"), ("x" * 100_000, "has 100,000 characters; at most 4,000")],
+)
+def test_a_question_that_cannot_be_used_is_refused(
+    environment: dict[str, str], question: str, said: str
+) -> None:
+    code, output, errors = call(environment, "tools.ask", question)
+    assert (code, output) == (1, "")
+    assert said in errors
+    assert "Traceback" not in errors
+
+
+def test_an_answer_of_a_service_is_streamed(environment: dict[str, str], service: OpenAIServer) -> None:
+    service.seconds_per_piece = 0.15
+    process = start(served_by(environment, service.base_url), "tools.ask", [QUESTION])
+    assert process.stdout is not None
+    shown = ""
+    while not shown.endswith("]"):
+        shown += process.stdout.read(1)
+    assert process.poll() is None, "the first sentence is shown while the second is still on its way"
+    assert re.fullmatch(r"[A-Z].*\. ?\[\d\]|[A-Z].* \[\d\]", shown)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert re.search(r"\[\d\]\n\n", shown + output)
+    assert "/articles/hybrid-search.html" in output
+    [request] = service.requests
+    assert request.authorization == f"Bearer {KEY}"
+    assert QUESTION in request.body["messages"][-1]["content"]
+
+
+def test_a_wrong_key_is_told_without_showing_it(environment: dict[str, str], service: OpenAIServer) -> None:
+    code, _, errors = call(served_by(environment, service.base_url, WRONG_KEY), "tools.ask", QUESTION)
+    assert code == 1
+    assert errors.startswith("✗ ")
+    assert "LLM_API_KEY" in errors
+    assert WRONG_KEY not in errors
+    assert "Traceback" not in errors
+
+
+def test_a_service_that_is_down_is_told_with_its_address(environment: dict[str, str]) -> None:
+    address = f"http://127.0.0.1:{free_port()}/v1"
+    code, _, errors = call(served_by(environment, address), "tools.ask", QUESTION)
+    assert code == 1
+    assert errors.startswith("✗ ")
+    assert address in errors
+    assert "Traceback" not in errors
+
+
+def test_a_service_that_breaks_off_in_the_middle_is_told(
+    environment: dict[str, str], service: OpenAIServer
+) -> None:
+    service.faults.append(Fault("cut", pieces=5))
+    code, _, errors = call(served_by(environment, service.base_url), "tools.ask", QUESTION)
+    assert code == 1
+    assert errors.startswith("✗ ")
+    assert service.base_url in errors
+    assert "Traceback" not in errors
+
+
+def test_a_foreign_question_costs_no_call(environment: dict[str, str], service: OpenAIServer) -> None:
+    code, output, errors = call(served_by(environment, service.base_url), "tools.ask", FOREIGN)
+    assert code == 0, errors
+    assert output.startswith("The sources do not say.\n")
+    assert service.requests == []
