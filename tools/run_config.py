@@ -1,13 +1,14 @@
 """Reads a run's YAML and checks all of it before anything starts."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from llm_engineering.application.links import shown_link
 from llm_engineering.domain.errors import ConfigurationError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -49,15 +50,21 @@ def check_parameters(parameters: Mapping[str, Any], model: type[ModelT], path: P
     try:
         return model.model_validate(parameters)
     except ValidationError as error:
-        raise _error(
-            path, [_explain(dict(item), model) for item in error.errors(include_url=False)]
-        ) from None
+        found = [dict(item) for item in error.errors(include_url=False)]
+        raise _error(path, [_explain(item, model) for item in found if not _follows(item, found)]) from None
+
+
+def _follows(error: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a list is too short only because items of it were refused, each with an error of its own."""
+    where = error["loc"]
+    inner = (other["loc"] for other in errors if other is not error)
+    return error["type"] == "too_short" and any(loc[: len(where)] == where for loc in inner)
 
 
 def _error(path: Path, problems: list[str]) -> ConfigurationError:
-    return ConfigurationError(
-        f"{path} has {len(problems)} problem(s):\n" + "\n".join(f"  - {p}" for p in problems)
-    )
+    # Problems quote what was given, and a link may carry a password.
+    listing = shown_link("\n".join(f"  - {problem}" for problem in problems))
+    return ConfigurationError(f"{path} has {len(problems)} problem(s):\n{listing}")
 
 
 def _unknown_sections(content: Mapping[str, Any]) -> Iterator[str]:

@@ -82,3 +82,21 @@ def test_a_file_that_is_not_there_lists_those_that_are(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
     assert "not valid YAML" in problems(tmp_path, "parameters: [unclosed")
+
+
+@pytest.mark.parametrize(
+    "collect", ["{links: [URL]}", "{author: A, links: URL}", "{author: A, links: [{url: [URL]}]}"]
+)
+def test_a_problem_with_a_link_does_not_show_its_password(tmp_path: Path, collect: str) -> None:
+    link = "https://ada:s3cret@git.example.org/notes.git"
+    message = problems(tmp_path, f"parameters: {{collect: {collect.replace('URL', link)}}}")
+    assert "https://git.example.org/notes.git" in message
+    assert "s3cret" not in message
+
+
+def test_a_wrong_item_of_a_list_is_one_problem(tmp_path: Path) -> None:
+    message = problems(
+        tmp_path, "parameters: {collect: {author: A, links: [{url: http://x, render: often}]}}"
+    )
+    assert "has 1 problem(s)" in message
+    assert "parameters.collect.links.0.render" in message
