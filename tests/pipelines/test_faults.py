@@ -82,7 +82,9 @@ def test_bad_links_among_good_ones_are_shown_with_their_reasons_and_cost_nothing
             f"{good_site.base_url}/articles/{path.name}"
             for path in sorted((good_site.root / "articles").glob("*.html"))[:2]
         ]
-        good.append(table(project / "good.jsonl", '{"key": "1", "headline": "One", "body": "A clock runs."}'))
+        good.append(
+            table(project / "good.jsonl", '{"key": "1", "headline": "One", "body": "A clock runs."}\n{broken')
+        )
         bad = [
             f"http://127.0.0.1:{free_port()}/nobody-listens",
             f"{site.base_url}/missing.html",
@@ -99,16 +101,18 @@ def test_bad_links_among_good_ones_are_shown_with_their_reasons_and_cost_nothing
     assert len(list(twin.warehouse.documents.stream())) == 3
     assert len(twin.index.values("platform")) == 2
     reasons = {letter.source: letter.reason for letter in twin.warehouse.dead_letters.stream("collect")}
-    assert set(reasons) == {str(link["url"] if isinstance(link, dict) else link) for link in bad}
+    refused = {str(link["url"] if isinstance(link, dict) else link) for link in bad}
+    assert set(reasons) == {*refused, f"{project / 'good.jsonl'}:2"}
     assert "GITHUB_TOKEN" in reasons[private_repository]
     assert "body" in reasons[str(project / "columns.csv")]
     shown = "".join(ended.output.split())  # the table wraps what is long
-    for source, reason in reasons.items():
+    for source in refused:
+        reason = reasons[source]
         assert "".join(source.split()) in shown
         assert "".join(reason.split())[:40] in shown
 
 
-def test_no_secret_is_shown_or_kept_by_a_run_that_fails(
+def test_no_secret_is_shown_or_put_among_the_dead_letters_by_a_run_that_fails(
     project: Path, run: Run, twin: Resources, private_repository: str
 ) -> None:
     address = private_repository.replace("http://", "http://ada:wrong-Pa55word@")
