@@ -97,7 +97,9 @@ def _parameters(runnable: Runnable, options: argparse.Namespace) -> tuple[RunPar
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="poe run-…", description=__doc__)
     parser.add_argument("pipeline", choices=sorted(PIPELINES))
-    parser.add_argument("--config", type=user_path, help="YAML of the run (default: the sample's, in configs/)")
+    parser.add_argument(
+        "--config", type=user_path, help="YAML of the run (default: the sample's, in configs/)"
+    )
     parser.add_argument(
         "--link", action="append", metavar="URL", help="collect this instead of the file's links; repeatable"
     )

@@ -24,9 +24,10 @@ def read_run_config(path: Path, model: type[ModelT]) -> tuple[ModelT, dict[str, 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
-        there = ", ".join(sorted(str(p) for p in path.parent.glob("*.yaml"))) or "none"
+        beside = path.parent if path.parent != Path() else Path("configs")
+        there = ", ".join(sorted(str(p) for p in beside.glob("*.yaml"))) or "none"
         raise ConfigurationError(
-            f"Cannot read the run's configuration {path}: {error.strerror}. Files there: {there}"
+            f"Cannot read the run's configuration {path}: {error.strerror}. There are: {there}"
         ) from None
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path} is not valid YAML: {error}") from None
