@@ -24,7 +24,9 @@ def table(folder: Path, rows: list[dict[str, str]]) -> Path:
 
 
 def notes(folder: Path, *texts: str) -> EndToEndData:
-    path = table(folder, [{"key": str(i), "headline": f"Note {i}", "body": text} for i, text in enumerate(texts)])
+    path = table(
+        folder, [{"key": str(i), "headline": f"Note {i}", "body": text} for i, text in enumerate(texts)]
+    )
     column_map = {"id": "key", "title": "headline", "text": "body"}
     link = {"url": str(path), "category": "post", "options": {"column_map": column_map}}
     return EndToEndData(collect=CollectRun.model_validate({"author": "Ada Winter", "links": [link]}))
@@ -72,12 +74,17 @@ def test_what_changes_and_what_goes_reaches_the_index(project: Path, twin: Resou
     run = run_pipeline("end_to_end_data", notes(project, "Quantisation stores weights in fewer bits."))
     collected = report(run, "collect_links", "collection_report")
     assert (collected["documents_updated"], collected["documents_removed"]) == (1, 1)
-    texts = [hit.chunk.text for hit in retrieve(Query.ask("overlap cross-encoder bits", k=10), twin.index, twin.embedder)]
+    texts = [
+        hit.chunk.text
+        for hit in retrieve(Query.ask("overlap cross-encoder bits", k=10), twin.index, twin.embedder)
+    ]
     assert len(texts) == 1
     assert "Quantisation" in texts[0]
 
 
-def test_features_alone_rebuild_a_lost_index_from_the_warehouse_without_embedding(project: Path, twin: Resources) -> None:
+def test_features_alone_rebuild_a_lost_index_from_the_warehouse_without_embedding(
+    project: Path, twin: Resources
+) -> None:
     import shutil
 
     run_pipeline("end_to_end_data", notes(project, FIRST, SECOND))
@@ -89,13 +96,17 @@ def test_features_alone_rebuild_a_lost_index_from_the_warehouse_without_embeddin
 
 def test_a_run_that_loses_too_much_fails_with_the_reasons(project: Path, twin: Resources) -> None:
     links = [str(project / "missing.csv"), "http://127.0.0.1:9/nothing-listens-here"]
-    parameters = EndToEndData(collect=CollectRun.model_validate({"author": "A", "links": links, "max_failed_share": 0.5}))
+    parameters = EndToEndData(
+        collect=CollectRun.model_validate({"author": "A", "links": links, "max_failed_share": 0.5})
+    )
     with pytest.raises(TooManyFailuresError, match=r"(?s)2 of 2 links.*missing\.csv"):
         run_pipeline("end_to_end_data", parameters)
     assert twin.warehouse.dead_letters.count() == 2
 
 
-def test_without_a_warehouse_the_task_that_starts_it_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_warehouse_the_task_that_starts_it_is_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DATABASE_HOST", "mongodb://127.0.0.1:9")
     monkeypatch.setenv("DATABASE_TIMEOUT_SECONDS", "1")
     with pytest.raises(StoreUnavailableError):
@@ -114,6 +125,9 @@ async def test_the_sample_site_is_collected_filtered_and_answered(project: Path,
         query = Query.ask("Why?", filter=MetadataFilter(authors=(author,)))
         assert {hit.chunk.author for hit in retrieve(query, twin.index, twin.embedder)} == {author}
     hits = retrieve(Query.ask("Which team won the football world cup in 1998?"), twin.index, twin.embedder)
-    pieces = [piece async for piece in answer("?", narrow(hits), ScriptedLanguageModel(["Invented."]), AnsweringConfig())]
+    pieces = [
+        piece
+        async for piece in answer("?", narrow(hits), ScriptedLanguageModel(["Invented."]), AnsweringConfig())
+    ]
     assert pieces[-1].answer is not None
     assert pieces[-1].answer.abstained
