@@ -250,12 +250,12 @@ class MongoEmbeddingCache(MongoCollection):
         }
 
     def put_many(self, fingerprint: str, vectors: Mapping[str, Vectors]) -> None:
-        self._replace(
-            [
-                (key, {"_id": f"{fingerprint}:{key}", "vector": np.asarray(vector, dtype="<f4").tobytes()})
-                for key, vector in vectors.items()
-            ]
-        )
+        """Write vectors. What is handed in was looked up before, so nearly all of it is new, and is inserted."""
+        for batch in batched(list(vectors), WRITE_BATCH):
+            bytes_by_id = {f"{fingerprint}:{k}": np.asarray(vectors[k], dtype="<f4").tobytes() for k in batch}
+            storable, refused = encoded((i, {"_id": i, "vector": v}) for i, v in bytes_by_id.items())
+            self._write([], storable)
+            refuse(self.what, refused)
 
 
 class MongoWarehouse:
