@@ -1,5 +1,6 @@
 """What a user meets when something is wrong: with the configuration, the links, the index, the disk or the question."""
 
+import asyncio
 import re
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import yaml
 
 from llm_engineering.bootstrap import Resources, open_resources
 from llm_engineering.settings import load_settings
+from tests.fakes.fault_server import FaultServer, Reply
 from tests.fakes.git_server import GitServer
 from tests.fakes.openai_server import OpenAIServer
 from tests.pipelines.clocks import AFTER, BEFORE, COLUMN_MAP, END_TO_END, Run, run, similarities, write_source
@@ -110,6 +112,62 @@ def test_bad_links_among_good_ones_are_shown_with_their_reasons_and_cost_nothing
         reason = reasons[source]
         assert "".join(source.split()) in shown
         assert "".join(reason.split())[:40] in shown
+
+
+async def test_every_kind_of_misbehaving_page_costs_its_own_link_and_no_other(
+    project: Path, run: Run, twin: Resources
+) -> None:
+    prose = (
+        "<p>"
+        + " ".join(f"The clock of tower {n} strikes the hour a little late." for n in range(60))
+        + "</p>"
+    )
+    page = f"<html><head><title>Clocks</title></head><body><article>{prose}</article></body></html>"
+    async with FaultServer() as server:
+        server.put("/robots.txt", Reply(status=404))
+        server.put("/good", page)
+        server.put(
+            "/latin", Reply(page.replace("hour", "übliche").encode("latin-1"), content_type="text/html")
+        )
+        server.put("/recovers", Reply(status=500), page)
+        server.redirect("/loop", server.url("/loop"))
+        server.hanging("/hanging")
+        server.trickling("/slow")
+        server.endless("/huge")
+        server.cut("/cut")
+        server.put("/429", Reply("later", status=429, headers={"Retry-After": "3600"}))
+        server.put("/500", Reply(status=500))
+        server.put("/binary", Reply(bytes(range(256)) * 40, content_type="application/octet-stream"))
+        server.put("/empty", "")
+        good = ["/good", "/latin", "/recovers"]
+        bad = ["/loop", "/hanging", "/slow", "/huge", "/cut", "/429", "/500", "/binary", "/empty", "/404"]
+        links = [server.url(path) for path in good + bad] + ["http://", "ftp://example.org/x"]
+        collect = {"author": "Ada Byron", "links": links, "max_failed_share": 0.9, "max_concurrency": 8}
+        impatient = {
+            "CRAWLER_TIMEOUT_SECONDS": "1",
+            "CRAWLER_TOTAL_TIMEOUT_SECONDS": "2",
+            "CRAWLER_MAX_BYTES": "100000",
+            "CRAWLER_MAX_RETRIES": "1",
+            "CRAWLER_MAX_RETRY_AFTER_SECONDS": "1",
+            "CRAWLER_PER_HOST_CONCURRENCY": "8",
+            "RENDERING_BINARY": str(project / "no-browser"),
+        }
+        config = write_config(project, {"collect": collect})
+        ended = await asyncio.to_thread(run, "tools.run", *END_TO_END, config, **impatient)
+    assert ended.code == 0, ended.output
+    assert {document.link for document in twin.warehouse.documents.stream()} == {server.url(p) for p in good}
+    assert any("übliche" in document.text for document in twin.warehouse.documents.stream())
+    reasons = {letter.source: letter.reason for letter in twin.warehouse.dead_letters.stream("collect")}
+    assert set(reasons) == {*(server.url(path) for path in bad), "http://", "ftp://example.org/x"}
+    assert not [reason for reason in reasons.values() if len(reason) < 16 or "the reader '" in reason]
+    for path, said in {
+        "/429": "429",
+        "/500": "500",
+        "/404": "404",
+        "/huge": "100,000",
+        "/loop": "redirect",
+    }.items():
+        assert said in reasons[server.url(path)]
 
 
 def test_no_secret_is_shown_or_put_among_the_dead_letters_by_a_run_that_fails(
