@@ -49,7 +49,13 @@ def main(documents: int = 1_000, mongo: str | None = None) -> dict[str, Any]:
         Row("clean documents", "three streams", seen["clean_documents", "stream"], documents, ROW_BATCH, 3),
         Row("clean documents", "read", seen["clean_documents", "get"], documents, BATCH),
         Row("embeddings", "look up", seen["embeddings", "get"], chunks, FIND_BATCH),
-        Row("embeddings", "write", seen["embeddings", "update"], chunks, WRITE_BATCH),
+        Row(
+            "embeddings",
+            "write",
+            seen["embeddings", "insert"] + seen["embeddings", "update"],
+            chunks,
+            WRITE_BATCH,
+        ),
         Row("index", "write", index.upserts, chunks, WINDOW),
     ]
     table = Table(

@@ -45,7 +45,8 @@ def signature(text: str) -> bytes:
     words = _WORD.findall(text.casefold())
     if len(words) < FEWEST_WORDS:
         return b""
-    hashes = _shingles(words)  # repeated ones too: they cannot change a minimum, and sorting them out takes longer
+    # Repeated ones too: they cannot change a minimum, and sorting them out takes longer.
+    hashes = _shingles(words)
     smallest = np.full(PERMUTATIONS, np.iinfo(np.uint64).max, dtype=np.uint64)
     for start in range(0, len(hashes), _BLOCK):
         # Multiplication wraps around at 2^64, as intended; the high half of the result is the hash.

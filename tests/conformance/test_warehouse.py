@@ -110,7 +110,7 @@ class TestRoundTrips:
         documents = [raw(number) for number in range(1_100)]
         mongo.documents.upsert(documents)
         expected = ["find"] * 4 + ["insert"] + ["find"] + ["insert"]
-        assert commands.seen == expected, "1,000 looked up in 4 × 256 and written in one, then 100"
+        assert commands.seen == expected, "1,024 looked up in 4 × 256 and written in one, then the rest"
         commands.seen.clear()
         mongo.documents.upsert([raw(number, text="Changed.") for number in range(200, 400)])
         assert commands.seen == ["find", "update"]
@@ -147,7 +147,9 @@ class TestRoundTrips:
         commands.seen.clear()
         mongo.embeddings.put_many("f", {str(number): np.ones(3, np.float32) for number in range(200)})
         mongo.embeddings.get_many("f", [str(number) for number in range(200)])
-        assert commands.seen == ["update", "find"]
+        mongo.embeddings.put_many("f", {"0": np.zeros(3, np.float32)})
+        assert commands.seen == ["insert", "find", "insert", "update"], "one that was there is replaced"
+        assert not mongo.embeddings.get_many("f", ["0"])["0"].any()
         commands.seen.clear()
         mongo.users.get_or_create("Ann")
         mongo.users.get_or_create("Ann")
