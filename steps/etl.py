@@ -1,6 +1,7 @@
 """Collection: links in, documents in the warehouse."""
 
 import asyncio
+import os
 from typing import Annotated, Any
 
 from zenml import log_metadata, step
@@ -34,7 +35,7 @@ async def _collect(run: CollectRun, twin: Resources, progress: Progress) -> Coll
     readers = twin.source_readers()
     try:
         return await collect(
-            run.as_links(),
+            run.as_links(os.environ),
             readers,
             documents=twin.warehouse.documents,
             users=twin.warehouse.users,

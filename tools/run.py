@@ -71,11 +71,12 @@ def run_pipeline(name: str, parameters: RunPart, rest: dict[str, Any] | None = N
 
 
 def _cause(error: BaseException) -> BaseException:
-    seen: BaseException | None = error
-    while seen is not None:
+    waiting: list[BaseException | None] = [error]
+    for seen in waiting:
         if isinstance(seen, TwinError):
             return seen
-        seen = seen.__cause__ or seen.__context__
+        if seen is not None:
+            waiting += [seen.__cause__, seen.__context__]
     return error
 
 

@@ -1,11 +1,19 @@
 """What a run does, as its YAML in ``configs/`` says it. Unknown keys are errors."""
 
+import re
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from llm_engineering.application.chunking import ChunkingConfig
 from llm_engineering.application.ports import Link
+from llm_engineering.domain.errors import ConfigurationError
+
+_WEB_CREDENTIALS = re.compile(r"(?i)^(?:git\+)?https?://(?P<credentials>[^/?#]*)@")
+# Not "${NAME}": ZenML fills that in itself, before the step sees it.
+_VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class RunPart(BaseModel):
@@ -16,6 +24,8 @@ class LinkSpec(RunPart):
     """One link to collect. A plain string in the YAML stands for ``{url: …}``."""
 
     url: str = Field(min_length=1)
+    """A run's parameters are stored, so a password must not stand here: ``https://{GIT_USER}:{GIT_PASSWORD}@host/…`` takes both
+    from the environment when the link is collected."""
     author: str | None = None
     """Whose writing it is; None: the run's author."""
     category: str | None = None
@@ -29,6 +39,17 @@ class LinkSpec(RunPart):
     @classmethod
     def _from_string(cls, value: object) -> object:
         return {"url": value} if isinstance(value, str) else value
+
+    @field_validator("url")
+    @classmethod
+    def _without_secrets(cls, value: str) -> str:
+        found = _WEB_CREDENTIALS.match(value.strip())
+        if found and _VARIABLE.sub("", found["credentials"]).strip(":"):
+            raise ValueError(
+                "a link must not hold a user name or password, because a run's parameters are stored; "
+                "write https://{GIT_USER}:{GIT_PASSWORD}@… and set these variables"
+            )
+        return value
 
 
 class Route(RunPart):
@@ -58,10 +79,15 @@ class CollectRun(RunPart):
                 )
         return self
 
-    def as_links(self) -> list[Link]:
+    def as_links(self, environment: Mapping[str, str]) -> list[Link]:
+        """The links to collect, with ``{NAME}`` in their credentials taken from the environment.
+
+        Raises:
+            ConfigurationError: a variable is not set.
+        """
         return [
             Link(
-                url=link.url,
+                url=_expanded(link.url, environment),
                 author=link.author or self.author or "",
                 category=link.category,
                 render=link.render,
@@ -69,6 +95,19 @@ class CollectRun(RunPart):
             )
             for link in self.links
         ]
+
+
+def _expanded(url: str, environment: Mapping[str, str]) -> str:
+    found = _WEB_CREDENTIALS.match(url)
+    if not found:
+        return url
+    credentials = found["credentials"]
+    missing = [name for name in _VARIABLE.findall(credentials) if name not in environment]
+    if missing:
+        raise ConfigurationError(f"The link {url} needs variables that are not set: {', '.join(missing)}.")
+    # Quoted, because a password may hold what has a meaning in an address.
+    filled = _VARIABLE.sub(lambda match: quote(environment[match.group(1)], safe=""), credentials)
+    return url[: found.start("credentials")] + filled + url[found.end("credentials") :]
 
 
 class FeatureRun(RunPart):

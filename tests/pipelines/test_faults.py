@@ -1,6 +1,7 @@
 """What a user meets when something is wrong: with the configuration, the links, the index, the disk or the question."""
 
 import asyncio
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -173,12 +174,14 @@ async def test_every_kind_of_misbehaving_page_costs_its_own_link_and_no_other(
 def test_no_secret_is_shown_or_put_among_the_dead_letters_by_a_run_that_fails(
     project: Path, run: Run, twin: Resources, private_repository: str
 ) -> None:
-    address = private_repository.replace("http://", "http://ada:wrong-Pa55word@")
+    address = private_repository.replace("http://", "http://{GIT_USER}:{GIT_PASSWORD}@")
     config = write_config(project, {"collect": {"author": "A", "links": [address], "max_failed_share": 0}})
     loud = {
         "LOG_LEVEL": "DEBUG",
         "GITHUB_TOKEN": "ghp_Tok3nOfAda",
         "LLM_API_KEY": "sk-K3yOfAda",
+        "GIT_USER": "ada",
+        "GIT_PASSWORD": "wrong-Pa55word",
     }
     ended = run("tools.run", *END_TO_END, config, **loud)
     assert ended.code == 1
@@ -200,6 +203,10 @@ def test_no_secret_is_shown_or_put_among_the_dead_letters_by_a_run_that_fails(
     for text in (ended.output, silent.output, letter.source, letter.reason):
         for secret in ("wrong-Pa55word", "s3cret-Pa55word", "Tok3nOfAda", "K3yOfAda"):
             assert secret not in text
+    home = Path(os.environ["ZENML_CONFIG_PATH"])
+    stored = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
+    assert b"GIT_PASSWORD" in stored, "the run's parameters are not where this test looks for them"
+    assert b"wrong-Pa55word" not in stored
 
 
 def test_a_full_disk_leaves_the_old_index_and_is_told(

@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from llm_engineering.application.runs import DigitalDataEtl, EndToEndData, FeatureEngineering, RunPart
+from llm_engineering.application.runs import (
+    CollectRun,
+    DigitalDataEtl,
+    EndToEndData,
+    FeatureEngineering,
+    RunPart,
+)
 from llm_engineering.domain.errors import ConfigurationError
 from tools.run_config import read_run_config
 
@@ -100,3 +106,24 @@ def test_a_wrong_item_of_a_list_is_one_problem(tmp_path: Path) -> None:
     )
     assert "has 1 problem(s)" in message
     assert "parameters.collect.links.0.render" in message
+
+
+@pytest.mark.parametrize(
+    "link", ["https://ada:s3cret@git.example.org/x.git", "https://ghp_token@github.com/a/b"]
+)
+def test_credentials_in_a_link_are_refused_because_parameters_are_stored(tmp_path: Path, link: str) -> None:
+    message = problems(tmp_path, f"parameters: {{collect: {{author: A, links: ['{link}']}}}}")
+    assert "must not hold a user name or password" in message
+    assert "s3cret" not in message
+    assert "ghp_token" not in message
+
+
+def test_variables_in_a_link_are_filled_in_when_it_is_collected() -> None:
+    link = "https://{GIT_USER}:{GIT_PASSWORD}@git.example.org/x.git"
+    run = CollectRun.model_validate({"author": "A", "links": [link, "git@github.com:a/b.git"]})
+    assert "{GIT_PASSWORD}" in run.links[0].url
+    [first, second] = run.as_links({"GIT_USER": "ada", "GIT_PASSWORD": "s3/cret"})
+    assert first.url == "https://ada:s3%2Fcret@git.example.org/x.git"
+    assert second.url == "git@github.com:a/b.git"
+    with pytest.raises(ConfigurationError, match="not set: GIT_PASSWORD"):
+        run.as_links({"GIT_USER": "ada"})
