@@ -42,8 +42,10 @@ _SENTENCE_END = re.compile(r"(?<=[.!?。!?])(?:\s*\[\d{1,3}\])*\s+|\n+")
 
 @dataclass(frozen=True, slots=True)
 class AnsweringConfig:
-    min_similarity: float = 0.30
-    """Below this cosine similarity between question and best source, the answer is "the sources do not say"."""
+    min_similarity: float = 0.35
+    """Below this cosine similarity between question and best source, the answer is "the sources do not say". Measured on the
+    sample site with the bundled MiniLM (``poe benchmark answering``): 95 % of the questions that it answers lie above, none
+    from another world do, and a third of those from the same trade that it does not answer."""
     max_tokens: int = 192
     strict: bool = False
     """Leave out what no source backs, instead of showing it without a citation."""

@@ -10,7 +10,7 @@ from llm_engineering.domain.documents import Chunk, Span
 from llm_engineering.domain.errors import UnknownFilterValueError
 from llm_engineering.domain.retrieval import Hit, MetadataFilter, Passage, Query, SearchMode
 
-CANDIDATES_PER_HIT = 4
+CANDIDATES_PER_HIT = 2
 """How many hits are fetched for one that is returned, so that dropping near-duplicates leaves enough."""
 
 _SAME_TEXT = 0.8
