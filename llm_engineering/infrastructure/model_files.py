@@ -347,6 +347,9 @@ def _html_links(text: str) -> Iterator[tuple[str, str, str | None]]:
         yield unquote(urlsplit(address).path.rsplit("/", 1)[-1]), address, sha256
 
 
+_CONFIGURED = re.compile(r"(?m)^(global|download|install)\.index-url='(.+)'$")
+
+
 def pip_index_url() -> str:
     """The package index that pip uses on this machine: environment, pip's configuration, else pip's own default.
 
@@ -358,9 +361,11 @@ def pip_index_url() -> str:
             return value
     # An environment made by some tools holds no pip; the Python it was made from nearly always does.
     for python in dict.fromkeys((sys.executable, getattr(sys, "_base_executable", sys.executable))):
-        for setting in ("global.index-url", "download.index-url", "install.index-url"):
-            if found := _ask(python, "-m", "pip", "config", "get", setting):
-                return found
+        # Listed, not asked for by name: pip before 24 does not find by name what PIP_CONFIG_FILE says.
+        listed = dict(_CONFIGURED.findall(_ask(python, "-m", "pip", "config", "list") or ""))
+        for section in ("global", "download", "install"):
+            if section in listed:
+                return listed[section]
         if found := _ask(python, "-c", "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"):
             return found
     raise ModelFileError(
