@@ -362,7 +362,7 @@ def pip_index_url() -> str:
     # An environment made by some tools holds no pip; the Python it was made from nearly always does.
     for python in dict.fromkeys((sys.executable, getattr(sys, "_base_executable", sys.executable))):
         # Listed, not asked for by name: pip before 24 does not find by name what PIP_CONFIG_FILE says.
-        listed = dict(_CONFIGURED.findall(_ask(python, "-m", "pip", "config", "list") or ""))
+        listed: dict[str, str] = dict(_CONFIGURED.findall(_ask(python, "-m", "pip", "config", "list") or ""))
         for section in ("global", "download", "install"):
             if section in listed:
                 return listed[section]
