@@ -13,7 +13,7 @@ from llm_engineering.domain.retrieval import MetadataFilter
 FORMAT = 2
 """Number of the stored form (fields, word vectors). An index of another form is rebuilt by the next writer."""
 
-KEYWORD_FIELDS = ("author", "category", "platform", "language", "document_id", "parent_id")
+KEYWORD_FIELDS = ("author", "category", "platform", "language", "document_id")
 INTEGER_FIELDS = ("position",)
 DATETIME_FIELDS = ("published_at",)
 

@@ -49,6 +49,8 @@ MEMORY = ":memory:"
 DENSE, SPARSE = "dense", "bm25"
 BATCH_POINTS = 256
 SCROLL_POINTS = 1_000
+STRICT_FIELDS = ("parent_id", "document_version")
+"""Indexed on a server as well: in Qdrant's strict mode, which Qdrant Cloud turns on, a filter on any other field is refused."""
 MAX_VALUES = 100_000
 CONNECT_SECONDS = 2.0
 RETRY_PAUSES = (0.2, 0.8)
@@ -308,7 +310,7 @@ class QdrantServerIndex:
             )
         )
         if self._url != MEMORY:  # which warns that it has no payload indexes
-            kinds = dict.fromkeys(KEYWORD_FIELDS, m.PayloadSchemaType.KEYWORD)
+            kinds = dict.fromkeys((*KEYWORD_FIELDS, *STRICT_FIELDS), m.PayloadSchemaType.KEYWORD)
             kinds |= dict.fromkeys(INTEGER_FIELDS, m.PayloadSchemaType.INTEGER)
             kinds |= dict.fromkeys(DATETIME_FIELDS, m.PayloadSchemaType.DATETIME)
             for field, kind in kinds.items():

@@ -117,7 +117,14 @@ class QdrantEdgeIndex:
         found: dict[str, list[Chunk]] = {}
         with self._present() as opened:
             if parent_ids:
-                wanted = EdgeFilter(must=[FieldCondition("parent_id", match=MatchAny(list(parent_ids)))])
+                # The document's field has an index; the parent's, with as many values as documents, would cost as much again.
+                documents = sorted({parent.rpartition(":")[0] for parent in parent_ids})
+                wanted = EdgeFilter(
+                    must=[
+                        FieldCondition("document_id", match=MatchAny(documents)),
+                        FieldCondition("parent_id", match=MatchAny(list(parent_ids))),
+                    ]
+                )
                 for payload in opened.scroll(wanted, [RECORD_FIELD]):
                     chunk = to_chunk(payload)
                     found.setdefault(chunk.parent_id, []).append(chunk)
