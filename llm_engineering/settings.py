@@ -82,7 +82,7 @@ class OnnxEmbedderSettings(Group):
     """0: one per core."""
     batch_tokens: int = Field(default=1024, ge=256)
     """Padded tokens of one forward pass; texts of like length are batched together up to this. Small batches stay in
-    the cache: of 2 cores, 4096 makes a third less."""
+    the cache: on 2 cores, 4096 is a third slower."""
 
 
 class OpenAIEmbedderSettings(Group):
