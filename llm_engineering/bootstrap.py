@@ -189,8 +189,8 @@ def show_progress(settings: Settings) -> Iterator[Progress]:
     from llm_engineering.infrastructure.progress import TerminalProgress, shown_progress
 
     with shown_progress() as progress:
-        if isinstance(progress, TerminalProgress):
-            start_logging(settings, progress.write)
+        # Here, not only in the command line: on a remote stack a step is the first of our code to run.
+        start_logging(settings, progress.write if isinstance(progress, TerminalProgress) else None)
         try:
             yield progress
         finally:

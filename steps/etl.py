@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 from zenml import log_metadata, step
@@ -33,7 +34,9 @@ def collect_links(
 
 async def _collect(run: CollectRun, twin: Resources, progress: Progress) -> CollectionReport:
     readers = twin.source_readers()
-    try:
+    async with AsyncExitStack() as stack:
+        for reader in readers.values():
+            stack.push_async_callback(reader.close)
         return await collect(
             run.as_links(os.environ),
             readers,
@@ -46,6 +49,3 @@ async def _collect(run: CollectRun, twin: Resources, progress: Progress) -> Coll
             batch_size=run.batch_size,
             progress=progress,
         )
-    finally:
-        for reader in readers.values():
-            await reader.close()

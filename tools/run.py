@@ -126,25 +126,20 @@ def show_run(result: Any) -> None:
 
 def _show_links(_: str, report: dict[str, Any]) -> None:
     """The links that the user gave, each with what it led to; links found through a feed only where they failed."""
-    outcomes: dict[str, dict[str, Any]] = report["outcomes"]
-    found: dict[str, int] = {}
-    for outcome in outcomes.values():
-        parent = outcome["found_through"]
-        found[parent] = found.get(parent, 0) + outcome["documents"]
     table = Table(title="Links", title_justify="left", title_style="bold")
     for column in ("Link", "Reader", "Status", "Documents", "Seconds"):
         table.add_column(
             column, overflow="fold", justify="right" if column in ("Documents", "Seconds") else "left"
         )
-    for url, outcome in outcomes.items():
+    for url, outcome in report["outcomes"].items():
         reason = report["failures"].get(url)
         if outcome["found_through"] and not reason:
             continue
         led_to = f" [dim]→ {outcome['discovered']} links[/]" if outcome["discovered"] else ""
         link = escape(url) + led_to + (f"\n[red]{escape(reason)}[/]" if reason else "")
         status = f"[{_STYLES[outcome['status']]}]{outcome['status']}[/]"
-        documents = outcome["documents"] + found.get(url, 0)
-        table.add_row(link, outcome["reader"], status, f"{documents:,}", f"{outcome['seconds']:.1f}")
+        numbers = f"{outcome['documents']:,}", f"{outcome['seconds']:.1f}"
+        table.add_row(link, outcome["reader"], status, *numbers)
     console.print(table)
 
 

@@ -139,6 +139,9 @@ class CollectionReport:
         listed = sorted(self.outcomes, key=lambda outcome: outcome.status is not LinkStatus.FAILED)[
             :MAX_LISTED
         ]
+        found_through: Counter[str | None] = Counter()  # over all links, since those listed may be fewer
+        for outcome in self.outcomes:
+            found_through[outcome.found_through] += outcome.documents
         return {
             "links": len(self.outcomes),
             "links_by_status": dict(self.links_by_status),
@@ -155,7 +158,7 @@ class CollectionReport:
                 outcome.url: {
                     "reader": outcome.reader,
                     "status": outcome.status.value,
-                    "documents": outcome.documents,
+                    "documents": outcome.documents + found_through[outcome.url],
                     "discovered": outcome.discovered,
                     "found_through": outcome.found_through or "",
                     "seconds": round(outcome.seconds, 3),

@@ -327,14 +327,6 @@ class VectorIndex(Protocol):
     def close(self) -> None: ...
 
 
-class Reranker(Protocol):
-    def scores(self, query: str, texts: Sequence[str]) -> list[float]:
-        """How well each text answers the query; higher is better."""
-        ...
-
-    def close(self) -> None: ...
-
-
 # --- language models -------------------------------------------------------------------------------------------------
 
 

@@ -60,10 +60,6 @@ class MetadataFilter(Model):
             raise ValueError(f"published_from ({start:%Y-%m-%d}) lies after published_to ({end:%Y-%m-%d})")
         return self
 
-    @property
-    def is_empty(self) -> bool:
-        return self == MetadataFilter()
-
     def accepts(self, chunk: Chunk) -> bool:
         """The filter's meaning, in one place; every index must agree with it (the conformance suite checks)."""
         published = chunk.published_at

@@ -474,3 +474,11 @@ def test_a_report_speaks_in_plain_values() -> None:
     assert metadata["failures"] == {f"{BASE}/999": "it is gone"}
     assert len(metadata["outcomes"]) == 500  # type: ignore[arg-type]
     assert all(len(row) == len(COLUMNS) for row in report.rows())
+
+
+def test_a_feed_counts_all_documents_it_led_to_though_few_links_are_listed() -> None:
+    feed = outcome(0, LinkStatus.SAVED, discovered=900)
+    led_to = [outcome(n, LinkStatus.SAVED, created=1, found_through=feed.url) for n in range(1, 901)]
+    listed = CollectionReport([feed, *led_to], 1.0).metadata()["outcomes"]
+    assert len(listed) == 500
+    assert listed[feed.url]["documents"] == 900

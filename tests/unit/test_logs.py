@@ -2,10 +2,13 @@
 
 import json
 
+import pytest
 from loguru import logger
 
+from llm_engineering.bootstrap import show_progress
 from llm_engineering.infrastructure.logs import configure_logging, mask
 from llm_engineering.infrastructure.progress import LogProgress
+from llm_engineering.settings import load_settings
 
 
 def logged(format: str, level: str = "INFO", secrets: tuple[str, ...] = ()) -> list[str]:
@@ -59,3 +62,14 @@ def test_progress_in_a_log_says_little_and_the_end() -> None:
         progress.advance("chunks", total=100)
     assert len(lines) == 1
     assert "chunks: 100 of 100" in lines[0]
+
+
+def test_a_step_masks_and_formats_its_log_though_no_command_line_set_it_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOG_FORMAT", "json")
+    monkeypatch.setenv("GITHUB_TOKEN", "ghp_verysecret")
+    logger.remove()
+    with show_progress(load_settings(None)):
+        logger.info("cloning with ghp_verysecret")
+    assert json.loads(capsys.readouterr().err)["message"] == "cloning with ***"

@@ -113,7 +113,7 @@ class MongoCollection:
     ) -> tuple[int, int]:
         """(records created, records matched) by one unordered bulk write. ``new`` are (id, record) not stored so far.
 
-        New ones are inserted, which is two to three times as fast as an upsert. Two writers that create the same id at
+        New ones are inserted, which is faster than an upsert. Two writers that create the same id at
         the same moment: the server lets one insert it and answers the other with a duplicate key; that write is
         repeated as an upsert, and replaces.
         """
