@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from llm_engineering.application.ports import Vectors
 from llm_engineering.domain.retrieval import Citation
 
+SHORTEST, LONGEST = 30, 400
+"""Characters of a sentence that is worth quoting."""
+
 _WORD = re.compile(r"\w+")
 _SENTENCE = re.compile(r"(?<=[.!?。!?])\s+|\n\s*\n|\n(?=[-*#|>]|\d+\.)")
 _STOP_WORDS = frozenset(
@@ -101,7 +104,11 @@ class Quote:
 
 
 def sentences(text: str) -> list[str]:
-    """Sentences of prose that can stand alone: code, headings, table rows and fragments are left out."""
+    """Sentences of prose that can stand alone as an answer.
+
+    Code, headings, table rows and fragments are left out; so are questions, which answer nothing, and runs of text whose
+    sentences cannot be told apart.
+    """
     prose = re.sub(r"(?ms)^(`{3,}|~{3,}).*?(^\1\s*$|\Z)", "\n\n", text)
     found = []
     for piece in _SENTENCE.split(prose):
@@ -110,6 +117,6 @@ def sentences(text: str) -> list[str]:
             continue
         plain = " ".join(_MARKUP.sub(lambda match: match.group(1) or "", stripped).split())
         plain = re.sub(r"^[-+]\s+|^\d+[.)]\s+", "", plain)
-        if len(plain) >= 30 and plain[-1] in ".!?。!?":
+        if SHORTEST <= len(plain) <= LONGEST and plain[-1] in ".!。!":
             found.append(plain)
     return found

@@ -237,7 +237,8 @@ class TestEvidence:
     def test_code_headings_tables_and_fragments_are_not_sentences(self) -> None:
         text = (
             "# A heading that is long enough to count.\n\n```python\nprint('a long line of code.')\n```\n\n"
-            "| a | table. |\n\nToo short.\n\n"
+            "| a | table. |\n\nToo short.\n\nWhy is a question of this length no answer?\n\n"
+            f"{'One that never ends ' * 25}.\n\n"
             "- **A list item** with [a link](https://example.org) that says something.\n"
         )
         assert sentences(text) == ["A list item with a link that says something."]
