@@ -16,11 +16,24 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, SecretStr
 
-from llm_engineering.application.ports import Embedder, LanguageModel, Progress, SourceReader, VectorIndex
+from llm_engineering.application.inference import InferenceConfig, InferencePipeline
+from llm_engineering.application.ports import (
+    Embedder,
+    FeedbackStore,
+    LanguageModel,
+    NullTracer,
+    Progress,
+    Reranker,
+    SourceReader,
+    Tracer,
+    VectorIndex,
+)
+from llm_engineering.application.retriever import Retriever
 from llm_engineering.settings import (
     LlamaCppSettings,
     OnnxEmbedderSettings,
     QdrantEdgeSettings,
+    SageMakerSettings,
     Settings,
     load_settings,
 )
@@ -105,6 +118,8 @@ class Resources:
 
             file = chosen.model_path or path("SmolLM2-135M-Instruct", self.settings.models_dir)
             return LlamaCppModel(file, chosen.context_tokens, chosen.threads, chosen.parallel)
+        if isinstance(chosen, SageMakerSettings):
+            raise NotImplementedError
         from llm_engineering.infrastructure.llms.openai_http import OpenAIHttpModel
 
         return OpenAIHttpModel(
@@ -114,6 +129,36 @@ class Resources:
             context_tokens=chosen.context_tokens,
             timeout_seconds=chosen.timeout_seconds,
             max_retries=chosen.max_retries,
+        )
+
+    @cached_property
+    def reranker(self) -> Reranker | None:
+        """None: hits stay as the search ranked them."""
+        return None
+
+    @cached_property
+    def tracer(self) -> Tracer:
+        return NullTracer()
+
+    @property
+    def feedback(self) -> FeedbackStore | None:
+        """None: answers are not kept, and votes on them are not taken."""
+        return None
+
+    def inference_pipeline(self, config: InferenceConfig | None = None) -> InferencePipeline:
+        """Answers questions with all that the settings name."""
+        chosen = config or InferenceConfig()
+        retriever = Retriever(self.index, self.embedder, self.language_model, self.reranker, chosen.retrieval)
+        return InferencePipeline(
+            retriever,
+            self.language_model,
+            self.index,
+            self.embedder,
+            config=chosen,
+            strict=self.settings.llm.grounding == "strict",
+            tracer=self.tracer,
+            trace_content=getattr(self.settings.tracing, "content", False),
+            feedback=self.feedback,
         )
 
     def source_readers(self) -> dict[str, SourceReader]:

@@ -132,9 +132,128 @@ class OpenAIHttpSettings(Group):
     timeout_seconds: float = Field(default=60.0, gt=0)
     max_retries: int = Field(default=3, ge=0, le=10)
     grounding: Literal["strict", "lenient"] = "lenient"
+    prompt_price: float | None = Field(default=None, ge=0)
+    """US dollars for a million prompt tokens; None: costs are not counted."""
+    completion_price: float | None = Field(default=None, ge=0)
+    """US dollars for a million completion tokens."""
 
 
-LlmSettings = Annotated[LlamaCppSettings | OpenAIHttpSettings, Field(discriminator="kind")]
+class SageMakerSettings(Group):
+    """A model on an Amazon SageMaker endpoint whose container speaks the messages API (TGI, LMI, vLLM). Credentials come
+    from AWS's own places: environment, profile, role."""
+
+    kind: Literal["sagemaker"] = "sagemaker"
+    endpoint: str = "twin"
+    inference_component: str | None = None
+    """Of an endpoint that holds several models."""
+    region: str | None = None
+    """None: as AWS is configured."""
+    model: str = ""
+    """The name to send and to show; empty: the endpoint's."""
+    context_tokens: int = Field(default=4096, ge=512)
+    timeout_seconds: float = Field(default=60.0, gt=0)
+    max_retries: int = Field(default=3, ge=0, le=10)
+    grounding: Literal["strict", "lenient"] = "lenient"
+    prompt_price: float | None = Field(default=None, ge=0)
+    completion_price: float | None = Field(default=None, ge=0)
+
+
+LlmSettings = Annotated[
+    LlamaCppSettings | OpenAIHttpSettings | SageMakerSettings, Field(discriminator="kind")
+]
+
+
+class LateInteractionSettings(Group):
+    """MaxSim over the token vectors of the bundled MiniLM: needs no other weights."""
+
+    kind: Literal["late_interaction"] = "late_interaction"
+
+
+class CrossEncoderSettings(Group):
+    """A cross-encoder as ONNX, from a folder or from the hub."""
+
+    kind: Literal["cross_encoder"] = "cross_encoder"
+    model: str = "cross-encoder/ms-marco-MiniLM-L6-v2"
+    """A name on the hub, or a folder with ``model.onnx`` and ``tokenizer.json``."""
+    revision: str | None = None
+    """A commit of the hub's repository, so that the weights cannot change."""
+
+
+class NoRerankerSettings(Group):
+    """Hits stay as the search ranked them."""
+
+    kind: Literal["none"] = "none"
+
+
+RerankerSettings = Annotated[
+    LateInteractionSettings | CrossEncoderSettings | NoRerankerSettings, Field(discriminator="kind")
+]
+
+
+class NoTracingSettings(Group):
+    """Requests leave no trace but logs and metrics."""
+
+    kind: Literal["none"] = "none"
+
+
+class JsonLinesTracingSettings(Group):
+    """A line of JSON for each request, in a file."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    path: Path = Path("data/traces.jsonl")
+    sample: float = Field(default=1.0, ge=0, le=1)
+    """Share of the requests that are traced; chosen by trace id. Failed ones always are."""
+    content: bool = False
+    """Keep questions, passages and answers too, not only numbers."""
+
+
+class OpikTracingSettings(Group):
+    """Opik: Comet's cloud with a key, or a server of one's own."""
+
+    kind: Literal["opik"] = "opik"
+    url: str | None = None
+    """None: Comet's cloud."""
+    api_key: SecretStr | None = None
+    workspace: str = "default"
+    project: str = "llm-twin"
+    sample: float = Field(default=1.0, ge=0, le=1)
+    content: bool = False
+
+
+TracingSettings = Annotated[
+    NoTracingSettings | JsonLinesTracingSettings | OpikTracingSettings, Field(discriminator="kind")
+]
+
+
+class ServiceSettings(Group):
+    """The inference service: ``poe run-inference-ml-service``."""
+
+    host: str = "127.0.0.1"
+    """On any other address than loopback, API keys are required."""
+    port: int = Field(default=8088, ge=0, le=65535)
+    url: str | None = None
+    """Where ``poe call-inference-ml-service`` finds it; None: host and port above."""
+    api_key: SecretStr | None = None
+    """The key that ``poe call-inference-ml-service`` shows."""
+    keys_file: Path = Path("data/api_keys.json")
+    """Hashes of the API keys (``poe create-api-key``). Read again when it changes."""
+    rate_per_minute: int = Field(default=120, ge=0)
+    """Requests of one key (without keys: of one address) a minute; 0: no limit."""
+    max_concurrent: int = Field(default=16, ge=1)
+    """Answers and searches in progress at a time; more wait in a queue."""
+    max_queue: int = Field(default=64, ge=0)
+    """Requests that may wait; more are turned away with 503."""
+    queue_seconds: float = Field(default=10.0, gt=0)
+    """Longest wait in the queue."""
+    timeout_seconds: float = Field(default=120.0, gt=0)
+    """Longest time for a whole request."""
+    max_body_bytes: int = Field(default=262_144, ge=1_024)
+    cors_origins: str = ""
+    """Origins whose pages may call the service, separated by commas; empty: none but its own."""
+    keep_answers: bool = True
+    """Keep questions and answers in the database for 30 days, so that a vote on one can become training data."""
+    shutdown_seconds: float = Field(default=30.0, gt=0)
+    """How long running answers may take to finish when the service is stopped."""
 
 
 class RenderingSettings(Group):
@@ -193,6 +312,9 @@ class Settings(BaseSettings):
     qdrant: IndexSettings = QdrantEdgeSettings()
     embedder: EmbedderSettings = OnnxEmbedderSettings()
     llm: LlmSettings = LlamaCppSettings()
+    reranker: RerankerSettings = LateInteractionSettings()
+    tracing: TracingSettings = NoTracingSettings()
+    service: ServiceSettings = ServiceSettings()
     rendering: RenderingSettings = RenderingSettings()
     crawler: CrawlerSettings = CrawlerSettings()
     linkedin: LinkedInSettings = LinkedInSettings()
@@ -202,20 +324,22 @@ class Settings(BaseSettings):
     github_token: SecretStr | None = None
     """For private repositories; handed to git through its environment, never on a command line."""
 
-    @field_validator("qdrant", "embedder", "llm", mode="before")
+    @field_validator("qdrant", "embedder", "llm", "reranker", "tracing", mode="before")
     @classmethod
     def _infer_kind(cls, value: object, info: ValidationInfo) -> object:
-        """Without a ``kind``, naming a server's address means that server; else the embedded default."""
+        """Without a ``kind``, a variable that only one kind has means that kind; else the embedded default."""
         if not isinstance(value, Mapping) or "kind" in value:
             return value
-        embedded, server = _KINDS[str(info.field_name)]
-        return {**value, "kind": server if {"url", "base_url"} & value.keys() else embedded}
+        default, telling = _KINDS[str(info.field_name)]
+        return {**value, "kind": next((kind for name, kind in telling.items() if name in value), default)}
 
 
-_KINDS = {
-    "qdrant": ("qdrant_edge", "qdrant_server"),
-    "embedder": ("onnx", "openai_http"),
-    "llm": ("llama_cpp", "openai_http"),
+_KINDS: dict[str, tuple[str, dict[str, str]]] = {
+    "qdrant": ("qdrant_edge", {"url": "qdrant_server"}),
+    "embedder": ("onnx", {"base_url": "openai_http"}),
+    "llm": ("llama_cpp", {"base_url": "openai_http", "endpoint": "sagemaker"}),
+    "reranker": ("late_interaction", {"model": "cross_encoder"}),
+    "tracing": ("none", {"path": "jsonl", "url": "opik", "api_key": "opik"}),
 }
 
 
@@ -269,7 +393,7 @@ def _unknown_names(env_file: Path | None) -> Iterator[str]:
 
 
 def _explain(error: dict[str, Any]) -> str:
-    kinds = {kind for pair in _KINDS.values() for kind in pair}
+    kinds = {kind for default, telling in _KINDS.values() for kind in (default, *telling.values())}
     path = [str(part) for part in error["loc"] if part not in kinds]
     variable = "_".join(path).upper()
     secret = variable.endswith(("_KEY", "_PASSWORD", "_TOKEN", "_HOST", "_USERNAME"))

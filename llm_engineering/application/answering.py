@@ -15,7 +15,7 @@ from loguru import logger
 
 from llm_engineering.application.evidence import Evidence, best_support, content_words
 from llm_engineering.application.ports import Delta, GenerationOptions, LanguageModel, Message, Vectors
-from llm_engineering.domain.retrieval import Answer, Citation, Passage, Usage
+from llm_engineering.domain.retrieval import Answer, Citation, Passage, Support, Usage
 
 NOTHING_FOUND = "The sources do not say."
 """The whole answer when no source bears on the question."""
@@ -67,9 +67,13 @@ class AnsweringConfig:
 
 @dataclass(frozen=True, slots=True)
 class AnswerPiece:
-    """A piece of a streamed answer, or, at the end, the finished answer."""
+    """A piece of a streamed answer: its sources first, then text and verdicts, at the end the finished answer."""
 
     text: str = ""
+    sources: tuple[Citation, ...] | None = None
+    """What the answer is made from; in the first piece only."""
+    support: Support | None = None
+    """The verdict on the last sentence, whose text has come."""
     answer: Answer | None = None
 
 
@@ -80,7 +84,7 @@ async def answer(
     config: AnsweringConfig = AnsweringConfig(),
     *,
     embed: Callable[[Sequence[str]], Vectors] | None = None,
-) -> AsyncIterator[AnswerPiece]:
+) -> AsyncGenerator[AnswerPiece, None]:
     """Stream an answer sentence by sentence; the last piece carries the finished :class:`Answer`.
 
     A sentence that cites nothing is given the source that backs it, and a citation that does not hold is removed. What no
@@ -98,10 +102,12 @@ async def answer(
     sources = [Citation(number=i, passage=passage) for i, passage in enumerate(passages, start=1)]
     run = _Run(question, model, config, sources)
     if not bears_on(passages, config.min_similarity):
+        yield AnswerPiece(sources=tuple(sources))
         yield AnswerPiece(text=NOTHING_FOUND)
         yield AnswerPiece(answer=run.finished(NOTHING_FOUND))
         return
     run.sources = await fit(question, sources, model, config)
+    yield AnswerPiece(sources=tuple(run.sources))
     if embed is not None:
         run.evidence = await asyncio.to_thread(Evidence, question, run.sources, embed)
     shown: list[str] = []

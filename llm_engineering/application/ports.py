@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from llm_engineering.application.tracing import Trace
 from llm_engineering.domain.documents import (
     Chunk,
     CleanDocument,
@@ -21,6 +22,7 @@ from llm_engineering.domain.documents import (
     RawDocument,
     User,
 )
+from llm_engineering.domain.inference import Feedback, Interaction
 from llm_engineering.domain.retrieval import Fusion, Hit, MetadataFilter, RrfFusion, SearchMode, Usage
 
 Vectors = npt.NDArray[np.float32]
@@ -380,6 +382,70 @@ class LanguageModel(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+# --- the service ------------------------------------------------------------------------------------------------------
+
+
+class Reranker(Protocol):
+    """Scores how well texts answer a query, more exactly and more slowly than a search does.
+
+    Raises:
+        ModelError: the model failed.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def rerank(self, query: str, texts: Sequence[str]) -> list[float]:
+        """A score for each text in the order given; higher is better, comparable within one call. Blocking."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class FeedbackStore(Protocol):
+    """Answers that were given, and what people said of them."""
+
+    def remember(self, interaction: Interaction) -> None:
+        """Keep an answer, by trace id, so that a vote on it can become training data. Kept for a limited time."""
+        ...
+
+    def recall(self, trace_id: str) -> Interaction | None: ...
+
+    def vote(self, feedback: Feedback) -> None:
+        """Keep a vote; a second one on the same trace replaces the first.
+
+        Raises:
+            InvalidInputError: no answer with that trace id is remembered.
+        """
+        ...
+
+    def votes(self, *, batch_size: int = 256) -> Iterator[tuple[Interaction, Feedback]]:
+        """Every vote with its answer, oldest first. An answer that was voted on is kept for good."""
+        ...
+
+
+class Tracer(Protocol):
+    """Keeps finished traces somewhere. It never raises and never blocks: a request must not depend on it."""
+
+    def record(self, trace: Trace) -> None:
+        """Hand over a finished trace, to be written in the background."""
+        ...
+
+    def close(self) -> None:
+        """Write what is waiting, within a few seconds."""
+        ...
+
+
+class NullTracer:
+    """Keeps nothing; the default."""
+
+    def record(self, trace: Trace) -> None:
+        """Nothing to keep."""
+
+    def close(self) -> None:
+        """Nothing to write."""
 
 
 # --- seeing what happens ---------------------------------------------------------------------------------------------

@@ -138,6 +138,50 @@ class Usage(Model):
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cost_usd: float | None = None
+    """US dollars at the configured prices; None where no price is configured."""
+
+    def __add__(self, other: "Usage") -> "Usage":
+        costs = [cost for cost in (self.cost_usd, other.cost_usd) if cost is not None]
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cost_usd=sum(costs) if costs else None,
+        )
+
+
+class Verdict(StrEnum):
+    """How far the sources back a sentence."""
+
+    SUPPORTED = "supported"
+    PARTIAL = "partial"
+    UNSUPPORTED = "unsupported"
+
+
+class Support(Model):
+    """One sentence of an answer, with the span of a source that backs it best.
+
+    All offsets count characters (Unicode code points), the end exclusive.
+    """
+
+    span: Span
+    """Where the sentence stands in ``Answer.text``, its citations included."""
+    verdict: Verdict
+    source: int | None = None
+    """Number of the source that backs it best; None where none comes near."""
+    source_span: Span | None = None
+    """Where the backing text stands in that source's ``passage.text``."""
+    document_span: Span | None = None
+    """The same text's place in the whole cleaned document."""
+    lexical: float = Field(default=0.0, ge=0, le=1)
+    """Share of the sentence's content words that stand in the backing text."""
+    similarity: float | None = None
+    """Cosine similarity of the sentence to the backing text, where it was computed."""
+    cited: tuple[int, ...] = ()
+    """Sources that the sentence cites, checked; empty: a claim that cites nothing."""
+
+
+FinishReason = Literal["stop", "length", "content_filter"]
 
 
 class Answer(Model):
@@ -148,11 +192,17 @@ class Answer(Model):
     citations: tuple[Citation, ...] = ()
     cited: tuple[int, ...] = ()
     """Numbers that the text really cites, checked against ``citations``."""
+    supports: tuple[Support, ...] = ()
+    """A verdict for each sentence, in the order of the text; empty where the answer abstained."""
     abstained: bool = False
     quoted: bool = False
     """The text is quotations, because nothing that the model said could be shown."""
     unsupported: int = 0
     """Sentences of the model that no source backs: left out with strict grounding, else shown without a citation."""
+    finish_reason: FinishReason = "stop"
+    """``length``: cut at the token limit; ``content_filter``: the output guard ended it."""
+    guard: tuple[str, ...] = ()
+    """What the output guard did: ``truncated``, ``repeated``, ``prompt_leak``, ``personal_data``, ``empty``."""
     model: str = ""
     prompt_hash: str = ""
     usage: Usage = Usage()

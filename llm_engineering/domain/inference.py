@@ -1,0 +1,109 @@
+"""A request's way through the inference pipeline: what it was made with, what it cost, and what people said of it."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from llm_engineering.domain.documents import Model, UtcDatetime
+from llm_engineering.domain.retrieval import Answer, Fusion, Hit, MetadataFilter, SearchMode
+
+
+class StageStatus(StrEnum):
+    """How a stage of the pipeline ended."""
+
+    OK = "ok"
+    OFF = "off"
+    """Switched off, or not needed by this request."""
+    FAILED = "failed"
+    """It failed and the request went on without it."""
+
+
+class MadeWith(Model):
+    """What a response was made with, in band, so that nothing falls back silently."""
+
+    mode: SearchMode
+    """The search mode really used: ``sparse`` where embedding the question failed."""
+    fusion: Fusion
+    reranker: str | None = None
+    embedder: str = ""
+    model: str | None = None
+    prompt_hash: str | None = None
+    filter: MetadataFilter = MetadataFilter()
+    """The filter really used, self-query included."""
+    queries: tuple[str, ...] = ()
+    """All texts that were searched for, the question first."""
+    guard_status: StageStatus = StageStatus.OK
+    self_query_status: StageStatus = StageStatus.OFF
+    expansion_status: StageStatus = StageStatus.OFF
+    dense_status: StageStatus = StageStatus.OK
+    rerank_status: StageStatus = StageStatus.OFF
+    compression_status: StageStatus = StageStatus.OFF
+    support_status: StageStatus = StageStatus.OFF
+    degradations: tuple[str, ...] = ()
+    """One sentence for each stage that failed, fit to be shown to the caller."""
+    notes: tuple[str, ...] = ()
+    """What the input guard noted: ``personal_data_masked``, ``injection_signal`` …"""
+
+    @property
+    def degraded(self) -> bool:
+        return bool(self.degradations)
+
+
+class SearchResult(Model):
+    """What a search found."""
+
+    trace_id: str
+    hits: tuple[Hit, ...]
+    made_with: MadeWith
+    timings: dict[str, float] = Field(default_factory=dict)
+    """Seconds by stage, with ``total``."""
+
+
+class RagResult(Model):
+    """A finished answer, with all there is to know about how it came about."""
+
+    trace_id: str
+    answer: Answer
+    made_with: MadeWith
+    timings: dict[str, float] = Field(default_factory=dict)
+    """Seconds by stage, with ``total`` and ``first_token`` (from the request to the first text shown)."""
+
+
+class Interaction(Model):
+    """A question and its answer as kept for feedback, and later for preference data."""
+
+    trace_id: str
+    question: str
+    answer: str
+    abstained: bool = False
+    sources: tuple[str, ...] = ()
+    """Document ids of the citations, in order."""
+    model: str = ""
+    prompt_hash: str = ""
+    created_at: UtcDatetime
+
+
+class Feedback(Model):
+    """What a person said of an answer. A second vote on the same trace replaces the first."""
+
+    trace_id: str = Field(min_length=1, max_length=64)
+    rating: Literal["up", "down"]
+    comment: str = Field(default="", max_length=2_000)
+    created_at: UtcDatetime
+
+
+def interaction(result: RagResult, at: datetime) -> Interaction:
+    """What is kept of a finished answer."""
+    answer = result.answer
+    return Interaction(
+        trace_id=result.trace_id,
+        question=answer.question,
+        answer=answer.text,
+        abstained=answer.abstained,
+        sources=tuple(citation.passage.document_id for citation in answer.citations),
+        model=answer.model,
+        prompt_hash=answer.prompt_hash,
+        created_at=at,
+    )
