@@ -1,0 +1,138 @@
+// Drawing answers and sources. Text only ever enters the page as text nodes, never as HTML.
+
+export function element(tag, { text, ...properties } = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.includes("-") || name === "role") node.setAttribute(name, value);
+    else node[name] = value;
+  }
+  if (text !== undefined) node.textContent = text;
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+/** The service counts code points, JavaScript counts UTF-16 units: a function from the one to the other. */
+function unitOffsets(text) {
+  if (!/[\ud800-\udbff]/.test(text)) return (offset) => offset;
+  const starts = [];
+  let unit = 0;
+  for (const character of text) { starts.push(unit); unit += character.length; }
+  starts.push(unit);
+  return (offset) => starts[Math.min(offset, starts.length - 1)];
+}
+
+const INLINE = /\[(\d{1,3})\]|`([^`\n]+)`|\*\*([^*\n]+)\*\*/g;
+
+function inline(text, citations, onCite) {
+  const nodes = [];
+  let last = 0;
+  for (const match of text.matchAll(INLINE)) {
+    const [whole, number, code, strong] = match;
+    if (number && !citations.some((citation) => citation.number === Number(number))) continue;
+    nodes.push(text.slice(last, match.index));
+    last = match.index + whole.length;
+    if (number) {
+      const cite = element("button", { type: "button", className: "cite", text: number, "aria-label": `Source ${number}` });
+      cite.dataset.number = number;
+      cite.addEventListener("click", (event) => { event.stopPropagation(); onCite(Number(number), event.currentTarget); });
+      nodes.push(cite);
+    } else nodes.push(code ? element("code", { text: code }) : element("strong", { text: strong }));
+  }
+  nodes.push(text.slice(last));
+  return nodes.filter((node) => node !== "");
+}
+
+const VERDICTS = {
+  supported: "A source backs this sentence. Click to see where.",
+  partial: "A source backs this sentence in part. Click to see where.",
+  unsupported: "No source backs this sentence.",
+};
+
+/** Draw an answer: its sentences with their verdicts, citations as buttons, fenced code as blocks. */
+export function drawAnswer(node, text, supports, citations, { onCite, onSentence }) {
+  const unit = unitOffsets(text);
+  const sentences = supports.map((support) => ({ support, start: unit(support.span.start), end: unit(support.span.end) }));
+  const nodes = [];
+  const prose = (start, end) => {
+    let at = start;
+    for (const { support, start: from, end: to } of sentences) {
+      if (from < at || to > end) continue;
+      nodes.push(...inline(text.slice(at, from), citations, onCite));
+      const sentence = element("span", { className: `sentence ${support.verdict}`, title: VERDICTS[support.verdict] },
+        ...inline(text.slice(from, to), citations, onCite));
+      if (support.source && support.source_span) {
+        const show = () => onSentence(support);
+        sentence.setAttribute("role", "button");
+        sentence.tabIndex = 0;
+        sentence.addEventListener("click", show);
+        sentence.addEventListener("keydown", (event) => {
+          if (event.target === sentence && (event.key === "Enter" || event.key === " ")) { event.preventDefault(); show(); }
+        });
+      }
+      nodes.push(sentence);
+      at = to;
+    }
+    nodes.push(...inline(text.slice(at, end), citations, onCite));
+  };
+  let last = 0;
+  for (const match of text.matchAll(/^(`{3,})[^\n]*\n([\s\S]*?)(?:^\1[^\n]*$|$(?![\s\S]))/gm)) {
+    prose(last, match.index);
+    nodes.push(element("pre", { tabIndex: 0 }, element("code", { text: match[2] })));
+    last = match.index + match[0].length;
+  }
+  prose(last, text.length);
+  node.replaceChildren(...nodes);
+}
+
+const day = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
+
+/** A source as a card that opens to its passage, the span that backs a sentence marked. */
+export function sourceCard(citation, { cited, open, span }) {
+  const { number, passage } = citation;
+  const heading = passage.headings?.at(-1);
+  const title = [passage.title, heading !== passage.title ? heading : ""].filter(Boolean).join(" › ")
+    || `${passage.text.trim().slice(0, 70)}…`;
+  const meta = [passage.author, passage.platform, passage.published_at && day.format(new Date(passage.published_at))];
+  if (passage.dense_score != null) meta.push(`similarity ${passage.dense_score.toFixed(2)}`);
+  const id = `passage-${number}`;
+  const body = element("div", { className: "passage", id, hidden: !open });
+  const toggle = element("button", { type: "button", "aria-expanded": String(open), "aria-controls": id },
+    element("span", { className: "source-number", text: number }),
+    element("span", { className: "source-title", text: title }),
+    element("span", { className: "source-meta", text: meta.filter(Boolean).join(" · ") }));
+  const quote = element("blockquote", { tabIndex: 0 });
+  if (span) {
+    const unit = unitOffsets(passage.text);
+    const [start, end] = [unit(span.start), unit(span.end)];
+    quote.append(passage.text.slice(0, start), element("mark", { text: passage.text.slice(start, end) }), passage.text.slice(end));
+  } else quote.append(passage.text);
+  body.append(quote);
+  if (/^https?:/.test(passage.link)) {
+    body.append(element("a", { href: passage.link, target: "_blank", rel: "noopener noreferrer", text: "Open the original ↗" }));
+  } else body.append(element("span", { className: "source-meta", text: passage.link }));
+  toggle.addEventListener("click", () => {
+    body.hidden = !body.hidden;
+    toggle.setAttribute("aria-expanded", String(!body.hidden));
+  });
+  const card = element("li", { className: `source${cited ? "" : " uncited"}${open ? " current" : ""}` }, toggle, body);
+  card.dataset.number = number;
+  return card;
+}
+
+/** How an answer came about, folded away. */
+export function madeWith(result) {
+  const { made_with: made, answer, timings, trace_id: trace } = result;
+  const seconds = (value) => (value == null ? "" : `${value.toFixed(2)} s`);
+  const rows = {
+    Model: answer.model, Search: [made.mode, made.fusion?.kind].filter(Boolean).join(", "), Reranker: made.reranker,
+    "Searched for": made.queries?.length > 1 ? made.queries.join(" · ") : "", Prompt: answer.prompt_hash,
+    Tokens: answer.usage.completion_tokens ? `${answer.usage.prompt_tokens} in, ${answer.usage.completion_tokens} out` : "",
+    Cost: answer.usage.cost_usd != null ? `$${answer.usage.cost_usd.toFixed(5)}` : "",
+    "First text": seconds(timings.first_token), Total: seconds(timings.total), Trace: trace,
+  };
+  const list = element("dl");
+  for (const [name, value] of Object.entries(rows)) {
+    if (value) list.append(element("dt", { text: name }), element("dd", { text: value }));
+  }
+  return element("details", { className: "made" }, element("summary", { text: "How this was made" }), list);
+}
