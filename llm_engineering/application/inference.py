@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from loguru import logger
 
@@ -135,7 +135,9 @@ class InferencePipeline:
             made_with=found.made_with,
             timings=recorder.timings(),
         )
-        self._tracer.record(recorder.finish(question=query.text, hits=len(found.hits)))
+        trace = recorder.finish(question=query.text, hits=len(found.hits))
+        trace.attributes |= _provenance(found.made_with)
+        self._tracer.record(trace)
         return result
 
     async def answer(
@@ -242,10 +244,24 @@ def _traced(recorder: Recorder, result: RagResult) -> Trace:
         "model": result.answer.model,
         "prompt_hash": result.answer.prompt_hash,
         "abstained": result.answer.abstained,
+        "quoted": result.answer.quoted,
+        "finish_reason": result.answer.finish_reason,
         "citations": len(result.answer.citations),
-        "degraded": result.made_with.degraded,
+        "first_token": result.timings.get("first_token"),
     }
+    trace.attributes |= _provenance(result.made_with)
     return trace
+
+
+def _provenance(made_with: MadeWith) -> dict[str, Any]:
+    """What a trace tells of how a response was made, without content."""
+    statuses = {name: value for name, value in made_with if isinstance(value, StageStatus)}
+    return {
+        "degraded": made_with.degraded,
+        "failed_stages": [
+            name.removesuffix("_status") for name, status in statuses.items() if status is StageStatus.FAILED
+        ],
+    }
 
 
 def _ending(

@@ -1,0 +1,1 @@
+"""The inference service over HTTP: one adapter in several files."""
