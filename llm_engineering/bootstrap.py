@@ -143,7 +143,7 @@ class Resources:
     @property
     def feedback(self) -> FeedbackStore | None:
         """None: answers are not kept, and votes on them are not taken."""
-        return None
+        return self.warehouse.feedback if self.settings.service.keep_answers else None
 
     def inference_pipeline(self, config: InferenceConfig | None = None) -> InferencePipeline:
         """Answers questions with all that the settings name."""

@@ -50,6 +50,7 @@ def _show_import(report: ImportReport, folder: Path) -> int:
         "documents updated": f"{documents.updated:,}",
         "documents unchanged": f"{documents.unchanged:,}",
         "dead letters": f"{report.dead_letters:,}",
+        "votes": f"{report.votes:,}",
     }
     if report.rejected:
         rows["[yellow]lines rejected[/]"] = f"[yellow]{report.rejected:,}[/]"
@@ -58,7 +59,7 @@ def _show_import(report: ImportReport, folder: Path) -> int:
         console.print(
             "[dim]Rejected lines are kept as dead letters of stage 'import', with line number and reason.[/]"
         )
-    used = documents.created + documents.updated + documents.unchanged + report.dead_letters
+    used = documents.created + documents.updated + documents.unchanged + report.dead_letters + report.votes
     return 1 if report.rejected and not used else 0
 
 

@@ -425,6 +425,10 @@ class FeedbackStore(Protocol):
         """Every vote with its answer, oldest first. An answer that was voted on is kept for good."""
         ...
 
+    def restore(self, voted: Sequence[tuple[Interaction, Feedback]]) -> None:
+        """Write votes with their answers, as ``votes`` gave them; what is stored under their trace ids is replaced."""
+        ...
+
 
 class Tracer(Protocol):
     """Keeps finished traces somewhere. It never raises and never blocks: a request must not depend on it."""

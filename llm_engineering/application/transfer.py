@@ -1,13 +1,14 @@
 """The warehouse to JSON Lines files and back: for backups, for moving to another server, for other programs.
 
-``users.jsonl``, ``documents.jsonl`` and ``dead_letters.jsonl`` hold one value a line, in id order. What can be derived
-(clean documents, embeddings, the index) is not exported: the feature pipeline makes it again. Numbers that JSON does not
+``users.jsonl``, ``documents.jsonl`` and ``dead_letters.jsonl`` hold one value a line, in id order; ``feedback.jsonl`` the
+votes with their answers, oldest first. What can be derived (clean documents, embeddings, the index) is not exported: the
+feature pipeline makes it again; answers that nobody voted on are not either, for they expire. Numbers that JSON does not
 know are written as Python does, ``NaN`` and ``Infinity``.
 """
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,25 +16,28 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Protocol, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 
 from llm_engineering.application.ports import (
     DeadLetterStore,
     DocumentStore,
+    FeedbackStore,
     Progress,
     SilentProgress,
     UpsertCounts,
     UserStore,
 )
-from llm_engineering.domain.documents import DeadLetter, RawDocument, User
+from llm_engineering.domain.documents import DeadLetter, Model, RawDocument, User
 from llm_engineering.domain.errors import (
     ConfigurationError,
     InvalidInputError,
     StoreError,
     StoreUnavailableError,
 )
+from llm_engineering.domain.inference import Feedback, Interaction
 
 USERS, DOCUMENTS, DEAD_LETTERS = "users.jsonl", "documents.jsonl", "dead_letters.jsonl"
+FEEDBACK = "feedback.jsonl"
 STAGE = "import"
 """Stage of the dead letters that an import writes; their source is ``FILE:LINE``."""
 BATCH = 500
@@ -57,6 +61,22 @@ class Stores(Protocol):
     @property
     def dead_letters(self) -> DeadLetterStore: ...
 
+    @property
+    def feedback(self) -> FeedbackStore: ...
+
+
+class Vote(Model):
+    """A line of ``feedback.jsonl``."""
+
+    interaction: Interaction
+    feedback: Feedback
+
+    @model_validator(mode="after")
+    def _about_one_answer(self) -> "Vote":
+        if self.interaction.trace_id != self.feedback.trace_id:
+            raise ValueError("the vote and the answer have different trace ids")
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
@@ -73,10 +93,11 @@ class ImportReport:
     documents: UpsertCounts = field(default_factory=UpsertCounts)
     dead_letters: int = 0
     rejected: int = 0
+    votes: int = 0
 
 
 def export_warehouse(stores: Stores, folder: Path, progress: Progress | None = None) -> ExportReport:
-    """Write the three files, streaming. All of them are put in place at the end, so that a reader never sees half an export.
+    """Write the four files, streaming. All of them are put in place at the end, so that a reader never sees half an export.
 
     Raises:
         StoreError: a file cannot be written (a full disk, no permission); what was there before is untouched.
@@ -88,6 +109,7 @@ def export_warehouse(stores: Stores, folder: Path, progress: Progress | None = N
         USERS: stores.users.all(),
         DOCUMENTS: stores.documents.stream(),
         DEAD_LETTERS: stores.dead_letters.stream(),
+        FEEDBACK: (Vote(interaction=given, feedback=said) for given, said in stores.feedback.votes()),
     }
     written: dict[str, int] = {}
     with ExitStack() as stack:
@@ -120,10 +142,10 @@ def import_warehouse(stores: Stores, folder: Path, progress: Progress | None = N
         StoreUnavailableError: the warehouse does not answer.
     """
     progress = progress or SilentProgress()
-    present = [name for name in (USERS, DOCUMENTS, DEAD_LETTERS) if (folder / name).is_file()]
+    present = [name for name in (USERS, DOCUMENTS, DEAD_LETTERS, FEEDBACK) if (folder / name).is_file()]
     if not present:
         raise InvalidInputError(
-            f"There is nothing to import in {folder}: expected {USERS}, {DOCUMENTS} or {DEAD_LETTERS}, as "
+            f"There is nothing to import in {folder}: expected {USERS}, {DOCUMENTS}, {DEAD_LETTERS} or {FEEDBACK}, as "
             "poe export-data-warehouse-to-json writes them."
         )
     importer = _Importer(stores, progress)
@@ -136,12 +158,14 @@ def import_warehouse(stores: Stores, folder: Path, progress: Progress | None = N
                 [(source, User(full_name=document.author)) for source, document in batch]
             )
         documents += importer.save_documents(batch)
+    voted = importer.read(folder / FEEDBACK, Vote) if FEEDBACK in present else ()
+    votes = sum(map(importer.save_votes, voted))
     importer.resolve_mended()
     # Last: among them may be letters about lines of other imports, which are as they were.
     for letter_batch in importer.read(folder / DEAD_LETTERS, DeadLetter) if DEAD_LETTERS in present else ():
         stores.dead_letters.put([letter for _, letter in letter_batch])
         letters += len(letter_batch)
-    return ImportReport(users, documents, letters, importer.rejected)
+    return ImportReport(users, documents, letters, importer.rejected, votes)
 
 
 class _Importer:
@@ -184,21 +208,36 @@ class _Importer:
 
     def save_documents(self, batch: Sequence[tuple[str, RawDocument]]) -> UpsertCounts:
         """Upsert a batch; documents that the store refuses are rejected one by one."""
+        return sum(self._saved(batch, self._stores.documents.upsert), UpsertCounts())
+
+    def save_votes(self, batch: Sequence[tuple[str, Vote]]) -> int:
+        """Write a batch of votes; how many there were. What the store refuses is rejected one by one."""
+
+        def restore(votes: Sequence[Vote]) -> int:
+            self._stores.feedback.restore([(vote.interaction, vote.feedback) for vote in votes])
+            return len(votes)
+
+        return sum(self._saved(batch, restore))
+
+    def _saved(
+        self, batch: Sequence[tuple[str, Value]], save: Callable[[Sequence[Value]], Item]
+    ) -> list[Item]:
+        """What ``save`` returned for the whole batch, or for each of it where the store refuses some."""
         try:
-            return self._stores.documents.upsert([document for _, document in batch])
+            return [save([value for _, value in batch])]
         except StoreUnavailableError:
             raise
         except StoreError:
-            counts, letters = UpsertCounts(), []
-            for source, document in batch:
+            saved, letters = [], []
+            for source, value in batch:
                 try:
-                    counts += self._stores.documents.upsert([document])
+                    saved.append(save([value]))
                 except StoreUnavailableError:
                     raise
                 except StoreError as error:
-                    letters.append(_letter(source, str(error), document.link.encode("utf-8", "replace")))
+                    letters.append(_letter(source, str(error), _shown(value)))
             self._reject(letters)
-            return counts
+            return saved
 
     def resolve_mended(self) -> None:
         """Forget the letters of lines that failed in an earlier import and are good now."""
@@ -255,6 +294,11 @@ def _parse(line: bytes, kind: type[Value]) -> Value | str:
         return "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)
     except ConfigurationError as error:  # an unknown category
         return str(error)
+
+
+def _shown(value: BaseModel) -> bytes:
+    shown = value.link if isinstance(value, RawDocument) else repr(value)
+    return shown.encode("utf-8", "replace")
 
 
 def _letter(source: str, reason: str, line: bytes) -> DeadLetter:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pymongo.monitoring
@@ -17,12 +18,15 @@ from tests.conformance.warehouse_contract import (
     DeadLetterContract,
     DocumentContract,
     EmbeddingContract,
+    FeedbackContract,
     UserContract,
     Warehouse,
+    answered,
     at_once,
     clean,
     letter,
     raw,
+    said,
 )
 from tests.fakes.warehouse import FakeWarehouse
 from tests.services import free_port
@@ -71,6 +75,9 @@ class TestDeadLetters(DeadLetterContract): ...
 
 
 class TestEmbeddings(EmbeddingContract): ...
+
+
+class TestFeedback(FeedbackContract): ...
 
 
 class _Commands(pymongo.monitoring.CommandListener):
@@ -151,6 +158,13 @@ class TestRoundTrips:
         assert commands.seen == ["insert", "find", "insert", "update"], "one that was there is replaced"
         assert not mongo.embeddings.get_many("f", ["0"])["0"].any()
         commands.seen.clear()
+        mongo.feedback.remember(answered())
+        mongo.feedback.vote(said())
+        mongo.feedback.recall("t0")
+        mongo.feedback.restore([(answered(str(number)), said(str(number))) for number in range(19)])
+        list(mongo.feedback.votes(batch_size=10))
+        assert commands.seen == ["update", "update", "find", "update"] + ["find"] * 3
+        commands.seen.clear()
         mongo.users.get_or_create("Ann")
         mongo.users.get_or_create("Ann")
         mongo.documents.counts()
@@ -202,6 +216,22 @@ class TestWhatCannotBeStored:
         assert safe.encode()
         assert not set(safe) & set(".$\x00")
 
+    def test_an_answer_that_is_no_unicode_is_refused(self, mongo: MongoWarehouse) -> None:
+        with pytest.raises(StoreError, match="surrogates"):
+            mongo.feedback.remember(answered(answer="\ud800"))
+        assert mongo.feedback.recall("t0") is None
+
+
+@pytest.mark.timeout(150)
+def test_the_server_itself_deletes_answers_that_are_due(mongo: MongoWarehouse) -> None:
+    mongo.feedback.remember(answered("old", created_at=datetime.now(UTC) - timedelta(days=31)))
+    mongo.feedback.remember(answered("new"))
+    collection = mongo.feedback._collection()
+    deadline = time.monotonic() + 120  # a server looks once a minute
+    while collection.count_documents({}) == 2 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert [record["_id"] for record in collection.find()] == ["new"]
+
 
 class TestServerGone:
     def test_a_server_that_is_down_gives_one_clear_error_in_under_five_seconds(
@@ -213,6 +243,9 @@ class TestServerGone:
             warehouse.ping,
             lambda: warehouse.documents.upsert([raw(0)]),
             lambda: list(warehouse.clean.stream()),
+            lambda: warehouse.feedback.remember(answered()),
+            lambda: warehouse.feedback.vote(said()),
+            lambda: warehouse.feedback.recall("t0"),
         ]
         for call in calls:
             started = time.monotonic()
@@ -223,6 +256,20 @@ class TestServerGone:
             assert f"mongodb://127.0.0.1:{port} does not answer" in message
             assert "poe local-infrastructure-up" in message
             assert "s3cret" not in message
+
+    def test_many_threads_that_want_to_keep_answers_wait_for_a_missing_server_once(
+        self, connect: Connect
+    ) -> None:
+        warehouse = connect(f"mongodb://127.0.0.1:{free_port()}", "twin", 1.0)
+
+        def keep(number: int) -> float:
+            started = time.monotonic()
+            with pytest.raises(StoreUnavailableError):
+                warehouse.feedback.remember(answered(str(number)))
+            return time.monotonic() - started
+
+        assert max(at_once(12, keep)) < 3, "not one second after the other"
+        assert max(keep(number) for number in range(5)) < 0.2, "it was asked a moment ago"
 
     def test_for_a_server_elsewhere_the_setting_is_named(self, connect: Connect) -> None:
         warehouse = connect("mongodb://user:s3cret@db.invalid:27017", "twin", 0.5)

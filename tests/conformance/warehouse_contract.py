@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from math import isnan
 from typing import Any, Protocol, TypeVar
 
@@ -18,11 +18,14 @@ from llm_engineering.application.ports import (
     DeadLetterStore,
     DocumentStore,
     EmbeddingCache,
+    FeedbackStore,
     Known,
     UpsertCounts,
     UserStore,
 )
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument
+from llm_engineering.domain.errors import InvalidInputError
+from llm_engineering.domain.inference import Feedback, Interaction
 
 T = TypeVar("T")
 NOW = datetime(2026, 5, 4, 3, 2, 1, 987_000, tzinfo=UTC)
@@ -45,6 +48,9 @@ class Warehouse(Protocol):
 
     @property
     def embeddings(self) -> EmbeddingCache: ...
+
+    @property
+    def feedback(self) -> FeedbackStore: ...
 
     @property
     def display_uri(self) -> str: ...
@@ -85,6 +91,23 @@ def clean(number: int = 0, **fields: Any) -> CleanDocument:
 def letter(number: int = 0, **fields: Any) -> DeadLetter:
     defaults: dict[str, Any] = {"stage": "collect", "source": f"s{number}", "reason": "404", "failed_at": NOW}
     return DeadLetter(**{**defaults, **fields})
+
+
+def answered(trace: str = "t0", **fields: Any) -> Interaction:
+    defaults: dict[str, Any] = {
+        "trace_id": trace,
+        "question": "Why is the sky blue?",
+        "answer": f"Because of scattering [1]. ({trace})",
+        "sources": ("d1", "d2"),
+        "model": "m",
+        "prompt_hash": "abc",
+        "created_at": datetime.now(UTC),
+    }
+    return Interaction(**{**defaults, **fields})
+
+
+def said(trace: str = "t0", rating: str = "up", **fields: Any) -> Feedback:
+    return Feedback(**{"trace_id": trace, "rating": rating, "created_at": NOW, **fields})
 
 
 def at_once(threads: int, action: Callable[[int], T]) -> list[T]:
@@ -403,3 +426,85 @@ class EmbeddingContract:
         warehouse.embeddings.put_many("one", {"a": np.ones(3, np.float32)})
         assert warehouse.embeddings.get_many("other", ["a"]) == {}
         assert warehouse.embeddings.get_many("one", []) == {}
+
+
+class FeedbackContract:
+    def test_an_answer_is_remembered_and_recalled(self, warehouse: Warehouse) -> None:
+        warehouse.feedback.remember(answered())
+        recalled = warehouse.feedback.recall("t0")
+        assert recalled is not None
+        assert recalled.model_dump(exclude={"created_at"}) == answered().model_dump(exclude={"created_at"})
+        assert warehouse.feedback.recall("unknown") is None
+
+    def test_what_is_remembered_again_replaces_what_nobody_voted_on(self, warehouse: Warehouse) -> None:
+        warehouse.feedback.remember(answered())
+        newer = answered(answer="Newer.")
+        warehouse.feedback.remember(newer)
+        assert warehouse.feedback.recall("t0") == newer
+
+    def test_a_vote_stays_with_the_text_it_was_given_on(self, warehouse: Warehouse) -> None:
+        first = answered()
+        warehouse.feedback.remember(first)
+        warehouse.feedback.vote(said())
+        warehouse.feedback.remember(answered(answer="Another text under the same id."))
+        assert list(warehouse.feedback.votes()) == [(first, said())]
+
+    def test_a_second_vote_replaces_the_first(self, warehouse: Warehouse) -> None:
+        answer = answered()
+        warehouse.feedback.remember(answer)
+        warehouse.feedback.vote(said(comment="Nice.\x00😀"))
+        warehouse.feedback.vote(said(rating="down", comment="Wrong."))
+        assert list(warehouse.feedback.votes()) == [(answer, said(rating="down", comment="Wrong."))]
+
+    def test_a_vote_on_an_unknown_answer_is_refused_and_leaves_nothing(self, warehouse: Warehouse) -> None:
+        with pytest.raises(InvalidInputError, match="t0"):
+            warehouse.feedback.vote(said())
+        assert list(warehouse.feedback.votes()) == []
+        assert warehouse.feedback.recall("t0") is None
+
+    def test_an_answer_is_gone_after_thirty_days_unless_somebody_voted(self, warehouse: Warehouse) -> None:
+        old = answered("old", created_at=datetime.now(UTC) - timedelta(days=30, seconds=1))
+        recent = answered("recent", created_at=datetime.now(UTC) - timedelta(days=29))
+        warehouse.feedback.remember(old)
+        warehouse.feedback.remember(recent)
+        assert warehouse.feedback.recall("old") is None
+        with pytest.raises(InvalidInputError):
+            warehouse.feedback.vote(said("old"))
+        assert warehouse.feedback.recall("recent") == recent
+        warehouse.feedback.restore([(old, said("old"))])
+        assert warehouse.feedback.recall("old") == old, "with a vote, it is kept for good"
+
+    @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 100])
+    def test_votes_come_oldest_first_whatever_the_batch(self, warehouse: Warehouse, batch_size: int) -> None:
+        pairs = [
+            (answered(f"t{number}"), said(f"t{number}", created_at=NOW + timedelta(seconds=number // 3)))
+            for number in (3, 1, 4, 0, 2, 6, 5)
+        ]
+        for answer, vote in pairs:
+            warehouse.feedback.remember(answer)
+            warehouse.feedback.vote(vote)
+        warehouse.feedback.remember(answered("nobody voted"))
+        expected = sorted(pairs, key=lambda pair: pair[1].trace_id)
+        assert list(warehouse.feedback.votes(batch_size=batch_size)) == expected
+
+    def test_restoring_twice_changes_nothing(self, warehouse: Warehouse) -> None:
+        pairs = [(answered(f"t{number}", created_at=NOW), said(f"t{number}")) for number in range(5)]
+        warehouse.feedback.restore(pairs)
+        warehouse.feedback.restore(pairs)
+        warehouse.feedback.restore([])
+        assert list(warehouse.feedback.votes()) == pairs
+
+    def test_racing_voters_leave_one_vote(self, warehouse: Warehouse) -> None:
+        warehouse.feedback.remember(answered())
+        at_once(8, lambda number: warehouse.feedback.vote(said(comment=str(number))))
+        assert len(list(warehouse.feedback.votes())) == 1
+
+    @round_trips
+    @given(question=texts, answer=texts, sources=st.lists(texts, max_size=3), comment=texts)
+    def test_a_vote_comes_back_as_it_went_in(
+        self, warehouse: Warehouse, question: str, answer: str, sources: list[str], comment: str
+    ) -> None:
+        kept = answered("t", question=question, answer=answer, sources=tuple(sources), created_at=NOW)
+        vote = said("t", comment=comment)
+        warehouse.feedback.restore([(kept, vote)])
+        assert list(warehouse.feedback.votes()) == [(kept, vote)]

@@ -7,6 +7,7 @@ batch read. Writes that turn out to be empty count nothing.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from math import ceil
 from threading import RLock
 from typing import TypeVar
@@ -15,7 +16,8 @@ import numpy as np
 
 from llm_engineering.application.ports import Known, UpsertCounts, Vectors
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument, User
-from llm_engineering.domain.errors import StoreUnavailableError
+from llm_engineering.domain.errors import InvalidInputError, StoreUnavailableError
+from llm_engineering.domain.inference import Feedback, Interaction
 
 WRITE_BATCH = 1_000
 FIND_BATCH = 256
@@ -228,6 +230,43 @@ class FakeEmbeddingCache(_Collection):
                 self._rows[fingerprint, key] = np.asarray(vector, dtype="<f4").tobytes()
 
 
+class FakeFeedbackStore(_Collection):
+    def __init__(self, warehouse: "FakeWarehouse") -> None:
+        super().__init__(warehouse, "feedback")
+        self._answers: dict[str, Interaction] = {}
+        self._votes: dict[str, Feedback] = {}
+
+    def remember(self, interaction: Interaction) -> None:
+        self._call("write")
+        with self._lock:
+            if interaction.trace_id not in self._votes:
+                self._answers[interaction.trace_id] = interaction
+
+    def recall(self, trace_id: str) -> Interaction | None:
+        self._call("find")
+        answer = self._answers.get(trace_id)
+        if answer is None or trace_id in self._votes:
+            return answer
+        return answer if answer.created_at > datetime.now(UTC) - timedelta(days=30) else None
+
+    def vote(self, feedback: Feedback) -> None:
+        self._call("write")
+        with self._lock:
+            if self.recall(feedback.trace_id) is None:
+                raise InvalidInputError(f"No answer with the trace id {feedback.trace_id!r} is kept.")
+            self._votes[feedback.trace_id] = feedback
+
+    def votes(self, *, batch_size: int = 256) -> Iterator[tuple[Interaction, Feedback]]:
+        ordered = sorted(self._votes.values(), key=lambda vote: (vote.created_at, vote.trace_id))
+        return self._batches([(self._answers[vote.trace_id], vote) for vote in ordered], batch_size)
+
+    def restore(self, voted: Sequence[tuple[Interaction, Feedback]]) -> None:
+        self._call("write", len(voted))
+        with self._lock:
+            self._answers.update({answer.trace_id: answer for answer, _ in voted})
+            self._votes.update({vote.trace_id: vote for _, vote in voted})
+
+
 class FakeWarehouse:
     """All stores in memory. Set ``down`` to make every call raise StoreUnavailableError."""
 
@@ -239,6 +278,7 @@ class FakeWarehouse:
         self.clean = FakeCleanStore(self)
         self.dead_letters = FakeDeadLetterStore(self)
         self.embeddings = FakeEmbeddingCache(self)
+        self.feedback = FakeFeedbackStore(self)
 
     @property
     def display_uri(self) -> str:

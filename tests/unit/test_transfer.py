@@ -16,7 +16,16 @@ from llm_engineering.application.ports import UpsertCounts
 from llm_engineering.application.transfer import export_warehouse, import_warehouse
 from llm_engineering.domain.documents import DeadLetter, RawDocument
 from llm_engineering.domain.errors import InvalidInputError, StoreError, StoreUnavailableError
-from tests.conformance.warehouse_contract import letter, names, raw, raw_documents, texts
+from tests.conformance.warehouse_contract import (
+    NOW,
+    answered,
+    letter,
+    names,
+    raw,
+    raw_documents,
+    said,
+    texts,
+)
 from tests.fakes.warehouse import FakeWarehouse
 
 letters = st.builds(
@@ -31,7 +40,7 @@ letters = st.builds(
 
 def state(warehouse: FakeWarehouse) -> tuple[list[Any], ...]:
     stores = (warehouse.users.all(), warehouse.documents.stream(), warehouse.dead_letters.stream())
-    return tuple(list(values) for values in stores)
+    return (*(list(values) for values in stores), list(warehouse.feedback.votes()))
 
 
 def filled(documents: int = 5) -> FakeWarehouse:
@@ -39,6 +48,8 @@ def filled(documents: int = 5) -> FakeWarehouse:
     warehouse.users.get_or_create("Ann Lee")
     warehouse.documents.upsert([raw(number) for number in range(documents)])
     warehouse.dead_letters.put([letter(0), letter(1, stage="import", source="elsewhere.jsonl:7")])
+    warehouse.feedback.restore([(answered("old", created_at=NOW), said("old", comment="Nice."))])
+    warehouse.feedback.remember(answered("nobody voted"))
     return warehouse
 
 
@@ -75,6 +86,7 @@ def test_importing_twice_changes_nothing_more(tmp_path: Path) -> None:
     target = FakeWarehouse()
     first = import_warehouse(target, tmp_path)
     assert (first.users, first.documents, first.dead_letters) == (1, UpsertCounts(created=5), 2)
+    assert first.votes == 1
     before = state(target)
     second = import_warehouse(target, tmp_path)
     assert (second.users, second.documents) == (0, UpsertCounts(unchanged=5))
@@ -85,7 +97,12 @@ def test_there_is_one_value_a_line_in_order_of_ids(tmp_path: Path) -> None:
     warehouse = filled()
     warehouse.documents.upsert([raw(9, text="one\ntwo\u2028three\r\n")])
     report = export_warehouse(warehouse, tmp_path)
-    assert report.written == {"users.jsonl": 1, "documents.jsonl": 6, "dead_letters.jsonl": 2}
+    assert report.written == {
+        "users.jsonl": 1,
+        "documents.jsonl": 6,
+        "dead_letters.jsonl": 2,
+        "feedback.jsonl": 1,
+    }
     stored = [RawDocument.model_validate_json(line) for line in lines(tmp_path / "documents.jsonl")]
     assert stored == list(warehouse.documents.stream())
 
@@ -168,7 +185,7 @@ def test_documents_alone_bring_their_authors_as_users(tmp_path: Path) -> None:
 
 def test_a_folder_without_an_export_says_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(
-        InvalidInputError, match=r"expected users\.jsonl, documents\.jsonl or dead_letters\.jsonl"
+        InvalidInputError, match=r"expected users\.jsonl, documents\.jsonl, dead_letters\.jsonl or feedback"
     ):
         import_warehouse(FakeWarehouse(), tmp_path / "nowhere")
 
@@ -256,3 +273,14 @@ def test_requests_are_made_in_batches(tmp_path: Path) -> None:
     import_warehouse(target, tmp_path)
     assert target.calls["documents.write"] == 3, "1,250 in batches of 500"
     assert target.calls["users.get_or_create"] == 1
+
+
+def test_a_vote_on_another_answer_is_rejected(tmp_path: Path) -> None:
+    export_warehouse(filled(0), tmp_path)
+    path = tmp_path / "feedback.jsonl"
+    good = path.read_text(encoding="utf-8")
+    path.write_text(good.replace('"trace_id": "old", "rating"', '"trace_id": "new", "rating"') + good)
+    target = FakeWarehouse()
+    report = import_warehouse(target, tmp_path)
+    assert (report.votes, report.rejected) == (1, 1)
+    assert any("different trace ids" in letter.reason for letter in target.dead_letters.stream("import"))

@@ -1,6 +1,7 @@
 """A lazy connection to MongoDB: opened by its first use, with pymongo's errors turned into the project's own."""
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import RLock
@@ -39,6 +40,7 @@ class MongoConnection:
         self._lock = RLock()
         self._client: MongoClient[Record] | None = None
         self._indexed: set[str] = set()
+        self._failed: tuple[float, Exception] | None = None
         self.display_uri = without_credentials(uri)
 
     @contextmanager
@@ -74,10 +76,21 @@ class MongoConnection:
 
     def collection(self, name: str, indexes: "Sequence[IndexModel]" = ()) -> "Collection[Record]":
         """The collection, its indexes ensured once per connection. Call inside :meth:`translated`."""
+        from pymongo.errors import ConnectionFailure
+
+        asked = time.monotonic()
         with self._lock:
             collection = self._opened()[self._database][name]
             if indexes and name not in self._indexed:
-                collection.create_indexes(list(indexes))
+                if self._failed is not None and self._failed[0] > asked:
+                    # Another thread found no server while this one waited for it: waiting once more, each in its turn,
+                    # would hold up as many threads as there are.
+                    raise self._failed[1]
+                try:
+                    collection.create_indexes(list(indexes))
+                except ConnectionFailure as error:
+                    self._failed = (time.monotonic(), error)
+                    raise
             self._indexed.add(name)
         return collection
 

@@ -1,4 +1,4 @@
-"""The five stores of the warehouse."""
+"""The warehouse: its stores on one connection."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -16,6 +16,7 @@ from llm_engineering.infrastructure.stores.mongo.collections import (
     batched,
 )
 from llm_engineering.infrastructure.stores.mongo.connection import MongoConnection, Record
+from llm_engineering.infrastructure.stores.mongo.feedback import MongoFeedbackStore
 from llm_engineering.infrastructure.stores.mongo.records import encoded, from_record, refuse, to_record
 
 if TYPE_CHECKING:
@@ -274,6 +275,7 @@ class MongoWarehouse:
         self.clean = MongoCleanStore(self._connection)
         self.dead_letters = MongoDeadLetterStore(self._connection)
         self.embeddings = MongoEmbeddingCache(self._connection)
+        self.feedback = MongoFeedbackStore(self._connection)
 
     @property
     def display_uri(self) -> str:
