@@ -1,0 +1,72 @@
+"""What the layers around the routes share: types, headers, and error answers."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["COUNTED", "ASGIApp", "Message", "Receive", "Scope", "Send"]
+
+COUNTED = frozenset({"/rag", "/rag/stream", "/search", "/v1/chat/completions"})
+"""Paths that cost something: the ones that limits of rate, concurrency and time apply to."""
+
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+def error_body(path: str, status: int, code: str, message: str, identifier: str) -> dict[str, Any]:
+    """An error as the caller's side of the API expects it: OpenAI's shape under ``/v1/``, else our own."""
+    if path.startswith("/v1/"):
+        kind = _OPENAI_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+        return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    return {"error": {"code": code, "message": message, "request_id": identifier}}
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The first header of that (lower-case) name."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value, "latin-1")
+    return None
+
+
+def is_counted(scope: Scope) -> bool:
+    """Whether the request asks for an answer or a search."""
+    return scope["method"] == "POST" and scope["path"] in COUNTED
+
+
+def state(scope: Scope) -> dict[str, Any]:
+    """What layers tell each other of a request; routes see it as ``request.state``."""
+    found: dict[str, Any] = scope.setdefault("state", {})
+    return found
+
+
+def request_id(scope: Scope) -> str:
+    """The id of the request, as the outermost layer has set it."""
+    return str(state(scope).get("request_id", ""))
+
+
+async def answer_error(
+    scope: Scope,
+    send: Send,
+    status: int,
+    code: str,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Send a whole error response, in the shape that the path's callers expect."""
+    content = error_body(scope["path"], status, code, message, request_id(scope))
+    body = json.dumps(content, ensure_ascii=False).encode()
+    given = {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        "Cache-Control": "no-store",
+        **(headers or {}),
+    }
+    await send({"type": "http.response.start", "status": status, "headers": encoded(given.items())})
+    await send({"type": "http.response.body", "body": body})
+
+
+def encoded(pairs: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Headers as ASGI wants them."""
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]

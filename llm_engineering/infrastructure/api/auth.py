@@ -1,0 +1,263 @@
+"""Who may call the service: a file of hashed keys, and a guard in front of the routes.
+
+Without any key, a service that listens on loopback alone is open, but only to this machine: a page of the internet that
+is open in a browser here must not reach it. It could in two ways, and both are closed: by a name of its own that it
+points at 127.0.0.1 (DNS rebinding; the ``Host`` header gives it away), and by posting blindly across origins (the
+``Origin`` header does).
+"""
+
+import fcntl
+import ipaddress
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from loguru import logger
+from pydantic import ValidationError
+
+from llm_engineering.application.api_keys import ApiKey, KeyRing
+from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.infrastructure.api.asgi import ASGIApp, Receive, Scope, Send, answer_error, header, state
+from llm_engineering.infrastructure.api.metrics import ServiceMetrics
+
+_PROBES = frozenset({"/health/live", "/health/ready"})
+_PAGE = ("/", "/favicon.ico")
+_PAGE_FILES = "/page/"
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name is this machine's own, unreachable from elsewhere."""
+    if host.rstrip(".").lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class ApiKeyFile:
+    """Keys in a JSON file that only its owner can read. Written whole or not at all; writers wait for each other."""
+
+    def __init__(self, path: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self.path = path
+        self._now = now
+        self._seen: tuple[int, int, int] | None = None
+        self._ring = KeyRing()
+
+    def ring(self) -> KeyRing:
+        """The keys as the file holds them now; it is read again only when it changed. No file: no keys.
+
+        Raises:
+            ConfigurationError: the file cannot be read, or is not one of ours.
+        """
+        try:
+            seen = self._stamp()
+            if seen != self._seen:
+                text = self.path.read_bytes() if seen else b'{"keys": []}'
+                self._ring = KeyRing.model_validate_json(text)
+                self._seen = seen
+        except (OSError, ValidationError) as error:
+            reason = type(error).__name__ if isinstance(error, ValidationError) else error.strerror
+            raise ConfigurationError(
+                f"The API keys in {self.path} cannot be read ({reason}). Put the file right or back, or remove it "
+                "and create new keys with: poe create-api-key NAME"
+            ) from None
+        return self._ring
+
+    def create(self, name: str) -> str:
+        """Add a key. What is returned is shown once and kept nowhere.
+
+        Raises:
+            InvalidInputError: the name is taken or cannot be used.
+            ConfigurationError: the file cannot be read or written.
+        """
+        with self._locked():
+            secret, ring = self.ring().issue(name, self._now())
+            self._write(ring)
+        return secret
+
+    def revoke(self, name: str) -> None:
+        """Remove a key. Running services stop taking it with their next request.
+
+        Raises:
+            InvalidInputError: there is no such key.
+            ConfigurationError: the file cannot be read or written.
+        """
+        with self._locked():
+            self._write(self.ring().without(name))
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return (found.st_ino, found.st_mtime_ns, found.st_size)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.path.with_name(self.path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def _write(self, ring: KeyRing) -> None:
+        temporary = ""
+        try:
+            descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:  # mkstemp: 0600
+                file.write(ring.model_dump_json(indent=2) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(self.path)
+        except OSError as error:
+            if temporary:
+                with suppress(FileNotFoundError):
+                    Path(temporary).unlink()
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> ConfigurationError:
+        return ConfigurationError(
+            f"The API keys cannot be written to {self.path} ({error.strerror}). Check SERVICE_KEYS_FILE and its rights."
+        )
+
+
+def check_keys(host: str, keys: ApiKeyFile) -> None:
+    """Refuse to open a service to others without a key.
+
+    Raises:
+        ConfigurationError: ``host`` is no loopback address and there is no key.
+    """
+    if not is_loopback(host) and not keys.ring().keys:
+        raise ConfigurationError(
+            f"The service is to listen on {host}, where other machines can reach it, and there is no API key in "
+            f"{keys.path}. Create one with: poe create-api-key NAME, or listen on 127.0.0.1 (SERVICE_HOST)."
+        )
+
+
+class KeyGuard:
+    """Lets a request through when it shows a key, asks for something public, or no key is needed here.
+
+    Args:
+        host: the address that the service listens on.
+        origins: origins whose pages may call it.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: ApiKeyFile,
+        metrics: ServiceMetrics,
+        *,
+        host: str,
+        origins: Iterable[str] = (),
+    ) -> None:
+        self._app = app
+        self._keys = keys
+        self._metrics = metrics
+        self._loopback = is_loopback(host)
+        self._names = {host.lower(), "localhost", "127.0.0.1", "[::1]"}
+        self._origins = frozenset(origins)
+        self._needed = not self._loopback
+        self._complained = False
+
+    @property
+    def required(self) -> bool:
+        """Whether a key is needed. Once it was, it stays: revoking the last key must not open the service."""
+        return self._ring() is None or self._needed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        key = self._presented(scope)
+        if key is not None:
+            state(scope)["key_name"] = key.name
+            return await self._app(scope, receive, send)
+        if self._loopback and (problem := self._foreign(scope)) is not None:
+            code, message = problem
+            self._metrics.rejected.labels(code).inc()
+            return await answer_error(scope, send, 403, code, message)
+        if self._is_public(scope) or not self.required:
+            return await self._app(scope, receive, send)
+        await self._refuse(scope, send)
+
+    def _ring(self) -> KeyRing | None:
+        """None: the file cannot be read, so nobody can be recognised."""
+        try:
+            ring = self._keys.ring()
+        except ConfigurationError as error:
+            if not self._complained:
+                logger.error("{} Until then, every key is refused.", error)
+            self._complained = True
+            return None
+        self._complained = False
+        self._needed = self._needed or bool(ring.keys)
+        return ring
+
+    def _presented(self, scope: Scope) -> ApiKey | None:
+        ring, secret = self._ring(), _secret(scope)
+        return ring.recognise(secret) if ring is not None and secret else None
+
+    def _is_public(self, scope: Scope) -> bool:
+        path = scope["path"]
+        if scope["method"] not in {"GET", "HEAD"}:
+            return False
+        return (
+            path in _PROBES
+            or path in _PAGE
+            or path.startswith(_PAGE_FILES)
+            or (path == "/metrics" and self._loopback)
+        )
+
+    def _foreign(self, scope: Scope) -> tuple[str, str] | None:
+        """(code, message) where a page of elsewhere seems to be behind the request."""
+        if scope["path"] in _PROBES:
+            return None
+        host = header(scope, b"host") or ""
+        if _name(host) not in self._names:
+            return "host", (
+                "This service answers under names of its own machine (localhost, 127.0.0.1) while callers need no "
+                "API key. To reach it under another name, create a key with poe create-api-key NAME and send it."
+            )
+        origin = header(scope, b"origin")
+        if origin is None or scope["method"] in _SAFE_METHODS or origin in self._origins:
+            return None
+        if urlsplit(origin).netloc.lower() != host.lower():
+            return "origin", (
+                "Pages of other origins may not call this service. Allow one with SERVICE_CORS_ORIGINS."
+            )
+        return None
+
+    async def _refuse(self, scope: Scope, send: Send) -> None:
+        self._metrics.rejected.labels("key").inc()
+        if _secret(scope) is None:
+            code, challenge = "api_key_missing", 'Bearer realm="llm-twin"'
+            message = (
+                "This service needs an API key: send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
+            )
+        else:
+            code, challenge = "api_key_invalid", 'Bearer realm="llm-twin", error="invalid_token"'
+            message = "This API key is not known here. It may be mistyped or revoked; ask for a new one."
+        await answer_error(scope, send, 401, code, message, {"WWW-Authenticate": challenge})
+
+
+def _secret(scope: Scope) -> str | None:
+    scheme, _, value = (header(scope, b"authorization") or "").partition(" ")
+    if scheme.lower() == "bearer" and value.strip():
+        return value.strip()
+    return (header(scope, b"x-api-key") or "").strip() or None
+
+
+def _name(host: str) -> str:
+    """The name in a ``Host`` header, without its port."""
+    name, _, port = host.lower().rpartition(":")
+    bare = name if name and port.isdigit() else host.lower()
+    return bare.rstrip(".")

@@ -1,0 +1,290 @@
+"""Whether the service lives, and whether it can answer: each part it depends on, looked at within a short time."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from fastapi import APIRouter, Request, Response
+from loguru import logger
+from pydantic import BaseModel, Field
+
+from llm_engineering.domain.errors import ConfigurationError, ModelServiceError, TwinError
+from llm_engineering.infrastructure.api.metrics import ServiceMetrics
+
+if TYPE_CHECKING:
+    import httpx
+
+WARM_UP_SECONDS = 600.0
+"""Longest time for loading all models."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """A part of the service that can be missing.
+
+    ``check`` returns a short fact about it (or nothing) and raises whatever is wrong. A blocking one runs in a thread.
+    """
+
+    name: str
+    check: Callable[[], str | None] | Callable[[], Awaitable[str | None]]
+    matters: bool = True
+    """False: answers can be given without it."""
+    lasting: bool = False
+    """Once it was there, it stays: a model in this process's memory. It is not asked again, and so cannot seem to be
+    missing when all processors are busy."""
+    blocking: bool = True
+
+
+class DependencyReport(BaseModel):
+    """What a look at a dependency showed."""
+
+    name: str
+    status: Literal["up", "down"]
+    matters: bool
+    latency_ms: float = Field(
+        description="How long it took to answer; of a loaded model, when it was loaded."
+    )
+    detail: str | None = Field(
+        None, description="Only told to callers of this machine, and to those with a key."
+    )
+
+
+class Readiness(BaseModel):
+    """``ready`` and ``degraded`` take requests (200); the others do not (503)."""
+
+    status: Literal["starting", "ready", "degraded", "unready", "stopping"]
+    dependencies: list[DependencyReport] = []
+
+    @property
+    def takes_requests(self) -> bool:
+        return self.status in ("ready", "degraded")
+
+
+class Health:
+    """Looks at all dependencies at the same time, at most every ``cache_seconds``, each for at most ``time_limit``.
+
+    For one event loop. A look that takes too long goes on in the background: a thread cannot be stopped, and a second
+    one beside it would help nobody.
+    """
+
+    def __init__(
+        self,
+        dependencies: Sequence[Dependency],
+        metrics: ServiceMetrics,
+        *,
+        time_limit: float = 2.0,
+        cache_seconds: float = 2.0,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._dependencies = tuple(dependencies)
+        self._metrics = metrics
+        self._time_limit = time_limit
+        self._cache_seconds = cache_seconds
+        self._now = now
+        self._started = False
+        self._stopping = False
+        self._looks: dict[str, asyncio.Task[DependencyReport]] = {}
+        self._lasting: dict[str, DependencyReport] = {}
+        self._report: Readiness | None = None
+        self._reported_at = 0.0
+        self._reporting: asyncio.Task[Readiness] | None = None
+        self._said: dict[str, str] = {}
+
+    async def warm_up(self) -> Readiness:
+        """Look at everything once without hurry, which loads the models. Until then, the service is not ready."""
+        report = await self._look_at_all(WARM_UP_SECONDS)
+        self._started = True
+        return self._tell(report)
+
+    def stop(self) -> None:
+        """From now on, the service is not ready."""
+        self._stopping = True
+        self._metrics.ready.set(0)
+
+    async def report(self) -> Readiness:
+        """How things stand now, or stood a moment ago."""
+        if self._stopping:
+            return Readiness(status="stopping")
+        if not self._started:
+            return Readiness(status="starting")
+        if self._report is not None and self._now() - self._reported_at < self._cache_seconds:
+            return self._report
+        if self._reporting is None or self._reporting.done():
+            self._reporting = asyncio.create_task(self._look())
+        return await asyncio.shield(self._reporting)
+
+    async def close(self) -> None:
+        """Stop looking."""
+        tasks = [*self._looks.values(), *([self._reporting] if self._reporting else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _look(self) -> Readiness:
+        return self._tell(await self._look_at_all(self._time_limit))
+
+    async def _look_at_all(self, seconds: float) -> list[DependencyReport]:
+        return list(await asyncio.gather(*(self._look_at(one, seconds) for one in self._dependencies)))
+
+    async def _look_at(self, dependency: Dependency, seconds: float) -> DependencyReport:
+        name = dependency.name
+        if name in self._lasting:
+            return self._lasting[name]
+        if name not in self._looks or self._looks[name].done():
+            self._looks[name] = asyncio.create_task(_checked(dependency))
+        look = self._looks[name]
+        await asyncio.wait({look}, timeout=seconds)
+        if not look.done():
+            late = f"It did not answer within {seconds:g} s."
+            return _report(dependency, "down", seconds, late)
+        report = look.result()
+        if dependency.lasting and report.status == "up":
+            self._lasting[name] = report
+        return report
+
+    def _tell(self, reports: list[DependencyReport]) -> Readiness:
+        for one in reports:
+            self._metrics.dependency_up.labels(one.name).set(one.status == "up")
+            self._log_change(one)
+        down = [one for one in reports if one.status == "down"]
+        status: Literal["ready", "degraded", "unready"] = (
+            "unready" if any(one.matters for one in down) else "degraded" if down else "ready"
+        )
+        self._report = Readiness(status=status, dependencies=reports)
+        self._reported_at = self._now()
+        self._metrics.ready.set(self._report.takes_requests and not self._stopping)
+        return self._report
+
+    def _log_change(self, report: DependencyReport) -> None:
+        before, self._said[report.name] = self._said.get(report.name), report.status
+        if report.status == "down" and before != "down":
+            logger.warning("Dependency {} is down: {}", report.name, report.detail)
+        elif report.status == "up" and before == "down":
+            logger.info("Dependency {} is up again.", report.name)
+
+
+async def _checked(dependency: Dependency) -> DependencyReport:
+    began = time.perf_counter()
+    try:
+        if dependency.blocking:
+            told = await asyncio.to_thread(dependency.check)
+            assert told is None or isinstance(told, str), "a check that blocks is no coroutine"
+        else:
+            pending = dependency.check()
+            assert isinstance(pending, Awaitable), "a check that does not block is a coroutine"
+            told = await pending
+    except TwinError as error:
+        return _report(dependency, "down", time.perf_counter() - began, str(error))
+    except Exception as error:  # noqa: BLE001 - whatever broke, telling it is what this is for
+        logger.opt(exception=error).error("Looking at {} failed unexpectedly", dependency.name)
+        return _report(dependency, "down", time.perf_counter() - began, type(error).__name__)
+    return _report(dependency, "up", time.perf_counter() - began, told)
+
+
+def _report(
+    dependency: Dependency, status: Literal["up", "down"], seconds: float, detail: str | None
+) -> DependencyReport:
+    return DependencyReport(
+        name=dependency.name,
+        status=status,
+        matters=dependency.matters,
+        latency_ms=round(seconds * 1000, 1),
+        detail=detail,
+    )
+
+
+class HttpCheck:
+    """Whether a service answers HTTP at an address, at no cost: any answer will do but a refused key or a failure.
+
+    Args:
+        variable: the setting that holds the key, for the message when it is refused.
+    """
+
+    def __init__(
+        self, url: str, headers: Mapping[str, str], *, what: str, variable: str, timeout_seconds: float = 2.0
+    ) -> None:
+        self._url = url
+        self._headers = dict(headers)
+        self._what = what
+        self._variable = variable
+        self._timeout = timeout_seconds
+        self._client: httpx.AsyncClient | None = None
+
+    async def __call__(self) -> str | None:
+        """Ask once.
+
+        Raises:
+            ModelServiceError: nothing answers, or it says that it fails.
+            ConfigurationError: it refuses the key.
+        """
+        import httpx
+
+        self._client = self._client or httpx.AsyncClient(timeout=self._timeout, headers=self._headers)
+        try:
+            response = await self._client.get(self._url)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ModelServiceError(
+                f"{self._what} does not answer ({type(error).__name__}). Check its address, and that it runs."
+            ) from None
+        if response.status_code in (401, 403):
+            raise ConfigurationError(f"{self._what} refuses the key. Check {self._variable}.")
+        if response.status_code >= 500:
+            raise ModelServiceError(f"{self._what} answers with status {response.status_code}.")
+        return None
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._client is not None:
+            await self._client.aclose()
+        self._client = None
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+def operation_router(health: Health, metrics: ServiceMetrics | None) -> APIRouter:
+    """``/health/live``, ``/health/ready`` and, where there are metrics, ``/metrics``."""
+    routes = APIRouter(tags=["operation"])
+
+    @routes.get("/health/live")
+    async def live() -> Alive:
+        """The process answers. Nothing else is looked at."""
+        return Alive()
+
+    @routes.get("/health/ready", responses={503: {"model": Readiness}})
+    async def ready(request: Request, response: Response) -> Readiness:
+        """Whether requests can be answered, and what is missing."""
+        report = await health.report()
+        if not report.takes_requests:
+            response.status_code = 503
+            response.headers["Retry-After"] = "2"
+        return report if getattr(request.state, "trusted", False) else _without_details(report)
+
+    if metrics is not None:
+        _add_metrics(routes, health, metrics)
+    return routes
+
+
+def _add_metrics(routes: APIRouter, health: Health, metrics: ServiceMetrics) -> None:
+    text = {
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+        "description": "Prometheus' text format.",
+    }
+
+    @routes.get("/metrics", response_class=Response, responses={200: text})
+    async def exposition(request: Request) -> Response:
+        """All metrics, for Prometheus."""
+        await health.report()  # else the gauges would show what held when somebody last asked for readiness
+        body, content_type = metrics.exposition(request.headers.get("accept", ""))
+        return Response(body, headers={"Content-Type": content_type})
+
+
+def _without_details(report: Readiness) -> Readiness:
+    """Without messages: they name addresses and folders."""
+    bare = [one.model_copy(update={"detail": None}) for one in report.dependencies]
+    return report.model_copy(update={"dependencies": bare})

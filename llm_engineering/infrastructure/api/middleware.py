@@ -1,0 +1,264 @@
+"""The layers around the routes, as plain ASGI: they neither buffer a stream nor hide that a client left.
+
+From the outside in: request id, log, metrics and security headers; CORS, where it was opened; who may come in; how
+often; how large; how many at a time and how long. A request that is turned away by one never reaches the next.
+"""
+
+import asyncio
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from fastapi import FastAPI
+from loguru import logger
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute, Match
+
+from llm_engineering.infrastructure.api.asgi import (
+    ASGIApp,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    answer_error,
+    encoded,
+    header,
+    state,
+)
+from llm_engineering.infrastructure.api.auth import ApiKeyFile, KeyGuard, is_loopback
+from llm_engineering.infrastructure.api.health import Health
+from llm_engineering.infrastructure.api.limits import BodyLimit, RateLimit, SlotLimit, Slots, TokenBuckets
+from llm_engineering.infrastructure.api.metrics import UNKNOWN_ROUTE, ServiceMetrics
+
+CLIENT_LEFT: Final = 499
+"""The status in logs and metrics of a request whose client left before its response was whole."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"})
+_QUIET = frozenset({"/health/live", "/health/ready", "/metrics"})
+"""Asked every few seconds by machines: logged only when something is wrong, or in detail."""
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+"""On every response that does not say otherwise."""
+_EXPOSED = (
+    "X-Request-ID",
+    "X-Twin-Degraded",
+    "Retry-After",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+)
+_STOPPING_SECONDS = 5.0
+
+
+class RouteNames:
+    """The template of the route that a request is for. What is not there has one name, so that labels stay few."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    def __call__(self, scope: Scope) -> str:
+        found = next((route for route in self._app.router.routes if _matches(route, scope)), None)
+        return str(getattr(found, "path", UNKNOWN_ROUTE))
+
+
+def _matches(route: BaseRoute, scope: Scope) -> bool:
+    return route.matches(scope)[0] is not Match.NONE
+
+
+class Observed:
+    """Gives each request an id, a line in the log, a place in the metrics, and safe headers on its response."""
+
+    def __init__(
+        self, app: ASGIApp, metrics: ServiceMetrics, route_of: Callable[[Scope], str], *, trusted: bool
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._route_of = route_of
+        self._trusted = trusted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = header(scope, b"x-request-id") or ""
+        identifier = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        state(scope).update(request_id=identifier, trusted=self._trusted)
+        watched = _Watched(receive, send, identifier)
+        began = time.perf_counter()
+        with logger.contextualize(request_id=identifier):
+            try:
+                await self._app(scope, watched.receive, watched.send)
+            except Exception as error:  # noqa: BLE001 - the edge: logged here, and told without its inside
+                await self._broke(error, scope, watched)
+            finally:
+                self._note(scope, watched, time.perf_counter() - began)
+
+    async def _broke(self, error: Exception, scope: Scope, watched: "_Watched") -> None:
+        if watched.left:
+            return  # nobody is there to be told; whatever it was came of that
+        if watched.finished:
+            return  # a handler has logged and told it already
+        logger.opt(exception=error).error("A request failed unexpectedly")
+        self._metrics.failed(type(error).__name__)
+        if watched.status is None:
+            message = (
+                "Something failed inside the service. Tell its operator the request id: the log says more."
+            )
+            await answer_error(scope, watched.send, 500, "internal", message)
+
+    def _note(self, scope: Scope, watched: "_Watched", seconds: float) -> None:
+        status = CLIENT_LEFT if watched.left or watched.status is None else watched.status
+        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+        route = self._route_of(scope)
+        self._metrics.requested(route, method, status, seconds)
+        key = state(scope).get("key_name")
+        milliseconds = round(seconds * 1000, 1)
+        level = "DEBUG" if route in _QUIET and status < 400 else "INFO"
+        bound = logger.bind(route=route, method=method, status=status, ms=milliseconds, key=key)
+        who = f" · key {key}" if key else ""
+        bound.log(
+            level,
+            "{} {} {} · {} ms{} · {}",
+            method,
+            route,
+            status,
+            f"{milliseconds:,.0f}",
+            who,
+            state(scope)["request_id"],
+        )
+
+
+class _Watched:
+    """A request's two channels, with what passed through them."""
+
+    def __init__(self, receive: Receive, send: Send, identifier: str) -> None:
+        self._receive = receive
+        self._send = send
+        self._identifier = identifier
+        self.status: int | None = None
+        self.finished = False
+        self.left = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" and not self.finished:
+            self.left = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = {**message, "headers": self._completed(list(message.get("headers", ())))}
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.finished = True
+        await self._send(message)
+
+    def _completed(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        kept = [(name, value) for name, value in headers if name.lower() != b"x-request-id"]
+        present = {name.lower() for name, _ in kept}
+        missing = [(name, value) for name, value in encoded(_HEADERS.items()) if name not in present]
+        return [*kept, *missing, (b"x-request-id", self._identifier.encode())]
+
+
+class Service:
+    """The whole service as one ASGI application, its beginning and its end included.
+
+    Args:
+        app: the outermost layer.
+        on_stop: what is to be closed at the end, in this order.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        health: Health,
+        slots: Slots,
+        on_stop: Sequence[Callable[[], Awaitable[None]]] = (),
+    ) -> None:
+        self._app = app
+        self._slots = slots
+        self._on_stop = tuple(on_stop)
+        self._warming: asyncio.Task[object] | None = None
+        self.health = health
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1003})
+
+    def stop(self) -> None:
+        """Begin the end: not ready any more, nobody new is let in, who waits is turned away. May be called in a signal."""
+        self.health.stop()
+        self._slots.stop()
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        # Beside the requests: /health/live answers while models load.
+        self._warming = asyncio.create_task(self.health.warm_up())
+        self._warming.add_done_callback(_announce)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _close(self) -> None:
+        self.stop()
+        await self._slots.emptied(_STOPPING_SECONDS)  # cancelled ones, on their way out
+        if self._warming is not None:
+            self._warming.cancel()
+            await asyncio.gather(self._warming, return_exceptions=True)
+        await self.health.close()
+        for close in self._on_stop:
+            await close()
+
+
+def _announce(warmed: "asyncio.Task[object]") -> None:
+    if warmed.cancelled():
+        return
+    if (error := warmed.exception()) is not None:
+        logger.opt(exception=error).error("The models could not be loaded")
+
+
+def protect(
+    app: FastAPI,
+    *,
+    keys: ApiKeyFile,
+    health: Health,
+    metrics: ServiceMetrics,
+    host: str,
+    origins: Sequence[str] = (),
+    rate_per_minute: int = 120,
+    max_concurrent: int = 16,
+    max_queue: int = 64,
+    queue_seconds: float = 10.0,
+    timeout_seconds: float = 120.0,
+    max_body_bytes: int = 262_144,
+    on_stop: Sequence[Callable[[], Awaitable[None]]] = (),
+) -> Service:
+    """Put all layers around the routes. Units as in the names; ``rate_per_minute`` of 0 is no limit."""
+    slots = Slots(max_concurrent, max_queue, metrics)
+    layered: ASGIApp = SlotLimit(
+        app, slots, metrics, queue_seconds=queue_seconds, timeout_seconds=timeout_seconds
+    )
+    layered = BodyLimit(layered, max_body_bytes, metrics)
+    if rate_per_minute:
+        layered = RateLimit(layered, TokenBuckets(rate_per_minute), metrics)
+    layered = KeyGuard(layered, keys, metrics, host=host, origins=origins)
+    if origins:
+        layered = CORSMiddleware(
+            layered,
+            allow_origins=tuple(origins),
+            allow_methods=("GET", "POST"),
+            allow_headers=("Authorization", "Content-Type", "X-API-Key", "X-Request-ID"),
+            expose_headers=_EXPOSED,
+        )
+    layered = Observed(layered, metrics, RouteNames(app), trusted=is_loopback(host))
+    return Service(layered, health, slots, on_stop)
