@@ -23,10 +23,10 @@ from benchmarks.common import Check, console, load, mongo_server, new_warehouse,
 from benchmarks.corpora import documents as read_documents
 from benchmarks.pipeline import run_steps
 from llm_engineering.application.ports import Tokenizer, Vectors
+from llm_engineering.application.token_batches import batches_by_length
 from llm_engineering.domain.documents import EmbedderFingerprint, RawDocument
 from llm_engineering.infrastructure.embedders.onnx import (
     OnnxEmbedder,
-    batches_by_length,
     open_session,
     padded,
 )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import BaseModel, SecretStr
 
 from llm_engineering.application.inference import InferenceConfig, InferencePipeline
+from llm_engineering.application.late_interaction import TokenEncoder
 from llm_engineering.application.ports import (
     Embedder,
     FeedbackStore,
@@ -30,7 +31,9 @@ from llm_engineering.application.ports import (
 )
 from llm_engineering.application.retriever import Retriever
 from llm_engineering.settings import (
+    LateInteractionSettings,
     LlamaCppSettings,
+    NoRerankerSettings,
     OnnxEmbedderSettings,
     QdrantEdgeSettings,
     SageMakerSettings,
@@ -134,7 +137,30 @@ class Resources:
     @cached_property
     def reranker(self) -> Reranker | None:
         """None: hits stay as the search ranked them."""
-        return None
+        chosen = self.settings.reranker
+        if isinstance(chosen, NoRerankerSettings):
+            return None
+        reranker: Reranker
+        if isinstance(chosen, LateInteractionSettings):
+            from llm_engineering.infrastructure.rerankers.late_interaction import LateInteractionReranker
+
+            reranker = LateInteractionReranker(self._token_encoder, chosen.cache_mb << 20)
+        else:
+            from llm_engineering.infrastructure.rerankers.cross_encoder import CrossEncoderReranker
+
+            reranker = CrossEncoderReranker(chosen.model, chosen.revision, chosen.threads)
+        return self._closing(reranker, reranker.close)
+
+    @cached_property
+    def _token_encoder(self) -> TokenEncoder:
+        """The embedder itself where its model runs here: one model in memory for both."""
+        from llm_engineering.infrastructure.embedders.onnx import OnnxEmbedder
+        from llm_engineering.infrastructure.model_files import path
+
+        if isinstance(self.embedder, OnnxEmbedder):
+            return self.embedder
+        encoder = OnnxEmbedder(path("all-MiniLM-L6-v2", self.settings.models_dir))
+        return self._closing(encoder, encoder.close)
 
     @cached_property
     def tracer(self) -> Tracer:

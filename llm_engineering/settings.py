@@ -167,6 +167,8 @@ class LateInteractionSettings(Group):
     """MaxSim over the token vectors of the bundled MiniLM: needs no other weights."""
 
     kind: Literal["late_interaction"] = "late_interaction"
+    cache_mb: int = Field(default=256, ge=0)
+    """Memory for the token vectors of passages, which are found again and again; about 7 passages a megabyte."""
 
 
 class CrossEncoderSettings(Group):
@@ -177,6 +179,8 @@ class CrossEncoderSettings(Group):
     """A name on the hub, or a folder with ``model.onnx`` and ``tokenizer.json``."""
     revision: str | None = None
     """A commit of the hub's repository, so that the weights cannot change."""
+    threads: int = Field(default=0, ge=0)
+    """0: one per core."""
 
 
 class NoRerankerSettings(Group):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from llm_engineering.application.ports import Embedder
+from llm_engineering.application.token_batches import batches_by_length
 from llm_engineering.domain.errors import ModelFileError, ModelServiceError
 from llm_engineering.infrastructure import model_files
-from llm_engineering.infrastructure.embedders.onnx import WINDOW_TEXTS, OnnxEmbedder, batches_by_length
+from llm_engineering.infrastructure.embedders.onnx import WINDOW_TEXTS, OnnxEmbedder
 from llm_engineering.infrastructure.embedders.openai_http import OpenAIEmbedder
 from tests.conformance.embedder_contract import EmbedderContract
 from tests.fakes.embedder import HashEmbedder

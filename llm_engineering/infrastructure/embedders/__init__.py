@@ -2,15 +2,14 @@
 
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from llm_engineering.application.token_batches import Ids
 from llm_engineering.domain.errors import ModelFileError
-
-Ids = npt.NDArray[np.int64]
 
 
 class WordPieceTokenizer:
@@ -47,6 +46,13 @@ class WordPieceTokenizer:
         return [
             np.array(encoding.ids, dtype=np.int64) for encoding in self._open().encode_batch_fast(list(texts))
         ]
+
+    @cached_property
+    def marks(self) -> Ids:
+        """Ids of the tokens without a letter or digit: punctuation, symbols."""
+        vocabulary: dict[str, int] = self._open().get_vocab()
+        marks = [number for token, number in vocabulary.items() if not any(map(str.isalnum, token))]
+        return np.array(sorted(marks), dtype=np.int64)
 
     def _open(self) -> Any:
         with self._lock:

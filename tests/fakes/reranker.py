@@ -1,0 +1,32 @@
+"""A reranker without a model: the share of a question's words that a text holds."""
+
+import re
+from collections.abc import Sequence
+
+from llm_engineering.domain.errors import ModelError
+
+_WORD = re.compile(r"\w+")
+
+
+class WordOverlapReranker:
+    """Keeps every promise of the port. ``calls`` holds the (query, texts) of each call; ``fail`` makes it raise ModelError."""
+
+    name = "word_overlap"
+
+    def __init__(self, *, fail: bool = False) -> None:
+        self.fail = fail
+        self.calls: list[tuple[str, list[str]]] = []
+        self.closed = 0
+
+    def rerank(self, query: str, texts: Sequence[str]) -> list[float]:
+        """Share of the query's distinct words in each text; 0 for a query without words."""
+        self.calls.append((query, list(texts)))
+        if self.fail:
+            raise ModelError("The reranker was told to fail.")
+        asked = set(_WORD.findall(query.casefold()))
+        return [
+            len(asked & set(_WORD.findall(text.casefold()))) / len(asked) if asked else 0.0 for text in texts
+        ]
+
+    def close(self) -> None:
+        self.closed += 1
