@@ -1,0 +1,43 @@
+"""What the service is made of."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llm_engineering.application.inference import InferencePipeline
+from llm_engineering.application.ports import FeedbackStore, VectorIndex
+from llm_engineering.application.retriever import RetrievalConfig
+
+if TYPE_CHECKING:
+    from llm_engineering.infrastructure.api.health import Health
+    from llm_engineering.infrastructure.api.metrics import ServiceMetrics
+
+SERVED_NAME = "llm-twin"
+"""The model name that stays the same whatever model answers behind it."""
+
+
+def _no_keys() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceParts:
+    """Ports and plain values, ready to use; see :func:`~llm_engineering.infrastructure.api.app.create_app`."""
+
+    pipeline: InferencePipeline
+    index: VectorIndex
+    feedback: FeedbackStore | None = None
+    """None: votes are not taken."""
+    retrieval: RetrievalConfig = RetrievalConfig()
+    """How is searched where a request does not say."""
+    grounding: str = "cited"
+    """``strict`` or ``cited``; shown by ``GET /info``, as are the next four."""
+    reranker: str | None = None
+    embedder: str = ""
+    version: str = "0"
+    keys_required: Callable[[], bool] = _no_keys
+    health: "Health | None" = None
+    """None: no ``/health`` routes and no ``/metrics``."""
+    metrics: "ServiceMetrics | None" = None
+    heartbeat_seconds: float = 15.0
+    """A stream that is silent for so long sends a comment, for proxies close silent connections."""

@@ -1,0 +1,242 @@
+"""Search, answers, votes, and what there is to ask for."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from llm_engineering.application.inference import (
+    Checked,
+    Event,
+    Finished,
+    InferencePipeline,
+    Piece,
+    RagRequest,
+    Sources,
+)
+from llm_engineering.application.ports import FeedbackStore
+from llm_engineering.domain.errors import InvalidInputError
+from llm_engineering.domain.inference import Feedback, MadeWith, RagResult, SearchResult
+from llm_engineering.infrastructure.api.bodies import described, json_body
+from llm_engineering.infrastructure.api.errors import (
+    Problem,
+    ProblemError,
+    describe,
+    log,
+    request_id,
+    status_of,
+)
+from llm_engineering.infrastructure.api.parts import SERVED_NAME, ServiceParts
+from llm_engineering.infrastructure.api.schemas import (
+    Defaults,
+    DeltaEvent,
+    ErrorBody,
+    FeedbackBody,
+    FeedbackKept,
+    Filters,
+    Info,
+    RagBody,
+    SearchBody,
+    SourcesEvent,
+)
+from llm_engineering.infrastructure.api.sse import (
+    EventStream,
+    Feed,
+    error_event,
+    event,
+    unless_client_leaves,
+)
+
+BODIES: Final = (SearchBody, RagBody, FeedbackBody)
+DEGRADED: Final = "X-Twin-Degraded"
+_KEEPING_SECONDS: Final = 0.3
+"""Answers are kept in the background; a vote that comes sooner than that finds its answer at the second look."""
+
+
+def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error responses of a route, documented; those that any route may give are always among them."""
+    always = (401, 403, 429, 500, 503, 504)
+    return {status: {"model": ErrorBody} for status in sorted({*always, *statuses})}
+
+
+WITH_BODY: Final = failures(400, 413, 415, 422, 502)
+
+
+def router(parts: ServiceParts) -> APIRouter:
+    """The routes over the parts."""
+    routes = APIRouter(tags=["twin"])
+    _add_search(routes, parts)
+    _add_rag(routes, parts)
+    _add_feedback(routes, parts)
+    _add_descriptions(routes, parts)
+    return routes
+
+
+def _add_search(routes: APIRouter, parts: ServiceParts) -> None:
+    @routes.post("/search", responses=WITH_BODY, openapi_extra=described(SearchBody))
+    async def search(
+        request: Request, response: Response, body: Annotated[SearchBody, Depends(json_body(SearchBody))]
+    ) -> SearchResult:
+        """Find passages, without an answer."""
+        query = body.asked(body.query, parts.retrieval)
+        result = await unless_client_leaves(request, parts.pipeline.search(query))
+        response.headers.update(degraded_header(result.made_with))
+        return result
+
+
+def _add_rag(routes: APIRouter, parts: ServiceParts) -> None:
+    @routes.post("/rag", responses=WITH_BODY, openapi_extra=described(RagBody))
+    async def rag(
+        request: Request, response: Response, body: Annotated[RagBody, Depends(json_body(RagBody))]
+    ) -> RagResult:
+        """Answer a question from the collected writing."""
+        work = finished(parts.pipeline, body.request(parts.retrieval))
+        result = await unless_client_leaves(request, work)
+        response.headers.update(degraded_header(result.made_with))
+        return result
+
+    @routes.post(
+        "/rag/stream",
+        status_code=200,
+        response_class=EventStream,
+        responses=WITH_BODY
+        | {200: {"description": "Server-Sent Events: sources, delta, support, done; or error."}},
+        openapi_extra=described(RagBody),
+    )
+    async def rag_stream(request: Request, body: Annotated[RagBody, Depends(json_body(RagBody))]) -> Response:
+        """Answer a question as it is being written: ``sources``, ``delta`` and ``support``, at the end ``done``."""
+        return await streamed(request, parts, body.request(parts.retrieval), encode=_frame)
+
+
+def _add_feedback(routes: APIRouter, parts: ServiceParts) -> None:
+    @routes.post(
+        "/feedback",
+        status_code=201,
+        responses=WITH_BODY | failures(404),
+        openapi_extra=described(FeedbackBody),
+    )
+    async def feedback(body: Annotated[FeedbackBody, Depends(json_body(FeedbackBody))]) -> FeedbackKept:
+        """Say whether an answer helped. A second vote on the same answer replaces the first."""
+        if parts.feedback is None:
+            raise ProblemError(
+                Problem(503, "feedback_off", "This service takes no votes: it has no database.")
+            )
+        vote = Feedback(**body.model_dump(), created_at=datetime.now(UTC))
+        await _vote(parts.feedback, vote)
+        if parts.metrics is not None:
+            parts.metrics.voted(body.rating)
+        return FeedbackKept(trace_id=body.trace_id, rating=body.rating)
+
+
+def _add_descriptions(routes: APIRouter, parts: ServiceParts) -> None:
+    @routes.get("/filters", responses=failures())
+    async def filters() -> Filters:
+        """What can be filtered on: each value with its number of chunks."""
+        return await asyncio.to_thread(_filters, parts)
+
+    @routes.get("/info", responses=failures())
+    async def info() -> Info:
+        """What answers here, and how."""
+        chosen = parts.retrieval
+        return Info(
+            name=SERVED_NAME,
+            model=parts.pipeline.model.name,
+            grounding=parts.grounding,
+            reranker=parts.reranker,
+            embedder=parts.embedder,
+            version=parts.version,
+            feedback=parts.feedback is not None,
+            keys_required=parts.keys_required(),
+            defaults=Defaults(k=chosen.k, mode=chosen.mode, fusion=chosen.fusion),
+        )
+
+
+def _filters(parts: ServiceParts) -> Filters:
+    values = parts.index.values
+    return Filters(
+        authors=values("author"),
+        categories=values("category"),
+        platforms=values("platform"),
+        languages=values("language"),
+    )
+
+
+async def _vote(store: FeedbackStore, vote: Feedback) -> None:
+    try:
+        await asyncio.to_thread(store.vote, vote)
+    except InvalidInputError:
+        await asyncio.sleep(_KEEPING_SECONDS)
+        try:
+            await asyncio.to_thread(store.vote, vote)
+        except InvalidInputError:
+            raise ProblemError(
+                Problem(
+                    404,
+                    "unknown_trace",
+                    "No answer with that trace id is kept; answers are kept for a limited time.",
+                )
+            ) from None
+
+
+# --- shared with the OpenAI-compatible routes ---------------------------------------------------------------------------
+
+
+def degraded_header(made_with: MadeWith) -> dict[str, str]:
+    """The header of responses that went on without a stage that failed."""
+    return {DEGRADED: "1"} if made_with.degraded else {}
+
+
+async def finished(pipeline: InferencePipeline, request: RagRequest) -> RagResult:
+    """The answer, when it is there."""
+    result: RagResult | None = None
+    async with aclosing(pipeline.answer(request)) as events:
+        async for event in events:  # to its end: leaving earlier counts as giving the answer up
+            if isinstance(event, Finished):
+                result = event.result
+    assert result is not None, "a pipeline that raises nothing ends with its result"
+    return result
+
+
+async def streamed(
+    request: Request, parts: ServiceParts, asked: RagRequest, *, encode: Callable[[Event], bytes]
+) -> EventStream[Event]:
+    """The answer as a stream. What fails before its first event is raised, and so has a status of its own."""
+    feed = Feed(parts.pipeline.answer(asked))
+    try:
+        first = await unless_client_leaves(request, feed.next())
+        assert first is not None, "a pipeline that raises nothing begins with its sources"
+    except BaseException:
+        await feed.close()
+        raise
+    path, identifier = request.scope["path"], request_id(request)
+
+    def failed(error: Exception) -> bytes:
+        problem = describe(error)
+        log(error, problem, identifier)
+        status = status_of(problem, path)
+        return error_event(path, problem.code, problem.message, identifier, status, problem.param)
+
+    return EventStream(
+        first,
+        feed,
+        encode=encode,
+        failed=failed,
+        headers=degraded_header(first.made_with) if isinstance(first, Sources) else None,
+        heartbeat_seconds=parts.heartbeat_seconds,
+    )
+
+
+def _frame(item: Event) -> bytes:
+    match item:
+        case Sources():
+            body = SourcesEvent(trace_id=item.trace_id, citations=item.citations, made_with=item.made_with)
+            return event("sources", body.model_dump_json())
+        case Piece():
+            return event("delta", DeltaEvent(text=item.text).model_dump_json())
+        case Checked():
+            return event("support", item.support.model_dump_json())
+        case Finished():
+            return event("done", item.result.model_dump_json())

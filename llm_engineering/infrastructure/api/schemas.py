@@ -1,0 +1,295 @@
+"""What the routes take and give. One set of search options, with one filter, stands behind all of them.
+
+Requests are read as strict JSON: a number is no string, a field that is not known is refused, everything has a bound.
+Responses are the domain's own values.
+"""
+
+import re
+from datetime import UTC, datetime, time
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
+
+from llm_engineering.application.inference import RagRequest
+from llm_engineering.application.ports import Message
+from llm_engineering.application.retriever import RetrievalConfig
+from llm_engineering.domain.inference import MadeWith
+from llm_engineering.domain.retrieval import (
+    MAX_QUESTION_CHARACTERS,
+    Citation,
+    Fusion,
+    MetadataFilter,
+    Query,
+    RrfFusion,
+    SearchMode,
+    WeightedFusion,
+)
+
+MAX_K: Final = 100
+MAX_FILTER_VALUES: Final = 100
+MAX_VALUE_CHARACTERS: Final = 300
+MAX_TURNS: Final = 100
+MAX_TURN_CHARACTERS: Final = 16_000
+MAX_TOKENS: Final = 32_768
+MAX_SEED: Final = 2**32 - 1
+MAX_COMMENT_CHARACTERS: Final = 2_000
+TRACE_ID: Final = r"^[A-Za-z0-9_-]{1,64}$"
+
+
+class Request(BaseModel):
+    """Base of what callers send."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+# --- the filter and the search options that all routes share ----------------------------------------------------------
+
+
+def _not_blank(value: str) -> str:
+    # Such a value would be dropped, and the search silently be as wide as without it.
+    if not value.strip():
+        raise ValueError("must hold more than blank space")
+    return value
+
+
+_ISO = re.compile(
+    r"\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?([Zz]|[+-]\d{2}:?\d{2})?)?", re.ASCII
+)
+_EXPECTED = "expected an ISO 8601 date or date-time, like 2026-01-31 or 2026-01-31T09:00:00Z"
+
+
+def _moment(value: object, *, last: bool) -> datetime:
+    """A point in time from what callers write. ``last``: a date alone means its last moment, not its first."""
+    if not isinstance(value, str) or not _ISO.fullmatch(value):
+        raise ValueError(_EXPECTED)
+    try:
+        found = datetime.fromisoformat(value.upper())
+        if len(value) == len("2026-01-31") and last:
+            found = datetime.combine(found, time.max)
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # 31 February; the year 1 east of Greenwich
+        raise ValueError(_EXPECTED) from None
+
+
+_MOMENT_SCHEMA: dict[str, Any] = {
+    "anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]
+}
+Value = Annotated[
+    str, Field(min_length=1, max_length=MAX_VALUE_CHARACTERS, pattern=r"\S"), AfterValidator(_not_blank)
+]
+Values = Annotated[tuple[Value, ...], Field(max_length=MAX_FILTER_VALUES)]
+From = Annotated[
+    datetime, BeforeValidator(lambda value: _moment(value, last=False)), WithJsonSchema(_MOMENT_SCHEMA)
+]
+To = Annotated[
+    datetime, BeforeValidator(lambda value: _moment(value, last=True)), WithJsonSchema(_MOMENT_SCHEMA)
+]
+
+
+class Filter(Request):
+    """Restricts the search. Values of one field are alternatives; fields are combined with *and*; empty means no limit.
+
+    The fields are those of the domain's ``MetadataFilter``; what is added here are bounds. ``GET /filters`` tells the values
+    that exist. A date alone counts whole, from its first to its last moment, in UTC.
+    """
+
+    authors: Values = ()
+    categories: Values = ()
+    platforms: Values = ()
+    languages: Values = ()
+    document_ids: Values = ()
+    published_from: From | None = None
+    published_to: To | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Filter":
+        self.domain()  # which refuses a range that ends before it starts
+        return self
+
+    def domain(self) -> MetadataFilter:
+        """The filter as the domain knows it."""
+        return MetadataFilter.model_validate(self.model_dump())
+
+
+class Rrf(Request):
+    """Reciprocal rank fusion: ``score = Σ 1 / (k + rank)``."""
+
+    kind: Literal["rrf"]
+    k: int = Field(default=60, ge=1, le=1_000)
+
+
+class Weighted(Request):
+    """``alpha · dense + (1 − alpha) · sparse`` over scores scaled to [0, 1]."""
+
+    kind: Literal["weighted"]
+    alpha: float = Field(default=0.5, ge=0, le=1)
+
+
+class SearchOptions(Request):
+    """How to search. What is left out is as the service is configured."""
+
+    k: int | None = Field(default=None, ge=1, le=MAX_K, description="How many passages to find.")
+    mode: SearchMode | None = None
+    fusion: Annotated[Rrf | Weighted, Field(discriminator="kind")] | None = None
+    filter: Filter | None = None
+
+    def asked(self, question: str, defaults: RetrievalConfig) -> Query:
+        """The query for a question.
+
+        Raises:
+            InvalidInputError: the question is empty or too long.
+        """
+        fusion: Fusion = defaults.fusion
+        if isinstance(self.fusion, Rrf):
+            fusion = RrfFusion(k=self.fusion.k)
+        elif isinstance(self.fusion, Weighted):
+            fusion = WeightedFusion(alpha=self.fusion.alpha)
+        return Query.ask(
+            question,
+            k=self.k or defaults.k,
+            mode=self.mode or defaults.mode,
+            fusion=fusion,
+            filter=self.filter.domain() if self.filter else MetadataFilter(),
+        )
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+class SearchBody(SearchOptions):
+    """A search."""
+
+    query: str = Field(min_length=1, max_length=2 * MAX_QUESTION_CHARACTERS, pattern=r"\S")
+
+
+class Turn(Request):
+    """An earlier turn of the conversation."""
+
+    role: Literal["user", "assistant"]
+    content: str = Field(max_length=MAX_TURN_CHARACTERS)
+
+
+class RagBody(SearchBody):
+    """A question, with the conversation it stands in."""
+
+    history: Annotated[tuple[Turn, ...], Field(max_length=MAX_TURNS)] = Field(
+        default=(), description="Earlier turns, oldest first."
+    )
+    max_tokens: int | None = Field(
+        default=None, ge=1, le=MAX_TOKENS, description="Never more than configured."
+    )
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
+
+    def request(self, defaults: RetrievalConfig) -> RagRequest:
+        """The request as the pipeline takes it.
+
+        Raises:
+            InvalidInputError: the question is empty or too long.
+        """
+        return RagRequest(
+            query=self.asked(self.query, defaults),
+            history=tuple(Message(turn.role, printable(turn.content)) for turn in self.history),
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            seed=self.seed,
+        )
+
+
+class FeedbackBody(Request):
+    """A vote on an answer."""
+
+    trace_id: str = Field(pattern=TRACE_ID, max_length=64)
+    rating: Literal["up", "down"]
+    comment: str = Field(default="", max_length=MAX_COMMENT_CHARACTERS)
+
+
+def printable(text: str) -> str:
+    """Text without null characters, which end a text for some model servers."""
+    return text.replace("\x00", " ")
+
+
+# --- responses --------------------------------------------------------------------------------------------------------
+
+
+class ErrorDetail(BaseModel):
+    code: str
+    message: str
+    request_id: str
+
+
+class ErrorBody(BaseModel):
+    """What went wrong, and what to do about it."""
+
+    error: ErrorDetail
+
+
+class FeedbackKept(BaseModel):
+    """The vote as it was kept. A second vote on the same answer replaces the first."""
+
+    trace_id: str
+    rating: Literal["up", "down"]
+
+
+class SourcesEvent(BaseModel):
+    """The first event of a stream: what the answer will be made from."""
+
+    trace_id: str
+    citations: tuple[Citation, ...]
+    made_with: MadeWith
+
+
+class DeltaEvent(BaseModel):
+    """Text to append. All of them together are ``answer.text``."""
+
+    text: str
+
+
+class Filters(BaseModel):
+    """What can be filtered on: each value with its number of chunks."""
+
+    authors: dict[str, int]
+    categories: dict[str, int]
+    platforms: dict[str, int]
+    languages: dict[str, int]
+
+
+class Defaults(BaseModel):
+    """How is searched where a request does not say."""
+
+    k: int
+    mode: SearchMode
+    fusion: Fusion
+
+
+class Limits(BaseModel):
+    """The bounds of requests."""
+
+    question_characters: int = MAX_QUESTION_CHARACTERS
+    k: int = MAX_K
+    history_turns: int = MAX_TURNS
+    turn_characters: int = MAX_TURN_CHARACTERS
+    comment_characters: int = MAX_COMMENT_CHARACTERS
+
+
+class Info(BaseModel):
+    """What answers here."""
+
+    name: str = Field(description="What the service is called as a model.")
+    model: str
+    grounding: str
+    reranker: str | None
+    embedder: str
+    version: str
+    feedback: bool = Field(description="Votes on answers are taken.")
+    keys_required: bool = Field(description="Requests need an API key.")
+    defaults: Defaults
+    limits: Limits = Limits()
