@@ -91,6 +91,14 @@ def _answering(_: Options) -> dict[str, Any]:
     return answering.main()
 
 
+def _service(options: Options) -> dict[str, Any]:
+    from benchmarks import service
+
+    if options.quick:
+        return service.main(2_000, 10, 5.0, 4.0, options.mongo)
+    return service.main(mongo=options.mongo)
+
+
 PARTS: dict[str, tuple[str, Callable[[Options], dict[str, Any]]]] = {
     "features": ("the feature pipeline by stage, 1× and 20×", _features),
     "embedding": ("the embedding stage against the bare ONNX session", _embedding),
@@ -100,6 +108,7 @@ PARTS: dict[str, tuple[str, Callable[[Options], dict[str, Any]]]] = {
     "memory": ("peak memory at 5,000 and 20,000 documents", _memory),
     "imports": ("import steps, pipelines", _imports),
     "roundtrips": ("requests to each store", _roundtrips),
+    "service": ("the inference service under load", _service),
     "answering": ("similarity of questions with and without an answer", _answering),
 }
 
