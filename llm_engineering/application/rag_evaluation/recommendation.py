@@ -1,0 +1,81 @@
+"""Which configuration to run with on this corpus: the best by the table, and among equals the cheapest."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llm_engineering.application.rag_evaluation.retrieval_runs import Configuration, Row
+from llm_engineering.application.retriever import RetrievalConfig
+from llm_engineering.domain.retrieval import SearchMode
+
+TIE = 0.005
+"""Means closer than this are equal: a difference that no set of questions of ours could show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """The configuration to run with, and why."""
+
+    name: str
+    reason: str
+    settings: Mapping[str, Any]
+    """What to set under ``retrieval`` in ``configs/inference.yaml``: the fields that are not at their default."""
+
+
+def cost(configuration: Configuration) -> tuple[int, int]:
+    """(calls of models, stages), the cheaper first: counted, so that it does not depend on the load of the machine."""
+    used = configuration.retrieval.model_dump(mode="json")
+    calls = 10 * _switched_on(used, "self_query", "expansion") + 5 * _switched_on(used, "rerank")
+    stages = (used["mode"] == SearchMode.HYBRID) + (used["mode"] != SearchMode.SPARSE) + configuration.parents
+    return calls, int(stages)
+
+
+def _switched_on(used: Mapping[str, Any], *names: str) -> int:
+    sections = [used.get(name) for name in names]
+    return sum(
+        bool(part.get("enabled", True)) if isinstance(part, Mapping) else bool(part) for part in sections
+    )
+
+
+def recommend(
+    rows: Sequence[Row], configurations: Mapping[str, Configuration], *, by: Sequence[str]
+) -> Recommendation:
+    """The best by the first metric of ``by``; ties go to the next metric, then to the lower cost, then to the table's order.
+
+    Configurations that hand out passages in place of hits are left out: they read more text for their recall, which is
+    not a matter of how to search.
+    """
+    order = {name: number for number, name in enumerate(configurations)}
+    left = [row for row in rows if not configurations[row.name].parents] or list(rows)
+    for metric in by:
+        best = max(row.means[metric] for row in left)
+        left = [row for row in left if row.means[metric] >= best - TIE]
+    chosen = min(left, key=lambda row: (cost(configurations[row.name]), order[row.name]))
+    return Recommendation(
+        chosen.name, _reason(chosen, left, by), changed(configurations[chosen.name].retrieval)
+    )
+
+
+def _reason(chosen: Row, equals: Sequence[Row], by: Sequence[str]) -> str:
+    figures = ", ".join(f"{metric} {chosen.means[metric]:.3f}" for metric in by)
+    others = [row.name for row in equals if row.name != chosen.name]
+    tied = f" {', '.join(others)}: as good, and no cheaper." if others else ""
+    against = chosen.against
+    if against is None:
+        return f"{figures}. Nothing in the table does better than the reference.{tied}"
+    p = against.p_corrected if against.p_corrected is not None else against.p_value
+    sure = (
+        "the set of questions is large enough to tell"
+        if against.difference.low > 0 or against.difference.high < 0
+        else "the set of questions is too small to be sure of that"
+    )
+    return (
+        f"{figures}. Against the reference {against.difference.mean:+.3f} "
+        f"[{against.difference.low:+.3f}, {against.difference.high:+.3f}], p = {p:.3f}: {sure}.{tied}"
+    )
+
+
+def changed(config: RetrievalConfig) -> dict[str, Any]:
+    """The fields of a retrieval configuration that are not at their default, and the mode and fusion always."""
+    plain = config.model_dump(mode="json", exclude_defaults=True)
+    return {"mode": config.mode.value, "fusion": config.fusion.model_dump(mode="json")} | plain
