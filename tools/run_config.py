@@ -21,6 +21,24 @@ def read_run_config(path: Path, model: type[ModelT]) -> tuple[ModelT, dict[str, 
         ConfigurationError: the file is missing, is not YAML, or holds an unknown key or a wrong type; the message gives
             the path to each key and what was expected.
     """
+    content = _mapping(path, "a mapping with the key 'parameters'")
+    parameters = content.pop("parameters", {})
+    problems = [*_unknown_sections(content), *_not_a_mapping(parameters)]
+    if problems:
+        raise _error(path, problems)
+    return check_parameters(parameters, model, path), content
+
+
+def read_service_config(path: Path, model: type[ModelT]) -> ModelT:
+    """The configuration of a service, whose sections stand at the top of its file.
+
+    Raises:
+        ConfigurationError: see :func:`read_run_config`.
+    """
+    return _validated(_mapping(path, "a mapping of sections"), model, path, root=())
+
+
+def _mapping(path: Path, expected: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
@@ -32,14 +50,8 @@ def read_run_config(path: Path, model: type[ModelT]) -> tuple[ModelT, dict[str, 
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
-        raise ConfigurationError(
-            f"{path}: expected a mapping with the key 'parameters', got {type(content).__name__}."
-        )
-    parameters = content.pop("parameters", {})
-    problems = [*_unknown_sections(content), *_not_a_mapping(parameters)]
-    if problems:
-        raise _error(path, problems)
-    return check_parameters(parameters, model, path), content
+        raise ConfigurationError(f"{path}: expected {expected}, got {type(content).__name__}.")
+    return content
 
 
 def check_parameters(parameters: Mapping[str, Any], model: type[ModelT], path: Path) -> ModelT:
@@ -48,11 +60,18 @@ def check_parameters(parameters: Mapping[str, Any], model: type[ModelT], path: P
     Raises:
         ConfigurationError: see :func:`read_run_config`.
     """
+    return _validated(parameters, model, path, root=("parameters",))
+
+
+def _validated(
+    values: Mapping[str, Any], model: type[ModelT], path: Path, *, root: tuple[str, ...]
+) -> ModelT:
     try:
-        return model.model_validate(parameters)
+        return model.model_validate(values)
     except ValidationError as error:
         found = [dict(item) for item in error.errors(include_url=False)]
-        raise _error(path, [_explain(item, model) for item in found if not _follows(item, found)]) from None
+        problems = [_explain(item, model, root) for item in found if not _follows(item, found)]
+        raise _error(path, problems) from None
 
 
 def _follows(error: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> bool:
@@ -82,8 +101,8 @@ def _not_a_mapping(parameters: object) -> Iterator[str]:
         yield f"parameters: expected a mapping, got {type(parameters).__name__}"
 
 
-def _explain(error: Mapping[str, Any], model: type[BaseModel]) -> str:
-    where = ".".join(["parameters", *(str(part) for part in error["loc"])])
+def _explain(error: Mapping[str, Any], model: type[BaseModel], root: tuple[str, ...]) -> str:
+    where = ".".join([*root, *(str(part) for part in error["loc"])])
     if error["type"] == "extra_forbidden":
         known = _fields_at(model, error["loc"][:-1])
         return f"{where}: unknown key.{_closest(str(error['loc'][-1]), known)}"

@@ -2,9 +2,11 @@
 
 import difflib
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
+from llm_engineering.application.filter_values import FILTERS, KnownValues
+from llm_engineering.application.fusion import ranked
 from llm_engineering.application.ports import Embedder, SearchRequest, VectorIndex
 from llm_engineering.domain.documents import Chunk, Span
 from llm_engineering.domain.errors import UnknownFilterValueError
@@ -17,23 +19,18 @@ _SAME_TEXT = 0.8
 """Jaccard similarity of word sets above which two chunks of a duplicate group say the same."""
 
 _WORD = re.compile(r"\w+")
-_FILTERS: tuple[tuple[str, Literal["author", "category", "platform", "language"]], ...] = (
-    ("authors", "author"),
-    ("categories", "category"),
-    ("platforms", "platform"),
-    ("languages", "language"),
-)
 
 
 def retrieve(query: Query, index: VectorIndex, embedder: Embedder) -> list[Hit]:
-    """The ``query.k`` best chunks, best first, without near-duplicates of each other.
+    """The ``query.k`` best chunks, best first, without near-duplicates of each other: the bare search, without the stages
+    that :class:`~llm_engineering.application.retriever.Retriever` puts around it. Blocking.
 
     Raises:
         UnknownFilterValueError: the filter names an author, category, platform or language that the index lacks.
         FingerprintMismatchError: the index was written by another embedder.
         StoreUnavailableError: there is no index yet.
     """
-    check_filter(query.filter, index)
+    check_filter(query.filter, KnownValues.read(index, KnownValues.named_by(query.filter)))
     vector = None if query.mode is SearchMode.SPARSE else embedder.embed_queries([query.text])[0]
     request = SearchRequest(
         text=query.text,
@@ -47,20 +44,17 @@ def retrieve(query: Query, index: VectorIndex, embedder: Embedder) -> list[Hit]:
     return drop_near_duplicates(hits)[: query.k]
 
 
-def check_filter(filter: MetadataFilter, index: VectorIndex) -> None:
+def check_filter(filter: MetadataFilter, known: KnownValues) -> None:
     """Refuse a filter that can match nothing because it names a value that is not there.
 
     Raises:
         UnknownFilterValueError: with the values that exist, the closest first.
     """
-    for plural, field in _FILTERS:
-        wanted: tuple[str, ...] = getattr(filter, plural)
-        if not wanted:
-            continue
-        present = index.values(field)
-        for value in wanted:
+    for plural, name in FILTERS:
+        present = known.of(name)
+        for value in getattr(filter, plural):
             if value not in present:
-                raise UnknownFilterValueError(_unknown(field, value, present))
+                raise UnknownFilterValueError(_unknown(name, value, present))
 
 
 def _unknown(field: str, value: str, present: Iterable[str]) -> str:
@@ -92,6 +86,39 @@ def drop_near_duplicates(hits: Sequence[Hit]) -> list[Hit]:
             seen.append(words)
         kept.append(hit)
     return kept
+
+
+def fuse_hits(
+    lists: Sequence[Sequence[Hit]], weights: Sequence[float], inexact: Sequence[bool] = (), *, k: int = 60
+) -> list[Hit]:
+    """One list of the hits of several queries, each chunk once: reciprocal rank fusion, ``score = Σ weight / (k + rank)``
+    (Cormack, Clarke & Büttcher, SIGIR 2009, with a weight for each list). A lone list stays as it is.
+
+    Args:
+        lists: hits of each query, best first; the question's own first.
+        weights: of each list.
+        inexact: for each list, whether its cosines are to a text that is not the question (a hypothetical answer, say). A hit
+            that only such lists hold gets the question's lowest cosine: it was not among the question's nearest.
+    """
+    if len(lists) == 1:
+        return list(lists[0])
+    scores: defaultdict[str, float] = defaultdict(float)
+    first: dict[str, Hit] = {}
+    cosines: defaultdict[str, list[float]] = defaultdict(list)
+    for position, (hits, weight) in enumerate(zip(lists, weights, strict=True)):
+        exact = not (inexact and inexact[position])
+        for rank, hit in enumerate(hits, start=1):
+            scores[hit.chunk.id] += weight / (k + rank)
+            first.setdefault(hit.chunk.id, hit)
+            if exact and hit.dense_score is not None:
+                cosines[hit.chunk.id].append(hit.dense_score)
+    lowest = min((min(found) for found in cosines.values()), default=None)
+    return [
+        first[identifier].model_copy(
+            update={"score": score, "dense_score": max(cosines[identifier], default=lowest)}
+        )
+        for identifier, score in ranked(scores)
+    ]
 
 
 def widen(hits: Sequence[Hit], index: VectorIndex) -> list[Passage]:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_engineering.application.filter_values import KnownValues
 from llm_engineering.application.retrieval import (
     check_filter,
     drop_near_duplicates,
@@ -81,7 +82,7 @@ class TestRetrieve:
     def test_a_filter_on_an_empty_index_says_what_to_do(self) -> None:
         index = filled_index([], HashEmbedder())
         with pytest.raises(UnknownFilterValueError, match="the index is empty"):
-            check_filter(MetadataFilter(languages=("en",)), index)
+            check_filter(MetadataFilter(languages=("en",)), KnownValues.read(index))
 
     def test_without_an_index_the_task_that_builds_it_is_named(self) -> None:
         with pytest.raises(StoreUnavailableError, match="run-feature-engineering-pipeline"):

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from llm_engineering.application.inference import InferenceConfig
+from llm_engineering.application.retriever import RetrievalConfig
 from llm_engineering.application.runs import (
     CollectRun,
     DigitalDataEtl,
@@ -13,7 +15,7 @@ from llm_engineering.application.runs import (
     RunPart,
 )
 from llm_engineering.domain.errors import ConfigurationError
-from tools.run_config import read_run_config
+from tools.run_config import read_run_config, read_service_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 BY_PARAMETERS: dict[frozenset[str], type[RunPart]] = {
@@ -26,10 +28,36 @@ BY_PARAMETERS: dict[frozenset[str], type[RunPart]] = {
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
 def test_every_config_is_valid_and_says_how_it_is_run(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    model = BY_PARAMETERS[frozenset(yaml.safe_load(text)["parameters"])]
-    read_run_config(path, model)
+    content = yaml.safe_load(text)
+    if "retrieval" in content:
+        read_service_config(path, InferenceConfig)
+    else:
+        read_run_config(path, BY_PARAMETERS[frozenset(content["parameters"])])
     comments = "\n".join(line for line in text.splitlines() if line.startswith("#"))
     assert "poetry poe run-" in comments
+
+
+def test_the_services_config_gives_the_defaults_so_that_its_reasons_are_theirs() -> None:
+    read = read_service_config(CONFIGS / "inference.yaml", InferenceConfig)
+    assert read.retrieval == InferenceConfig().retrieval
+
+
+def test_every_knob_of_retrieval_stands_in_the_services_config_with_a_reason() -> None:
+    text = (CONFIGS / "inference.yaml").read_text(encoding="utf-8")
+    section = yaml.safe_load(text)["retrieval"]
+    missing = [name for name in RetrievalConfig.model_fields if name not in section]
+    assert missing == []
+    knobs = [line for line in text.splitlines() if ":" in line and not line.startswith("#") and line.strip()]
+    assert [line for line in knobs if "#" not in line and not line.rstrip().endswith(":")] == []
+
+
+def test_an_unknown_key_of_the_service_is_named_with_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text("retrieval: {self_query: {knd: rules}}", encoding="utf-8")
+    with pytest.raises(
+        ConfigurationError, match=r"retrieval\.self_query\.knd: unknown key\. Did you mean 'kind'"
+    ):
+        read_service_config(path, InferenceConfig)
 
 
 def problems(tmp_path: Path, content: str, model: type[RunPart] = EndToEndData) -> str:
