@@ -21,6 +21,8 @@
 Catch ``TwinError`` at the edge (the command line, the API); catch a leaf where there is something to do about it.
 """
 
+from typing import Literal
+
 
 class TwinError(Exception):
     """Base of all errors raised on purpose. The message says what was expected, what came, and what to do."""
@@ -80,7 +82,23 @@ class ModelFileError(ModelError):
 
 
 class ModelServiceError(ModelError):
-    """A model server failed, timed out or answered something that cannot be used."""
+    """A model server failed, timed out or answered something that cannot be used.
+
+    Args:
+        reason: ``timeout`` where it took too long, ``busy`` where it turned the request away for load.
+        retry_after: seconds after which the service says it may be asked again.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: Literal["failed", "timeout", "busy"] = "failed",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after = retry_after
 
 
 class TooManyFailuresError(TwinError):

@@ -106,7 +106,8 @@ class ScriptedLanguageModel:
                 yield Delta(text=piece)
         except TimeoutError:
             raise ModelServiceError(
-                f"{self._name} did not finish within {options.timeout_seconds:g} s ({call.pieces} pieces came)."
+                f"{self._name} did not finish within {options.timeout_seconds:g} s ({call.pieces} pieces came).",
+                reason="timeout",
             ) from None
         except (GeneratorExit, asyncio.CancelledError):
             call.cancelled = True

@@ -19,7 +19,7 @@ Under ``/v1`` the same errors have OpenAI's shape, and a request that cannot be 
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from loguru import logger
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
 from llm_engineering.domain.errors import (
@@ -50,6 +51,7 @@ _MAX_VIOLATIONS = 5
 _TASK = re.compile(r"\bpoe [a-z][a-z-]*[a-z]")
 """The one part of an inner message that callers may see: the name of the task that mends it."""
 
+_PLACE = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+|(?<![\w/.])/(?:[\w.@-]+/)+[\w.@-]*", re.IGNORECASE)
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _HTTP_CODES = {
     400: ("invalid_request", "The request cannot be understood."),
@@ -90,9 +92,9 @@ def describe(error: Exception) -> Problem:
         case ProblemError():
             return error.problem
         case UnknownFilterValueError():
-            return Problem(422, "unknown_filter_value", _cut(str(error)), param="filter")
+            return Problem(422, "unknown_filter_value", _outward(str(error)), param="filter")
         case InvalidInputError():
-            return Problem(422, "invalid_input", _cut(str(error)))
+            return Problem(422, "invalid_input", _outward(str(error)))
         case StoreUnavailableError():
             return _unavailable(error)
         case FingerprintMismatchError():
@@ -124,35 +126,53 @@ def _unavailable(error: StoreUnavailableError) -> Problem:
 
 
 def _model_failed(error: ModelServiceError) -> Problem:
-    reason = getattr(error, "reason", "failed")
-    if reason == "timeout":
+    if error.reason == "timeout":
         return Problem(504, "model_timeout", "The language model took too long. Try again, or ask for less.")
-    if reason == "busy":
-        wait = getattr(error, "retry_after", None)
+    if error.reason == "busy":
         return Problem(
             503,
             "model_busy",
             "The language model is overloaded. Try again in a moment.",
-            retry_after=RETRY_AFTER_SECONDS if wait is None else max(1, round(wait)),
+            retry_after=RETRY_AFTER_SECONDS
+            if error.retry_after is None
+            else max(1, round(error.retry_after)),
         )
     return Problem(502, "model_failed", "The language model failed. Try again in a moment.")
 
 
 def invalid(error: ValidationError, *, status: int = 422) -> Problem:
     """What is wrong with a request body, field by field, without repeating what came."""
-    violations = error.errors(include_url=False, include_input=False, include_context=False)
-    shown = [f"{_location(v['loc'])}: {v['msg']}" for v in violations[:_MAX_VIOLATIONS]]
+    violations = list(_innermost(error.errors(include_url=False, include_input=False, include_context=False)))
+    shown = [
+        f"{_location(v['loc'])}: {v['msg'].removeprefix('Value error, ')}"
+        for v in violations[:_MAX_VIOLATIONS]
+    ]
     more = len(violations) - len(shown)
     message = "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
     return Problem(status, "invalid_request", _cut(message), param=_location(violations[0]["loc"]))
+
+
+def _innermost(violations: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:
+    """Violations without those that only follow from another one deeper inside: a list is short of what was wrong in it."""
+    for violation in violations:
+        depth = len(violation["loc"])
+        if not any(len(v["loc"]) > depth and v["loc"][:depth] == violation["loc"] for v in violations):
+            yield violation
 
 
 def _location(parts: tuple[int | str, ...]) -> str:
     """``messages[0].content``, as the caller would write it."""
     text = ""
     for part in parts:
+        if isinstance(part, str) and part.startswith("<"):
+            continue  # not a field: which of several forms was tried
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return _cut(text, _MAX_LOCATION) or "body"
+
+
+def _outward(message: str) -> str:
+    """A message about what the caller sent, without an address or a path that a service behind may have put into it."""
+    return _cut(_PLACE.sub("…", message))
 
 
 def _cut(text: str, most: int = _MAX_MESSAGE) -> str:

@@ -6,7 +6,7 @@ parameters that only label or route a request, are taken. Fields and meanings fo
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Discriminator, Field, Tag
 
 from llm_engineering.domain.inference import MadeWith
 from llm_engineering.domain.retrieval import Citation, Support
@@ -34,7 +34,27 @@ class TextPart(Request):
     text: Text
 
 
-Content = Text | Annotated[tuple[TextPart, ...], Field(min_length=1, max_length=MAX_PARTS)]
+def _content_tag(value: object) -> str:
+    return "<text>" if isinstance(value, str) else "<parts>"
+
+
+def _role_tag(value: object) -> str | None:
+    role = value.get("role") if isinstance(value, dict) else getattr(value, "role", None)
+    tags = {
+        "system": "<instruction>",
+        "developer": "<instruction>",
+        "user": "<user>",
+        "assistant": "<assistant>",
+    }
+    return tags.get(role) if isinstance(role, str) else None
+
+
+# Tags in angle brackets are left out where an error names the field at fault.
+Content = Annotated[
+    Annotated[Text, Tag("<text>")]
+    | Annotated[tuple[TextPart, ...], Field(min_length=1, max_length=MAX_PARTS), Tag("<parts>")],
+    Discriminator(_content_tag),
+]
 
 
 class InstructionMessage(Request):
@@ -64,7 +84,16 @@ class AssistantMessage(Request):
     tool_calls: Empty | None = None
 
 
-ChatMessage = Annotated[InstructionMessage | UserMessage | AssistantMessage, Field(discriminator="role")]
+ChatMessage = Annotated[
+    Annotated[InstructionMessage, Tag("<instruction>")]
+    | Annotated[UserMessage, Tag("<user>")]
+    | Annotated[AssistantMessage, Tag("<assistant>")],
+    Discriminator(
+        _role_tag,
+        custom_error_type="unknown_role",
+        custom_error_message="expected a message with one of the roles system, developer, user and assistant",
+    ),
+]
 
 
 class StreamOptions(Request):
@@ -198,6 +227,7 @@ class ReplyMessage(BaseModel):
     role: Literal["assistant"] = "assistant"
     content: str
     refusal: None = None
+    annotations: tuple[()] = ()
 
 
 class Choice(BaseModel):

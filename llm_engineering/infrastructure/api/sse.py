@@ -149,7 +149,7 @@ class EventStream(Response, Generic[T]):
             await self._feed.close()
 
     async def _send_all(self, send: Send) -> None:
-        frame = self._encode(self._first)
+        frame: bytes | None = self._encode(self._first)
         while frame is not None:
             if frame:
                 await send({"type": "http.response.body", "body": frame, "more_body": True})

@@ -96,7 +96,8 @@ class LlamaCppModel:
         except TimeoutError:
             raise ModelServiceError(
                 f"{self._name} did not finish within {options.timeout_seconds:g} s ({reader.progress}). "
-                "Give it less text, fewer tokens to write, or more time."
+                "Give it less text, fewer tokens to write, or more time.",
+                reason="timeout",
             ) from None
         yield reader.last()
 

@@ -5,7 +5,7 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from loguru import logger
@@ -26,14 +26,17 @@ if TYPE_CHECKING:
     import httpx
 
 _DEFAULT_OPTIONS = GenerationOptions()
+_OVERLOADED = frozenset({429, 503})
+Reason = Literal["failed", "timeout", "busy"]
 
 
 class _Again(Exception):
     """The attempt failed in a way that another try may not."""
 
-    def __init__(self, problem: str, asked: float | None = None) -> None:
+    def __init__(self, problem: str, asked: float | None = None, reason: Reason = "failed") -> None:
         super().__init__(problem)
         self.asked = asked
+        self.reason = reason
 
 
 class OpenAIHttpModel:
@@ -103,7 +106,8 @@ class OpenAIHttpModel:
                 return
             except TimeoutError:
                 raise ModelServiceError(
-                    f"{self._service} did not finish within {options.timeout_seconds:g} s ({reader.progress})."
+                    f"{self._service} did not finish within {options.timeout_seconds:g} s ({reader.progress}).",
+                    reason="timeout",
                 ) from None
             except _Again as failure:
                 wait = delay_seconds(attempt, failure.asked, random.random)
@@ -111,7 +115,9 @@ class OpenAIHttpModel:
                 if reader.started or attempt >= self._max_retries or out_of_time:
                     raise ModelServiceError(
                         f"{self._service} failed {reader.progress}: {failure} (attempt {attempt + 1} of "
-                        f"{self._max_retries + 1}). Check LLM_BASE_URL, LLM_API_KEY and LLM_MODEL, or try again later."
+                        f"{self._max_retries + 1}). Check LLM_BASE_URL, LLM_API_KEY and LLM_MODEL, or try again later.",
+                        reason=failure.reason,
+                        retry_after=failure.asked,
                     ) from failure
                 logger.warning("{} failed ({}); trying again in {:.1f} s.", self._service, failure, wait)
                 attempt += 1
@@ -144,13 +150,15 @@ class OpenAIHttpModel:
                     if data and (text := reader.read(data)):
                         yield text
         except httpx.TransportError as error:
-            raise _Again(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+            late: Reason = "timeout" if isinstance(error, httpx.TimeoutException) else "failed"
+            raise _Again(f"{type(error).__name__}: {error}".rstrip(": "), reason=late) from error
 
     async def _refused(self, response: "httpx.Response") -> None:
         message, kind = error_message((await response.aread()).decode("utf-8", "replace"))
         if response.status_code in RETRIED_STATUSES:
             asked = retry_after_seconds(response.headers.get("retry-after"), datetime.now(UTC))
-            raise _Again(f"{response.status_code}: {message}", asked)
+            busy = response.status_code in _OVERLOADED
+            raise _Again(f"{response.status_code}: {message}", asked, "busy" if busy else "failed")
         if "context" in kind:
             raise InvalidInputError(
                 f"The prompt is too long for {self._model}: {message}. Give it less text."
