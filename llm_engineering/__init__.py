@@ -3,3 +3,5 @@
 Layers, outermost first: ``bootstrap`` → (``infrastructure``, ``settings``) → ``application`` → ``domain``.
 Importing any module here has no effect: nothing is opened, read, downloaded or loaded.
 """
+
+__version__ = "0.1.0"

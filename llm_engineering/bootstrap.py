@@ -9,7 +9,7 @@ Nothing is opened before it is first asked for, and what was opened is closed in
 here, inside the property that needs them, so what is not chosen costs nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
@@ -25,16 +25,21 @@ from llm_engineering.application.ports import (
     NullTracer,
     Progress,
     Reranker,
+    SearchRequest,
     SourceReader,
     Tracer,
     VectorIndex,
 )
 from llm_engineering.application.retriever import Retriever
+from llm_engineering.domain.errors import StoreUnavailableError
+from llm_engineering.domain.retrieval import SearchMode
 from llm_engineering.settings import (
+    JsonLinesTracingSettings,
     LateInteractionSettings,
     LlamaCppSettings,
     NoRerankerSettings,
     OnnxEmbedderSettings,
+    OpikTracingSettings,
     QdrantEdgeSettings,
     SageMakerSettings,
     Settings,
@@ -42,6 +47,10 @@ from llm_engineering.settings import (
 )
 
 if TYPE_CHECKING:
+    from llm_engineering.infrastructure.api.auth import ApiKeyFile
+    from llm_engineering.infrastructure.api.health import Dependency
+    from llm_engineering.infrastructure.api.middleware import Service
+    from llm_engineering.infrastructure.api.server import Listener
     from llm_engineering.infrastructure.model_files import BundledModels
     from llm_engineering.infrastructure.stores.mongo import MongoWarehouse
 
@@ -164,6 +173,24 @@ class Resources:
 
     @cached_property
     def tracer(self) -> Tracer:
+        """Where traces of requests go.
+
+        Raises:
+            MissingDependencyError: Opik was chosen, and its SDK is not installed.
+        """
+        chosen = self.settings.tracing
+        if isinstance(chosen, JsonLinesTracingSettings):
+            from llm_engineering.infrastructure.tracing.jsonl import JsonLinesTracer
+
+            lines = JsonLinesTracer(chosen.path, chosen.sample)
+            return self._closing(lines, lines.close)
+        if isinstance(chosen, OpikTracingSettings):
+            from llm_engineering.infrastructure.tracing.opik import OpikTracer
+
+            key = chosen.api_key.get_secret_value() if chosen.api_key else None
+            tracer = OpikTracer(chosen.url, key, chosen.workspace, chosen.project, chosen.sample)
+            tracer.open()
+            return self._closing(tracer, tracer.close)
         return NullTracer()
 
     @property
@@ -171,8 +198,10 @@ class Resources:
         """None: answers are not kept, and votes on them are not taken."""
         return self.warehouse.feedback if self.settings.service.keep_answers else None
 
-    def inference_pipeline(self, config: InferenceConfig | None = None) -> InferencePipeline:
-        """Answers questions with all that the settings name."""
+    def inference_pipeline(
+        self, config: InferenceConfig | None = None, *, tracer: Tracer | None = None
+    ) -> InferencePipeline:
+        """Answers questions with all that the settings name; ``tracer`` in place of the one they name."""
         chosen = config or InferenceConfig()
         retriever = Retriever(self.index, self.embedder, self.language_model, self.reranker, chosen.retrieval)
         return InferencePipeline(
@@ -182,7 +211,7 @@ class Resources:
             self.embedder,
             config=chosen,
             strict=self.settings.llm.grounding == "strict",
-            tracer=self.tracer,
+            tracer=tracer or self.tracer,
             trace_content=getattr(self.settings.tracing, "content", False),
             feedback=self.feedback,
         )
@@ -266,3 +295,144 @@ def show_progress(settings: Settings) -> Iterator[Progress]:
             yield progress
         finally:
             start_logging(settings)
+
+
+# --- the inference service --------------------------------------------------------------------------------------------
+
+
+def api_keys(settings: Settings) -> "ApiKeyFile":
+    """The API keys of the inference service."""
+    from llm_engineering.infrastructure.api.auth import ApiKeyFile
+
+    return ApiKeyFile(settings.service.keys_file)
+
+
+def service_app(
+    twin: Resources, config: InferenceConfig | None = None, *, host: str | None = None
+) -> "Service":
+    """The whole inference service as an ASGI application: routes, and every layer of protection around them.
+
+    Nothing is opened or loaded before its lifespan begins. At its end it closes the pipeline and the language model; the
+    other resources stay with ``twin``.
+
+    Args:
+        host: the address that it will listen on; None: as the settings say.
+
+    Raises:
+        ConfigurationError: the address can be reached from elsewhere, and there is no API key; or the keys' file is broken.
+    """
+    from llm_engineering import __version__
+    from llm_engineering.infrastructure.api.app import ServiceParts, create_app
+    from llm_engineering.infrastructure.api.auth import Access, check_keys
+    from llm_engineering.infrastructure.api.health import Health
+    from llm_engineering.infrastructure.api.metrics import MeasuringTracer, ServiceMetrics
+    from llm_engineering.infrastructure.api.middleware import protect
+
+    settings, service = twin.settings, twin.settings.service
+    address = host or service.host
+    chosen = config or InferenceConfig()
+    check_keys(address, api_keys(settings))
+    access, metrics = Access(api_keys(settings), address), ServiceMetrics()
+    dependencies, closing = _dependencies(twin)
+    health = Health(dependencies, metrics)
+    pipeline = twin.inference_pipeline(chosen, tracer=MeasuringTracer(twin.tracer, metrics))
+    parts = ServiceParts(
+        pipeline=pipeline,
+        index=twin.index,
+        feedback=twin.feedback,
+        retrieval=chosen.retrieval,
+        grounding=settings.llm.grounding,
+        reranker=twin.reranker.name if twin.reranker else None,
+        embedder=settings.embedder.model,
+        version=__version__,
+        keys_required=access.required,
+        health=health,
+        metrics=metrics,
+    )
+    return protect(
+        create_app(parts),
+        access=access,
+        health=health,
+        metrics=metrics,
+        host=address,
+        origins=[origin.strip() for origin in service.cors_origins.split(",") if origin.strip()],
+        rate_per_minute=service.rate_per_minute,
+        max_concurrent=service.max_concurrent,
+        max_queue=service.max_queue,
+        queue_seconds=service.queue_seconds,
+        timeout_seconds=service.timeout_seconds,
+        max_body_bytes=service.max_body_bytes,
+        on_stop=(pipeline.close, twin.language_model.close, *closing),
+    )
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator["Listener"]:
+    """Hold an address, so that it is known to be free before anything is loaded.
+
+    Raises:
+        ConfigurationError: it cannot be had; says why and what to do.
+    """
+    from llm_engineering.infrastructure.api.server import Listener
+
+    with Listener(host, port) as listener:
+        yield listener
+
+
+def _dependencies(twin: Resources) -> "tuple[list[Dependency], list[Callable[[], Awaitable[None]]]]":
+    """What the service's readiness depends on, and how to end looking at it."""
+    from llm_engineering.infrastructure.api.health import Dependency, HttpCheck
+
+    settings = twin.settings
+    closing: list[Callable[[], Awaitable[None]]] = []
+
+    def asked_by_http(base_url: str, key: SecretStr | None, what: str, variable: str) -> HttpCheck:
+        headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+        check = HttpCheck(f"{base_url.rstrip('/')}/models", headers, what=what, variable=variable)
+        closing.append(check.close)
+        return check
+
+    found = [Dependency("index", lambda: _look_into_index(twin))]
+    embedder, llm = settings.embedder, settings.llm
+    if isinstance(embedder, OnnxEmbedderSettings):
+        found.append(
+            Dependency("embedder", lambda: _nothing(twin.embedder.embed_queries(["ready"])), lasting=True)
+        )
+    else:  # without it, searches go by words alone
+        remote = asked_by_http(
+            embedder.base_url, embedder.api_key, "The embedding service", "EMBEDDER_API_KEY"
+        )
+        found.append(Dependency("embedder", remote, matters=False, blocking=False))
+    if isinstance(llm, LlamaCppSettings):
+
+        async def load() -> None:
+            await twin.language_model.count_tokens(["ready"])
+
+        found.append(Dependency("language_model", load, lasting=True, blocking=False))
+    elif not isinstance(llm, SageMakerSettings):
+        served = asked_by_http(llm.base_url, llm.api_key, "The language model's service", "LLM_API_KEY")
+        found.append(Dependency("language_model", served, blocking=False))
+    if (reranker := twin.reranker) is not None:  # without it, hits stay as the search ranked them
+        found.append(
+            Dependency(
+                "reranker", lambda: _nothing(reranker.rerank("ready", ["set"])), matters=False, lasting=True
+            )
+        )
+    if twin.feedback is not None:  # without it, answers are not kept, and votes not taken
+        found.append(Dependency("database", lambda: twin.warehouse.ping(), matters=False))
+    return found, closing
+
+
+def _look_into_index(twin: Resources) -> str:
+    """Search for something, which shows whether the index is there and fits the embedder; tell its size."""
+    twin.index.search([SearchRequest("ready", None, k=1, mode=SearchMode.SPARSE)], twin.embedder.fingerprint)
+    chunks = twin.index.count()
+    if not chunks:
+        raise StoreUnavailableError(
+            "The index holds nothing yet. Fill it with: poe run-end-to-end-data-pipeline"
+        )
+    return f"{chunks:,} chunks"
+
+
+def _nothing(_: object) -> None:
+    """A check's result that tells nothing but that it came."""

@@ -6,20 +6,12 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from llm_engineering.infrastructure.api.errors import error_body
+
 __all__ = ["COUNTED", "ASGIApp", "Message", "Receive", "Scope", "Send"]
 
 COUNTED = frozenset({"/rag", "/rag/stream", "/search", "/v1/chat/completions"})
 """Paths that cost something: the ones that limits of rate, concurrency and time apply to."""
-
-_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-
-
-def error_body(path: str, status: int, code: str, message: str, identifier: str) -> dict[str, Any]:
-    """An error as the caller's side of the API expects it: OpenAI's shape under ``/v1/``, else our own."""
-    if path.startswith("/v1/"):
-        kind = _OPENAI_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-        return {"error": {"message": message, "type": kind, "param": None, "code": code}}
-    return {"error": {"code": code, "message": message, "request_id": identifier}}
 
 
 def header(scope: Scope, name: bytes) -> str | None:
@@ -55,7 +47,7 @@ async def answer_error(
     headers: Mapping[str, str] | None = None,
 ) -> None:
     """Send a whole error response, in the shape that the path's callers expect."""
-    content = error_body(scope["path"], status, code, message, request_id(scope))
+    content = error_body(scope["path"], code, message, request_id(scope), status)
     body = json.dumps(content, ensure_ascii=False).encode()
     given = {
         "Content-Type": "application/json",

@@ -145,49 +145,22 @@ def check_keys(host: str, keys: ApiKeyFile) -> None:
         )
 
 
-class KeyGuard:
-    """Lets a request through when it shows a key, asks for something public, or no key is needed here.
+class Access:
+    """Whom a service that listens on ``host`` lets in. Asked at every request, so a change holds at once."""
 
-    Args:
-        host: the address that the service listens on.
-        origins: origins whose pages may call it.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        keys: ApiKeyFile,
-        metrics: ServiceMetrics,
-        *,
-        host: str,
-        origins: Iterable[str] = (),
-    ) -> None:
-        self._app = app
+    def __init__(self, keys: ApiKeyFile, host: str) -> None:
         self._keys = keys
-        self._metrics = metrics
-        self._loopback = is_loopback(host)
-        self._names = {host.lower(), "localhost", "127.0.0.1", "[::1]"}
-        self._origins = frozenset(origins)
-        self._needed = not self._loopback
+        self._required = not is_loopback(host)
         self._complained = False
 
-    @property
     def required(self) -> bool:
         """Whether a key is needed. Once it was, it stays: revoking the last key must not open the service."""
-        return self._ring() is None or self._needed
+        return self._ring() is None or self._required
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        key = self._presented(scope)
-        if key is not None:
-            state(scope)["key_name"] = key.name
-            return await self._app(scope, receive, send)
-        if self._loopback and (problem := self._foreign(scope)) is not None:
-            code, message = problem
-            self._metrics.rejected.labels(code).inc()
-            return await answer_error(scope, send, 403, code, message)
-        if self._is_public(scope) or not self.required:
-            return await self._app(scope, receive, send)
-        await self._refuse(scope, send)
+    def recognise(self, secret: str) -> ApiKey | None:
+        """The key that was presented; None: it is not, or no longer, one of ours."""
+        ring = self._ring()
+        return None if ring is None else ring.recognise(secret)
 
     def _ring(self) -> KeyRing | None:
         """None: the file cannot be read, so nobody can be recognised."""
@@ -199,12 +172,47 @@ class KeyGuard:
             self._complained = True
             return None
         self._complained = False
-        self._needed = self._needed or bool(ring.keys)
+        self._required = self._required or bool(ring.keys)
         return ring
 
-    def _presented(self, scope: Scope) -> ApiKey | None:
-        ring, secret = self._ring(), _secret(scope)
-        return ring.recognise(secret) if ring is not None and secret else None
+
+class KeyGuard:
+    """Lets a request through when it shows a key, asks for something public, or no key is needed here.
+
+    Args:
+        host: the address that the service listens on.
+        origins: origins whose pages may call it.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        metrics: ServiceMetrics,
+        *,
+        host: str,
+        origins: Iterable[str] = (),
+    ) -> None:
+        self._app = app
+        self._access = access
+        self._metrics = metrics
+        self._loopback = is_loopback(host)
+        self._names = {host.lower(), "localhost", "127.0.0.1", "[::1]"}
+        self._origins = frozenset(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        secret = _secret(scope)
+        key = self._access.recognise(secret) if secret else None
+        if key is not None:
+            state(scope).update(key_name=key.name, trusted=True)
+            return await self._app(scope, receive, send)
+        if self._loopback and (problem := self._foreign(scope)) is not None:
+            code, message = problem
+            self._metrics.rejected.labels(code).inc()
+            return await answer_error(scope, send, 403, f"{code}_not_allowed", message)
+        if self._is_public(scope) or not self._access.required():
+            return await self._app(scope, receive, send)
+        await self._refuse(scope, send, presented=secret is not None)
 
     def _is_public(self, scope: Scope) -> bool:
         path = scope["path"]
@@ -236,9 +244,9 @@ class KeyGuard:
             )
         return None
 
-    async def _refuse(self, scope: Scope, send: Send) -> None:
+    async def _refuse(self, scope: Scope, send: Send, *, presented: bool) -> None:
         self._metrics.rejected.labels("key").inc()
-        if _secret(scope) is None:
+        if not presented:
             code, challenge = "api_key_missing", 'Bearer realm="llm-twin"'
             message = (
                 "This service needs an API key: send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."

@@ -12,6 +12,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from loguru import logger
+
 from llm_engineering.infrastructure.api.asgi import (
     ASGIApp,
     Message,
@@ -25,7 +27,6 @@ from llm_engineering.infrastructure.api.asgi import (
     request_id,
     state,
 )
-from llm_engineering.infrastructure.api.errors import Problem
 from llm_engineering.infrastructure.api.metrics import ServiceMetrics
 from llm_engineering.infrastructure.api.sse import error_event
 
@@ -407,7 +408,8 @@ class SlotLimit:
         work.add_done_callback(lambda _: self._slots.give_back(time.monotonic() - began))
         try:
             await asyncio.wait({work}, timeout=max(0.0, deadline - time.monotonic()))
-        except asyncio.CancelledError:  # the service is stopped and its patience is over
+        except asyncio.CancelledError:  # the service is being stopped, and its patience is over
+            logger.warning("A request was cut: it had not ended when the time for stopping had.")
             await _end(work)
             await self._cut(scope, reply, 503, "stopping", _WHY["stopping"])
             raise
@@ -424,7 +426,7 @@ class SlotLimit:
         if not reply.started:
             await answer_error(scope, send, status, code, message, {"Retry-After": "5"})
         elif reply.streams and not reply.finished:
-            event = error_event(scope["path"], Problem(status, code, message), request_id(scope))
+            event = error_event(scope["path"], code, message, request_id(scope), status)
             await send({"type": "http.response.body", "body": event, "more_body": False})
 
 

@@ -9,6 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from fastapi import FastAPI
@@ -27,8 +28,8 @@ from llm_engineering.infrastructure.api.asgi import (
     header,
     state,
 )
-from llm_engineering.infrastructure.api.auth import ApiKeyFile, KeyGuard, is_loopback
-from llm_engineering.infrastructure.api.health import Health
+from llm_engineering.infrastructure.api.auth import Access, KeyGuard, is_loopback
+from llm_engineering.infrastructure.api.health import Health, Readiness
 from llm_engineering.infrastructure.api.limits import BodyLimit, RateLimit, SlotLimit, Slots, TokenBuckets
 from llm_engineering.infrastructure.api.metrics import UNKNOWN_ROUTE, ServiceMetrics
 
@@ -171,6 +172,8 @@ class Service:
     Args:
         app: the outermost layer.
         on_stop: what is to be closed at the end, in this order.
+        threads: how many blocking calls may run at a time. Python's own default, a few more than there are processors,
+            would be used up by a database that does not answer, and searches would wait behind it.
     """
 
     def __init__(
@@ -179,11 +182,13 @@ class Service:
         health: Health,
         slots: Slots,
         on_stop: Sequence[Callable[[], Awaitable[None]]] = (),
+        threads: int = 32,
     ) -> None:
         self._app = app
         self._slots = slots
+        self._threads = threads
         self._on_stop = tuple(on_stop)
-        self._warming: asyncio.Task[object] | None = None
+        self._warming: asyncio.Task[Readiness] | None = None
         self.health = health
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -201,6 +206,7 @@ class Service:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(self._threads, "blocking"))
         # Beside the requests: /health/live answers while models load.
         self._warming = asyncio.create_task(self.health.warm_up())
         self._warming.add_done_callback(_announce)
@@ -220,17 +226,25 @@ class Service:
             await close()
 
 
-def _announce(warmed: "asyncio.Task[object]") -> None:
+def _announce(warmed: "asyncio.Task[Readiness]") -> None:
     if warmed.cancelled():
         return
     if (error := warmed.exception()) is not None:
         logger.opt(exception=error).error("The models could not be loaded")
+    elif (report := warmed.result()).takes_requests:
+        loaded = ", ".join(
+            f"{one.name} {one.latency_ms / 1000:.1f} s" for one in report.dependencies if one.status == "up"
+        )
+        logger.info("Ready to answer ({}).", loaded)
+    else:
+        missing = ", ".join(one.name for one in report.dependencies if one.status == "down" and one.matters)
+        logger.warning("Not ready yet: {}. The service goes on looking; it needs no restart.", missing)
 
 
 def protect(
     app: FastAPI,
     *,
-    keys: ApiKeyFile,
+    access: Access,
     health: Health,
     metrics: ServiceMetrics,
     host: str,
@@ -251,7 +265,7 @@ def protect(
     layered = BodyLimit(layered, max_body_bytes, metrics)
     if rate_per_minute:
         layered = RateLimit(layered, TokenBuckets(rate_per_minute), metrics)
-    layered = KeyGuard(layered, keys, metrics, host=host, origins=origins)
+    layered = KeyGuard(layered, access, metrics, host=host, origins=origins)
     if origins:
         layered = CORSMiddleware(
             layered,
@@ -261,4 +275,4 @@ def protect(
             expose_headers=_EXPOSED,
         )
     layered = Observed(layered, metrics, RouteNames(app), trusted=is_loopback(host))
-    return Service(layered, health, slots, on_stop)
+    return Service(layered, health, slots, on_stop, threads=2 * max_concurrent + 16)

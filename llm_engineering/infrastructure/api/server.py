@@ -5,10 +5,9 @@ import errno
 import logging
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import uvicorn
 from loguru import logger
@@ -19,35 +18,80 @@ from llm_engineering.infrastructure.api.middleware import Service
 _BACKLOG = 2048
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on the address; port 0 takes a free one.
+class Listener:
+    """A socket that listens on an address; port 0 takes a free one. Closed when the block ends."""
 
-    Raises:
-        ConfigurationError: the address cannot be had; says why and what to do.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ConfigurationError(
-            f"'{host}' is no address to listen on ({error.strerror}). Use 127.0.0.1 for this machine alone, 0.0.0.0 for all."
-        ) from None
-    try:
-        if sys.platform != "win32":
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._socket: socket.socket | None = None
+
+    def __enter__(self) -> Self:
+        """Take the address.
+
+        Raises:
+            ConfigurationError: it cannot be had; says why and what to do.
+        """
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                self._host, self._port, type=socket.SOCK_STREAM
+            )[0]
+            listener = socket.socket(family, kind, protocol)
+        except OSError as error:
+            raise ConfigurationError(
+                f"'{self._host}' is no address to listen on ({error.strerror}). Use 127.0.0.1 for this machine alone, "
+                "0.0.0.0 for all."
+            ) from None
+        try:
+            # Else a service that was just stopped keeps its own address from the next one for a minute.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise _unusable(host, port, error) from None
-    listener.setblocking(False)
-    return listener
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+        except OSError as error:
+            listener.close()
+            raise _unusable(self._host, self._port, error) from None
+        listener.setblocking(False)
+        self._socket = listener
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
+
+    @property
+    def url(self) -> str:
+        """``http://HOST:PORT``, as a caller on this machine writes it."""
+        assert self._socket is not None, "it listens inside of its block"
+        host, port = self._socket.getsockname()[:2]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def serve(self, service: Service, *, shutdown_seconds: float, started: Callable[[], None]) -> None:
+        """Serve until SIGTERM or Ctrl-C, then finish the running answers, for at most ``shutdown_seconds``.
+
+        A second Ctrl-C ends at once. ``started`` is called when the first request can be taken.
+        """
+        assert self._socket is not None, "it listens inside of its block"
+        config = uvicorn.Config(
+            service,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            # Behind a proxy, keys tell callers apart; its headers could be forged by anyone who reaches us directly.
+            proxy_headers=False,
+            ws="none",
+            lifespan="on",
+            timeout_graceful_shutdown=max(1, round(shutdown_seconds)),
+        )
+        with _uvicorn_log_to_ours():
+            asyncio.run(_Server(config, service, started).serve(sockets=[self._socket]))
 
 
 def _unusable(host: str, port: int, error: OSError) -> ConfigurationError:
     if error.errno == errno.EADDRINUSE:
         return ConfigurationError(
-            f"Port {port} of {host} is taken by another program, perhaps this service in another terminal. "
+            f"Port {port} of {host} is taken by another program, perhaps by this service in another terminal. "
             "Stop that one, or choose another with --port or SERVICE_PORT (0: any free one)."
         )
     if error.errno == errno.EACCES:
@@ -57,35 +101,6 @@ def _unusable(host: str, port: int, error: OSError) -> ConfigurationError:
     return ConfigurationError(
         f"{host}:{port} cannot be listened on ({error.strerror}). Check --host and SERVICE_HOST."
     )
-
-
-def address_of(listener: socket.socket) -> str:
-    """``http://HOST:PORT`` as a caller on this machine writes it."""
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def serve(
-    service: Service, listener: socket.socket, *, shutdown_seconds: float, started: Callable[[], None]
-) -> None:
-    """Serve until SIGTERM or Ctrl-C, then finish the running answers, for at most ``shutdown_seconds``.
-
-    A second Ctrl-C ends at once. ``started`` is called when the first request can be taken.
-    """
-    config = uvicorn.Config(
-        service,
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        # Behind a proxy, keys tell callers apart; its headers could be forged by anyone who reaches us directly.
-        proxy_headers=False,
-        ws="none",
-        lifespan="on",
-        timeout_graceful_shutdown=max(1, round(shutdown_seconds)),
-    )
-    with _uvicorn_log_to_ours():
-        asyncio.run(_Server(config, service, started).serve(sockets=[listener]))
 
 
 class _Server(uvicorn.Server):

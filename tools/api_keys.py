@@ -1,0 +1,68 @@
+"""API keys of the inference service: ``poe create-api-key NAME``, ``poe list-api-keys``, ``poe revoke-api-key NAME``."""
+
+import argparse
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from llm_engineering.bootstrap import api_keys, start_logging
+from llm_engineering.settings import Settings, load_settings
+from tools.console import console, errors, run
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="poe …-api-key", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, help in (("create", "make a key and show it once"), ("revoke", "make a key useless at once")):
+        commands.add_parser(name, help=help).add_argument("name", metavar="NAME")
+    commands.add_parser("list", help="show the names of all keys")
+    options = parser.parse_args(arguments)
+    settings = load_settings()
+    start_logging(settings)
+    if options.command == "create":
+        create(options.name, settings)
+    elif options.command == "revoke":
+        revoke(options.name, settings)
+    else:
+        show(settings)
+    return 0
+
+
+def create(name: str, settings: Settings) -> None:
+    """Make a key. The key alone goes to standard output, so that a script can take it from there."""
+    secret = api_keys(settings).create(name)
+    errors.print(
+        f"[green]✓[/] Key [bold]{escape(name)}[/]. It is shown this once and kept nowhere; put it where its user keeps "
+        "secrets:"
+    )
+    console.print(secret, markup=False, soft_wrap=True)
+    errors.print(
+        "[dim]Send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'; "
+        "for poe call-inference-ml-service, set SERVICE_API_KEY. Running services know it already.[/]"
+    )
+
+
+def revoke(name: str, settings: Settings) -> None:
+    """Remove a key."""
+    api_keys(settings).revoke(name)
+    console.print(
+        f"[green]✓[/] Key [bold]{escape(name)}[/] is revoked: running services refuse it from now on."
+    )
+
+
+def show(settings: Settings) -> None:
+    """List names and dates; the keys themselves are not known any more."""
+    file = api_keys(settings)
+    keys = file.ring().keys
+    if not keys:
+        console.print(f"There are no API keys in {escape(str(file.path))}. Make one: poe create-api-key NAME")
+        return
+    table = Table("Name", "Made (UTC)", "SHA-256", box=None, pad_edge=False)
+    for key in keys:
+        table.add_row(escape(key.name), f"{key.created_at:%Y-%m-%d %H:%M}", f"[dim]{key.sha256[:12]}…[/]")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    run(main)

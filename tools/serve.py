@@ -1,0 +1,126 @@
+"""Runs the inference service: ``poe run-inference-ml-service [--host … --port … --config configs/inference.yaml]``."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from loguru import logger
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from llm_engineering.application.inference import InferenceConfig
+from llm_engineering.bootstrap import (
+    Resources,
+    api_keys,
+    listening,
+    open_resources,
+    service_app,
+    start_logging,
+)
+from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.settings import load_settings
+from tools.console import console, run, user_path
+from tools.run_config import check_parameters
+
+CONFIG = Path("configs/inference.yaml")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="poe run-inference-ml-service", description=__doc__)
+    parser.add_argument(
+        "--host", help="address to listen on (SERVICE_HOST); 0.0.0.0 for all, which needs an API key"
+    )
+    parser.add_argument("--port", type=int, help="port (SERVICE_PORT); 0 takes a free one")
+    parser.add_argument("--config", help=f"how questions are answered (default {CONFIG})")
+    options = parser.parse_args(arguments)
+    settings = load_settings()
+    start_logging(settings)
+    host = options.host or settings.service.host
+    port = settings.service.port if options.port is None else options.port
+    if not 0 <= port <= 65535:
+        raise ConfigurationError(f"--port must lie between 0 and 65535, got {port}.")
+    file = user_path(options.config) if options.config else CONFIG
+    config = read_config(file)
+    with open_resources(settings) as twin, listening(host, port) as listener:
+        service = service_app(twin, config, host=host)
+        listener.serve(
+            service,
+            shutdown_seconds=settings.service.shutdown_seconds,
+            started=lambda: introduce(twin, listener.url, host, file),
+        )
+    if settings.log.format == "human":
+        console.print("[green]✓[/] Stopped.")
+    return 0
+
+
+def read_config(path: Path) -> InferenceConfig:
+    """How questions are answered.
+
+    Raises:
+        ConfigurationError: the file is missing, is not YAML, or holds what it may not.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot read {path}: {error.strerror}. Expected a file like {CONFIG}."
+        ) from None
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path}: expected a mapping, got {type(content).__name__}.")
+    return check_parameters(content.get("parameters", content), InferenceConfig, path)
+
+
+def introduce(twin: Resources, url: str, host: str, config: Path) -> None:
+    """Say what runs here and how to talk to it."""
+    settings = twin.settings
+    logger.info("The inference service listens on {}; its models are being loaded.", url)
+    if settings.log.format == "json":
+        return  # a machine reads this
+    keys = [key.name for key in api_keys(settings).ring().keys]
+    chunks = twin.index.count()
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    rows = {
+        "Chat page": f"[link={url}/]{url}/[/link]",
+        "API": f"{url}/docs",
+        "Model": f"{escape(twin.language_model.name)} · {settings.llm.kind} · grounding {settings.llm.grounding}",
+        "Search": _search(twin),
+        "Index": f"{chunks:,} chunks"
+        if chunks
+        else "[yellow]empty; fill it: poe run-end-to-end-data-pipeline[/]",
+        "API keys": ", ".join(escape(name) for name in keys)
+        or f"none needed from this machine ({escape(host)})",
+        "Config": escape(str(config)),
+        "Try": _curl(url, with_key=bool(keys)),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(
+        Panel(
+            table,
+            title="[bold]LLM twin[/]",
+            subtitle="Ctrl-C stops it",
+            title_align="left",
+            border_style="cyan",
+        )
+    )
+
+
+def _search(twin: Resources) -> str:
+    reranker = twin.reranker
+    return f"{escape(twin.settings.embedder.model)} · reranked by {escape(reranker.name) if reranker else 'nothing'}"
+
+
+def _curl(url: str, *, with_key: bool) -> str:
+    key = ' -H "Authorization: Bearer $SERVICE_API_KEY"' if with_key else ""
+    body = '\'{"query": "What is hybrid search?"}\''
+    return escape(f"curl -N {url}/rag/stream{key} -H 'Content-Type: application/json' -d {body}")
+
+
+if __name__ == "__main__":
+    run(main)
