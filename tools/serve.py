@@ -71,7 +71,7 @@ def read_config(path: Path) -> InferenceConfig:
         raise ConfigurationError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path}: expected a mapping, got {type(content).__name__}.")
-    return check_parameters(content.get("parameters", content), InferenceConfig, path)
+    return check_parameters(content, InferenceConfig, path, root="")
 
 
 def introduce(twin: Resources, url: str, host: str, config: Path) -> None:
