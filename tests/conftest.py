@@ -2,6 +2,9 @@
 
 Sockets: every tier reaches loopback only (``--allow-hosts`` in ``pyproject.toml``); a unit test reaches nothing,
 unless it asks with ``@pytest.mark.allow_hosts(["127.0.0.1"])``.
+
+``poe test`` spreads files over the cores. Each worker is a process with its own ZenML home, temporary folders and
+session fixtures, so servers are a worker's own; tests of one file stay together, so a fixed port belongs to one file.
 """
 
 import os
@@ -12,6 +15,10 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
+TIERS = ("e2e", "pipelines", "conformance", "architecture", "unit")
+"""The tiers' folders, the slowest first: in that order workers take them up, so that none is left with a long one."""
+MOST_WORKERS = 8
+"""A worker may hold a database server, a browser and a model: memory ends before many cores do."""
 UNIT_TEST_SECONDS = 30
 """Far more than a unit test may take, so that only one that hangs is stopped, on a busy machine too."""
 
@@ -30,11 +37,21 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(config.stash[_zenml_home], ignore_errors=True)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """``-n auto``: a worker a core; none where a file or two were named, or output was asked for (``-s``)."""
+    named = [Path(config.invocation_params.dir, argument.partition("::")[0]) for argument in config.args]
+    if config.option.capture == "no" or (len(named) <= 2 and all(path.is_file() for path in named)):
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_WORKERS) if cores > 1 else 0
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark each test with its tier, and close the sockets of unit tests."""
     for item in items:
         tier = item.path.relative_to(TESTS).parts[0]
-        if tier not in {"unit", "conformance", "pipelines", "e2e", "architecture"}:
+        if tier not in TIERS:
             raise pytest.UsageError(f"{item.nodeid}: a test belongs in a tier's folder, see CONTRIBUTING.md")
         item.add_marker(tier)
         if tier == "unit":
@@ -42,3 +59,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.timeout(UNIT_TEST_SECONDS))
             if not (item.get_closest_marker("allow_hosts") or item.get_closest_marker("enable_socket")):
                 item.add_marker(pytest.mark.disable_socket)
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: TIERS.index(item.path.relative_to(TESTS).parts[0]))

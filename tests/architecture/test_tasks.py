@@ -38,6 +38,11 @@ PROMISED = [
     "export-data-warehouse-to-json",
     "import-data-warehouse-from-json",
     "serve-sample-site",
+    "run-inference-ml-service",
+    "call-inference-ml-service",
+    "create-api-key",
+    "list-api-keys",
+    "revoke-api-key",
 ]
 
 
@@ -82,3 +87,11 @@ def test_what_a_task_starts_exists(name: str) -> None:
 
 def test_check_runs_every_check() -> None:
     assert {"lint-check", "type-check", "import-check", "test"} <= set(TASKS["check"]["sequence"])
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in TASKS if name.startswith("serve-") or name.endswith(("-service", "-server"))]
+)
+def test_a_server_gets_its_signals_itself(name: str) -> None:
+    """In between, poe would end at once on SIGTERM and leave the server to be killed in the middle of an answer."""
+    assert TASKS[name].get("use_exec") or name.startswith("call-")
