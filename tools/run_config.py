@@ -54,10 +54,8 @@ def _mapping(path: Path, expected: str) -> dict[str, Any]:
     return content
 
 
-def check_parameters(
-    parameters: Mapping[str, Any], model: type[ModelT], path: Path, *, root: str = "parameters"
-) -> ModelT:
-    """Parameters as the pipeline's model. ``root``: the key that they lie under; empty where they are the whole file.
+def check_parameters(parameters: Mapping[str, Any], model: type[ModelT], path: Path) -> ModelT:
+    """Parameters as the pipeline's model.
 
     Raises:
         ConfigurationError: see :func:`read_run_config`.

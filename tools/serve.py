@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from loguru import logger
 from rich.markup import escape
 from rich.panel import Panel
@@ -22,7 +21,7 @@ from llm_engineering.bootstrap import (
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import load_settings
 from tools.console import console, run, user_path
-from tools.run_config import check_parameters
+from tools.run_config import read_service_config
 
 CONFIG = Path("configs/inference.yaml")
 
@@ -42,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not 0 <= port <= 65535:
         raise ConfigurationError(f"--port must lie between 0 and 65535, got {port}.")
     file = user_path(options.config) if options.config else CONFIG
-    config = read_config(file)
+    config = read_service_config(file, InferenceConfig)
     with open_resources(settings) as twin, listening(host, port) as listener:
         service = service_app(twin, config, host=host)
         listener.serve(
@@ -53,25 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if settings.log.format == "human":
         console.print("[green]✓[/] Stopped.")
     return 0
-
-
-def read_config(path: Path) -> InferenceConfig:
-    """How questions are answered.
-
-    Raises:
-        ConfigurationError: the file is missing, is not YAML, or holds what it may not.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise ConfigurationError(
-            f"Cannot read {path}: {error.strerror}. Expected a file like {CONFIG}."
-        ) from None
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise ConfigurationError(f"{path}: expected a mapping, got {type(content).__name__}.")
-    return check_parameters(content, InferenceConfig, path, root="")
 
 
 def introduce(twin: Resources, url: str, host: str, config: Path) -> None:
