@@ -169,16 +169,20 @@ class CrossEncoderReranker:
                 self._model,
                 commit,
             )
-        configs = (self._fetched(name) for name in ("config.json", "tokenizer_config.json"))
+        configs = (self._fetched(name, optional=True) for name in ("config.json", "tokenizer_config.json"))
         return _Files(weights, tokenizer, tuple(file for file in configs if file))
 
-    def _fetched(self, file: str) -> Path | None:
-        """A file of the repository, from the hub's cache where it is there already; None where it has no such file."""
-        from huggingface_hub import hf_hub_download
+    def _fetched(self, file: str, *, optional: bool = False) -> Path | None:
+        """A file of the repository; None where it has no such file. A pinned one that was fetched before asks nobody."""
+        from huggingface_hub import hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
         from huggingface_hub.errors import LocalEntryNotFoundError as UnreachableError
 
         try:
+            if self._revision:
+                cached = try_to_load_from_cache(self._model, file, self._cache_dir, self._revision)
+                if cached is not None:  # a path, or a mark that the repository has no such file
+                    return Path(cached) if isinstance(cached, str) else None
             return Path(
                 hf_hub_download(
                     self._model,
@@ -188,8 +192,10 @@ class CrossEncoderReranker:
                     cache_dir=self._cache_dir,
                 )
             )
-        except UnreachableError:  # a kind of EntryNotFoundError, but nothing was asked
-            reason = "the hub cannot be reached, and its files are not on this machine yet"
+        except UnreachableError:  # a kind of EntryNotFoundError, but the hub did not say so
+            if optional:
+                return None
+            reason = "the hub does not answer, and the file is not on this machine yet"
         except EntryNotFoundError:
             return None
         except HFValidationError:
