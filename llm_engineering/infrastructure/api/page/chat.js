@@ -1,6 +1,6 @@
 // The chat page: asks, shows the answer as it comes, keeps the sources beside it.
 
-import { drawAnswer, element, madeWith, sourceCard } from "./render.js";
+import { drawAnswer, element, icon, madeWith, sourceCard } from "./render.js";
 import { events, key, request, ServiceError } from "./stream.js";
 
 const $ = (id) => document.getElementById(id);
@@ -154,29 +154,29 @@ function failed(turn, error) {
 
 function actions(turn, { vote = Boolean(info.feedback) } = {}) {
   const row = element("div", { className: "actions" });
-  const button = (text, label, act) => {
-    const node = element("button", { type: "button", text, "aria-label": label, title: label });
+  const button = (sign, text, label, act) => {
+    const node = element("button", { type: "button", "aria-label": label, title: label }, icon(sign), element("span", { text }));
     node.addEventListener("click", () => act(node));
     row.append(node);
     return node;
   };
   if (turn.text) {
-    button("⧉ Copy", "Copy the answer with its sources", async (node) => {
+    button("copy", "Copy", "Copy the answer with its sources", async (node) => {
       await copy(copyText(turn));
-      node.textContent = "✓ Copied";
-      setTimeout(() => { node.textContent = "⧉ Copy"; }, 1500);
+      node.lastChild.textContent = "Copied";
+      setTimeout(() => { node.lastChild.textContent = "Copy"; }, 1500);
     });
   }
-  button("↻ Ask again", "Ask the same question again", () => { if (!running) ask(turn.question); });
-  if (turn.citations.length) button(`❏ Sources (${turn.citations.length})`, "Show the sources of this answer", () => {
+  button("again", "Ask again", "Ask the same question again", () => { if (!running) ask(turn.question); });
+  if (turn.citations.length) button("sources", `Sources (${turn.citations.length})`, "Show the sources of this answer", () => {
     showSources(turn);
     sources.classList.add("open");
     sources.focus();
   });
   if (vote) {
     const thumbs = {};
-    for (const [rating, sign, label] of [["up", "👍", "A good answer"], ["down", "👎", "A bad answer"]]) {
-      thumbs[rating] = button(sign, label, () => rate(turn, rating, thumbs, row));
+    for (const [rating, label] of [["up", "A good answer"], ["down", "A bad answer"]]) {
+      thumbs[rating] = button(rating, "", label, () => rate(turn, rating, thumbs, row));
       thumbs[rating].setAttribute("aria-pressed", "false");
     }
   }
@@ -288,6 +288,9 @@ document.addEventListener("keydown", (event) => {
 });
 $("stop").addEventListener("click", () => running?.abort());
 $("close-sources").addEventListener("click", closeSources);
+conversation.addEventListener("click", (event) => {
+  if (!event.target.closest("button, .sentence")) sources.classList.remove("open");
+});
 $("new-chat").addEventListener("click", () => {
   running?.abort();
   history = [];
@@ -327,7 +330,7 @@ function offer(name, values) {
 async function start() {
   try {
     info = await (await request("info")).json();
-    $("model").textContent = [info.model, info.grounding && `${info.grounding} grounding`].filter(Boolean).join(" · ");
+    $("model").textContent = [info.model, info.grounding === "strict" && "shows only what the sources say"].filter(Boolean).join(" · ");
     const filters = await (await request("filters")).json();
     for (const name of ["authors", "categories", "platforms", "languages"]) offer(name, filters[name] ?? {});
     const authors = Object.keys(filters.authors ?? {});

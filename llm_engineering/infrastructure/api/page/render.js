@@ -11,6 +11,24 @@ export function element(tag, { text, ...properties } = {}, ...children) {
   return node;
 }
 
+const ICONS = {
+  copy: "M9 9h11v12H9zM5 15H4V3h11v1",
+  again: "M20 11a8 8 0 1 0-2.3 6.3M20 4v7h-7",
+  sources: "M4 5h16M4 10h16M4 15h10M4 20h10",
+  up: "M7 11v9H4v-9zM7 11l4-8c1.7 0 2.6 1.2 2.2 3L12.5 9H19a1.6 1.6 0 0 1 1.6 2l-1.9 7.6a2 2 0 0 1-2 1.4H7",
+  down: "M17 13V4h3v9zM17 13l-4 8c-1.7 0-2.6-1.2-2.2-3l.7-3H5a1.6 1.6 0 0 1-1.6-2l1.9-7.6a2 2 0 0 1 2-1.4H17",
+};
+
+/** Drawn, because not every machine has a font with such signs. */
+export function icon(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  for (const [key, value] of Object.entries({ viewBox: "0 0 24 24", width: 16, height: 16, "aria-hidden": "true" })) svg.setAttribute(key, value);
+  path.setAttribute("d", ICONS[name]);
+  svg.append(path);
+  return svg;
+}
+
 /** The service counts code points, JavaScript counts UTF-16 units: a function from the one to the other. */
 function unitOffsets(text) {
   if (!/[\ud800-\udbff]/.test(text)) return (offset) => offset;
