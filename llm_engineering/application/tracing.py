@@ -1,8 +1,11 @@
 """What a request did, as a tree of timed spans: collected in memory while it runs, handed to a tracer when it is over."""
 
+import dataclasses
+import hashlib
+import math
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -105,3 +108,37 @@ class Recorder:
         if self._content:
             self.trace.outputs.update(outputs)
         return self.trace
+
+
+def sampled(trace: Trace, share: float) -> bool:
+    """Whether a trace is among the ``share`` (0 to 1) that is kept. Chosen by a hash of its id, so that all who see the
+    trace choose alike. Failed requests always are kept."""
+    if trace.status == "failed":
+        return True
+    digest = hashlib.sha256(trace.id.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2.0**64
+
+
+def as_record(trace: Trace) -> dict[str, Any]:
+    """A trace as JSON knows it: times in ISO 8601, in UTC; numbers that JSON does not know as None; what is neither
+    number, text, list nor mapping as its text."""
+    record = {field.name: _plain(getattr(trace, field.name)) for field in dataclasses.fields(trace)}
+    return record | {"spans": [_plain(dataclasses.asdict(span)) for span in trace.spans]}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()  # half a surrogate pair is text to Python alone
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    if isinstance(value, Usage):
+        return _plain(value.model_dump())
+    if isinstance(value, Mapping):
+        return {str(_plain(str(key))): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    return _plain(str(value))
