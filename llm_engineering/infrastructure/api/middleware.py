@@ -8,14 +8,14 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from fastapi import FastAPI
 from loguru import logger
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import BaseRoute, Match
+from starlette.routing import BaseRoute, compile_path
 
 from llm_engineering.infrastructure.api.asgi import (
     ASGIApp,
@@ -60,25 +60,33 @@ _STOPPING_SECONDS = 5.0
 
 
 class RouteNames:
-    """The template of the route that a request is for. What is not there has one name, so that labels stay few."""
+    """The template of the route that a request is for. What is not there has one name, so that labels stay few.
+
+    Worked out from the path, since a request that is turned away never comes to the routes.
+    """
 
     def __init__(self, app: FastAPI) -> None:
-        self._app = app
+        self._templates = [(compile_path(path)[0], path) for path in _paths(app.router.routes)]
 
-    def __call__(self, scope: Scope) -> str:
-        found = next((route for route in self._app.router.routes if _matches(route, scope)), None)
-        return str(getattr(found, "path", UNKNOWN_ROUTE))
+    def __call__(self, path: str) -> str:
+        return next((name for pattern, name in self._templates if pattern.match(path)), UNKNOWN_ROUTE)
 
 
-def _matches(route: BaseRoute, scope: Scope) -> bool:
-    return route.matches(scope)[0] is not Match.NONE
+def _paths(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[str]:
+    """The templates of all routes, those of included routers too."""
+    for route in routes:
+        included = getattr(route, "original_router", None)
+        if included is not None:
+            yield from _paths(included.routes, prefix + route.include_context.prefix)  # type: ignore[attr-defined]
+        elif isinstance(path := getattr(route, "path", None), str):
+            yield prefix + path
 
 
 class Observed:
     """Gives each request an id, a line in the log, a place in the metrics, and safe headers on its response."""
 
     def __init__(
-        self, app: ASGIApp, metrics: ServiceMetrics, route_of: Callable[[Scope], str], *, trusted: bool
+        self, app: ASGIApp, metrics: ServiceMetrics, route_of: Callable[[str], str], *, trusted: bool
     ) -> None:
         self._app = app
         self._metrics = metrics
@@ -115,7 +123,7 @@ class Observed:
     def _note(self, scope: Scope, watched: "_Watched", seconds: float) -> None:
         status = CLIENT_LEFT if watched.left or watched.status is None else watched.status
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-        route = self._route_of(scope)
+        route = self._route_of(scope["path"])
         self._metrics.requested(route, method, status, seconds)
         key = state(scope).get("key_name")
         milliseconds = round(seconds * 1000, 1)
