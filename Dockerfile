@@ -1,7 +1,13 @@
-# The pipelines in a container: the same tasks as `./poe`, without the development tools.
+# The pipelines and the inference service in a container: the same tasks as `./poe`, without the development tools.
 #
 #   docker build --tag llm-engineering .
-#   docker run --rm --env-file .env --volume twin-data:/app/data llm-engineering run-digital-data-etl
+#   alias twin='docker run --rm --env-file .env --volume twin-data:/app/data --volume twin-models:/app/models'
+#   twin llm-engineering run-digital-data-etl
+#   twin llm-engineering create-api-key NAME                    # the service listens on all addresses, so it asks for one
+#   twin --publish 8088:8088 --stop-timeout 40 llm-engineering run-inference-ml-service
+#
+# `--stop-timeout`: running answers may take SERVICE_SHUTDOWN_SECONDS (30) to finish. DATABASE_HOST and QDRANT_URL in .env
+# must be addresses that a container reaches: not 127.0.0.1.
 #
 # Build arguments: INSTALL_GROUPS (Poetry groups, "main,local" brings the laptop's MongoDB, "main,aws" the AWS SDKs),
 # WITH_CHROMIUM=true (a browser for pages that need JavaScript), PIP_INDEX_URL (a mirror of the package index).
@@ -44,8 +50,16 @@ COPY configs configs
 COPY tools tools
 COPY samples samples
 RUN mkdir data models && chown twin:twin data models
-ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 LOG_FORMAT=json
+# SERVICE_HOST: nobody reaches a container's loopback.
+ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 LOG_FORMAT=json SERVICE_HOST=0.0.0.0
 USER twin
+EXPOSE 8088
 VOLUME ["/app/data", "/app/models"]
+# Of the service alone: other tasks have no health but their exit status, and are never called unhealthy.
+HEALTHCHECK --interval=15s --timeout=5s --start-period=90s --retries=3 \
+  CMD case "$(tr '\0' ' ' </proc/1/cmdline)" in \
+        *" run-inference-ml-service "*) \
+          exec python -c 'import os, urllib.request as u; u.urlopen("http://127.0.0.1:" + os.environ.get("SERVICE_PORT", "8088") + "/health/ready", timeout=4)' ;; \
+      esac
 ENTRYPOINT ["tini", "--", "python", "-m", "poethepoet", "--executor", "simple"]
 CMD ["--help"]
