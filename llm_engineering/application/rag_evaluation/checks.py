@@ -4,9 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from llm_engineering.application.evidence import content_words
 from llm_engineering.application.rag_evaluation.rules import language_of
-from llm_engineering.application.rag_evaluation.wording import copied_share, longest_copy
+from llm_engineering.application.rag_evaluation.wording import content_words, copied_share, longest_copy
 from llm_engineering.application.text_structure import Kind, markdown_blocks
 from llm_engineering.domain.documents import CleanDocument, Span
 

@@ -1,6 +1,6 @@
 """Plots as SVG, drawn by hand: two simple pictures are no reason for a plotting library.
 
-Colours come from the page's style sheet (classes ``ink``, ``dim``, ``line``, ``mark``, ``band``), so that they follow its light or
+Colours come from the page: classes ``ink``, ``dim``, ``line``, ``mark``, so that they follow its light or
 dark scheme.
 """
 

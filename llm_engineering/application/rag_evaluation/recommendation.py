@@ -66,7 +66,7 @@ def _reason(chosen: Row, equals: Sequence[Row], by: Sequence[str]) -> str:
     p = against.p_corrected if against.p_corrected is not None else against.p_value
     sure = (
         "the set of questions is large enough to tell"
-        if against.difference.low > 0 or against.difference.high < 0
+        if p < 0.05
         else "the set of questions is too small to be sure of that"
     )
     return (

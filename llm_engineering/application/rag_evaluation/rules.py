@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from llm_engineering.application.evidence import content_words
-from llm_engineering.application.rag_evaluation.wording import reworded
+from llm_engineering.application.rag_evaluation.wording import content_words, reworded
 from llm_engineering.application.text_structure import Block, Kind, markdown_blocks, sentence_starts
 from llm_engineering.domain.documents import CleanDocument, Span
 
@@ -33,6 +32,7 @@ _VAGUE = re.compile(
     r"|sixty|today|now|who|whoever|where|when|to|how|why|nothing|something)\b",
     re.IGNORECASE,
 )
+_PERSONAL = re.compile(r"\b(?:you|your|yours|I|me|my|we|us|our)\b", re.IGNORECASE)
 MIN_DESCRIPTION = 3
 """Content words that must describe a thing before its name can be asked for."""
 _ODD = re.compile(r"[()\"“”\[\]|<>=\\\U0001D400-\U0001D7FF]")
@@ -181,8 +181,10 @@ def _purpose(sentence: str) -> tuple[str, str] | None:
         match is None
         or not _clear(match["aim"], MAX_CLAUSE_WORDS)
         or match["aim"].startswith(("be ", "the "))
+        or _PERSONAL.search(match["aim"])
+        or len(content_words(match["aim"])) < MIN_DESCRIPTION
     ):
-        return None
+        return None  # "to begin our exploration" stands in a hundred articles
     return reworded(f"How can somebody {match['aim'].strip()}?"), match["rest"]
 
 

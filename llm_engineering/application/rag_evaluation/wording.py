@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from llm_engineering.application.evidence import content_words
+from llm_engineering.application.words import STOP_WORDS, root, words
 
+_SMALL = STOP_WORDS["en"] | STOP_WORDS["de"]
 _WORD = re.compile(r"\w+(?:['’]\w+)?")
 
 _ARTICLE = re.compile(r"\b([aA])n? (\w+)")
@@ -48,6 +49,12 @@ _OTHER_WORDS = {
 }
 
 
+def content_words(text: str) -> frozenset[str]:
+    """Roots of the words that carry content, the same for a clause as for the passage around it: which small words are left
+    out does not depend on the language that a text seems to be in."""
+    return frozenset(root(word) for word in words(text) if word not in _SMALL and len(word) > 1)
+
+
 def reworded(text: str) -> str:
     """The text with other words for common ones, so that a search for the passage is more than looking up its words.
 
@@ -67,8 +74,8 @@ def _like(word: str, other: str | None) -> str:
 
 def copied_share(question: str, passage: str) -> float:
     """Share of the question's content words that stand in the passage, 0 to 1."""
-    words = content_words(question)
-    return len(words & content_words(passage)) / len(words) if words else 0.0
+    asked = content_words(question)
+    return len(asked & content_words(passage)) / len(asked) if asked else 0.0
 
 
 def longest_copy(question: str, passage: str) -> int:
