@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
 
 PAGE: Final = Path(__file__).parent / "page"
-_FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\.[a-z0-9]+", re.IGNORECASE | re.ASCII)
+_FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}\.[a-z0-9]{1,8}", re.IGNORECASE | re.ASCII)
 
 HEADERS: Final = {
     # Only our own files: a document or an answer that carries markup can neither run a script nor load anything.
