@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
+from llm_engineering.application.inference import InferencePipeline
+from llm_engineering.infrastructure.api.app import ServiceParts, create_app
+from llm_engineering.infrastructure.api.health import Health
 from llm_engineering.infrastructure.api.metrics import ServiceMetrics
 from llm_engineering.settings import ServiceSettings
+from tests.fakes.index import FakeVectorIndex
 
 OPS = Path(__file__).parents[2] / "ops"
 DASHBOARD: dict[str, Any] = json.loads((OPS / "grafana" / "dashboard.json").read_text(encoding="utf-8"))
@@ -53,6 +57,15 @@ def exported() -> dict[str, set[str]]:
 EXPORTED = exported()
 
 
+@pytest.fixture(scope="module")
+def routes() -> set[str]:
+    """Templates of the service's routes, as its OpenAPI description names them."""
+    metrics = ServiceMetrics()
+    pipeline = InferencePipeline.__new__(InferencePipeline)  # routes are made without touching it
+    parts = ServiceParts(pipeline, FakeVectorIndex(), health=Health((), metrics), metrics=metrics)
+    return set(create_app(parts).openapi()["paths"])
+
+
 def expressions() -> Iterator[tuple[str, str]]:
     """(where it stands, query) of all panels and alerts."""
     for panel in PANELS:
@@ -79,6 +92,16 @@ def test_a_query_asks_for_what_is_exported(where: str, query: str) -> None:
     for names in _GROUPING.findall(query):
         grouped = {name.strip() for name in names.split(",") if name.strip()}
         assert grouped <= carried, f"{where} groups by a label that none of its metrics has"
+
+
+@pytest.mark.parametrize(("where", "query"), list(expressions()), ids=lambda value: value[:40])
+def test_routes_in_queries_are_routes_of_the_service(where: str, query: str, routes: set[str]) -> None:
+    """A label that no request has makes a query that is silently empty, or an exclusion that excludes nothing."""
+    for pattern in re.findall(r'route(?:=~|!~|!=|=)"([^"]*)"', query):
+        for alternative in pattern.split("|"):
+            assert any(re.fullmatch(alternative, route) for route in routes), (
+                f"{where}: no route {alternative}"
+            )
 
 
 def test_all_that_is_exported_is_shown() -> None:
