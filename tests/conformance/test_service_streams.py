@@ -1,0 +1,235 @@
+"""Streams over real sockets: text as it is made, heartbeats, clients that leave, and a loop that nothing blocks."""
+
+import asyncio
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+
+from llm_engineering.application.ports import SearchRequest
+from llm_engineering.domain.documents import EmbedderFingerprint
+from llm_engineering.domain.retrieval import Hit
+from tests.conformance.service_client import server_sent_events
+from tests.fakes.embedder import HashEmbedder
+from tests.fakes.index import FakeVectorIndex
+from tests.fakes.llm import Reply, ScriptedLanguageModel
+from tests.fakes.service import ANSWER, QUESTION, TwinService, serving, write
+
+SENTENCES = [
+    f"Overlap number {number} repeats the last sentences of a chunk at the start of the next chunk. [1]"
+    for number in range(200)
+]
+PATIENCE = 20
+"""Seconds after which what must come has not come, on a busy machine too."""
+
+
+def endless(seconds_per_piece: float = 0.005) -> ScriptedLanguageModel:
+    """A model that would write for many seconds."""
+    return ScriptedLanguageModel([Reply(" ".join(SENTENCES), seconds_per_piece=seconds_per_piece)])
+
+
+def eventually(true: Callable[[], bool]) -> bool:
+    """Whether it becomes true in time."""
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+@contextmanager
+def posted(url: str, path: str, body: object) -> Iterator[socket.socket]:
+    """A connection on which a request has been sent; it is dropped when the block ends."""
+    place = urlsplit(url)
+    content = json.dumps(body).encode()
+    assert place.hostname
+    with socket.create_connection((place.hostname, place.port or 80), timeout=PATIENCE) as connection:
+        connection.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(content)}\r\n\r\n".encode()
+            + content
+        )
+        yield connection
+
+
+def read_until(connection: socket.socket, wanted: bytes) -> bytes:
+    """What came up to the first time that ``wanted`` has come."""
+    came = b""
+    while wanted not in came:
+        piece = connection.recv(65_536)
+        assert piece, f"the connection ended without {wanted!r}: {came[-300:]!r}"
+        came += piece
+    return came
+
+
+OPENAI = {"model": "llm-twin", "messages": [{"role": "user", "content": QUESTION}]}
+
+
+class TestLeaving:
+    @pytest.mark.parametrize(
+        ("path", "body", "first"),
+        [
+            ("/rag/stream", {"query": QUESTION, "max_tokens": 5_000}, b"event: delta"),
+            ("/v1/chat/completions", OPENAI | {"stream": True, "max_tokens": 5_000}, b"Overlap number 0"),
+        ],
+    )
+    def test_a_client_that_leaves_in_the_middle_ends_the_generation(
+        self, path: str, body: dict[str, object], first: bytes
+    ) -> None:
+        model = endless()
+        with serving(TwinService(model).app) as url:
+            with posted(url, path, body) as connection:
+                read_until(connection, first)
+                assert not model.calls[-1].finished
+            assert eventually(lambda: model.calls[-1].cancelled)
+            assert not model.calls[-1].finished
+            assert httpx.get(f"{url}/info").status_code == 200
+
+    @pytest.mark.parametrize(
+        ("path", "body"), [("/rag", {"query": QUESTION}), ("/v1/chat/completions", OPENAI)]
+    )
+    def test_a_client_that_does_not_wait_for_its_answer_ends_the_generation(
+        self, path: str, body: dict[str, object]
+    ) -> None:
+        model = endless(seconds_per_piece=0.2)
+        with serving(TwinService(model).app) as url:
+            with posted(url, path, body):
+                assert eventually(lambda: bool(model.calls))
+            assert eventually(lambda: model.calls[-1].cancelled)
+
+    def test_a_client_that_leaves_before_the_first_event_costs_no_generation(self) -> None:
+        model, index = endless(), Slow(0.5)
+        with serving(TwinService(model, index=index).app) as url:
+            with posted(url, "/rag/stream", {"query": QUESTION}):
+                assert index.entered.wait(PATIENCE)
+            assert index.left.wait(PATIENCE)
+            time.sleep(0.2)  # time enough for a pipeline that went on to reach the model
+        assert model.calls == []
+
+
+class TestStreaming:
+    def test_text_is_shown_while_the_model_still_writes(self) -> None:
+        model = endless()
+        with (
+            serving(TwinService(model).app) as url,
+            posted(url, "/rag/stream", {"query": QUESTION}) as connection,
+        ):
+            head = read_until(connection, b"event: delta")
+            assert not model.calls[-1].finished
+        assert head.index(b"event: sources") < head.index(b"event: delta")
+
+    def test_a_silent_stream_sends_comments_that_are_no_events(self) -> None:
+        model = ScriptedLanguageModel([Reply(ANSWER, seconds_per_piece=0.05)])
+        with serving(TwinService(model, heartbeat_seconds=0.1).app) as url:
+            text = httpx.post(f"{url}/rag/stream", json={"query": QUESTION}).text
+        assert text.count(": keep-alive\n\n") >= 3
+        shown = [event.data["text"] for event in server_sent_events(text) if event.name == "delta"]
+        assert "".join(shown) == ANSWER
+
+    async def test_many_streams_at_once_keep_apart(self) -> None:
+        def echo(messages: Sequence[object]) -> str:
+            asked = str(messages[-1])
+            number = next(n for n in range(100, 130) if f"number {n}" in asked)
+            return f"Overlap number {number} repeats the last sentences of a chunk. [1]"
+
+        model = ScriptedLanguageModel(default=echo)  # type: ignore[arg-type]
+        with serving(TwinService(model).app) as url:
+            async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
+
+                async def ask(number: int) -> str:
+                    body = {"query": f"What does overlap number {number} repeat of a chunk?"}
+                    return (await client.post("/rag/stream", json=body)).text
+
+                texts = await asyncio.gather(*(ask(number) for number in range(100, 130)))
+        for number, text in zip(range(100, 130), texts, strict=True):
+            assert server_sent_events(text)[-1].data["answer"]["text"].startswith(f"Overlap number {number} ")
+
+    def test_a_connection_serves_the_next_request_after_a_stream(self) -> None:
+        with serving(TwinService().app) as url:
+            connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE)
+            for path in ("/rag/stream", "/rag", "/rag/stream"):
+                body = json.dumps({"query": QUESTION})
+                connection.request("POST", path, body, {"Content-Type": "application/json"})
+                response = connection.getresponse()
+                assert response.status == 200
+                assert ANSWER.encode() in response.read()
+            connection.close()
+
+
+class Slow(FakeVectorIndex):
+    """An index whose search keeps its thread for a while."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self.entered = threading.Event()
+        self.left = threading.Event()
+        write(self, HashEmbedder())
+
+    def search(self, requests: Sequence[SearchRequest], fingerprint: EmbedderFingerprint) -> list[list[Hit]]:
+        self.entered.set()
+        time.sleep(self._seconds)
+        self.left.set()
+        return super().search(requests, fingerprint)
+
+
+class SlowEmbedder(HashEmbedder):
+    """An embedder whose queries keep their thread for a while."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self.entered = threading.Event()
+        self.left = threading.Event()
+
+    def embed_queries(self, texts: Sequence[str]) -> np.ndarray:
+        self.entered.set()
+        time.sleep(self._seconds)
+        self.left.set()
+        return super().embed_queries(texts)
+
+
+class TestNothingBlocksTheLoop:
+    @pytest.mark.parametrize("slow", ["index", "embedder"])
+    @pytest.mark.parametrize("path", ["/search", "/rag", "/rag/stream"])
+    def test_others_are_answered_while_one_waits_for_a_thread(self, slow: str, path: str) -> None:
+        part = Slow(1.5) if slow == "index" else SlowEmbedder(1.5)
+        twin = TwinService(index=part) if isinstance(part, Slow) else TwinService(embedder=part)
+        with serving(twin.app) as url, httpx.Client(base_url=url, timeout=PATIENCE) as client:
+            client.get("/info")
+            waiting = threading.Thread(
+                target=httpx.post, args=(url + path,), kwargs={"json": {"query": QUESTION}}
+            )
+            waiting.start()
+            assert part.entered.wait(PATIENCE)
+            for _ in range(10):
+                assert client.get("/info").status_code == 200
+            assert not part.left.is_set(), "ten requests took longer than one search: the loop was blocked"
+            waiting.join(PATIENCE)
+
+    def test_filters_and_votes_wait_in_threads_too(self) -> None:
+        twin = TwinService()
+        entered, go_on = threading.Event(), threading.Event()
+
+        def stuck(*_: object) -> dict[str, int]:
+            entered.set()
+            go_on.wait(PATIENCE)
+            return {}
+
+        twin.index.values = stuck  # type: ignore[method-assign,assignment]
+        with serving(twin.app) as url:
+            waiting = threading.Thread(target=httpx.get, args=(f"{url}/filters",))
+            waiting.start()
+            assert entered.wait(PATIENCE)
+            assert httpx.get(f"{url}/info", timeout=PATIENCE).status_code == 200
+            go_on.set()
+            waiting.join(PATIENCE)
