@@ -23,6 +23,7 @@ from llm_engineering.domain.documents import (
     User,
 )
 from llm_engineering.domain.inference import Feedback, Interaction
+from llm_engineering.domain.models import ModelManifest, ModelVersion, PromotionDecision, Stage
 from llm_engineering.domain.retrieval import Fusion, Hit, MetadataFilter, RrfFusion, SearchMode, Usage
 
 Vectors = npt.NDArray[np.float32]
@@ -450,6 +451,69 @@ class NullTracer:
 
     def close(self) -> None:
         """Nothing to write."""
+
+
+# --- data sets and training ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A language model's reply, as kept so that it is never paid for twice."""
+
+    text: str
+    usage: Usage = Usage()
+
+
+class GenerationCache(Protocol):
+    """Replies by key. The key is derived from prompt, prompt hash, model, options and seed."""
+
+    def get_many(self, keys: Sequence[str]) -> dict[str, Generation]:
+        """The replies that are there, in one round trip."""
+        ...
+
+    def put_many(self, generations: Mapping[str, Generation]) -> None: ...
+
+
+class ExperimentTracker(Protocol):
+    """Shows a training run while it goes on. Its failure never stops the training."""
+
+    def start(self, name: str, parameters: Mapping[str, Any]) -> None: ...
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None: ...
+
+    def finish(
+        self, status: Literal["finished", "failed", "stopped"], summary: Mapping[str, float]
+    ) -> None: ...
+
+
+class ModelRegistry(Protocol):
+    """Versions of trained models and the decisions on them.
+
+    Raises:
+        InvalidInputError: there is no such model or version.
+    """
+
+    def register(self, manifest: ModelManifest, location: str) -> ModelVersion:
+        """Add a version. Registering the same files again returns the version that is there."""
+        ...
+
+    def versions(self, name: str | None = None) -> list[ModelVersion]:
+        """Newest first."""
+        ...
+
+    def get(self, name: str, version: int | Stage | None = None) -> ModelVersion:
+        """A version by number or by stage; None: the newest."""
+        ...
+
+    def set_stage(self, name: str, number: int, stage: Stage) -> ModelVersion:
+        """Move a version. Whatever was in production before is archived in the same act."""
+        ...
+
+    def record(self, name: str, number: int, decision: PromotionDecision) -> None: ...
+
+    def decisions(self, name: str, number: int | None = None) -> list[PromotionDecision]:
+        """Newest first."""
+        ...
 
 
 # --- seeing what happens ---------------------------------------------------------------------------------------------

@@ -1,0 +1,141 @@
+"""Trained models: their versions, how they were judged, and what was decided on them."""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from llm_engineering.domain.documents import Model, UtcDatetime
+
+
+class Stage(StrEnum):
+    """Where a version stands. At most one version of a model is in production."""
+
+    NONE = "none"
+    STAGING = "staging"
+    PRODUCTION = "production"
+    ARCHIVED = "archived"
+
+
+class ModelManifest(Model):
+    """``model.json`` in a model's folder: all that belongs together to serve it and to tell how it came about."""
+
+    name: str
+    base: str
+    """The base model: a bundled name, a folder, or a name on the hub."""
+    base_revision: str | None = None
+    method: Literal["lora", "qlora", "full"]
+    stage: Literal["sft", "dpo"]
+    parent: str | None = None
+    """Content hash of the adapter that training started from (DPO from SFT)."""
+    template: str
+    template_hash: str
+    dataset: str
+    """Name and version of the data set."""
+    dataset_hash: str
+    config: dict[str, object]
+    metrics: dict[str, float]
+    files: dict[str, str]
+    """SHA-256 of each file in the folder, by its path."""
+    created_at: UtcDatetime
+
+
+class ModelVersion(Model):
+    """A registered model."""
+
+    name: str
+    number: int = Field(ge=1)
+    stage: Stage = Stage.NONE
+    manifest: ModelManifest
+    location: str
+    """Folder (or URI) with the files."""
+    metadata: dict[str, object] = Field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}:{self.number}"
+
+
+class Score(Model):
+    """A metric of one system over the test set."""
+
+    metric: str
+    value: float
+    low: float | None = None
+    """Confidence interval."""
+    high: float | None = None
+    n: int = Field(ge=0)
+    missing: int = 0
+    """Items without a score, such as a judge's unusable replies."""
+    higher_is_better: bool = True
+    slice: str = ""
+    """Empty: all items; else ``category=article``."""
+
+
+class Difference(Model):
+    """A paired difference ``candidate − reference`` of one metric, with its confidence interval."""
+
+    metric: str
+    candidate: str
+    reference: str
+    value: float
+    low: float
+    high: float
+    n: int
+    clusters: int
+    """Documents that the items come from; the bootstrap draws these."""
+    higher_is_better: bool = True
+    slice: str = ""
+
+    @property
+    def better(self) -> bool:
+        """Whether the whole interval lies on the good side of zero."""
+        return self.low > 0 if self.higher_is_better else self.high < 0
+
+    @property
+    def worse(self) -> bool:
+        """Whether the whole interval lies on the bad side of zero."""
+        return self.high < 0 if self.higher_is_better else self.low > 0
+
+
+class SystemReport(Model):
+    """One evaluated system: base, SFT, DPO, the one in production."""
+
+    system: str
+    model: str
+    """Manifest hash or model version label."""
+    scores: tuple[Score, ...]
+
+
+class EvaluationReport(Model):
+    """The evaluation of several systems on one held-out test set."""
+
+    id: str
+    dataset: str
+    dataset_hash: str
+    template_hash: str
+    systems: tuple[SystemReport, ...]
+    differences: tuple[Difference, ...]
+    seed: int
+    created_at: UtcDatetime
+
+
+class Guard(Model):
+    """A metric that must not get worse by more than a margin."""
+
+    metric: str
+    max_loss: float = Field(default=0.0, ge=0)
+
+
+class PromotionDecision(Model):
+    """What was decided on a candidate, and why. Deciding again on the same evaluation gives the same decision."""
+
+    candidate: str
+    production: str | None
+    evaluation: str
+    metric: str
+    margin: float
+    promoted_to: Stage | None
+    """None: refused."""
+    reasons: tuple[str, ...]
+    decided_at: UtcDatetime
