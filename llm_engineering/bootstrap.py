@@ -131,7 +131,9 @@ class Resources:
             file = chosen.model_path or path("SmolLM2-135M-Instruct", self.settings.models_dir)
             return LlamaCppModel(file, chosen.context_tokens, chosen.threads, chosen.parallel)
         if isinstance(chosen, SageMakerSettings):
-            raise NotImplementedError
+            from llm_engineering.infrastructure.llms.sagemaker import SageMakerModel
+
+            return SageMakerModel(**chosen.model_dump(exclude={"kind", "grounding"}))
         from llm_engineering.infrastructure.llms.openai_http import OpenAIHttpModel
 
         return OpenAIHttpModel(
@@ -141,6 +143,8 @@ class Resources:
             context_tokens=chosen.context_tokens,
             timeout_seconds=chosen.timeout_seconds,
             max_retries=chosen.max_retries,
+            prompt_price=chosen.prompt_price,
+            completion_price=chosen.completion_price,
         )
 
     @cached_property
@@ -323,7 +327,7 @@ def service_app(
     """
     from llm_engineering import __version__
     from llm_engineering.infrastructure.api.app import ServiceParts, create_app
-    from llm_engineering.infrastructure.api.auth import Access, check_keys
+    from llm_engineering.infrastructure.api.auth import Access
     from llm_engineering.infrastructure.api.health import Health
     from llm_engineering.infrastructure.api.metrics import MeasuringTracer, ServiceMetrics
     from llm_engineering.infrastructure.api.middleware import protect
@@ -331,8 +335,8 @@ def service_app(
     settings, service = twin.settings, twin.settings.service
     address = host or service.host
     chosen = config or InferenceConfig()
-    check_keys(address, api_keys(settings))
     access, metrics = Access(api_keys(settings), address), ServiceMetrics()
+    access.check()
     dependencies, closing = _dependencies(twin)
     health = Health(dependencies, metrics)
     pipeline = twin.inference_pipeline(chosen, tracer=MeasuringTracer(twin.tracer, metrics))

@@ -132,26 +132,28 @@ class ApiKeyFile:
         )
 
 
-def check_keys(host: str, keys: ApiKeyFile) -> None:
-    """Refuse to open a service to others without a key.
-
-    Raises:
-        ConfigurationError: ``host`` is no loopback address and there is no key.
-    """
-    if not is_loopback(host) and not keys.ring().keys:
-        raise ConfigurationError(
-            f"The service is to listen on {host}, where other machines can reach it, and there is no API key in "
-            f"{keys.path}. Create one with: poe create-api-key NAME, or listen on 127.0.0.1 (SERVICE_HOST)."
-        )
-
-
 class Access:
     """Whom a service that listens on ``host`` lets in. Asked at every request, so a change holds at once."""
 
     def __init__(self, keys: ApiKeyFile, host: str) -> None:
         self._keys = keys
+        self._host = host
         self._required = not is_loopback(host)
         self._complained = False
+
+    def check(self) -> None:
+        """Refuse to open a service to others without a key. Call it before the first request.
+
+        Raises:
+            ConfigurationError: ``host`` is no loopback address and there is no key, or the keys cannot be read.
+        """
+        known = bool(self._keys.ring().keys)
+        if self._required and not known:
+            raise ConfigurationError(
+                f"The service is to listen on {self._host}, where other machines can reach it, and there is no API key "
+                f"in {self._keys.path}. Create one with: poe create-api-key NAME, or listen on 127.0.0.1 (SERVICE_HOST)."
+            )
+        self._required = self._required or known
 
     def required(self) -> bool:
         """Whether a key is needed. Once it was, it stays: revoking the last key must not open the service."""
