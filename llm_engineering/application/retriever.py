@@ -11,8 +11,10 @@ without it, and the result says so; only the guard and the search cannot be done
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 from loguru import logger
 from pydantic import Field
@@ -53,6 +55,12 @@ from llm_engineering.domain.retrieval import (
 
 MOST_HITS = 100
 """The largest k of a query."""
+RERANKS_AT_ONCE = 2
+"""Reranks that run at the same time. They have threads of their own, so that one that hangs holds up no search."""
+
+_LONG_CHARACTERS = 8_000
+"""Question and history beyond this are guarded in a thread: it takes milliseconds, in which the event loop would stand."""
+_STAGES = ("self_query", "expansion", "dense", "rerank")
 
 
 class RerankConfig(Model):
@@ -113,7 +121,7 @@ class RetrievalConfig(Model):
         """
         return Query.ask(
             text,
-            k=k or self.k,
+            k=self.k if k is None else k,
             mode=mode or self.mode,
             fusion=fusion or self.fusion,
             filter=filter or MetadataFilter(),
@@ -139,12 +147,12 @@ class _Provenance:
     """What a request is being made with, filled in stage by stage."""
 
     statuses: dict[str, StageStatus] = field(default_factory=dict)
-    degradations: list[str] = field(default_factory=list)
+    degradations: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def failed(self, stage: str, degradation: str, error: BaseException | None = None) -> None:
         self.statuses[stage] = StageStatus.FAILED
-        self.degradations.append(degradation)
+        self.degradations[stage] = degradation
         logger.warning("{} failed; the request goes on without it: {}", stage, error or degradation)
 
 
@@ -184,10 +192,15 @@ class Retriever:
         self._now = now
         self._values = FilterValues(index, config.values_seconds)
         self._embed_batch = MicroBatcher(self._embed_texts, max_items=config.embedding.max_batch)
+        self._rerankers = ThreadPoolExecutor(RERANKS_AT_ONCE, thread_name_prefix="rerank")
 
     @property
     def config(self) -> RetrievalConfig:
         return self._config
+
+    def close(self) -> None:
+        """Let go of the threads. What is still being reranked ends in the background. May be called twice."""
+        self._rerankers.shutdown(wait=False, cancel_futures=True)
 
     async def filter_values(self) -> KnownValues:
         """What can be filtered on, with the number of chunks of each.
@@ -230,7 +243,7 @@ class Retriever:
             embedder=self._embedder.fingerprint.model,
             filter=filter,
             queries=tuple(text.text for text in texts),
-            degradations=tuple(made.degradations),
+            degradations=tuple(made.degradations[stage] for stage in _STAGES if stage in made.degradations),
             notes=tuple(made.notes),
             **{f"{stage}_status": status for stage, status in made.statuses.items()},
         )
@@ -239,8 +252,12 @@ class Retriever:
     async def _guard(
         self, query: Query, history: tuple[Message, ...], recorder: Recorder, made: _Provenance
     ) -> tuple[Query, tuple[Message, ...]]:
-        with recorder.span("guard", "guardrail", question=query.text) as span:
-            guarded = guard(query, history, self._config.guard)
+        # What came in is not kept in the trace: personal data in it must not leave the machine that way either.
+        with recorder.span("guard", "guardrail") as span:
+            if len(query.text) + sum(len(turn.content) for turn in history) > _LONG_CHARACTERS:
+                guarded = await asyncio.to_thread(guard, query, history, self._config.guard)
+            else:
+                guarded = guard(query, history, self._config.guard)
             made.statuses["guard"] = StageStatus.OK if self._config.guard.enabled else StageStatus.OFF
             made.notes.extend(guarded.notes)
             span.attributes |= {"notes": list(guarded.notes), "signals": list(guarded.signals)}
@@ -387,9 +404,8 @@ class Retriever:
         try:
             with recorder.span("rerank", "retrieval", query=question) as span:
                 span.attributes["candidates"], span.model = len(hits), self._reranker.name
-                job = asyncio.to_thread(
-                    rerank_hits, question, hits, self._reranker, weight=self._config.rerank.weight
-                )
+                work = partial(rerank_hits, question, hits, self._reranker, weight=self._config.rerank.weight)
+                job = asyncio.get_running_loop().run_in_executor(self._rerankers, work)
                 reranked = await asyncio.wait_for(job, self._config.rerank.timeout_seconds)
         except (ModelError, TimeoutError) as error:
             made.failed(
