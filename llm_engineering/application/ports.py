@@ -461,7 +461,7 @@ class Generation:
     """A language model's reply, as kept so that it is never paid for twice."""
 
     text: str
-    usage: Usage = Usage()
+    usage: Usage | None = None
 
 
 class GenerationCache(Protocol):
