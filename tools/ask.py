@@ -2,17 +2,27 @@
 
 import argparse
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import aclosing
 
 from rich.markup import escape
 
-from llm_engineering.application.answering import AnsweringConfig, answer
-from llm_engineering.application.retrieval import narrow, retrieve, widen
+from llm_engineering.application.inference import Finished, InferencePipeline, Piece, RagRequest
 from llm_engineering.bootstrap import Resources, open_resources, start_logging
-from llm_engineering.domain.retrieval import Answer, Query
+from llm_engineering.domain.inference import RagResult
+from llm_engineering.domain.retrieval import Answer, Citation, Query, Verdict
 from llm_engineering.settings import load_settings
 from tools.console import console, run
 from tools.retrieve import add_search_options, query_from
+
+_MARKS = {
+    Verdict.SUPPORTED: "[green]✓[/]",
+    Verdict.PARTIAL: "[yellow]≈[/]",
+    Verdict.UNSUPPORTED: "[red]✗[/]",
+}
+_SHOWN_SPAN = 160
+"""Characters of a source's backing text that are shown."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,47 +48,86 @@ async def ask_once(query: Query, twin: Resources) -> Answer:
 
 
 async def ask(query: Query, twin: Resources) -> Answer:
-    """Retrieve, stream the answer to the console, then list its sources."""
-    hits = await asyncio.to_thread(retrieve, query, twin.index, twin.embedder)
-    model = twin.language_model
-    strict = twin.settings.llm.grounding == "strict"
-    # A model that needs strict grounding is small, and loses the thread in wide passages.
-    passages = narrow(hits) if strict else await asyncio.to_thread(widen, hits, twin.index)
-    finished: Answer | None = None
-    async for piece in answer(
-        query.text, passages, model, AnsweringConfig(strict=strict), embed=twin.embedder.embed_queries
-    ):
-        if piece.answer is None:
-            console.print(piece.text, end="", markup=False, soft_wrap=True)
-        else:
-            finished = piece.answer
+    """Answer on the console as the text comes, then list the sources with what of them backs the answer."""
+    pipeline = twin.inference_pipeline()
+    try:
+        result = await _streamed(query, pipeline)
+    finally:
+        await pipeline.close()
     console.print()
-    if finished is None:
+    show_sources(result)
+    return result.answer
+
+
+async def _streamed(query: Query, pipeline: InferencePipeline) -> RagResult:
+    result: RagResult | None = None
+    async with aclosing(pipeline.answer(RagRequest(query))) as events:
+        async for event in events:
+            if isinstance(event, Piece):
+                console.print(event.text, end="", markup=False, soft_wrap=True)
+            elif isinstance(event, Finished):
+                result = event.result
+    if result is None:
         raise AssertionError("an answer always ends with its finished form")
-    show_sources(finished)
-    return finished
+    return result
 
 
-def show_sources(finished: Answer) -> None:
-    """List the numbered sources, those that the answer cites in bold."""
+def show_sources(result: RagResult) -> None:
+    """List the numbered sources, those that the answer cites in bold, each with the sentences that it backs."""
+    finished = result.answer
+    for sentence in result.made_with.degradations:
+        console.print(f"[yellow]{escape(sentence)}[/]")
     if finished.abstained:
-        console.print("[dim]Nothing that was collected bears on this question closely enough.[/]")
+        silent = "Nothing that was collected bears on this question closely enough."
+        reason = "The answer was withheld." if "prompt_leak" in finished.guard else silent
+        console.print(f"[dim]{reason}[/]")
         return
     if finished.quoted:
         console.print("[dim]In the sources' own words: what the model said was not close enough to them.[/]")
-    elif finished.unsupported and not finished.cited:
-        console.print("[yellow]No source backs this answer.[/]")
+    else:
+        _show_verdicts(finished)
     console.print()
     for citation in finished.citations:
-        passage = citation.passage
-        style = "bold" if citation.number in finished.cited else "dim"
-        where = " > ".join(part for part in (passage.title, *passage.headings[-1:]) if part)
-        where = where or f"{' '.join(passage.text.split())[:60]}…"  # a post has no title
-        similarity = f" · cosine {passage.dense_score:.2f}" if passage.dense_score is not None else ""
-        console.print(f"[{style}]\\[{citation.number}] {escape(where)}[/]")
-        console.print(
-            f"    [dim]{escape(passage.author)}{similarity} · {escape(passage.link)}[/]", soft_wrap=True
-        )
+        _show_source(citation, finished)
+
+
+def _show_verdicts(finished: Answer) -> None:
+    """How many sentences are backed, and which are not."""
+    counts = Counter(support.verdict for support in finished.supports)
+    if finished.supports and not counts[Verdict.SUPPORTED] + counts[Verdict.PARTIAL]:
+        console.print("[yellow]No source backs this answer.[/]")
+        return
+    doubtful = [support for support in finished.supports if support.verdict is not Verdict.SUPPORTED]
+    for support in doubtful:
+        said = " ".join(finished.text[support.span.start : support.span.end].split())
+        what = "backed in part" if support.verdict is Verdict.PARTIAL else "not backed by a source"
+        console.print(f"{_MARKS[support.verdict]} [dim]{what}:[/] {escape(_shortened(said))}", soft_wrap=True)
+    if finished.finish_reason == "length":
+        console.print("[dim]The answer was cut at the token limit.[/]")
+
+
+def _show_source(citation: Citation, finished: Answer) -> None:
+    passage = citation.passage
+    style = "bold" if citation.number in finished.cited else "dim"
+    where = " > ".join(part for part in (passage.title, *passage.headings[-1:]) if part)
+    where = where or f"{' '.join(passage.text.split())[:60]}…"  # a post has no title
+    similarity = f" · cosine {passage.dense_score:.2f}" if passage.dense_score is not None else ""
+    console.print(f"[{style}]\\[{citation.number}] {escape(where)}[/]")
+    console.print(
+        f"    [dim]{escape(passage.author)}{similarity} · {escape(passage.link)}[/]", soft_wrap=True
+    )
+    spans = [
+        (support.verdict, support.source_span)
+        for support in finished.supports
+        if citation.number in support.cited and support.source == citation.number and support.source_span
+    ]
+    for verdict, span in dict.fromkeys(spans):
+        backing = " ".join(passage.text[span.start : span.end].split())
+        console.print(f"    {_MARKS[verdict]} [dim italic]{escape(_shortened(backing))}[/]", soft_wrap=True)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN_SPAN else f"{text[: _SHOWN_SPAN - 1].rstrip()}…"
 
 
 if __name__ == "__main__":

@@ -1,97 +1,403 @@
-"""Evidence: which source supports a sentence, how near it is to what they say, and what of them is worth quoting."""
+"""Evidence: which words of which source back a sentence, how well, and what of the sources is worth quoting.
+
+Words are compared first, which costs next to nothing. Only where they do not decide, the sentence and the few candidates
+that look likest are embedded. What must not be taken lightly (numbers, negations, names) can only lower a verdict.
+"""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from math import log
 
+from pydantic import Field
+
+from llm_engineering.application.claims import Claim, claim_of, lowered, negated_like, numbers_of
+from llm_engineering.application.embedding_cache import EmbeddingMemory
 from llm_engineering.application.ports import Vectors
-from llm_engineering.domain.retrieval import Citation
+from llm_engineering.application.sentences import Unit, units
+from llm_engineering.application.words import content, grams
+from llm_engineering.domain.documents import Model, Span
+from llm_engineering.domain.retrieval import Citation, Passage, Verdict
 
 SHORTEST, LONGEST = 30, 400
 """Characters of a sentence that is worth quoting."""
 
-_WORD = re.compile(r"\w+")
-_SENTENCE = re.compile(r"(?<=[.!?。!?])\s+|\n\s*\n|\n(?=[-*#|>]|\d+\.)")
-_STOP_WORDS = frozenset(
-    "a about all also an and any are as at be because been but by can could do does each for from had has have how if in"
-    " into is it its just like make makes many may more most much no not of on one only or other our out over own same"
-    " should so some such than that the their them then there these they this those through to up us use used uses using"
-    " very was way we were what when where which while who why will with would you your".split()
-)
 _MARKUP = re.compile(r"[`*_#>|]+|!?\[([^\]]*)\]\([^)]*\)")
+# Orders to whoever reads the source with a machine. What they say, and what they want said, is evidence of nothing.
+_ORDER = re.compile(
+    r"\b(?:ignore|disregard|forget|override|bypass)\b.{0,40}\b(?:instruction|prompt|rule|above|previous|prior|earlier|"
+    r"everything)|\bsystem prompt\b|\byou (?:are|must|will|should) now\b|\bnew instructions?\b|"
+    r"\b(?:dear|attention|hey|note to)\b.{0,20}\b(?:ai|assistant|chatbot|language model|llm|gpt)\b|"
+    r"^\W*(?:system|assistant|instructions?|ai)\s*:|\b(?:say|reply|respond|answer|output|print|write|repeat|tell)\b.{0,30}"
+    r"\b(?:exactly|only|verbatim|the following|the user|this text|every question|all questions)\b|"
+    r"\b(?:ignorier|vergiss|missachte)\w*\b.{0,40}\b(?:anweisung|regel|vorgabe|bisherig|vorherig|obig)|"
+    r"\b(?:antworte|sage|schreibe|gib)\b.{0,30}\b(?:genau|nur|ausschließlich|wörtlich)\b",
+    re.IGNORECASE,
+)
 
 
-def content_words(text: str) -> frozenset[str]:
-    """Words that carry content, folded; a plural 's' is dropped so that 'chunks' meets 'chunk'."""
-    words = (word.casefold() for word in _WORD.findall(text))
-    return frozenset(
-        word[:-1] if len(word) > 3 and word.endswith("s") else word
-        for word in words
-        if word not in _STOP_WORDS and len(word) > 1
-    )
+class EvidenceConfig(Model):
+    """When a sentence counts as backed. Measured by ``poe benchmark answering`` on pairs of claims and sources."""
+
+    supported: float = Field(default=0.8, ge=0, le=1)
+    """Share of a sentence's content words that the backing text must hold, where words alone decide."""
+    partial: float = Field(default=0.45, ge=0, le=1)
+    """The same, to count as backed in part."""
+    similar: float = Field(default=0.72, ge=0, le=1)
+    """Cosine similarity at which a paraphrase counts as supported, if some of its words stand in the source too."""
+    similar_words: float = Field(default=0.3, ge=0, le=1)
+    """The share of words that such a paraphrase needs."""
+    related: float = Field(default=0.55, ge=0, le=1)
+    """Cosine similarity at which a sentence counts as backed in part, whatever its words."""
+    unlike: float = Field(default=0.4, ge=-1, le=1)
+    """Below this similarity, shared words are chance: the verdict is lowered."""
+    candidates: int = Field(default=3, ge=0, le=20)
+    """Source sentences that one sentence is compared with by embedding; 0: words alone decide."""
+    max_embedded: int = Field(default=32, ge=0)
+    """Texts embedded for one answer, at most, so that a long answer cannot take the processor from all others."""
 
 
-def support(sentence: str, source: Citation) -> float:
-    """Share of the sentence's content words that stand in the source, 0 to 1; 0 for a sentence without any."""
-    return coverage(sentence, f"{source.passage.title} {source.passage.text}")
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A unit of a source, prepared for comparing."""
+
+    unit: Unit
+    roots: frozenset[str]
+    grams: frozenset[str]
+    order: bool
+    """It tells the reader's machine what to do, or stands right behind such a sentence."""
+
+
+@lru_cache(maxsize=512)
+def statements(text: str) -> tuple[Statement, ...]:
+    """The statements of a passage, in order. Kept for the passages used last, which questions share."""
+    found: list[Statement] = []
+    tainted = False
+    for unit in units(text):
+        said = text[unit.start : unit.end]
+        order = _ORDER.search(said) is not None
+        roots = content(said)
+        found.append(Statement(unit, roots, grams(roots), order or tainted))
+        tainted = order
+    return tuple(found)
+
+
+@lru_cache(maxsize=512)
+def _numbers_in(text: str) -> frozenset[str]:
+    return numbers_of(text)
+
+
+@lru_cache(maxsize=512)
+def _roots_in(text: str) -> frozenset[str]:
+    return content(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Backing:
+    """The best that the sources hold for a sentence."""
+
+    verdict: Verdict
+    source: int | None = None
+    source_span: Span | None = None
+    """In that source's ``passage.text``."""
+    document_span: Span | None = None
+    lexical: float = 0.0
+    similarity: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    citation: Citation
+    span: Span
+    lexical: float
+    """Share of the claim's content words that stand in the span."""
+    known: float
+    """The same, with the passage's title and headings counted too: they often name what a sentence is about."""
+    rank: float
+    whole: bool = True
+
+    @property
+    def text(self) -> str:
+        return self.citation.passage.text[self.span.start : self.span.end]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A sentence with its candidates, best first, before anything was embedded."""
+
+    claim: Claim
+    candidates: tuple[_Candidate, ...] = ()
+    by_words: Backing = field(default_factory=lambda: Backing(Verdict.UNSUPPORTED))
+    decided: bool = True
+    """Embedding would not change the verdict, or is not to be had."""
+
+
+class Evidence:
+    """The sources of one answer, to hold its sentences against.
+
+    Args:
+        embed: texts to unit vectors, shape (n, dimension); None: words alone decide.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Citation],
+        embed: Callable[[Sequence[str]], Vectors] | None = None,
+        config: EvidenceConfig | None = None,
+    ) -> None:
+        self._config = config or EvidenceConfig()
+        self._memory = (
+            embed if isinstance(embed, EmbeddingMemory) or embed is None else EmbeddingMemory(embed)
+        )
+        self._statements = [(source, item) for source in sources for item in statements(source.passage.text)]
+        self._context = {source.number: _roots_in(_heading(source.passage)) for source in sources}
+        counts = Counter(root for _, item in self._statements for root in item.roots)
+        total = len(self._statements)
+        self._weights = {root: log(1 + total / count) for root, count in counts.items()}
+        self._unknown_weight = log(1 + 2 * max(total, 1))
+        self._embedded = 0
+
+    # --- verdicts -----------------------------------------------------------------------------------------------
+
+    def judge(self, sentence: str, only: int | None = None) -> Backing:
+        """The verdict on a sentence. Blocking where it embeds; see :meth:`draft` and :meth:`settle`."""
+        draft = self.draft(sentence, only)
+        return draft.by_words if draft.decided else self.settle(draft)
+
+    def draft(self, sentence: str, only: int | None = None) -> Draft:
+        """What words say about a sentence. Citation markers must be gone. ``only``: one source's number."""
+        claim = claim_of(sentence)
+        if not claim.roots:
+            return Draft(claim)
+        config = self._config
+        candidates = self._candidates(claim, only)
+        if not candidates:
+            return Draft(claim)
+        by_words = max((self._backing(claim, candidate, None) for candidate in candidates), key=_strength)
+        afford = self._memory is not None and config.candidates > 0 and self._embedded < config.max_embedded
+        clear = by_words.verdict is Verdict.SUPPORTED and by_words.lexical >= 0.95
+        return Draft(claim, candidates[: config.candidates], by_words, decided=clear or not afford)
+
+    def settle(self, draft: Draft) -> Backing:
+        """The verdict with similarities. Blocking.
+
+        Raises:
+            ModelError: the embedder failed.
+        """
+        if self._memory is None or not draft.candidates:
+            return draft.by_words
+        texts = [draft.claim.text, *(candidate.text for candidate in draft.candidates)]
+        self._embedded += self._memory.missing(texts)
+        vectors = self._memory(texts)
+        similarities = vectors[1:] @ vectors[0]
+        judged = [
+            self._backing(draft.claim, candidate, float(similarity))
+            for candidate, similarity in zip(draft.candidates, similarities, strict=True)
+        ]
+        return max(judged, key=_strength)
+
+    def _backing(self, claim: Claim, candidate: _Candidate, similarity: float | None) -> Backing:
+        passage = candidate.citation.passage
+        verdict = self._by_measure(candidate, similarity)
+        context = passage_text(passage)
+        if claim.numbers - _numbers_in(context):
+            verdict = lowered(verdict)
+        elif claim.numbers - numbers_of(_around(passage.text, candidate.span) + _heading(passage)):
+            verdict = min(verdict, Verdict.PARTIAL, key=_ORDERED.index)
+        if claim.names - _roots_in(context):
+            verdict = lowered(verdict)
+        if not negated_like(claim, candidate.text):
+            verdict = lowered(verdict)
+        if (
+            verdict is Verdict.UNSUPPORTED
+            and candidate.lexical == 0
+            and (similarity or 0) < self._config.unlike
+        ):
+            return Backing(verdict, similarity=similarity)
+        start = passage.span.start + candidate.span.start
+        whole = len(passage.text) == passage.span.end - passage.span.start
+        document = Span(start=start, end=start + candidate.span.end - candidate.span.start) if whole else None
+        return Backing(
+            verdict, candidate.citation.number, candidate.span, document, candidate.lexical, similarity
+        )
+
+    def _by_measure(self, candidate: _Candidate, similarity: float | None) -> Verdict:
+        config = self._config
+        if similarity is not None:
+            if similarity >= config.similar and candidate.known >= config.similar_words:
+                return Verdict.SUPPORTED
+            if candidate.known >= config.supported and similarity >= config.unlike:
+                return Verdict.SUPPORTED
+            if similarity >= config.related or (
+                candidate.known >= config.partial and similarity >= config.unlike
+            ):
+                return Verdict.PARTIAL
+            return Verdict.UNSUPPORTED
+        if candidate.known >= config.supported:
+            return Verdict.SUPPORTED
+        return Verdict.PARTIAL if candidate.known >= config.partial else Verdict.UNSUPPORTED
+
+    def _candidates(self, claim: Claim, only: int | None) -> tuple[_Candidate, ...]:
+        most = max(self._config.candidates, 1)
+        pool = [i for i, (source, item) in enumerate(self._statements)
+                if not item.order and (only is None or source.number == only)]  # fmt: skip
+        overlap = {i: self._overlap(claim.roots, self._statements[i][1].roots) for i in pool}
+        if max(overlap.values(), default=0.0) < 0.5:
+            # Little in common: parts of words may show what the words themselves do not.
+            wanted = grams(claim.roots)
+            for i in pool:
+                overlap[i] += 0.3 * _share(wanted, self._statements[i][1].grams)
+        ranked = sorted(pool, key=lambda i: (-overlap[i], i))[:most]
+        return tuple(self._widened(claim, i, overlap[i]) for i in ranked)
+
+    def _widened(self, claim: Claim, i: int, rank: float) -> _Candidate:
+        """The statement, or it with a neighbour where the sentence draws on both."""
+        source, item = self._statements[i]
+        best = self._candidate(claim, source, item.unit.start, item.unit.end, item.roots, rank)
+        if best.lexical >= 0.95:
+            return best
+        for j in (i - 1, i + 1):
+            if not 0 <= j < len(self._statements):
+                continue
+            neighbour, other = self._statements[j]
+            if neighbour is not source or other.order:
+                continue
+            start, end = min(item.unit.start, other.unit.start), max(item.unit.end, other.unit.end)
+            both = self._candidate(claim, source, start, end, item.roots | other.roots, rank)
+            if both.lexical >= best.lexical + 0.2 and end - start <= 2 * LONGEST:
+                best = both
+        return best
+
+    def _candidate(
+        self, claim: Claim, source: Citation, start: int, end: int, roots: frozenset[str], rank: float
+    ) -> _Candidate:
+        lexical = _share(claim.roots, roots)
+        known = _share(claim.roots, roots | self._context[source.number])
+        # A title can add to what stands in the sentence, not stand in for it.
+        return _Candidate(source, Span(start=start, end=end), lexical, min(known, lexical + 0.25), rank)
+
+    def _overlap(self, wanted: frozenset[str], there: frozenset[str]) -> float:
+        """Share of the wanted words that are there, rare ones weighing more."""
+        total = sum(self._weights.get(word, self._unknown_weight) for word in wanted)
+        return sum(self._weights[word] for word in wanted & there) / total if total else 0.0
+
+    # --- strict grounding ----------------------------------------------------------------------------------------
+
+    @property
+    def embeds(self) -> bool:
+        """Whether there is an embedder."""
+        return self._memory is not None
+
+    def closest(self, sentence: str, question: str, most: int = 4) -> "Nearness":
+        """How near a sentence is to the question, and to the nearest statement of the sources. Blocking.
+
+        Raises:
+            ModelError: the embedder failed.
+        """
+        claim = claim_of(sentence)
+        candidates = self._candidates(claim, None)[:most]
+        if self._memory is None:
+            return Nearness(0.0, 0.0, max((candidate.lexical for candidate in candidates), default=0.0))
+        vectors = self._memory([sentence, question, *(plain(candidate.text) for candidate in candidates)])
+        to_question = float(vectors[1] @ vectors[0])
+        if not candidates:
+            return Nearness(to_question, 0.0, 0.0)
+        similarities = vectors[2:] @ vectors[0]
+        nearest = int(similarities.argmax())
+        return Nearness(to_question, float(similarities[nearest]), candidates[nearest].lexical)
+
+    def quotes(self, question: str, *, most: int, min_similarity: float, look_at: int = 16) -> list["Quote"]:
+        """The sentences closest to the question, at most so many, in the order of the sources. Blocking.
+
+        Only the ``look_at`` sentences that have most words in common with the question are embedded.
+        """
+        if self._memory is None:
+            return []
+        wanted = content(question)
+        pieces = grams(wanted)
+        ranked = sorted(
+            (
+                (-self._overlap(wanted, item.roots) - 0.3 * _share(pieces, item.grams), i)
+                for i, (source, item) in enumerate(self._statements)
+                if not item.order and _quotable(item.unit, source.passage.text)
+            ),
+        )[:look_at]
+        if not ranked:
+            return []
+        chosen = [i for _, i in ranked]
+        texts = [self._plain(i) for i in chosen]
+        vectors = self._memory([question, *texts])
+        near = sorted(
+            zip(vectors[1:] @ vectors[0], chosen, texts, strict=True), key=lambda found: (-found[0], found[1])
+        )
+        kept: dict[str, Quote] = {}
+        for similarity, i, text in near:
+            if similarity >= min_similarity and len(kept) < most:
+                source, item = self._statements[i]
+                span = Span(start=item.unit.start, end=item.unit.end)
+                kept.setdefault(text, Quote(text, source.number, span, float(similarity), i))
+        return sorted(kept.values(), key=lambda quote: quote.position)
+
+    def backing_of(self, quote: "Quote") -> Backing:
+        """A quotation backs itself."""
+        source, _ = self._statements[quote.position]
+        claim = claim_of(quote.text)
+        candidate = _Candidate(source, quote.span, 1.0, 1.0, 1.0)
+        return replace(self._backing(claim, candidate, 1.0), verdict=Verdict.SUPPORTED)
+
+    def _plain(self, i: int) -> str:
+        source, item = self._statements[i]
+        return plain(source.passage.text[item.unit.start : item.unit.end])
+
+
+_ORDERED = [Verdict.UNSUPPORTED, Verdict.PARTIAL, Verdict.SUPPORTED]
+
+
+def _strength(backing: Backing) -> tuple[int, float]:
+    return _ORDERED.index(backing.verdict), backing.lexical + (backing.similarity or 0.0)
+
+
+def passage_text(passage: Passage) -> str:
+    """Headings and text, as far as words of an answer may come from them."""
+    return f"{_heading(passage)}\n{passage.text}"
+
+
+def _share(wanted: frozenset[str], there: frozenset[str]) -> float:
+    return len(wanted & there) / len(wanted) if wanted else 0.0
+
+
+def _heading(passage: Passage) -> str:
+    return " ".join((passage.title, *passage.headings))
+
+
+def _around(text: str, span: Span) -> str:
+    """The span with about a sentence on either side, where a number may stand that the sentence refers to."""
+    return text[max(0, span.start - LONGEST) : span.end + LONGEST]
 
 
 def coverage(sentence: str, text: str) -> float:
     """Share of the sentence's content words that stand in the text, 0 to 1; 0 for a sentence without any."""
-    words = content_words(sentence)
-    return len(words & content_words(text)) / len(words) if words else 0.0
+    return _share(content(sentence), _roots_in(text))
+
+
+def word_confidence(question: str, passages: Sequence[Passage]) -> float:
+    """The largest share of the question's content words that one passage, its title included, holds; 0 to 1."""
+    wanted = content(question)
+    return max((_share(wanted, _roots_in(passage_text(p))) for p in passages), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Nearness:
-    """How near a sentence is to the question, and to the nearest sentence of the sources."""
+    """How near a sentence is to the question, and to the nearest statement of the sources."""
 
     to_question: float
     """Cosine similarity."""
     to_sources: float
-    """Cosine similarity to the nearest sentence."""
-    coverage: float
-    """Share of its content words that stand in that one sentence, 0 to 1."""
-
-
-class Evidence:
-    """The question and the sentences of its sources as vectors, made once, to hold what a model says against.
-
-    Args:
-        embed: texts to unit vectors, shape (n, dimension).
-    """
-
-    def __init__(
-        self, question: str, sources: Sequence[Citation], embed: Callable[[Sequence[str]], Vectors]
-    ) -> None:
-        candidates = [(text, source.number) for source in sources for text in sentences(source.passage.text)]
-        self._candidates = list(dict.fromkeys(candidates))
-        self._embed = embed
-        vectors = embed([question, *(text for text, _ in self._candidates)])
-        self._question, self._vectors = vectors[0], vectors[1:]
-
-    def nearness(self, sentence: str) -> Nearness:
-        [vector] = self._embed([sentence])
-        to_question = float(self._question @ vector)
-        if not self._candidates:
-            return Nearness(to_question, 0.0, 0.0)
-        similarities = self._vectors @ vector
-        nearest = int(similarities.argmax())
-        covered = coverage(sentence, self._candidates[nearest][0])
-        return Nearness(to_question, float(similarities[nearest]), covered)
-
-    def quotes(self, *, most: int, min_similarity: float) -> list["Quote"]:
-        """The sentences closest to the question, at most so many, in the order of the sources."""
-        similarities = self._vectors @ self._question
-        ranked = sorted(range(len(self._candidates)), key=lambda i: (-float(similarities[i]), i))
-        kept = [i for i in ranked[:most] if similarities[i] >= min_similarity]
-        return [Quote(*self._candidates[i], similarity=float(similarities[i])) for i in sorted(kept)]
-
-
-def best_support(sentence: str, sources: Sequence[Citation]) -> tuple[Citation | None, float]:
-    """The source that supports a sentence most, and how much; the first of equals."""
-    best = max(sources, key=lambda source: support(sentence, source), default=None)
-    return best, support(sentence, best) if best else 0.0
+    """Cosine similarity to the nearest statement."""
+    lexical: float
+    """Share of its content words that stand in that statement, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,23 +406,21 @@ class Quote:
 
     text: str
     number: int
+    span: Span
+    """In that source's ``passage.text``."""
     similarity: float
+    position: int
 
 
-def sentences(text: str) -> list[str]:
-    """Sentences of prose that can stand alone as an answer.
+def plain(text: str) -> str:
+    """The text without Markdown's marks, on one line."""
+    bare = " ".join(_MARKUP.sub(lambda match: match.group(1) or "", text).split())
+    return re.sub(r"^[-+•]\s+|^\d+[.)]\s+", "", bare)
 
-    Code, headings, table rows and fragments are left out; so are questions, which answer nothing, and runs of text whose
-    sentences cannot be told apart.
-    """
-    prose = re.sub(r"(?ms)^(`{3,}|~{3,}).*?(^\1\s*$|\Z)", "\n\n", text)
-    found = []
-    for piece in _SENTENCE.split(prose):
-        stripped = piece.strip()
-        if stripped.startswith(("#", "|")):
-            continue
-        plain = " ".join(_MARKUP.sub(lambda match: match.group(1) or "", stripped).split())
-        plain = re.sub(r"^[-+]\s+|^\d+[.)]\s+", "", plain)
-        if SHORTEST <= len(plain) <= LONGEST and plain[-1] in ".!。!":
-            found.append(plain)
-    return found
+
+def _quotable(unit: Unit, text: str) -> bool:
+    """Whether a unit can stand alone as an answer: prose, whole, and no question."""
+    if unit.kind != "sentence":
+        return False
+    said = plain(text[unit.start : unit.end])
+    return SHORTEST <= len(said) <= LONGEST and said[-1] in ".!。！।۔"

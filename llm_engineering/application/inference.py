@@ -1,7 +1,6 @@
 """The inference pipeline: a question in; sources, text, verdicts and a finished answer out, traced and kept for feedback."""
 
 import asyncio
-import dataclasses
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, Literal
 from loguru import logger
 
 from llm_engineering.application.answering import AnsweringConfig, AnswerPiece, answer
+from llm_engineering.application.embedding_cache import EmbeddingMemory
 from llm_engineering.application.ports import (
     Embedder,
     FeedbackStore,
@@ -33,8 +33,7 @@ class InferenceConfig(Model):
     """Everything about how questions are answered: the file of ``run-inference-ml-service --config``."""
 
     retrieval: RetrievalConfig = RetrievalConfig()
-    answering: AnsweringConfig | None = None
-    """None: as the language model's ``grounding`` setting asks."""
+    answering: AnsweringConfig = AnsweringConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,11 @@ class InferencePipeline:
         self._model = model
         self._index = index
         self._embedder = embedder
-        self._answering = config.answering or AnsweringConfig(strict=strict)
+        chosen = config.answering
+        self._answering = chosen.model_copy(
+            update={"strict": strict if chosen.strict is None else chosen.strict}
+        )
+        self._embed = EmbeddingMemory(embedder.embed_queries)
         self._tracer = tracer or NullTracer()
         self._trace_content = trace_content
         self._feedback = feedback
@@ -135,7 +138,7 @@ class InferencePipeline:
             made_with=found.made_with,
             timings=recorder.timings(),
         )
-        trace = recorder.finish(question=query.text, hits=len(found.hits))
+        trace = recorder.finish(question=found.question, hits=len(found.hits))
         trace.attributes |= _provenance(found.made_with)
         self._tracer.record(trace)
         return result
@@ -173,12 +176,16 @@ class InferencePipeline:
                 passages,
                 self._model,
                 self._config_for(request),
-                embed=self._embedder.embed_queries,
+                embed=self._embed,
+                history=request.history,
+                instructions=request.instructions,
+                temperature=request.temperature,
+                seed=request.seed,
             )
             async with aclosing(pieces) as stream:
                 async for piece in stream:
                     if piece.sources is not None:
-                        made_with = made_with.model_copy(update={"model": self._model.name})
+                        made_with = _with_context(made_with, self._model.name, piece.compression_status)
                         yield Sources(recorder.trace.id, piece.sources, made_with)
                     if piece.text:
                         first_token = first_token if first_token is not None else recorder.elapsed
@@ -186,17 +193,13 @@ class InferencePipeline:
                     if piece.support is not None:
                         yield Checked(piece.support)
                     last = piece
-            finished = last.answer if last else None
-            assert finished is not None, "an answer ends with its finished form"
+            assert last is not None, "an answer has pieces"
+            assert last.answer is not None, "an answer ends with its finished form"
+            finished = last.answer
             span.model, span.usage = finished.model, finished.usage
             span.attributes["prompt_hash"] = finished.prompt_hash
             span.outputs["text"] = finished.text
-        made_with = made_with.model_copy(
-            update={
-                "prompt_hash": finished.prompt_hash,
-                "support_status": StageStatus.OK if finished.supports else StageStatus.OFF,
-            }
-        )
+        made_with = _with_verdicts(made_with, finished.prompt_hash, last.support_status)
         timings = recorder.timings()
         if first_token is not None:
             timings["first_token"] = first_token
@@ -213,9 +216,8 @@ class InferencePipeline:
     def _config_for(self, request: RagRequest) -> AnsweringConfig:
         if request.max_tokens is None:
             return self._answering
-        return dataclasses.replace(
-            self._answering, max_tokens=min(request.max_tokens, self._answering.max_tokens)
-        )
+        most = min(request.max_tokens, self._answering.reply_tokens)
+        return self._answering.model_copy(update={"max_tokens": most})
 
     def _keep(self, result: RagResult) -> None:
         """Remember the answer in the background: nobody waits for the store, and its failure costs a log line."""
@@ -236,6 +238,26 @@ class InferencePipeline:
         """Wait for what is being written in the background."""
         if self._background:
             await asyncio.gather(*self._background, return_exceptions=True)
+
+
+def _with_context(made_with: MadeWith, model: str, compression: StageStatus) -> MadeWith:
+    """With the model that is asked, and how the context was made."""
+    told = made_with.degradations
+    if compression is StageStatus.FAILED:
+        told += ("The sources could not be compressed and were given whole.",)
+    return made_with.model_copy(
+        update={"model": model, "compression_status": compression, "degradations": told}
+    )
+
+
+def _with_verdicts(made_with: MadeWith, prompt_hash: str, support: StageStatus) -> MadeWith:
+    """With the prompt that was used, and how its sentences were judged."""
+    told = made_with.degradations
+    if support is StageStatus.FAILED:
+        told += ("Sentences could not be embedded; the verdicts on them go by words alone.",)
+    return made_with.model_copy(
+        update={"prompt_hash": prompt_hash, "support_status": support, "degradations": told}
+    )
 
 
 def _traced(recorder: Recorder, result: RagResult) -> Trace:

@@ -1,0 +1,117 @@
+"""What in a sentence must not be taken lightly: its numbers, its names, and whether it says that something is not so."""
+
+import re
+from dataclasses import dataclass
+
+from llm_engineering.application.words import content, language_of, root, words
+from llm_engineering.domain.retrieval import Verdict
+
+_NUMBER = re.compile(r"\d+(?:[.,\u00a0\u202f'’]\d+)*")
+_LIST_NUMBER = re.compile(r"^\s*(?:[-*+•>]\s+)*\d{1,3}[.)]\s+")
+_SPELLED = {
+    "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
+    "ten": 10, "eleven": 11, "twelve": 12, "hundred": 100, "thousand": 1000, "million": 1_000_000,
+    "null": 0, "eins": 1, "zwei": 2, "drei": 3, "vier": 4, "fünf": 5, "sechs": 6, "sieben": 7, "acht": 8, "neun": 9,
+    "zehn": 10, "elf": 11, "zwölf": 12, "hundert": 100, "tausend": 1000,
+    "deux": 2, "trois": 3, "quatre": 4, "cinq": 5, "dos": 2, "tres": 3, "cuatro": 4, "cinco": 5,
+}  # fmt: skip
+_NEGATION = re.compile(
+    r"\b(?:not(?!\s+(?:only|just|merely))|never|no(?!\s*\.)|none|nobody|nothing|neither|nor|without|cannot|hardly|\w+n['’]t"
+    r"|nicht(?!\s+nur)|nie|niemals|niemand|nichts|ohne|weder|kein\w*|unmöglich|impossible|unable"
+    r"|ne\b.{1,20}\bpas|jamais|aucune?|sans|nunca|ningun[ao]?|sin|senza|mai|nessun\w*|sem|nenhum\w*|geen|niet|nooit|zonder"
+    r"|не|нет|без)\b|没有|不|ない|ません",
+    re.IGNORECASE,
+)
+_CLAUSE = re.compile(
+    r"[,;:—–]\s|\b(?:but|although|whereas|while|however|aber|sondern|obwohl|während|mais|pero|ma)\b"
+)
+_TOKEN = re.compile(r"[^\W_]+(?:[-.'’][^\W_]+)*")
+_STRIPPED = re.compile(r"^[\s>*_#`\-+•\"'“”„«»(]+|[\s.!?…。！？*_`\"'“”«»)]+$")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A sentence of an answer, prepared for holding it against the sources."""
+
+    text: str
+    """Without list marks and full stop, so that a sentence and its part before a citation are one text."""
+    roots: frozenset[str]
+    numbers: frozenset[str]
+    names: frozenset[str]
+    """Roots of the names: capitalised words inside the sentence, acronyms, words with digits."""
+    negated: bool
+
+
+def claim_of(sentence: str) -> Claim:
+    """Prepare a sentence; citation markers must be gone."""
+    bare = _STRIPPED.sub("", _LIST_NUMBER.sub("", " ".join(sentence.split())))
+    return Claim(bare, content(bare), numbers_written(bare), _names(bare), _NEGATION.search(bare) is not None)
+
+
+def numbers_written(text: str) -> frozenset[str]:
+    """Numbers written in digits, in one spelling: 1,000 and 1'000 are 1000, 3,5 is 3.5, 2.50 is 2.5."""
+    return frozenset(_canonical(match.group()) for match in _NUMBER.finditer(text))
+
+
+def numbers_of(text: str) -> frozenset[str]:
+    """Numbers that a source holds, those in words too, so that "3 steps" finds "three steps"."""
+    spelled = {str(_SPELLED[word]) for word in re.findall(r"[^\W\d_]+", text.casefold()) if word in _SPELLED}
+    both = {_canonical(match.group(), comma=True) for match in _NUMBER.finditer(text)}
+    return numbers_written(text) | both | frozenset(spelled)
+
+
+def _canonical(number: str, *, comma: bool = False) -> str:
+    """``comma``: read a last comma before three digits as a decimal point too (3,125 is two numbers in two languages)."""
+    digits = re.sub(r"[\u00a0\u202f'’]", "", number)
+    if not comma:
+        digits = (
+            re.sub(r"[.,](?=\d{3}(?!\d))(?=(?:\d{3}(?:[.,]|$))+)", "", digits)
+            if re.search(r"^\d{1,3}(?:[.,]\d{3})+$", digits) and not digits.startswith("0")
+            else digits
+        )
+    digits = digits.replace(",", ".")
+    if digits.count(".") == 1:
+        whole, _, fraction = digits.partition(".")
+        digits = whole.lstrip("0").rjust(1, "0") + (
+            f".{fraction.rstrip('0')}" if fraction.rstrip("0") else ""
+        )
+    elif "." not in digits:
+        digits = digits.lstrip("0") or "0"
+    return digits
+
+
+def _names(text: str) -> frozenset[str]:
+    found = [(match.group(), match.start()) for match in _TOKEN.finditer(text)]
+    # German writes every noun with a capital: there, only what is written like a name anywhere counts.
+    nouns = language_of(words(text)) == "de"
+    names: set[str] = set()
+    for position, (word, start) in enumerate(found):
+        marked = (any(c.isdigit() for c in word) and any(c.isalpha() for c in word)) or any(
+            c.isupper() for c in word[1:]
+        )
+        begins = position == 0 or text[:start].rstrip()[-1:] in ".!?:"
+        if marked or (word[0].isupper() and not begins and not nouns):
+            names |= content(word)
+    return frozenset(names)
+
+
+def negated_like(claim: Claim, text: str) -> bool:
+    """Whether a sentence and what backs it agree on whether it is so. The text's clause that is nearest decides."""
+    clauses = [part for part in _CLAUSE.split(text) if part and part.strip()]
+    if not clauses:
+        return not claim.negated
+    shared = [len(claim.roots & content(part)) for part in clauses]
+    most = max(shared)
+    if claim.negated and any(_NEGATION.search(part) for part in clauses):
+        return True
+    nearest = [part for part, count in zip(clauses, shared, strict=True) if count == most]
+    # Equally near clauses: one that is not negated is enough for a sentence that is not.
+    return any((_NEGATION.search(part) is not None) == claim.negated for part in nearest)
+
+
+def lowered(verdict: Verdict) -> Verdict:
+    """One step down."""
+    return Verdict.PARTIAL if verdict is Verdict.SUPPORTED else Verdict.UNSUPPORTED
+
+
+__all__ = ["Claim", "claim_of", "lowered", "negated_like", "numbers_of", "numbers_written", "root"]
