@@ -7,10 +7,19 @@ in ``configs/``. A variable's name is GROUP_NAME: ``DATABASE_HOST``, ``QDRANT_UR
 import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from llm_engineering.domain.errors import ConfigurationError
@@ -121,6 +130,11 @@ class LlamaCppSettings(Group):
     ``lenient``: what no source backs is shown too, without a citation, and counted."""
 
 
+def _both_prices(settings: "OpenAIHttpSettings | SageMakerSettings") -> None:
+    if (settings.prompt_price is None) != (settings.completion_price is None):
+        raise ValueError("LLM_PROMPT_PRICE and LLM_COMPLETION_PRICE are set together or not at all")
+
+
 class OpenAIHttpSettings(Group):
     """Any OpenAI-compatible chat endpoint: OpenAI, vLLM, TGI, Ollama, llama-server."""
 
@@ -137,6 +151,11 @@ class OpenAIHttpSettings(Group):
     completion_price: float | None = Field(default=None, ge=0)
     """US dollars for a million completion tokens."""
 
+    @model_validator(mode="after")
+    def _has_both_prices(self) -> Self:
+        _both_prices(self)
+        return self
+
 
 class SageMakerSettings(Group):
     """A model on an Amazon SageMaker endpoint whose container speaks the messages API (TGI, LMI, vLLM). Credentials come
@@ -150,12 +169,19 @@ class SageMakerSettings(Group):
     """None: as AWS is configured."""
     model: str = ""
     """The name to send and to show; empty: the endpoint's."""
+    stream: bool = True
+    """False: for a container that cannot stream; the reply comes in one piece."""
     context_tokens: int = Field(default=4096, ge=512)
     timeout_seconds: float = Field(default=60.0, gt=0)
     max_retries: int = Field(default=3, ge=0, le=10)
     grounding: Literal["strict", "lenient"] = "lenient"
     prompt_price: float | None = Field(default=None, ge=0)
     completion_price: float | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _has_both_prices(self) -> Self:
+        _both_prices(self)
+        return self
 
 
 LlmSettings = Annotated[
@@ -294,6 +320,19 @@ class LinkedInSettings(Group):
     base_url: str = "https://www.linkedin.com"
 
 
+class JudgeSettings(Group):
+    """The model that judges answers in ``poe run-rag-evaluation``: any OpenAI-compatible chat endpoint. Best of another
+    family than the model that answers, since models favour their own style."""
+
+    base_url: str = "https://api.openai.com/v1"
+    api_key: SecretStr | None = None
+    model: str = "gpt-4o-mini"
+    timeout_seconds: float = Field(default=60.0, gt=0)
+    max_tokens: int = Field(default=2048, ge=64)
+    """Most tokens of one of its replies."""
+    max_retries: int = Field(default=1, ge=0, le=10)
+
+
 class LogSettings(Group):
     format: Literal["human", "json"] = "human"
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -323,6 +362,7 @@ class Settings(BaseSettings):
     crawler: CrawlerSettings = CrawlerSettings()
     linkedin: LinkedInSettings = LinkedInSettings()
     local: LocalServicesSettings = LocalServicesSettings()
+    judge: JudgeSettings = JudgeSettings()
     log: LogSettings = LogSettings()
     models_dir: Path = Path("models")
     github_token: SecretStr | None = None

@@ -57,6 +57,23 @@ def error_message(body: str) -> tuple[str, str]:
     return str(error or body)[:300], ""
 
 
+class Lines:
+    """Lines of UTF-8 out of bytes that were cut anywhere, in the middle of a character too."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[str]:
+        """The lines that are complete with these bytes, without their ends."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
+
+    def end(self) -> list[str]:
+        """What came after the last line break."""
+        rest, self._rest = self._rest, b""
+        return [rest.decode("utf-8", "replace")] if rest else []
+
+
 class ReplyReader:
     """Reads the events of one reply, and knows how far it came.
 
@@ -89,7 +106,8 @@ class ReplyReader:
                 )
             text = ""
             for choice in (event.get("choices") or [])[:1]:
-                text = (choice.get("delta") or {}).get("content") or ""
+                # A service that does not stream has a whole message where others have a delta.
+                text = (choice.get("delta") or choice.get("message") or {}).get("content") or ""
                 if reason := choice.get("finish_reason"):
                     self._finish = "length" if reason == "length" else "stop"
         except (ValueError, TypeError, AttributeError) as error:

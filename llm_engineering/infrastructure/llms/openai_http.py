@@ -1,14 +1,10 @@
 """A language model behind any OpenAI-compatible ``/chat/completions`` endpoint."""
 
 import asyncio
-import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-from loguru import logger
 
 from llm_engineering.application.chat_protocol import (
     DONE,
@@ -19,24 +15,14 @@ from llm_engineering.application.chat_protocol import (
     tokens_at_most,
 )
 from llm_engineering.application.ports import Delta, GenerationOptions, Message
-from llm_engineering.application.retrying import RETRIED_STATUSES, delay_seconds, retry_after_seconds
+from llm_engineering.application.reply_attempts import OVERLOADED_STATUSES, Attempts, Reason, TryAgain
+from llm_engineering.application.retrying import RETRIED_STATUSES, retry_after_seconds
 from llm_engineering.domain.errors import InvalidInputError, ModelServiceError
 
 if TYPE_CHECKING:
     import httpx
 
 _DEFAULT_OPTIONS = GenerationOptions()
-_OVERLOADED = frozenset({429, 503})
-Reason = Literal["failed", "timeout", "busy"]
-
-
-class _Again(Exception):
-    """The attempt failed in a way that another try may not."""
-
-    def __init__(self, problem: str, asked: float | None = None, reason: Reason = "failed") -> None:
-        super().__init__(problem)
-        self.asked = asked
-        self.reason = reason
 
 
 class OpenAIHttpModel:
@@ -44,7 +30,8 @@ class OpenAIHttpModel:
 
     ``timeout_seconds``: how long to wait for a connection, and for the next piece of a reply; the whole reply has the
     time of its options. Busy or failing services are asked again, ``max_retries`` times, until the first piece has
-    come: what was shown cannot be taken back. The key goes into a header and nowhere else.
+    come: what was shown cannot be taken back. The key goes into a header and nowhere else. Prices are in US dollars for a
+    million tokens.
     """
 
     def __init__(
@@ -56,19 +43,24 @@ class OpenAIHttpModel:
         timeout_seconds: float = 60.0,
         max_retries: int = 3,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        prompt_price: float | None = None,
+        completion_price: float | None = None,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._api_key = api_key
         self._model = model
         self._context_tokens = context_tokens
         self._timeout = timeout_seconds
-        self._max_retries = max_retries
-        self._sleep = sleep
         self._client: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         parts = urlsplit(base_url)
-        self._service = (
-            f"The language model at {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        self._attempts = Attempts(
+            f"The language model at {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}",
+            "Check LLM_BASE_URL, LLM_API_KEY and LLM_MODEL, or try again later.",
+            max_retries,
+            prompt_price,
+            completion_price,
+            sleep,
         )
 
     @property
@@ -79,9 +71,9 @@ class OpenAIHttpModel:
     def context_tokens(self) -> int:
         return self._context_tokens
 
-    async def stream(
+    def stream(
         self, messages: Sequence[Message], options: GenerationOptions = _DEFAULT_OPTIONS
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncGenerator[Delta, None]:
         """Stream a reply.
 
         Raises:
@@ -89,39 +81,7 @@ class OpenAIHttpModel:
             ModelServiceError: the service failed after all retries, timed out, ended its stream early or answered
                 nonsense.
         """
-        deadline = asyncio.get_running_loop().time() + options.timeout_seconds
-        attempt = 0
-        while True:
-            reader = ReplyReader(self._service, json_expected=options.json_schema is not None)
-            try:
-                async with aclosing(self._attempt(messages, options, reader)) as texts:
-                    while True:
-                        # The deadline guards our waiting for the service, not the time our reader takes over a piece.
-                        async with asyncio.timeout_at(deadline):
-                            text = await anext(texts, None)
-                        if text is None:
-                            break
-                        yield Delta(text=text)
-                yield reader.last()
-                return
-            except TimeoutError:
-                raise ModelServiceError(
-                    f"{self._service} did not finish within {options.timeout_seconds:g} s ({reader.progress}).",
-                    reason="timeout",
-                ) from None
-            except _Again as failure:
-                wait = delay_seconds(attempt, failure.asked, random.random)
-                out_of_time = asyncio.get_running_loop().time() + wait > deadline
-                if reader.started or attempt >= self._max_retries or out_of_time:
-                    raise ModelServiceError(
-                        f"{self._service} failed {reader.progress}: {failure} (attempt {attempt + 1} of "
-                        f"{self._max_retries + 1}). Check LLM_BASE_URL, LLM_API_KEY and LLM_MODEL, or try again later.",
-                        reason=failure.reason,
-                        retry_after=failure.asked,
-                    ) from failure
-                logger.warning("{} failed ({}); trying again in {:.1f} s.", self._service, failure, wait)
-                attempt += 1
-                await self._sleep(wait)
+        return self._attempts.reply(lambda reader: self._attempt(messages, options, reader), options)
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """An upper estimate: the service's tokenizer is not at hand."""
@@ -151,20 +111,20 @@ class OpenAIHttpModel:
                         yield text
         except httpx.TransportError as error:
             late: Reason = "timeout" if isinstance(error, httpx.TimeoutException) else "failed"
-            raise _Again(f"{type(error).__name__}: {error}".rstrip(": "), reason=late) from error
+            raise TryAgain(f"{type(error).__name__}: {error}".rstrip(": "), reason=late) from error
 
     async def _refused(self, response: "httpx.Response") -> None:
         message, kind = error_message((await response.aread()).decode("utf-8", "replace"))
         if response.status_code in RETRIED_STATUSES:
             asked = retry_after_seconds(response.headers.get("retry-after"), datetime.now(UTC))
-            busy = response.status_code in _OVERLOADED
-            raise _Again(f"{response.status_code}: {message}", asked, "busy" if busy else "failed")
+            busy = response.status_code in OVERLOADED_STATUSES
+            raise TryAgain(f"{response.status_code}: {message}", asked, "busy" if busy else "failed")
         if "context" in kind:
             raise InvalidInputError(
                 f"The prompt is too long for {self._model}: {message}. Give it less text."
             )
         raise ModelServiceError(
-            f"{self._service} refused the request with {response.status_code}: {message}. "
+            f"{self._attempts.service} refused the request with {response.status_code}: {message}. "
             "Check LLM_BASE_URL, LLM_API_KEY and LLM_MODEL."
         )
 
