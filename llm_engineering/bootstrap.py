@@ -12,6 +12,8 @@ here, inside the property that needs them, so what is not chosen costs nothing.
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, SecretStr
@@ -30,6 +32,7 @@ from llm_engineering.application.ports import (
     Tracer,
     VectorIndex,
 )
+from llm_engineering.application.rag_evaluation.judging import AnswerJudge
 from llm_engineering.application.retriever import Retriever
 from llm_engineering.domain.errors import StoreUnavailableError
 from llm_engineering.domain.retrieval import SearchMode
@@ -201,6 +204,33 @@ class Resources:
     def feedback(self) -> FeedbackStore | None:
         """None: answers are not kept, and votes on them are not taken."""
         return self.warehouse.feedback if self.settings.service.keep_answers else None
+
+    def answer_judge(self) -> AnswerJudge:
+        """A fresh judge of answers; closed by whoever runs the event loop it is used in."""
+        from llm_engineering.infrastructure.evaluation.ragas import RagasJudge
+
+        chosen = self.settings.judge
+        return RagasJudge(
+            base_url=chosen.base_url,
+            api_key=chosen.api_key.get_secret_value() if chosen.api_key else None,
+            model=chosen.model,
+            embed=self.embedder.embed_queries,
+            timeout_seconds=chosen.timeout_seconds,
+            max_tokens=chosen.max_tokens,
+            max_retries=chosen.max_retries,
+        )
+
+    @contextmanager
+    def throwaway_index(self) -> Iterator[VectorIndex]:
+        """An empty index in a temporary folder, for the time of the block. The configured one is not touched."""
+        from llm_engineering.infrastructure.index.qdrant_edge import QdrantEdgeIndex
+
+        with TemporaryDirectory(prefix="twin-index-") as folder:
+            index = QdrantEdgeIndex(Path(folder))
+            try:
+                yield index
+            finally:
+                index.close()
 
     def inference_pipeline(
         self, config: InferenceConfig | None = None, *, tracer: Tracer | None = None

@@ -91,13 +91,7 @@ async def answer_all(
     found: list[AnswerRun] = []
     for labelled in questions:
         try:
-            query = Query.ask(
-                labelled.question.question,
-                k=retrieval.k,
-                mode=retrieval.mode,
-                fusion=retrieval.fusion,
-                filter=filter,
-            )
+            query = retrieval.query(labelled.question.question, filter=filter)
             answer, seconds = await _answered(pipeline, query)
             found.append(_measured(labelled, answer, seconds, min_overlap))
         except (InvalidInputError, ModelError) as error:

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from llm_engineering.application.answering import AnsweringConfig
-from llm_engineering.application.rag_evaluation.configurations import standard
+from llm_engineering.application.rag_evaluation.configurations import standard, with_expansion
 from llm_engineering.application.rag_evaluation.metrics import MIN_OVERLAP
 from llm_engineering.application.rag_evaluation.question_making import QuestionMaking
 from llm_engineering.application.rag_evaluation.retrieval_runs import Configuration
@@ -45,7 +45,7 @@ class Gate(RunPart):
     """Fails the run when retrieval got worse than a baseline, beyond what chance explains."""
 
     baseline: Path
-    configuration: str = "hybrid"
+    configuration: str = "hybrid + rerank"
     metric: str = "recall@5"
     write_baseline: bool = False
     """Write the baseline from this run in place of holding the run against it."""
@@ -70,13 +70,15 @@ class RagEvaluationRun(RunPart):
     """The part of the index that the questions are about; the default is all of it."""
     configurations: dict[str, Configuration] = Field(default_factory=standard)
     """The rows of the table, by name. None given: the standard ones."""
+    expansion: bool = False
+    """Add rows with query expansion: up to four requests to the language model for each question."""
     ks: tuple[int, ...] = Field(default=(1, 3, 5), min_length=1)
     """Cut-offs; the largest is how many hits are asked for."""
     primary: str | None = None
     """The metric of the paired tests; None: recall at the largest cut-off."""
     reference: str = "dense"
     """The configuration that the others are held against."""
-    serving: str = "hybrid"
+    serving: str = "hybrid + rerank"
     """The configuration whose confidence is calibrated, and that the answers are made with."""
     answering: AnsweringConfig | None = None
     """The answering section that the service runs with; None: as the language model's ``grounding`` setting asks."""
@@ -102,15 +104,20 @@ class RagEvaluationRun(RunPart):
     def _standard(cls, value: object) -> object:
         return value or standard()
 
+    @property
+    def table(self) -> dict[str, Configuration]:
+        """All rows."""
+        return {**self.configurations, **(with_expansion() if self.expansion else {})}
+
     @model_validator(mode="after")
     def _named(self) -> "RagEvaluationRun":
         wanted: dict[str, Any] = {"reference": self.reference, "serving": self.serving}
         if self.gate is not None:
             wanted["gate.configuration"] = self.gate.configuration
         for place, name in wanted.items():
-            if name not in self.configurations:
+            if name not in self.table:
                 raise ValueError(
-                    f"{place} names '{name}', which is not among the configurations: {', '.join(self.configurations)}"
+                    f"{place} names '{name}', which is not among the configurations: {', '.join(self.table)}"
                 )
         return self
 

@@ -1,15 +1,23 @@
 """The evaluation as a whole: questions, the table, the recommendation, the threshold, the gate."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from llm_engineering.application.answering import AnsweringConfig
-from llm_engineering.application.ports import Progress, SilentProgress, VectorIndex
+from llm_engineering.application.ports import (
+    Embedder,
+    LanguageModel,
+    Progress,
+    Reranker,
+    SilentProgress,
+    VectorIndex,
+)
 from llm_engineering.application.rag_evaluation import gate as gates
 from llm_engineering.application.rag_evaluation.answers import AnswerMetrics
 from llm_engineering.application.rag_evaluation.calibration import Calibration, Judgement, calibrate
 from llm_engineering.application.rag_evaluation.config import Gate, RagEvaluationRun
+from llm_engineering.application.rag_evaluation.configurations import patient, without_rerank
 from llm_engineering.application.rag_evaluation.judging import Judgements
 from llm_engineering.application.rag_evaluation.questions import Resolved, kinds
 from llm_engineering.application.rag_evaluation.recommendation import Recommendation, recommend
@@ -125,11 +133,23 @@ class Evaluation:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Retrievers:
+    """The serving retriever under any configuration."""
+
+    index: VectorIndex
+    embedder: Embedder
+    model: LanguageModel | None = None
+    reranker: Reranker | None = None
+
+    def under(self, config: RetrievalConfig) -> Retriever:
+        return Retriever(self.index, self.embedder, self.model, self.reranker, patient(config))
+
+
 async def evaluate_retrieval(
     run: RagEvaluationRun,
     questions: Resolved,
-    make_retriever: Callable[[RetrievalConfig], Retriever],
-    index: VectorIndex,
+    retriever: Retrievers,
     *,
     corpus: str,
     refused: Mapping[str, int] | None = None,
@@ -140,7 +160,7 @@ async def evaluate_retrieval(
     """Run the table and everything that follows from it.
 
     Args:
-        make_retriever: the serving retriever under a configuration.
+        retriever: makes the retrievers.
         confidence_of: the confidence that serving holds against its threshold.
 
     Raises:
@@ -148,11 +168,17 @@ async def evaluate_retrieval(
         StoreError: the index is not there.
         ModelError: a model that a configuration cannot do without failed.
     """
+    configurations = run.table if retriever.reranker else without_rerank(run.table)
+    for name in {run.reference, run.serving} - configurations.keys():
+        raise InvalidInputError(
+            f"The configuration '{name}' reranks, and no reranker is configured. Set RERANKER_KIND, or name "
+            "configurations without one as 'reference' and 'serving'."
+        )
     runs = await run_configurations(
         questions.questions,
-        run.configurations,
-        make_retriever,
-        index,
+        configurations,
+        retriever.under,
+        retriever.index,
         ks=run.ks,
         confidence_of=confidence_of,
         filter=run.filter,
@@ -168,7 +194,7 @@ async def evaluate_retrieval(
         seed=run.seed,
         resamples=run.resamples,
     )
-    best = recommend(rows, run.configurations, by=(f"ndcg@{max(run.ks)}", f"recall@{max(run.ks)}"))
+    best = recommend(rows, configurations, by=(f"ndcg@{max(run.ks)}", f"recall@{max(run.ks)}"))
     served = next(item for item in runs if item.name == run.serving)
     return Evaluation(
         corpus=corpus,

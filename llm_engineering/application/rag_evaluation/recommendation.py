@@ -24,17 +24,11 @@ class Recommendation:
 
 def cost(configuration: Configuration) -> tuple[int, int]:
     """(calls of models, stages), the cheaper first: counted, so that it does not depend on the load of the machine."""
-    used = configuration.retrieval.model_dump(mode="json")
-    calls = 10 * _switched_on(used, "self_query", "expansion") + 5 * _switched_on(used, "rerank")
-    stages = (used["mode"] == SearchMode.HYBRID) + (used["mode"] != SearchMode.SPARSE) + configuration.parents
-    return calls, int(stages)
-
-
-def _switched_on(used: Mapping[str, Any], *names: str) -> int:
-    sections = [used.get(name) for name in names]
-    return sum(
-        bool(part.get("enabled", True)) if isinstance(part, Mapping) else bool(part) for part in sections
-    )
+    config = configuration.retrieval
+    asks_model = config.expansion.enabled + (config.self_query.kind == "model")
+    calls = 10 * asks_model + 5 * config.rerank.enabled
+    searches = 2 if config.mode is SearchMode.HYBRID else 1
+    return calls, searches + (config.mode is not SearchMode.SPARSE) + (config.self_query.kind != "off")
 
 
 def recommend(
@@ -76,6 +70,15 @@ def _reason(chosen: Row, equals: Sequence[Row], by: Sequence[str]) -> str:
 
 
 def changed(config: RetrievalConfig) -> dict[str, Any]:
-    """The fields of a retrieval configuration that are not at their default, and the mode and fusion always."""
+    """The fields of a retrieval configuration that are not at their default, and those that the table is about always."""
     plain = config.model_dump(mode="json", exclude_defaults=True)
-    return {"mode": config.mode.value, "fusion": config.fusion.model_dump(mode="json")} | plain
+    default = RetrievalConfig()
+    always = {
+        "mode": config.mode.value,
+        "fusion": config.fusion.model_dump(mode="json"),
+        "self_query": {"kind": config.self_query.kind},
+        "rerank": {"enabled": config.rerank.enabled},
+    }
+    return always | {
+        key: value for key, value in plain.items() if value != default.model_dump(mode="json")[key]
+    }

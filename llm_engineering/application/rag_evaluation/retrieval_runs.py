@@ -20,7 +20,7 @@ from llm_engineering.application.retriever import RetrievalConfig, Retrieved, Re
 from llm_engineering.application.tracing import Recorder
 from llm_engineering.domain.documents import Model
 from llm_engineering.domain.errors import InvalidInputError
-from llm_engineering.domain.retrieval import MetadataFilter, Passage, Query
+from llm_engineering.domain.retrieval import MetadataFilter, Passage
 
 SHOWN_SOURCES = 5
 """Sources of a question that its record keeps."""
@@ -159,9 +159,12 @@ async def run_configurations(
             min_overlap,
         )
         found: list[QuestionRun] = []
-        for question in questions:
-            found.append(await asking.ask(question))
-            progress.advance("Ask questions", total=total)
+        try:
+            for question in questions:
+                found.append(await asking.ask(question))
+                progress.advance("Ask questions", total=total)
+        finally:
+            asking.retriever.close()
         runs.append(ConfigurationRun(name, configuration, tuple(found)))
     return runs
 
@@ -182,13 +185,8 @@ class _Asking:
         depth = max(self.ks)
         recorder = Recorder("evaluation")
         try:
-            query = Query.ask(
-                labelled.question.question,
-                k=3 * depth if self.by_document else depth,
-                mode=config.mode,
-                fusion=config.fusion,
-                filter=self.filter,
-            )
+            wanted = 3 * depth if self.by_document else depth
+            query = config.query(labelled.question.question, k=wanted, filter=self.filter)
             found = await self.retriever.retrieve(query, recorder)
         except InvalidInputError as error:
             return self._failed(labelled, recorder, error)
@@ -217,7 +215,7 @@ class _Asking:
             characters=sum(len(passage.text) for passage in passages),
             seconds=seconds,
             degradations=found.made_with.degradations,
-            filter_right=None if expected is None else found.made_with.filter == expected,
+            filter_right=None if expected is None else _holds(found.made_with.filter, expected),
             sources=tuple(
                 _kept(passage, bool(gain))
                 for passage, gain in zip(passages[:SHOWN_SOURCES], gains, strict=False)
@@ -230,6 +228,12 @@ class _Asking:
         return QuestionRun(
             labelled.question.id, nothing, 0.0, False, 0, recorder.elapsed, (), None, (), error=str(error)
         )
+
+
+def _holds(used: MetadataFilter, expected: MetadataFilter) -> bool:
+    """Whether a filter says all that is expected; what the run restricts all searches to may stand beside it."""
+    wanted = expected.model_dump(exclude_defaults=True)
+    return all(getattr(used, field) == value for field, value in wanted.items())
 
 
 def _kept(passage: Passage, relevant: bool) -> FoundSource:
