@@ -143,8 +143,8 @@ class CountingIndex:
         return self._index.versions()
 
     @contextmanager
-    def writer(self, fingerprint: EmbedderFingerprint) -> Iterator[IndexWriter]:
-        with self._index.writer(fingerprint) as writer:
+    def writer(self, fingerprint: EmbedderFingerprint, *, titles: bool = False) -> Iterator[IndexWriter]:
+        with self._index.writer(fingerprint, titles=titles) as writer:
             yield _CountingWriter(self, writer)
 
     def search(self, requests: Sequence[SearchRequest], fingerprint: EmbedderFingerprint) -> list[list[Hit]]:

@@ -52,6 +52,7 @@ def index_documents(run: FeatureRun) -> Annotated[dict[str, Any], "index_report"
             window_chunks=run.window_chunks,
             batch_size=run.batch_size,
             max_failed_share=run.max_failed_share,
+            title_vectors=run.title_vectors,
             progress=progress,
         )
     log_metadata(report.metadata())

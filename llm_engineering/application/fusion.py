@@ -67,8 +67,29 @@ def ranked(scores: Mapping[str, float]) -> list[tuple[str, float]]:
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
 
 
-def fuse(dense: Mapping[str, float], sparse: Mapping[str, float], fusion: Fusion) -> list[tuple[str, float]]:
-    """Fuse two lists of scores by id in the way asked for."""
+def fuse(
+    dense: Mapping[str, float],
+    sparse: Mapping[str, float],
+    fusion: Fusion,
+    titles: Mapping[str, float] | None = None,
+) -> list[tuple[str, float]]:
+    """Fuse lists of scores by id in the way asked for.
+
+    Args:
+        titles: cosine similarity to the titles by id; None where the index holds none. RRF takes it as a list like the
+            others; with weights, title and body share the weight of the dense half equally.
+    """
     if isinstance(fusion, RrfFusion):
-        return rrf([[identifier for identifier, _ in ranked(scores)] for scores in (dense, sparse)], fusion.k)
-    return weighted(dense, sparse, fusion.alpha)
+        lists = [dense, sparse] if titles is None else [dense, sparse, titles]
+        return rrf([[identifier for identifier, _ in ranked(scores)] for scores in lists], fusion.k)
+    if titles is None:
+        return weighted(dense, sparse, fusion.alpha)
+    scaled: defaultdict[str, float] = defaultdict(float)
+    for listed in (dense, titles):
+        for identifier, value in min_max(listed).items():
+            scaled[identifier] += value / 2
+    scores: defaultdict[str, float] = defaultdict(float)
+    for weight, values in ((fusion.alpha, scaled), (1.0 - fusion.alpha, min_max(sparse))):
+        for identifier, value in values.items():
+            scores[identifier] += weight * value
+    return ranked(scores)

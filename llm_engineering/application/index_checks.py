@@ -21,12 +21,19 @@ def check_request(request: SearchRequest, dimension: int) -> None:
         )
 
 
-def check_embedding(item: EmbeddedChunk, dimension: int) -> None:
-    """Raise InvalidInputError where a chunk's vector has another dimension, or numbers that are not finite."""
-    if len(item.vector) != dimension or not math.isfinite(sum(item.vector)):
+def check_embedding(item: EmbeddedChunk, dimension: int, *, titles: bool = False) -> None:
+    """Raise InvalidInputError where a chunk's vector, or its title's, has another dimension or numbers that are not
+    finite, or where a title's vector comes to an index that holds none."""
+    for name, vector in (("a vector", item.vector), ("a title vector", item.title_vector)):
+        if vector is not None and (len(vector) != dimension or not math.isfinite(sum(vector))):
+            raise InvalidInputError(
+                f"Chunk {item.chunk.id} of {item.chunk.link} has {name} of {len(vector)} numbers; expected "
+                f"{dimension} finite ones, as the embedder's fingerprint says."
+            )
+    if item.title_vector is not None and not titles:
         raise InvalidInputError(
-            f"Chunk {item.chunk.id} of {item.chunk.link} has a vector of {len(item.vector)} numbers; expected "
-            f"{dimension} finite ones, as the embedder's fingerprint says."
+            f"Chunk {item.chunk.id} of {item.chunk.link} has a title vector, but the index is written without titles. "
+            "Open it with writer(fingerprint, titles=True), or leave the vector out."
         )
 
 
@@ -38,6 +45,11 @@ def check_fingerprint(stored: EmbedderFingerprint, asked: EmbedderFingerprint, c
             f"{describe(asked)}. Their vectors cannot be compared. Set the old embedder back, or rebuild the index for "
             "the new one: poe run-feature-engineering-pipeline"
         )
+
+
+def describe_index(fingerprint: EmbedderFingerprint, titles: bool) -> str:
+    """An index's vectors in a few words, for messages."""
+    return f"{describe(fingerprint)}, {'with' if titles else 'without'} title vectors"
 
 
 def describe(fingerprint: EmbedderFingerprint) -> str:

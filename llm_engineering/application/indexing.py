@@ -71,7 +71,8 @@ class IndexReport:
     embedded: int
     """Texts that went through the model."""
     from_cache: int
-    """Chunks whose embedding was there already: in the cache, or of an equal text in this run."""
+    """Chunks, and titles where they are embedded, whose embedding was there already: in the cache, or of an equal text
+    in this run."""
     seconds: dict[str, float]
     """By stage; stages overlap, so they add up to more than ``total``."""
 
@@ -86,6 +87,8 @@ class _Window:
 
     chunks: list[Chunk] = field(default_factory=list)
     hashes: list[str] = field(default_factory=list)
+    title_hashes: list[str | None] = field(default_factory=list)
+    """None: nothing to embed, because there is no title or titles are not embedded."""
     begun: list[str] = field(default_factory=list)
     """Documents of several chunks, the first of which to be written is here."""
     finished: dict[str, str] = field(default_factory=dict)
@@ -123,6 +126,7 @@ def index_documents(
     window_chunks: int = 1024,
     batch_size: int = 256,
     max_failed_share: float = 0.1,
+    title_vectors: bool = False,
     progress: Progress = _SILENT,
 ) -> IndexReport:
     """Make the index hold exactly the chunks of the clean documents.
@@ -133,6 +137,8 @@ def index_documents(
     Args:
         window_chunks: chunks that are embedded and written together; about six windows are in memory at a time.
         batch_size: documents read, or deleted, in one round trip.
+        title_vectors: give each chunk a second vector, of its title and headings. Another choice than last time is
+            like another embedder: the index is built anew, from cached embeddings as far as there are any.
 
     Raises:
         TooManyFailuresError: more than ``max_failed_share`` of all documents could not be chunked. The rest is indexed.
@@ -147,6 +153,7 @@ def index_documents(
         dead_letters,
         window_chunks,
         batch_size,
+        title_vectors,
         progress,
     )
     return run.execute(index, max_failed_share)
@@ -164,6 +171,7 @@ class _Run:
         dead_letters: DeadLetterStore,
         window_chunks: int,
         batch_size: int,
+        title_vectors: bool,
         progress: Progress,
     ) -> None:
         self._clean = clean_store
@@ -173,6 +181,7 @@ class _Run:
         self._letters = dead_letters
         self._window_chunks = window_chunks
         self._batch_size = batch_size
+        self._titles = title_vectors
         self._progress = progress
         self._fingerprint = embedder.fingerprint
         self._digest = self._fingerprint.digest
@@ -180,7 +189,7 @@ class _Run:
         self._failed: set[str] = set()
         self._recent: list[dict[str, Vectors]] = []
         self._seconds = dict.fromkeys(("plan", "read", "chunk", "look_up", "embed", "cache", "write"), 0.0)
-        self._changed = self._chunks = self._embedded = 0
+        self._changed = self._chunks = self._wanted = self._embedded = 0
 
     def execute(self, index: VectorIndex, max_failed_share: float) -> IndexReport:
         started = perf_counter()
@@ -204,7 +213,7 @@ class _Run:
             failed=len(self._failed),
             chunks=self._chunks,
             embedded=self._embedded,
-            from_cache=self._chunks - self._embedded,
+            from_cache=self._wanted - self._embedded,
             seconds={**self._seconds, "total": perf_counter() - started},
         )
         logger.info(
@@ -218,6 +227,8 @@ class _Run:
 
     def _version(self, content_hash: str) -> str:
         parts = [CHUNKING_VERSION, content_hash, self._config.model_dump_json(), self._digest]
+        if self._titles:  # else as before there was a choice, so that no index is built anew for it
+            parts.append("titles")
         return text_hash(json.dumps(parts))[:32]
 
     def _compare(self, index: VectorIndex) -> _Plan:
@@ -296,6 +307,9 @@ class _Run:
             texts = [chunk.embedding_text for chunk in window.chunks]
             window.hashes = [text_hash(text) for text in texts]
             by_hash = dict(zip(window.hashes, texts, strict=True))
+            titles = [chunk.title_text if self._titles else "" for chunk in window.chunks]
+            window.title_hashes = [text_hash(title) if title else None for title in titles]
+            by_hash |= {key: title for key, title in zip(window.title_hashes, titles, strict=True) if key}
             window.vectors = self._cache.get_many(self._digest, list(by_hash))
             window.missing = {key: text for key, text in by_hash.items() if key not in window.vectors}
         return window
@@ -303,7 +317,7 @@ class _Run:
     # --- here: embed
 
     def _write_all(self, index: VectorIndex, windows: Iterable[_Window]) -> None:
-        with index.writer(self._fingerprint) as writer:
+        with index.writer(self._fingerprint, titles=self._titles) as writer:
             writing = _Writing(writer, self._letters, self._plan.stale)
             with self._timed("write"):
                 for ids in batched(self._plan.gone, self._batch_size):
@@ -318,6 +332,7 @@ class _Run:
                     behind.submit(window)
                     self._changed += len(window.finished)
                     self._chunks += len(window.chunks)
+                    self._wanted += len(window.chunks) + sum(key is not None for key in window.title_hashes)
                     self._progress.advance(
                         "Index documents", len(window.finished), total=len(self._plan.todo)
                     )
@@ -376,9 +391,13 @@ class _Writing:
         vectors = window.vectors | window.new
         others: list[EmbeddedChunk] = []
         firsts: list[EmbeddedChunk] = []
-        for chunk, key in zip(window.chunks, window.hashes, strict=True):
+        for chunk, key, title in zip(window.chunks, window.hashes, window.title_hashes, strict=True):
             # Not validated again: a thousand windows of 384,000 numbers that came from the embedder itself.
-            item = EmbeddedChunk.model_construct(chunk=chunk, vector=tuple(vectors[key].tolist()))
+            item = EmbeddedChunk.model_construct(
+                chunk=chunk,
+                vector=tuple(vectors[key].tolist()),
+                title_vector=None if title is None else tuple(vectors[title].tolist()),
+            )
             (others if chunk.position else firsts).append(item)
         outdated = {key: version for key, version in window.finished.items() if key in self._stale}
         if outdated:

@@ -284,6 +284,8 @@ class SearchRequest:
     k: int = 10
     mode: SearchMode = SearchMode.HYBRID
     fusion: Fusion = RrfFusion()
+    titles: bool = True
+    """A hybrid search looks among the title vectors too, where the index holds any."""
 
 
 class IndexWriter(Protocol):
@@ -308,9 +310,12 @@ class VectorIndex(Protocol):
         """(document id, version) of every chunk 0. A document may appear twice after an interrupted run."""
         ...
 
-    def writer(self, fingerprint: EmbedderFingerprint) -> AbstractContextManager[IndexWriter]:
-        """Open for writing. What was written becomes visible to readers when the block ends without an error (an embedded
-        index), or batch by batch (a server)."""
+    def writer(
+        self, fingerprint: EmbedderFingerprint, *, titles: bool = False
+    ) -> AbstractContextManager[IndexWriter]:
+        """Open for writing. Another fingerprint than the stored one, or another choice of ``titles`` (a second vector for
+        each chunk, of its title and headings), starts from nothing. What was written becomes visible to readers when the
+        block ends without an error (an embedded index), or batch by batch (a server)."""
         ...
 
     def search(self, requests: Sequence[SearchRequest], fingerprint: EmbedderFingerprint) -> list[list[Hit]]:

@@ -119,6 +119,8 @@ class FeatureRun(RunPart):
     batch_size: int = Field(default=256, ge=1, le=10_000)
     """Documents read and written at a time."""
     max_failed_share: float = Field(default=0.1, ge=0, le=1)
+    title_vectors: bool = False
+    """Embed titles and headings as a second vector of each chunk, searched beside the body's."""
 
 
 class DigitalDataEtl(RunPart):

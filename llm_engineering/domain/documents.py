@@ -183,13 +183,23 @@ class Chunk(Model):
         """What is embedded and indexed for words: the chunk under its title and headings."""
         return embedding_text(self.title, self.headings, self.text)
 
+    @property
+    def title_text(self) -> str:
+        """The trail of title and headings alone; empty where there are none."""
+        return title_text(self.title, self.headings)
+
 
 def embedding_text(title: str, headings: tuple[str, ...], text: str) -> str:
     """A chunk's text under the trail of its title and headings, which tells a lone passage what it is about."""
+    trail = title_text(title, headings)
+    return f"{trail}\n{text}" if trail else text
+
+
+def title_text(title: str, headings: tuple[str, ...]) -> str:
+    """The trail of a title and the headings below it, outermost first."""
     trail = [part for part in (title, *headings) if part]
     # An article's first heading usually repeats its title.
-    unique = [part for i, part in enumerate(trail) if i == 0 or part != trail[i - 1]]
-    return f"{' > '.join(unique)}\n{text}" if unique else text
+    return " > ".join(part for i, part in enumerate(trail) if i == 0 or part != trail[i - 1])
 
 
 class EmbeddedChunk(Model):
@@ -197,6 +207,8 @@ class EmbeddedChunk(Model):
 
     chunk: Chunk
     vector: tuple[float, ...]
+    title_vector: tuple[float, ...] | None = None
+    """Embedding of the chunk's ``title_text``, for an index that holds titles; None where there is no title."""
 
 
 class EmbedderFingerprint(Model):

@@ -29,6 +29,7 @@ class FakeVectorIndex:
     def __init__(self) -> None:
         self.chunks: dict[str, EmbeddedChunk] = {}
         self.fingerprint: EmbedderFingerprint | None = None
+        self.titles = False
         self.commits = 0
         self.searches = 0
         self.closed = False
@@ -38,13 +39,14 @@ class FakeVectorIndex:
         yield from sorted((chunk.document_id, chunk.document_version) for chunk in firsts)
 
     @contextmanager
-    def writer(self, fingerprint: EmbedderFingerprint) -> Iterator[IndexWriter]:
-        before = self.chunks if self.fingerprint in (None, fingerprint) else {}
-        writer = FakeIndexWriter(dict(before), fingerprint.dimension)
+    def writer(self, fingerprint: EmbedderFingerprint, *, titles: bool = False) -> Iterator[IndexWriter]:
+        known = (None, False), (fingerprint, titles)
+        before = self.chunks if (self.fingerprint, self.titles) in known else {}
+        writer = FakeIndexWriter(dict(before), fingerprint.dimension, titles)
         yield writer
-        if writer.chunks != self.chunks or self.fingerprint != fingerprint:
+        if writer.chunks != self.chunks or (self.fingerprint, self.titles) != (fingerprint, titles):
             self.commits += 1
-        self.chunks, self.fingerprint = writer.chunks, fingerprint
+        self.chunks, self.fingerprint, self.titles = writer.chunks, fingerprint, titles
 
     def search(self, requests: Sequence[SearchRequest], fingerprint: EmbedderFingerprint) -> list[list[Hit]]:
         self.searches += 1
@@ -97,16 +99,23 @@ class FakeVectorIndex:
             else {}
         )
         hybrid = request.mode is SearchMode.HYBRID
-        best = fuse(dense, sparse, request.fusion)[: request.k] if hybrid else ranked(dense or sparse)
+        titles = None
+        if self.titles and request.titles:
+            titles = dict(ranked(self._cosines(pool, request, titles=True))[:wanted])
+        best = fuse(dense, sparse, request.fusion, titles)[: request.k] if hybrid else ranked(dense or sparse)
         cosines = self._cosines(pool, request) if request.mode is not SearchMode.SPARSE else {}
         return [Hit(chunk=self.chunks[i].chunk, score=score, dense_score=cosines.get(i)) for i, score in best]
 
     @staticmethod
-    def _cosines(pool: Sequence[EmbeddedChunk], request: SearchRequest) -> dict[str, float]:
-        assert request.vector is not None  # checked in search()
+    def _cosines(
+        pool: Sequence[EmbeddedChunk], request: SearchRequest, *, titles: bool = False
+    ) -> dict[str, float]:
         scores: dict[str, float] = {}
         for item in pool:
-            vector = np.asarray(item.vector, dtype=np.float32)
+            stored = item.title_vector if titles else item.vector
+            if stored is None or request.vector is None:
+                continue
+            vector = np.asarray(stored, dtype=np.float32)
             norm = float(np.linalg.norm(vector) * np.linalg.norm(request.vector))
             scores[item.chunk.id] = float(vector @ request.vector) / norm if norm else 0.0
         return scores
@@ -130,15 +139,20 @@ class FakeVectorIndex:
 class FakeIndexWriter:
     """Works on a copy; the index takes it over when the block ends. ``batches`` holds the size of every upsert."""
 
-    def __init__(self, chunks: dict[str, EmbeddedChunk], dimension: int) -> None:
+    def __init__(self, chunks: dict[str, EmbeddedChunk], dimension: int, titles: bool = False) -> None:
         self.chunks = chunks
         self.batches: list[int] = []
         self._dimension = dimension
+        self._titles = titles
 
     def upsert(self, chunks: Sequence[EmbeddedChunk]) -> None:
         for item in chunks:
             if len(item.vector) != self._dimension:
                 raise InvalidInputError(f"expected {self._dimension} dimensions, got {len(item.vector)}")
+            if item.title_vector is not None and (
+                not self._titles or len(item.title_vector) != self._dimension
+            ):
+                raise InvalidInputError(f"a title vector of {len(item.title_vector)} dimensions")
         self.batches.append(len(chunks))
         self.chunks.update({item.chunk.id: item for item in chunks})
 

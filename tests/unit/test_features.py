@@ -49,9 +49,11 @@ class ServerIndex(FakeVectorIndex):
     """Shows every batch at once, as a server does: nothing is taken back when a run dies."""
 
     @contextmanager
-    def writer(self, fingerprint: EmbedderFingerprint) -> Iterator[IndexWriter]:
-        self.fingerprint = fingerprint
-        self.last_writer = FakeIndexWriter(self.chunks, fingerprint.dimension)
+    def writer(self, fingerprint: EmbedderFingerprint, *, titles: bool = False) -> Iterator[IndexWriter]:
+        if self.titles != titles:
+            self.chunks = {}
+        self.fingerprint, self.titles = fingerprint, titles
+        self.last_writer = FakeIndexWriter(self.chunks, fingerprint.dimension, titles)
         yield self.last_writer
 
 

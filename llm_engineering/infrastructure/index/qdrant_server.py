@@ -21,7 +21,7 @@ from llm_engineering.application.index_checks import (
     check_embedding,
     check_fingerprint,
     check_request,
-    describe,
+    describe_index,
 )
 from llm_engineering.application.index_payload import (
     DATETIME_FIELDS,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 MEMORY = ":memory:"
 """In place of a URL: qdrant-client's own engine, in this process and gone with it. For tests."""
-DENSE, SPARSE = "dense", "bm25"
+DENSE, SPARSE, TITLE = "dense", "bm25", "title"
 BATCH_POINTS = 256
 SCROLL_POINTS = 1_000
 STRICT_FIELDS = ("parent_id", "document_version")
@@ -96,30 +96,30 @@ class QdrantServerIndex:
             yield payload["document_id"], payload["document_version"]
 
     @contextmanager
-    def writer(self, fingerprint: EmbedderFingerprint) -> Iterator[IndexWriter]:
+    def writer(self, fingerprint: EmbedderFingerprint, *, titles: bool = False) -> Iterator[IndexWriter]:
         """Write into the index, visible batch by batch.
 
-        A fingerprint other than the stored one starts from an empty collection, which readers see when the block ends
-        without an error; until then, and after an error, they see the old one.
+        A fingerprint, or a choice of ``titles``, other than the stored one starts from an empty collection,
+        which readers see when the block ends without an error; until then, and after an error, they see the old one.
 
         Raises:
             StoreUnavailableError: the server cannot be reached.
             StoreError: the server refused.
         """
         stored = self._stored()
-        if stored is not None and stored.continues(fingerprint):
-            yield _ServerWriter(self, stored.collection, fingerprint.dimension, self._encoder)
+        if stored is not None and stored.continues(fingerprint, titles):
+            yield _ServerWriter(self, stored.collection, fingerprint.dimension, self._encoder, titles)
             return
         if stored is not None:
             logger.warning(
                 "The index '{}' was written by {}; it is rebuilt from nothing for {}.",
                 self._alias,
-                describe(stored.fingerprint),
-                describe(fingerprint),
+                describe_index(stored.fingerprint, stored.titles),
+                describe_index(fingerprint, titles),
             )
-        fresh = self._create(fingerprint)
+        fresh = self._create(fingerprint, titles)
         try:
-            yield _ServerWriter(self, fresh, fingerprint.dimension, self._encoder)
+            yield _ServerWriter(self, fresh, fingerprint.dimension, self._encoder, titles)
             self._switch(fresh, None if stored is None else stored.collection)
         except BaseException:
             self._drop_quietly(fresh)
@@ -128,7 +128,8 @@ class QdrantServerIndex:
     def search(self, requests: Sequence[SearchRequest], fingerprint: EmbedderFingerprint) -> list[list[Hit]]:
         """Best hits of each request, best first, in one request to the server.
 
-        RRF is done by the server, from two prefetches; weighted fusion, which it does not have, here.
+        RRF is done by the server, from two prefetches, or three where the index holds titles; weighted fusion, which it
+        does not have, here.
 
         Raises:
             StoreUnavailableError: the server, or the index on it, is not there.
@@ -139,7 +140,7 @@ class QdrantServerIndex:
             check_request(request, fingerprint.dimension)
         stored = self._present()
         check_fingerprint(stored.fingerprint, fingerprint, self._alias)
-        plans = [list(self._queries(request)) for request in requests]
+        plans = [list(self._queries(request, stored.titles)) for request in requests]
         queries = [query for plan in plans for query in plan]
         if not queries:
             return []
@@ -273,7 +274,10 @@ class QdrantServerIndex:
         metadata = self.call(lambda client: client.get_collection(names[0])).config.metadata or {}
         try:
             return _Stored(
-                names[0], metadata["format"], EmbedderFingerprint.model_validate(metadata["fingerprint"])
+                names[0],
+                metadata["format"],
+                EmbedderFingerprint.model_validate(metadata["fingerprint"]),
+                metadata.get("titles", False),  # older collections do not say
             )
         except KeyError:
             raise StoreError(
@@ -291,15 +295,17 @@ class QdrantServerIndex:
             )
         return stored
 
-    def _create(self, fingerprint: EmbedderFingerprint) -> str:
+    def _create(self, fingerprint: EmbedderFingerprint, titles: bool) -> str:
         from qdrant_client import models as m
 
-        name = f"{self._alias}-{fingerprint.digest}-{FORMAT}"
+        # Each form has a name of its own: the collection that readers use must not be the one that is emptied here.
+        name = f"{self._alias}-{fingerprint.digest}-{FORMAT}{'-titles' if titles else ''}"
         # Left by a rebuild that was killed: it may hold chunks of documents that have gone since.
         self.call(lambda client: client.delete_collection(name))
-        vectors = {DENSE: m.VectorParams(size=fingerprint.dimension, distance=m.Distance.COSINE)}
+        dense = m.VectorParams(size=fingerprint.dimension, distance=m.Distance.COSINE)
+        vectors = dict.fromkeys((DENSE, TITLE) if titles else (DENSE,), dense)
         words = {SPARSE: m.SparseVectorParams(modifier=m.Modifier.IDF)}
-        metadata = {"format": FORMAT, "fingerprint": fingerprint.model_dump()}
+        metadata = {"format": FORMAT, "fingerprint": fingerprint.model_dump(), "titles": titles}
         self.call(
             lambda client: client.create_collection(
                 name,
@@ -354,8 +360,8 @@ class QdrantServerIndex:
             )
         )
 
-    def _queries(self, request: SearchRequest) -> Iterator["m.QueryRequest"]:
-        """One query, or for weighted fusion two: by meaning, then by words."""
+    def _queries(self, request: SearchRequest, titles: bool) -> Iterator["m.QueryRequest"]:
+        """One query, or for weighted fusion two or three: by meaning, by words, by title."""
         from qdrant_client import models as m
 
         accepted = _filter(request.filter)
@@ -363,6 +369,7 @@ class QdrantServerIndex:
         words = self._encoder.query(request.text)
         sparse = m.SparseVector(indices=words.indices, values=words.values)
         wide = candidates(request.k)
+        titles = titles and request.titles
         if request.mode is SearchMode.DENSE:
             yield m.QueryRequest(
                 query=dense, using=DENSE, filter=accepted, limit=request.k, with_payload=[RECORD_FIELD]
@@ -378,6 +385,8 @@ class QdrantServerIndex:
                 m.Prefetch(query=dense, using=DENSE, filter=accepted, limit=wide),
                 m.Prefetch(query=sparse, using=SPARSE, filter=accepted, limit=wide),
             ]
+            if titles:
+                prefetch.append(m.Prefetch(query=dense, using=TITLE, filter=accepted, limit=wide))
             yield m.QueryRequest(
                 prefetch=prefetch,
                 query=fused,
@@ -389,35 +398,43 @@ class QdrantServerIndex:
             yield m.QueryRequest(
                 query=dense, using=DENSE, filter=accepted, limit=wide, with_payload=[RECORD_FIELD]
             )
-            yield m.QueryRequest(
-                query=sparse,
-                using=SPARSE,
-                filter=accepted,
-                limit=wide,
-                with_payload=[RECORD_FIELD],
-                with_vector=[DENSE],
-            )
+            for query, name in ((sparse, SPARSE), (dense, TITLE))[: 2 if titles else 1]:
+                yield m.QueryRequest(
+                    query=query,
+                    using=name,
+                    filter=accepted,
+                    limit=wide,
+                    with_payload=[RECORD_FIELD],
+                    with_vector=[DENSE],
+                )
 
 
 class _Stored:
     """What stands behind the alias."""
 
-    def __init__(self, collection: str, format: int, fingerprint: EmbedderFingerprint) -> None:
+    def __init__(self, collection: str, format: int, fingerprint: EmbedderFingerprint, titles: bool) -> None:
         self.collection = collection
         self.format = format
         self.fingerprint = fingerprint
+        self.titles = titles
 
-    def continues(self, fingerprint: EmbedderFingerprint) -> bool:
-        return self.format == FORMAT and self.fingerprint == fingerprint
+    def continues(self, fingerprint: EmbedderFingerprint, titles: bool) -> bool:
+        return self.format == FORMAT and self.fingerprint == fingerprint and self.titles == titles
 
 
 class _ServerWriter:
     def __init__(
-        self, index: QdrantServerIndex, collection: str, dimension: int, encoder: Bm25Encoder
+        self,
+        index: QdrantServerIndex,
+        collection: str,
+        dimension: int,
+        encoder: Bm25Encoder,
+        titles: bool = False,
     ) -> None:
         self._index = index
         self._collection = collection
         self._dimension = dimension
+        self._titles = titles
         self._encoder = encoder
 
     def upsert(self, chunks: Sequence[EmbeddedChunk]) -> None:
@@ -446,26 +463,31 @@ class _ServerWriter:
     def _point(self, item: EmbeddedChunk) -> "m.PointStruct":
         from qdrant_client import models as m
 
-        check_embedding(item, self._dimension)
+        check_embedding(item, self._dimension, titles=self._titles)
         words = self._encoder.document(item.chunk.embedding_text)
         sparse = m.SparseVector(indices=words.indices, values=words.values)
-        return m.PointStruct(
-            id=item.chunk.id,
-            vector={DENSE: list(item.vector), SPARSE: sparse},
-            payload=to_payload(item.chunk),
-        )
+        vectors: dict[str, Any] = {DENSE: list(item.vector), SPARSE: sparse}
+        if item.title_vector is not None:
+            vectors[TITLE] = list(item.title_vector)
+        return m.PointStruct(id=item.chunk.id, vector=vectors, payload=to_payload(item.chunk))
 
 
 def _hits(request: SearchRequest, answers: Sequence[Sequence["m.ScoredPoint"]]) -> list[Hit]:
     points = {str(point.id): point for points in reversed(answers) for point in points}
     cosines = {str(p.id): p.score for p in answers[0]} if _by_meaning(request) else {}
-    if len(answers) == 2:
+    if len(answers) > 1:
         listed = [{str(point.id): point.score for point in points} for points in answers]
-        best = fuse(listed[0], listed[1], request.fusion)[: request.k]
+        named = listed[2] if len(listed) > 2 else None
+        best = fuse(listed[0], listed[1], request.fusion, named)[: request.k]
     else:
         best = ranked({str(point.id): point.score for point in answers[0]})
-    # A point that only the words found came with its vector.
-    found = {str(p.id): _cosine(request, p.vector) for p in answers[-1] if isinstance(p.vector, dict)}
+    # A point that only words or titles found came with its vector.
+    found = {
+        str(p.id): _cosine(request, p.vector)
+        for points_found in answers
+        for p in points_found
+        if isinstance(p.vector, dict)
+    }
     scores = {**found, **cosines}
     return [
         Hit(chunk=to_chunk(points[identifier].payload), score=score, dense_score=scores.get(identifier))

@@ -12,14 +12,14 @@ from llm_engineering.domain.retrieval import MetadataFilter
 if TYPE_CHECKING:
     from qdrant_edge import EdgeConfig, EdgeShard, Filter
 
-DENSE, SPARSE = "dense", "bm25"
-"""Names of a point's two vectors."""
+DENSE, SPARSE, TITLE = "dense", "bm25", "title"
+"""Names of a point's vectors; the last one only in an index that holds titles."""
 SEGMENT_CHUNKS = 30_000
 """Chunks of a segment, while vectors are scanned: segments are searched in parallel, and a small one takes little memory
 to build. A graph is better over few large segments."""
 
 
-def shard_config(dimension: int, *, graph: bool) -> "EdgeConfig":
+def shard_config(dimension: int, *, graph: bool, titles: bool = False) -> "EdgeConfig":
     from qdrant_edge import (
         Distance,
         EdgeConfig,
@@ -36,18 +36,15 @@ def shard_config(dimension: int, *, graph: bool) -> "EdgeConfig":
     # m = 0 builds no graph: vectors are scanned, filtered or not.
     segment_kilobytes = SEGMENT_CHUNKS * dimension * 4 // 1024
     hnsw = HnswIndexConfig(m=16 if graph else 0, ef_construct=100, full_scan_threshold=10_000)
+    dense = EdgeVectorParams(
+        size=dimension,
+        distance=Distance.Cosine,
+        memory=Memory.Cold,  # read to rescore a few candidates; the scan is over the int8 copy
+        hnsw_config=hnsw,
+        quantization_config=ScalarQuantizationConfig(type=ScalarType.Int8, quantile=0.99, always_ram=True),
+    )
     return EdgeConfig(
-        vectors={
-            DENSE: EdgeVectorParams(
-                size=dimension,
-                distance=Distance.Cosine,
-                memory=Memory.Cold,  # read to rescore a few candidates; the scan is over the int8 copy
-                hnsw_config=hnsw,
-                quantization_config=ScalarQuantizationConfig(
-                    type=ScalarType.Int8, quantile=0.99, always_ram=True
-                ),
-            )
-        },
+        vectors=dict.fromkeys((DENSE, TITLE) if titles else (DENSE,), dense),
         sparse_vectors={SPARSE: EdgeSparseVectorParams(modifier=Modifier.Idf, memory=Memory.Cached)},
         hnsw_config=hnsw,
         optimizers=None if graph else EdgeOptimizersConfig(max_segment_size=segment_kilobytes),

@@ -10,14 +10,14 @@ import numpy as np
 from loguru import logger
 
 from llm_engineering.application.fusion import candidates, fuse, ranked
-from llm_engineering.application.index_checks import BUILD, check_request, describe
+from llm_engineering.application.index_checks import BUILD, check_request, describe_index
 from llm_engineering.application.index_payload import FORMAT, RECORD_FIELD, to_chunk
 from llm_engineering.application.ports import IndexWriter, SearchRequest
 from llm_engineering.domain.documents import Chunk, EmbedderFingerprint
 from llm_engineering.domain.errors import StoreUnavailableError
 from llm_engineering.domain.retrieval import Hit, MetadataFilter, SearchMode
 from llm_engineering.infrastructure.index import Bm25Encoder
-from llm_engineering.infrastructure.index.qdrant_edge.engine import DENSE, SPARSE, edge_filter, engine
+from llm_engineering.infrastructure.index.qdrant_edge.engine import DENSE, SPARSE, TITLE, edge_filter, engine
 from llm_engineering.infrastructure.index.qdrant_edge.generations import Generations
 from llm_engineering.infrastructure.index.qdrant_edge.reading import OpenGeneration
 from llm_engineering.infrastructure.index.qdrant_edge.writing import EdgeWriter
@@ -62,10 +62,10 @@ class QdrantEdgeIndex:
                 yield payload["document_id"], payload["document_version"]
 
     @contextmanager
-    def writer(self, fingerprint: EmbedderFingerprint) -> Iterator[IndexWriter]:
+    def writer(self, fingerprint: EmbedderFingerprint, *, titles: bool = False) -> Iterator[IndexWriter]:
         """Write a new generation; it is published when the block ends without an error, and only if it differs.
 
-        A fingerprint other than the stored one starts from an empty index.
+        A fingerprint, or a choice of ``titles``, other than the stored one starts from an empty index.
 
         Raises:
             StoreError: another process is writing, the disk is full, or the engine failed. The old index stands.
@@ -74,15 +74,17 @@ class QdrantEdgeIndex:
             with engine("opening the index for writing"):
                 held.enter_context(self._generations.writing())
             opened = held.enter_context(self._reading())
-            base = opened if opened is not None and opened.continues(fingerprint) else None
+            base = opened if opened is not None and opened.continues(fingerprint, titles) else None
             if opened is not None and base is None:
                 logger.warning(
                     "The index '{}' was written by {}; it is rebuilt from nothing for {}.",
                     self._collection,
                     opened.described,
-                    describe(fingerprint),
+                    describe_index(fingerprint, titles),
                 )
-            writer = EdgeWriter(self._generations, base, fingerprint, self._encoder, self._exact_up_to)
+            writer = EdgeWriter(
+                self._generations, base, fingerprint, self._encoder, self._exact_up_to, titles
+            )
             try:
                 yield writer
                 writer.publish()
@@ -107,7 +109,7 @@ class QdrantEdgeIndex:
             if not requests:
                 return []
             with engine("searching"):
-                return self._search(opened.shard, requests)
+                return self._search(opened.shard, requests, opened.titles)
 
     def passages(self, parent_ids: Sequence[str]) -> dict[str, list[Chunk]]:
         """All chunks of the given parents, by position."""
@@ -181,14 +183,14 @@ class QdrantEdgeIndex:
             self._generations.sweep()
         return self._opened
 
-    def _search(self, shard: "EdgeShard", requests: Sequence[SearchRequest]) -> list[list[Hit]]:
+    def _search(self, shard: "EdgeShard", requests: Sequence[SearchRequest], titles: bool) -> list[list[Hit]]:
         from qdrant_edge import QueryBatchRequest
 
         queries: list[QueryRequest] = []
         plans: list[dict[str, int]] = []
         for request in requests:
             plan: dict[str, int] = {}
-            for name, query in self._queries(request):
+            for name, query in self._queries(request, titles):
                 plan[name] = len(queries)
                 queries.append(query)
             plans.append(plan)
@@ -199,12 +201,13 @@ class QdrantEdgeIndex:
         for request, plan in zip(requests, plans, strict=True):
             dense = answers[plan[DENSE]] if DENSE in plan else {}
             sparse = answers[plan[SPARSE]] if SPARSE in plan else {}
+            named = answers[plan[TITLE]] if TITLE in plan else None
             both = request.mode is SearchMode.HYBRID
-            merged = fuse(dense, sparse, request.fusion) if both else ranked(dense or sparse)
+            merged = fuse(dense, sparse, request.fusion, named) if both else ranked(dense or sparse)
             best.append((merged[: request.k], dense))
         return _fetch(shard, requests, best)
 
-    def _queries(self, request: SearchRequest) -> Iterator[tuple[str, "QueryRequest"]]:
+    def _queries(self, request: SearchRequest, titles: bool) -> Iterator[tuple[str, "QueryRequest"]]:
         from qdrant_edge import QuantizationSearchParams, Query, QueryRequest, SearchParams
 
         limit = candidates(request.k) if request.mode is SearchMode.HYBRID else request.k
@@ -213,11 +216,13 @@ class QdrantEdgeIndex:
             rescored = SearchParams(
                 quantization=QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
             )
-            nearest = Query.Nearest(request.vector.tolist(), using=DENSE)
-            yield (
-                DENSE,
-                QueryRequest(limit, query=nearest, filter=accepted, params=rescored, with_payload=False),
-            )
+            both = titles and request.titles and request.mode is SearchMode.HYBRID
+            for name in (DENSE, TITLE) if both else (DENSE,):
+                nearest = Query.Nearest(request.vector.tolist(), using=name)
+                yield (
+                    name,
+                    QueryRequest(limit, query=nearest, filter=accepted, params=rescored, with_payload=False),
+                )
         if request.mode is not SearchMode.DENSE:
             words = Query.Nearest(self._encoder.query(request.text), using=SPARSE)
             yield SPARSE, QueryRequest(limit, query=words, filter=accepted, with_payload=False)
@@ -228,7 +233,7 @@ def _fetch(
     requests: Sequence[SearchRequest],
     best: Sequence[tuple[list[tuple[str, float]], dict[str, float]]],
 ) -> list[list[Hit]]:
-    """Chunks of the ranked ids, each read once; the cosine of hits that only the words found is worked out here."""
+    """Chunks of the ranked ids, each read once; the cosine of hits that only words or titles found is worked out here."""
     wanted = {i for merged, _ in best for i, _ in merged}
     unscored = {
         identifier

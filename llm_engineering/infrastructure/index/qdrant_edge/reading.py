@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from llm_engineering.application.index_checks import check_fingerprint, describe
+from llm_engineering.application.index_checks import check_fingerprint, describe_index
 from llm_engineering.application.index_payload import FORMAT
 from llm_engineering.domain.documents import EmbedderFingerprint
 from llm_engineering.infrastructure.index.qdrant_edge.engine import engine, load
@@ -28,6 +28,7 @@ class OpenGeneration:
             manifest = lease.manifest
             self.format: int = manifest["format"]
             self.fingerprint = EmbedderFingerprint.model_validate(manifest["fingerprint"])
+            self.titles: bool = manifest.get("titles", False)  # older manifests do not say
             with lease.undisturbed():
                 self.shard = load(lease.data)
         except BaseException:
@@ -36,10 +37,10 @@ class OpenGeneration:
 
     @property
     def described(self) -> str:
-        return describe(self.fingerprint)
+        return describe_index(self.fingerprint, self.titles)
 
-    def continues(self, fingerprint: EmbedderFingerprint) -> bool:
-        return self.format == FORMAT and self.fingerprint == fingerprint
+    def continues(self, fingerprint: EmbedderFingerprint, titles: bool) -> bool:
+        return self.format == FORMAT and self.fingerprint == fingerprint and self.titles == titles
 
     def require(self, fingerprint: EmbedderFingerprint, collection: str) -> None:
         check_fingerprint(self.fingerprint, fingerprint, collection)

@@ -19,7 +19,14 @@ from llm_engineering.application.index_payload import (
 from llm_engineering.domain.documents import EmbeddedChunk, EmbedderFingerprint
 from llm_engineering.domain.errors import StoreError
 from llm_engineering.infrastructure.index import Bm25Encoder
-from llm_engineering.infrastructure.index.qdrant_edge.engine import DENSE, SPARSE, engine, load, shard_config
+from llm_engineering.infrastructure.index.qdrant_edge.engine import (
+    DENSE,
+    SPARSE,
+    TITLE,
+    engine,
+    load,
+    shard_config,
+)
 from llm_engineering.infrastructure.index.qdrant_edge.generations import Generations, copy_tree, stored_bytes
 from llm_engineering.infrastructure.index.qdrant_edge.reading import OpenGeneration
 
@@ -43,12 +50,14 @@ class EdgeWriter:
         fingerprint: EmbedderFingerprint,
         encoder: Bm25Encoder,
         exact_up_to: int,
+        titles: bool = False,
     ) -> None:
         self._generations = generations
         self._base = base
         self._fingerprint = fingerprint
         self._encoder = encoder
         self._exact_up_to = exact_up_to
+        self._titles = titles
         self._draft: Path | None = None
         self._shard: EdgeShard | None = None
         self._unoptimised = 0
@@ -98,7 +107,8 @@ class EdgeWriter:
             if graph:
                 shard.close()
                 self._shard = shard = load(
-                    self._drafted / "data", shard_config(self._fingerprint.dimension, graph=True)
+                    self._drafted / "data",
+                    shard_config(self._fingerprint.dimension, graph=True, titles=self._titles),
                 )
             shard.flush()
             shard.optimize()
@@ -108,6 +118,7 @@ class EdgeWriter:
         manifest = {
             "format": FORMAT,
             "fingerprint": self._fingerprint.model_dump(),
+            "titles": self._titles,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "chunks": count,
             "graph": graph,
@@ -168,7 +179,7 @@ class EdgeWriter:
         schemas |= dict.fromkeys(INTEGER_FIELDS, PayloadSchemaType.Integer)
         schemas |= dict.fromkeys(DATETIME_FIELDS, PayloadSchemaType.Datetime)
         with engine("creating the index"):
-            config = shard_config(self._fingerprint.dimension, graph=False)
+            config = shard_config(self._fingerprint.dimension, graph=False, titles=self._titles)
             shard = EdgeShard.create(str(self._drafted / "data"), config)
             for field, schema in schemas.items():
                 shard.update(UpdateOperation.create_field_index(field, schema))
@@ -177,9 +188,11 @@ class EdgeWriter:
     def _point(self, item: EmbeddedChunk) -> "Point":
         from qdrant_edge import Point
 
-        check_embedding(item, self._fingerprint.dimension)
+        check_embedding(item, self._fingerprint.dimension, titles=self._titles)
         words = self._encoder.document(item.chunk.embedding_text)
         vectors = {DENSE: item.vector, SPARSE: words}
+        if item.title_vector is not None:
+            vectors[TITLE] = item.title_vector
         return Point(item.chunk.id, vectors, to_payload(item.chunk))  # type: ignore[arg-type]  # a tuple serves as a list
 
     def _require_space(self, needed: int) -> None:
