@@ -1,9 +1,13 @@
-"""Reading the service's streams as any client would: by the wire format alone."""
+"""Reading the service's streams as any client would, by the wire format alone; and waiting for what must come."""
 
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
+
+PATIENCE = 20
+"""Seconds after which what must come has not come, on a busy machine too."""
 
 
 @dataclass(frozen=True)
@@ -34,3 +38,13 @@ def _event(lines: Iterable[str]) -> ServerSentEvent | None:
         return None
     text = "\n".join(data)
     return ServerSentEvent(name, text if text == "[DONE]" else json.loads(text))
+
+
+def eventually(true: Callable[[], bool]) -> bool:
+    """Whether it becomes true in time."""
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True

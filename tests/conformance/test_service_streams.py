@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -17,7 +17,7 @@ import pytest
 from llm_engineering.application.ports import SearchRequest
 from llm_engineering.domain.documents import EmbedderFingerprint
 from llm_engineering.domain.retrieval import Hit
-from tests.conformance.service_client import server_sent_events
+from tests.conformance.service_client import PATIENCE, eventually, server_sent_events
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.index import FakeVectorIndex
 from tests.fakes.llm import Reply, ScriptedLanguageModel
@@ -27,23 +27,11 @@ SENTENCES = [
     f"Overlap number {number} repeats the last sentences of a chunk at the start of the next chunk. [1]"
     for number in range(200)
 ]
-PATIENCE = 20
-"""Seconds after which what must come has not come, on a busy machine too."""
 
 
 def endless(seconds_per_piece: float = 0.005) -> ScriptedLanguageModel:
     """A model that would write for many seconds."""
     return ScriptedLanguageModel([Reply(" ".join(SENTENCES), seconds_per_piece=seconds_per_piece)])
-
-
-def eventually(true: Callable[[], bool]) -> bool:
-    """Whether it becomes true in time."""
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 @contextmanager
