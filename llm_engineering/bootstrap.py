@@ -233,9 +233,17 @@ class Resources:
                 index.close()
 
     def inference_pipeline(
-        self, config: InferenceConfig | None = None, *, tracer: Tracer | None = None
+        self,
+        config: InferenceConfig | None = None,
+        *,
+        tracer: Tracer | None = None,
+        keep_answers: bool = True,
     ) -> InferencePipeline:
-        """Answers questions with all that the settings name; ``tracer`` in place of the one they name."""
+        """Answers questions with all that the settings name; ``tracer`` in place of the one they name.
+
+        Args:
+            keep_answers: False: nothing is kept for feedback, whatever the settings say; for questions that nobody asked.
+        """
         chosen = config or InferenceConfig()
         retriever = Retriever(self.index, self.embedder, self.language_model, self.reranker, chosen.retrieval)
         return InferencePipeline(
@@ -247,7 +255,7 @@ class Resources:
             strict=self.settings.llm.grounding == "strict",
             tracer=tracer or self.tracer,
             trace_content=getattr(self.settings.tracing, "content", False),
-            feedback=self.feedback,
+            feedback=self.feedback if keep_answers else None,
         )
 
     def source_readers(self) -> dict[str, SourceReader]:

@@ -1,5 +1,6 @@
 """ZenML pipelines: wiring only. What a run does is its YAML in ``configs/``."""
 
 from pipelines.data import digital_data_etl, end_to_end_data, feature_engineering
+from pipelines.evaluation import rag_evaluation
 
-__all__ = ["digital_data_etl", "end_to_end_data", "feature_engineering"]
+__all__ = ["digital_data_etl", "end_to_end_data", "feature_engineering", "rag_evaluation"]

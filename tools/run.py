@@ -11,6 +11,7 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
+from llm_engineering.application.rag_evaluation.config import RagEvaluation
 from llm_engineering.application.runs import DigitalDataEtl, EndToEndData, FeatureEngineering, RunPart
 from llm_engineering.bootstrap import start_logging
 from llm_engineering.domain.errors import ConfigurationError, TwinError
@@ -33,6 +34,7 @@ PIPELINES = {
     "feature-engineering": Runnable(
         "feature_engineering", FeatureEngineering, Path("configs/feature_engineering.yaml")
     ),
+    "rag-evaluation": Runnable("rag_evaluation", RagEvaluation, Path("configs/rag_evaluation.yaml")),
     "end-to-end-data": Runnable("end_to_end_data", EndToEndData, Path("configs/end_to_end_data_sample.yaml")),
 }
 
@@ -89,7 +91,7 @@ def _parameters(runnable: Runnable, options: argparse.Namespace) -> tuple[RunPar
         return read_run_config(options.config or runnable.config, runnable.parameters)
     if "collect" not in runnable.parameters.model_fields:
         raise ConfigurationError(
-            "--link is for pipelines that collect; this one builds features from the warehouse."
+            "--link is for pipelines that collect; this one works on what the warehouse holds."
         )
     given = {"collect": {"author": options.author, "links": options.link}}
     return check_parameters(given, runnable.parameters, Path("the command line")), {}
@@ -151,6 +153,68 @@ def _show_numbers(step: str, report: dict[str, Any]) -> None:
     )
 
 
+def _show_evaluation(_: str, found: dict[str, Any]) -> None:
+    """The table of all configurations, what to run with, and where to be silent."""
+    table = Table(title=f"Retrieval ({found['corpus']})", title_justify="left", title_style="bold")
+    metrics = [*(f"recall@{k}" for k in found["ks"]), f"ndcg@{max(found['ks'])}", "mrr"]
+    table.add_column("Configuration", overflow="fold")
+    for column in (*metrics, f"against {found['reference']}", "p (Holm)", "ms"):
+        table.add_column(column, justify="right", overflow="fold")
+    chosen = found["recommendation"]["name"]
+    for row in found["rows"]:
+        against = row["against"]
+        change = against["difference"] if against else None
+        compared = f"{change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]" if change else "–"
+        table.add_row(
+            escape(row["name"]),
+            *(f"{row['means'][metric]:.3f}" for metric in metrics),
+            escape(compared),
+            f"{against['p_corrected']:.3f}" if against else "–",
+            f"{row['median_ms']:.0f}",
+            style="bold" if row["name"] == chosen else "",
+        )
+    console.print(table)
+    recommendation = found["recommendation"]
+    lines = [f"  [bold]Recommended[/]: {escape(chosen)}. {escape(recommendation['reason'])}"]
+    if found["calibration"]:
+        best = found["calibration"]["best"]
+        lines.append(
+            f"  [bold]Silent below[/] {best['threshold']:.3f}: answers {best['answered_share']:.0%} of what can be answered, "
+            f"declines {best['declined_share']:.0%} of what cannot; {best['risk']:.0%} of what it answers is wrong."
+        )
+    if found["answers"]:
+        lines.append(f"  [bold]Answers[/]: {', '.join(_shares(found['answers']))}")
+    if found["judged"]:
+        judged = found["judged"]["metrics"].items()
+        shown = (
+            f"{name.replace('_', ' ')} {_share(m['mean'])} ({m['missing']} missing)" for name, m in judged
+        )
+        lines.append(f"  [bold]Judged by {escape(found['judged']['judge'])}[/]: {', '.join(shown)}")
+    if found["stale"]:
+        lines.append(
+            f"  [yellow]{len(found['stale'])} question(s) no longer fit the collection[/]: see the report"
+        )
+    if found["gate"]:
+        lines.append(f"  [bold]Gate[/]: {escape(found['gate']['message'])}")
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+def _shares(answers: dict[str, Any]) -> list[str]:
+    names = {
+        "answered_share": "answered",
+        "declined_share": "declined",
+        "citation_precision": "citation precision",
+        "answer_cited_share": "cite the place asked for",
+        "supported_share": "sentences supported",
+    }
+    return [f"{label} {_share(answers[name])}" for name, label in names.items()]
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
@@ -161,6 +225,7 @@ _SHOWN: dict[str, Callable[[str, dict[str, Any]], None]] = {
     "cleaning_report": _show_numbers,
     "near_duplicate_report": _show_numbers,
     "index_report": _show_numbers,
+    "rag_evaluation": _show_evaluation,
 }
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from llm_engineering.application.answering import AnsweringConfig
+from llm_engineering.application.chunking import ChunkingConfig
 from llm_engineering.application.rag_evaluation.configurations import standard, with_expansion
 from llm_engineering.application.rag_evaluation.metrics import MIN_OVERLAP
 from llm_engineering.application.rag_evaluation.question_making import QuestionMaking
@@ -60,6 +61,7 @@ class BeirData(RunPart):
     """Which file of ``qrels``."""
     queries: int = Field(default=300, ge=1)
     """At most so many, drawn by seed."""
+    chunking: ChunkingConfig = ChunkingConfig()
 
 
 class RagEvaluationRun(RunPart):
@@ -109,8 +111,18 @@ class RagEvaluationRun(RunPart):
         """All rows."""
         return {**self.configurations, **(with_expansion() if self.expansion else {})}
 
+    @property
+    def needs_model(self) -> bool:
+        """Whether a language model is asked for anything."""
+        asking = (item.retrieval for item in self.table.values())
+        return self.answers is not None or any(
+            config.expansion.enabled or config.self_query.kind == "model" for config in asking
+        )
+
     @model_validator(mode="after")
     def _named(self) -> "RagEvaluationRun":
+        if self.beir is not None and self.answers is not None:
+            raise ValueError("a BEIR data set has no answers to measure; leave 'answers' out")
         wanted: dict[str, Any] = {"reference": self.reference, "serving": self.serving}
         if self.gate is not None:
             wanted["gate.configuration"] = self.gate.configuration

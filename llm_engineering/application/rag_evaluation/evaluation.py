@@ -24,6 +24,7 @@ from llm_engineering.application.rag_evaluation.recommendation import Recommenda
 from llm_engineering.application.rag_evaluation.retrieval_runs import (
     ConfidenceOf,
     ConfigurationRun,
+    QuestionRun,
     Row,
     best_cosine,
     by_kind,
@@ -121,7 +122,7 @@ class Evaluation:
             "configurations": {
                 run.name: {
                     "configuration": run.configuration.model_dump(mode="json"),
-                    "questions": [asdict(item) for item in run.runs],
+                    "questions": [_plain(item, excerpts=run.name == self.serving) for item in run.runs],
                 }
                 for run in self.runs
             },
@@ -131,6 +132,15 @@ class Evaluation:
             "answers": asdict(self.answers) if self.answers else None,
             "judged": asdict(self.judged) if self.judged else None,
         }
+
+
+def _plain(run: QuestionRun, *, excerpts: bool) -> dict[str, Any]:
+    """A question's run as plain values; excerpts of twelve configurations would be most of the artifact."""
+    plain = asdict(run)
+    if not excerpts:
+        for source in plain["sources"]:
+            del source["excerpt"]
+    return plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,11 +255,14 @@ def _gated(
     return gates.check(runs, questions.questions, baseline, seed=run.seed, resamples=run.resamples)
 
 
-def check_gate(evaluation: Evaluation) -> None:
+def check_gate(gate: Mapping[str, Any] | None) -> None:
     """Let the run fail where the gate says so.
+
+    Args:
+        gate: ``Evaluation.as_dict()["gate"]``; None: there is none.
 
     Raises:
         GateFailedError: with the figures and the questions that got worse.
     """
-    if evaluation.gate is not None and not evaluation.gate.passed:
-        raise GateFailedError(f"The evaluation's gate: {evaluation.gate.message}")
+    if gate is not None and not gate["passed"]:
+        raise GateFailedError(f"The evaluation's gate: {gate['message']}")

@@ -116,7 +116,7 @@ class RagasJudge:
 
         embed = self._embed
 
-        class OwnEmbeddings(BaseRagasEmbedding):
+        class OwnEmbeddings(BaseRagasEmbedding):  # type: ignore[misc]  # an optional package: types without it
             """The project's embedder as ragas asks for one."""
 
             def embed_text(self, text: str, **_: Any) -> list[float]:
@@ -131,9 +131,7 @@ class RagasJudge:
             timeout=self._timeout,
             max_retries=self._max_retries,
         )
-        judge = llm_factory(
-            self._model, client=self._client, temperature=0.0, max_tokens=self._max_tokens
-        )
+        judge = llm_factory(self._model, client=self._client, temperature=0.0, max_tokens=self._max_tokens)
         faithfulness = Faithfulness(llm=judge)
         relevancy = AnswerRelevancy(llm=judge, embeddings=OwnEmbeddings())
         precision = ContextPrecision(llm=judge)
