@@ -8,6 +8,8 @@
 """
 
 import re
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -67,3 +69,11 @@ def metric(client: httpx.Client, name: str, **labels: str) -> float:
         if found and found[1] == name and dict(re.findall(r'(\w+)="([^"]*)"', found[2] or "")) == labels:
             return float(found[3])
     return 0.0
+
+
+def eventually(true: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"it did not come true within {seconds:g} s"
+        time.sleep(0.01)
