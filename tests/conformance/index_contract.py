@@ -66,9 +66,13 @@ def embedded(item: Chunk, vector: np.ndarray) -> EmbeddedChunk:
 
 
 def write(
-    index: VectorIndex, items: Sequence[EmbeddedChunk], fingerprint: EmbedderFingerprint = FINGERPRINT
+    index: VectorIndex,
+    items: Sequence[EmbeddedChunk],
+    fingerprint: EmbedderFingerprint = FINGERPRINT,
+    *,
+    titles: bool = False,
 ) -> None:
-    with index.writer(fingerprint) as writer:
+    with index.writer(fingerprint, titles=titles) as writer:
         writer.upsert(items)
 
 
@@ -96,6 +100,16 @@ def corpus() -> list[EmbeddedChunk]:
             )
         )
     return items
+
+
+def titled(items: Sequence[EmbeddedChunk]) -> list[EmbeddedChunk]:
+    """The same with title vectors, but for every fifth, which has no title."""
+    random = np.random.default_rng(11)
+    vectors = [tuple(float(value) for value in unit(*random.normal(size=DIMENSION))) for _ in items]
+    return [
+        item if number % 5 == 4 else item.model_copy(update={"title_vector": vector})
+        for number, (item, vector) in enumerate(zip(items, vectors, strict=True))
+    ]
 
 
 def ids(hits: Sequence[Any]) -> list[str]:
@@ -242,6 +256,89 @@ class IndexContract:
         alone = [index.search([request], FINGERPRINT)[0] for request in requests]
         assert [ids(hits) for hits in together] == [ids(hits) for hits in alone]
         assert index.search([], FINGERPRINT) == []
+
+    @pytest.mark.parametrize("kind", [RrfFusion(k=60), RrfFusion(k=5), WeightedFusion(alpha=0.4)])
+    def test_hybrid_search_fuses_a_third_list_where_there_are_titles(
+        self, index: VectorIndex, kind: Any
+    ) -> None:
+        items = titled(corpus())
+        write(index, items, titles=True)
+        question, text, k = unit(0.5, 0.5, -0.7), "chunking word31 word2", 8
+        wide = fusion.candidates(k)
+        dense, sparse, hybrid, without = index.search(
+            [
+                SearchRequest(text, question, k=wide, mode=SearchMode.DENSE),
+                SearchRequest(text, question, k=wide, mode=SearchMode.SPARSE),
+                SearchRequest(text, question, k=k, fusion=kind),
+                SearchRequest(text, question, k=k, fusion=kind, titles=False),
+            ],
+            FINGERPRINT,
+        )
+        by_id = [{hit.chunk.id: hit.score for hit in hits} for hits in (dense, sparse)]
+        titles = {
+            item.chunk.id: float(np.dot(item.title_vector, question)) for item in items if item.title_vector
+        }
+        assert len(titles) == 32
+        for found, expected in (
+            (hybrid, fusion.fuse(by_id[0], by_id[1], kind, titles)[:k]),
+            (without, fusion.fuse(by_id[0], by_id[1], kind)[:k]),
+        ):
+            assert [hit.score for hit in found] == pytest.approx([score for _, score in expected], abs=1e-5)
+            assert set(ids(found)) == {identifier for identifier, _ in expected}
+
+    @pytest.mark.parametrize("kind", [RrfFusion(), WeightedFusion(alpha=0.9)])
+    def test_a_hit_found_by_its_title_alone_carries_the_cosine_of_its_body(
+        self, index: VectorIndex, kind: Any
+    ) -> None:
+        near = [embedded(chunk(f"near-{n}", text=f"filler{n}"), unit(1, n / 1000)) for n in range(60)]
+        far = embedded(chunk("far", text="other"), unit(0.6, -0.8))
+        far = far.model_copy(update={"title_vector": tuple(float(value) for value in unit(1))})
+        write(index, [*near, far], titles=True)
+        [hits] = index.search([SearchRequest("zymurgy", unit(1), k=5, fusion=kind)], FINGERPRINT)
+        scores = {hit.chunk.document_id: hit.dense_score for hit in hits}
+        assert scores["far"] == pytest.approx(0.6, abs=1e-5)
+
+    def test_filters_hold_among_titles_too(self, index: VectorIndex) -> None:
+        write(index, titled(corpus()), titles=True)
+        accepted = MetadataFilter(authors=("Zoë 李",), languages=("zh",))
+        [hits] = index.search([SearchRequest("retrieval", unit(1), accepted, 40)], FINGERPRINT)
+        assert set(ids(hits)) == {item.chunk.id for item in corpus() if accepted.accepts(item.chunk)}
+
+    def test_another_choice_of_titles_builds_anew_and_an_error_leaves_the_old_index(
+        self, index: VectorIndex
+    ) -> None:
+        write(index, corpus())
+
+        def rebuild(*, fail: bool) -> None:
+            with index.writer(FINGERPRINT, titles=True) as writer:
+                writer.upsert(titled(corpus())[:8])
+                assert index.count() == 40
+                if fail:
+                    raise RuntimeError("the model is gone")
+
+        with pytest.raises(RuntimeError, match="model"):
+            rebuild(fail=True)
+        assert index.count() == 40
+        assert len(index.search([SearchRequest("chunking", unit(1), k=3)], FINGERPRINT)[0]) == 3
+        rebuild(fail=False)
+        assert index.count() == 8
+        write(index, titled(corpus())[8:12], titles=True)
+        assert index.count() == 12
+        write(index, corpus()[:3])
+        assert index.count() == 3
+        assert len(index.search([SearchRequest("x", unit(1), k=5)], FINGERPRINT)[0]) == 3
+
+    @pytest.mark.parametrize(
+        ("titles", "vector"), [(False, unit(1)), (True, unit(1, dimension=5)), (True, unit(1) * np.nan)]
+    )
+    def test_a_title_vector_that_does_not_fit_is_refused(
+        self, index: VectorIndex, titles: bool, vector: np.ndarray
+    ) -> None:
+        item = embedded(chunk("d"), unit(1)).model_copy(
+            update={"title_vector": tuple(float(value) for value in vector)}
+        )
+        with pytest.raises(InvalidInputError), index.writer(FINGERPRINT, titles=titles) as writer:
+            writer.upsert([item])
 
     def test_writing_the_same_twice_changes_nothing(self, index: VectorIndex) -> None:
         write(index, corpus())

@@ -150,7 +150,9 @@ class FakeIndexWriter:
             if len(item.vector) != self._dimension:
                 raise InvalidInputError(f"expected {self._dimension} dimensions, got {len(item.vector)}")
             if item.title_vector is not None and (
-                not self._titles or len(item.title_vector) != self._dimension
+                not self._titles
+                or len(item.title_vector) != self._dimension
+                or not math.isfinite(sum(item.title_vector))
             ):
                 raise InvalidInputError(f"a title vector of {len(item.title_vector)} dimensions")
         self.batches.append(len(chunks))

@@ -279,6 +279,46 @@ class TestIndexing:
         assert (report.changed, report.from_cache) == (12, 0)
         assert {len(c.vector) for c in world.index.chunks.values()} == {16}
 
+    def test_titles_are_embedded_once_each_and_stand_beside_their_chunks(self, world: World) -> None:
+        world.clean(batch_size=3)
+        report = world.make_index(title_vectors=True)
+        items = list(world.index.chunks.values())
+        titles = {item.chunk.title_text for item in items}
+        assert (
+            report.embedded
+            == world.embedder.texts_embedded
+            == len({item.chunk.embedding_text for item in items} | titles)
+        )
+        assert report.embedded + report.from_cache == 2 * len(items)
+        for item in items:
+            [expected] = HashEmbedder(dimension=8).embed_documents([item.chunk.title_text])
+            assert item.title_vector == tuple(expected.tolist())
+
+    def test_a_document_without_title_or_headings_has_no_title_vector(self) -> None:
+        world = World()
+        world.store(raw(1, "No heading stands here.").model_copy(update={"title": ""}))
+        world.clean()
+        report = world.make_index(title_vectors=True)
+        assert (report.chunks, report.embedded) == (1, 1)
+        assert [item.title_vector for item in world.index.chunks.values()] == [None]
+
+    @pytest.mark.parametrize("index", [FakeVectorIndex, ServerIndex])
+    def test_another_choice_of_titles_builds_anew_from_the_cache(self, index: type[FakeVectorIndex]) -> None:
+        world = World(index())
+        world.store(*(raw(number) for number in range(12)))
+        world.run()
+        plain = dict(world.index.chunks)
+        world.embedder.texts_embedded = 0
+        report = world.make_index(title_vectors=True)
+        titles = {item.chunk.title_text for item in world.index.chunks.values()}
+        assert (report.changed, world.embedder.texts_embedded) == (12, len(titles))
+        assert world.index.chunks.keys() == plain.keys()
+        assert all(item.title_vector for item in world.index.chunks.values())
+        assert world.make_index(title_vectors=True).changed == 0
+        back = world.make_index()
+        assert (back.changed, back.embedded) == (12, 0)
+        assert world.index.chunks == plain
+
     def test_equal_texts_are_embedded_once(self) -> None:
         world = World()
         same = "The same words everywhere. " * 3

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.fusion import candidates, fuse, min_max, rrf, weighted
+from llm_engineering.application.fusion import candidates, fuse, min_max, ranked, rrf, weighted
 from llm_engineering.domain.retrieval import RrfFusion, WeightedFusion
 
 names = st.text("abcdefgh", min_size=1, max_size=2)
@@ -39,6 +39,19 @@ def test_a_list_of_one_or_of_equals_counts_in_full() -> None:
     assert min_max({"a": 3.0}) == {"a": 1.0}
     assert min_max({"a": 0.2, "b": 0.2}) == {"a": 1.0, "b": 1.0}
     assert min_max({}) == {}
+
+
+@given(dense=scores, sparse=scores, titles=scores, alpha=st.floats(0, 1))
+def test_titles_are_a_third_list_by_rank_and_half_of_the_dense_weight_by_score(
+    dense: dict[str, float], sparse: dict[str, float], titles: dict[str, float], alpha: float
+) -> None:
+    lists = [[name for name, _ in ranked(listed)] for listed in (dense, sparse, titles)]
+    assert fuse(dense, sparse, RrfFusion(k=7), titles) == rrf(lists, 7)
+    scaled = [min_max(listed) for listed in (dense, titles, sparse)]
+    shares = (alpha / 2, alpha / 2, 1 - alpha)
+    for name, score in fuse(dense, sparse, WeightedFusion(alpha=alpha), titles):
+        expected = sum(share * listed.get(name, 0) for share, listed in zip(shares, scaled, strict=True))
+        assert score == pytest.approx(expected, abs=1e-9)
 
 
 @given(lists=rankings, k=st.integers(1, 100))
