@@ -1,47 +1,70 @@
-"""Shows what the retriever finds: ``poe call-rag-retrieval-module --query "…" [--author … --category … --k …]``."""
+"""Shows what the retriever finds: ``poe call-rag-retrieval-module --query "…" [--author … --category … --k …]``.
+
+All stages run as in the inference service: guard, self-query, expansion, search, rerank. ``--config`` takes the service's file.
+"""
 
 import argparse
-import time
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
 from rich.markup import escape
 from rich.panel import Panel
 from rich.text import Text
 
-from llm_engineering.application.retrieval import retrieve
-from llm_engineering.bootstrap import open_resources, start_logging
+from llm_engineering.application.inference import InferenceConfig
+from llm_engineering.application.retriever import RetrievalConfig, Retrieved, Retriever
+from llm_engineering.application.tracing import Recorder
+from llm_engineering.bootstrap import Resources, open_resources, start_logging
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.retrieval import (
     Hit,
     MetadataFilter,
     Query,
-    RrfFusion,
     SearchMode,
     WeightedFusion,
 )
 from llm_engineering.settings import load_settings
 from tools.console import console, run
+from tools.run_config import read_service_config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="poe call-rag-retrieval-module", description=__doc__)
     parser.add_argument("--query", required=True, help="what to look for")
+    parser.add_argument("--config", type=Path, help="the inference service's file, configs/inference.yaml")
     add_search_options(parser)
+    parser.set_defaults(k=None, mode=None)
     options = parser.parse_args(arguments)
     settings = load_settings()
     start_logging(settings)
-    query = query_from(options.query, options)
+    config = (
+        read_service_config(options.config, InferenceConfig).retrieval
+        if options.config
+        else RetrievalConfig()
+    )
+    query = query_from(options.query, options, config)
     with open_resources(settings) as twin:
         twin.embedder.embed_queries(
             ["warm up"]
-        )  # so that the time shown is that of a search, not of loading a model
-        started = time.perf_counter()
-        hits = retrieve(query, twin.index, twin.embedder)
-        elapsed = time.perf_counter() - started
-    show_hits(hits)
-    console.print(f"[dim]{len(hits)} hits, {query.mode} search, {elapsed * 1000:.0f} ms[/]")
+        )  # so that the times shown are those of a search, not of loading a model
+        recorder = Recorder("search")
+        found = asyncio.run(_retrieve(query, twin, config, recorder))
+    show_hits(found.hits)
+    show_provenance(found, recorder.timings())
     return 0
+
+
+async def _retrieve(query: Query, twin: Resources, config: RetrievalConfig, recorder: Recorder) -> Retrieved:
+    model = twin.language_model if config.needs_model else None
+    retriever = Retriever(twin.index, twin.embedder, model, twin.reranker, config)
+    try:
+        return await retriever.retrieve(query, recorder)
+    finally:
+        retriever.close()
+        if model is not None:
+            await model.close()
 
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:
@@ -67,13 +90,13 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def query_from(text: str, options: argparse.Namespace) -> Query:
-    """A query from a command line.
+def query_from(text: str, options: argparse.Namespace, config: RetrievalConfig = RetrievalConfig()) -> Query:
+    """A query from a command line; what it leaves open as configured.
 
     Raises:
         InvalidInputError: the question, a date, ``--k`` or ``--alpha`` cannot be used.
     """
-    if not 1 <= options.k <= 100:
+    if options.k is not None and not 1 <= options.k <= 100:
         raise InvalidInputError(f"--k must lie between 1 and 100, got {options.k}.")
     if options.alpha is not None and not 0 <= options.alpha <= 1:
         raise InvalidInputError(f"--alpha must lie between 0 and 1, got {options.alpha}.")
@@ -82,11 +105,11 @@ def query_from(text: str, options: argparse.Namespace) -> Query:
         raise InvalidInputError(f"--from ({start:%Y-%m-%d}) lies after --to ({end:%Y-%m-%d}).")
     if end:
         end = end.replace(hour=23, minute=59, second=59)
-    return Query.ask(
+    return config.query(
         text,
         k=options.k,
         mode=options.mode,
-        fusion=RrfFusion() if options.alpha is None else WeightedFusion(alpha=options.alpha),
+        fusion=None if options.alpha is None else WeightedFusion(alpha=options.alpha),
         filter=MetadataFilter(
             authors=tuple(options.author),
             categories=tuple(options.category),
@@ -125,6 +148,22 @@ def show_hits(hits: Sequence[Hit]) -> None:
                 border_style="cyan",
             )
         )
+
+
+def show_provenance(found: Retrieved, timings: dict[str, float]) -> None:
+    """Print what the hits were found with: the filter read from the question, what failed, how long each stage took."""
+    made = found.made_with
+    for sentence in made.degradations:
+        console.print(f"[yellow]{escape(sentence)}[/]")
+    for note in made.notes:
+        console.print(f"[dim]{escape(note)}[/]")
+    if len(made.queries) > 1:
+        console.print(f"[dim]also searched for: {escape(' · '.join(made.queries[1:]))}[/]")
+    stages = ", ".join(f"{name} {seconds * 1000:.0f}" for name, seconds in timings.items() if name != "total")
+    reranked = f" · reranked by {made.reranker}" if made.reranker else ""
+    console.print(
+        f"[dim]{len(found.hits)} hits, {made.mode} search, {timings['total'] * 1000:.0f} ms ({stages}){reranked}[/]"
+    )
 
 
 if __name__ == "__main__":
