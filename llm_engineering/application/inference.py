@@ -177,7 +177,7 @@ class InferencePipeline:
                 self._model,
                 self._config_for(request),
                 embed=self._embed,
-                history=request.history,
+                history=found.history,
                 instructions=request.instructions,
                 temperature=request.temperature,
                 seed=request.seed,

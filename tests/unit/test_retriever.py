@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_engineering.application.answering import AnsweringConfig
+from llm_engineering.application.inference import Finished, InferenceConfig, InferencePipeline, RagRequest
 from llm_engineering.application.input_guard import GuardConfig
 from llm_engineering.application.ports import Message, Reranker, SearchRequest, Vectors
 from llm_engineering.application.query_expansion import ExpansionConfig, FollowUpConfig
@@ -464,3 +466,22 @@ class TestFusingTheListsOfSeveralQueries:
     @given(ranking=st.lists(st.sampled_from("abcdefgh"), unique=True, min_size=1), times=st.integers(2, 4))
     def test_lists_that_agree_keep_their_order(self, ranking: list[str], times: int) -> None:
         assert names(fuse_hits([hits(*ranking)] * times, [1.0] * times)) == ranking
+
+
+async def test_the_language_model_sees_no_personal_data_of_question_or_history() -> None:
+    setup = Setup()
+    model = ScriptedLanguageModel(default="Overlap keeps a sentence whole across two chunks. [1]")
+    config = InferenceConfig(answering=AnsweringConfig(min_similarity=-1.0, strict=False))
+    pipeline = InferencePipeline(setup.retriever, model, setup.index, setup.embedder, config=config)
+    history = (
+        Message("user", "My mail is ada@example.org."),
+        Message("assistant", "Noted: ada@example.org."),
+    )
+    request = RagRequest(Query(text="Does overlap keep a sentence whole? Call +49 170 1234567"), history)
+    events = [event async for event in pipeline.answer(request)]
+    await pipeline.close()
+    assert isinstance(events[-1], Finished)
+    prompts = " ".join(message.content for call in model.calls for message in call.messages)
+    assert "whole?" in prompts
+    assert "ada@example.org" not in prompts
+    assert "1234567" not in prompts
