@@ -16,6 +16,8 @@ from llm_engineering.infrastructure.api.metrics import ServiceMetrics
 if TYPE_CHECKING:
     import httpx
 
+_NOT_IMPLEMENTED = 501
+"""Said by servers that know no GET at all: somebody is there."""
 WARM_UP_SECONDS = 600.0
 """Longest time for loading all models."""
 
@@ -230,7 +232,7 @@ class HttpCheck:
             ) from None
         if response.status_code in (401, 403):
             raise ConfigurationError(f"{self._what} refuses the key. Check {self._variable}.")
-        if response.status_code >= 500:
+        if response.status_code >= 500 and response.status_code != _NOT_IMPLEMENTED:
             raise ModelServiceError(f"{self._what} answers with status {response.status_code}.")
         return None
 
