@@ -117,6 +117,8 @@ class _Writer(ABC):
         self._loops = {False: LoopGuard(), True: LoopGuard(_CODE_PATIENCE)}
         self._sources = {source.number: source for source in sources}
         self._over = False
+        self._cut_short = False
+        """The sentence under way is the last, because the reply ended early."""
 
     async def write(self, deltas: AsyncIterator[Delta]) -> AsyncGenerator[Written, None]:
         """Take the model's reply to its end, or as far as it is of use.
@@ -136,8 +138,10 @@ class _Writer(ABC):
             if delta.finish_reason == "length":
                 self.finish_reason = "length"
                 self.note("truncated")
-        tail = self._splitter.feed(self._leak.close())
-        async for written in self._take([*tail, *self._splitter.close()]):
+        async for written in self._take(self._splitter.feed(self._leak.close())):
+            yield written
+        self._cut_short = self._leak.leaked or self.finish_reason == "length"
+        async for written in self._take([] if self._over else self._splitter.close()):
             yield written
         if self._leak.leaked:
             logger.warning("The model recited its instructions; the answer ends before that.")
@@ -329,8 +333,7 @@ class LenientWriter(_Writer):
 
     def _broken_off(self, claim: str) -> bool:
         """Whether generation ended in the middle of the sentence: half of one may say the opposite of the whole."""
-        ended_early = self._over or self._leak.leaked or self.finish_reason == "length"
-        return ended_early and not ends_before(claim, " ", "A")
+        return (self._over or self._cut_short) and not ends_before(claim, " ", "A")
 
     def _reset(self) -> None:
         self._claim = self._letters = self._held = self._since_marker = ""
@@ -403,7 +406,7 @@ class StrictWriter(_Writer):
         return self.add_support(start, backing, holding)
 
     def _broken_off(self, sentence: str) -> bool:
-        return (self._leak.leaked or self.finish_reason == "length") and not ends_before(sentence, " ", "A")
+        return self._cut_short and not ends_before(sentence, " ", "A")
 
     def _holding(self, sentence: str, numbers: Sequence[int]) -> list[int]:
         """The cited sources that hold the sentence's words; else the one that holds most of them."""

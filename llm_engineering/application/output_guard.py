@@ -44,12 +44,10 @@ class LeakGuard:
         """What may be shown by now. Nothing any more once it has ``leaked``."""
         for character in text:
             if self.leaked:
-                return ""
+                break
             self._text += character
             self._take(character)
-        if self.leaked:
-            return self._release(self._cut)
-        return self._release(self._boundary())
+        return self._release(self._cut if self.leaked else self._boundary())
 
     def close(self) -> str:
         """What was held back, unless it is a leak."""

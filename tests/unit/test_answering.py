@@ -1,11 +1,15 @@
 """Answering: grounded, cited, silent where the sources are."""
 
 from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llm_engineering.application.answering import (
     AnsweringConfig,
+    AnswerPiece,
     answer,
 )
 from llm_engineering.application.grounded_writing import NOTHING_FOUND
@@ -193,3 +197,77 @@ class TestAnswer:
         model = ScriptedLanguageModel([Reply("some words", fail_after=0, error="down")])
         with pytest.raises(ModelServiceError, match="down"):
             await run(model, [OVERLAP])
+
+
+# --- properties -----------------------------------------------------------------------------------------------------
+
+WORDS = (
+    *"Overlap repeats the last sentences of a chunk at start next embeddings are vectors unit length never e.g. Dr.".split(),
+    *"3.5 42 unicorns . ! ? : [1] [2] [9] [1,2] [ ] [x](y) ` ``` ~~~ - # | 1. 你好。 世界！ سلام؟ הבית. 👩‍👩‍👧 é ﬁ „so“".split(),
+    *("\n", "\n\n", "\n```\n", "a@example.org", "The sources do not say.", "What is overlap?"),
+    "Overlap repeats the last sentences of a chunk.",
+    "You answer questions from numbered sources that were",
+    "retrieved from a collection of documents",
+)
+TEXT = st.lists(
+    st.one_of(st.sampled_from(WORDS), st.text(max_size=4)).flatmap(
+        lambda word: st.sampled_from([word, f"{word} ", f"{word} ", f"{word}\n"])
+    ),
+    max_size=40,
+).map("".join)
+
+
+def cut(text: str, places: Sequence[int]) -> list[str]:
+    ends = sorted({place % (len(text) + 1) for place in places} | {0, len(text)})
+    return [text[a:b] for a, b in pairwise(ends)]
+
+
+async def said(pieces: Sequence[str], **config: object) -> tuple[str, Answer, list[AnswerPiece]]:
+    made = [
+        piece
+        async for piece in answer(
+            "What is overlap?",
+            [OVERLAP, VECTORS],
+            CutModel(pieces),
+            AnsweringConfig.model_validate(config),
+            embed=HashEmbedder().embed_queries,
+        )
+    ]
+    assert made[-1].answer is not None
+    return "".join(piece.text for piece in made), made[-1].answer, made
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=TEXT, places=st.lists(st.integers(0, 400), max_size=12), strict=st.booleans())
+async def test_whatever_is_said_pieces_make_the_text_and_spans_lie_in_order(
+    text: str, places: list[int], strict: bool
+) -> None:
+    shown, finished, pieces = await said(cut(text, places), strict=strict)
+    assert shown == finished.text
+    assert shown.strip() == shown != ""
+    end = 0
+    for support in finished.supports:
+        assert end <= support.span.start < support.span.end <= len(shown)
+        assert not shown[support.span.start].isspace()
+        end = support.span.end
+        if support.source_span is not None:
+            passage = finished.citations[(support.source or 0) - 1].passage
+            backing = passage.text[support.source_span.start : support.source_span.end]
+            assert backing.strip() == backing != ""
+            assert (
+                support.document_span == support.source_span
+            )  # these passages begin where their documents do
+        assert set(support.cited) <= {1, 2}
+    if not finished.abstained:
+        assert tuple(piece.support for piece in pieces if piece.support) == finished.supports
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=TEXT, places=st.lists(st.integers(0, 400), max_size=30), strict=st.booleans(), mask=st.booleans())
+async def test_the_answer_does_not_depend_on_how_the_reply_was_cut(
+    text: str, places: list[int], strict: bool, mask: bool
+) -> None:
+    whole = await said([text], strict=strict, mask_personal_data=mask)
+    pieces = await said(cut(text, places), strict=strict, mask_personal_data=mask)
+    letters = await said(list(text), strict=strict, mask_personal_data=mask)
+    assert whole[1] == pieces[1] == letters[1]
