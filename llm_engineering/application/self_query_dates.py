@@ -21,8 +21,8 @@ _DATE = (
     rf"\d{{4}}-\d{{2}}-\d{{2}}|\d{{4}}-\d{{2}}|{_DAY}\s+(?:of\s+)?{_MONTH},?\s+\d{{4}}|{_MONTH}\s+{_DAY},?\s+\d{{4}}"
     rf"|{_MONTH},?\s+\d{{4}}|\d{{4}}"
 )
-_AHEAD = r"(?![\w-]|[.,:/]\d)"
-"""No part of a longer number, word or version."""
+_AHEAD = r"(?![\w-]|[.,:/]\d|['’]s\b)"
+"""No part of a longer number, word or version, and no owner: "today's article"."""
 _THE = r"(?:the\s+)?"
 _COUNT = r"(?:\d{1,3}|" + "|".join(_NUMBERS) + r"|few|couple\s+of)"
 

@@ -98,6 +98,10 @@ _KNOWN_PLATFORMS = frozenset(
 _SELECTORS = frozenset(
     "all any find latest list my newest only our recent search these those which your".split()
 )
+_SEARCHING = frozenset("all any find list only search which".split())
+_CONTRACTED = frozenset("he here how it let she that there today what when where who yesterday".split())
+"""With 's they own nothing: "let's review"."""
+_INSIDE = frozenset("across from in within".split())
 _DETERMINERS = frozenset("a an any her his my our the their these those your".split())
 _CATEGORY_NOUNS: dict[str, tuple[str, ...]] = {
     "article": ("article", "articles", "blog post", "blog posts", "essay", "essays"),
@@ -148,12 +152,17 @@ def read_rules(question: str, known: KnownValues, now: datetime) -> Reading:
         f"{field} = {match.value} (“{_said(words, match)}”)" for field, matches in found for match in matches
     ]
     # When something happened is not when it was written about, unless the question is about writing.
-    if fields or any(word.folded in _PUBLISHING for word in words):
+    if fields or _about_publishing(words):
         period = read_period(question, now)
         if period is not None:
             fields |= {"published_from": period.start, "published_to": period.end}
             reasons.append(f"published {_dates(period.start, period.end)} (“{period.phrase}”)")
     return Reading(MetadataFilter.model_validate(fields), tuple(reasons)) if fields else Reading()
+
+
+def _about_publishing(words: Sequence[_Word]) -> bool:
+    said = {word.folded for word in words}
+    return bool(said & (_PUBLISHING if "did" in said else _PUBLISHING - _COMPOSING))
 
 
 # --- the four fields -------------------------------------------------------------------------------------------------
@@ -223,7 +232,8 @@ def _platforms(words: Sequence[_Word], platforms: Sequence[str]) -> list[_Match]
             named.append(_Match(value, start, end, 1))
             sure = distinctive or (start > 0 and words[start].text[0].isupper())
             noun = "" if _ends(words, end) else words[end].folded
-            if noun in _PUBLICATIONS and sure:
+            inside = _before(words, start) in _DETERMINERS and _before(words, start - 1) in _INSIDE
+            if noun in _PUBLICATIONS and sure and (noun.endswith("s") or inside):
                 meant.append(_Match(value, start, end, after=1))
             elif (
                 _before(words, start) in ("on", "from", "via")
@@ -258,11 +268,11 @@ def _names_category(words: Sequence[_Word], start: int, end: int, names: Sequenc
     plural = words[end - 1].folded.endswith("s")
     if plural and before in _SELECTORS:
         return True
-    if start and words[start - 1].possessive:
+    if start and words[start - 1].possessive and before not in _CONTRACTED:
         return True  # "Ada's articles"
     if plural and any(match.end == start for match in names):
         return True  # "the LinkedIn posts"
-    if before in _DETERMINERS and earlier in ("in", "from", "across", "within"):
+    if before in _DETERMINERS and earlier in _INSIDE:
         return plural or (before in ("the", "my", "our", "your") and following in ("", "about", "on", "by"))
     return (
         plural
@@ -288,9 +298,9 @@ def _languages(words: Sequence[_Word], languages: Sequence[str]) -> Iterator[_Ma
                 if not following or following in _FUNCTION_WORDS:
                     yield _Match(value, start, end, 2)
             elif following in nouns and (
-                before in _SELECTORS
+                before in _SEARCHING
                 or (natural and start == 0)
-                or (before in _DETERMINERS and earlier in ("in", "from", "across", "within"))
+                or (before in _DETERMINERS and earlier in _INSIDE)
             ):
                 yield _Match(value, start, end, 1, 1)
 
