@@ -3,28 +3,32 @@
 import asyncio
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llm_engineering.application.ports import GenerationOptions, LanguageModel, Message
-from llm_engineering.domain.errors import InvalidInputError, ModelFileError, ModelServiceError
+from llm_engineering.domain.errors import ModelFileError, ModelServiceError
 from llm_engineering.infrastructure import model_files
 from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
 from llm_engineering.infrastructure.llms.openai_http import OpenAIHttpModel
-from tests.conformance.llm_contract import QUESTION, SHORT, LanguageModelContract, read
+from tests.conformance.llm_contract import (
+    CONTEXT_WORDS,
+    QUESTION,
+    SHORT,
+    SKY,
+    HttpModelContract,
+    LanguageModelContract,
+    ModelService,
+    read,
+    scripted_reply,
+)
 from tests.fakes.llm import ScriptedLanguageModel
-from tests.fakes.openai_server import CONTEXT_WORDS, Fault, OpenAIServer
+from tests.fakes.openai_server import Fault, OpenAIServer
 
 MODELS = Path("models")
-SKY = "Because air scatters blue light more than red light."
-
-
-def scripted_reply(text: str) -> str:
-    return '{"name": "Bob", "age": 5}' if "JSON" in text else SKY
 
 
 class TestScriptedLanguageModel(LanguageModelContract):
@@ -144,54 +148,50 @@ def server() -> Iterator[OpenAIServer]:
         yield server
 
 
-class TestOpenAIHttpModel(LanguageModelContract):
-    @pytest.fixture
-    def waits(self) -> list[float]:
-        return []
+class _OpenAIService:
+    """The scripted server, as the contract wants it."""
 
+    def __init__(self, server: OpenAIServer) -> None:
+        self._server = server
+
+    def fail(
+        self, kind: str, *, status: int = 500, headers: Mapping[str, str] | None = None, pieces: int = 0
+    ) -> None:
+        self._server.faults.append(Fault(kind, status, headers or {}, pieces))  # type: ignore[arg-type]
+
+    def script(self, reply: str) -> None:
+        self._server.replies.append(reply)
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        return [request.body for request in self._server.requests]
+
+    @property
+    def broken_off(self) -> bool:
+        return any(request.broken_off for request in self._server.requests)
+
+
+class TestOpenAIHttpModel(HttpModelContract):
     @pytest.fixture
     async def model(self, server: OpenAIServer, waits: list[float]) -> AsyncIterator[LanguageModel]:
         async def sleep(seconds: float) -> None:
             waits.append(seconds)
 
-        model = OpenAIHttpModel(server.base_url, "sk-very-secret", "tiny", CONTEXT_WORDS, 0.5, 2, sleep)
+        model = OpenAIHttpModel(
+            server.base_url, "sk-very-secret", "tiny", CONTEXT_WORDS, 0.5, 2, sleep, 1.0, 2.0
+        )
         yield model
         await model.close()
 
-    async def test_the_wait_a_busy_service_asks_for_is_kept(
-        self, model: LanguageModel, server: OpenAIServer, waits: list[float]
-    ) -> None:
-        server.faults.append(Fault("status", 429, {"Retry-After": "7"}))
-        assert (await read(model, QUESTION, SHORT))[-1].finish_reason == "stop"
-        assert len(waits) == 1
-        assert 7 <= waits[0] < 8
+    @pytest.fixture
+    async def gone(self) -> AsyncIterator[LanguageModel]:
+        model = OpenAIHttpModel("http://127.0.0.1:9/v1", None, "tiny", max_retries=0)
+        yield model
+        await model.close()
 
-    @pytest.mark.parametrize(
-        "fault",
-        [Fault("status", 500), Fault("cut"), Fault("hang"), Fault("stall")],
-        ids=lambda fault: fault.kind,
-    )
-    async def test_a_failure_before_the_first_word_is_tried_again(
-        self, model: LanguageModel, server: OpenAIServer, fault: Fault
-    ) -> None:
-        server.faults.append(fault)
-        assert "".join(delta.text for delta in await read(model, QUESTION, SHORT)) == SKY
-
-    @pytest.mark.parametrize("kind", ["cut", "stall", "end", "malformed"])
-    async def test_a_failure_in_mid_reply_says_how_much_came_and_is_not_tried_again(
-        self, model: LanguageModel, server: OpenAIServer, kind: str
-    ) -> None:
-        server.faults.append(Fault(kind, pieces=3))  # type: ignore[arg-type]
-        shown: list[str] = []
-
-        async def show(model: LanguageModel) -> None:
-            async for delta in model.stream(QUESTION, SHORT):
-                shown.append(delta.text)  # noqa: PERF401  what came before the failure counts
-
-        with pytest.raises(ModelServiceError, match="after 20 characters of the reply"):
-            await show(model)
-        assert "".join(shown) == SKY[:20]
-        assert len(server.requests) == 1
+    @pytest.fixture
+    def service(self, server: OpenAIServer) -> ModelService:
+        return _OpenAIService(server)
 
     async def test_a_lasting_failure_says_what_came_and_shows_no_secret(self, server: OpenAIServer) -> None:
         server.faults.extend([Fault("status", 503)] * 2)
@@ -207,14 +207,6 @@ class TestOpenAIHttpModel(LanguageModelContract):
         assert "pass-word" not in str(caught.value)
         assert "very-secret" not in str(caught.value)
 
-    async def test_a_service_that_is_not_there_is_one_clear_error(self) -> None:
-        model = OpenAIHttpModel("http://127.0.0.1:9/v1", None, "tiny", max_retries=0)
-        with pytest.raises(
-            ModelServiceError, match=r"http://127\.0\.0\.1:9/v1 failed before the first word.*ConnectError"
-        ):
-            await read(model, QUESTION, SHORT)
-        await model.close()
-
     async def test_a_refused_key_is_not_tried_again(self, server: OpenAIServer) -> None:
         model = OpenAIHttpModel(server.base_url, "wrong", "tiny")
         with pytest.raises(ModelServiceError, match=r"401.*LLM_API_KEY"):
@@ -222,30 +214,12 @@ class TestOpenAIHttpModel(LanguageModelContract):
         await model.close()
         assert len(server.requests) == 1
 
-    async def test_a_reply_that_is_not_the_json_asked_for_is_an_error(
-        self, model: LanguageModel, server: OpenAIServer
-    ) -> None:
-        server.replies.append("Sure! Here is your JSON: {")
-        with pytest.raises(ModelServiceError, match="asked for JSON"):
-            await read(model, QUESTION, GenerationOptions(json_schema={"type": "object"}))
-
-    async def test_leaving_closes_the_connection_so_that_the_service_can_stop(
-        self, model: LanguageModel, server: OpenAIServer
-    ) -> None:
-        server.replies.append("word " * 2000)
-        async with aclosing(model.stream(QUESTION, GenerationOptions(max_tokens=2000))) as stream:  # type: ignore[type-var]
-            await anext(stream)
-        for _ in range(100):
-            if server.requests[0].broken_off:
-                break
-            await asyncio.sleep(0.05)
-        assert server.requests[0].broken_off
-
-    async def test_options_reach_the_service(self, model: LanguageModel, server: OpenAIServer) -> None:
-        await read(model, QUESTION, GenerationOptions(max_tokens=9, temperature=0.3, seed=4, stop=("END",)))
-        body = server.requests[0].body
-        assert (body["max_tokens"], body["temperature"], body["seed"], body["stop"]) == (9, 0.3, 4, ["END"])
-        assert body["messages"][0] == {"role": "system", "content": QUESTION[0].content}
+    async def test_without_prices_no_cost_is_stated(self, server: OpenAIServer) -> None:
+        model = OpenAIHttpModel(server.base_url, "sk-very-secret", "tiny")
+        usage = (await read(model, QUESTION, SHORT))[-1].usage
+        await model.close()
+        assert usage is not None
+        assert usage.cost_usd is None
 
     def test_one_model_serves_one_event_loop_after_another(self, server: OpenAIServer) -> None:
         model = OpenAIHttpModel(server.base_url, "sk-very-secret", "tiny")
@@ -256,18 +230,3 @@ class TestOpenAIHttpModel(LanguageModelContract):
 
         asyncio.run(once())
         asyncio.run(once())
-
-    async def test_a_slow_reader_does_not_run_out_of_the_models_time(
-        self, model: LanguageModel, server: OpenAIServer
-    ) -> None:
-        start = time.monotonic()
-        text = ""
-        async for delta in model.stream(QUESTION, GenerationOptions(timeout_seconds=5)):
-            text += delta.text
-            await asyncio.sleep(0.01)
-        assert text == SKY
-        assert time.monotonic() - start < 5
-
-    async def test_too_long_a_prompt_is_the_callers_error(self, model: LanguageModel) -> None:
-        with pytest.raises(InvalidInputError, match="too long for tiny"):
-            await read(model, [Message("user", "word " * CONTEXT_WORDS)], SHORT)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_engineering.application.chat_protocol import (
+    Lines,
     ReplyReader,
     error_message,
     event_data,
@@ -135,3 +136,25 @@ def test_waits_grow_within_their_bounds(attempt: int, chance: float) -> None:
 @given(st.integers(0, 20), st.floats(0, 100), st.floats(0, 0.999))
 def test_a_wait_the_server_asked_for_is_never_shortened(attempt: int, asked: float, chance: float) -> None:
     assert delay_seconds(attempt, asked, lambda: chance) >= asked
+
+
+@given(text=st.text(), sizes=st.lists(st.integers(1, 9), min_size=1))
+def test_lines_are_the_same_however_their_bytes_were_cut(text: str, sizes: list[int]) -> None:
+    data, lines, found = text.encode(), Lines(), list[str]()
+    for number in range(len(data)):
+        size = sizes[number % len(sizes)]
+        part, data = data[:size], data[size:]
+        found += lines.feed(part)
+    found += lines.end()
+    assert found == [line.rstrip("\r") for line in text.split("\n")[:-1]] + [text.split("\n")[-1]] * (
+        not text.endswith("\n") and bool(text)
+    )
+
+
+def test_a_whole_message_is_read_like_a_stream_of_one_piece() -> None:
+    reader = ReplyReader("The service")
+    message = {"role": "assistant", "content": "All of it."}
+    usage = {"prompt_tokens": 3, "completion_tokens": 4}
+    whole = {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
+    assert reader.read(json.dumps(whole)) == "All of it."
+    assert reader.last().usage == Usage(prompt_tokens=3, completion_tokens=4)
