@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -65,6 +66,27 @@ def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
 WITH_BODY: Final = failures(400, 413, 415, 422, 502)
 
 
+def _streamed_responses() -> dict[int | str, dict[str, Any]]:
+    """Those of a stream, written out: else the description says that errors are events too."""
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+    documented: dict[int | str, dict[str, Any]] = {
+        status: {"description": HTTPStatus(int(status)).phrase, "content": error} for status in WITH_BODY
+    }
+    each = {
+        "type": "object",
+        "required": ["event", "data"],
+        "properties": {
+            "event": {"type": "string", "enum": ["sources", "delta", "support", "done", "error"]},
+            "data": {"type": "string", "contentMediaType": "application/json"},
+        },
+    }
+    documented[200] = {
+        "description": "Server-Sent Events: `sources`, then `delta` and `support`, at the end `done` or `error`.",
+        "content": {"text/event-stream": {"schema": each}},
+    }
+    return documented
+
+
 def router(parts: ServiceParts) -> APIRouter:
     """The routes over the parts."""
     routes = APIRouter(tags=["twin"])
@@ -102,8 +124,7 @@ def _add_rag(routes: APIRouter, parts: ServiceParts) -> None:
         "/rag/stream",
         status_code=200,
         response_class=EventStream,
-        responses=WITH_BODY
-        | {200: {"description": "Server-Sent Events: sources, delta, support, done; or error."}},
+        responses=_streamed_responses(),
         openapi_extra=described(RagBody),
     )
     async def rag_stream(request: Request, body: Annotated[RagBody, Depends(json_body(RagBody))]) -> Response:

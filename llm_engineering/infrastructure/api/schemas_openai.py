@@ -116,7 +116,7 @@ class TwinOptions(SearchOptions):
 class ChatBody(Request):
     """A chat completion. The last message is the question; earlier ones are the conversation it stands in."""
 
-    model: str = Field(min_length=1, max_length=MAX_LABEL)
+    model: str = Field(min_length=1, max_length=MAX_LABEL, examples=["llm-twin"])
     messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=MAX_MESSAGES)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
