@@ -117,8 +117,9 @@ class TestFailing:
         found = run(ExpansionConfig(rewrites=2, timeout_seconds=0.05), ScriptedLanguageModel([answer]))
         assert found.rewrites == ()
         assert found.status is StageStatus.FAILED
-        assert found.degradation is not None
-        assert "could not be reworded" in found.degradation
+        assert found.degradation == (
+            "The question was searched for as it stands: the language model could not reword it."
+        )
 
     def test_of_one_kind_keeps_the_others(self) -> None:
         model = ScriptedLanguageModel(default=lambda m: "?" if "split" in m[0].content else by_task(m))
@@ -127,7 +128,7 @@ class TestFailing:
         assert found.hypothetical is not None
         assert found.status is StageStatus.FAILED
         assert found.degradation is not None
-        assert "split into simpler questions" in found.degradation
+        assert "could not split it into simpler ones" in found.degradation
 
     def test_of_a_prompt_that_does_not_fit_is_no_error_of_the_caller(self) -> None:
         found = run(ExpansionConfig(rewrites=2), ScriptedLanguageModel([reply(["x"])], context_tokens=10))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_engineering.application.answering import AnsweringConfig
@@ -282,7 +282,7 @@ class TestExpansion:
         assert documents(found)[0] == "overlap"
         assert found.made_with.queries == ("sentence overlap",)
         assert found.made_with.expansion_status is StageStatus.FAILED
-        assert "could not be reworded" in found.made_with.degradations[0]
+        assert "could not reword it" in found.made_with.degradations[0]
 
     def test_an_invented_answer_is_searched_for_by_meaning_only(self) -> None:
         asked: list[SearchRequest] = []
@@ -409,6 +409,34 @@ class TestReranking:
         given = MetadataFilter(authors=("Ben Okafor",), categories=("post",))
         made = Setup(reranker=reranker).ask("overlap", filter=given).made_with
         assert (reranker.asked, made.rerank_status) == ([], StageStatus.OFF)
+
+
+questions = st.lists(
+    st.sampled_from(
+        "overlap chunks bananas by Ada Winter Ben Okafor posts LinkedIn on written since 2024 which".split()
+    ),
+    min_size=1,
+    max_size=8,
+).map(" ".join)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    question=questions,
+    k=st.integers(1, 6),
+    mode=st.sampled_from(list(SearchMode)),
+    authors=st.sets(st.sampled_from(["Ada Winter", "Ben Okafor"])),
+)
+def test_whatever_is_asked_hits_are_few_distinct_in_order_and_within_the_filter(
+    question: str, k: int, mode: SearchMode, authors: set[str]
+) -> None:
+    given = MetadataFilter(authors=tuple(authors))
+    found = Setup(reranker=WordsReranker("a")).ask(question, k=k, mode=mode, filter=given)
+    used = found.made_with.filter
+    assert len(found.hits) <= k
+    assert len({hit.chunk.id for hit in found.hits}) == len(found.hits)
+    assert [hit.score for hit in found.hits] == sorted((hit.score for hit in found.hits), reverse=True)
+    assert all(used.accepts(hit.chunk) and given.accepts(hit.chunk) for hit in found.hits)
 
 
 class TestWhatCannotBeDoneWithout:
