@@ -75,7 +75,7 @@ def _refused(param: str, message: str) -> ProblemError:
 def _turn(message: UserMessage | AssistantMessage) -> Message:
     text = _text(message.content)
     if message.role == "assistant":
-        text = _SOURCES_LIST.sub("", text)  # ours, from an earlier answer: no part of what was said
+        text = without_sources(text)
     return Message(message.role, text)
 
 
@@ -90,8 +90,15 @@ def sources_text(answer: Answer) -> str:
     return "\n".join(["", "", SOURCES_TITLE, *lines]) if lines else ""
 
 
+def without_sources(text: str) -> str:
+    """An earlier answer as it was, without the list of sources that :func:`sources_text` has put below it."""
+    return _SOURCES_LIST.sub("", text)
+
+
 def _one_line(title: str, link: str) -> str:
-    return " ".join(f"{title} — {link}".split()) if title else link
+    named = " ".join(title.split())
+    place = "".join(link.split())
+    return f"{named} — {place}" if named else place
 
 
 def token_usage(usage: Usage) -> TokenUsage:
