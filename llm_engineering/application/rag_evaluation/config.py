@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from llm_engineering.application.answering import AnsweringConfig
 from llm_engineering.application.chunking import ChunkingConfig
-from llm_engineering.application.rag_evaluation.configurations import standard, with_expansion
+from llm_engineering.application.rag_evaluation.configurations import SERVED, standard, with_expansion
 from llm_engineering.application.rag_evaluation.metrics import MIN_OVERLAP
 from llm_engineering.application.rag_evaluation.question_making import QuestionMaking
 from llm_engineering.application.rag_evaluation.retrieval_runs import Configuration
@@ -46,7 +46,7 @@ class Gate(RunPart):
     """Fails the run when retrieval got worse than a baseline, beyond what chance explains."""
 
     baseline: Path
-    configuration: str = "hybrid + rerank"
+    configuration: str = SERVED
     metric: str = "recall@5"
     write_baseline: bool = False
     """Write the baseline from this run in place of holding the run against it."""
@@ -80,7 +80,7 @@ class RagEvaluationRun(RunPart):
     """The metric of the paired tests; None: recall at the largest cut-off."""
     reference: str = "dense"
     """The configuration that the others are held against."""
-    serving: str = "hybrid + rerank"
+    serving: str = SERVED
     """The configuration whose confidence is calibrated, and that the answers are made with."""
     answering: AnsweringConfig | None = None
     """The answering section that the service runs with; None: as the language model's ``grounding`` setting asks."""

@@ -6,6 +6,8 @@ from typing import Any
 from llm_engineering.application.rag_evaluation.retrieval_runs import Configuration
 from llm_engineering.application.retriever import RetrievalConfig
 
+SERVED = "hybrid + self-query + rerank"
+"""The row that runs as ``configs/inference.yaml`` does."""
 PATIENCE = 120.0
 """Seconds that a stage may take in an evaluation: a busy machine must not decide how good a configuration is."""
 
@@ -24,10 +26,10 @@ def standard() -> dict[str, Configuration]:
         "hybrid + self-query": {"mode": "hybrid"} | _SELF_QUERY,
         "dense + rerank": {"mode": "dense"} | _RERANK,
         "hybrid + rerank": {"mode": "hybrid"} | _RERANK,
-        "hybrid + self-query + rerank": {"mode": "hybrid"} | _SELF_QUERY | _RERANK,
+        SERVED: {"mode": "hybrid"} | _SELF_QUERY | _RERANK,
     }
     table = {name: Configuration(retrieval=_config(fields)) for name, fields in rows.items()}
-    widened = ("hybrid", "hybrid + rerank")
+    widened = ("hybrid", SERVED)
     parents = {
         f"{name} + parents": Configuration(retrieval=table[name].retrieval, parents=True) for name in widened
     }

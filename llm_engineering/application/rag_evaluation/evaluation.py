@@ -26,9 +26,9 @@ from llm_engineering.application.rag_evaluation.retrieval_runs import (
     ConfigurationRun,
     QuestionRun,
     Row,
-    best_cosine,
     by_kind,
     run_configurations,
+    serving_confidence,
     table,
 )
 from llm_engineering.application.retriever import RetrievalConfig, Retriever
@@ -163,7 +163,7 @@ async def evaluate_retrieval(
     *,
     corpus: str,
     refused: Mapping[str, int] | None = None,
-    confidence_of: ConfidenceOf = best_cosine,
+    confidence_of: ConfidenceOf = serving_confidence,
     by_document: bool = False,
     progress: Progress = _SILENT,
 ) -> Evaluation:

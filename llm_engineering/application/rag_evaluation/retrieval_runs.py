@@ -5,6 +5,7 @@ import statistics as numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from llm_engineering.application.answering import confidence
 from llm_engineering.application.ports import Progress, SilentProgress, VectorIndex
 from llm_engineering.application.rag_evaluation.metrics import MIN_OVERLAP, Source, judge, measured
 from llm_engineering.application.rag_evaluation.questions import Labelled
@@ -250,9 +251,9 @@ def _kept(passage: Passage, relevant: bool) -> FoundSource:
     )
 
 
-def best_cosine(found: Retrieved) -> float:
-    """The highest cosine similarity among the hits; 0 where none is known."""
-    return max((hit.dense_score for hit in found.hits if hit.dense_score is not None), default=0.0)
+def serving_confidence(found: Retrieved) -> float:
+    """What serving holds against ``min_similarity`` before it answers."""
+    return confidence(found.question, narrow(found.hits))
 
 
 def table(

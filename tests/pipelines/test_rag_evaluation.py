@@ -1,0 +1,85 @@
+"""The evaluation on ZenML over the sample site: the table, the report, and the gate that keeps retrieval from getting worse."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_engineering.application.rag_evaluation.config import RagEvaluation
+from llm_engineering.application.rag_evaluation.configurations import SERVED
+from llm_engineering.application.rag_evaluation.evaluation import GateFailedError
+from llm_engineering.application.rag_evaluation.questions import read_questions
+from llm_engineering.application.runs import CollectRun, EndToEndData
+from tools.run import run_pipeline
+from tools.run_config import read_run_config
+from tools.sample_site import SampleSite
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = ("dense", "hybrid", SERVED)
+
+
+@pytest.fixture
+def collected(project: Path) -> Iterator[Path]:
+    """The articles of the sample site, collected and indexed; the project's samples and configurations beside them."""
+    shutil.copytree(ROOT / "samples", project / "samples", ignore=shutil.ignore_patterns("site"))
+    with SampleSite() as site:
+        link = {"url": f"{site.base_url}/feed.xml", "options": {"author_from_page": True}}
+        collect = CollectRun.model_validate({"author": "Ada Winter", "links": [link]})
+        run_pipeline("end_to_end_data", EndToEndData(collect=collect))
+        yield project
+
+
+def sample_run(**changes: Any) -> RagEvaluation:
+    """The sample's configuration with fewer rows, so that the gate is quick."""
+    read, _ = read_run_config(ROOT / "configs" / "rag_evaluation_sample.yaml", RagEvaluation)
+    evaluation = read.evaluation
+    rows = {name: evaluation.configurations[name] for name in ROWS}
+    return RagEvaluation(evaluation=evaluation.model_copy(update={"configurations": rows, **changes}))
+
+
+def output(run: Any, name: str, step: str = "evaluate_rag") -> Any:
+    [artifact] = run.steps[step].outputs[name]
+    return artifact.load()
+
+
+@pytest.mark.slow
+def test_retrieval_on_the_sample_holds_its_baseline_and_beats_dense_search(collected: Path) -> None:
+    run = run_pipeline("rag_evaluation", sample_run())
+    found = output(run, "rag_evaluation")
+    assert found["stale"] == {}
+    assert output(run, "rag_gate", "check_rag_gate")["passed"] is True
+    recall = {row["name"]: row["means"]["recall@5"] for row in found["rows"]}
+    assert recall[SERVED] > recall["dense"]
+    assert run.steps["evaluate_rag"].run_metadata["answerable_questions"] == 90
+    assert SERVED in output(run, "rag_evaluation_table")
+    html = output(run, "rag_evaluation_report")
+    assert html.count("<svg") == 2
+    assert "http-equiv" not in html
+    assert "<script" not in html
+
+
+@pytest.mark.slow
+def test_a_fall_below_the_baseline_fails_the_run_after_its_report_is_stored(collected: Path) -> None:
+    baseline = collected / "samples" / "rag_baseline.json"
+    raised = json.loads(baseline.read_text(encoding="utf-8"))
+    raised["questions"] = dict.fromkeys(raised["questions"], 1.0)
+    baseline.write_text(json.dumps(raised), encoding="utf-8")
+    with pytest.raises(GateFailedError, match=r"worse than chance explains\. Questions that got worse: "):
+        run_pipeline("rag_evaluation", sample_run())
+
+
+@pytest.mark.slow
+def test_questions_are_made_from_the_collection_and_kept_in_a_file(collected: Path) -> None:
+    read, _ = read_run_config(ROOT / "configs" / "rag_evaluation.yaml", RagEvaluation)
+    rows = {name: read.evaluation.configurations[name] for name in ("dense", SERVED)}
+    parameters = RagEvaluation(evaluation=read.evaluation.model_copy(update={"configurations": rows}))
+    run = run_pipeline("rag_evaluation", parameters)
+    made = read_questions(collected / "data" / "rag_questions.jsonl")
+    assert len(made) >= 10
+    assert {question.source for question in made} == {"rule"}
+    found = output(run, "rag_evaluation")
+    assert len(found["questions"]) == len(made) + len(read_questions(ROOT / "samples/rag_unanswerable.jsonl"))
+    assert found["calibration"]["best"]["declined_share"] > 0.5
