@@ -76,7 +76,6 @@ def introduce(twin: Resources, url: str, host: str, config: Path) -> None:
         "API keys": ", ".join(escape(name) for name in keys)
         or f"none needed from this machine ({escape(host)})",
         "Config": escape(str(config)),
-        "Try": _curl(url, with_key=bool(keys)),
     }
     for name, value in rows.items():
         table.add_row(name, value)
@@ -89,6 +88,8 @@ def introduce(twin: Resources, url: str, host: str, config: Path) -> None:
             border_style="cyan",
         )
     )
+    # Outside of the frame, on one line however long, so that it can be copied.
+    console.print(f"[dim]Try:[/] {_curl(url, with_key=bool(keys))}\n", soft_wrap=True)
 
 
 def _search(twin: Resources) -> str:

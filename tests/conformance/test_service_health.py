@@ -150,6 +150,21 @@ async def test_what_does_not_answer_in_time_is_down_and_is_not_asked_twice_at_on
     await health.close()
 
 
+async def test_an_asker_does_not_wait_for_a_slow_look_but_is_told_what_the_last_one_showed() -> None:
+    part, clock = Part(), [0.0]
+    health = health_of(Dependency("database", part, matters=False), now=lambda: clock[0])
+    await health.warm_up()
+    part.seconds = 1.5
+    part.error = StoreUnavailableError("gone")
+    clock[0] = 10
+    started = time.monotonic()
+    assert (await health.report()).status == "ready"
+    assert time.monotonic() - started < 1.2
+    await asyncio.sleep(1.5)
+    assert (await health.report()).status == "degraded"
+    await health.close()
+
+
 async def test_all_are_looked_at_at_the_same_time() -> None:
     parts = [Part() for _ in range(4)]
     for part in parts:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _NOT_IMPLEMENTED = 501
 """Said by servers that know no GET at all: somebody is there."""
+_PATIENCE_SECONDS = 0.5
+"""How long an asker waits for a look before it is told what the last one showed: probes give up after a second, and a
+database that does not matter must not look like a service that hangs."""
 WARM_UP_SECONDS = 600.0
 """Longest time for loading all models."""
 
@@ -115,7 +118,10 @@ class Health:
             return self._report
         if self._reporting is None or self._reporting.done():
             self._reporting = asyncio.create_task(self._look())
-        return await asyncio.shield(self._reporting)
+        await asyncio.wait({self._reporting}, timeout=_PATIENCE_SECONDS)
+        if self._reporting.done() or self._report is None:
+            return await asyncio.shield(self._reporting)
+        return self._report
 
     async def close(self) -> None:
         """Stop looking."""

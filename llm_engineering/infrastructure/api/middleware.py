@@ -39,7 +39,7 @@ CLIENT_LEFT: Final = 499
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"})
 _QUIET = frozenset({"/health/live", "/health/ready", "/metrics"})
-"""Asked every few seconds by machines: logged only when something is wrong, or in detail."""
+"""Asked every few seconds by machines: a line each would hide the others. What changes is logged where it is seen."""
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -127,7 +127,7 @@ class Observed:
         self._metrics.requested(route, method, status, seconds)
         key = state(scope).get("key_name")
         milliseconds = round(seconds * 1000, 1)
-        level = "DEBUG" if route in _QUIET and status < 400 else "INFO"
+        level = "DEBUG" if route in _QUIET and status in (200, 503) else "INFO"
         bound = logger.bind(route=route, method=method, status=status, ms=milliseconds, key=key)
         who = f" · key {key}" if key else ""
         bound.log(
