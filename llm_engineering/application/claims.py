@@ -7,6 +7,8 @@ from llm_engineering.application.words import content, language_of, root, words
 from llm_engineering.domain.retrieval import Verdict
 
 _NUMBER = re.compile(r"\d+(?:[.,\u00a0\u202f'’]\d+)*")
+_THIN = re.compile(r"[\u00a0\u202f'’]")
+_GROUPED = re.compile(r"[1-9]\d{0,2}(?:[.,]\d{3})+")
 _LIST_NUMBER = re.compile(r"^\s*(?:[-*+•>]\s+)*\d{1,3}[.)]\s+")
 _SPELLED = {
     "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
@@ -40,12 +42,23 @@ class Claim:
     names: frozenset[str]
     """Roots of the names: capitalised words inside the sentence, acronyms, words with digits."""
     negated: bool
+    subject: str | None
+    """Root of the first word, where that carries content: what the sentence is about, in most."""
 
 
 def claim_of(sentence: str) -> Claim:
     """Prepare a sentence; citation markers must be gone."""
     bare = _STRIPPED.sub("", _LIST_NUMBER.sub("", " ".join(sentence.split())))
-    return Claim(bare, content(bare), numbers_written(bare), _names(bare), _NEGATION.search(bare) is not None)
+    roots = content(bare)
+    first = next(iter(words(bare)), "")
+    return Claim(
+        bare,
+        roots,
+        numbers_written(bare),
+        _names(bare),
+        _NEGATION.search(bare) is not None,
+        root(first) if root(first) in roots else None,
+    )
 
 
 def numbers_written(text: str) -> frozenset[str]:
@@ -61,23 +74,13 @@ def numbers_of(text: str) -> frozenset[str]:
 
 
 def _canonical(number: str, *, comma: bool = False) -> str:
-    """``comma``: read a last comma before three digits as a decimal point too (3,125 is two numbers in two languages)."""
-    digits = re.sub(r"[\u00a0\u202f'’]", "", number)
-    if not comma:
-        digits = (
-            re.sub(r"[.,](?=\d{3}(?!\d))(?=(?:\d{3}(?:[.,]|$))+)", "", digits)
-            if re.search(r"^\d{1,3}(?:[.,]\d{3})+$", digits) and not digits.startswith("0")
-            else digits
-        )
-    digits = digits.replace(",", ".")
-    if digits.count(".") == 1:
-        whole, _, fraction = digits.partition(".")
-        digits = whole.lstrip("0").rjust(1, "0") + (
-            f".{fraction.rstrip('0')}" if fraction.rstrip("0") else ""
-        )
-    elif "." not in digits:
-        digits = digits.lstrip("0") or "0"
-    return digits
+    """``comma``: read separators as decimal points even before three digits: 3,125 is two numbers in two languages."""
+    digits = _THIN.sub("", number)
+    if _GROUPED.fullmatch(digits) and not comma:
+        digits = re.sub("[.,]", "", digits)
+    whole, point, fraction = digits.replace(",", ".").partition(".")
+    whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
+    return f"{whole}{point}{fraction}" if fraction else whole
 
 
 def _names(text: str) -> frozenset[str]:
@@ -100,18 +103,32 @@ def negated_like(claim: Claim, text: str) -> bool:
     clauses = [part for part in _CLAUSE.split(text) if part and part.strip()]
     if not clauses:
         return not claim.negated
-    shared = [len(claim.roots & content(part)) for part in clauses]
-    most = max(shared)
     if claim.negated and any(_NEGATION.search(part) for part in clauses):
-        return True
-    nearest = [part for part, count in zip(clauses, shared, strict=True) if count == most]
+        return not _swapped(claim, text)
+    shared = [len(claim.roots & content(part)) for part in clauses]
+    nearest = [part for part, count in zip(clauses, shared, strict=True) if count == max(shared)]
     # Equally near clauses: one that is not negated is enough for a sentence that is not.
     return any((_NEGATION.search(part) is not None) == claim.negated for part in nearest)
+
+
+def _swapped(claim: Claim, text: str) -> bool:
+    """Whether both deny something, but each what the other states: "time and not memory", "memory and not time"."""
+    here, there = _denied(claim.text), _denied(text)
+    stated = content(text) - there
+    return (
+        bool(here and there)
+        and not here & there
+        and here <= stated
+        and there & claim.roots - here != frozenset()
+    )
+
+
+def _denied(text: str) -> frozenset[str]:
+    """Roots of the first word that carries content behind each negation."""
+    behind = (content(" ".join(text[match.end() :].split()[:2])) for match in _NEGATION.finditer(text))
+    return frozenset().union(*behind)
 
 
 def lowered(verdict: Verdict) -> Verdict:
     """One step down."""
     return Verdict.PARTIAL if verdict is Verdict.SUPPORTED else Verdict.UNSUPPORTED
-
-
-__all__ = ["Claim", "claim_of", "lowered", "negated_like", "numbers_of", "numbers_written", "root"]

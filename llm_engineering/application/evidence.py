@@ -47,13 +47,13 @@ class EvidenceConfig(Model):
     """The same, to count as backed in part."""
     similar: float = Field(default=0.72, ge=0, le=1)
     """Cosine similarity at which a paraphrase counts as supported, if some of its words stand in the source too."""
-    similar_words: float = Field(default=0.3, ge=0, le=1)
+    similar_words: float = Field(default=0.25, ge=0, le=1)
     """The share of words that such a paraphrase needs."""
-    related: float = Field(default=0.55, ge=0, le=1)
+    related: float = Field(default=0.6, ge=0, le=1)
     """Cosine similarity at which a sentence counts as backed in part, whatever its words."""
     unlike: float = Field(default=0.4, ge=-1, le=1)
     """Below this similarity, shared words are chance: the verdict is lowered."""
-    candidates: int = Field(default=3, ge=0, le=20)
+    candidates: int = Field(default=4, ge=0, le=20)
     """Source sentences that one sentence is compared with by embedding; 0: words alone decide."""
     max_embedded: int = Field(default=32, ge=0)
     """Texts embedded for one answer, at most, so that a long answer cannot take the processor from all others."""
@@ -208,6 +208,13 @@ class Evidence:
             verdict = min(verdict, Verdict.PARTIAL, key=_ORDERED.index)
         if claim.names - _roots_in(context):
             verdict = lowered(verdict)
+        if (
+            claim.subject
+            and (similarity or 0) < self._config.similar
+            and claim.subject not in _roots_in(context)
+        ):
+            # Words decided, and what the sentence is about is none of them.
+            verdict = min(verdict, Verdict.PARTIAL, key=_ORDERED.index)
         if not negated_like(claim, candidate.text):
             verdict = lowered(verdict)
         if (

@@ -245,7 +245,8 @@ class Splitter:
         self._line = ""
 
     def _visible(self, character: str) -> None:
-        if not self._fence and (self._broken or ends_before(self._sentence, self._space, character)):
+        inside = self._fence or (self._ticks and not self._broken)
+        if not inside and (self._broken or ends_before(self._sentence, self._space, character)):
             self._end()
         text = self._space + character
         self._space = ""
