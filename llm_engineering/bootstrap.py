@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, SecretStr
 
@@ -34,7 +34,7 @@ from llm_engineering.application.ports import (
 )
 from llm_engineering.application.rag_evaluation.judging import AnswerJudge
 from llm_engineering.application.retriever import Retriever
-from llm_engineering.domain.errors import StoreUnavailableError
+from llm_engineering.domain.errors import ConfigurationError, StoreUnavailableError
 from llm_engineering.domain.retrieval import SearchMode
 from llm_engineering.settings import (
     JsonLinesTracingSettings,
@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from llm_engineering.infrastructure.api.health import Dependency
     from llm_engineering.infrastructure.api.middleware import Service
     from llm_engineering.infrastructure.api.server import Listener
+    from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
+    from llm_engineering.infrastructure.llms.server import LlmService
     from llm_engineering.infrastructure.model_files import BundledModels
     from llm_engineering.infrastructure.stores.mongo import MongoWarehouse
 
@@ -298,6 +300,32 @@ def open_resources(settings: Settings | None = None) -> Iterator[Resources]:
     """
     with ExitStack() as stack:
         yield Resources(settings or load_settings(), stack)
+
+
+def llm_service(settings: Settings, host: str, **overrides: Any) -> "tuple[LlamaCppModel, LlmService]":
+    """The configured GGUF and the service that serves it; ``overrides`` win over the settings of llama_cpp.
+
+    Where the settings name another language model, perhaps this very service, the defaults of llama_cpp hold.
+
+    Raises:
+        ConfigurationError: ``host`` can be reached from elsewhere, and there is no key.
+    """
+    from llm_engineering.infrastructure.api.auth import is_loopback
+    from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
+    from llm_engineering.infrastructure.llms.server import LlmService
+    from llm_engineering.infrastructure.model_files import path
+
+    named = settings.llm if isinstance(settings.llm, LlamaCppSettings) else LlamaCppSettings()
+    chosen = named.model_copy(update={name: value for name, value in overrides.items() if value is not None})
+    key = getattr(settings.llm, "api_key", None)
+    if key is None and not is_loopback(host):
+        raise ConfigurationError(
+            f"On {host}, others can reach the model: set LLM_API_KEY to a long random text (the twin sends the same), or "
+            "listen on 127.0.0.1."
+        )
+    file = chosen.model_path or path("SmolLM2-135M-Instruct", settings.models_dir)
+    model = LlamaCppModel(file, chosen.context_tokens, chosen.threads, chosen.parallel)
+    return model, LlmService(model, key.get_secret_value() if key else None)
 
 
 def bundled_models(settings: Settings) -> "BundledModels":

@@ -125,6 +125,8 @@ class LlamaCppSettings(Group):
     """0: one less than there are cores; threads wait for each other, so one too many stalls all."""
     parallel: int = Field(default=1, ge=1)
     """How many answers are generated at the same time; they share the context."""
+    api_key: SecretStr | None = None
+    """What ``poe run-llm-server`` asks of its callers; on any other address than loopback it must be set."""
     grounding: Literal["strict", "lenient"] = "strict"
     """``strict``: only what nearly repeats a source is shown, else the sources are quoted; right for small models.
     ``lenient``: what no source backs is shown too, without a citation, and counted."""

@@ -7,15 +7,25 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import uvicorn
 from loguru import logger
 
 from llm_engineering.domain.errors import ConfigurationError
-from llm_engineering.infrastructure.api.middleware import Service
+from llm_engineering.infrastructure.api.asgi import Receive, Scope, Send
 
 _BACKLOG = 2048
+
+
+class Stoppable(Protocol):
+    """An ASGI application that is told when it is being stopped."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    def stop(self) -> None:
+        """No new request is wanted; those that run are being waited for."""
+        ...
 
 
 class Listener:
@@ -67,7 +77,7 @@ class Listener:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
-    def serve(self, service: Service, *, shutdown_seconds: float, started: Callable[[], None]) -> None:
+    def serve(self, service: Stoppable, *, shutdown_seconds: float, started: Callable[[], None]) -> None:
         """Serve until SIGTERM or Ctrl-C, then finish the running answers, for at most ``shutdown_seconds``.
 
         A second Ctrl-C ends at once. ``started`` is called when the first request can be taken.
@@ -106,7 +116,7 @@ def _unusable(host: str, port: int, error: OSError) -> ConfigurationError:
 class _Server(uvicorn.Server):
     """uvicorn's server, which tells the service when it is being stopped, and then ends without an error."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, started: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, service: Stoppable, started: Callable[[], None]) -> None:
         super().__init__(config)
         self._service = service
         self._on_started = started

@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,12 +80,9 @@ class LlamaCppModel:
             ModelServiceError: the reply was not finished in time, or llama.cpp failed.
         """
         deadline = asyncio.get_running_loop().time() + options.timeout_seconds
-        safe = [
-            Message(message.role, _CONTROL_TOKEN.sub(r"<| \1 |>", message.content)) for message in messages
-        ]
         reader = ReplyReader(self._name, json_expected=options.json_schema is not None)
         try:
-            async with aclosing(self._pieces(request_body(self._name, safe, options), reader)) as texts:
+            async with aclosing(self._pieces(request_body(self._name, messages, options), reader)) as texts:
                 while True:
                     # The deadline guards our waiting for the model, not the time our reader takes over a piece.
                     async with asyncio.timeout_at(deadline):
@@ -114,6 +111,29 @@ class LlamaCppModel:
                 counts.append(len(response.json()["tokens"]))
         return counts
 
+    async def load(self) -> None:
+        """Load the model now.
+
+        Raises:
+            ModelFileError: the file is missing or is not a model.
+        """
+        await asyncio.to_thread(self._start)
+
+    @asynccontextmanager
+    async def answering(self, body: Mapping[str, Any]) -> "AsyncIterator[httpx.Response]":
+        """llama.cpp's own answer to a chat request in OpenAI's protocol, to be read as it comes. Leaving the block ends the
+        generation. Control tokens in messages are defused.
+
+        Raises:
+            ModelFileError: the file is missing or is not a model.
+        """
+        safe = {**body, "model": self._name, "messages": _defused(body.get("messages"))}
+        async with (
+            self._http() as client,
+            client.stream("POST", "/v1/chat/completions", json=safe) as response,
+        ):
+            yield response
+
     async def close(self) -> None:
         await asyncio.to_thread(self._stop)
 
@@ -121,10 +141,7 @@ class LlamaCppModel:
         import httpx
 
         try:
-            async with (
-                self._http() as client,
-                client.stream("POST", "/v1/chat/completions", json=body) as response,
-            ):
+            async with self.answering(body) as response:
                 if not response.is_success:
                     self._refused((await response.aread()).decode("utf-8", "replace"))
                 async for line in response.aiter_lines():
@@ -153,9 +170,10 @@ class LlamaCppModel:
 
         address = await asyncio.to_thread(self._start)
         headers = {"Authorization": f"Bearer {self._key}"}
-        # trust_env: a proxy that is set for the internet must not get what stays on this machine.
+        # trust_env: a proxy that is set for the internet must not get what stays on this machine. verify: there is no TLS
+        # on loopback, and reading the authorities' certificates for each client would hold up the event loop for 0.1 s.
         async with httpx.AsyncClient(
-            base_url=address, headers=headers, timeout=None, trust_env=False
+            base_url=address, headers=headers, timeout=None, trust_env=False, verify=False
         ) as client:
             yield client
 
@@ -198,3 +216,14 @@ class LlamaCppModel:
     def _stop(self) -> None:
         with self._lock:
             self._server = None  # its destructor ends the threads and frees the model
+
+
+def _defused(value: Any) -> Any:
+    """Every text within ``value`` with the model's control tokens spelt as text."""
+    if isinstance(value, str):
+        return _CONTROL_TOKEN.sub(r"<| \1 |>", value)
+    if isinstance(value, list):
+        return [_defused(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _defused(item) for name, item in value.items()}
+    return value

@@ -1,0 +1,92 @@
+"""Serves a GGUF model as a service of its own, OpenAI-compatible: ``poe run-llm-server [--host … --port … --model-path …]``.
+
+Then the twin, on this machine or another, uses it by its address; business logic and model scale apart.
+"""
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from llm_engineering.bootstrap import listening, llm_service, start_logging
+from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.settings import load_settings
+from tools.console import console, run, user_path
+
+PORT = 8089
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="poe run-llm-server", description="Serve a model, OpenAI-compatible."
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="0.0.0.0 for all, which needs LLM_API_KEY (default %(default)s)"
+    )
+    parser.add_argument("--port", type=int, default=PORT, help="0 takes a free one (default %(default)s)")
+    parser.add_argument(
+        "--model-path", type=user_path, help="a GGUF file (LLM_MODEL_PATH; default: the bundled model)"
+    )
+    parser.add_argument("--context-tokens", type=int, help="shared by all replies in progress")
+    parser.add_argument("--parallel", type=int, help="replies at the same time")
+    parser.add_argument("--threads", type=int, help="0: one less than there are cores")
+    parser.add_argument(
+        "--shutdown-seconds",
+        type=float,
+        default=30.0,
+        help="for running replies to finish (default %(default)s)",
+    )
+    options = parser.parse_args(arguments)
+    if not 0 <= options.port <= 65535:
+        raise ConfigurationError(f"--port must lie between 0 and 65535, got {options.port}.")
+    settings = load_settings()
+    start_logging(settings)
+    overrides = {
+        name: getattr(options, name) for name in ("model_path", "context_tokens", "parallel", "threads")
+    }
+    model, service = llm_service(settings, options.host, **overrides)
+    with listening(options.host, options.port) as listener:
+        console.print(f"Loading {escape(model.name)} …")
+        asyncio.run(model.load())
+        listener.serve(
+            service,
+            shutdown_seconds=options.shutdown_seconds,
+            started=lambda: introduce(listener.url, model.name, model.context_tokens, keyed=service.keyed),
+        )
+    console.print("[green]✓[/] Stopped.")
+    return 0
+
+
+def introduce(url: str, name: str, context_tokens: int, *, keyed: bool) -> None:
+    """Say what runs here, and what to set so that the twin uses it."""
+    settings = {
+        "LLM_BASE_URL": f"{url}/v1",
+        "LLM_MODEL": name,
+        "LLM_CONTEXT_TOKENS": str(context_tokens),
+        **({"LLM_API_KEY": "(the same as here)"} if keyed else {}),
+    }
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    table.add_row("Model", f"{escape(name)} · {context_tokens:,} tokens of prompt and reply")
+    table.add_row("Health", f"{url}/health")
+    table.add_row("API keys", "LLM_API_KEY is asked for" if keyed else "none needed from this machine")
+    for index, (variable, value) in enumerate(settings.items()):
+        table.add_row("Set for the twin" if index == 0 else "", f"{variable}={escape(value)}")
+    table.add_row("", "LLM_GROUNDING=strict  [dim]where the model is as small as the bundled one[/]")
+    console.print(
+        Panel(
+            table,
+            title="[bold]Language model[/]",
+            subtitle="Ctrl-C stops it",
+            title_align="left",
+            border_style="cyan",
+        )
+    )
+
+
+if __name__ == "__main__":
+    run(main)
