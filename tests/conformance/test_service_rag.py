@@ -1,15 +1,16 @@
 """The service over HTTP: search, answers, streams, votes, and what goes wrong."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import httpx
 import pytest
 
 from llm_engineering.application.answering import NOTHING_FOUND
-from llm_engineering.application.ports import Message
+from llm_engineering.application.ports import Message, Vectors
 from llm_engineering.domain.errors import (
     FingerprintMismatchError,
+    ModelError,
     ModelServiceError,
     StoreError,
     StoreUnavailableError,
@@ -206,7 +207,7 @@ class TestDescriptions:
     def test_info_says_what_answers(self, client: httpx.Client) -> None:
         info = client.get("/info").json()
         assert info["model"] == "scripted"
-        assert info["grounding"] == "cited"
+        assert info["grounding"] == "lenient"
         assert info["feedback"] is True
         assert info["keys_required"] is False
         assert info["defaults"] == {"k": 5, "mode": "hybrid", "fusion": {"kind": "rrf", "k": 60}}
@@ -437,3 +438,41 @@ def test_history_is_handed_on_oldest_first() -> None:
     with serving(twin.app) as url:
         assert httpx.post(f"{url}/rag", json={"query": QUESTION, "history": turns}).status_code == 200
     assert seen == [(Message("user", "Hello "), Message("assistant", "Hi"))]
+
+
+class Blind(HashEmbedder):
+    """An embedder that embeds documents, but no question."""
+
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        raise ModelError("no question can be embedded")
+
+
+class TestDegradation:
+    @pytest.mark.parametrize("path", ["/search", "/rag", "/rag/stream", "/v1/chat/completions"])
+    def test_what_went_on_without_a_stage_says_so_in_header_and_body(self, path: str) -> None:
+        body: dict[str, object] = {"query": QUESTION}
+        if path.startswith("/v1"):
+            body = {"model": "llm-twin", "messages": [{"role": "user", "content": QUESTION}]}
+        with serving(TwinService(embedder=Blind()).app) as url:
+            response = httpx.post(url + path, json=body)
+        assert response.status_code == 200, response.text
+        assert response.headers["x-twin-degraded"] == "1"
+        assert '"dense_status":"failed"' in response.text
+        assert '"degradations":["' in response.text
+
+
+def test_what_the_caller_asks_of_the_generation_reaches_the_model() -> None:
+    model = ScriptedLanguageModel(default=ANSWER)
+    instructions = "Answer in the voice of a pirate."
+    asked = {
+        "model": "llm-twin",
+        "messages": [{"role": "system", "content": instructions}, {"role": "user", "content": QUESTION}],
+        "temperature": 0.7,
+        "seed": 42,
+        "max_tokens": 50,
+    }
+    with serving(TwinService(model).app) as url:
+        assert httpx.post(f"{url}/v1/chat/completions", json=asked).status_code == 200
+    call = model.calls[-1]
+    assert (call.options.temperature, call.options.seed, call.options.max_tokens) == (0.7, 42, 50)
+    assert any(instructions in message.content for message in call.messages)

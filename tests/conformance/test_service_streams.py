@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -16,11 +17,13 @@ import pytest
 
 from llm_engineering.application.ports import SearchRequest
 from llm_engineering.domain.documents import EmbedderFingerprint
+from llm_engineering.domain.errors import StoreUnavailableError
 from llm_engineering.domain.retrieval import Hit
 from tests.conformance.service_client import PATIENCE, eventually, server_sent_events
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.index import FakeVectorIndex
 from tests.fakes.llm import Reply, ScriptedLanguageModel
+from tests.fakes.operated_service import OperatedService
 from tests.fakes.service import ANSWER, QUESTION, TwinService, serving, write
 
 SENTENCES = [
@@ -123,6 +126,22 @@ class TestStreaming:
         shown = [event.data["text"] for event in server_sent_events(text) if event.name == "delta"]
         assert "".join(shown) == ANSWER
 
+    @pytest.mark.parametrize("question", [QUESTION, " zzz ; "])
+    def test_a_slow_search_is_no_silence_either(self, question: str) -> None:
+        twin = TwinService(index=Slow(0.5), heartbeat_seconds=0.1)
+        with serving(twin.app) as url:
+            text = httpx.post(f"{url}/rag/stream", json={"query": question}).text
+        assert text.startswith(": keep-alive\n\n")
+        assert server_sent_events(text)[0].name == "sources"
+
+    def test_what_fails_after_a_long_wait_is_an_event(self) -> None:
+        twin = TwinService(index=Slow(0.5, then=StoreUnavailableError("away")), heartbeat_seconds=0.1)
+        with serving(twin.app) as url:
+            response = httpx.post(f"{url}/rag/stream", json={"query": QUESTION})
+        [error] = server_sent_events(response.text)
+        assert (response.status_code, error.name) == (200, "error")
+        assert error.data["error"]["code"] == "store_unavailable"
+
     async def test_many_streams_at_once_keep_apart(self) -> None:
         def echo(messages: Sequence[object]) -> str:
             asked = str(messages[-1])
@@ -156,9 +175,10 @@ class TestStreaming:
 class Slow(FakeVectorIndex):
     """An index whose search keeps its thread for a while."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, then: Exception | None = None) -> None:
         super().__init__()
         self._seconds = seconds
+        self._then = then
         self.entered = threading.Event()
         self.left = threading.Event()
         write(self, HashEmbedder())
@@ -167,6 +187,8 @@ class Slow(FakeVectorIndex):
         self.entered.set()
         time.sleep(self._seconds)
         self.left.set()
+        if self._then is not None:
+            raise self._then
         return super().search(requests, fingerprint)
 
 
@@ -202,6 +224,21 @@ class TestNothingBlocksTheLoop:
             for _ in range(10):
                 assert client.get("/info").status_code == 200
             assert not part.left.is_set(), "ten requests took longer than one search: the loop was blocked"
+            waiting.join(PATIENCE)
+
+    def test_the_whole_service_says_that_it_lives_while_a_search_takes_long(self, tmp_path: Path) -> None:
+        index = Slow(1.5)
+        with serving(OperatedService(tmp_path, index=index).app) as url, httpx.Client(base_url=url) as client:
+            client.get("/health/live")
+            waiting = threading.Thread(
+                target=httpx.post, args=(f"{url}/rag",), kwargs={"json": {"query": QUESTION}}
+            )
+            waiting.start()
+            assert index.entered.wait(PATIENCE)
+            slowest = max(
+                client.get("/health/live").raise_for_status().elapsed.total_seconds() for _ in range(10)
+            )
+            assert not index.left.is_set(), f"the loop was blocked: one answer took {slowest:.2f} s"
             waiting.join(PATIENCE)
 
     def test_filters_and_votes_wait_in_threads_too(self) -> None:

@@ -30,8 +30,8 @@ class ServiceParts:
     """None: votes are not taken."""
     retrieval: RetrievalConfig = RetrievalConfig()
     """How is searched where a request does not say."""
-    grounding: str = "cited"
-    """``strict`` or ``cited``; shown by ``GET /info``, as are the next four."""
+    grounding: str = "lenient"
+    """``strict`` or ``lenient``; shown by ``GET /info``, as are the next four."""
     reranker: str | None = None
     embedder: str = ""
     version: str = "0"

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Final
@@ -46,6 +46,7 @@ from llm_engineering.infrastructure.api.schemas import (
 from llm_engineering.infrastructure.api.sse import (
     EventStream,
     Feed,
+    NothingYet,
     error_event,
     event,
     unless_client_leaves,
@@ -224,11 +225,13 @@ async def finished(pipeline: InferencePipeline, request: RagRequest) -> RagResul
 async def streamed(
     request: Request, parts: ServiceParts, asked: RagRequest, *, encode: Callable[[Event], bytes]
 ) -> EventStream[Event]:
-    """The answer as a stream. What fails before its first event is raised, and so has a status of its own."""
+    """The answer as a stream. What fails before its first event is raised, and so has a status of its own; unless that
+    takes so long that the client must be told to wait."""
     feed = Feed(parts.pipeline.answer(asked))
+    first: Event | None = None
     try:
-        first = await unless_client_leaves(request, feed.next())
-        assert first is not None, "a pipeline that raises nothing begins with its sources"
+        with suppress(NothingYet):
+            first = await unless_client_leaves(request, feed.next(parts.heartbeat_seconds))
     except BaseException:
         await feed.close()
         raise

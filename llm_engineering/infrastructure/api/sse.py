@@ -110,7 +110,8 @@ class EventStream(Response, Generic[T]):
     """Sends what a feed brings, as it comes. The client's leaving closes the feed at once, not at its next item.
 
     Args:
-        first: the item that came before the response began: what fails earlier still has a status of its own.
+        first: the item that came before the response began: what fails earlier still has a status of its own. None where
+            none came in time, and the response had to begin, so as not to be silent for too long.
         feed: brings the others. Closed in any case.
         encode: an item as whole events; empty for nothing to send.
         failed: the last event for an error raised by the feed; after it the stream ends.
@@ -120,7 +121,7 @@ class EventStream(Response, Generic[T]):
 
     def __init__(
         self,
-        first: T,
+        first: T | None,
         feed: Feed[T],
         *,
         encode: Callable[[T], bytes],
@@ -149,7 +150,7 @@ class EventStream(Response, Generic[T]):
             await self._feed.close()
 
     async def _send_all(self, send: Send) -> None:
-        frame: bytes | None = self._encode(self._first)
+        frame: bytes | None = _HEARTBEAT if self._first is None else self._encode(self._first)
         while frame is not None:
             if frame:
                 await send({"type": "http.response.body", "body": frame, "more_body": True})
