@@ -21,7 +21,11 @@ _MARKUP = re.compile(r"!?\[([^\]]*)\]\([^)]*\)|<[^>]{1,20}>|[`*_]+")
 _ITEM = re.compile(r"(?:[-*+•]|\d{1,3}[.)])\s+")
 _UNCLEAR = re.compile(
     r"\b(?:it|its|they|them|their|this|that|these|those|he|him|his|she|her|here|there|then|such|both|former|latter|above"
-    r"|below|following|one|ones|above|er|sie|es|dies|diese|dieser|dieses|hier|dort|ihn|ihm|ihre|seine)\b",
+    r"|below|following|one|ones)\b",
+    re.IGNORECASE,
+)
+_UNCLEAR_DE = re.compile(
+    r"\b(?:er|sie|es|dies|diese|dieser|dieses|diesem|diesen|hier|dort|dann|ihn|ihm|ihnen|ihre?|ihren|sein|seine?|seinen)\b",
     re.IGNORECASE,
 )
 _NO_SUBJECT = re.compile(r"(?:you|your|I|we|\w+ing|\w+ed|un\w+)\b", re.IGNORECASE)
@@ -190,14 +194,14 @@ def _purpose(sentence: str) -> tuple[str, str] | None:
 
 def _definition_de(sentence: str) -> tuple[str, str] | None:
     match = _DEFINITION_DE.fullmatch(sentence)
-    if match is None or not _clear(match["term"], 3):
+    if match is None or not _clear(match["term"], 3, _UNCLEAR_DE):
         return None
     return f"Was {match['verb']} {match['term']}?", match["rest"]
 
 
 def _condition_de(sentence: str) -> tuple[str, str] | None:
     match = _CONDITION_DE.fullmatch(sentence)
-    if match is None or not _clear(match["clause"], MAX_CLAUSE_WORDS):
+    if match is None or not _clear(match["clause"], MAX_CLAUSE_WORDS, _UNCLEAR_DE):
         return None
     return f"Was geschieht, wenn {match['clause'].strip()}?", match["rest"]
 
@@ -214,9 +218,9 @@ _RULES: dict[str, tuple[tuple[str, Rule], ...]] = {
 }
 
 
-def _clear(text: str, most_words: int) -> bool:
+def _clear(text: str, most_words: int, unclear: re.Pattern[str] = _UNCLEAR) -> bool:
     """Whether a clause can stand in a question alone: short, and nothing in it points at what stands elsewhere."""
-    return len(text.split()) <= most_words and not _UNCLEAR.search(text) and not _ODD.search(text)
+    return len(text.split()) <= most_words and not unclear.search(text) and not _ODD.search(text)
 
 
 def _lowered(text: str) -> str:
