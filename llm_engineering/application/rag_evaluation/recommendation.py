@@ -71,14 +71,11 @@ def _reason(chosen: Row, equals: Sequence[Row], by: Sequence[str]) -> str:
 
 def changed(config: RetrievalConfig) -> dict[str, Any]:
     """The fields of a retrieval configuration that are not at their default, and those that the table is about always."""
-    plain = config.model_dump(mode="json", exclude_defaults=True)
-    default = RetrievalConfig()
     always = {
         "mode": config.mode.value,
         "fusion": config.fusion.model_dump(mode="json"),
         "self_query": {"kind": config.self_query.kind},
         "rerank": {"enabled": config.rerank.enabled},
     }
-    return always | {
-        key: value for key, value in plain.items() if value != default.model_dump(mode="json")[key]
-    }
+    others = config.model_dump(mode="json", exclude_defaults=True)
+    return always | {key: value for key, value in others.items() if key not in always}

@@ -14,6 +14,7 @@ from llm_engineering.application.rag_evaluation.plots import Bar, curve_plot, in
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 MOST_QUOTES = 3
+_YAML_WORDS = frozenset({"on", "off", "yes", "no", "y", "n", "true", "false", "null"})
 
 
 def columns(evaluation: Evaluation) -> list[str]:
@@ -114,7 +115,8 @@ def as_yaml(value: dict[str, Any], depth: int = 0) -> str:
         if isinstance(item, dict) and item:
             lines += [f"{'  ' * depth}{key}:", as_yaml(item, depth + 1)]
         else:
-            shown = item if isinstance(item, str) and item.isidentifier() else json.dumps(item)
+            bare = isinstance(item, str) and item.isidentifier() and item not in _YAML_WORDS
+            shown = item if bare else json.dumps(item)
             lines.append(f"{'  ' * depth}{key}: {shown}")
     return "\n".join(lines)
 
