@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import httpx
 import pytest
 
-from llm_engineering.application.answering import NOTHING_FOUND
+from llm_engineering.application.grounded_writing import NOTHING_FOUND
 from llm_engineering.application.ports import Message, Vectors
 from llm_engineering.domain.errors import (
     FingerprintMismatchError,
@@ -350,7 +350,7 @@ class Failing(ScriptedLanguageModel):
         super().__init__(default="")
         self._error = error
 
-    def _next(self, messages: object) -> Reply:  # type: ignore[override]
+    def _next(self, messages: object) -> Reply:
         raise self._error
 
 

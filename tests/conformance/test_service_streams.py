@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 import pytest
+from loguru import logger
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llm_engineering.application.ports import SearchRequest
 from llm_engineering.domain.documents import EmbedderFingerprint
@@ -65,6 +67,14 @@ def read_until(connection: socket.socket, wanted: bytes) -> bytes:
 OPENAI = {"model": "llm-twin", "messages": [{"role": "user", "content": QUESTION}]}
 
 
+@pytest.fixture(params=["routes alone", "with all layers"])
+def service(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., ASGIApp]:
+    """Makes the app over a model: what holds for the routes must hold through keys, limits and time-outs too."""
+    if request.param == "routes alone":
+        return lambda model, **parts: TwinService(model, **parts).app
+    return lambda model, **parts: OperatedService(tmp_path, model, **parts).app
+
+
 class TestLeaving:
     @pytest.mark.parametrize(
         ("path", "body", "first"),
@@ -74,10 +84,10 @@ class TestLeaving:
         ],
     )
     def test_a_client_that_leaves_in_the_middle_ends_the_generation(
-        self, path: str, body: dict[str, object], first: bytes
+        self, service: Callable[..., ASGIApp], path: str, body: dict[str, object], first: bytes
     ) -> None:
         model = endless()
-        with serving(TwinService(model).app) as url:
+        with serving(service(model)) as url:
             with posted(url, path, body) as connection:
                 read_until(connection, first)
                 assert not model.calls[-1].finished
@@ -89,22 +99,64 @@ class TestLeaving:
         ("path", "body"), [("/rag", {"query": QUESTION}), ("/v1/chat/completions", OPENAI)]
     )
     def test_a_client_that_does_not_wait_for_its_answer_ends_the_generation(
-        self, path: str, body: dict[str, object]
+        self, service: Callable[..., ASGIApp], path: str, body: dict[str, object]
     ) -> None:
         model = endless(seconds_per_piece=0.2)
-        with serving(TwinService(model).app) as url:
+        with serving(service(model)) as url:
             with posted(url, path, body):
                 assert eventually(lambda: bool(model.calls))
             assert eventually(lambda: model.calls[-1].cancelled)
 
-    def test_a_client_that_leaves_before_the_first_event_costs_no_generation(self) -> None:
+    def test_a_client_that_leaves_before_the_first_event_costs_no_generation(
+        self, service: Callable[..., ASGIApp]
+    ) -> None:
         model, index = endless(), Slow(0.5)
-        with serving(TwinService(model, index=index).app) as url:
+        with serving(service(model, index=index)) as url:
             with posted(url, "/rag/stream", {"query": QUESTION}):
                 assert index.entered.wait(PATIENCE)
             assert index.left.wait(PATIENCE)
             time.sleep(0.2)  # time enough for a pipeline that went on to reach the model
         assert model.calls == []
+
+    def test_clients_that_left_leave_nothing_behind(self) -> None:
+        """No task of the loop, no line in the log: leaving is no failure."""
+        model = ScriptedLanguageModel(default=" ".join(SENTENCES))
+        watched = Watched(TwinService(model).app)
+        failures: list[str] = []
+        sink = logger.add(failures.append, level="WARNING", format="{message}")
+        try:
+            with serving(watched) as url:
+                httpx.get(f"{url}/info")
+                before = watched.tasks()
+                for number in range(20):
+                    path = ("/rag", "/rag/stream")[number % 2]
+                    with posted(url, path, {"query": QUESTION}):
+                        time.sleep(0.01 * (number % 5))
+                assert eventually(lambda: watched.tasks() <= before)
+        finally:
+            logger.remove(sink)
+        assert failures == []
+
+
+class Watched:
+    """Passes requests on, and knows the loop that serves them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._loop = asyncio.get_running_loop()
+        await self._app(scope, receive, send)
+
+    def tasks(self) -> int:
+        """How many tasks the loop has, this look left out."""
+
+        async def look() -> int:
+            return len(asyncio.all_tasks()) - 1
+
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(look(), self._loop).result(PATIENCE)
 
 
 class TestStreaming:
@@ -148,7 +200,7 @@ class TestStreaming:
             number = next(n for n in range(100, 130) if f"number {n}" in asked)
             return f"Overlap number {number} repeats the last sentences of a chunk. [1]"
 
-        model = ScriptedLanguageModel(default=echo)  # type: ignore[arg-type]
+        model = ScriptedLanguageModel(default=echo)
         with serving(TwinService(model).app) as url:
             async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
 

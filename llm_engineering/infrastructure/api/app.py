@@ -1,11 +1,12 @@
 """The HTTP API, put together: routes and the shape of errors. Keys, limits and request ids are wrapped around it."""
 
-from fastapi import FastAPI
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
 
 from llm_engineering.infrastructure.api import errors, routes_openai, routes_page, routes_rag
-from llm_engineering.infrastructure.api.bodies import describe_bodies
+from llm_engineering.infrastructure.api.bodies import describe_requests
 from llm_engineering.infrastructure.api.parts import ServiceParts
+from llm_engineering.infrastructure.api.sse import ClientGoneError
 
 __all__ = ["ServiceParts", "create_app"]
 
@@ -27,6 +28,7 @@ def create_app(parts: ServiceParts) -> FastAPI:
         default_response_class=JSONResponse,
     )
     errors.install(app)
+    app.add_exception_handler(ClientGoneError, _nobody_reads)
     app.include_router(routes_rag.router(parts))
     app.include_router(routes_openai.router(parts))
     if parts.health is not None:
@@ -34,5 +36,10 @@ def create_app(parts: ServiceParts) -> FastAPI:
 
         app.include_router(operation_router(parts.health, parts.metrics))
     app.include_router(routes_page.router())
-    describe_bodies(app, *routes_rag.BODIES, *routes_openai.BODIES)
+    describe_requests(app, *routes_rag.BODIES, *routes_openai.BODIES)
     return app
+
+
+async def _nobody_reads(_request: Request, _error: Exception) -> Response:
+    """The end of a request whose client has left; 499 is what proxies write into their logs for it."""
+    return Response(status_code=499)

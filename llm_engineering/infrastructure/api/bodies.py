@@ -14,6 +14,16 @@ from pydantic.json_schema import models_json_schema
 
 from llm_engineering.infrastructure.api.errors import Problem, ProblemError, invalid
 
+_KEYS: Final = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, where the service needs one."},
+    "header": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same, in a header of its own.",
+    },
+}
+
 M = TypeVar("M", bound=BaseModel)
 
 # Not FastAPI's names: a model that is both sent and received has two schemas, which differ in what is required.
@@ -52,8 +62,8 @@ def described(model: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-def describe_bodies(app: FastAPI, *models: type[BaseModel]) -> None:
-    """Add the schemas of bodies to the app's OpenAPI description, which is made at its first use."""
+def describe_requests(app: FastAPI, *models: type[BaseModel]) -> None:
+    """Add the schemas of bodies, and the ways to send a key, to the app's OpenAPI description, made at its first use."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -63,7 +73,11 @@ def describe_bodies(app: FastAPI, *models: type[BaseModel]) -> None:
             _, definitions = models_json_schema(
                 [(model, "validation") for model in models], ref_template=_REFERENCE
             )
-            schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+            components = schema.setdefault("components", {})
+            components["securitySchemes"] = _KEYS
+            # An empty choice first: a service on loopback may need no key.
+            schema["security"] = [{}, *({name: []} for name in _KEYS)]
+            schemas = components.setdefault("schemas", {})
             schemas |= {f"{name}-Input": body for name, body in definitions["$defs"].items()}
             app.openapi_schema = schema
         return app.openapi_schema
