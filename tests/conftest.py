@@ -7,8 +7,10 @@ unless it asks with ``@pytest.mark.allow_hosts(["127.0.0.1"])``.
 session fixtures, so servers are a worker's own; tests of one file stay together, so a fixed port belongs to one file.
 """
 
+import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -31,6 +33,19 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["ZENML_CONFIG_PATH"] = config.stash[_zenml_home]
     os.environ["ZENML_ANALYTICS_OPT_IN"] = "false"
     os.environ["AUTO_OPEN_DASHBOARD"] = "false"
+    if hasattr(config, "workerinput"):
+        _be_started_as_pytest()
+
+
+def _be_started_as_pytest() -> None:
+    """A worker's main program is no file, but ZenML looks for the source code beside that file: name pytest's own."""
+    spec = importlib.util.find_spec("pytest.__main__")
+    assert spec is not None
+    main = sys.modules["__main__"]
+    main.__spec__, main.__file__ = (
+        spec,
+        spec.origin,
+    )  # the spec too: processes that are started find it by its name
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -40,6 +40,8 @@ PROMISED = [
     "serve-sample-site",
     "run-inference-ml-service",
     "call-inference-ml-service",
+    "run-llm-server",
+    "run-rag-evaluation",
     "create-api-key",
     "list-api-keys",
     "revoke-api-key",
