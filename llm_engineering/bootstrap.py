@@ -451,7 +451,8 @@ def listening(host: str, port: int) -> Iterator["Listener"]:
 
 def _dependencies(twin: Resources) -> "tuple[list[Dependency], list[Callable[[], Awaitable[None]]]]":
     """What the service's readiness depends on, and how to end looking at it."""
-    from llm_engineering.infrastructure.api.health import Dependency, HttpCheck
+    from llm_engineering.infrastructure.api.checks import HttpCheck, SageMakerCheck
+    from llm_engineering.infrastructure.api.health import Dependency
 
     settings = twin.settings
     closing: list[Callable[[], Awaitable[None]]] = []
@@ -479,7 +480,11 @@ def _dependencies(twin: Resources) -> "tuple[list[Dependency], list[Callable[[],
             await twin.language_model.count_tokens(["ready"])
 
         found.append(Dependency("language_model", load, lasting=True, blocking=False))
-    elif not isinstance(llm, SageMakerSettings):
+    elif isinstance(llm, SageMakerSettings):
+        endpoint = SageMakerCheck(llm.endpoint, llm.region)
+        closing.append(endpoint.close)
+        found.append(Dependency("language_model", endpoint))
+    else:
         served = asked_by_http(llm.base_url, llm.api_key, "The language model's service", "LLM_API_KEY")
         found.append(Dependency("language_model", served, blocking=False))
     if (reranker := twin.reranker) is not None:  # without it, hits stay as the search ranked them

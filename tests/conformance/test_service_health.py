@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from llm_engineering.domain.errors import ConfigurationError, ModelServiceError, StoreUnavailableError
-from llm_engineering.infrastructure.api.health import Dependency, Health, HttpCheck
+from llm_engineering.infrastructure.api.checks import HttpCheck, SageMakerCheck
+from llm_engineering.infrastructure.api.health import Dependency, Health
 from llm_engineering.infrastructure.api.metrics import ServiceMetrics
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.index import FakeVectorIndex
@@ -268,3 +269,57 @@ async def test_a_refused_key_names_the_setting(status: int) -> None:
             await check()
         assert "sk-wrong" not in str(caught.value)
         await check.close()
+
+
+# --- SageMaker, as moto plays it over HTTP ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """AWS's API on loopback, with an endpoint named ``twin``."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("sagemaker", region_name="eu-west-1")
+    role = "arn:aws:iam::123456789012:role/twin"
+    client.create_model(ModelName="twin", ExecutionRoleArn=role, PrimaryContainer={"Image": "tgi"})
+    variant = {
+        "VariantName": "all",
+        "ModelName": "twin",
+        "InitialInstanceCount": 1,
+        "InstanceType": "ml.g4dn.xlarge",
+    }
+    client.create_endpoint_config(EndpointConfigName="twin", ProductionVariants=[variant])
+    client.create_endpoint(EndpointName="twin", EndpointConfigName="twin")
+    yield client
+    client.close()
+    server.stop()
+
+
+async def test_an_endpoint_that_is_in_service_is_up_and_one_that_is_gone_is_down(aws: Any) -> None:
+    check = SageMakerCheck("twin", "eu-west-1")
+    assert check() == "InService"
+    aws.delete_endpoint(EndpointName="twin")
+    with pytest.raises(ModelServiceError, match="Check LLM_ENDPOINT"):
+        check()
+    await check.close()
+
+
+async def test_aws_that_is_not_there_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    check = SageMakerCheck("twin", "eu-west-1")
+    with pytest.raises(ModelServiceError, match="EndpointConnectionError"):
+        check()
+    await check.close()

@@ -2,22 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 from loguru import logger
 from pydantic import BaseModel, Field
 
-from llm_engineering.domain.errors import ConfigurationError, ModelServiceError, TwinError
+from llm_engineering.domain.errors import TwinError
 from llm_engineering.infrastructure.api.metrics import ServiceMetrics
 
-if TYPE_CHECKING:
-    import httpx
-
-_NOT_IMPLEMENTED = 501
-"""Said by servers that know no GET at all: somebody is there."""
 _PATIENCE_SECONDS = 0.5
 """How long an asker waits for a look before it is told what the last one showed: probes give up after a second, and a
 database that does not matter must not look like a service that hangs."""
@@ -201,52 +196,6 @@ def _report(
         latency_ms=round(seconds * 1000, 1),
         detail=detail,
     )
-
-
-class HttpCheck:
-    """Whether a service answers HTTP at an address, at no cost: any answer will do but a refused key or a failure.
-
-    Args:
-        variable: the setting that holds the key, for the message when it is refused.
-    """
-
-    def __init__(
-        self, url: str, headers: Mapping[str, str], *, what: str, variable: str, timeout_seconds: float = 2.0
-    ) -> None:
-        self._url = url
-        self._headers = dict(headers)
-        self._what = what
-        self._variable = variable
-        self._timeout = timeout_seconds
-        self._client: httpx.AsyncClient | None = None
-
-    async def __call__(self) -> str | None:
-        """Ask once.
-
-        Raises:
-            ModelServiceError: nothing answers, or it says that it fails.
-            ConfigurationError: it refuses the key.
-        """
-        import httpx
-
-        self._client = self._client or httpx.AsyncClient(timeout=self._timeout, headers=self._headers)
-        try:
-            response = await self._client.get(self._url)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ModelServiceError(
-                f"{self._what} does not answer ({type(error).__name__}). Check its address, and that it runs."
-            ) from None
-        if response.status_code in (401, 403):
-            raise ConfigurationError(f"{self._what} refuses the key. Check {self._variable}.")
-        if response.status_code >= 500 and response.status_code != _NOT_IMPLEMENTED:
-            raise ModelServiceError(f"{self._what} answers with status {response.status_code}.")
-        return None
-
-    async def close(self) -> None:
-        """Close the connection."""
-        if self._client is not None:
-            await self._client.aclose()
-        self._client = None
 
 
 class Alive(BaseModel):

@@ -197,6 +197,7 @@ class Service:
         self._threads = threads
         self._on_stop = tuple(on_stop)
         self._warming: asyncio.Task[Readiness] | None = None
+        self._stopped = False
         self.health = health
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -208,7 +209,10 @@ class Service:
             await send({"type": "websocket.close", "code": 1003})
 
     def stop(self) -> None:
-        """Begin the end: not ready any more, nobody new is let in, who waits is turned away. May be called in a signal."""
+        """Begin the end: not ready any more, nobody new is let in, who waits is turned away."""
+        if not self._stopped:
+            logger.info("Stopping. Answers in progress: {}; they are finished first.", self._slots.inside)
+        self._stopped = True
         self.health.stop()
         self._slots.stop()
 
