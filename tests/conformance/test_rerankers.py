@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,11 +11,13 @@ import pytest
 from loguru import logger
 
 from llm_engineering.application.ports import Reranker
+from llm_engineering.bootstrap import Resources
 from llm_engineering.domain.errors import ModelFileError
 from llm_engineering.infrastructure import model_files
 from llm_engineering.infrastructure.embedders.onnx import OnnxEmbedder
 from llm_engineering.infrastructure.rerankers.cross_encoder import CrossEncoderReranker
 from llm_engineering.infrastructure.rerankers.late_interaction import LateInteractionReranker
+from llm_engineering.settings import load_settings
 from tests.conformance.reranker_contract import ANSWER, QUESTION, TEXTS, RerankerContract
 from tests.fakes.hub import COMMIT, ModelHub
 from tests.fakes.onnx_model import cross_encoder
@@ -251,3 +254,42 @@ class TestCrossEncoderOfTheHub:
         hub.status = 500
         with pytest.raises(ModelFileError, match="cannot be had"):
             self.reranker(hub, tmp_path).rerank("a", ["b"])
+
+
+class TestWhatTheSettingsName:
+    def resources(self, stack: ExitStack, **reranker: object) -> Resources:
+        return Resources(load_settings(None, reranker=reranker), stack)
+
+    def test_late_interaction_is_the_default_and_shares_the_embedders_model(self) -> None:
+        with ExitStack() as stack:
+            twin = Resources(load_settings(None), stack)
+            reranker = twin.reranker
+            assert reranker is twin.reranker
+            assert reranker is not None
+            assert reranker.name == "late_interaction/all-MiniLM-L6-v2"
+            assert twin._token_encoder is twin.embedder
+            assert len(reranker.rerank(QUESTION, TEXTS)) == len(TEXTS)
+
+    def test_with_embeddings_of_a_service_the_bundled_model_still_reranks(self) -> None:
+        embedder = {"kind": "openai_http", "base_url": "http://127.0.0.1:9/v1"}
+        with ExitStack() as stack:
+            twin = Resources(load_settings(None, embedder=embedder), stack)
+            assert twin.reranker is not None
+            assert twin._token_encoder is not twin.embedder
+            scores = twin.reranker.rerank(QUESTION, TEXTS)
+            assert scores.index(max(scores)) == TEXTS.index(ANSWER)
+
+    def test_a_model_means_a_cross_encoder_and_none_means_none(self, folder: Path) -> None:
+        with ExitStack() as stack:
+            chosen = self.resources(stack, model=str(folder)).reranker
+            assert isinstance(chosen, CrossEncoderReranker)
+            assert chosen.name == f"cross_encoder/{folder.name}"
+            assert self.resources(stack, kind="none").reranker is None
+
+    def test_it_is_closed_with_the_resources(self, folder: Path) -> None:
+        with ExitStack() as stack:
+            reranker = self.resources(stack, model=str(folder)).reranker
+            assert isinstance(reranker, CrossEncoderReranker)
+            reranker.rerank(QUESTION, TEXTS)
+            assert reranker._opened is not None
+        assert reranker._opened is None
