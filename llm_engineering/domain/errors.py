@@ -15,7 +15,9 @@
     │   └── FingerprintMismatchError  the index was written by another embedder
     ├── ModelError                a model failed
     │   ├── ModelFileError            weights are missing or their checksum is wrong
-    │   └── ModelServiceError         a model server failed or answered nonsense
+    │   ├── ModelServiceError         a model server failed or answered nonsense
+    │   ├── TemplateMismatchError     two sides mean different chat templates
+    │   └── TrainingError             a training run cannot go on
     └── TooManyFailuresError      a step lost more than its configured share
 
 Catch ``TwinError`` at the edge (the command line, the API); catch a leaf where there is something to do about it.
@@ -99,6 +101,14 @@ class ModelServiceError(ModelError):
         super().__init__(message)
         self.reason = reason
         self.retry_after = retry_after
+
+
+class TemplateMismatchError(ModelError):
+    """Data set, training, evaluation or serving mean different chat templates. The message names both sides."""
+
+
+class TrainingError(ModelError):
+    """A training run cannot go on: no memory, no disk, a loss that is no number. The message names the knob to turn."""
 
 
 class TooManyFailuresError(TwinError):
