@@ -10,7 +10,7 @@ here, inside the property that needs them, so what is not chosen costs nothing.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from llm_engineering.infrastructure.llms.server import LlmService
     from llm_engineering.infrastructure.model_files import BundledModels
     from llm_engineering.infrastructure.stores.mongo import MongoWarehouse
+    from llm_engineering.infrastructure.tracing.opik import OpikPromptLibrary
 
 T = TypeVar("T")
 
@@ -326,6 +327,27 @@ def llm_service(settings: Settings, host: str, **overrides: Any) -> "tuple[Llama
     file = chosen.model_path or path("SmolLM2-135M-Instruct", settings.models_dir)
     model = LlamaCppModel(file, chosen.context_tokens, chosen.threads, chosen.parallel)
     return model, LlmService(model, key.get_secret_value() if key else None)
+
+
+@contextmanager
+def prompt_library(settings: Settings) -> "Iterator[OpikPromptLibrary]":
+    """The library of prompts that the tracing settings name.
+
+    Raises:
+        ConfigurationError: they name none.
+        MissingDependencyError: Opik's SDK is not installed.
+    """
+    from llm_engineering.infrastructure.tracing.opik import OpikPromptLibrary
+
+    chosen = settings.tracing
+    if not isinstance(chosen, OpikTracingSettings):
+        raise ConfigurationError(
+            "There is no prompt library to push to: set TRACING_KIND=opik, with TRACING_URL for a server of your own or "
+            "TRACING_API_KEY for Comet's cloud."
+        )
+    key = chosen.api_key.get_secret_value() if chosen.api_key else None
+    with closing(OpikPromptLibrary(chosen.url, key, chosen.workspace, chosen.project)) as library:
+        yield library
 
 
 def bundled_models(settings: Settings) -> "BundledModels":

@@ -17,6 +17,7 @@ import pytest
 from loguru import logger
 
 from llm_engineering.application.ports import Tracer
+from llm_engineering.application.prompts import Template, templates
 from llm_engineering.domain.errors import MissingDependencyError, StoreError, StoreUnavailableError
 from llm_engineering.infrastructure.tracing.jsonl import JsonLinesTracer
 from llm_engineering.infrastructure.tracing.opik import OpikPromptLibrary, OpikTracer, time_ordered_id
@@ -275,12 +276,13 @@ class TestOpikTracer(TracerContract):
             "from loguru import logger\n"
             "logger.remove()\n"
             "from llm_engineering.infrastructure.tracing.opik import OpikPromptLibrary, OpikTracer\n"
+            "from llm_engineering.application.prompts import Template\n"
             "from llm_engineering.application.tracing import Trace\n"
             "tracer = OpikTracer(sys.argv[1], None, 'default', 'p')\n"
             "tracer.record(Trace('rag'))\n"
             "tracer.close()\n"
             "library = OpikPromptLibrary(sys.argv[1], None, 'default', 'p')\n"
-            "library.push('answer', 'Hi {{ name }}', {'hash': 'x'})\n"
+            "library.push([Template('answer', 1, 'Hi {{ name }}', ('name',))])\n"
             "library.close()\n"
             "import threading, time\n"
             "time.sleep(1)\n"
@@ -301,34 +303,62 @@ class TestOpikTracer(TracerContract):
         assert len(server.prompts["answer"]) == 1
 
 
+def prompt(name: str, version: int, text: str = "Hi {{ name }}") -> Template:
+    return Template(name, version, text, ("name",))
+
+
 @needs_opik
 class TestOpikPromptLibrary:
-    def test_a_version_is_made_only_where_something_changed(self, server: OpikServer) -> None:
-        library = OpikPromptLibrary(server.base_url, None, "default", "my-twin")
-        first = library.push("answer", "Hi {{ name }}", {"hash": "1"})
-        again = library.push("answer", "Hi {{ name }}", {"hash": "1"})
-        changed = library.push("answer", "Hello {{ name }}", {"hash": "2"})
-        library.close()
-        assert [first.created, again.created, changed.created] == [True, False, True]
-        assert first.commit == again.commit != changed.commit
-        assert [version["template"] for version in server.prompts["answer"]] == [
-            "Hi {{ name }}",
-            "Hello {{ name }}",
-        ]
-        assert {version["type"] for version in server.prompts["answer"]} == {"jinja2"}
+    @pytest.fixture
+    def library(self, server: OpikServer) -> Iterator[OpikPromptLibrary]:
+        with closing(OpikPromptLibrary(server.base_url, None, "default", "my-twin")) as library:
+            yield library
 
-    def test_a_failing_server_is_one_clear_error(self, server: OpikServer) -> None:
-        address, server.status = f"http://127.0.0.1:{free_port()}/api", 401
+    def test_a_version_is_pushed_once_however_often_it_is_tried(
+        self, server: OpikServer, library: OpikPromptLibrary
+    ) -> None:
+        first = [prompt("answer", 2, "Hello {{ name }}"), prompt("answer", 1), prompt("expand", 1)]
+        assert library.push(first) == [first[1], first[0], first[2]]
+        assert library.push(first) == []
+        newer = prompt("answer", 3, "Good day {{ name }}")
+        assert library.push([*first, newer]) == [newer]
+        assert [version["metadata"]["version"] for version in server.prompts["answer"]] == [1, 2, 3]
+        assert {version["type"] for version in server.prompts["answer"]} == {"jinja2"}
+        assert server.prompts["answer"][2]["template"] == newer.text
+        assert server.prompts["answer"][2]["metadata"]["hash"] == newer.hash
+
+    def test_what_somebody_wrote_in_opik_itself_stands(
+        self, server: OpikServer, library: OpikPromptLibrary
+    ) -> None:
+        library.push([prompt("answer", 1)])
+        server.prompts["answer"].append({**server.prompts["answer"][0], "metadata": None, "template": "Mine"})
+        assert library.push([prompt("answer", 1)]) == []
+        assert [version["template"] for version in server.prompts["answer"]] == ["Hi {{ name }}", "Mine"]
+
+    def test_more_versions_than_a_page_holds_are_all_known(
+        self, server: OpikServer, library: OpikPromptLibrary
+    ) -> None:
+        many = [prompt("answer", number, f"{number}") for number in range(1, 206)]
+        assert len(library.push(many)) == 205
+        assert library.push(many) == []
+
+    def test_all_the_prompts_of_the_project_can_be_pushed(
+        self, server: OpikServer, library: OpikPromptLibrary
+    ) -> None:
+        assert library.push(templates()) == templates() != []
+
+    def test_a_failing_server_is_one_clear_error(
+        self, server: OpikServer, library: OpikPromptLibrary
+    ) -> None:
+        server.status = 401
+        with pytest.raises(StoreError, match=r"answered 401.*TRACING_API_KEY"):
+            library.push([prompt("answer", 1)])
+        address = f"http://127.0.0.1:{free_port()}/api"
         with (
-            closing(OpikPromptLibrary(server.base_url, None, "default", "my-twin")) as library,
-            pytest.raises(StoreError, match=r"answered 401.*TRACING_API_KEY"),
-        ):
-            library.push("answer", "Hi", {})
-        with (
-            closing(OpikPromptLibrary(address, None, "default", "my-twin")) as library,
+            closing(OpikPromptLibrary(address, None, "default", "my-twin")) as gone,
             pytest.raises(StoreUnavailableError, match="TRACING_URL"),
         ):
-            library.push("answer", "Hi", {})
+            gone.push([prompt("answer", 1)])
 
 
 def test_without_the_sdk_the_group_that_brings_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,12 @@
 """
 
 import json
+import re
 from collections import defaultdict
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 from tests.fakes.serving import LoopbackServer
@@ -42,6 +44,18 @@ class _Handler(BaseHTTPRequestHandler):
     opik: OpikServer
     protocol_version = "HTTP/1.1"
     timeout = 5
+
+    def do_GET(self) -> None:
+        self.opik.calls.append(self.path)
+        path, query = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
+        match = re.fullmatch(r"/api/v1/private/prompts/id-of-(?P<name>[^/]+)/versions", path)
+        if match is None:
+            self._send(404, {"errors": [f"no such path: {self.path}"]})
+            return
+        newest_first = self.opik.prompts[match["name"]][::-1]
+        page, size = int(query["page"][0]), int(query["size"][0])
+        content = newest_first[(page - 1) * size : page * size]
+        self._send(200, {"page": page, "size": len(content), "total": len(newest_first), "content": content})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -94,6 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
             **body["version"],
             "template_structure": body.get("template_structure", "text"),
             "commit": f"{len(versions) + 1:08x}",
+            "prompt_id": f"id-of-{body['name']}",
         }
         versions.append(version)
         self._send(200, version)

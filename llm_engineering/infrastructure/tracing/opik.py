@@ -7,14 +7,14 @@ writes to the terminal and ends only when all is sent. Here a request's trace is
 import hashlib
 import importlib.util
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
+from llm_engineering.application.prompts import Template
 from llm_engineering.application.trace_queue import TraceQueue
 from llm_engineering.application.tracing import Trace, TraceSpan, as_record
 from llm_engineering.domain.errors import MissingDependencyError, StoreError, StoreUnavailableError
@@ -32,6 +32,7 @@ _SECONDS_PER_CALL = 5.0
 _SPANS_PER_CALL = 250
 _CHARACTERS_PER_CALL = 2_000_000
 """Opik takes up to 1,000 items and 5 MB a call."""
+_VERSIONS_PER_PAGE = 100
 _KINDS = {"retrieval": "tool"}
 """Opik's span types are general, tool, llm and guardrail."""
 _QUIET = {
@@ -160,46 +161,76 @@ class OpikTracer:
             raise self._connection.error(error) from error
 
 
-@dataclass(frozen=True, slots=True)
-class PromptVersion:
-    """A prompt as Opik's library has it."""
-
-    name: str
-    commit: str
-    created: bool
-    """False: the newest version in the library was this one already."""
-
-
 class OpikPromptLibrary:
-    """Versions of prompt templates in Opik."""
+    """The prompt templates in Opik's library: a prompt for each name, a version for each of its versions."""
 
     def __init__(self, url: str | None, api_key: str | None, workspace: str, project: str) -> None:
         self._connection = OpikConnection(url, api_key, workspace)
         self._project = project
 
-    def push(self, name: str, template: str, metadata: Mapping[str, str]) -> PromptVersion:
-        """Make ``template`` the newest version of the prompt ``name``, unless it is already.
+    def push(self, templates: Sequence[Template]) -> list[Template]:
+        """Add the versions that the library does not hold, known by their hash; returns them. The last one added of a name
+        is what the library shows as its newest.
 
         Raises:
             StoreError: Opik refused it.
             StoreUnavailableError: Opik cannot be reached.
         """
-        api = self._connection.api
+        _ = self._connection.api  # first: it keeps the SDK quiet, before anything else imports it
         import httpx
-        from opik.api_objects.prompt.client import PromptClient
-        from opik.api_objects.prompt.types import PromptType
         from opik.rest_api.core.api_error import ApiError
 
-        client = PromptClient(api)
+        pushed: list[Template] = []
         try:
-            before = client.get_prompt(name=name, project_name=self._project)
-            version = client.create_prompt(
-                name, template, dict(metadata), type=PromptType.JINJA2, project_name=self._project
-            )
+            for name in sorted({template.name for template in templates}):
+                held = self._hashes(name)
+                new = [one for one in templates if one.name == name and one.hash not in held]
+                for template in sorted(new, key=lambda one: one.version):
+                    self._add(template)
+                    pushed.append(template)
         except (ApiError, httpx.HTTPError) as error:
             raise self._connection.error(error) from error
-        known = before is not None and before.commit == version.commit
-        return PromptVersion(name, version.commit or "", created=not known)
+        return pushed
+
+    def _hashes(self, name: str) -> set[str]:
+        """Of the versions that were pushed under a name; none of those that somebody wrote in Opik itself."""
+        from opik.rest_api.core.api_error import ApiError
+
+        prompts = self._connection.api.prompts
+        try:
+            prompt = prompts.retrieve_prompt_version(name=name, project_name=self._project).prompt_id
+        except ApiError as error:
+            if error.status_code == 404:
+                return set()
+            raise
+        hashes: set[str] = set()
+        page = 1
+        while prompt is not None:
+            versions = (
+                prompts.get_prompt_versions(id=prompt, page=page, size=_VERSIONS_PER_PAGE).content or []
+            )
+            hashes |= {
+                str(version.metadata["hash"])
+                for version in versions
+                if isinstance(version.metadata, dict) and "hash" in version.metadata
+            }
+            page += 1
+            if len(versions) < _VERSIONS_PER_PAGE:
+                break
+        return hashes
+
+    def _add(self, template: Template) -> None:
+        from opik.rest_api.types.prompt_version_detail import PromptVersionDetail
+
+        version = PromptVersionDetail(
+            template=template.text,
+            metadata={"version": template.version, "hash": template.hash},
+            type="jinja2",
+            change_description=f"{template.name} v{template.version} ({template.hash})",
+        )
+        self._connection.api.prompts.create_prompt_version(
+            name=template.name, version=version, template_structure="text", project_name=self._project
+        )
 
     def close(self) -> None:
         self._connection.close()
