@@ -9,8 +9,8 @@ import numpy as np
 from loguru import logger
 from pydantic import Field
 
-from llm_engineering.application.evidence import statements
 from llm_engineering.application.ports import LanguageModel, Message, Vectors
+from llm_engineering.application.statements import statements
 from llm_engineering.application.words import content, grams
 from llm_engineering.domain.documents import Model, Span
 from llm_engineering.domain.errors import ModelError

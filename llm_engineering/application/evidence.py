@@ -4,7 +4,6 @@ Words are compared first, which costs next to nothing. Only where they do not de
 that look likest are embedded. What must not be taken lightly (numbers, negations, names) can only lower a verdict.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,26 +15,13 @@ from pydantic import Field
 from llm_engineering.application.claims import Claim, claim_of, lowered, negated_like, numbers_of
 from llm_engineering.application.embedding_cache import EmbeddingMemory
 from llm_engineering.application.ports import Vectors
-from llm_engineering.application.sentences import Unit, units
+from llm_engineering.application.statements import LONGEST, plain, quotable, statements
 from llm_engineering.application.words import content, grams
 from llm_engineering.domain.documents import Model, Span
 from llm_engineering.domain.retrieval import Citation, Passage, Verdict
 
-SHORTEST, LONGEST = 30, 400
-"""Characters of a sentence that is worth quoting."""
-
-_MARKUP = re.compile(r"[`*_#>|]+|!?\[([^\]]*)\]\([^)]*\)")
-# Orders to whoever reads the source with a machine. What they say, and what they want said, is evidence of nothing.
-_ORDER = re.compile(
-    r"\b(?:ignore|disregard|forget|override|bypass)\b.{0,40}\b(?:instruction|prompt|rule|above|previous|prior|earlier|"
-    r"everything)|\bsystem prompt\b|\byou (?:are|must|will|should) now\b|\bnew instructions?\b|"
-    r"\b(?:dear|attention|hey|note to)\b.{0,20}\b(?:ai|assistant|chatbot|language model|llm|gpt)\b|"
-    r"^\W*(?:system|assistant|instructions?|ai)\s*:|\b(?:say|reply|respond|answer|output|print|write|repeat|tell)\b.{0,30}"
-    r"\b(?:exactly|only|verbatim|the following|the user|this text|every question|all questions)\b|"
-    r"\b(?:ignorier|vergiss|missachte)\w*\b.{0,40}\b(?:anweisung|regel|vorgabe|bisherig|vorherig|obig)|"
-    r"\b(?:antworte|sage|schreibe|gib)\b.{0,30}\b(?:genau|nur|ausschließlich|wörtlich)\b",
-    re.IGNORECASE,
-)
+_GRAMS_WEIGH = 0.3
+"""What parts of words in common count beside whole words in common."""
 
 
 class EvidenceConfig(Model):
@@ -57,31 +43,6 @@ class EvidenceConfig(Model):
     """Source sentences that one sentence is compared with by embedding; 0: words alone decide."""
     max_embedded: int = Field(default=32, ge=0)
     """Texts embedded for one answer, at most, so that a long answer cannot take the processor from all others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """A unit of a source, prepared for comparing."""
-
-    unit: Unit
-    roots: frozenset[str]
-    grams: frozenset[str]
-    order: bool
-    """It tells the reader's machine what to do, or stands right behind such a sentence."""
-
-
-@lru_cache(maxsize=512)
-def statements(text: str) -> tuple[Statement, ...]:
-    """The statements of a passage, in order. Kept for the passages used last, which questions share."""
-    found: list[Statement] = []
-    tainted = False
-    for unit in units(text):
-        said = text[unit.start : unit.end]
-        order = _ORDER.search(said) is not None
-        roots = content(said)
-        found.append(Statement(unit, roots, grams(roots), order or tainted))
-        tainted = order
-    return tuple(found)
 
 
 @lru_cache(maxsize=512)
@@ -255,7 +216,7 @@ class Evidence:
             # Little in common: parts of words may show what the words themselves do not.
             wanted = grams(claim.roots)
             for i in pool:
-                overlap[i] += 0.3 * _share(wanted, self._statements[i][1].grams)
+                overlap[i] += _GRAMS_WEIGH * _share(wanted, self._statements[i][1].grams)
         ranked = sorted(pool, key=lambda i: (-overlap[i], i))[:most]
         return tuple(self._widened(claim, i, overlap[i]) for i in ranked)
 
@@ -297,23 +258,38 @@ class Evidence:
         """Whether there is an embedder."""
         return self._memory is not None
 
-    def closest(self, sentence: str, question: str, most: int = 4) -> "Nearness":
-        """How near a sentence is to the question, and to the nearest statement of the sources. Blocking.
+    def closest(self, sentence: str, question: str, look_at: int = 4) -> "Nearness":
+        """How near a sentence is to the question, and to the nearest sentence of prose of the sources. Blocking.
+
+        Only the ``look_at`` sentences that have most words in common with it are embedded.
 
         Raises:
             ModelError: the embedder failed.
         """
-        claim = claim_of(sentence)
-        candidates = self._candidates(claim, None)[:most]
+        wanted = content(sentence)
+        chosen = self._prose_like(wanted)[:look_at]
         if self._memory is None:
-            return Nearness(0.0, 0.0, max((candidate.lexical for candidate in candidates), default=0.0))
-        vectors = self._memory([sentence, question, *(plain(candidate.text) for candidate in candidates)])
+            return Nearness(0.0, 0.0, max((self._lexical(wanted, i) for i in chosen), default=0.0))
+        vectors = self._memory([sentence, question, *(self._plain(i) for i in chosen)])
         to_question = float(vectors[1] @ vectors[0])
-        if not candidates:
+        if not chosen:
             return Nearness(to_question, 0.0, 0.0)
         similarities = vectors[2:] @ vectors[0]
         nearest = int(similarities.argmax())
-        return Nearness(to_question, float(similarities[nearest]), candidates[nearest].lexical)
+        return Nearness(to_question, float(similarities[nearest]), self._lexical(wanted, chosen[nearest]))
+
+    def _lexical(self, wanted: frozenset[str], i: int) -> float:
+        return _share(wanted, self._statements[i][1].roots)
+
+    def _prose_like(self, wanted: frozenset[str]) -> list[int]:
+        """Sentences that can stand alone as an answer, those first that have most words in common with the wanted ones."""
+        pieces = grams(wanted)
+        likeness = {
+            i: self._overlap(wanted, item.roots) + _GRAMS_WEIGH * _share(pieces, item.grams)
+            for i, (source, item) in enumerate(self._statements)
+            if not item.order and quotable(item.unit, source.passage.text)
+        }
+        return sorted(likeness, key=lambda i: (-likeness[i], i))
 
     def quotes(self, question: str, *, most: int, min_similarity: float, look_at: int = 16) -> list["Quote"]:
         """The sentences closest to the question, at most so many, in the order of the sources. Blocking.
@@ -322,18 +298,9 @@ class Evidence:
         """
         if self._memory is None:
             return []
-        wanted = content(question)
-        pieces = grams(wanted)
-        ranked = sorted(
-            (
-                (-self._overlap(wanted, item.roots) - 0.3 * _share(pieces, item.grams), i)
-                for i, (source, item) in enumerate(self._statements)
-                if not item.order and _quotable(item.unit, source.passage.text)
-            ),
-        )[:look_at]
-        if not ranked:
+        chosen = self._prose_like(content(question))[:look_at]
+        if not chosen:
             return []
-        chosen = [i for _, i in ranked]
         texts = [self._plain(i) for i in chosen]
         vectors = self._memory([question, *texts])
         near = sorted(
@@ -417,17 +384,3 @@ class Quote:
     """In that source's ``passage.text``."""
     similarity: float
     position: int
-
-
-def plain(text: str) -> str:
-    """The text without Markdown's marks, on one line."""
-    bare = " ".join(_MARKUP.sub(lambda match: match.group(1) or "", text).split())
-    return re.sub(r"^[-+•]\s+|^\d+[.)]\s+", "", bare)
-
-
-def _quotable(unit: Unit, text: str) -> bool:
-    """Whether a unit can stand alone as an answer: prose, whole, and no question."""
-    if unit.kind != "sentence":
-        return False
-    said = plain(text[unit.start : unit.end])
-    return SHORTEST <= len(said) <= LONGEST and said[-1] in ".!。！।۔"

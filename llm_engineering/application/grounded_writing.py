@@ -7,6 +7,7 @@ Neither depends on how the model's reply was cut into deltas.
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,7 +19,7 @@ from llm_engineering.application.output_guard import LeakGuard, LoopGuard
 from llm_engineering.application.personal_data import mask_personal_data
 from llm_engineering.application.ports import Delta
 from llm_engineering.application.sentences import End, Item, Marker, Splitter, UnitKind, Words, ends_before
-from llm_engineering.application.words import content, language_of, words
+from llm_engineering.application.words import content, language_of, root, words
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.errors import ModelError
 from llm_engineering.domain.retrieval import Citation, FinishReason, Support, Usage, Verdict
@@ -381,7 +382,7 @@ class StrictWriter(_Writer):
 
     async def _checked(self, sentence: str, numbers: list[int]) -> Support | None:
         said = content(sentence)
-        if said <= self._asked or self._broken_off(sentence):
+        if said <= self._asked or self._broken_off(sentence) or _stutters(sentence):
             return None  # an echo of the question says nothing; half a sentence may say the opposite of the whole
         if said in self._seen:
             self.note("repeated")
@@ -416,6 +417,13 @@ class StrictWriter(_Writer):
             return enough
         best = max(shares, key=lambda n: shares[n])
         return [best] if shares[best] >= self._limits.min_support else []
+
+
+def _stutters(sentence: str) -> bool:
+    """Whether a word that carries content comes three times: "a format that uses a format of blocks, which is a format"."""
+    said = content(sentence)
+    counts = Counter(root(word) for word in words(sentence))
+    return any(counts[word] >= 3 for word in said)
 
 
 def _at_most_partial(backing: Backing) -> Backing:
