@@ -7,6 +7,9 @@ from typing import Protocol
 
 from llm_engineering.application.ports import Progress, SilentProgress
 
+GIVEN_UP_AFTER = 3
+"""Answers in a row without any score, after which a judge is taken for broken."""
+NOT_ASKED = f"not asked: no score for {GIVEN_UP_AFTER} answers in a row"
 _SILENT = SilentProgress()
 
 
@@ -70,10 +73,18 @@ class Judgements:
 async def judge_answers(
     samples: Sequence[JudgedSample], judge: AnswerJudge, *, progress: Progress = _SILENT
 ) -> Judgements:
-    """Have all answers judged, one after the other: judges are rate limited more often than they are slow."""
+    """Have all answers judged, one after the other: judges are rate limited more often than they are slow.
+
+    A judge that gives no score at all several times in a row is asked no more; what is left counts as missing.
+    """
     found: dict[str, Scores] = {}
+    silent = 0
     for sample in samples:
-        found[sample.question_id] = await judge.score(sample)
+        if silent >= GIVEN_UP_AFTER:
+            found[sample.question_id] = Scores({}, dict.fromkeys(judge.metrics, NOT_ASKED))
+        else:
+            scores = found[sample.question_id] = await judge.score(sample)
+            silent = 0 if scores.values else silent + 1
         progress.advance("Judge answers", total=len(samples))
     return Judgements(judge.name, {name: _summed_up(name, found) for name in judge.metrics}, found)
 

@@ -1,6 +1,7 @@
 """Answers judged by a language model through ragas: any OpenAI-compatible endpoint can be the judge."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from math import isfinite
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 METRICS = ("faithfulness", "answer_relevancy", "context_precision", "context_recall")
 NEEDS_REFERENCE = ("context_precision", "context_recall")
+_UNREADABLE = frozenset({"ValidationError", "JSONDecodeError", "IncompleteOutputException"})
 _LONGEST_REASON = 120
 
 Score = Callable[[JudgedSample], Awaitable[Any]]
@@ -99,6 +101,8 @@ class RagasJudge:
     def _open(self) -> None:
         # Read when ragas first reports, and cached by it; its makers get no word of what is evaluated here.
         os.environ["RAGAS_DO_NOT_TRACK"] = "true"
+        # It prints each reply that cannot be read, with all that was asked; here that is a missing score, and counted.
+        logging.getLogger("instructor").setLevel(logging.CRITICAL)
         try:
             from openai import AsyncOpenAI
             from ragas.embeddings.base import BaseRagasEmbedding
@@ -150,10 +154,13 @@ class RagasJudge:
         }
 
 
-def _reason(error: Exception) -> str:
-    """The innermost error's kind and first line: wrappers only say that something failed."""
-    inner: BaseException = error
-    while inner.__cause__ is not None:
-        inner = inner.__cause__
-    line = next(iter(str(inner).strip().splitlines()), "")
-    return f"{type(inner).__name__}: {line}"[:_LONGEST_REASON]
+def _reason(error: BaseException) -> str:
+    """What went wrong, from the error that says most: wrappers only say that something failed."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    if any(type(item).__name__ in _UNREADABLE for item in chain):
+        return "the reply is not what was asked for"
+    telling = next((item for item in chain if type(item).__module__.startswith("openai")), chain[-1])
+    line = next(iter(str(telling).strip().splitlines()), "")
+    return f"{type(telling).__name__}: {line}"[:_LONGEST_REASON]
