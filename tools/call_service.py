@@ -38,9 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.no_stream:
             result = caller.answer(body)
             console.print(result["answer"]["text"], markup=False, soft_wrap=True)
-            show_result(result, caller.url)
+            show_result(result)
+            show_vote(result, caller)
         else:
-            show_result(show_stream(caller.stream(body)), caller.url)
+            result = show_stream(caller.stream(body))
+            show_result(result)
+            show_vote(result, caller)
     return 0
 
 
@@ -81,6 +84,7 @@ class Caller:
 
     def __init__(self, url: str, key: str | None) -> None:
         self.url = url
+        self.key_hint = ' -H "Authorization: Bearer $SERVICE_API_KEY"' if key else ""
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         # trust_env: a proxy that is set for the internet must not get what stays on this machine.
         self._client = httpx.Client(base_url=url, headers=headers, timeout=_SECONDS, trust_env=False)
@@ -125,6 +129,14 @@ class Caller:
                     yield name, data
         except httpx.HTTPError as error:
             raise self._silent(error) from None
+
+    def takes_votes(self) -> bool:
+        """Whether answers are kept, so that they can be voted on."""
+        try:
+            response = self._client.get("/info")
+        except httpx.HTTPError:
+            return False  # the answer has been shown; a hint is not worth an error
+        return response.is_success and bool(response.json().get("feedback"))
 
     def _silent(self, error: httpx.HTTPError) -> TwinError:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
@@ -186,8 +198,8 @@ def show_stream(stream: Iterator[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     raise TwinError("The service ended its answer in the middle. Its log says why; ask again.")
 
 
-def show_result(result: Mapping[str, Any], url: str) -> None:
-    """Print the sources, what the answer was made with, and how to vote on it."""
+def show_result(result: Mapping[str, Any]) -> None:
+    """Print the sources, and what the answer was made with."""
     answer, made_with, timings = result["answer"], result["made_with"], result["timings"]
     _show_verdict(answer)
     if not answer["abstained"]:
@@ -204,11 +216,16 @@ def show_result(result: Mapping[str, Any], url: str) -> None:
         f"{timings['total']:.1f} s",
     ]
     console.print(f"\n[dim]{escape(' · '.join(parts))}[/]", soft_wrap=True)
-    vote = json.dumps({"trace_id": result["trace_id"], "rating": "up"})
-    console.print(
-        f"[dim]Did it help? curl {url}/feedback -H 'Content-Type: application/json' -d '{escape(vote)}'[/]",
-        soft_wrap=True,
-    )
+
+
+def show_vote(result: Mapping[str, Any], caller: "Caller") -> None:
+    """Say how to vote on the answer, where votes are taken."""
+    if caller.takes_votes():
+        vote = json.dumps({"trace_id": result["trace_id"], "rating": "up"})
+        command = (
+            f"curl {caller.url}/feedback{caller.key_hint} -H 'Content-Type: application/json' -d '{vote}'"
+        )
+        console.print(f"[dim]Did it help? {escape(command)}[/]", soft_wrap=True)
 
 
 def _show_verdict(answer: Mapping[str, Any]) -> None:

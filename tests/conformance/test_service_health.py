@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,6 +67,12 @@ def test_a_service_with_everything_is_ready_and_tells_each_part_with_its_latency
         assert [name for name, one in parts.items() if not one["matters"]] == ["database"]
         assert metric(client, "twin_ready") == 1
         assert metric(client, "twin_dependency_up", dependency="index") == 1
+
+
+def test_the_version_it_tells_is_the_projects(tmp_path: Path) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    with service(tmp_path) as client:
+        assert client.get("/info").json()["version"] == project["version"]
 
 
 def test_without_an_index_it_lives_says_what_to_do_and_is_ready_as_soon_as_there_is_one(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from llm_engineering.application.ports import Delta, GenerationOptions, Message
 from llm_engineering.infrastructure.api import limits
-from llm_engineering.infrastructure.api.limits import NoSlotError, Slots, TokenBuckets, caller_of
+from llm_engineering.infrastructure.api.limits import NoSlotError, SlotLimit, Slots, TokenBuckets, caller_of
 from llm_engineering.infrastructure.api.metrics import ServiceMetrics
 from tests.fakes.llm import Reply, ScriptedLanguageModel
 from tests.fakes.operated_service import OperatedService, eventually, metric
@@ -359,6 +359,39 @@ def test_a_stream_that_takes_too_long_ends_with_an_error_event(tmp_path: Path, p
         assert last.startswith("event: error\n") is (path == "/rag/stream")
         assert ("request_id" in data["error"]) is (path == "/rag/stream")
         assert metric(client, "twin_requests_in_progress") == 0
+
+
+async def test_a_client_that_does_not_read_holds_its_slot_no_longer_than_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A socket whose buffers are full: sending waits for a reader, for ever."""
+    monkeypatch.setattr(limits, "_ENDING_SECONDS", 0.1)
+    slots = Slots(1, 0, ServiceMetrics())
+    sent: list[Any] = []
+
+    async def flood(scope: Any, receive: Any, send: Any) -> None:
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-type", b"text/event-stream")],
+            }
+        )
+        while True:
+            await send({"type": "http.response.body", "body": b"data: {}\n\n", "more_body": True})
+
+    async def full(message: Any) -> None:
+        sent.append(message["type"])
+        if len(sent) > 2:
+            await asyncio.sleep(3_600)
+
+    async def body() -> Any:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    guarded = SlotLimit(flood, slots, ServiceMetrics(), queue_seconds=1, timeout_seconds=0.2)
+    scope = {"type": "http", "method": "POST", "path": "/rag/stream", "headers": [], "state": {}}
+    await asyncio.wait_for(guarded(scope, body, full), timeout=10)
+    assert slots.inside == 0
 
 
 class SlowerAndSlower(ScriptedLanguageModel):

@@ -10,6 +10,7 @@ import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from loguru import logger
@@ -423,11 +424,13 @@ class SlotLimit:
     async def _cut(self, scope: Scope, reply: "_Reply", status: int, code: str, message: str) -> None:
         """Tell a caller, as far as that is still possible, that its request was ended."""
         send = reply.take_over()
-        if not reply.started:
-            await answer_error(scope, send, status, code, message, {"Retry-After": "5"})
-        elif reply.streams and not reply.finished:
-            event = error_event(scope["path"], code, message, request_id(scope), status)
-            await send({"type": "http.response.body", "body": event, "more_body": False})
+        with suppress(TimeoutError):  # one that does not read what it asked for is not waited for
+            async with asyncio.timeout(_ENDING_SECONDS):
+                if not reply.started:
+                    await answer_error(scope, send, status, code, message, {"Retry-After": "5"})
+                elif reply.streams and not reply.finished:
+                    event = error_event(scope["path"], code, message, request_id(scope), status)
+                    await send({"type": "http.response.body", "body": event, "more_body": False})
 
 
 class _Reply:
