@@ -19,6 +19,7 @@ HEARTBEAT_SECONDS: Final = 15.0
 """Proxies close a connection that is silent for a minute, many sooner."""
 
 _HEARTBEAT: Final = b": keep-alive\n\n"
+_CANCEL_AGAIN_SECONDS: Final = 0.5
 _AHEAD: Final = 64
 """Events made before the client has read the earlier ones; then the answer waits for it."""
 
@@ -87,12 +88,25 @@ class Feed(Generic[T]):
 
     async def close(self) -> None:
         """Stop the generator and wait until it has ended."""
-        tasks = [task for task in (self._task, self._get) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(*(task for task in (self._task, self._get) if task is not None))
         # A task that was cancelled before it began has not entered the generator, nor closed it.
         await self._source.aclose()
+
+
+async def ended(*tasks: "asyncio.Task[Any]") -> None:
+    """Cancel tasks, and wait until they have ended. What they raise is of no interest any more.
+
+    A cancellation can get lost: ``asyncio.wait_for`` of Python 3.11 drops it where what it waits for is done in the same
+    moment. A task that goes on all the same is cancelled again.
+    """
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_SECONDS)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # seen, so that nobody warns of it
 
 
 class NothingYet(Exception):
@@ -189,9 +203,7 @@ async def _while_connected(work: Coroutine[Any, Any, T], receive: Receive) -> T:
             raise ClientGoneError
         return working.result()
     finally:
-        for task in (working, watching):
-            task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
+        await ended(working, watching)
 
 
 async def _disconnected(receive: Receive) -> None:
