@@ -153,14 +153,15 @@ def server() -> Iterator[OpikServer]:
 
 @pytest.fixture
 def opik(server: OpikServer) -> OpikTracer:
-    return OpikTracer(server.base_url, "opik-secret-key", "team", "my-twin")
+    tracer = OpikTracer(server.base_url, "opik-secret-key", "team", "my-twin")
+    tracer.open()
+    return tracer
 
 
 @needs_opik
 class TestOpikTracer(TracerContract):
     @pytest.fixture
     def tracer(self, opik: OpikTracer) -> OpikTracer:
-        opik.open()
         return opik
 
     @pytest.fixture
@@ -245,6 +246,7 @@ class TestOpikTracer(TracerContract):
 
     def test_a_server_that_hangs_holds_nothing_up(self, server: OpikServer, warnings: list[str]) -> None:
         opik = OpikTracer(server.base_url, None, "default", "p", close_seconds=0.5)
+        opik.open()
         server.hang = True
         started = time.monotonic()
         for number in range(3_000):
@@ -257,6 +259,7 @@ class TestOpikTracer(TracerContract):
 
     def test_a_server_that_is_not_there_holds_nothing_up(self, warnings: list[str]) -> None:
         opik = OpikTracer(f"http://user:pass-word@127.0.0.1:{free_port()}/api", None, "default", "p")
+        opik.open()
         opik.record(request())
         opik.close()
         assert opik.dropped == 1
@@ -279,6 +282,7 @@ class TestOpikTracer(TracerContract):
             "from llm_engineering.application.prompts import Template\n"
             "from llm_engineering.application.tracing import Trace\n"
             "tracer = OpikTracer(sys.argv[1], None, 'default', 'p')\n"
+            "tracer.open()\n"
             "tracer.record(Trace('rag'))\n"
             "tracer.close()\n"
             "library = OpikPromptLibrary(sys.argv[1], None, 'default', 'p')\n"

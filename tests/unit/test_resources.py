@@ -1,0 +1,94 @@
+"""What the settings name is what the resources are. Making them opens nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_engineering.application.ports import NullTracer
+from llm_engineering.bootstrap import Resources, llm_service, open_resources, prompt_library
+from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
+from llm_engineering.infrastructure.llms.openai_http import OpenAIHttpModel
+from llm_engineering.infrastructure.llms.sagemaker import SageMakerModel
+from llm_engineering.infrastructure.tracing.jsonl import JsonLinesTracer
+from llm_engineering.settings import Settings, load_settings
+
+
+def settings(**groups: Any) -> Settings:
+    return load_settings(None, **groups)
+
+
+@pytest.mark.parametrize(
+    ("llm", "kind", "name"),
+    [
+        ({}, LlamaCppModel, "SmolLM2-135M-Instruct.Q4_1"),
+        ({"base_url": "http://127.0.0.1:1/v1", "model": "m"}, OpenAIHttpModel, "m"),
+        ({"endpoint": "twin"}, SageMakerModel, "twin"),
+        ({"endpoint": "twin", "model": "m", "stream": False, "context_tokens": 512}, SageMakerModel, "m"),
+    ],
+)
+def test_the_language_model(llm: dict[str, Any], kind: type, name: str) -> None:
+    chosen = settings(llm=llm)
+    with open_resources(chosen) as twin:
+        assert isinstance(twin.language_model, kind)
+        assert twin.language_model.name == name
+        assert twin.language_model.context_tokens == chosen.llm.context_tokens
+
+
+def test_prices_go_together() -> None:
+    for kind in ({"base_url": "http://127.0.0.1:1/v1"}, {"endpoint": "twin"}):
+        with pytest.raises(
+            ConfigurationError, match="LLM_PROMPT_PRICE and LLM_COMPLETION_PRICE are set together"
+        ):
+            settings(llm={**kind, "prompt_price": 0.15})
+        assert settings(llm={**kind, "prompt_price": 0.15, "completion_price": 0.6})
+
+
+def test_the_tracer(tmp_path: Path) -> None:
+    def made(**tracing: Any) -> object:
+        with open_resources(settings(tracing=tracing)) as twin:
+            assert twin.tracer is twin.tracer
+            return twin.tracer
+
+    assert isinstance(made(), NullTracer)
+    assert isinstance(made(path=tmp_path / "traces.jsonl"), JsonLinesTracer)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_are_kept_in_the_warehouse_unless_that_is_switched_off() -> None:
+    def resources(**service: Any) -> Resources:
+        with open_resources(settings(service=service)) as twin:
+            return twin
+
+    kept = resources()
+    assert kept.feedback is kept.warehouse.feedback
+    assert resources(keep_answers=False).feedback is None
+
+
+class TestTheModelsService:
+    def test_on_loopback_it_needs_no_key(self) -> None:
+        for host in ("127.0.0.1", "localhost", "::1"):
+            model, service = llm_service(settings(), host)
+            assert not service.keyed
+            assert model.name == "SmolLM2-135M-Instruct.Q4_1"
+
+    @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "models.example"])
+    def test_where_others_can_reach_it_it_needs_one(self, host: str) -> None:
+        with pytest.raises(ConfigurationError, match="LLM_API_KEY"):
+            llm_service(settings(), host)
+        _, service = llm_service(settings(llm={"api_key": "long-and-random"}), host)
+        assert service.keyed
+
+    def test_the_twins_own_settings_for_it_bring_their_key_and_nothing_else(self, tmp_path: Path) -> None:
+        twin = settings(llm={"base_url": "http://127.0.0.1:8089/v1", "model": "x", "api_key": "k"})
+        model, service = llm_service(
+            twin, "127.0.0.1", model_path=tmp_path / "mine.gguf", parallel=2, threads=None
+        )
+        assert service.keyed
+        assert (model.name, model.context_tokens) == ("mine", 2048)
+
+
+def test_without_opik_there_is_no_prompt_library() -> None:
+    with pytest.raises(ConfigurationError, match="TRACING_KIND=opik"), prompt_library(settings()):
+        raise AssertionError("there is none")
