@@ -85,6 +85,7 @@ class ReplyReader:
         self._service = service
         self._json_expected = json_expected
         self._text: list[str] = []
+        self._half = ""
         self._finish: Literal["stop", "length"] | None = None
         self._usage: Usage | None = None
         self.started = False
@@ -108,6 +109,7 @@ class ReplyReader:
             for choice in (event.get("choices") or [])[:1]:
                 # A service that does not stream has a whole message where others have a delta.
                 text = (choice.get("delta") or choice.get("message") or {}).get("content") or ""
+                text = self._whole_characters(text) if text else ""
                 if reason := choice.get("finish_reason"):
                     self._finish = "length" if reason == "length" else "stop"
         except (ValueError, TypeError, AttributeError) as error:
@@ -118,6 +120,17 @@ class ReplyReader:
             self.started = True
             self._text.append(text)
         return text
+
+    def _whole_characters(self, text: str) -> str:
+        """Text without halves of characters, which nothing could send on.
+
+        JSON writes an emoji as two halves, and some services cut between them: a first half waits for its second one. A
+        half that stays alone becomes U+FFFD.
+        """
+        text, self._half = self._half + text, ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
     def last(self) -> Delta:
         """The closing delta.

@@ -158,3 +158,19 @@ def test_a_whole_message_is_read_like_a_stream_of_one_piece() -> None:
     whole = {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
     assert reader.read(json.dumps(whole)) == "All of it."
     assert reader.last().usage == Usage(prompt_tokens=3, completion_tokens=4)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "read"),
+    [
+        (["\\ud83d\\ude00!"], ["\U0001f600!"]),
+        (["cat \\ud83d", "\\ude00!"], ["cat ", "\U0001f600!"]),
+        (["cat \\ud83d", "and dog"], ["cat ", "\ufffdand dog"]),
+        (["\\ude00 dog"], ["\ufffd dog"]),
+        (["dog \\ud83d"], ["dog "]),
+    ],
+)
+def test_halves_of_characters_are_joined_or_replaced(pieces: list[str], read: list[str]) -> None:
+    reader = ReplyReader("the service")
+    events = ['{"choices": [{"delta": {"content": "' + piece + '"}}]}' for piece in pieces]
+    assert [reader.read(event) for event in events] == read

@@ -1,7 +1,7 @@
 """The HTTP API, put together: routes and the shape of errors. Keys, limits and request ids are wrapped around it."""
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from llm_engineering.infrastructure.api import errors, routes_openai, routes_page, routes_rag
 from llm_engineering.infrastructure.api.bodies import describe_requests
@@ -25,7 +25,6 @@ def create_app(parts: ServiceParts) -> FastAPI:
         redoc_url=None,
         # A redirect would tell a client that sends its key along to send it again.
         redirect_slashes=False,
-        default_response_class=JSONResponse,
     )
     errors.install(app)
     app.add_exception_handler(ClientGoneError, _nobody_reads)
