@@ -1,25 +1,34 @@
 """Where to be silent: how similar the best source is to questions that the sample site answers, and to others.
 
 Three sets: questions with an answer in one of the articles; questions of the same trade that no article answers; questions
-of another world. Each is retrieved the way ``ask`` does; what counts is the highest cosine among the sources, which
-:func:`~llm_engineering.application.answering.bears_on` holds against ``min_similarity``.
+of another world. Each is retrieved the way ``ask`` does; what counts is
+:func:`~llm_engineering.application.answering.confidence`, which is held against ``min_similarity``.
+
+And what verdicts are worth: sentences with a label (``claims.py``) are judged against the passages that their question
+finds, by words and similarity and by words alone, with the time and the embedded texts that a verdict costs. The thresholds
+of ``EvidenceConfig`` were chosen with these sentences in view, so their shares flatter; other texts will show other ones.
 """
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
+from benchmarks.claims import CLAIMS
 from benchmarks.common import Check, console, show_checks
 from benchmarks.corpora import documents as read_documents
 from benchmarks.pipeline import bundled_embedder, run_steps
-from llm_engineering.application.answering import AnsweringConfig
+from llm_engineering.application.answering import AnsweringConfig, confidence
+from llm_engineering.application.embedding_cache import EmbeddingMemory
+from llm_engineering.application.evidence import Evidence
 from llm_engineering.application.ports import Embedder, VectorIndex
-from llm_engineering.application.retrieval import retrieve
-from llm_engineering.domain.retrieval import Query
+from llm_engineering.application.retrieval import narrow, retrieve, widen
+from llm_engineering.domain.retrieval import Citation, Query, Verdict
 from llm_engineering.infrastructure.index.qdrant_edge import QdrantEdgeIndex
 from tests.fakes.warehouse import FakeWarehouse
 
@@ -109,6 +118,10 @@ FOREIGN = (
 )
 
 
+WAYS = ("words and similarity", "words alone")
+"""How sentences are judged."""
+
+
 def main() -> dict[str, Any]:
     """Index the sample site, ask all questions, print the distributions and return the numbers."""
     embedder = bundled_embedder()
@@ -121,12 +134,15 @@ def main() -> dict[str, Any]:
             name: [best_cosine(question, index, embedder) for question in questions]
             for name, questions in (("answered", ANSWERED), ("same trade", TRADE), ("another world", FOREIGN))
         }
+        judged = {name: verdicts(index, embedder, similarity=name == "words and similarity") for name in WAYS}
         index.close()
     embedder.close()
     configured = AnsweringConfig().min_similarity
     foreign_apart = separation(scores["answered"], scores["another world"])
     all_apart = separation(scores["answered"], scores["same trade"] + scores["another world"])
     _show(scores, configured, foreign_apart, all_apart)
+    for name, found in judged.items():
+        _show_verdicts(name, found)
     checks = [
         Check(
             f"questions of another world left unanswered at {configured:.2f}",
@@ -142,6 +158,20 @@ def main() -> dict[str, Any]:
             "at least",
             " %",
         ),
+        Check(
+            "false or invented sentences called supported",
+            100 * share(judged[WAYS[0]], Verdict.SUPPORTED, holds=False),
+            2,
+            "at most",
+            " %",
+        ),
+        Check(
+            "near copies called supported",
+            100 * share(judged[WAYS[0]], Verdict.SUPPORTED, kinds=("near",)),
+            95,
+            "at least",
+            " %",
+        ),
     ]
     shown = [check.as_dict() for check in checks]
     show_checks("Answering", shown)
@@ -151,13 +181,53 @@ def main() -> dict[str, Any]:
         "scores": scores,
         "separates_foreign": foreign_apart,
         "separates_all": all_apart,
+        "verdicts": {name: found["counts"] for name, found in judged.items()},
+        "verdict_seconds": {name: found["seconds"] for name, found in judged.items()},
+        "texts_embedded_per_verdict": judged[WAYS[0]]["embedded"],
     }
 
 
 def best_cosine(question: str, index: VectorIndex, embedder: Embedder) -> float:
-    """The highest cosine among the sources of a question; 0 where there is none."""
-    hits = retrieve(Query.ask(question, k=K), index, embedder)
-    return max((hit.dense_score for hit in hits if hit.dense_score is not None), default=0.0)
+    """The confidence in the sources of a question: their highest cosine; 0 where there is none."""
+    return confidence(question, narrow(retrieve(Query.ask(question, k=K), index, embedder)))
+
+
+def verdicts(index: VectorIndex, embedder: Embedder, *, similarity: bool) -> dict[str, Any]:
+    """Judge every labelled sentence against the passages that its question finds.
+
+    Returns:
+        ``counts`` (by kind, then verdict), ``seconds`` (of each verdict, passages analysed and nothing embedded
+        before), ``embedded`` (texts for a verdict, on average).
+    """
+    counts: dict[str, Counter[str]] = {}
+    seconds: list[float] = []
+    embedded = 0
+    for claim in CLAIMS:
+        passages = widen(retrieve(Query.ask(claim.question, k=5), index, embedder), index)
+        memory = EmbeddingMemory(embedder.embed_queries)
+        sources = [
+            Citation(number=number, passage=passage) for number, passage in enumerate(passages, start=1)
+        ]
+        evidence = Evidence(sources, memory if similarity else None)
+        started = perf_counter()
+        verdict = evidence.judge(claim.text).verdict
+        seconds.append(perf_counter() - started)
+        embedded += len(memory)
+        counts.setdefault(claim.kind, Counter())[verdict] += 1
+    return {
+        "counts": {kind: dict(found) for kind, found in counts.items()},
+        "seconds": {"p50": float(np.percentile(seconds, 50)), "p95": float(np.percentile(seconds, 95))},
+        "embedded": embedded / len(CLAIMS),
+    }
+
+
+def share(
+    found: dict[str, Any], verdict: Verdict, *, holds: bool | None = None, kinds: Sequence[str] = ()
+) -> float:
+    """Share of the sentences of those kinds, or of all that hold or fail, that got the verdict."""
+    wanted = set(kinds) or {claim.kind for claim in CLAIMS if claim.holds is holds}
+    counts = [counter for kind, counter in found["counts"].items() if kind in wanted]
+    return sum(counter.get(verdict, 0) for counter in counts) / sum(sum(c.values()) for c in counts)
 
 
 def separation(answered: Sequence[float], others: Sequence[float]) -> dict[str, float]:
@@ -202,3 +272,15 @@ def _show(
             f"Best apart from {name}: {apart['threshold']:.2f} (from {apart['low']:.2f} to {apart['high']:.2f}), "
             f"balanced accuracy {apart['balanced_accuracy']:.0%}."
         )
+
+
+def _show_verdicts(name: str, found: dict[str, Any]) -> None:
+    table = Table("sentences", "n", *Verdict, title=f"Verdicts by {name}")
+    for kind, counts in found["counts"].items():
+        table.add_row(kind, str(sum(counts.values())), *(str(counts.get(verdict, 0)) for verdict in Verdict))
+    console.print(table)
+    times = found["seconds"]
+    console.print(
+        f"A verdict takes {1000 * times['p50']:.1f} ms (p95 {1000 * times['p95']:.1f} ms) and embeds "
+        f"{found['embedded']:.1f} texts."
+    )

@@ -138,7 +138,11 @@ class Evidence:
             return Draft(claim)
         by_words = max((self._backing(claim, candidate, None) for candidate in candidates), key=_strength)
         afford = self._memory is not None and config.candidates > 0 and self._embedded < config.max_embedded
-        clear = by_words.verdict is Verdict.SUPPORTED and by_words.lexical >= 0.95
+        # What copies a source needs no second opinion; a number that is nowhere cannot be made good by likeness.
+        clear = by_words.verdict is Verdict.SUPPORTED or (
+            by_words.verdict is Verdict.PARTIAL
+            and all(claim.numbers - _numbers_in(passage_text(c.citation.passage)) for c in candidates)
+        )
         return Draft(claim, candidates[: config.candidates], by_words, decided=clear or not afford)
 
     def settle(self, draft: Draft) -> Backing:

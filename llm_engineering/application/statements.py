@@ -14,12 +14,12 @@ _MARKUP = re.compile(r"[`*_#>|]+|!?\[([^\]]*)\]\([^)]*\)")
 # Orders to whoever reads the source with a machine. What they say, and what they want said, is evidence of nothing.
 _ORDER = re.compile(
     r"\b(?:ignore|disregard|forget|override|bypass)\b.{0,40}\b(?:instruction|prompt|rule|above|previous|prior|earlier|"
-    r"everything)|\bsystem prompt\b|\byou (?:are|must|will|should) now\b|\bnew instructions?\b|"
+    r"everything)|\byour system prompt\b|\byou (?:are now an?|must now|will now|should now)\b|\bnew instructions?\b|"
     r"\b(?:dear|attention|hey|note to)\b.{0,20}\b(?:ai|assistant|chatbot|language model|llm|gpt)\b|"
-    r"^\W*(?:system|assistant|instructions?|ai)\s*:|\b(?:say|reply|respond|answer|output|print|write|repeat|tell)\b.{0,30}"
+    r"^\W*(?:system|assistant|instructions?|ai)\s*:|(?:^\W*|[.:;,!]\s+|\b(?:and|then|please|must|now|always|just|only|to)\s+)(?:say|reply|respond|answer|output|print|write|repeat|tell)\b.{0,30}"
     r"\b(?:exactly|only|verbatim|the following|the user|this text|every question|all questions)\b|"
     r"\b(?:ignorier|vergiss|missachte)\w*\b.{0,40}\b(?:anweisung|regel|vorgabe|bisherig|vorherig|obig)|"
-    r"\b(?:antworte|sage|schreibe|gib)\b.{0,30}\b(?:genau|nur|ausschließlich|wörtlich)\b",
+    r"(?:^\W*|[.:;,!]\s+|\b(?:und|dann|bitte|nun|immer)\s+)(?:antworte|sage|schreibe|gib)\b.{0,30}\b(?:genau|nur|ausschließlich|wörtlich)\b",
     re.IGNORECASE,
 )
 

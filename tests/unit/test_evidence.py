@@ -1,6 +1,8 @@
 """Evidence: verdicts by words and similarity, where the backing text stands, and what can only lower a verdict."""
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -301,3 +303,20 @@ class TestEmbeddingMemory:
         with pytest.raises(ModelError):
             memory(["a"])
         assert len(memory) == 0
+
+    def test_what_another_thread_is_embedding_is_waited_for_not_embedded_again(self) -> None:
+        embedder, begun, go = HashEmbedder(), threading.Event(), threading.Event()
+
+        def slow(texts: Sequence[str]) -> Vectors:
+            begun.set()
+            assert go.wait(5)
+            return embedder.embed_queries(texts)
+
+        memory = EmbeddingMemory(slow)
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(memory, ["a", "b"])
+            assert begun.wait(5)
+            second = pool.submit(memory, ["b"])
+            go.set()
+            assert (first.result()[1] == second.result()[0]).all()
+        assert embedder.queries_embedded == 2
