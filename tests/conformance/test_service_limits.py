@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from llm_engineering.application.ports import Delta, GenerationOptions, Message
 from llm_engineering.infrastructure.api import limits
-from llm_engineering.infrastructure.api.limits import NoSlotError, SlotLimit, Slots, TokenBuckets, caller_of
+from llm_engineering.infrastructure.api import slots as slot_module
+from llm_engineering.infrastructure.api.limits import TokenBuckets, caller_of
 from llm_engineering.infrastructure.api.metrics import ServiceMetrics
+from llm_engineering.infrastructure.api.slots import NoSlotError, SlotLimit, Slots
 from tests.fakes.llm import Reply, ScriptedLanguageModel
 from tests.fakes.operated_service import OperatedService, eventually, metric
 from tests.fakes.service import ANSWER, QUESTION, serving
@@ -365,7 +367,7 @@ async def test_a_client_that_does_not_read_holds_its_slot_no_longer_than_its_tim
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A socket whose buffers are full: sending waits for a reader, for ever."""
-    monkeypatch.setattr(limits, "_ENDING_SECONDS", 0.1)
+    monkeypatch.setattr(slot_module, "_ENDING_SECONDS", 0.1)
     slots = Slots(1, 0, ServiceMetrics())
     sent: list[Any] = []
 

@@ -30,8 +30,9 @@ from llm_engineering.infrastructure.api.asgi import (
 )
 from llm_engineering.infrastructure.api.auth import Access, KeyGuard, is_loopback
 from llm_engineering.infrastructure.api.health import Health, Readiness
-from llm_engineering.infrastructure.api.limits import BodyLimit, RateLimit, SlotLimit, Slots, TokenBuckets
+from llm_engineering.infrastructure.api.limits import BodyLimit, RateLimit, TokenBuckets
 from llm_engineering.infrastructure.api.metrics import UNKNOWN_ROUTE, ServiceMetrics
+from llm_engineering.infrastructure.api.slots import SlotLimit, Slots
 
 CLIENT_LEFT: Final = 499
 """The status in logs and metrics of a request whose client left before its response was whole."""
