@@ -19,15 +19,16 @@ from llm_engineering.application.evidence import Evidence, EvidenceConfig, word_
 from llm_engineering.application.grounded_writing import (
     NOTHING_FOUND,
     Judge,
-    LenientWriter,
-    StrictWriter,
+    Writer,
     Written,
 )
+from llm_engineering.application.lenient_writing import LenientWriter
 from llm_engineering.application.ports import Delta, GenerationOptions, LanguageModel, Message, Vectors
+from llm_engineering.application.strict_writing import StrictWriter
 from llm_engineering.domain.documents import Model
 from llm_engineering.domain.errors import ModelError
 from llm_engineering.domain.inference import StageStatus
-from llm_engineering.domain.retrieval import Answer, Citation, Passage, Support
+from llm_engineering.domain.retrieval import Answer, Citation, Passage, Support, Usage
 
 _WORDS_TO_SIMILARITY = 0.7
 """Scales a share of words to the scale of similarities: half of a question's words weighs as a cosine of 0.35."""
@@ -196,7 +197,7 @@ class _Run:
             instructions="",
             nothing_found=NOTHING_FOUND,
         )[0].content
-        writer: StrictWriter | LenientWriter
+        writer: Writer
         mask = config.mask_personal_data
         if config.strict:
             writer = StrictWriter(self._question, sources, judge, rules, mask=mask, limits=config)
@@ -208,9 +209,11 @@ class _Run:
         ):
             async for part in written:
                 yield _piece(part)
+        if writer.usage == Usage():
+            writer.usage = await self._counted(messages, writer.said)
         quoted = False
         if not writer.text:
-            if not writer.said_anything:
+            if not writer.said.strip():
                 writer.note("empty")
             async for part in _instead(writer, judge, self._question, config):
                 quoted = quoted or part.support is not None
@@ -221,11 +224,16 @@ class _Run:
         )
         yield AnswerPiece(answer=answer, support_status=status)
 
+    async def _counted(self, messages: Sequence[Message], said: str) -> Usage:
+        """The usage of a reply that was broken off before its service told it. Without costs, which only that knows."""
+        *prompt, reply = await self._model.count_tokens([*(message.content for message in messages), said])
+        return Usage(prompt_tokens=sum(prompt), completion_tokens=reply)
+
     def _finished(
         self,
         sources: Sequence[Citation],
         text: str,
-        writer: StrictWriter | LenientWriter | None = None,
+        writer: Writer | None = None,
         *,
         quoted: bool = False,
     ) -> Answer:
@@ -258,7 +266,7 @@ class _Run:
 
 
 async def _instead(
-    writer: StrictWriter | LenientWriter, judge: Judge, question: str, config: AnsweringConfig
+    writer: Writer, judge: Judge, question: str, config: AnsweringConfig
 ) -> AsyncGenerator[Written, None]:
     """The sources' own words where nothing of the model's may be shown, or that they say nothing."""
     quotes = []

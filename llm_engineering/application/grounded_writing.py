@@ -1,39 +1,33 @@
 """From what a model says to what is shown of it: checked, cited, with a verdict on every sentence.
 
-Two ways. :class:`LenientWriter` passes text on as it comes and judges each sentence once it is over.
-:class:`StrictWriter` shows a sentence only after it was checked, and only where it nearly repeats a source.
-Neither depends on how the model's reply was cut into deltas.
+Two ways. ``LenientWriter`` passes text on as it comes and judges each sentence once it is over. ``StrictWriter`` shows a
+sentence only after it was checked, and only where it nearly repeats a source. Neither depends on how the model's reply was
+cut into deltas. This module holds what both share.
 """
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from loguru import logger
 
-from llm_engineering.application.evidence import Backing, Evidence, coverage, passage_text
+from llm_engineering.application.evidence import Backing, Evidence, passage_text
 from llm_engineering.application.output_guard import LeakGuard, LoopGuard
 from llm_engineering.application.personal_data import mask_personal_data
 from llm_engineering.application.ports import Delta
-from llm_engineering.application.sentences import End, Item, Marker, Splitter, UnitKind, Words, ends_before
-from llm_engineering.application.words import content, language_of, root, words
+from llm_engineering.application.sentences import Item, Splitter, Words
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.errors import ModelError
-from llm_engineering.domain.retrieval import Citation, FinishReason, Support, Usage, Verdict
+from llm_engineering.domain.retrieval import Citation, FinishReason, Support, Usage
 
 NOTHING_FOUND = "The sources do not say."
 """The whole answer when no source bears on the question."""
 
-MAX_SENTENCE_CHARACTERS = 800
-"""A small model that has not ended a sentence by then is going in circles."""
 
 _CODE_PATIENCE = 4
 """Code and tables repeat themselves more than prose does."""
-_SHORTEST_REPEAT = 12
-"""Letters of a sentence whose second coming is a loop; shorter ones may be items of a list."""
 
 
 class StrictLimits(Protocol):
@@ -66,9 +60,10 @@ class Judge:
         self.evidence = evidence
         self.failed = False
 
-    async def __call__(self, sentence: str, only: int | None = None) -> Backing:
+    async def __call__(self, sentence: str, only: int | None = None, *, embed: bool = True) -> Backing:
+        """The verdict on a sentence, by one source where ``only`` gives its number."""
         draft = self.evidence.draft(sentence, only)
-        if draft.decided or self.failed:
+        if draft.decided or self.failed or not embed:
             return draft.by_words
         try:
             return await asyncio.to_thread(self.evidence.settle, draft)
@@ -96,7 +91,7 @@ class Judge:
         self.failed = True
 
 
-class _Writer(ABC):
+class Writer(ABC):
     """What both ways share: the text so far, and how the reply ended."""
 
     def __init__(
@@ -109,7 +104,8 @@ class _Writer(ABC):
         self.guard: list[str] = []
         self.finish_reason: FinishReason = "stop"
         self.usage = Usage()
-        self.said_anything = False
+        self.said = ""
+        """The model's own words, as far as they were read."""
         self._question = question
         self._judge = judge
         self._mask = mask
@@ -129,7 +125,7 @@ class _Writer(ABC):
         """
         async for delta in deltas:
             self.usage = delta.usage or self.usage
-            self.said_anything = self.said_anything or bool(delta.text.strip())
+            self.said += delta.text
             async for written in self._take(self._splitter.feed(self._leak.feed(delta.text))):
                 yield written
             if self._leak.leaked:
@@ -193,251 +189,6 @@ class _Writer(ABC):
         return support
 
 
-class LenientWriter(_Writer):
-    """Text is passed on as it comes. Held back are only what may be a citation until it is known to hold, white space
-    behind a sentence, and words that so far repeat an earlier sentence, the question or the phrase for "nothing found"."""
-
-    def __init__(
-        self, question: str, sources: Sequence[Citation], judge: Judge, secret: str, *, mask: bool
-    ) -> None:
-        super().__init__(question, sources, judge, secret, mask=mask)
-        self._known = {_squeezed(question): "echo", _squeezed(NOTHING_FOUND): "declined"}
-        self._claim = ""
-        self._letters = ""
-        self._held = ""
-        self._cited: list[int] = []
-        self._since_marker = ""
-        self._free = False
-        """Words of this sentence have been shown, so all of it will be."""
-        self._start = 0
-
-    async def _take(self, items: Sequence[Item]) -> AsyncGenerator[Written, None]:
-        shown = len(self.text)
-        for item in items:
-            if isinstance(item, Words):
-                self._words(self._loop(item))
-            elif isinstance(item, Marker):
-                await self._marker(item)
-            if isinstance(item, End) or self._over:
-                support = await self._end(item.kind if isinstance(item, End) else "sentence")
-                if len(self.text) > shown:
-                    yield Written(self.text[shown:])
-                    shown = len(self.text)
-                if support is not None:
-                    yield Written(support=support)
-            if self._over:
-                return
-        if len(self.text) > shown:
-            yield Written(self.text[shown:])
-
-    def _words(self, item: Words) -> None:
-        self._claim += item.text
-        self._since_marker += item.text
-        self._letters += _squeezed(item.text)
-        self._held += item.text
-        if self._free or not self._may_be_known():
-            self._release()
-
-    def _may_be_known(self) -> bool:
-        return self._mask or any(known.startswith(self._letters) for known in self._known)
-
-    def _release(self) -> None:
-        """Show what was held back."""
-        if not self._held:
-            return
-        if not self.text:
-            self._held = self._held.lstrip()
-        if not self._free:
-            self._start = len(self.text) + len(self._held) - len(self._held.lstrip())
-            self._free = bool(self._held)
-        self.text += self._held
-        self._held = ""
-
-    async def _marker(self, item: Marker) -> None:
-        """Keep the numbers that name a source which backs what was said before them."""
-        claim = self._since_marker if len(content(self._since_marker)) >= 3 else self._claim
-        kept = [
-            number
-            for number in item.numbers
-            if number in self._sources and number not in self._cited[-1:] and await self._holds(claim, number)
-        ]
-        if kept:
-            self._held += item.space + "".join(f"[{number}]" for number in kept)
-            self._cited += kept
-            self._since_marker = ""
-            if self._free:
-                self._release()
-
-    async def _holds(self, claim: str, number: int) -> bool:
-        if not content(claim):
-            return True  # "[1] says …": there is nothing yet to hold against it
-        backing = await self._judge(claim, number)
-        if backing.verdict is not Verdict.UNSUPPORTED:
-            return True
-        # Neither words nor an embedder made for one language can tell where two meet.
-        said = language_of(words(claim))
-        written = language_of(words(self._sources[number].passage.text[:2_000]))
-        return said is not None and written is not None and said != written and not backing.lexical
-
-    async def _end(self, kind: UnitKind) -> Support | None:
-        """The sentence is over. Returns the verdict; None where it is none, or is not shown."""
-        first = not self.supports and not self.text.strip()
-        known = self._known.get(self._letters) if self._letters and not self._free else None
-        claim, letters = self._claim.strip(), self._letters
-        if known == "declined" and not first:
-            known = "echo"  # the answer was given; that the rest is missing needs no such phrase
-        if (
-            known == "echo"
-            or known == "declined"
-            or (known == "repeated" and len(letters) >= _SHORTEST_REPEAT)
-        ):
-            self._reset()
-            if known != "echo":
-                self.declined = known == "declined"
-                self._over = True
-                if known == "repeated":
-                    self.note("repeated")
-            return None
-        if not letters:
-            self._held = self._held if claim or self._cited else ""
-            self._release()
-            self._reset()
-            return None
-        if first and self._declines(letters):
-            self.declined = self._over = True
-        if kind != "code":
-            self._known.setdefault(letters, "repeated")
-        support = await self._verdict(claim, kind)
-        self._reset()
-        return support
-
-    def _declines(self, letters: str) -> bool:
-        return letters.startswith(_squeezed(NOTHING_FOUND))
-
-    async def _verdict(self, claim: str, kind: UnitKind) -> Support:
-        whole = kind != "sentence" or not self._broken_off(claim)
-        if kind == "code":
-            backing = self._judge.evidence.draft(claim).by_words
-        else:
-            backing = await self._judge(claim)
-        if not whole:
-            backing = _at_most_partial(backing)
-        if backing.verdict is Verdict.SUPPORTED and not self._cited and kind == "sentence" and whole:
-            assert backing.source is not None, "what is supported has a source"
-            self._held += f" [{backing.source}]"
-            self._cited.append(backing.source)
-        self._held = self.masked(self._held)
-        self._release()
-        if backing.verdict is Verdict.UNSUPPORTED:
-            self.unsupported += 1
-        return self.add_support(self._start, backing, self._cited)
-
-    def _broken_off(self, claim: str) -> bool:
-        """Whether generation ended in the middle of the sentence: half of one may say the opposite of the whole."""
-        return (self._over or self._cut_short) and not ends_before(claim, " ", "A")
-
-    def _reset(self) -> None:
-        self._claim = self._letters = self._held = self._since_marker = ""
-        self._cited, self._free = [], False
-
-
-class StrictWriter(_Writer):
-    """Sentence by sentence, each shown after it was checked, on one line, with the citations that hold."""
-
-    def __init__(
-        self,
-        question: str,
-        sources: Sequence[Citation],
-        judge: Judge,
-        secret: str,
-        *,
-        mask: bool,
-        limits: StrictLimits,
-    ) -> None:
-        super().__init__(question, sources, judge, secret, mask=mask)
-        self._limits = limits
-        self._asked = content(question)
-        self._seen: set[frozenset[str]] = set()
-        self._claim = ""
-        self._numbers: list[int] = []
-
-    async def _take(self, items: Sequence[Item]) -> AsyncGenerator[Written, None]:
-        for item in items:
-            if isinstance(item, Words):
-                self._claim += self._loop(item).text
-                if len(self._claim) > MAX_SENTENCE_CHARACTERS:
-                    self.note("repeated")
-                    self._over = True
-            elif isinstance(item, Marker):
-                self._numbers += item.numbers
-            else:
-                sentence, numbers = " ".join(self._claim.split()), self._numbers
-                self._claim, self._numbers = "", []
-                support = await self._checked(sentence, numbers)
-                if support is not None:
-                    yield Written(self.text[support.span.start - (1 if support.span.start else 0) :])
-                    yield Written(support=support)
-            if self._over:
-                return
-
-    async def _checked(self, sentence: str, numbers: list[int]) -> Support | None:
-        said = content(sentence)
-        if said <= self._asked or self._broken_off(sentence) or _stutters(sentence):
-            return None  # an echo of the question says nothing; half a sentence may say the opposite of the whole
-        if said in self._seen:
-            self.note("repeated")
-            self._over = True
-            return None
-        self._seen.add(said)
-        if _squeezed(sentence).startswith(_squeezed(NOTHING_FOUND)):
-            self.declined = self._over = True
-            return None
-        holding = self._holding(sentence, numbers)
-        backing = await self._judge(sentence)
-        stands = backing.verdict is Verdict.SUPPORTED and await self._judge.near(
-            sentence, self._question, self._limits
-        )
-        if not holding or not stands:
-            self.unsupported += 1
-            self._over = self.unsupported >= self._limits.max_left_out
-            return None
-        start = len(self.text) + (1 if self.text else 0)
-        shown = " ".join([sentence, *(f"[{number}]" for number in holding)])
-        self.text += (" " if self.text else "") + self.masked(shown)
-        return self.add_support(start, backing, holding)
-
-    def _broken_off(self, sentence: str) -> bool:
-        return self._cut_short and not ends_before(sentence, " ", "A")
-
-    def _holding(self, sentence: str, numbers: Sequence[int]) -> list[int]:
-        """The cited sources that hold the sentence's words; else the one that holds most of them."""
-        shares = {n: coverage(sentence, passage_text(source.passage)) for n, source in self._sources.items()}
-        enough = [n for n in dict.fromkeys(numbers) if shares.get(n, 0.0) >= self._limits.min_support]
-        if enough or not shares:
-            return enough
-        best = max(shares, key=lambda n: shares[n])
-        return [best] if shares[best] >= self._limits.min_support else []
-
-
-def _stutters(sentence: str) -> bool:
-    """Whether a word that carries content comes three times: "a format that uses a format of blocks, which is a format"."""
-    said = content(sentence)
-    counts = Counter(root(word) for word in words(sentence))
-    return any(counts[word] >= 3 for word in said)
-
-
-def _at_most_partial(backing: Backing) -> Backing:
-    if backing.verdict is not Verdict.SUPPORTED:
-        return backing
-    return Backing(
-        Verdict.PARTIAL,
-        backing.source,
-        backing.source_span,
-        backing.document_span,
-        backing.lexical,
-        backing.similarity,
-    )
-
-
-def _squeezed(text: str) -> str:
+def squeezed(text: str) -> str:
+    """Letters and digits alone, folded: what stays of a sentence however it is set."""
     return "".join(character for character in text.casefold() if character.isalnum())

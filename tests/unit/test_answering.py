@@ -19,7 +19,7 @@ from llm_engineering.application.ports import Delta, GenerationOptions, Message,
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.errors import ModelError, ModelServiceError
 from llm_engineering.domain.inference import StageStatus
-from llm_engineering.domain.retrieval import Answer, Passage, Verdict
+from llm_engineering.domain.retrieval import Answer, Passage, Usage, Verdict
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.llm import Reply, ScriptedLanguageModel
 
@@ -275,6 +275,22 @@ class TestVerdicts:
         assert (support.verdict, support.cited) == (Verdict.UNSUPPORTED, ())
         assert (finished.unsupported, finished.cited) == (1, ())
 
+    async def test_a_sentence_that_draws_on_two_sources_holds_if_each_part_does(self) -> None:
+        both = "Overlap repeats the last sentences of a chunk [1], while embeddings are vectors of unit length [2]."
+        finished = (await pieces_of(both, [OVERLAP, VECTORS]))[-1].answer
+        assert finished is not None
+        assert (finished.supports[0].verdict, finished.cited) == (Verdict.SUPPORTED, (1, 2))
+        wrong = "Overlap repeats the last sentences of a chunk [1], while unicorns are animals of great beauty [2]."
+        finished = (await pieces_of(wrong, [OVERLAP, VECTORS]))[-1].answer
+        assert finished is not None
+        assert (finished.supports[0].verdict, finished.cited) == (Verdict.PARTIAL, (1,))
+
+    async def test_a_reply_that_was_broken_off_is_counted_too(self) -> None:
+        finished = (await pieces_of("Overlap repeats sentences. " * 9))[-1].answer
+        assert finished is not None
+        assert finished.usage.completion_tokens > 3
+        assert finished.usage.prompt_tokens > 50
+
     async def test_without_an_embedder_that_works_words_decide_and_that_is_told(self) -> None:
         embed = HashEmbedder(fail_on=None)
 
@@ -467,4 +483,6 @@ async def test_the_answer_does_not_depend_on_how_the_reply_was_cut(
     whole = await said([text], strict=strict, mask_personal_data=mask)
     pieces = await said(cut(text, places), strict=strict, mask_personal_data=mask)
     letters = await said(list(text), strict=strict, mask_personal_data=mask)
-    assert whole[1] == pieces[1] == letters[1]
+    # How much was read before the end, and so the usage, does depend on it.
+    made = [answer.model_copy(update={"usage": Usage()}) for _, answer, _ in (whole, pieces, letters)]
+    assert made[0] == made[1] == made[2]
