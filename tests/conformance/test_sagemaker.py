@@ -1,12 +1,14 @@
 """SageMaker's runtime API, spoken by boto3 over HTTP to an emulator that checks signatures and frames events as AWS does."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
+import httpx
 import pytest
 
 if find_spec("boto3") is None:
@@ -270,6 +272,28 @@ class TestWithoutStreaming:
         server.faults.append(Fault("malformed"))
         with pytest.raises(ModelServiceError, match="not a chat completion chunk"):
             await read(model, QUESTION, SHORT)
+
+
+async def test_moto_understands_the_request_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else's reading of AWS's API: what the emulator here takes for granted might be a shared error."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    try:
+        url = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        choice = {"message": {"role": "assistant", "content": SKY}, "finish_reason": "stop"}
+        body = json.dumps({"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": 9}})
+        queued = {"region": "eu-west-1", "results": [{"Body": body, "ContentType": "application/json"}]}
+        async with httpx.AsyncClient() as client:
+            await client.post(f"{url}/moto-api/static/sagemaker/endpoint-results", json=queued)
+        model = SageMakerModel("twin", region="eu-west-1", stream=False)
+        deltas = await read(model, QUESTION, SHORT)
+        await model.close()
+    finally:
+        server.stop()
+    assert text_of(deltas) == SKY
+    assert deltas[-1].usage is not None
+    assert deltas[-1].usage.prompt_tokens == 7
 
 
 async def test_without_credentials_the_variables_to_set_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
