@@ -15,7 +15,7 @@ from llm_engineering.domain.categories import Chunking, category_spec
 from llm_engineering.domain.documents import CleanDocument, RawDocument, Scalar, text_hash
 from llm_engineering.domain.errors import ExtractionError
 
-CLEANING_VERSION = "1"
+CLEANING_VERSION = "2"
 """Part of ``source_hash``: raise it with every change of the rules, and every document is cleaned again."""
 
 PROSE_LANGUAGES = frozenset({"markdown", "md", "restructuredtext", "rst", "text", "txt"})
@@ -77,13 +77,17 @@ _INVALID = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\uf
 # Invisible in prose: soft hyphen, zero-width space, word joiners, marks and overrides of direction.
 _INVISIBLE = re.compile("[\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f]")
 _JOINERS = re.compile("[\u200c\u200d]+")
+# Mathematical letters and digits, which posts use as bold or italic type. To a tokenizer and to a search for words they
+# are other letters, or none at all; each has exactly one plain character.
+_STYLED = re.compile("[\U0001d400-\U0001d7ff]")
 
 
 def clean_characters(text: str) -> str:
-    """Prose without characters that no reader sees, composed to NFC, with line feeds as line ends."""
+    """Prose without characters that no reader sees, styled letters made plain, composed to NFC, with line feeds as line ends."""
     if text.isascii() and not _INVALID.search(text) and not _LINE_ENDS.search(text):
         return text
     text = _INVISIBLE.sub("", _valid(_LINE_ENDS.sub("\n", text)))
+    text = _STYLED.sub(lambda letter: unicodedata.normalize("NFKC", letter.group()), text)
     text = unicodedata.normalize("NFC", text)
     joined = _JOINERS.sub(_keep_needed_joiner, text)
     return joined if joined == text else unicodedata.normalize("NFC", joined)

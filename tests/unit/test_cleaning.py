@@ -95,6 +95,17 @@ def test_invisible_characters_go_and_case_stays() -> None:
     assert clean_markdown("\ufeffHe\u00adl\u200blo \x07WORLD\x00 e\u0301 \ud800!") == "Hello WORLD é !"
 
 
+def test_letters_styled_as_bold_or_italic_become_plain() -> None:
+    assert clean_markdown("𝗥𝗟𝗛𝗙 and 𝘋𝘗𝘖, 𝟮𝟬𝟮𝟰; 𝛂 stays Greek, ℝ stays a set") == (
+        "RLHF and DPO, 2024; α stays Greek, ℝ stays a set"
+    )
+
+
+@given(st.characters(min_codepoint=0x1D400, max_codepoint=0x1D7FF))
+def test_a_styled_letter_is_one_plain_character(letter: str) -> None:
+    assert len(clean_markdown(f"a{letter}b")) == 3
+
+
 def test_a_pair_of_surrogates_is_one_character() -> None:
     assert clean_markdown("smile \ud83d\ude00") == "smile \U0001f600"
 
