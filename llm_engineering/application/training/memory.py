@@ -1,0 +1,201 @@
+"""How much memory a training run needs, before it is started.
+
+Bytes, of one device. The parts:
+
+* weights: 4 a parameter in fp32, 2 in 16 bits. 4-bit NF4 with double quantisation: 0.5 + 0.127/8 a parameter of the linear
+  layers (Dettmers et al. 2023, *QLoRA*, section 3: a constant of 8 bits per 64 weights, its own per 256 of those), the
+  embeddings stay in 16 bits;
+* trained parameters: all with ``full``; ``rank · (in + out)`` for each adapted layer else (Hu et al. 2021, *LoRA*, section 4),
+  held in fp32; with ``full`` in 16-bit precision the weights are held in fp32 too (mixed precision's master weights,
+  Micikevicius et al. 2018);
+* gradients: as many bytes as the trained parameters;
+* optimizer: AdamW two fp32 moments, 8 bytes a trained parameter (Kingma and Ba 2015; Rajbhandari et al. 2020, *ZeRO*,
+  section 3.1); its 8-bit form 2 (Dettmers et al. 2022); Adafactor a row and a column per matrix, taken as 1 % of fp32
+  (Shazeer and Stern 2018); SGD none;
+* activations kept for the way back, counted as Korthikanti et al. 2022 (*Reducing Activation Recomputation in Large
+  Transformer Models*, section 4) do, for a gated block with RMSNorm and attention that keeps no scores: see
+  :func:`_block_elements`. With checkpointing: the input of each block, and one block at work;
+* logits: computed for a chunk of 256 answer tokens at a time: values, gradient, softmax, and their fp32 copies.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from llm_engineering.application.training.config import LoraConfig, Precision, TrainingConfig
+from llm_engineering.domain.errors import ConfigurationError
+
+LOGIT_CHUNK = 256
+_NF4_BYTES = 0.5 + 0.127 / 8
+_OPTIMIZER_BYTES = {"adamw": 8.0, "adamw_8bit": 2.0, "adafactor": 0.04, "sgd": 0.0}
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """A decoder's sizes; those of one block are in elements."""
+
+    parameters: int
+    linear_parameters: int
+    """Of the linear layers in the blocks, which is what 4-bit weights are made of."""
+    vocabulary: int
+    hidden: int
+    layers: int
+    intermediate: int
+    attention_width: int
+    """Heads × head dimension."""
+    kv_width: int
+    """Key-value heads × head dimension."""
+    adapted: tuple[tuple[int, int], ...] = ()
+    """(in, out) of every layer that gets an adapter, over all blocks."""
+
+
+class MemoryEstimate(NamedTuple):
+    """Bytes by what they are for."""
+
+    weights: int
+    adapters: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+    def as_dict(self) -> dict[str, int]:
+        """By name, with the total."""
+        return {**self._asdict(), "total": self.total}
+
+
+def estimate_memory(
+    shape: ModelShape, config: TrainingConfig, precision: Precision, sequence: int
+) -> MemoryEstimate:
+    """What a run needs at its peak, beside what the process holds already.
+
+    Args:
+        sequence: tokens of the longest sequence that will be seen.
+    """
+    width = 4 if precision == "fp32" else 2
+    full = config.method == "full"
+    weights = _weights(shape, config, width)
+    trained = shape.parameters if full else adapter_parameters(shape, config.lora)
+    per_token = _block_elements(shape, config.lora) * width
+    tokens = config.batch_size * sequence
+    if config.gradient_checkpointing:
+        activations = tokens * (shape.layers * shape.hidden * width + per_token)
+    else:
+        activations = tokens * shape.layers * per_token
+    logits = min(LOGIT_CHUNK, tokens) * shape.vocabulary * 4 * 4
+    return MemoryEstimate(
+        weights=int(weights),
+        adapters=0 if full else trained * 4,
+        gradients=trained * 4,
+        optimizer=int(trained * _OPTIMIZER_BYTES[config.optimizer.name]),
+        activations=int(activations),
+        logits=logits,
+    )
+
+
+def adapter_parameters(shape: ModelShape, lora: LoraConfig | None) -> int:
+    """Trained parameters of the adapters: ``rank · (in + out)`` each."""
+    return sum(lora.rank * (inner + outer) for inner, outer in shape.adapted) if lora else 0
+
+
+def _weights(shape: ModelShape, config: TrainingConfig, width: int) -> float:
+    if config.method == "full":
+        return shape.parameters * 4
+    if config.method == "qlora":
+        return shape.linear_parameters * _NF4_BYTES + (shape.parameters - shape.linear_parameters) * width
+    return shape.parameters * width
+
+
+def _block_elements(shape: ModelShape, lora: LoraConfig | None) -> float:
+    """Elements that one block keeps for a token.
+
+    Two norms: input and normalised value each (4 h); attention: queries, keys, values before and after the rotation
+    (2 (a + 2 kv)), its output (a); MLP: gate, up, activated gate, their product (4 i). Where adapters are trained, the
+    input of each is one of those already; added are its rank, and with dropout a masked copy of its input and the mask.
+    """
+    elements: float = (
+        4 * shape.hidden
+        + 2 * (shape.attention_width + 2 * shape.kv_width)
+        + shape.attention_width
+        + 4 * shape.intermediate
+    )
+    if lora is not None and shape.layers:
+        elements += lora.rank * len(shape.adapted) / shape.layers
+        if lora.dropout:
+            elements += 1.25 * sum(inner for inner, _ in shape.adapted) / shape.layers
+    return elements
+
+
+def check_memory(
+    estimate: MemoryEstimate,
+    free: int,
+    shape: ModelShape,
+    config: TrainingConfig,
+    precision: Precision,
+    sequence: int,
+    device: str,
+) -> None:
+    """Refuse a run that will not fit.
+
+    Raises:
+        ConfigurationError: the estimate is above the allowed share of the free memory; the message gives the parts and the
+            knobs that would make it fit.
+    """
+    allowed = int(free * config.memory_share)
+    if estimate.total <= allowed:
+        return
+    parts = ", ".join(f"{name} {_gib(size)}" for name, size in estimate._asdict().items() if size)
+    knobs = list(_knobs(shape, config, precision, sequence, device))
+    enough = [f"{knob} (→ {_gib(total)})" for knob, total in knobs if total <= allowed]
+    best = [f"{knob} (→ {_gib(total)})" for knob, total in knobs if total < estimate.total]
+    if enough:
+        advice = f"Any of these would make it fit: {'; '.join(enough)}."
+    elif best:
+        advice = f"Turn several of these: {'; '.join(best)}; or take a smaller base model."
+    else:
+        advice = "Take a smaller base model or a machine with more memory."
+    raise ConfigurationError(
+        f"This run needs about {_gib(estimate.total)} ({parts}); {_gib(allowed)} may be used "
+        f"({config.memory_share:.0%} of the {_gib(free)} that are free). {advice}"
+    )
+
+
+def _knobs(
+    shape: ModelShape, config: TrainingConfig, precision: Precision, sequence: int, device: str
+) -> Iterator[tuple[str, int]]:
+    """Single changes that save memory, with the total each leads to."""
+
+    def total(changed: TrainingConfig, longest: int = sequence) -> int:
+        return estimate_memory(shape, changed, precision, longest).total
+
+    if not config.gradient_checkpointing:
+        yield (
+            "gradient_checkpointing: true",
+            total(config.model_copy(update={"gradient_checkpointing": True})),
+        )
+    if config.batch_size > 1:
+        whole = config.batch_size * config.accumulation
+        yield (
+            f"batch_size: 1 with accumulation: {whole}",
+            total(config.model_copy(update={"batch_size": 1, "accumulation": whole})),
+        )
+    if sequence >= 512:
+        yield f"max_length: {sequence // 2}", total(config, sequence // 2)
+    if config.method == "full":
+        adapted = config.model_copy(update={"method": "lora", "lora": LoraConfig()})
+        yield "method: lora", total(adapted)
+        if config.optimizer.name == "adamw":
+            saved = config.optimizer.model_copy(update={"name": "adafactor"})
+            yield "optimizer.name: adafactor", total(config.model_copy(update={"optimizer": saved}))
+    if device == "cuda" and config.method != "qlora":
+        quantised = config.model_copy(update={"method": "qlora", "lora": config.lora or LoraConfig()})
+        yield "method: qlora", total(quantised)
+
+
+def _gib(size: int) -> str:
+    return f"{size / _GIB:.2f} GiB"
