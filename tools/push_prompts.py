@@ -1,4 +1,4 @@
-"""Pushes the prompt templates, each version with its hash, to Opik's library: ``poe push-prompts``.
+"""Pushes the prompt templates, each version with its hash, to Opik's library: ``poe push-prompts-to-opik``.
 
 Running it again adds nothing: a version is known by its hash, the one that stands in answers and traces.
 """
@@ -16,7 +16,7 @@ from tools.console import console, run
 
 def main(arguments: Sequence[str] | None = None) -> int:
     argparse.ArgumentParser(
-        prog="poe push-prompts", description="Push the prompt templates to Opik's library."
+        prog="poe push-prompts-to-opik", description="Push the prompt templates to Opik's library."
     ).parse_args(arguments)
     settings = load_settings()
     start_logging(settings)

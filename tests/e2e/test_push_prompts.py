@@ -1,4 +1,4 @@
-"""``poe push-prompts``, in a process of its own, against a server that speaks Opik's REST API."""
+"""``poe push-prompts-to-opik``, in a process of its own, against a server that speaks Opik's REST API."""
 
 import os
 import subprocess
