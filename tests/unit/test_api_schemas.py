@@ -1,6 +1,7 @@
 """The API's schemas: one filter behind every route, strict JSON, bounds, and errors that tell no more than they should."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -265,6 +266,16 @@ class TestSourcesInText:
         answer = Answer(question="?", text=said, citations=citations, cited=(1,))
         assert without_sources(said + sources_text(answer)) == without_sources(said)
 
+    def test_an_earlier_answer_made_of_blanks_costs_little_time(self) -> None:
+        began = time.process_time()
+        for text in (
+            "\n\nSources:\n[1] " + " " * 16_000 + "\nx",
+            "\n\nSources:" * 1_000,
+            "\n\nSources:\n[1] x" + "\n" * 16_000 + "x",
+        ):
+            assert without_sources(text) == text
+        assert time.process_time() - began < 1
+
     def test_only_cited_sources_are_listed(self) -> None:
         citations = tuple(
             Citation(number=n, passage=passage(f"Title {n}", f"https://x/{n}")) for n in (1, 2, 3)
@@ -306,6 +317,22 @@ class TestErrors:
         message = invalid(caught.value).message
         assert len(message) <= 1_000
         assert message.endswith("and 46 more")
+
+    @pytest.mark.parametrize(
+        "mistakes",
+        [
+            {f"u{number}": 1 for number in range(25_000)},
+            {"history": [{}] * 60_000},
+            {"filter": {"authors": [1] * 80_000}},
+        ],
+        ids=["fields", "turns", "values"],
+    )
+    def test_many_mistakes_cost_little_time(self, mistakes: dict[str, object]) -> None:
+        """A body of the size that is allowed, with as many mistakes as fit: the loop must not stand still for it."""
+        body = json.dumps({"query": "x"} | mistakes)
+        began = time.process_time()
+        assert refusal(RagBody, body.encode())
+        assert time.process_time() - began < 0.5
 
     @pytest.mark.parametrize(
         "inner",

@@ -154,10 +154,8 @@ def invalid(error: ValidationError, *, status: int = 422) -> Problem:
 
 def _innermost(violations: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:
     """Violations without those that only follow from another one deeper inside: a list is short of what was wrong in it."""
-    for violation in violations:
-        depth = len(violation["loc"])
-        if not any(len(v["loc"]) > depth and v["loc"][:depth] == violation["loc"] for v in violations):
-            yield violation
+    outer = {violation["loc"][:depth] for violation in violations for depth in range(len(violation["loc"]))}
+    return (violation for violation in violations if violation["loc"] not in outer)
 
 
 def _location(parts: tuple[int | str, ...]) -> str:

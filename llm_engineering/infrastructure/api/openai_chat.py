@@ -31,7 +31,8 @@ from llm_engineering.infrastructure.api.sse import unnamed
 
 SOURCES_TITLE: Final = "Sources:"
 MAX_INSTRUCTION_CHARACTERS: Final = 8_000
-_SOURCES_LIST: Final = re.compile(rf"\n\n{SOURCES_TITLE}(?:\n\[\d+\] [^\n]*)+\s*\Z")
+# Possessive (*+): a line of blanks must not be tried at each of its characters.
+_SOURCES_LIST: Final = re.compile(rf"\n\n{SOURCES_TITLE}(?:\n\[\d+\] [^\n]*+)+\s*\Z")
 DONE: Final = unnamed("[DONE]")
 
 

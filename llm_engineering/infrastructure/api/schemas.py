@@ -85,7 +85,8 @@ _MOMENT_SCHEMA: dict[str, Any] = {
 Value = Annotated[
     str, Field(min_length=1, max_length=MAX_VALUE_CHARACTERS, pattern=r"\S"), AfterValidator(_not_blank)
 ]
-Values = Annotated[tuple[Value, ...], Field(max_length=MAX_FILTER_VALUES)]
+# fail_fast: a body of a hundred thousand mistakes must not be judged one by one, which would hold up the others.
+Values = Annotated[tuple[Value, ...], Field(fail_fast=True, max_length=MAX_FILTER_VALUES)]
 From = Annotated[
     datetime, BeforeValidator(lambda value: _moment(value, last=False)), WithJsonSchema(_MOMENT_SCHEMA)
 ]
@@ -180,7 +181,7 @@ class Turn(Request):
 class RagBody(SearchBody):
     """A question, with the conversation it stands in."""
 
-    history: Annotated[tuple[Turn, ...], Field(max_length=MAX_TURNS)] = Field(
+    history: Annotated[tuple[Turn, ...], Field(fail_fast=True, max_length=MAX_TURNS)] = Field(
         default=(), description="Earlier turns, oldest first."
     )
     max_tokens: int | None = Field(

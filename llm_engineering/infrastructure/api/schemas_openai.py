@@ -52,7 +52,9 @@ def _role_tag(value: object) -> str | None:
 # Tags in angle brackets are left out where an error names the field at fault.
 Content = Annotated[
     Annotated[Text, Tag("<text>")]
-    | Annotated[tuple[TextPart, ...], Field(min_length=1, max_length=MAX_PARTS), Tag("<parts>")],
+    | Annotated[
+        tuple[TextPart, ...], Field(fail_fast=True, min_length=1, max_length=MAX_PARTS), Tag("<parts>")
+    ],
     Discriminator(_content_tag),
 ]
 
@@ -117,7 +119,7 @@ class ChatBody(Request):
     """A chat completion. The last message is the question; earlier ones are the conversation it stands in."""
 
     model: str = Field(min_length=1, max_length=MAX_LABEL, examples=["llm-twin"])
-    messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[tuple[ChatMessage, ...], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKENS)
