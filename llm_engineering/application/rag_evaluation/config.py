@@ -82,8 +82,8 @@ class RagEvaluationRun(RunPart):
     """The configuration that the others are held against."""
     serving: str = SERVED
     """The configuration whose confidence is calibrated, and that the answers are made with."""
-    answering: AnsweringConfig | None = None
-    """The answering section that the service runs with; None: as the language model's ``grounding`` setting asks."""
+    answering: AnsweringConfig = AnsweringConfig()
+    """The answering section that the service runs with."""
     min_overlap: float = Field(default=MIN_OVERLAP, gt=0, le=1)
     """Share of a relevant place that a source must hold to count (of the source, where the place is longer)."""
     answers: AnswerEvaluation | None = None

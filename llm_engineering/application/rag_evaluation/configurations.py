@@ -26,6 +26,7 @@ def standard() -> dict[str, Configuration]:
         "hybrid + self-query": {"mode": "hybrid"} | _SELF_QUERY,
         "dense + rerank": {"mode": "dense"} | _RERANK,
         "hybrid + rerank": {"mode": "hybrid"} | _RERANK,
+        **{f"weighted {alpha} + rerank": _weighted(alpha) | _RERANK for alpha in (0.3, 0.5)},
         SERVED: {"mode": "hybrid"} | _SELF_QUERY | _RERANK,
     }
     table = {name: Configuration(retrieval=_config(fields)) for name, fields in rows.items()}

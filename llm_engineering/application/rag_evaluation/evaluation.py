@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from llm_engineering.application.answering import AnsweringConfig
 from llm_engineering.application.ports import (
     Embedder,
     LanguageModel,
@@ -231,8 +230,7 @@ def _calibrated(served: ConfigurationRun, questions: Resolved, run: RagEvaluatio
     judgements = [
         Judgement(item.confidence, answerable[item.question_id], item.covered) for item in served.runs
     ]
-    configured = (run.answering or AnsweringConfig()).min_similarity
-    return calibrate(judgements, configured, seed=run.seed)
+    return calibrate(judgements, run.answering.min_similarity, seed=run.seed)
 
 
 def _gated(
