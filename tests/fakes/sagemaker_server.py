@@ -24,7 +24,7 @@ from tests.fakes.serving import LoopbackServer
 
 CONTEXT_WORDS = 2_000
 ACCOUNT = "123456789012"
-KEY_ID, SECRET = "AKIAIOSFODNN7EXAMPLE", "dummy-secret"
+KEY_ID, SECRET = "AKIAIOSFODNN7EXAMPLE", "dummy-secret"  # not-a-secret: AWS documents it as an example
 _PATH = re.compile(r"/endpoints/(?P<endpoint>[^/]+)/invocations(?P<stream>-response-stream)?")
 
 
