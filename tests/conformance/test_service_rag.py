@@ -1,6 +1,7 @@
 """The service over HTTP: search, answers, streams, votes, and what goes wrong."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 
 import httpx
@@ -221,6 +222,20 @@ class TestDescriptions:
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
         assert client.get("/page/chat.js").headers["content-type"] == "text/javascript; charset=utf-8"
+
+    def test_the_api_is_described_on_a_page_that_loads_nothing_from_elsewhere(
+        self, client: httpx.Client
+    ) -> None:
+        response = client.get("/docs")
+        assert response.status_code == 200
+        assert "default-src 'none'" in response.headers["content-security-policy"]
+        assert not re.search(r"(?:src|href)=.?(?:https?:)?//", response.text)
+        assert "<script" not in response.text
+        for path in client.get("/openapi.json").json()["paths"]:
+            assert f" {path}</code>" in response.text
+        assert client.get("/page/docs.css").status_code == 200
+        anchors = set(re.findall(r'href="#([^"]+)"', response.text))
+        assert anchors == anchors & set(re.findall(r'id="([^"]+)"', response.text))
 
     @pytest.mark.parametrize(
         "path",

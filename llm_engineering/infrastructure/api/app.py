@@ -3,7 +3,7 @@
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
-from llm_engineering.infrastructure.api import errors, routes_openai, routes_page, routes_rag
+from llm_engineering.infrastructure.api import errors, routes_docs, routes_openai, routes_page, routes_rag
 from llm_engineering.infrastructure.api.bodies import describe_requests
 from llm_engineering.infrastructure.api.parts import ServiceParts
 from llm_engineering.infrastructure.api.sse import ClientGoneError
@@ -22,6 +22,7 @@ def create_app(parts: ServiceParts) -> FastAPI:
         title="LLM twin",
         version=parts.version,
         description=DESCRIPTION,
+        docs_url=None,
         redoc_url=None,
         # A redirect would tell a client that sends its key along to send it again.
         redirect_slashes=False,
@@ -35,6 +36,7 @@ def create_app(parts: ServiceParts) -> FastAPI:
 
         app.include_router(operation_router(parts.health, parts.metrics))
     app.include_router(routes_page.router())
+    app.include_router(routes_docs.router(lambda: app.openapi()))
     describe_requests(app, *routes_rag.BODIES, *routes_openai.BODIES)
     return app
 
