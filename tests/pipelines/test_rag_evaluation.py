@@ -85,3 +85,28 @@ def test_questions_are_made_from_the_collection_and_kept_in_a_file(collected: Pa
     found = output(run, "rag_evaluation")
     assert len(found["questions"]) == len(made) + len(read_questions(ROOT / "samples/rag_unanswerable.jsonl"))
     assert found["calibration"]["best"]["declined_share"] > 0.5
+
+
+def test_a_beir_folder_is_evaluated_in_an_index_of_its_own(project: Path) -> None:
+    folder = project / "tiny"
+    (folder / "qrels").mkdir(parents=True)
+    texts = {
+        "d1": "A smoker calms bees before the hive is opened.",
+        "d2": "Green tea turns bitter in boiling water.",
+        "d3": "A bowline makes a loop that does not slip.",
+    }
+    corpus = "".join(
+        json.dumps({"_id": key, "title": "", "text": text}) + "\n" for key, text in texts.items()
+    )
+    (folder / "corpus.jsonl").write_text(corpus + "{broken\n", encoding="utf-8")
+    queries = {"q1": "What makes bees peaceful?", "q2": "Which knot forms a loop?"}
+    lines = "".join(json.dumps({"_id": key, "text": text}) + "\n" for key, text in queries.items())
+    (folder / "queries.jsonl").write_text(lines, encoding="utf-8")
+    (folder / "qrels" / "test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\nq1\td1\t1\nq2\td3\t1\n", encoding="utf-8"
+    )
+    run = RagEvaluation.model_validate({"evaluation": {"beir": {"folder": str(folder)}, "ks": [1]}})
+    found = output(run_pipeline("rag_evaluation", run), "rag_evaluation")
+    assert {row["name"]: row["means"]["recall@1"] for row in found["rows"]}[SERVED] == 1.0
+    assert found["corpus"] == "BEIR: tiny"
+    assert not (project / "index").exists()
