@@ -4,7 +4,19 @@
 negation is wrong (``number``, ``name``, ``negation``), half of it is made up (``half``), or all of it (``invented``).
 """
 
+import random
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from llm_engineering.application.statements import plain, quotable, statements
+from llm_engineering.domain.documents import RawDocument, Span
+from llm_engineering.domain.retrieval import Passage
+
+_PASSAGE = 2_500
+"""Characters of a made-up passage."""
+_VERB = re.compile(r"\b(?:is|are|can|will|was|should)\b(?! not|n't)")
+_DENIES = re.compile(r"\b(?:not|no|never|without|cannot)\b|n't")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +140,43 @@ CLAIMS = tuple(
         (_TWIN, "invented", "Ein LLM-Zwilling ist ein Roboter mit zwei Armen aus Aluminium."),
     )
 )
+
+
+def altered(
+    documents: Sequence[RawDocument], count: int = 60, seed: int = 1
+) -> Iterator[tuple[str, str, Passage]]:
+    """(kind, sentence, passage), made by rule from any texts: a check on sentences that no threshold was chosen with.
+
+    ``copy``: a sentence of the passage; ``number``: with its first number raised by 17; ``negated``: with a "not" behind its
+    first verb, in English; ``foreign``: as it stands, against a passage of another document.
+    """
+    draw = random.Random(seed)
+    long = [document for document in documents if len(document.text) > _PASSAGE]
+    for _ in range(count):
+        document, other = draw.sample(long, 2)
+        passage, elsewhere = _passage(document, draw), _passage(other, draw)
+        text = passage.text
+        prose = [plain(text[s.unit.start : s.unit.end]) for s in statements(text) if quotable(s.unit, text)]
+        for sentence in draw.sample(prose, min(3, len(prose))):
+            yield "copy", sentence, passage
+            yield "foreign", sentence, elsewhere
+            if number := re.search(r"\d+", sentence):
+                raised = str(int(number.group()) + 17)
+                yield "number", sentence[: number.start()] + raised + sentence[number.end() :], passage
+            if (verb := _VERB.search(sentence)) and not _DENIES.search(sentence):
+                yield "negated", f"{sentence[: verb.end()]} not{sentence[verb.end() :]}", passage
+
+
+def _passage(document: RawDocument, draw: random.Random) -> Passage:
+    start = draw.randrange(max(1, len(document.text) - _PASSAGE))
+    text = document.text[start : start + _PASSAGE]
+    return Passage(
+        document_id=document.id,
+        span=Span(start=start, end=start + len(text)),
+        text=text,
+        title=document.title,
+        link=document.link,
+        author=document.author,
+        platform=document.platform,
+        score=1.0,
+    )
