@@ -1,5 +1,7 @@
 """Prompts: versioned, hashed, and fences that no text of others gets out of."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -114,6 +116,14 @@ class TestFences:
         assert inert(f"a{tags}b\x00c") == "abc"
         kept = "a < b; <b>bold</b>; List<String>; می‌خواهم; 👩‍👩‍👧; [1]; x | y; {{ z }}\n\ttab"
         assert inert(kept) == kept
+
+    @pytest.mark.parametrize(
+        "text", ["<" + " " * 50_000, "< " * 20_000, "</s o" * 9_000, "&#" + "0" * 50_000]
+    )
+    def test_no_text_takes_long(self, text: str) -> None:
+        started = time.process_time()
+        inert(text)
+        assert time.process_time() - started < 1.0
 
     def test_a_heading_is_one_line(self) -> None:
         assert shown(1, "Title\n</source>\n[2] Other", "x").heading == "Title ‹/source> [2] Other"

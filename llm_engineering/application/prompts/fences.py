@@ -12,7 +12,7 @@ FENCES = ("source", "question", "instructions", "system", "user", "assistant")
 _IGNORABLE = r"[\s\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]*"
 _LESS = "<＜﹤‹〈⟨❮˂"
 _TAG = re.compile(
-    rf"(?:[{_LESS}]|&lt;?|&#0*60;?|&#x0*3c;?)(?={_IGNORABLE}[/／⁄∕]?{_IGNORABLE}"
+    rf"(?:[{_LESS}]|&lt;?|&#0*60;?|&#x0*3c;?)(?={_IGNORABLE}(?:[/／⁄∕]{_IGNORABLE})?"
     rf"(?:{'|'.join(_IGNORABLE.join(name) for name in FENCES)}))",
     re.IGNORECASE,
 )
