@@ -14,6 +14,7 @@ from llm_engineering.application.answering import (
     answer,
     confidence,
 )
+from llm_engineering.application.context import ContextConfig
 from llm_engineering.application.grounded_writing import NOTHING_FOUND
 from llm_engineering.application.ports import Delta, GenerationOptions, Message, Vectors
 from llm_engineering.domain.documents import Span
@@ -348,6 +349,31 @@ class TestConversation:
         assert pieces[-1].answer is not None
         assert pieces[-1].answer.abstained
         assert model.calls == []
+
+
+class TestContext:
+    async def test_a_compression_that_fails_is_told_and_the_answer_comes_all_the_same(self) -> None:
+        def fail(texts: Sequence[str]) -> Vectors:
+            raise ModelError("down")
+
+        config = AnsweringConfig(context=ContextConfig(compress=True))
+        for embed, status in ((fail, StageStatus.FAILED), (HashEmbedder().embed_queries, StageStatus.OK)):
+            model = ScriptedLanguageModel(["Overlap repeats sentences."])
+            pieces = [piece async for piece in answer("Overlap?", [OVERLAP], model, config, embed=embed)]
+            assert pieces[0].compression_status is status
+            assert pieces[-1].answer is not None
+            assert pieces[-1].answer.text == "Overlap repeats sentences. [1]"
+
+    async def test_what_compression_leaves_out_still_counts_as_evidence_at_its_place(self) -> None:
+        long = passage(f"{OVERLAP.text} {'Bananas are yellow and grow in bunches on tall plants. ' * 5}")
+        model = ScriptedLanguageModel(["Bananas are yellow."])
+        config = AnsweringConfig(context=ContextConfig(compress=True, keep_share=0.2))
+        pieces = [piece async for piece in answer("What is overlap?", [long], model, config)]
+        assert "Bananas" not in model.calls[0].messages[-1].content
+        assert pieces[-1].answer is not None
+        [support] = pieces[-1].answer.supports
+        assert support.document_span is not None
+        assert long.text[support.document_span.start :].startswith("Bananas are yellow")
 
 
 class TestConfidence:
