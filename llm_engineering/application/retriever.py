@@ -264,7 +264,9 @@ class Retriever:
         try:
             with recorder.span("embed", "retrieval") as span:
                 span.attributes["texts"] = len(texts)
-                vectors = await asyncio.wait_for(self._embed_batch([text.text for text in texts]), seconds)
+                # Not wait_for: in Python 3.11 it can swallow a cancellation that comes as the result does.
+                async with asyncio.timeout(seconds):
+                    vectors = await self._embed_batch([text.text for text in texts])
         except (ModelError, TimeoutError) as error:
             sentence = "The question could not be embedded, so passages were searched by their words only, not by meaning."
             made.failed("dense", sentence, error)
@@ -341,7 +343,8 @@ class Retriever:
                 span.attributes["candidates"], span.model = len(hits), self._reranker.name
                 work = partial(rerank_hits, question, hits, self._reranker, weight=self._config.rerank.weight)
                 job = asyncio.get_running_loop().run_in_executor(self._rerankers, work)
-                reranked = await asyncio.wait_for(job, self._config.rerank.timeout_seconds)
+                async with asyncio.timeout(self._config.rerank.timeout_seconds):
+                    reranked = await job
         except (ModelError, TimeoutError) as error:
             made.failed(
                 "rerank", "The reranker failed, so the passages stand as the search ranked them.", error
