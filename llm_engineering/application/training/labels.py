@@ -7,6 +7,7 @@ tokens that it will never see.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 from llm_engineering.application.chat_templates import ChatTemplate, RenderedChat, template, template_names
@@ -111,7 +112,7 @@ def _in_pieces(rendered: RenderedChat, tokenizer: ChatTokenizer) -> tuple[list[i
 
 def _pieces(rendered: RenderedChat) -> Iterator[tuple[int, int]]:
     borders = sorted({0, len(rendered.text), *(place for span in rendered.answers for place in span)})
-    yield from zip(borders, borders[1:], strict=False)
+    yield from pairwise(borders)
 
 
 @dataclass(frozen=True, slots=True)

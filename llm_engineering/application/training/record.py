@@ -1,7 +1,6 @@
 """What a training run leaves on record: ``training.json``, and numbers for a tracker and the dashboard."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +25,7 @@ class TracePoint(RunPart):
     learning_rate: float | None = None
     tokens_per_second: float | None = None
     """All tokens of the sequences, padding left out."""
-    extra: dict[str, float] = {}
+    extra: dict[str, float] = Field(default_factory=dict)
     """Of other kinds of training: rewards and margins of DPO."""
 
 
@@ -75,7 +74,7 @@ class TrainingRecord(RunPart):
     """Of this process; what a killed one did is not in it."""
     trainable_parameters: int
     trace: tuple[TracePoint, ...] = Field(min_length=1)
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
         """Numbers that tell how it went; keys are stable."""
@@ -105,7 +104,7 @@ def write_json(file: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
     """Write in one act: a reader, or a run after a kill, sees the old file or the new one."""
     part = file.with_name(file.name + ".part")
     part.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(part, file)
+    part.replace(file)
 
 
 class NoTracker:

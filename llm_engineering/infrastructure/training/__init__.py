@@ -1,0 +1,1 @@
+"""Training on this machine: adapters of the training ports."""

@@ -1,0 +1,80 @@
+"""A configuration in the words of TRL."""
+
+from pathlib import Path
+from typing import Any
+
+from llm_engineering.application.training.config import SftConfig, TrainingConfig
+from llm_engineering.application.training.hardware import Plan
+
+_OPTIMIZERS = {
+    "adamw": "adamw_torch",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "adafactor": "adafactor",
+    "sgd": "sgd",
+}
+
+
+def common_arguments(
+    config: TrainingConfig, plan: Plan, checkpoints: Path, device: str, *, validated: bool, resumed: bool
+) -> dict[str, Any]:
+    """Arguments that SFT and DPO share.
+
+    Args:
+        validated: whether there is a validation set.
+        resumed: whether a checkpoint is gone on from, so that the score before the first step is there already.
+    """
+    best = config.keep_best or config.early_stopping is not None
+    return {
+        "output_dir": str(checkpoints),
+        "num_train_epochs": config.epochs or 1.0,
+        "max_steps": config.max_steps or -1,
+        "per_device_train_batch_size": config.batch_size,
+        "per_device_eval_batch_size": config.evaluation_batch_size or config.batch_size,
+        "gradient_accumulation_steps": config.accumulation,
+        "learning_rate": config.optimizer.learning_rate,
+        "lr_scheduler_type": config.optimizer.scheduler,
+        "warmup_steps": config.optimizer.warmup_steps,
+        "weight_decay": config.optimizer.weight_decay,
+        "max_grad_norm": config.optimizer.max_grad_norm,
+        "optim": _OPTIMIZERS[config.optimizer.name],
+        "bf16": plan.precision == "bf16",
+        "fp16": plan.precision == "fp16",
+        "use_cpu": device == "cpu",
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if config.gradient_checkpointing else None,
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "eval_strategy": "steps" if validated and config.evaluate_every else "no",
+        "eval_steps": config.evaluate_every if validated else None,
+        "eval_on_start": validated and not resumed,
+        "save_strategy": "steps" if config.save_every else "no",
+        "save_steps": config.save_every or 500,
+        "save_total_limit": config.keep_checkpoints,
+        "load_best_model_at_end": best,
+        "metric_for_best_model": "eval_loss" if best else None,
+        "greater_is_better": False if best else None,
+        "logging_steps": config.log_every,
+        "logging_nan_inf_filter": False,  # it would put the last good loss in the place of one that is no number
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": device == "cuda",
+        "max_length": config.max_length,
+    }
+
+
+def sft_arguments(
+    config: SftConfig, plan: Plan, checkpoints: Path, device: str, *, validated: bool, resumed: bool
+) -> Any:
+    """Arguments of the supervised trainer; see :func:`common_arguments`."""
+    from trl import SFTConfig
+
+    return SFTConfig(
+        **common_arguments(config, plan, checkpoints, device, validated=validated, resumed=resumed),
+        packing=config.packing,
+        eval_packing=False,
+        packing_strategy="bfd",
+        # Sequences come with their labels, made from the template's spans: TRL has nothing to prepare.
+        dataset_kwargs={"skip_prepare_dataset": True},
+        # The output layer is computed for tokens with loss only, a part at a time; Unsloth brings its own way.
+        loss_type="nll" if plan.backend == "unsloth" else "chunked_nll",
+    )

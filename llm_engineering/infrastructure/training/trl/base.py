@@ -1,0 +1,190 @@
+"""Base models: where they are, and how a GGUF file becomes one that can be trained.
+
+A GGUF file is converted once into a folder of safetensors in 32-bit floats, named after the file's checksum. The
+weights are those of the file: what its quantisation has rounded stays rounded.
+"""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError, ModelFileError
+
+_WEIGHTS = ("*.safetensors", "*.bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A model as ``transformers`` loads it."""
+
+    name: str
+    """As the user named it."""
+    location: str
+    """A folder, or a name on the hub."""
+    revision: str | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """For ``from_pretrained``; code that comes with a model is never run."""
+        return {
+            "pretrained_model_name_or_path": self.location,
+            "revision": self.revision,
+            "trust_remote_code": False,
+        }
+
+
+class Bases:
+    """Finds base models by what a configuration calls them."""
+
+    def __init__(self, cache: Path, bundled: Mapping[str, Callable[[], Path]]) -> None:
+        """
+        Args:
+            cache: folder for converted models.
+            bundled: how to get the GGUF file of each bundled model; raises ModelFileError where it is not there.
+        """
+        self._cache = cache
+        self._bundled = bundled
+
+    def find(self, name: str, revision: str | None = None) -> Base:
+        """The model of that name: bundled, a GGUF file, a folder, or on the hub.
+
+        Raises:
+            ConfigurationError: it is none of these, or a revision was named of what has none.
+            ModelFileError: a bundled model's file is missing.
+            MissingDependencyError: the package that reads GGUF files is not installed.
+        """
+        path = Path(name).expanduser()
+        local = name in self._bundled or path.exists()
+        if local and revision is not None:
+            raise ConfigurationError(
+                f"'revision' has no effect with {name}, which is on this machine; leave it out."
+            )
+        if name in self._bundled:
+            return Base(name, str(self._converted(self._bundled[name]())))
+        if path.is_file() and path.suffix == ".gguf":
+            return Base(name, str(self._converted(path)))
+        if path.is_dir():
+            if not (path / "config.json").is_file() or not any(
+                file for kind in _WEIGHTS for file in path.glob(kind)
+            ):
+                raise ConfigurationError(
+                    f"The folder {name} holds no model: config.json and weights are needed."
+                )
+            return Base(name, str(path))
+        if path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+            raise ConfigurationError(
+                f"There is no base model {name!r}. Name a bundled model ({', '.join(self._bundled)}), a folder, a GGUF "
+                "file, or a model on the hub (OWNER/NAME)."
+            )
+        return Base(name, name, revision)
+
+    def _converted(self, gguf: Path) -> Path:
+        with gguf.open("rb") as source:
+            checksum = hashlib.file_digest(source, "sha256").hexdigest()
+        target = self._cache / f"{gguf.stem}-{checksum[:12]}"
+        if (target / "config.json").is_file():
+            return target
+        started = time.monotonic()
+        logger.info("Converting {} for training; once, and kept in {}.", gguf.name, target)
+        part = target.with_name(target.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        _convert(gguf, part)
+        part.rename(target)
+        logger.info("Converted {} in {:.0f} s.", gguf.name, time.monotonic() - started)
+        return target
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    try:
+        from gguf import GGUFReader
+    except ImportError:
+        raise MissingDependencyError("gguf", "training", "Training from a GGUF file") from None
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    _name_control_tokens(tokenizer, GGUFReader(gguf))
+    model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
+    # The weights are plain floats now; with the note left in, loading them again would look for a quantised file.
+    del model.config.quantization_config
+    model.hf_quantizer = None
+    model.is_quantized = False
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+
+
+def _name_control_tokens(tokenizer: Any, reader: Any) -> None:
+    """Take EOS, BOS and padding from the file's metadata: transformers' own reading of it mixes them up."""
+    for kind, key in (("eos", "eos_token_id"), ("bos", "bos_token_id"), ("pad", "padding_token_id")):
+        field = reader.fields.get(f"tokenizer.ggml.{key}")
+        if field is not None:
+            token = tokenizer.convert_ids_to_tokens(int(field.contents()))
+            setattr(tokenizer, f"{kind}_token", token)
+
+
+def load_tokenizer(base: Base) -> Any:
+    """The model's tokenizer, with offsets and a padding token.
+
+    Raises:
+        ConfigurationError: it has no fast form or no EOS.
+        ModelFileError: it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(**base.arguments)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(base, error) from error
+    if not tokenizer.is_fast:
+        raise ConfigurationError(
+            f"The tokenizer of {base.name} tells no character offsets (it is no fast one), so that answers cannot be found in "
+            "it. Take a base model with a tokenizer.json."
+        )
+    if tokenizer.eos_token is None:
+        raise ConfigurationError(f"The tokenizer of {base.name} has no EOS token; a model could never stop.")
+    if tokenizer.pad_token is None:
+        # Harmless: labels and attention masks are made from lengths, never by looking for the padding token.
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_config(base: Base) -> Any:
+    """The model's configuration.
+
+    Raises:
+        ModelFileError: it cannot be loaded.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(**base.arguments)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(base, error) from error
+
+
+def load_model(base: Base, **arguments: Any) -> Any:
+    """The model's weights, as ``arguments`` of ``from_pretrained`` say.
+
+    Raises:
+        ModelFileError: it cannot be loaded.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(**base.arguments, **arguments)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(base, error) from error
+
+
+def _not_loaded(base: Base, error: Exception) -> ModelFileError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ModelFileError(
+        f"The base model {base.name} cannot be loaded: {reason} Check the name; a gated model on the hub needs HF_TOKEN."
+    )

@@ -1,0 +1,48 @@
+"""Checkpoints that survive a kill at any point: only one that was written to its end is gone on from."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+WHOLE = "WHOLE"
+_RESUMPTIONS = "resumptions.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def mark_whole(checkpoint: Path) -> None:
+    """Say that all of a checkpoint is on disk."""
+    (checkpoint / WHOLE).touch()
+
+
+def newest(folder: Path) -> Path | None:
+    """The last whole checkpoint; the remains of one that was being written are removed."""
+    found = sorted(
+        (step, path) for path in folder.glob("checkpoint-*") if (step := step_of(path)) is not None
+    )
+    whole = None
+    for _, path in found:
+        if (path / WHOLE).is_file():
+            whole = path
+        else:
+            shutil.rmtree(path)
+    return whole
+
+
+def step_of(checkpoint: Path) -> int | None:
+    """The optimizer step that a checkpoint was written after; None: it is none."""
+    match = _NAME.fullmatch(checkpoint.name)
+    return int(match[1]) if match else None
+
+
+def note_resumption(folder: Path, step: int) -> tuple[int, ...]:
+    """Keep a record of the steps that a run was gone on from; all of them."""
+    steps = (*resumptions(folder), step)
+    (folder / _RESUMPTIONS).write_text(json.dumps(steps), encoding="utf-8")
+    return steps
+
+
+def resumptions(folder: Path) -> tuple[int, ...]:
+    """The steps that the run was gone on from so far."""
+    file = folder / _RESUMPTIONS
+    return tuple(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else ()

@@ -1,0 +1,86 @@
+"""What stops a training, told with the knob to turn."""
+
+import errno
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from llm_engineering.application.training.config import TrainingConfig
+from llm_engineering.domain.errors import TrainingError
+
+_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|cannot allocate memory", re.I)
+_NO_SPACE = re.compile(r"no space left on device|disk quota exceeded|file write failed|unexpected pos", re.I)
+
+
+@contextmanager
+def explained(config: TrainingConfig, folder: Path, device: str) -> Iterator[None]:
+    """Turn exceptions of lack into errors that say what to do; others pass as they are.
+
+    Raises:
+        TrainingError: memory or disk ran out.
+    """
+    try:
+        yield
+    except TrainingError:
+        raise
+    except MemoryError as error:
+        raise TrainingError(_memory(config, device)) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TrainingError(_disk(config, folder)) from error
+        raise
+    except Exception as error:
+        # PyTorch and safetensors have no exception of their own for these on every device; their words are all there is.
+        if _NO_MEMORY.search(str(error)):
+            raise TrainingError(_memory(config, device)) from error
+        if _NO_SPACE.search(str(error)):
+            raise TrainingError(_disk(config, folder)) from error
+        raise
+
+
+def _memory(config: TrainingConfig, device: str) -> str:
+    knobs = []
+    if config.batch_size > 1:
+        whole = config.batch_size * config.accumulation
+        knobs.append(f"batch_size: 1 with accumulation: {whole} (the same effective batch)")
+    if not config.gradient_checkpointing:
+        knobs.append("gradient_checkpointing: true")
+    knobs.append(f"max_length below {config.max_length}")
+    if config.method == "full":
+        knobs.append("method: lora")
+    if device == "cuda" and config.method != "qlora":
+        knobs.append("method: qlora")
+    return f"The {device} ran out of memory. Turn one of these, in this order: {'; '.join(knobs)}; or take a smaller base."
+
+
+def _disk(config: TrainingConfig, folder: Path) -> str:
+    free = shutil.disk_usage(folder if folder.exists() else Path()).free
+    knobs = ["free some", "set 'output' to another disk"]
+    if config.keep_checkpoints is not None:
+        knobs.append(f"keep_checkpoints below {config.keep_checkpoints} or a larger save_every")
+    return (
+        f"The disk is full: {free / 2**20:,.0f} MiB are left at {folder}. Do one of these: {'; '.join(knobs)}. The last whole "
+        "checkpoint is kept; the same command goes on from it."
+    )
+
+
+def check_disk(config: TrainingConfig, folder: Path, trained: int, optimizer: int) -> None:
+    """Refuse a run whose checkpoints will not fit.
+
+    Args:
+        trained: bytes of the trained weights.
+        optimizer: bytes of the optimizer's state.
+
+    Raises:
+        TrainingError: there is less free space than its checkpoints and its result need.
+    """
+    checkpoints = (config.keep_checkpoints or 0) + (config.save_every is not None)
+    needed = checkpoints * (trained + optimizer) + trained
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise TrainingError(
+            f"{needed / 2**20:,.0f} MiB are needed for {checkpoints} checkpoints and the result. "
+            + _disk(config, folder)
+        )

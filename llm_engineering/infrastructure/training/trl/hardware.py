@@ -1,0 +1,47 @@
+"""What this machine has for training."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+from llm_engineering.application.training.hardware import Hardware
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def detect() -> Hardware:
+    """The device that training would use, and its free memory now."""
+    import torch
+
+    common = {
+        "devices": int(os.environ.get("WORLD_SIZE", "1")),
+        "unsloth": _installed("unsloth"),
+        "bitsandbytes": _installed("bitsandbytes"),
+        "flash_attention": _installed("flash_attn"),
+    }
+    if torch.cuda.is_available():
+        free, _ = torch.cuda.mem_get_info()
+        return Hardware(
+            "cuda",
+            torch.cuda.get_device_name(),
+            free,
+            bf16=torch.cuda.get_device_capability() >= (8, 0),
+            **common,
+        )
+    return Hardware("cpu", f"CPU, {os.cpu_count()} cores", free_main_memory(), **common)
+
+
+def free_main_memory() -> int:
+    """Bytes of main memory that can be had: of the machine, or of the container where that allows less."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit, used = ((_CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return free
+    return free if limit == "max" else min(free, max(0, int(limit) - int(used)))
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None

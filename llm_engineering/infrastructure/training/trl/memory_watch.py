@@ -1,0 +1,58 @@
+"""The memory that a training takes at its peak."""
+
+import threading
+from types import TracebackType
+
+SECONDS = 0.05
+
+
+class MemoryWatch:
+    """Measures, for the time of the block, the peak above what was held at its beginning.
+
+    CUDA counts its own peak. On a CPU the resident memory of the process is read 20 times a second; what is held for less
+    time may be missed.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._cuda = device == "cuda"
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample, name="memory-watch", daemon=True)
+        self._first = 0
+        self._peak = 0
+
+    def __enter__(self) -> "MemoryWatch":
+        if self._cuda:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()
+            self._first = torch.cuda.memory_allocated()
+        else:
+            self._first = self._peak = _resident()
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._cuda:
+            self._ended.set()
+            self._thread.join()
+
+    @property
+    def peak(self) -> int:
+        """Bytes."""
+        if self._cuda:
+            import torch
+
+            return int(torch.cuda.max_memory_allocated()) - self._first
+        return max(self._peak, _resident()) - self._first
+
+    def _sample(self) -> None:
+        while not self._ended.wait(SECONDS):
+            self._peak = max(self._peak, _resident())
+
+
+def _resident() -> int:
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)

@@ -1,0 +1,107 @@
+"""The model to train, with its adapters: by plain transformers and PEFT, or by Unsloth."""
+
+from typing import Any
+
+from loguru import logger
+
+from llm_engineering.application.training.config import LoraConfig, TrainingConfig
+from llm_engineering.application.training.hardware import Plan
+from llm_engineering.infrastructure.training.trl.base import Base, load_model
+
+
+def trainable_model(base: Base, config: TrainingConfig, plan: Plan, device: str) -> Any:
+    """The base model in the plan's precision, with fresh adapters where the method has them.
+
+    Raises:
+        ModelFileError: the base cannot be loaded.
+    """
+    from transformers import set_seed
+
+    set_seed(config.seed)  # adapters begin with random weights
+    if plan.backend == "unsloth":
+        return _by_unsloth(base, config, plan)
+    model = load_model(base, **_loading(config, plan, device))
+    model.config.use_cache = False
+    if config.lora is None:
+        return model
+    return with_adapters(model, config.lora, quantised=config.method == "qlora")
+
+
+def with_adapters(model: Any, lora: LoraConfig, *, quantised: bool = False) -> Any:
+    """The model with new adapters; only these are trained."""
+    import peft
+
+    if quantised:
+        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    targets = lora.targets if lora.targets == "all-linear" else list(lora.targets)
+    return peft.get_peft_model(
+        model,
+        peft.LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=targets,
+            bias="none",
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def _loading(config: TrainingConfig, plan: Plan, device: str) -> dict[str, Any]:
+    import torch
+
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    # With method full, 32-bit weights take the small updates that 16 bits would round away; computing is in 16 bits then.
+    dtype = torch.float32 if config.method == "full" else half.get(plan.precision, torch.float32)
+    arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": plan.attention}
+    if config.method == "qlora":
+        from transformers import BitsAndBytesConfig
+
+        arguments["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+        arguments["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else "cpu"}
+    return arguments
+
+
+def _by_unsloth(base: Base, config: TrainingConfig, plan: Plan) -> Any:
+    import torch
+    from unsloth import FastLanguageModel
+
+    model, _ = FastLanguageModel.from_pretrained(
+        model_name=base.location,
+        revision=base.revision,
+        max_seq_length=config.max_length,
+        dtype=torch.bfloat16 if plan.precision == "bf16" else torch.float16,
+        load_in_4bit=config.method == "qlora",
+        full_finetuning=config.method == "full",
+    )
+    if config.lora is None:
+        return model
+    targets = config.lora.targets
+    return FastLanguageModel.get_peft_model(
+        model,
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules="all-linear" if targets == "all-linear" else list(targets),
+        bias="none",
+        use_gradient_checkpointing="unsloth" if config.gradient_checkpointing else False,
+        random_state=config.seed,
+    )
+
+
+def log_plan(plan: Plan, config: TrainingConfig, devices: int) -> None:
+    """Say what ``auto`` came to, and the effective batch."""
+    for line in plan.why:
+        logger.info("Training: {}.", line)
+    logger.info(
+        "Effective batch: {} = {} sequences × {} accumulated × {} device(s).",
+        config.batch_size * config.accumulation * devices,
+        config.batch_size,
+        config.accumulation,
+        devices,
+    )
