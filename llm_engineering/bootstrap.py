@@ -22,6 +22,7 @@ from llm_engineering.application.inference import InferenceConfig, InferencePipe
 from llm_engineering.application.late_interaction import TokenEncoder
 from llm_engineering.application.ports import (
     Embedder,
+    ExperimentTracker,
     FeedbackStore,
     LanguageModel,
     NullTracer,
@@ -34,6 +35,8 @@ from llm_engineering.application.ports import (
 )
 from llm_engineering.application.rag_evaluation.judging import AnswerJudge
 from llm_engineering.application.retriever import Retriever
+from llm_engineering.application.training.record import NoTracker
+from llm_engineering.application.training.trainer import Trainer
 from llm_engineering.domain.errors import ConfigurationError, StoreUnavailableError
 from llm_engineering.domain.retrieval import SearchMode
 from llm_engineering.settings import (
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
     from llm_engineering.infrastructure.model_files import BundledModels
     from llm_engineering.infrastructure.stores.mongo import MongoWarehouse
     from llm_engineering.infrastructure.tracing.opik import OpikPromptLibrary
+    from llm_engineering.infrastructure.training.trl import Bases
 
 T = TypeVar("T")
 
@@ -260,6 +264,26 @@ class Resources:
             trace_content=getattr(self.settings.tracing, "content", False),
             feedback=self.feedback if keep_answers else None,
         )
+
+    def trainer(self) -> Trainer:
+        """Trains on the hardware that is there."""
+        from llm_engineering.infrastructure.training.trl import TrlTrainer
+
+        return TrlTrainer(self.base_models())
+
+    def base_models(self) -> "Bases":
+        """Finds models to train or evaluate by name; a GGUF file is converted once, into the models folder."""
+        from llm_engineering.infrastructure.model_files import path
+        from llm_engineering.infrastructure.training.trl import Bases
+
+        name = "SmolLM2-135M-Instruct"
+        return Bases(
+            self.settings.models_dir / "trainable", {name: lambda: path(name, self.settings.models_dir)}
+        )
+
+    def experiment_tracker(self) -> ExperimentTracker:
+        """Shows a training run while it goes on."""
+        return NoTracker()
 
     def source_readers(self) -> dict[str, SourceReader]:
         """A fresh set of readers by name, for one run; their ``close`` belongs to the run's event loop."""

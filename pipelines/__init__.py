@@ -2,5 +2,6 @@
 
 from pipelines.data import digital_data_etl, end_to_end_data, feature_engineering
 from pipelines.evaluation import rag_evaluation
+from pipelines.training import training
 
-__all__ = ["digital_data_etl", "end_to_end_data", "feature_engineering", "rag_evaluation"]
+__all__ = ["digital_data_etl", "end_to_end_data", "feature_engineering", "rag_evaluation", "training"]

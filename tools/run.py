@@ -13,6 +13,7 @@ from rich.table import Table
 
 from llm_engineering.application.rag_evaluation.config import RagEvaluation
 from llm_engineering.application.runs import DigitalDataEtl, EndToEndData, FeatureEngineering, RunPart
+from llm_engineering.application.training.run import Training
 from llm_engineering.bootstrap import start_logging
 from llm_engineering.domain.errors import ConfigurationError, TwinError
 from llm_engineering.settings import load_settings
@@ -35,6 +36,7 @@ PIPELINES = {
         "feature_engineering", FeatureEngineering, Path("configs/feature_engineering.yaml")
     ),
     "rag-evaluation": Runnable("rag_evaluation", RagEvaluation, Path("configs/rag_evaluation.yaml")),
+    "training": Runnable("training", Training, Path("configs/training_sft.yaml")),
     "end-to-end-data": Runnable("end_to_end_data", EndToEndData, Path("configs/end_to_end_data_sample.yaml")),
 }
 
@@ -200,6 +202,21 @@ def _show_evaluation(_: str, found: dict[str, Any]) -> None:
         console.print(line, soft_wrap=True)
 
 
+def _show_training(_: str, found: dict[str, Any]) -> None:
+    """Where the model is, and how its losses went."""
+    numbers = found["metrics"]
+    lines = [f"  [bold]Model[/]: {escape(found['folder'])} ({escape(found['status'])})"]
+    for name in ("loss", "validation_loss"):
+        if f"{name}_first" in numbers:
+            label = name.replace("_", " ").capitalize()
+            lines.append(
+                f"  [bold]{label}[/]: {numbers[f'{name}_first']:.4f} → {numbers[f'{name}_last']:.4f} "
+                f"in {numbers['steps']:.0f} steps"
+            )
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
 def _shares(answers: dict[str, Any]) -> list[str]:
     names = {
         "answered_share": "answered",
@@ -226,6 +243,7 @@ _SHOWN: dict[str, Callable[[str, dict[str, Any]], None]] = {
     "near_duplicate_report": _show_numbers,
     "index_report": _show_numbers,
     "rag_evaluation": _show_evaluation,
+    "training_report": _show_training,
 }
 
 if __name__ == "__main__":
