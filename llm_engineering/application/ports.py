@@ -495,8 +495,13 @@ class ModelRegistry(Protocol):
     """Versions of trained models and the decisions on them.
 
     Raises:
-        InvalidInputError: there is no such model or version.
+        InvalidInputError: there is no such model or version; the message names those that exist.
+        StoreError: somebody else has held the registry for too long.
     """
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Nobody else changes a stage during the block, so that what was read in it still holds when it is acted on."""
+        ...
 
     def register(self, manifest: ModelManifest, location: str) -> ModelVersion:
         """Add a version. Registering the same files again returns the version that is there."""
@@ -511,10 +516,20 @@ class ModelRegistry(Protocol):
         ...
 
     def set_stage(self, name: str, number: int, stage: Stage) -> ModelVersion:
-        """Move a version. Whatever was in production before is archived in the same act."""
+        """Move a version. Whatever was in that stage (staging, production) before is archived in the same act.
+
+        Raises:
+            InvalidInputError: ``stage`` is ``NONE``: a version leaves a stage by being archived.
+        """
         ...
 
-    def record(self, name: str, number: int, decision: PromotionDecision) -> None: ...
+    def annotate(self, name: str, number: int, metadata: Mapping[str, object]) -> ModelVersion:
+        """Add to a version's metadata; a key that is there gets the new value."""
+        ...
+
+    def record(self, name: str, number: int, decision: PromotionDecision) -> None:
+        """Keep a decision. One that is there already (equal ``id``) is not kept twice."""
+        ...
 
     def decisions(self, name: str, number: int | None = None) -> list[PromotionDecision]:
         """Newest first."""

@@ -17,7 +17,8 @@
     │   ├── ModelFileError            weights are missing or their checksum is wrong
     │   ├── ModelServiceError         a model server failed or answered nonsense
     │   ├── TemplateMismatchError     two sides mean different chat templates
-    │   └── TrainingError             a training run cannot go on
+    │   ├── TrainingError             a training run cannot go on
+    │   └── PromotionRefusedError     a model may not go to the stage it was sent to
     └── TooManyFailuresError      a step lost more than its configured share
 
 Catch ``TwinError`` at the edge (the command line, the API); catch a leaf where there is something to do about it.
@@ -109,6 +110,10 @@ class TemplateMismatchError(ModelError):
 
 class TrainingError(ModelError):
     """A training run cannot go on: no memory, no disk, a loss that is no number. The message names the knob to turn."""
+
+
+class PromotionRefusedError(ModelError):
+    """A model may not go to the stage it was sent to. The message says what is missing, and what may be done."""
 
 
 class TooManyFailuresError(TwinError):

@@ -1,11 +1,12 @@
 """Trained models: their versions, how they were judged, and what was decided on them."""
 
+import json
 from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field
 
-from llm_engineering.domain.documents import Model, UtcDatetime
+from llm_engineering.domain.documents import Model, UtcDatetime, derived_id, text_hash
 
 
 class Stage(StrEnum):
@@ -38,6 +39,11 @@ class ModelManifest(Model):
     files: dict[str, str]
     """SHA-256 of each file in the folder, by its path."""
     created_at: UtcDatetime
+
+    @property
+    def content_hash(self) -> str:
+        """Of the files alone: equal files are the same model, wherever and whenever they were written."""
+        return text_hash(json.dumps(self.files, sort_keys=True))
 
 
 class ModelVersion(Model):
@@ -103,7 +109,7 @@ class SystemReport(Model):
 
     system: str
     model: str
-    """Manifest hash or model version label."""
+    """``ModelManifest.content_hash`` or a model version's label."""
     scores: tuple[Score, ...]
 
 
@@ -118,6 +124,8 @@ class EvaluationReport(Model):
     differences: tuple[Difference, ...]
     seed: int
     created_at: UtcDatetime
+    overlap: dict[str, int] | None = None
+    """Test items found in what a system was trained on, by system; None: nobody looked."""
 
 
 class Guard(Model):
@@ -125,6 +133,8 @@ class Guard(Model):
 
     metric: str
     max_loss: float = Field(default=0.0, ge=0)
+    strict: bool = False
+    """False: a loss counts when the whole interval shows it. True: the interval must rule it out."""
 
 
 class PromotionDecision(Model):
@@ -139,3 +149,12 @@ class PromotionDecision(Model):
     """None: refused."""
     reasons: tuple[str, ...]
     decided_at: UtcDatetime
+    act: Literal["decision", "promotion", "rollback"] = "decision"
+    """``decision``: drawn from an evaluation. The others: what a person asked for."""
+
+    @property
+    def id(self) -> str:
+        """Of a decision: derived from what went in and came out, not from the time. Of an act: its time counts too."""
+        without = {"decided_at"} if self.act == "decision" else set()
+        content = self.model_dump(mode="json", exclude=without)
+        return derived_id("promotion", json.dumps(content, sort_keys=True))
