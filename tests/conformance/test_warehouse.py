@@ -19,6 +19,7 @@ from tests.conformance.warehouse_contract import (
     DocumentContract,
     EmbeddingContract,
     FeedbackContract,
+    GenerationContract,
     UserContract,
     Warehouse,
     answered,
@@ -78,6 +79,9 @@ class TestEmbeddings(EmbeddingContract): ...
 
 
 class TestFeedback(FeedbackContract): ...
+
+
+class TestGenerations(GenerationContract): ...
 
 
 class _Commands(pymongo.monitoring.CommandListener):

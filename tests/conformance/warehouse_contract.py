@@ -19,6 +19,8 @@ from llm_engineering.application.ports import (
     DocumentStore,
     EmbeddingCache,
     FeedbackStore,
+    Generation,
+    GenerationCache,
     Known,
     UpsertCounts,
     UserStore,
@@ -26,6 +28,7 @@ from llm_engineering.application.ports import (
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.inference import Feedback, Interaction
+from llm_engineering.domain.retrieval import Usage
 
 T = TypeVar("T")
 NOW = datetime(2026, 5, 4, 3, 2, 1, 987_000, tzinfo=UTC)
@@ -51,6 +54,9 @@ class Warehouse(Protocol):
 
     @property
     def feedback(self) -> FeedbackStore: ...
+
+    @property
+    def generations(self) -> GenerationCache: ...
 
     @property
     def display_uri(self) -> str: ...
@@ -508,3 +514,39 @@ class FeedbackContract:
         vote = said("t", comment=comment)
         warehouse.feedback.restore([(kept, vote)])
         assert list(warehouse.feedback.votes()) == [(kept, vote)]
+
+
+class GenerationContract:
+    def test_replies_come_back_with_their_usage_and_unknown_ones_are_left_out(
+        self, warehouse: Warehouse
+    ) -> None:
+        priced = Usage(prompt_tokens=12, completion_tokens=3, cost_usd=0.000_012_5)
+        replies = {
+            "a": Generation("Said.", priced),
+            "b": Generation("No price.", Usage(prompt_tokens=1)),
+            "c": Generation("", None),
+        }
+        warehouse.generations.put_many(replies)
+        assert warehouse.generations.get_many([*replies, "a", "unknown"]) == replies
+        assert warehouse.generations.get_many([]) == {}
+
+    def test_writing_twice_changes_nothing_and_a_newer_reply_replaces(self, warehouse: Warehouse) -> None:
+        warehouse.generations.put_many({"a": Generation("One.")})
+        warehouse.generations.put_many({"a": Generation("One.")})
+        warehouse.generations.put_many({"a": Generation("Two."), "b": Generation("New.")})
+        warehouse.generations.put_many({})
+        assert warehouse.generations.get_many(["a", "b"]) == {
+            "a": Generation("Two."),
+            "b": Generation("New."),
+        }
+
+    def test_racing_writers_leave_every_reply(self, warehouse: Warehouse) -> None:
+        replies = {f"{number:064x}": Generation(f"Reply {number}") for number in range(100)}
+        at_once(4, lambda _: warehouse.generations.put_many(replies))
+        assert warehouse.generations.get_many(list(replies)) == replies
+
+    @round_trips
+    @given(text=texts, key=some_text)
+    def test_a_reply_comes_back_as_it_went_in(self, warehouse: Warehouse, text: str, key: str) -> None:
+        warehouse.generations.put_many({key: Generation(text)})
+        assert warehouse.generations.get_many([key]) == {key: Generation(text)}

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from llm_engineering.application.ports import Known, UpsertCounts, Vectors
+from llm_engineering.application.ports import Generation, Known, UpsertCounts, Vectors
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument, User
 from llm_engineering.domain.errors import InvalidInputError, StoreUnavailableError
 from llm_engineering.domain.inference import Feedback, Interaction
@@ -267,6 +267,22 @@ class FakeFeedbackStore(_Collection):
             self._votes.update({vote.trace_id: vote for _, vote in voted})
 
 
+class FakeGenerationCache(_Collection):
+    def __init__(self, warehouse: "FakeWarehouse") -> None:
+        super().__init__(warehouse, "generations")
+        self._rows: dict[str, Generation] = {}
+
+    def get_many(self, keys: Sequence[str]) -> dict[str, Generation]:
+        wanted = set(keys)
+        self._call("get", len(wanted), FIND_BATCH)
+        return {key: self._rows[key] for key in wanted if key in self._rows}
+
+    def put_many(self, generations: Mapping[str, Generation]) -> None:
+        self._call("write", len(generations))
+        with self._lock:
+            self._rows.update(generations)
+
+
 class FakeWarehouse:
     """All stores in memory. Set ``down`` to make every call raise StoreUnavailableError."""
 
@@ -279,6 +295,7 @@ class FakeWarehouse:
         self.dead_letters = FakeDeadLetterStore(self)
         self.embeddings = FakeEmbeddingCache(self)
         self.feedback = FakeFeedbackStore(self)
+        self.generations = FakeGenerationCache(self)
 
     @property
     def display_uri(self) -> str:

@@ -17,6 +17,7 @@ from llm_engineering.infrastructure.stores.mongo.collections import (
 )
 from llm_engineering.infrastructure.stores.mongo.connection import MongoConnection, Record
 from llm_engineering.infrastructure.stores.mongo.feedback import MongoFeedbackStore
+from llm_engineering.infrastructure.stores.mongo.generations import MongoGenerationCache
 from llm_engineering.infrastructure.stores.mongo.records import encoded, from_record, refuse, to_record
 
 if TYPE_CHECKING:
@@ -276,6 +277,7 @@ class MongoWarehouse:
         self.dead_letters = MongoDeadLetterStore(self._connection)
         self.embeddings = MongoEmbeddingCache(self._connection)
         self.feedback = MongoFeedbackStore(self._connection)
+        self.generations = MongoGenerationCache(self._connection)
 
     @property
     def display_uri(self) -> str:
