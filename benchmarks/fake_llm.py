@@ -23,7 +23,7 @@ async def _reply(writer: asyncio.StreamWriter, body: dict[str, Any], seconds: fl
     size = -(-len(text) // PIECES)
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
     start = asyncio.get_running_loop().time()
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
     for number, piece in enumerate(pieces):
         due = start + seconds * (0.2 + 0.8 * number / max(len(pieces) - 1, 1))
         await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
@@ -31,26 +31,30 @@ async def _reply(writer: asyncio.StreamWriter, body: dict[str, Any], seconds: fl
         await writer.drain()
     writer.write(_event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}))
     usage = {"prompt_tokens": len(prompt) // 4, "completion_tokens": len(text) // 4}
-    writer.write(_event({"choices": [], "usage": usage}) + b"data: [DONE]\n\n")
+    writer.write(_event({"choices": [], "usage": usage}) + _chunk(b"data: [DONE]\n\n") + _chunk(b""))
 
 
 def _event(event: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(event).encode() + b"\n\n"
+    return _chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
+
+
+def _chunk(data: bytes) -> bytes:
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float) -> None:
     try:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        length = re.search(r"(?i)content-length: (\d+)", head)
-        body = json.loads(await reader.readexactly(int(length.group(1)))) if length else None
-        if body is None:  # a probe of the service: it is there
-            writer.write(
-                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n"
-                b'Connection: close\r\n\r\n{"data":[]}'
-            )
-        else:
-            await _reply(writer, body, seconds)
-        await writer.drain()
+        while True:  # connections are kept, as model servers keep them
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            length = re.search(r"(?i)content-length: (\d+)", head)
+            if length is None:  # a probe of the service: it is there
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n"
+                )
+                writer.write(b'{"data":[]}')
+            else:
+                await _reply(writer, json.loads(await reader.readexactly(int(length.group(1)))), seconds)
+            await writer.drain()
     except (ConnectionError, asyncio.IncompleteReadError):
         pass  # the asker left
     finally:

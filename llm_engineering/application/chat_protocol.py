@@ -4,10 +4,11 @@ Pure functions over strings, so that every adapter that speaks it reads it alike
 """
 
 import json
-import math
-import re
 from collections.abc import Sequence
 from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from llm_engineering.application.ports import Delta, GenerationOptions, Message
 from llm_engineering.domain.errors import ModelServiceError
@@ -15,7 +16,7 @@ from llm_engineering.domain.retrieval import Usage
 
 DONE = "[DONE]"
 
-_PIECES = re.compile(r"[A-Za-z]+|[0-9]|[ \t]{2,}|\n|[^\sA-Za-z0-9]+")
+_SPACES = np.array([ord(c) for c in map(chr, range(0x3001)) if c.isspace()], dtype=np.uint32)
 _ASCII_LETTERS_PER_TOKEN = 3
 
 
@@ -166,18 +167,25 @@ class ReplyReader:
 def tokens_at_most(text: str) -> int:
     """An upper estimate of a text's tokens for a model whose tokenizer is not at hand.
 
-    Byte-pair encoders split a text as the pattern here does, or more coarsely, and then need at most a token per three
-    letters of ordinary words, one per digit, and one per byte of everything else that is rare. On articles, code
-    and five other scripts it came out 1.1 to 1.9 times SmolLM2's own count, never below.
+    Byte-pair encoders need at most a token per three letters of ordinary words, one per digit, line break and run of
+    blanks, and one per byte of everything else that is rare. On articles, code and five other scripts it came out 1.1 to
+    1.9 times SmolLM2's own count, never below.
     """
-    total = 0
-    for piece in _PIECES.findall(text):
-        if piece[0].isascii():
-            total += (
-                math.ceil(len(piece) / _ASCII_LETTERS_PER_TOKEN)
-                if piece[0].isalpha()
-                else len(piece.strip(" \t") or "1")
-            )
-        else:
-            total += len(piece.encode("utf-8", "surrogatepass"))
-    return total
+    # Arrays instead of a regular expression: prompts have tens of thousands of characters, and nobody else runs meanwhile.
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    folded = codes | 32
+    letters = (folded >= ord("a")) & (folded <= ord("z")) & (codes < 128)
+    blanks = (codes == ord(" ")) | (codes == ord("\t"))
+    breaks = codes == ord("\n")
+    spaces = blanks | breaks | np.isin(codes, _SPACES)
+    rest = codes[~(letters | spaces)]  # digits among them, at a byte each
+    bytes_ = 1 + (rest > 0x7F).astype(np.int64) + (rest > 0x7FF) + (rest > 0xFFFF)
+    words = -(-_runs(letters) // _ASCII_LETTERS_PER_TOKEN)
+    return int(words.sum() + bytes_.sum() + breaks.sum() + (_runs(blanks) > 1).sum())
+
+
+def _runs(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Lengths of the runs of true values."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], mask, [False])).astype(np.int8)))
+    lengths: npt.NDArray[np.int64] = edges[1::2] - edges[::2]
+    return lengths

@@ -66,9 +66,12 @@ def numbers_written(text: str) -> frozenset[str]:
     return frozenset(_canonical(match.group()) for match in _NUMBER.finditer(text))
 
 
+_LETTERS = re.compile(r"[^\W\d_]+")
+
+
 def numbers_of(text: str) -> frozenset[str]:
     """Numbers that a source holds, those in words too, so that "3 steps" finds "three steps"."""
-    spelled = {str(_SPELLED[word]) for word in re.findall(r"[^\W\d_]+", text.casefold()) if word in _SPELLED}
+    spelled = {str(_SPELLED[word]) for word in _SPELLED.keys() & set(_LETTERS.findall(text.casefold()))}
     both = {_canonical(match.group(), comma=True) for match in _NUMBER.finditer(text)}
     return numbers_written(text) | both | frozenset(spelled)
 

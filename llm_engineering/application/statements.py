@@ -30,9 +30,13 @@ class Statement:
 
     unit: Unit
     roots: frozenset[str]
-    grams: frozenset[str]
     order: bool
     """It tells the reader's machine what to do, or stands right behind such a sentence."""
+
+    @property
+    def grams(self) -> frozenset[str]:
+        """Runs of letters within its words; made when first asked for, since words mostly decide."""
+        return grams(self.roots)
 
 
 @lru_cache(maxsize=512)
@@ -44,7 +48,7 @@ def statements(text: str) -> tuple[Statement, ...]:
         said = text[unit.start : unit.end]
         order = _ORDER.search(said) is not None
         roots = content(said)
-        found.append(Statement(unit, roots, grams(roots), order or tainted))
+        found.append(Statement(unit, roots, order or tainted))
         tainted = order
     return tuple(found)
 

@@ -47,6 +47,11 @@ _LISTS = {
     " worden wordt zal ze zelf zich zij zijn zo zonder zou",
 }
 STOP_WORDS = {language: frozenset(words.split()) for language, words in _LISTS.items()}
+_SPOKEN = {
+    word: tuple(language for language, known in STOP_WORDS.items() if word in known)
+    for word in frozenset().union(*STOP_WORDS.values())
+}
+"""The languages of each function word."""
 _SUFFIXES = ("ingen", "ungen", "ings", "edly", "ing", "ung", "ers", "ern", "est", "ies", "es", "ed", "er", "em", "en",
              "e", "s", "n", "y")  # fmt: skip
 _ROOT = 9
@@ -55,6 +60,9 @@ _SHORT_WORD = 3
 
 def words(text: str) -> list[str]:
     """Folded words in order. Numbers keep their points; other scripts without spaces come as pairs of characters."""
+    if text.isascii():
+        plain = _WORD.findall(text.lower())
+        return [word.removesuffix("'s") for word in plain] if "'" in text else plain
     found: list[str] = []
     for word in _WORD.findall(unicodedata.normalize("NFKC", text).casefold()):
         if _NO_SPACES.search(word):
@@ -89,7 +97,10 @@ def root(word: str) -> str:
 
 def language_of(found: list[str]) -> str | None:
     """The language whose function words are most among these; None where hardly any are."""
-    counts = {language: sum(word in known for word in found) for language, known in STOP_WORDS.items()}
+    counts = dict.fromkeys(STOP_WORDS, 0)
+    for word in found:
+        for language in _SPOKEN.get(word, ()):
+            counts[language] += 1
     best = max(counts, key=lambda language: counts[language])
     return best if counts[best] >= max(1, len(found) * 0.12) else None
 
@@ -106,6 +117,7 @@ def content(text: str) -> frozenset[str]:
     return frozenset(root(word) for word in (kept or found) if len(word) > 1 or not word.isalpha())
 
 
+@lru_cache(maxsize=8_192)
 def grams(roots: frozenset[str]) -> frozenset[str]:
     """Runs of four letters within words, so that parts of compounds meet: "Vektorsuche" and "Suche"."""
     return frozenset(
