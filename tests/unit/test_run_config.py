@@ -15,6 +15,7 @@ from llm_engineering.application.runs import (
     FeatureEngineering,
     RunPart,
 )
+from llm_engineering.application.training.run import Training
 from llm_engineering.domain.errors import ConfigurationError
 from tools.run_config import read_run_config, read_service_config
 
@@ -24,6 +25,7 @@ BY_PARAMETERS: dict[frozenset[str], type[RunPart]] = {
     frozenset({"features"}): FeatureEngineering,
     frozenset({"collect", "features"}): EndToEndData,
     frozenset({"evaluation"}): RagEvaluation,
+    frozenset({"training"}): Training,
 }
 
 

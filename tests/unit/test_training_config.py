@@ -1,0 +1,121 @@
+"""The configuration of training: what would have no effect is an error, here and on this machine."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from llm_engineering.application.training.config import LoraConfig, SftConfig
+from llm_engineering.application.training.hardware import Hardware, plan
+from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError
+
+CPU = Hardware("cpu", "CPU, 2 cores", 8 << 30)
+GPU = Hardware("cuda", "a GPU", 80 << 30, bf16=True, bitsandbytes=True, flash_attention=True)
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "training_sft.yaml"
+
+
+class TestWithoutEffect:
+    @pytest.mark.parametrize(
+        ("values", "told"),
+        [
+            ({"method": "full", "lora": {"rank": 8}}, "'lora' has no effect with method 'full'"),
+            ({"epochs": 1, "max_steps": 5}, "'epochs' has no effect beside 'max_steps'"),
+            ({"optimizer": {"scheduler": "constant", "warmup_steps": 2}}, "warmup_steps has no effect"),
+            ({"optimizer": {"scheduler": "constant_with_warmup"}}, "without warmup_steps is 'constant'"),
+            ({"max_steps": 5, "optimizer": {"warmup_steps": 5}}, "learning rate would never be reached"),
+            ({"max_steps": 5, "evaluate_every": 6}, r"evaluate_every \(6\) has no effect"),
+            ({"max_steps": 5, "save_every": 6}, r"save_every \(6\) has no effect"),
+            ({"max_steps": 5, "log_every": 6}, r"log_every \(6\) has no effect"),
+            ({"over_limit": "refuse", "max_dropped_share": 0.1}, "nothing is dropped"),
+            ({"keep_checkpoints": 3}, "'keep_checkpoints' has no effect without 'save_every'"),
+            ({"early_stopping": {}}, "'early_stopping' has no effect without 'evaluate_every'"),
+            ({"keep_best": True}, "'keep_best' and 'early_stopping' need 'evaluate_every'"),
+            ({"keep_best": True, "evaluate_every": 4, "save_every": 6}, "multiple of it"),
+            (
+                {"max_steps": 8, "evaluate_every": 2, "save_every": 2, "early_stopping": {"patience": 4}},
+                "it could never stop it",
+            ),
+            ({"lora": {"targets": []}}, "name at least one layer"),
+            ({"template": "chatlm"}, "there is no such chat template"),
+            ({"learning_rat": 1}, "Extra inputs"),
+            ({"lora": {"rnk": 1}}, "Extra inputs"),
+        ],
+    )
+    def test_it_is_refused_with_the_key(self, values: dict[str, Any], told: str) -> None:
+        with pytest.raises(ValidationError, match=told):
+            SftConfig.model_validate(values)
+
+    @pytest.mark.parametrize(
+        "values", [{}, {"method": "full"}, {"max_steps": 9, "save_every": 3}, {"over_limit": "refuse"}]
+    )
+    def test_what_was_filled_in_is_read_again_as_it_is(self, values: dict[str, Any]) -> None:
+        config = SftConfig.model_validate(values)
+        assert SftConfig.model_validate(config.model_dump(mode="json")) == config
+
+    def test_adapters_have_their_defaults_only_where_there_are_adapters(self) -> None:
+        assert SftConfig().lora == LoraConfig()
+        assert SftConfig(method="full").lora is None
+
+
+class TestMachine:
+    @pytest.mark.parametrize(
+        ("values", "told"),
+        [
+            ({"method": "qlora"}, "4-bit weights need a CUDA GPU"),
+            ({"packing": True}, "attention on a CPU cannot keep the samples"),
+            ({"backend": "unsloth"}, "'unsloth' needs a CUDA GPU"),
+            ({"precision": "fp16"}, "precision 'fp16'"),
+            ({"optimizer": {"name": "adamw_8bit"}}, "needs a CUDA GPU"),
+        ],
+    )
+    def test_what_a_cpu_cannot_do_is_refused_with_what_it_can(
+        self, values: dict[str, Any], told: str
+    ) -> None:
+        with pytest.raises(ConfigurationError, match=told):
+            plan(SftConfig.model_validate(values), CPU)
+
+    def test_all_problems_are_told_at_once(self) -> None:
+        config = SftConfig.model_validate({"method": "qlora", "packing": True, "backend": "unsloth"})
+        with pytest.raises(ConfigurationError) as refusal:
+            plan(config, CPU)
+        assert str(refusal.value).count("\n  - ") == 3
+
+    def test_packing_needs_attention_that_keeps_samples_apart(self) -> None:
+        without = Hardware("cuda", "a GPU", 80 << 30, bf16=True)
+        with pytest.raises(ConfigurationError, match="install 'flash-attn'"):
+            plan(SftConfig(packing=True), without)
+        assert plan(SftConfig(packing=True), GPU).attention == "flash_attention_2"
+
+    @pytest.mark.parametrize(
+        ("values", "package"),
+        [({"backend": "unsloth"}, "unsloth"), ({"method": "qlora"}, "bitsandbytes")],
+    )
+    def test_a_missing_package_is_named_with_its_group(self, values: dict[str, Any], package: str) -> None:
+        bare = Hardware("cuda", "a GPU", 80 << 30, bf16=True)
+        with pytest.raises(MissingDependencyError, match=f"'{package}'.*--with gpu"):
+            plan(SftConfig.model_validate(values), bare)
+
+    @pytest.mark.parametrize(
+        ("machine", "precision"),
+        [(CPU, "fp32"), (GPU, "bf16"), (Hardware("cuda", "an old GPU", 1 << 30), "fp16")],
+    )
+    def test_precision_follows_the_hardware(self, machine: Hardware, precision: str) -> None:
+        assert plan(SftConfig(), machine).precision == precision
+
+    def test_unsloth_is_taken_where_it_is_and_the_choice_is_told(self) -> None:
+        with_unsloth = Hardware("cuda", "a GPU", 80 << 30, bf16=True, unsloth=True)
+        assert plan(SftConfig(), with_unsloth).backend == "unsloth"
+        assert plan(SftConfig(), GPU).backend == "trl"
+        assert any("Unsloth is not installed" in line for line in plan(SftConfig(), GPU).why)
+        assert any("no GPU for Unsloth" in line for line in plan(SftConfig(), CPU).why)
+
+
+def test_every_knob_stands_in_the_yaml_with_a_reason() -> None:
+    text = CONFIG.read_text(encoding="utf-8")
+    section = yaml.safe_load(text)["parameters"]["training"]["sft"]
+    optional = {"revision", "epochs", "evaluation_batch_size", "keep_best", "early_stopping"}
+    assert set(SftConfig.model_fields) - set(section) == optional
+    knobs = [line for line in text.splitlines() if ":" in line and not line.strip().startswith("#")]
+    assert [line for line in knobs if "#" not in line and not line.rstrip().endswith(":")] == []

@@ -1,0 +1,102 @@
+"""The memory estimate: known numbers of known models, and a refusal that names the knob."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_engineering.application.training.config import SftConfig
+from llm_engineering.application.training.memory import (
+    ModelShape,
+    adapter_parameters,
+    check_memory,
+    estimate_memory,
+)
+from llm_engineering.domain.errors import ConfigurationError
+
+GIB = 1 << 30
+_H, _I, _KV, _L = 4096, 14336, 1024, 32
+BLOCK = ((_H, _H), (_H, _KV), (_H, _KV), (_H, _H), (_H, _I), (_H, _I), (_I, _H))
+LLAMA_8B = ModelShape(
+    parameters=8_030_261_248,
+    linear_parameters=_L * sum(a * b for a, b in BLOCK),
+    vocabulary=128_256,
+    hidden=_H,
+    layers=_L,
+    intermediate=_I,
+    attention_width=_H,
+    kv_width=_KV,
+    adapted=BLOCK * _L,
+)
+
+
+def config(**values: object) -> SftConfig:
+    return SftConfig.model_validate({"batch_size": 2, **values})
+
+
+class TestEstimate:
+    def test_adapters_of_rank_16_on_all_layers_of_llama_8b_are_the_known_42_million(self) -> None:
+        assert adapter_parameters(LLAMA_8B, config().lora) == 41_943_040
+
+    def test_full_training_with_adamw_is_16_bytes_a_parameter_before_activations(self) -> None:
+        found = estimate_memory(LLAMA_8B, config(method="full"), "bf16", 1024)
+        fixed = found.weights + found.gradients + found.optimizer
+        assert fixed == LLAMA_8B.parameters * 16
+
+    def test_four_bit_weights_of_llama_8b_fit_in_six_gib(self) -> None:
+        found = estimate_memory(LLAMA_8B, config(method="qlora"), "bf16", 1024)
+        assert 5 * GIB < found.weights < 6 * GIB
+
+    def test_lora_keeps_weights_in_16_bits_and_trains_little(self) -> None:
+        found = estimate_memory(LLAMA_8B, config(), "bf16", 1024)
+        assert found.weights == LLAMA_8B.parameters * 2
+        assert found.gradients + found.optimizer + found.adapters < GIB
+
+    def test_checkpointing_keeps_little_more_than_a_blocks_activations(self) -> None:
+        kept = estimate_memory(LLAMA_8B, config(), "bf16", 1024).activations
+        saved = estimate_memory(LLAMA_8B, config(gradient_checkpointing=True), "bf16", 1024).activations
+        assert saved < kept / 8
+
+    def test_logits_are_a_chunk_however_long_the_sequences(self) -> None:
+        short = estimate_memory(LLAMA_8B, config(), "bf16", 512)
+        assert short.logits == estimate_memory(LLAMA_8B, config(), "bf16", 4096).logits
+
+    @given(
+        batch=st.integers(1, 64),
+        sequence=st.integers(16, 8192),
+        method=st.sampled_from(["lora", "qlora", "full"]),
+    )
+    def test_more_at_a_time_never_needs_less(self, batch: int, sequence: int, method: str) -> None:
+        less = estimate_memory(LLAMA_8B, config(batch_size=batch, method=method), "bf16", sequence)
+        more = estimate_memory(LLAMA_8B, config(batch_size=batch + 1, method=method), "bf16", sequence + 1)
+        assert more.total >= less.total
+        assert all(part >= 0 for part in less)
+
+
+class TestRefusal:
+    def refused(self, free: int, device: str = "cuda", **values: object) -> str:
+        chosen = config(**values)
+        estimate = estimate_memory(LLAMA_8B, chosen, "bf16", 1024)
+        with pytest.raises(ConfigurationError) as refusal:
+            check_memory(estimate, free, LLAMA_8B, chosen, "bf16", 1024, device)
+        return str(refusal.value)
+
+    def test_it_gives_the_parts_and_what_would_make_it_fit(self) -> None:
+        told = self.refused(40 * GIB, method="full")
+        assert "weights 29.92 GiB" in told
+        assert "make it fit: method: lora" in told
+        assert "method: qlora" in told
+
+    def test_a_cpu_is_not_told_to_take_four_bits(self) -> None:
+        assert "qlora" not in self.refused(40 * GIB, device="cpu", method="full")
+
+    def test_where_no_single_knob_is_enough_all_are_told(self) -> None:
+        told = self.refused(4 * GIB, method="full")
+        assert "Turn several of these" in told
+        assert "smaller base" in told
+
+    def test_what_fits_is_let_through_up_to_the_allowed_share(self) -> None:
+        chosen = config(memory_share=0.5)
+        estimate = estimate_memory(LLAMA_8B, chosen, "bf16", 1024)
+        check_memory(estimate, estimate.total * 2 + 2, LLAMA_8B, chosen, "bf16", 1024, "cuda")
+        with pytest.raises(ConfigurationError, match="50%"):
+            check_memory(estimate, estimate.total * 2 - 2, LLAMA_8B, chosen, "bf16", 1024, "cuda")
