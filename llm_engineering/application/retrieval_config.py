@@ -24,7 +24,7 @@ class RerankConfig(Model):
     """Most candidates that are reranked, whatever k is; never fewer than k."""
     weight: float = Field(default=RERANKER_WEIGHT, ge=0, le=1)
     """The reranker's share of the final score; the rest is the search's own."""
-    timeout_seconds: float = Field(default=5.0, gt=0)
+    timeout_seconds: float = Field(default=3.0, gt=0)
     """Then the hits stay as the search ranked them."""
 
 
