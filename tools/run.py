@@ -28,6 +28,8 @@ class Runnable:
     config: Path
 
 
+WIDE = 130
+"""Columns of a console that has room for the whole table of an evaluation."""
 PIPELINES = {
     "digital-data-etl": Runnable(
         "digital_data_etl", DigitalDataEtl, Path("configs/digital_data_etl_sample.yaml")
@@ -158,21 +160,25 @@ def _show_numbers(step: str, report: dict[str, Any]) -> None:
 def _show_evaluation(_: str, found: dict[str, Any]) -> None:
     """The table of all configurations, what to run with, and where to be silent."""
     table = Table(title=f"Retrieval ({found['corpus']})", title_justify="left", title_style="bold")
-    metrics = [*(f"recall@{k}" for k in found["ks"]), f"ndcg@{max(found['ks'])}", "mrr"]
+    deepest, roomy = max(found["ks"]), console.width >= WIDE
+    shown = found["ks"] if roomy else [deepest]
+    metrics = [*(f"recall@{k}" for k in shown), f"ndcg@{deepest}", *(("mrr",) if roomy else ())]
     table.add_column("Configuration", overflow="fold")
-    for column in (*metrics, f"against {found['reference']}", "p (Holm)", "ms"):
+    for column in (*metrics, f"against {found['reference']}", "p (Holm)", *(("ms",) if roomy else ())):
         table.add_column(column, justify="right", overflow="fold")
     chosen = found["recommendation"]["name"]
     for row in found["rows"]:
         against = row["against"]
         change = against["difference"] if against else None
-        compared = f"{change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]" if change else "–"
+        compared = f"{change['mean']:+.3f}" if change else "–"
+        if change and roomy:
+            compared += f" [{change['low']:+.3f}, {change['high']:+.3f}]"
         table.add_row(
             escape(row["name"]),
             *(f"{row['means'][metric]:.3f}" for metric in metrics),
             escape(compared),
             f"{against['p_corrected']:.3f}" if against else "–",
-            f"{row['median_ms']:.0f}",
+            *((f"{row['median_ms']:.0f}",) if roomy else ()),
             style="bold" if row["name"] == chosen else "",
         )
     console.print(table)
@@ -188,10 +194,10 @@ def _show_evaluation(_: str, found: dict[str, Any]) -> None:
         lines.append(f"  [bold]Answers[/]: {', '.join(_shares(found['answers']))}")
     if found["judged"]:
         judged = found["judged"]["metrics"].items()
-        shown = (
+        scores = (
             f"{name.replace('_', ' ')} {_share(m['mean'])} ({m['missing']} missing)" for name, m in judged
         )
-        lines.append(f"  [bold]Judged by {escape(found['judged']['judge'])}[/]: {', '.join(shown)}")
+        lines.append(f"  [bold]Judged by {escape(found['judged']['judge'])}[/]: {', '.join(scores)}")
     if found["stale"]:
         lines.append(
             f"  [yellow]{len(found['stale'])} question(s) no longer fit the collection[/]: see the report"

@@ -11,8 +11,17 @@ import pytest
 from llm_engineering.application.rag_evaluation.config import RagEvaluation
 from llm_engineering.application.rag_evaluation.configurations import SERVED
 from llm_engineering.application.rag_evaluation.evaluation import GateFailedError
-from llm_engineering.application.rag_evaluation.questions import read_questions
+from llm_engineering.application.rag_evaluation.questions import (
+    Question,
+    Relevant,
+    read_questions,
+    write_questions,
+)
 from llm_engineering.application.runs import CollectRun, EndToEndData
+from llm_engineering.bootstrap import open_resources
+from llm_engineering.settings import load_settings
+from tests.fakes.judge_server import JudgeServer
+from tests.fakes.openai_server import OpenAIServer
 from tools.run import run_pipeline
 from tools.run_config import read_run_config
 from tools.sample_site import SampleSite
@@ -110,3 +119,48 @@ def test_a_beir_folder_is_evaluated_in_an_index_of_its_own(project: Path) -> Non
     assert {row["name"]: row["means"]["recall@1"] for row in found["rows"]}[SERVED] == 1.0
     assert found["corpus"] == "BEIR: tiny"
     assert not (project / "index").exists()
+
+
+@pytest.mark.filterwarnings(
+    "ignore"
+)  # ragas leaves a file of its own open, and its packages warn of each other
+def test_answers_are_measured_by_rule_and_by_a_judge(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ragas", reason="needs the Poetry group evaluation")
+    said = "A smoker calms the bees before anybody opens the hive."
+    rows = [
+        {"key": "bees", "headline": "Bees", "body": said},
+        {"key": "tea", "headline": "Tea", "body": "Tea is hot."},
+    ]
+    (project / "notes.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    column_map = {"id": "key", "title": "headline", "text": "body"}
+    link = {"url": str(project / "notes.jsonl"), "category": "post", "options": {"column_map": column_map}}
+    run_pipeline(
+        "end_to_end_data",
+        EndToEndData(collect=CollectRun.model_validate({"author": "Ada Winter", "links": [link]})),
+    )
+    with open_resources(load_settings(None)) as twin:
+        [bees] = [document for document in twin.warehouse.clean.stream() if "smoker" in document.text]
+    place = Relevant(document_id=bees.id, quote=said)
+    questions = [
+        Question(id="bees", question="What calms the bees before the hive is opened?", relevant=(place,)),
+        Question(id="chess", question="Who won the last chess tournament in Oslo?", answerable=False),
+    ]
+    write_questions(project / "questions.jsonl", questions)
+    parameters = {
+        "questions": {"files": [str(project / "questions.jsonl")]},
+        "answers": {"judge": True},
+        "resamples": 200,
+    }
+    with OpenAIServer() as model, JudgeServer(asks=questions[0].question) as judge:
+        model.default_reply = lambda messages: f"{said.removesuffix('.')} [1]."
+        monkeypatch.setenv("LLM_BASE_URL", model.base_url)
+        monkeypatch.setenv("LLM_MODEL", "scripted")
+        monkeypatch.setenv("JUDGE_BASE_URL", judge.base_url)
+        run = run_pipeline("rag_evaluation", RagEvaluation.model_validate({"evaluation": parameters}))
+    found = output(run, "rag_evaluation")
+    assert found["answers"]["failed"] == 0
+    assert found["answers"]["answered_share"] == 1.0
+    assert found["answers"]["declined_share"] == 1.0
+    assert found["answers"]["answer_cited_share"] == 1.0
+    assert found["judged"]["metrics"]["faithfulness"]["mean"] == 1.0
+    assert "Answers, judged by" in output(run, "rag_evaluation_report")

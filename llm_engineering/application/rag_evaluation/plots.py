@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-WIDTH = 760
-LEFT, RIGHT, TOP, BOTTOM = 220, 60, 12, 34
+WIDTH = 800
+LEFT, RIGHT, TOP, BOTTOM = 270, 60, 12, 34
 ROW = 26
 
 

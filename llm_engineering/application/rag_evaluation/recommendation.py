@@ -57,6 +57,8 @@ def _reason(chosen: Row, equals: Sequence[Row], by: Sequence[str]) -> str:
     against = chosen.against
     if against is None:
         return f"{figures}. Nothing in the table does better than the reference.{tied}"
+    if against.difference.mean == 0:
+        return f"{figures}. No better than the reference, and cheaper or as cheap.{tied}"
     p = against.p_corrected if against.p_corrected is not None else against.p_value
     sure = (
         "the set of questions is large enough to tell"
