@@ -99,6 +99,12 @@ def _service(options: Options) -> dict[str, Any]:
     return service.main(mongo=options.mongo)
 
 
+def _deduplication(options: Options) -> dict[str, Any]:
+    from benchmarks import deduplication
+
+    return deduplication.main(2_000 if options.quick else 100_000)
+
+
 PARTS: dict[str, tuple[str, Callable[[Options], dict[str, Any]]]] = {
     "features": ("the feature pipeline by stage, 1× and 20×", _features),
     "embedding": ("the embedding stage against the bare ONNX session", _embedding),
@@ -110,6 +116,7 @@ PARTS: dict[str, tuple[str, Callable[[Options], dict[str, Any]]]] = {
     "roundtrips": ("requests to each store", _roundtrips),
     "service": ("the inference service under load", _service),
     "answering": ("similarity of questions with and without an answer", _answering),
+    "deduplication": ("exact and near-duplicates among 100,000 samples", _deduplication),
 }
 
 
@@ -143,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def argument_parser() -> argparse.ArgumentParser:
-    parts = "\n".join(f"  {name:<11} {what}" for name, (what, _) in PARTS.items())
+    parts = "\n".join(f"  {name:<13} {what}" for name, (what, _) in PARTS.items())
     parser = argparse.ArgumentParser(
         prog="poe benchmark",
         description=f"{__doc__}\nparts:\n{parts}",
