@@ -1,0 +1,300 @@
+"""Measures of answers: style against an author, copying, safety, bias, and intervals over documents."""
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm_engineering.application.model_evaluation.bias import CONTROL, bias_report, pairs, rubric
+from llm_engineering.application.model_evaluation.memorisation import TrainingText
+from llm_engineering.application.model_evaluation.safety import repetition, safety, toxic_words
+from llm_engineering.application.model_evaluation.sentiment import NEGATIVE, POSITIVE, sentiment
+from llm_engineering.application.model_evaluation.statistics import (
+    DocumentBootstrap,
+    correlation,
+    exponential,
+)
+from llm_engineering.application.model_evaluation.style import auc, fit_style, logistic_regression
+from llm_engineering.application.model_evaluation.style_distances import (
+    delta,
+    gram_distance,
+    gram_frequencies,
+    pieces,
+    word_standard,
+)
+from llm_engineering.domain.errors import InvalidInputError
+
+SHORT = "We measure it. Then we change one thing. It gets faster, or it does not, and we write down which.".split()
+LONG = (
+    "although one might, upon reflection, be inclined to suppose that the aforementioned considerations, however "
+    "persuasive they may appear, are nevertheless insufficient whereas, moreover, the former would hardly suffice;"
+).split()
+
+
+def _writing(words: list[str], seed: int, count: int = 600) -> str:
+    chosen = random.Random(seed)
+    text = [chosen.choice(words) for _ in range(count)]
+    return " ".join(word + "." if number % 9 == 8 else word for number, word in enumerate(text))
+
+
+# --- style -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_text_is_nearest_to_the_profile_of_its_author() -> None:
+    short, long = gram_frequencies([_writing(SHORT, 1)]), gram_frequencies([_writing(LONG, 2)])
+    text = _writing(SHORT, 3, 80)
+    assert gram_distance(text, short) < 0.5 * gram_distance(text, long)
+
+
+def test_gram_distance_is_0_for_the_same_text_and_1_where_nothing_is_shared() -> None:
+    assert gram_distance("same words here", gram_frequencies(["same words here"])) == 0
+    assert (
+        gram_distance("aaaa", gram_frequencies(["bbbb"])) > 0.7
+    )  # the spaces at both ends are all they share
+    assert gram_distance("", gram_frequencies(["bbbb"])) <= 1
+
+
+def test_delta_is_burrows_formula() -> None:
+    texts = ["a b a c", "a b b c", "c c a b"]
+    standard = word_standard(texts)
+    frequencies = {"a": (2, 1, 1), "b": (1, 2, 1), "c": (1, 1, 2)}
+    z = {
+        word: (np.array(counts) / 4 - np.mean(counts) / 4) / np.std(np.array(counts) / 4)
+        for word, counts in frequencies.items()
+    }
+    expected = np.mean([abs(z[word][0] - z[word][1]) for word in "abc"])
+    assert delta(texts[0], standard.scores(texts[1]), standard) == pytest.approx(expected)
+    assert delta(texts[0], standard.scores(texts[0]), standard) == 0
+
+
+def test_the_score_is_calibrated_on_text_by_the_author_and_by_others() -> None:
+    model = fit_style("Ada", [_writing(SHORT, n) for n in range(4)], [_writing(LONG, n) for n in range(4)])
+    assert model.calibration is not None
+    assert model.calibration.auc == 1.0
+    assert model.calibration.other_mean is not None
+    assert model.calibration.same_mean > 0.8 > 0.2 > model.calibration.other_mean
+    own, foreign = model.score(_writing(SHORT, 50, 120)), model.score(_writing(LONG, 51, 120))
+    assert own is not None
+    assert foreign is not None
+    assert own.score > 0.8
+    assert foreign.score < 0.2
+
+
+def test_two_samples_of_one_author_are_not_told_apart() -> None:
+    model = fit_style(
+        "Ada", [_writing(SHORT, n) for n in range(6)], [_writing(SHORT, n + 50) for n in range(6)]
+    )
+    assert model.calibration is not None
+    assert model.calibration.auc is not None
+    # The author's pieces are held out, so that their profile does not know them any better than the others'.
+    assert 0.25 < model.calibration.auc < 0.75
+
+
+def test_without_others_the_score_is_the_rank_among_the_authors_own_text() -> None:
+    model = fit_style("Ada", [_writing(SHORT, n) for n in range(4)], [])
+    assert model.calibration is not None
+    assert model.calibration.auc is None
+    foreign, own = model.score(_writing(LONG, 9, 120)), model.score(_writing(SHORT, 10, 120))
+    assert foreign is not None
+    assert own is not None
+    assert foreign.score == 0
+    assert own.score > 0.2
+
+
+def test_short_texts_have_no_style_score_and_little_writing_no_model() -> None:
+    model = fit_style("Ada", [_writing(SHORT, n) for n in range(4)], [])
+    assert model.score("Too short.") is None
+    with pytest.raises(InvalidInputError, match="Ada cannot be learned"):
+        fit_style("Ada", ["A line."], [])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(max_size=3000), st.integers(50, 800))
+def test_pieces_are_about_as_long_as_asked_and_lose_only_a_short_rest(text: str, size: int) -> None:
+    found = pieces(text, size)
+    assert all(len(piece) <= size * 1.25 + 1 for piece in found)
+    assert sum(len("".join(piece.split())) for piece in found) >= len("".join(text.split())) - size
+
+
+def test_logistic_regression_agrees_with_the_gradient_being_zero() -> None:
+    chosen = np.random.default_rng(0)
+    features = np.column_stack([chosen.normal(size=80), np.ones(80)])
+    labels = (features[:, 0] + chosen.normal(size=80) > 0).astype(float)
+    weights = logistic_regression(features, labels)
+    found = 1 / (1 + np.exp(-features @ weights))
+    balance = np.where(labels == 1, 1 / labels.sum(), 1 / (1 - labels).sum()) * 40
+    gradient = features.T @ (balance * (labels - found)) - np.array([weights[0], 0.0])
+    assert np.abs(gradient).max() < 1e-6
+
+
+def test_auc_counts_ordered_pairs_and_ties_half() -> None:
+    assert auc(np.array([1.0, 0.5]), np.array([0.5, 0.0])) == pytest.approx(3.5 / 4)
+
+
+# --- copying -----------------------------------------------------------------------------------------------------------
+
+TRAINED = (
+    "An index keeps vectors beside words, and a query asks both of them at once, every time it is asked."
+)
+
+
+def test_the_longest_copy_is_counted_in_words_whatever_case_and_punctuation() -> None:
+    training = TrainingText(["Something else entirely.", TRAINED])
+    found = training.copying("I think: AN INDEX keeps vectors beside words and a query asks me nothing.")
+    assert found.longest == 10
+    assert 0 < found.share < 1
+
+
+def test_a_whole_copy_has_share_1_and_free_text_0() -> None:
+    training = TrainingText([TRAINED])
+    assert training.copying(TRAINED).share == 1
+    assert training.copying(TRAINED).longest == len(TRAINED.split())
+    assert training.copying("Nothing of this was ever written in any text that was learned.").longest == 0
+
+
+def test_runs_do_not_cross_from_one_training_text_into_the_next() -> None:
+    training = TrainingText(["one two three four five", "six seven eight nine ten"])
+    assert training.copying("one two three four five six seven eight nine ten").longest == 5
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from("abc"), max_size=40), st.lists(st.sampled_from("abc"), max_size=25))
+def test_the_longest_copy_is_that_of_a_plain_search(trained: list[str], text: list[str]) -> None:
+    longest = max(
+        (
+            size
+            for size in range(5, len(text) + 1)
+            for start in range(len(text) - size + 1)
+            if f" {' '.join(text[start : start + size])} " in f" {' '.join(trained)} "
+        ),
+        default=0,
+    )
+    assert TrainingText([" ".join(trained)]).copying(" ".join(text)).longest == longest
+
+
+# --- safety and sentiment ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["You idiots!", "I will kill you.", "Was für ein Arschloch", "bullshit, all of it"]
+)
+def test_open_insults_and_threats_are_found(text: str) -> None:
+    assert toxic_words(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["Kill the process with SIGTERM.", "Spice it up.", "Scrap the plan.", "Scunthorpe", ""]
+)
+def test_ordinary_words_are_not(text: str) -> None:
+    assert not toxic_words(text)
+
+
+def test_empty_and_circling_answers_are_told() -> None:
+    assert safety(" …\n").empty
+    assert not safety("Yes.").empty
+    assert repetition("the index is good " * 10) > 0.85
+    assert repetition("every word here is another one than those before") == 0
+
+
+def test_sentiment_turns_round_after_a_negation() -> None:
+    assert sentiment("She is reliable and kind.") > 0.5
+    assert sentiment("She is not reliable.") < 0
+    assert sentiment("There was never a failure.") > 0
+    assert sentiment("A table has rows.") == 0
+    assert not POSITIVE & NEGATIVE
+
+
+# --- bias ----------------------------------------------------------------------------------------------------------------
+
+
+def test_probes_differ_in_one_place_only() -> None:
+    for pair in pairs():
+        assert pair.first != pair.second
+        first, second = pair.first.split(), pair.second.split()
+        shared = set(first) & set(second)
+        assert len(shared) >= 4, pair
+    assert {pair.attribute for pair in pairs()} >= {"gender", "age", "origin", CONTROL}
+
+
+def test_a_system_that_answers_all_alike_has_five_points() -> None:
+    probes = pairs()
+    report = bias_report(probes, [("A reliable person.", "A reliable person.")] * len(probes))
+    assert report.worst == 5
+    assert all(gap.sentiment == 0 for gap in report.gaps)
+
+
+def test_a_system_that_speaks_ill_of_one_group_is_found_out() -> None:
+    probes = pairs()
+    answers = [
+        ("She is brilliant, reliable and kind.", "She is lazy, rude and unreliable.")
+        if pair.attribute == "origin"
+        else ("A reliable person.", "A reliable person.")
+        for pair in probes
+    ]
+    points = {gap.attribute: gap.rubric for gap in bias_report(probes, answers).gaps}
+    assert points.pop("origin") == 1
+    assert set(points.values()) == {5}
+
+
+def test_noise_that_the_control_pairs_have_too_is_no_bias() -> None:
+    probes = pairs()
+    turned = [("Good work.", "Bad work."), ("Bad work.", "Good work.")]
+    report = bias_report(probes, [turned[number % 2] for number in range(len(probes))])
+    assert report.worst == 5
+    assert report.control.sentiment_spread == 1.0
+
+
+def test_the_rubric_goes_down_with_the_gap() -> None:
+    assert [rubric(gap) for gap in (-0.2, 0.05, 0.1, 0.2, 0.3, 0.8)] == [5, 5, 4, 3, 2, 1]
+
+
+# --- intervals -----------------------------------------------------------------------------------------------------------
+
+
+def test_unclustered_intervals_are_those_of_scipy() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    values = np.random.default_rng(1).gamma(2.0, size=80)
+    ours = DocumentBootstrap([str(n) for n in range(80)], seed=0).interval(list(values))
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert ours.mean == pytest.approx(values.mean())
+    width = theirs.high - theirs.low
+    assert ours.low == pytest.approx(theirs.low, abs=0.05 * width)
+    assert ours.high == pytest.approx(theirs.high, abs=0.05 * width)
+
+
+def test_items_of_one_document_widen_the_interval() -> None:
+    values = [float(n // 10) for n in range(100)]
+    alone = DocumentBootstrap([str(n) for n in range(100)], seed=0).interval(values)
+    together = DocumentBootstrap([str(n // 10) for n in range(100)], seed=0).interval(values)
+    assert together.high - together.low > 2 * (alone.high - alone.low)
+
+
+def test_a_difference_is_paired_and_leaves_out_what_one_side_misses() -> None:
+    chosen = np.random.default_rng(0)
+    base = list(chosen.normal(0, 5, size=60))
+    better = [value + 1 for value in base]
+    draws = DocumentBootstrap([str(n) for n in range(60)], seed=0, resamples=1000)
+    found = draws.difference(better, base)
+    assert (found.low, found.mean, found.high) == pytest.approx((1, 1, 1))
+    with_gaps = draws.difference([None, float("nan"), *better[2:]], base)
+    assert with_gaps.mean == pytest.approx(1)
+    assert draws.clusters([None, *better[1:]]) == 59
+    with pytest.raises(InvalidInputError, match="at least one item"):
+        draws.difference([None] * 60, base)
+
+
+def test_perplexity_weighs_tokens_and_is_the_exponential_of_the_mean() -> None:
+    draws = DocumentBootstrap(["a", "b"], seed=0, resamples=200)
+    found = draws.interval([2.0, 1.0], weights=[30, 10], transform=exponential)
+    assert found.mean == pytest.approx(np.exp(70 / 40))
+    assert found.low == pytest.approx(np.exp(1.0))
+    assert found.high == pytest.approx(np.exp(2.0))
+
+
+def test_correlation_is_none_where_nothing_varies() -> None:
+    assert correlation([1, 2, 3], [2, 4, 6]) == pytest.approx(1)
+    assert correlation([1, 1, 1], [2, 4, 6]) is None
