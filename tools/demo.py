@@ -124,6 +124,7 @@ def _closing_table(timings: dict[str, float], counts: dict[str, int], answers: S
     console.print("Everything that was started is stopped. Go on with:")
     console.print('  ./poe ask "What is small-to-big retrieval?"   [dim]the index stays[/]', soft_wrap=True)
     console.print("  ./poe local-infrastructure-up")
+    console.print("  ./poe run-inference-ml-service   [dim]a chat page and an API[/]")
     console.print("  ./poe run-end-to-end-data-pipeline --author YOU --link https://…", soft_wrap=True)
 
 

@@ -11,6 +11,7 @@ import pytest
 from llm_engineering.infrastructure.sources.browser.chromium import find_programs
 from tests.fakes.chromium import NO_CHROMIUM
 from tests.fakes.llm import Reply, ScriptedLanguageModel
+from tests.fakes.operated_service import OperatedService
 from tests.fakes.service import ANSWER, QUESTION, TwinService, Writing, serving, write
 
 pytestmark = [
@@ -291,6 +292,24 @@ class TestChatPage:
             page.ask()
             page.wait("document.querySelector('.problem, .made') !== null")
             assert page.text(".turn")
+
+    def test_a_service_with_keys_asks_for_one_and_refuses_a_wrong_one(
+        self, browser: Any, tmp_path: Path
+    ) -> None:
+        service = OperatedService(tmp_path)
+        key = service.keys.create("reader")
+        with serving(service.app) as url:
+            browser.get(url)
+            page = Page.__new__(Page)
+            page.browser = browser
+            page.wait("document.querySelector('#key-dialog').open")
+            page.one("#key").send_keys("twin_wrong", "\n")
+            page.wait("document.querySelector('#key-problem').textContent.includes('refused')")
+            page.one("#key").send_keys(key, "\n")
+            page.wait("document.querySelector('#model').textContent !== ''")
+            page.ask()
+            assert page.answered().startswith("Overlap repeats")
+            assert browser.execute_script("return localStorage.length") == 0
 
 
 def test_the_page_needs_no_build_and_loads_nothing_from_elsewhere() -> None:

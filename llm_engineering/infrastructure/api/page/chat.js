@@ -128,7 +128,8 @@ function finish(turn) {
   if (answer.quoted) badge("in the sources' own words");
   if (answer.abstained) badge("no answer in the sources");
   if (made.degradations.length) badge("degraded", true);
-  for (const note of answer.guard) if (REMARKS[note]) turn.below.append(element("p", { className: "remark warn", text: REMARKS[note] }));
+  // What a model did that was not shown is of no interest to a reader.
+  for (const note of answer.quoted ? [] : answer.guard) if (REMARKS[note]) turn.below.append(element("p", { className: "remark warn", text: REMARKS[note] }));
   for (const sentence of made.degradations) turn.below.append(element("p", { className: "remark warn", text: sentence }));
   if (answer.supports.some((support) => support.verdict === "unsupported")) {
     turn.below.append(element("p", { className: "remark", text: "Sentences underlined with dots are not backed by a source." }));
