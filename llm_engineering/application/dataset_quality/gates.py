@@ -25,7 +25,7 @@ class Gate(Protocol):
     def __call__(self, samples: Sequence[Sample]) -> Reasons: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Dropped(Generic[S]):
     """A sample that a gate did not let through."""
 
@@ -51,7 +51,7 @@ class GateCount:
         return self.seen - self.kept
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Gated(Generic[S]):
     """What came through, what did not, and the counts of each gate in order."""
 

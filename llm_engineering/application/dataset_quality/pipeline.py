@@ -49,7 +49,7 @@ from llm_engineering.domain.errors import ConfigurationError
 S = TypeVar("S", bound=Sample)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Curated(Generic[S]):
     """A data set that may be trained on, with what was left out on the way."""
 
