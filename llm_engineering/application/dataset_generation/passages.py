@@ -104,7 +104,7 @@ def passages(document: CleanDocument, config: PassageConfig = _DEFAULT) -> Itera
     atoms = list(_atoms(document.text))
     opening = {atom.start for above, atom in pairwise(atoms) if above.kind == "heading"}
     opening.update(atom.start for atom in atoms[:1])
-    for run in _runs(atoms, config):
+    for run in _runs(atoms, config, document.title):
         for first, last in _cut(run, config):
             yield _passage(document, run, first, last, run[first].start in opening)
 
@@ -140,12 +140,16 @@ def _atoms(text: str) -> Iterator[_Atom]:
             yield _Atom(block.start, block.start + stripped, block.kind.name.casefold(), block.path, number)
 
 
-def _runs(atoms: Sequence[_Atom], config: PassageConfig) -> Iterator[list[_Atom]]:
-    """Stretches that a passage may lie in, from their first sentence to their last."""
+def _runs(atoms: Sequence[_Atom], config: PassageConfig, title: str) -> Iterator[list[_Atom]]:
+    """Stretches that a passage may lie in, from their first sentence to their last.
+
+    What stands above a heading that repeats the title is no part of the text below it.
+    """
     run: list[_Atom] = []
     for atom in atoms:
         ends = (atom.kind == "code" and not config.code) or (atom.kind == "table" and not config.tables)
-        if ends or atom.end - atom.start > config.max_characters:
+        repeats_title = atom.kind == "heading" and bool(atom.path) and atom.path[-1] == title
+        if ends or repeats_title or atom.end - atom.start > config.max_characters:
             yield from _trimmed(run)
             run = []
         else:
