@@ -11,7 +11,10 @@ from llm_engineering.application.training.config import TrainingConfig
 from llm_engineering.domain.errors import TrainingError
 
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|cannot allocate memory", re.I)
-_NO_SPACE = re.compile(r"no space left on device|disk quota exceeded|file write failed|unexpected pos", re.I)
+_NO_SPACE = re.compile(
+    r"no space left on device|disk quota exceeded|file too large|file write failed|unexpected pos", re.I
+)
+_NO_SPACE_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -28,7 +31,7 @@ def explained(config: TrainingConfig, folder: Path, device: str) -> Iterator[Non
     except MemoryError as error:
         raise TrainingError(_memory(config, device)) from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _NO_SPACE_CODES:
             raise TrainingError(_disk(config, folder)) from error
         raise
     except Exception as error:
@@ -61,8 +64,8 @@ def _disk(config: TrainingConfig, folder: Path) -> str:
     if config.keep_checkpoints is not None:
         knobs.append(f"keep_checkpoints below {config.keep_checkpoints} or a larger save_every")
     return (
-        f"The disk is full: {free / 2**20:,.0f} MiB are left at {folder}. Do one of these: {'; '.join(knobs)}. The last whole "
-        "checkpoint is kept; the same command goes on from it."
+        f"The disk is full, or files may not grow further: {free / 2**20:,.0f} MiB are left at {folder}. Do one of these: "
+        f"{'; '.join(knobs)}. The last whole checkpoint is kept; the same command goes on from it."
     )
 
 

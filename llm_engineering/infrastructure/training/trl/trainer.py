@@ -94,6 +94,7 @@ class _Sft:
                 save_result(model, self._tokenizer, template, config, job.folder)
             memory = MemoryRecord(estimate=estimate.as_dict(), measured=watch.peak)
             _log_memory(memory)
+            _log_gain(trainer.state.log_history)
             trained = self._result(trainer, counts, memory, resumed, time.monotonic() - started)
             status, summary = "finished", _summary(trained)
         finally:
@@ -108,7 +109,8 @@ class _Sft:
         tracker: ExperimentTracker,
         progress: Progress,
     ) -> tuple[Any, tuple[int, ...]]:
-        from transformers import EarlyStoppingCallback
+        from transformers import EarlyStoppingCallback, PrinterCallback
+        from transformers.utils.logging import disable_progress_bar
 
         from llm_engineering.infrastructure.training.trl.arguments import sft_arguments
         from llm_engineering.infrastructure.training.trl.loop import Reporter, StepClock, WatchedSftTrainer
@@ -133,6 +135,8 @@ class _Sft:
             eval_dataset=_dataset(validation, None) if validation else None,
             callbacks=callbacks,
         )
+        trainer.remove_callback(PrinterCallback)  # our log and bars tell it
+        disable_progress_bar()
         resumed = checkpoints.resumptions(folder)
         if resume is not None:
             step = checkpoints.step_of(resume) or 0
@@ -155,7 +159,12 @@ class _Sft:
         state = trainer.state
         return Trained(
             status="stopped early" if state.global_step < state.max_steps else "finished",
-            plan={**asdict(self._plan), "device": self._machine.name, "devices": self._machine.devices},
+            plan={
+                **asdict(self._plan),
+                "why": list(self._plan.why),
+                "device": self._machine.name,
+                "devices": self._machine.devices,
+            },
             samples=counts,
             memory=memory,
             steps=state.global_step,
@@ -300,6 +309,17 @@ def _score_at_end(trainer: Any, config: TrainingConfig, *, validated: bool) -> N
     )
     if validated and not scored and not config.keep_best and config.early_stopping is None:
         trainer.evaluate()
+
+
+def _log_gain(history: Sequence[Mapping[str, Any]]) -> None:
+    scored = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    if len(scored) > 1 and min(scored[1:]) >= scored[0]:
+        logger.warning(
+            "The validation loss never fell below that of the base ({:.4f}, now {:.4f}): nothing useful was learned. Try a "
+            "lower learning rate, or more and cleaner data.",
+            scored[0],
+            scored[-1],
+        )
 
 
 def _log_memory(memory: MemoryRecord) -> None:

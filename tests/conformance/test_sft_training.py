@@ -1,0 +1,249 @@
+"""Supervised fine-tuning with the real libraries: what carries loss, how steps add up, and what is kept."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_engineering.application.chat_templates import template
+from llm_engineering.application.ports import Message, SilentProgress
+from llm_engineering.application.training.config import SftConfig
+from llm_engineering.application.training.labels import IGNORED, encode_chat, fitted
+from llm_engineering.application.training.sft import TrainedModel, load_model_folder, train_sft
+from llm_engineering.domain.datasets import Split
+from llm_engineering.infrastructure.training.trl import Bases, TrlTrainer
+from llm_engineering.infrastructure.training.trl.base import Base, load_tokenizer
+from llm_engineering.infrastructure.training.trl.tokens import HuggingFaceTokenizer
+from tests.conformance.sft_runs import base, dataset, losses, train, weights
+from tests.fakes.toy_model import LINES, make_samples, make_tokenizer, write_dataset
+from tests.fakes.tracker import RecordingTracker
+
+pytest.importorskip("trl", reason="the group 'training' is not installed")
+
+__all__ = ["base", "dataset"]
+
+
+class TestRun:
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def run(
+        base: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory
+    ) -> tuple[TrainedModel, RecordingTracker]:
+        tracker = RecordingTracker()
+        root = tmp_path_factory.mktemp("run")
+        values = {
+            "max_steps": 20,
+            "evaluate_every": 10,
+            "save_every": 10,
+            "lora": {"rank": 8, "dropout": 0.1},
+        }
+        return train(base, dataset, root, tracker, **values), tracker
+
+    def test_the_validation_set_is_scored_and_its_loss_falls(
+        self, run: tuple[TrainedModel, RecordingTracker]
+    ) -> None:
+        scored = {p.step: p.validation_loss for p in run[0].record.trace if p.validation_loss is not None}
+        assert list(scored) == [0, 10, 20]
+        assert scored[20] < scored[10] < scored[0]
+
+    def test_every_step_is_on_record_with_all_its_numbers(
+        self, run: tuple[TrainedModel, RecordingTracker]
+    ) -> None:
+        steps = [point for point in run[0].record.trace if point.loss is not None]
+        assert [point.step for point in steps] == list(range(1, 21))
+        for point in steps:
+            assert point.gradient_norm is not None
+            assert point.learning_rate is not None
+            assert point.tokens_per_second is not None
+            assert point.tokens_per_second > 0
+
+    def test_the_folder_holds_the_whole_and_its_manifest_tells_every_file(
+        self, run: tuple[TrainedModel, RecordingTracker]
+    ) -> None:
+        model = run[0]
+        assert load_model_folder(model.folder) == model
+        for name in ("adapter/adapter_model.safetensors", "tokenizer/chat_template.jinja", "training.json"):
+            assert name in model.manifest.files
+        assert not [name for name in model.manifest.files if name.startswith("checkpoints")]
+        told = json.loads((model.folder / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
+        assert (told["r"], told["base_model_name_or_path"]) == (8, model.manifest.base)
+
+    def test_the_saved_tokenizer_renders_what_the_model_was_trained_on(
+        self, run: tuple[TrainedModel, RecordingTracker]
+    ) -> None:
+        tokenizer = load_tokenizer(Base("saved", str(run[0].folder / "tokenizer")))
+        messages = [{"role": "user", "content": "Why?"}]
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        assert text == template("chatml").render([Message("user", "Why?")], add_generation_prompt=True).text
+        stops = json.loads(
+            (run[0].folder / "tokenizer" / "generation_config.json").read_text(encoding="utf-8")
+        )
+        assert tokenizer.convert_tokens_to_ids("<|im_end|>") in stops["eos_token_id"]
+
+    def test_the_tracker_is_told_all_of_it(self, run: tuple[TrainedModel, RecordingTracker]) -> None:
+        model, tracker = run
+        [(name, parameters)] = tracker.started
+        assert (name, parameters["samples"]["train"]) == ("toy", 24)
+        assert {step for step, metrics in tracker.logged if "loss" in metrics} == set(range(1, 21))
+        [(status, summary)] = tracker.finished
+        assert status == "finished"
+        assert summary["validation_loss"] == model.record.metrics()["validation_loss_last"]
+
+    def test_the_estimate_stands_beside_the_measured_peak(
+        self, run: tuple[TrainedModel, RecordingTracker]
+    ) -> None:
+        memory = run[0].record.memory
+        assert memory.estimate["total"] > 0
+        assert memory.measured
+        assert memory.error == pytest.approx(memory.estimate["total"] / memory.measured - 1)
+
+    def test_done_again_it_does_nothing(
+        self, run: tuple[TrainedModel, RecordingTracker], base: Path, dataset: Path
+    ) -> None:
+        model = run[0]
+        tracker = RecordingTracker()
+        again = train_sft(
+            TrlTrainer(Bases(model.folder, {})),
+            SftConfig.model_validate(model.record.config),
+            dataset,
+            name="toy",
+            root=model.folder.parents[1],
+            tracker=tracker,
+            progress=SilentProgress(),
+        )
+        assert again == model
+        assert tracker.started == []
+
+
+class TestTokens:
+    @pytest.mark.parametrize("name", ["chatml", "llama3", "alpaca", "phi3", "gemma"])
+    @pytest.mark.parametrize("adds_bos", [False, True], ids=["no-bos", "bos"])
+    def test_decoded_labels_are_the_answer_and_its_stop_token_and_bos_is_there_once(
+        self, name: str, adds_bos: bool, tmp_path: Path
+    ) -> None:
+        make_tokenizer(tmp_path, adds_bos=adds_bos, padding_is_eos=True)
+        tokenizer = load_tokenizer(Base("toy", str(tmp_path)))
+        assert tokenizer.pad_token == tokenizer.eos_token, "the case that masks by padding would get wrong"
+        tokens = HuggingFaceTokenizer(tokenizer)
+        chosen = fitted(name, tokens, "toy")
+        answer = "Zwei Sätze. 🙂\n\n- and a list"
+        encoded = encode_chat(chosen.render([Message("user", "Why?"), Message("assistant", answer)]), tokens)
+        learned = [label for label in encoded.labels if label != IGNORED]
+        assert tokenizer.decode(learned) == answer + chosen.stop
+        bos = tokenizer.convert_tokens_to_ids("<|begin_of_text|>")
+        assert encoded.input_ids.count(bos) == int(adds_bos or name == "llama3")
+
+    def test_a_padded_batch_keeps_loss_on_the_stop_token_where_padding_is_eos(self, tmp_path: Path) -> None:
+        """What TRL's collator hands to the model: padding has no loss, the same token as the answer's end has."""
+        from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+        make_tokenizer(tmp_path, padding_is_eos=True)
+        tokens = HuggingFaceTokenizer(tokenizer := load_tokenizer(Base("toy", str(tmp_path))))
+        chosen = template("chatml")
+        pairs = [[Message("user", "Why?"), Message("assistant", answer)] for answer in ("Yes.", LINES[0])]
+        encoded = [encode_chat(chosen.render(pair), tokens) for pair in pairs]
+        collate = DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id)
+        batch = collate([{"input_ids": e.input_ids, "labels": e.labels} for e in encoded])
+        stop = tokenizer.convert_tokens_to_ids("<|im_end|>")
+        assert (batch["labels"] == stop).sum(dim=1).tolist() == [1, 1]
+        assert (batch["labels"][batch["attention_mask"] == 0] == IGNORED).all()
+
+    @pytest.mark.parametrize("side", ["left", "right"])
+    def test_a_padded_batch_gives_what_each_sequence_gives_alone(self, side: str, base: Path) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        tokenizer = load_tokenizer(Base("toy", str(base)))
+        tokenizer.padding_side = side
+        model = AutoModelForCausalLM.from_pretrained(base).eval()
+        texts = [LINES[0], "Why?"]
+        batch = tokenizer(texts, return_tensors="pt", padding=True)
+        positions = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+        with torch.no_grad():
+            together = model(**batch, position_ids=positions).logits
+            for row, text in enumerate(texts):
+                alone = model(**tokenizer(text, return_tensors="pt")).logits[0]
+                kept = together[row][batch["attention_mask"][row].bool()]
+                torch.testing.assert_close(kept, alone, atol=1e-5, rtol=1e-4)
+
+
+class TestSteps:
+    def test_eight_at_a_time_is_eight_accumulated(self, base: Path, tmp_path: Path) -> None:
+        """Answers of different lengths: a mean of means would weigh their tokens differently."""
+        import torch
+
+        answers = ("Yes.", LINES[0] * 3, "No, never.", LINES[1])
+        data = write_dataset(tmp_path / "data", make_samples(8, answers=answers))
+        values = {"max_steps": 1, "method": "full", "optimizer": {"name": "sgd", "learning_rate": 0.5}}
+        runs = [
+            train(base, data, tmp_path / name, **values, batch_size=size, accumulation=accumulation)
+            for name, size, accumulation in (("a", 8, 1), ("b", 1, 8))
+        ]
+        first, second = (weights(run) for run in runs)
+        assert first.keys() == second.keys()
+        for name in first:
+            torch.testing.assert_close(first[name], second[name], atol=1e-6, rtol=1e-5)
+        a, b = (run.record.trace[-1] for run in runs)
+        assert a.loss == pytest.approx(b.loss, rel=1e-5)
+        assert a.gradient_norm == pytest.approx(b.gradient_norm, rel=1e-4)
+
+    def test_the_same_seed_gives_the_same_weights(self, base: Path, dataset: Path, tmp_path: Path) -> None:
+        values = {"lora": {"dropout": 0.2}}
+        first, second = (train(base, dataset, tmp_path / name, **values) for name in "ab")
+        assert losses(first) == losses(second)
+        assert all((weights(first)[name] == tensor).all() for name, tensor in weights(second).items())
+
+    def test_checkpointing_changes_memory_and_not_the_loss(
+        self, base: Path, dataset: Path, tmp_path: Path
+    ) -> None:
+        plain = train(base, dataset, tmp_path / "a")
+        saving = train(base, dataset, tmp_path / "b", gradient_checkpointing=True)
+        assert [loss for _, loss, _ in losses(saving)] == pytest.approx(
+            [loss for _, loss, _ in losses(plain)]
+        )
+
+    def test_it_stops_early_and_hands_over_the_best(self, base: Path, tmp_path: Path) -> None:
+        """The validation answers are noise to what is learned, so that their loss must rise."""
+        noise = make_samples(4, split=Split.VALIDATION, answers=["xq zk jv wq xx qz"])
+        data = write_dataset(tmp_path / "data", make_samples(24), noise)
+        model = train(
+            base,
+            data,
+            tmp_path,
+            max_steps=60,
+            evaluate_every=2,
+            save_every=2,
+            method="full",
+            optimizer={"learning_rate": 0.02},
+            early_stopping={"patience": 3},
+        )
+        assert model.record.status == "stopped early"
+        assert model.record.steps < 60
+        scored = {p.step: p.validation_loss for p in model.record.trace if p.validation_loss is not None}
+        best = min(
+            set(scored) - {0}, key=lambda step: scored[step]
+        )  # before the first step nothing was saved
+        assert best < model.record.steps
+        assert validation_loss(model.folder / "merged", noise) == pytest.approx(scored[best], rel=1e-4)
+
+
+def validation_loss(folder: Path, samples: list[Any]) -> float:
+    """The mean loss of the answers' tokens under a saved model, computed apart from the trainer."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokens = HuggingFaceTokenizer(load_tokenizer(Base("saved", str(folder))))
+    total, count = 0.0, 0
+    for sample in samples:
+        pair = [Message("user", sample.instruction), Message("assistant", sample.answer)]
+        encoded = encode_chat(template("chatml").render(pair), tokens)
+        ids, labels = torch.tensor([encoded.input_ids]), torch.tensor(encoded.labels)
+        with torch.no_grad():
+            logits = model(input_ids=ids).logits[0]
+        found = torch.nn.functional.cross_entropy(
+            logits[:-1], labels[1:], ignore_index=IGNORED, reduction="sum"
+        )
+        total, count = total + float(found), count + int((labels[1:] != IGNORED).sum())
+    return total / count
