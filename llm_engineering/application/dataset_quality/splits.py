@@ -8,7 +8,7 @@ a split that no document's hash fell into.
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from loguru import logger
 
@@ -42,7 +42,7 @@ def split_by_document(
     found: dict[Split, list[S]] = {split: [] for split in Split}
     for sample in samples:
         split = places[units[sample.origin.document_id]]
-        found[split].append(sample.model_copy(update={"split": split}))
+        found[split].append(cast("S", sample.model_copy(update={"split": split})))
     return found
 
 
