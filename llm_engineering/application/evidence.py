@@ -139,8 +139,9 @@ class Evidence:
         by_words = max((self._backing(claim, candidate, None) for candidate in candidates), key=_strength)
         afford = self._memory is not None and config.candidates > 0 and self._embedded < config.max_embedded
         # What copies a source needs no second opinion; a number that is nowhere cannot be made good by likeness.
-        clear = by_words.verdict is Verdict.SUPPORTED or (
+        clear = by_words.verdict is Verdict.SUPPORTED or bool(
             by_words.verdict is Verdict.PARTIAL
+            and claim.numbers
             and all(claim.numbers - _numbers_in(passage_text(c.citation.passage)) for c in candidates)
         )
         return Draft(claim, candidates[: config.candidates], by_words, decided=clear or not afford)
@@ -167,11 +168,14 @@ class Evidence:
         passage = candidate.citation.passage
         verdict = self._by_measure(candidate, similarity)
         context = passage_text(passage)
-        if claim.numbers - _numbers_in(context):
+        # Most sentences hold no number and no name: looking for them in whole passages is what costs here.
+        if claim.numbers and claim.numbers - _numbers_in(context):
             verdict = lowered(verdict)
-        elif claim.numbers - numbers_of(_around(passage.text, candidate.span) + _heading(passage)):
+        elif claim.numbers and claim.numbers - numbers_of(
+            _around(passage.text, candidate.span) + _heading(passage)
+        ):
             verdict = min(verdict, Verdict.PARTIAL, key=_ORDERED.index)
-        if claim.names - _roots_in(context):
+        if claim.names and claim.names - _roots_in(context):
             verdict = lowered(verdict)
         if (
             claim.subject

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 
 LEAKED_WORDS = 8
 """So many words of the system prompt in a row are a leak. A word that is changed, added or left out costs one."""
@@ -22,13 +23,9 @@ class LeakGuard:
     """
 
     def __init__(self, secret: str, sources: Sequence[str] = ()) -> None:
-        self._secret = [_folded(word) for word in _split(secret)]
-        self._letters = "".join(_split(secret))
+        known = _recognisable(secret)
+        self._secret, self._letters, self._places, self._beginnings = known
         self._sources = sources
-        self._places: dict[str, list[int]] = {}
-        for place, word in enumerate(self._secret):
-            self._places.setdefault(word, []).append(place)
-        self._beginnings = {word[:n] for word in self._places for n in range(1, len(word) + 1)}
         self._chains: dict[tuple[int, int], tuple[int, int]] = {}
         """(place of the last word that matched, words skipped since) → (score, where its first word began)."""
         self._text = ""
@@ -120,6 +117,18 @@ class LeakGuard:
 
     def _quoted_letters(self) -> bool:
         return any(self._tail in "".join(_split(source)) for source in self._sources)
+
+
+@lru_cache(maxsize=64)
+def _recognisable(secret: str) -> tuple[list[str], str, dict[str, list[int]], set[str]]:
+    """What a text is held against, the same for all answers with one prompt: the secret's folded words, its letters in a
+    row, where each word stands, and the beginnings of all words."""
+    parts = _split(secret)
+    folded = [_folded(word) for word in parts]
+    places: dict[str, list[int]] = {}
+    for place, word in enumerate(folded):
+        places.setdefault(word, []).append(place)
+    return folded, "".join(parts), places, {word[:n] for word in places for n in range(1, len(word) + 1)}
 
 
 def _split(text: str) -> list[str]:

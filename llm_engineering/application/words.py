@@ -6,6 +6,7 @@ nearly every language. Scripts that put no space between words are compared by p
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 
 _WORD = re.compile(r"[^\W_]+(?:[.,'’][^\W_]+)*")
@@ -58,11 +59,12 @@ _ROOT = 9
 _SHORT_WORD = 3
 
 
-def words(text: str) -> list[str]:
+@lru_cache(maxsize=1_024)
+def words(text: str) -> tuple[str, ...]:
     """Folded words in order. Numbers keep their points; other scripts without spaces come as pairs of characters."""
     if text.isascii():
         plain = _WORD.findall(text.lower())
-        return [word.removesuffix("'s") for word in plain] if "'" in text else plain
+        return tuple(word.removesuffix("'s") for word in plain) if "'" in text else tuple(plain)
     found: list[str] = []
     for word in _WORD.findall(unicodedata.normalize("NFKC", text).casefold()):
         if _NO_SPACES.search(word):
@@ -71,7 +73,7 @@ def words(text: str) -> list[str]:
             found += [part for part in _NO_SPACES.split(word) if part]
         else:
             found.append(word.replace("’", "'").removesuffix("'s"))
-    return found
+    return tuple(found)
 
 
 @lru_cache(maxsize=50_000)
@@ -95,7 +97,7 @@ def root(word: str) -> str:
     return plain[:_ROOT]
 
 
-def language_of(found: list[str]) -> str | None:
+def language_of(found: Sequence[str]) -> str | None:
     """The language whose function words are most among these; None where hardly any are."""
     counts = dict.fromkeys(STOP_WORDS, 0)
     for word in found:
