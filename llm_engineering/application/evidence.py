@@ -167,20 +167,19 @@ class Evidence:
     def _backing(self, claim: Claim, candidate: _Candidate, similarity: float | None) -> Backing:
         passage = candidate.citation.passage
         verdict = self._by_measure(candidate, similarity)
-        context = passage_text(passage)
         # Most sentences hold no number and no name: looking for them in whole passages is what costs here.
-        if claim.numbers and claim.numbers - _numbers_in(context):
+        if claim.numbers and claim.numbers - _numbers_in(passage_text(passage)):
             verdict = lowered(verdict)
         elif claim.numbers and claim.numbers - numbers_of(
             _around(passage.text, candidate.span) + _heading(passage)
         ):
             verdict = min(verdict, Verdict.PARTIAL, key=_ORDERED.index)
-        if claim.names and claim.names - _roots_in(context):
+        if claim.names and claim.names - self._roots_of(passage):
             verdict = lowered(verdict)
         if (
             claim.subject
             and (similarity or 0) < self._config.similar
-            and claim.subject not in _roots_in(context)
+            and claim.subject not in self._roots_of(passage)
         ):
             # Words decided, and what the sentence is about is none of them.
             verdict = min(verdict, Verdict.PARTIAL, key=_ORDERED.index)
@@ -198,6 +197,11 @@ class Evidence:
         return Backing(
             verdict, candidate.citation.number, candidate.span, document, candidate.lexical, similarity
         )
+
+    def _roots_of(self, passage: Passage) -> frozenset[str]:
+        """Roots of all that a passage and its headings say, from its statements, which have them already."""
+        said = (item.roots for item in statements(passage.text))
+        return _roots_in(_heading(passage)).union(*said)
 
     def _by_measure(self, candidate: _Candidate, similarity: float | None) -> Verdict:
         config = self._config
@@ -219,7 +223,8 @@ class Evidence:
         most = max(self._config.candidates, 1)
         pool = [i for i, (source, item) in enumerate(self._statements)
                 if not item.order and (only is None or source.number == only)]  # fmt: skip
-        overlap = {i: self._overlap(claim.roots, self._statements[i][1].roots) for i in pool}
+        whole = self._weight(claim.roots)
+        overlap = {i: self._overlap(claim.roots, self._statements[i][1].roots, whole) for i in pool}
         if max(overlap.values(), default=0.0) < 0.5:
             # Little in common: parts of words may show what the words themselves do not.
             wanted = grams(claim.roots)
@@ -254,10 +259,12 @@ class Evidence:
         # A title can add to what stands in the sentence, not stand in for it.
         return _Candidate(source, Span(start=start, end=end), lexical, min(known, lexical + 0.25), rank)
 
-    def _overlap(self, wanted: frozenset[str], there: frozenset[str]) -> float:
-        """Share of the wanted words that are there, rare ones weighing more."""
-        total = sum(self._weights.get(word, self._unknown_weight) for word in wanted)
-        return sum(self._weights[word] for word in wanted & there) / total if total else 0.0
+    def _overlap(self, wanted: frozenset[str], there: frozenset[str], whole: float) -> float:
+        """Share of the wanted words that are there, rare ones weighing more. ``whole``: the weight of all that are wanted."""
+        return sum(self._weights[word] for word in wanted & there) / whole if whole else 0.0
+
+    def _weight(self, wanted: frozenset[str]) -> float:
+        return sum(self._weights.get(word, self._unknown_weight) for word in wanted)
 
     # --- strict grounding ----------------------------------------------------------------------------------------
 
@@ -291,9 +298,9 @@ class Evidence:
 
     def _prose_like(self, wanted: frozenset[str]) -> list[int]:
         """Sentences that can stand alone as an answer, those first that have most words in common with the wanted ones."""
-        pieces = grams(wanted)
+        pieces, whole = grams(wanted), self._weight(wanted)
         likeness = {
-            i: self._overlap(wanted, item.roots) + _GRAMS_WEIGH * _share(pieces, item.grams)
+            i: self._overlap(wanted, item.roots, whole) + _GRAMS_WEIGH * _share(pieces, item.grams)
             for i, (source, item) in enumerate(self._statements)
             if not item.order and quotable(item.unit, source.passage.text)
         }

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from llm_engineering.application.filter_values import KnownValues
 from llm_engineering.application.self_query_dates import read_period
@@ -332,6 +333,7 @@ def _words(text: str) -> list[_Word]:
     return found
 
 
+@lru_cache(maxsize=4_096)
 def _folded(value: str) -> list[str]:
     return [word.folded for word in _words(value)]
 
@@ -340,8 +342,9 @@ def _occurrences(words: Sequence[_Word], parts: Sequence[str]) -> Iterator[tuple
     size = len(parts)
     if not size:
         return
+    first = parts[0]
     for start in range(len(words) - size + 1):
-        if all(words[start + i].folded == parts[i] for i in range(size)):
+        if words[start].folded == first and all(words[start + i].folded == parts[i] for i in range(1, size)):
             yield start, start + size
 
 
