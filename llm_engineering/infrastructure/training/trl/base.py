@@ -16,6 +16,8 @@ from loguru import logger
 
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError, ModelFileError
 
+CONVERSION = 2
+"""Counted up when the conversion changes, so that folders of an older one are not taken."""
 _WEIGHTS = ("*.safetensors", "*.bin")
 
 
@@ -87,7 +89,7 @@ class Bases:
     def _converted(self, gguf: Path) -> Path:
         with gguf.open("rb") as source:
             checksum = hashlib.file_digest(source, "sha256").hexdigest()
-        target = self._cache / f"{gguf.stem}-{checksum[:12]}"
+        target = self._cache / f"{gguf.stem}-{checksum[:12]}-v{CONVERSION}"
         if (target / "config.json").is_file():
             return target
         started = time.monotonic()

@@ -13,22 +13,20 @@ def detect() -> Hardware:
     """The device that training would use, and its free memory now."""
     import torch
 
-    common = {
-        "devices": int(os.environ.get("WORLD_SIZE", "1")),
-        "unsloth": _installed("unsloth"),
-        "bitsandbytes": _installed("bitsandbytes"),
-        "flash_attention": _installed("flash_attn"),
-    }
+    devices = int(os.environ.get("WORLD_SIZE", "1"))  # as `accelerate launch` sets it, one process a GPU
     if torch.cuda.is_available():
         free, _ = torch.cuda.mem_get_info()
         return Hardware(
             "cuda",
             torch.cuda.get_device_name(),
             free,
+            devices,
             bf16=torch.cuda.get_device_capability() >= (8, 0),
-            **common,
+            unsloth=_installed("unsloth"),
+            bitsandbytes=_installed("bitsandbytes"),
+            flash_attention=_installed("flash_attn"),
         )
-    return Hardware("cpu", f"CPU, {os.cpu_count()} cores", free_main_memory(), **common)
+    return Hardware("cpu", f"CPU, {os.cpu_count()} cores", free_main_memory(), devices)
 
 
 def free_main_memory() -> int:

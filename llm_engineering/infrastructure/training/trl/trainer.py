@@ -1,5 +1,6 @@
 """The trainer: plan, encode, estimate, load, train, save."""
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,8 @@ class TrlTrainer:
     def sft(self, job: SftJob, tracker: ExperimentTracker, progress: Progress) -> Trained:
         """See :meth:`Trainer.sft`."""
         check_installed()
+        # It tells of trackers without a key, and none of them is used: ours is the port.
+        logging.getLogger("transformers.integrations.integration_utils").setLevel(logging.ERROR)
         machine = hardware.detect()
         chosen = plan(job.config, machine)
         if chosen.backend == "unsloth":
