@@ -24,6 +24,8 @@ async def ask_json(
     *,
     max_tokens: int,
     timeout_seconds: float,
+    temperature: float = 0.0,
+    seed: int | None = 0,
 ) -> JsonReply:
     """One JSON object from the model. The schema constrains it; the caller still checks what it says.
 
@@ -32,7 +34,11 @@ async def ask_json(
             something else than a JSON object.
     """
     options = GenerationOptions(
-        max_tokens=max_tokens, json_schema=schema, timeout_seconds=timeout_seconds, temperature=0.0
+        max_tokens=max_tokens,
+        json_schema=schema,
+        timeout_seconds=timeout_seconds,
+        temperature=temperature,
+        seed=seed,
     )
     try:
         async with asyncio.timeout(timeout_seconds):
