@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
     from llm_engineering.infrastructure.llms.server import LlmService
     from llm_engineering.infrastructure.model_files import BundledModels
+    from llm_engineering.infrastructure.registry.zenml import ZenMLRegistry
     from llm_engineering.infrastructure.stores.mongo import MongoWarehouse
     from llm_engineering.infrastructure.tracing.opik import OpikPromptLibrary
     from llm_engineering.infrastructure.training.trl import Bases
@@ -206,6 +207,13 @@ class Resources:
             tracer.open()
             return self._closing(tracer, tracer.close)
         return NullTracer()
+
+    @cached_property
+    def registry(self) -> "ZenMLRegistry":
+        """Versions of trained models, in the ZenML store that is active."""
+        from llm_engineering.infrastructure.registry.zenml import ZenMLRegistry
+
+        return ZenMLRegistry()
 
     @property
     def feedback(self) -> FeedbackStore | None:

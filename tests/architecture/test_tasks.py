@@ -46,6 +46,9 @@ PROMISED = [
     "create-api-key",
     "list-api-keys",
     "revoke-api-key",
+    "list-models",
+    "promote-model",
+    "rollback-model",
 ]
 
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from llm_engineering.application.inference import InferenceConfig
+from llm_engineering.application.promotion import Promotion
 from llm_engineering.application.rag_evaluation.config import RagEvaluation
 from llm_engineering.application.retriever import RetrievalConfig
 from llm_engineering.application.runs import (
@@ -26,6 +27,7 @@ BY_PARAMETERS: dict[frozenset[str], type[RunPart]] = {
     frozenset({"collect", "features"}): EndToEndData,
     frozenset({"evaluation"}): RagEvaluation,
     frozenset({"training"}): Training,
+    frozenset({"promotion"}): Promotion,
 }
 
 
