@@ -9,6 +9,7 @@ Nothing is opened before it is first asked for, and what was opened is closed in
 here, inside the property that needs them, so what is not chosen costs nothing.
 """
 
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
@@ -53,10 +54,12 @@ from llm_engineering.settings import (
 )
 
 if TYPE_CHECKING:
+    from llm_engineering.application.dataset_quality.files import SaveForHub
     from llm_engineering.infrastructure.api.auth import ApiKeyFile
     from llm_engineering.infrastructure.api.health import Dependency
     from llm_engineering.infrastructure.api.middleware import Service
     from llm_engineering.infrastructure.api.server import Listener
+    from llm_engineering.infrastructure.datasets_hub import DatasetsHub
     from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
     from llm_engineering.infrastructure.llms.server import LlmService
     from llm_engineering.infrastructure.model_files import BundledModels
@@ -380,6 +383,29 @@ def prompt_library(settings: Settings) -> "Iterator[OpikPromptLibrary]":
     key = chosen.api_key.get_secret_value() if chosen.api_key else None
     with closing(OpikPromptLibrary(chosen.url, key, chosen.workspace, chosen.project)) as library:
         yield library
+
+
+def datasets_hub(settings: Settings) -> "DatasetsHub":
+    """The hub that data sets are pushed to; ``HF_ENDPOINT`` names another one than the public.
+
+    Raises:
+        ConfigurationError: there is no token.
+    """
+    from llm_engineering.infrastructure.datasets_hub import DatasetsHub
+
+    if settings.hf_token is None or not settings.hf_token.get_secret_value():
+        raise ConfigurationError(
+            "There is no token to push with: set HF_TOKEN to one with the right to write (on the hub: Settings, Access "
+            "Tokens). Add --dry-run to see what would be pushed."
+        )
+    return DatasetsHub(settings.hf_token.get_secret_value(), os.environ.get("HF_ENDPOINT") or None)
+
+
+def dataset_saver() -> "SaveForHub":
+    """What writes splits for the library ``datasets``; it raises MissingDependencyError where that is not installed."""
+    from llm_engineering.infrastructure.datasets_hub import save_for_hub
+
+    return save_for_hub
 
 
 def bundled_models(settings: Settings) -> "BundledModels":

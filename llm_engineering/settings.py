@@ -369,6 +369,8 @@ class Settings(BaseSettings):
     models_dir: Path = Path("models")
     github_token: SecretStr | None = None
     """For private repositories; handed to git through its environment, never on a command line."""
+    hf_token: SecretStr | None = None
+    """For ``poe push-to-huggingface``: a token with the right to write."""
 
     @field_validator("qdrant", "embedder", "llm", "reranker", "tracing", mode="before")
     @classmethod

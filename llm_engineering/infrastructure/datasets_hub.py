@@ -44,7 +44,9 @@ def save_for_hub(folder: Path, splits: Mapping[Split, Sequence[InstructSample | 
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        datasets.DatasetDict(tables).save_to_disk(str(folder))
+        # Of its own accord the library writes no file for an empty split, and cannot read that again.
+        shards = {name: None if len(table) else 1 for name, table in tables.items()}
+        datasets.DatasetDict(tables).save_to_disk(str(folder), num_shards=shards)
     finally:
         if shown:
             datasets.enable_progress_bars()
