@@ -66,6 +66,7 @@ class TestRun:
         for name in ("adapter/adapter_model.safetensors", "tokenizer/chat_template.jinja", "training.json"):
             assert name in model.manifest.files
         assert not [name for name in model.manifest.files if name.startswith("checkpoints")]
+        assert "adapter/README.md" not in model.manifest.files, "PEFT's own would tell a path of this machine"
         told = json.loads((model.folder / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
         assert (told["r"], told["base_model_name_or_path"]) == (8, model.manifest.base)
 

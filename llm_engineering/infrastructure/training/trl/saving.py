@@ -34,6 +34,9 @@ def save_result(
             )  # by its name: a path of this machine means nothing elsewhere
         # Embeddings are not trained; asked to decide that itself, PEFT would look for the base on the hub.
         model.save_pretrained(target, save_embedding_layers=False)
+        (target / "README.md").unlink(
+            missing_ok=True
+        )  # PEFT's blank form; the project's own card tells of the model
 
     _whole(folder / TOKENIZER, save_tokenizer)
     _whole(folder / (MERGED if config.method == "full" else ADAPTER), save_model)

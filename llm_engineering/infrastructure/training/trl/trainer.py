@@ -118,6 +118,7 @@ class _Sft:
         from llm_engineering.infrastructure.training.trl.arguments import sft_arguments
         from llm_engineering.infrastructure.training.trl.loop import Reporter, StepClock, WatchedSftTrainer
 
+        disable_progress_bar()  # our log and bars tell it
         config, device = self._config, self._machine.device
         resume = checkpoints.newest(folder) if config.save_every else None
         arguments = sft_arguments(
@@ -138,8 +139,7 @@ class _Sft:
             eval_dataset=_dataset(validation, None) if validation else None,
             callbacks=callbacks,
         )
-        trainer.remove_callback(PrinterCallback)  # our log and bars tell it
-        disable_progress_bar()
+        trainer.remove_callback(PrinterCallback)
         resumed = checkpoints.resumptions(folder)
         if resume is not None:
             step = checkpoints.step_of(resume) or 0
