@@ -16,7 +16,7 @@ from loguru import logger
 
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError, ModelFileError
 
-CONVERSION = 2
+CONVERSION = 3
 """Counted up when the conversion changes, so that folders of an older one are not taken."""
 _WEIGHTS = ("*.safetensors", "*.bin")
 
@@ -112,7 +112,9 @@ def _convert(gguf: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    _name_control_tokens(tokenizer, GGUFReader(gguf))
+    reader = GGUFReader(gguf)
+    _name_control_tokens(tokenizer, reader)
+    _split_digits(tokenizer, reader)
     model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
     # The weights are plain floats now; with the note left in, loading them again would look for a quantised file.
     del model.config.quantization_config
@@ -129,6 +131,18 @@ def _name_control_tokens(tokenizer: Any, reader: Any) -> None:
         if field is not None:
             token = tokenizer.convert_ids_to_tokens(int(field.contents()))
             setattr(tokenizer, f"{kind}_token", token)
+
+
+def _split_digits(tokenizer: Any, reader: Any) -> None:
+    """SmolLM takes digits one by one before all else; transformers' reading of the file forgets that, llama.cpp does not."""
+    from tokenizers import pre_tokenizers
+
+    field = reader.fields.get("tokenizer.ggml.pre")
+    if field is not None and field.contents() == "smollm":
+        kept = tokenizer.backend_tokenizer
+        kept.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), kept.pre_tokenizer]
+        )
 
 
 def load_tokenizer(base: Base) -> Any:
