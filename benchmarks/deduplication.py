@@ -67,12 +67,12 @@ def planted(samples: int) -> tuple[list[InstructSample], int, int]:
             near += 1
         else:
             texts.append(chance.choices(vocabulary, k=_WORDS_EACH))
-    return [_sample(" ".join(words)) for words in texts], near, exact
+    return [_sample(str(number), " ".join(words)) for number, words in enumerate(texts)], near, exact
 
 
-def _sample(text: str) -> InstructSample:
+def _sample(document: str, text: str) -> InstructSample:
     origin = Origin(
-        document_id="d",
+        document_id=document,
         content_hash="",
         span=Span(start=0, end=len(text)),
         author="Ada Example",

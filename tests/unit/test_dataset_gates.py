@@ -156,8 +156,15 @@ def test_planted_near_duplicates_are_found_and_nothing_else() -> None:
         words[at : at + 3] = ["another", "wording"]
         planted[len(texts)] = i
         texts.append(" ".join(words))
-    found = NearDuplicates(0.8)([instruct(answer=text) for text in texts])
-    assert set(found) == set(planted)
+    samples = [instruct(answer=text, of=document(text, f"d{i}")) for i, text in enumerate(texts)]
+    assert set(NearDuplicates(0.8)(samples)) == set(planted)
+
+
+def test_several_instructions_for_one_passage_stay() -> None:
+    source = document(prose(1))
+    samples = [instruct(f"Question number {i}?", of=source) for i in range(4)]
+    assert not NearDuplicates(0.8)(samples)
+    assert not SemanticDuplicates(embedding_of_any_length(HashEmbedder()), 0.5)(samples)
 
 
 def test_semantic_duplicates_are_those_close_to_a_kept_one() -> None:
@@ -167,15 +174,19 @@ def test_semantic_duplicates_are_those_close_to_a_kept_one() -> None:
     rows[17] = rows[10] + 0.02
     rows[299] = rows[298]
     vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype("float32")
-    assert close_rows(vectors, 0.98) == [17, 250, 299]
-    assert close_rows(vectors, 0.98, block=7) == [17, 250, 299]
-    assert close_rows(vectors[:0], 0.98) == []
+    alone = np.arange(300)
+    assert close_rows(vectors, 0.98, alone) == [17, 250, 299]
+    assert close_rows(vectors, 0.98, alone, block=7) == [17, 250, 299]
+    assert close_rows(vectors[:0], 0.98, alone[:0]) == []
+    alone[250] = alone[10]  # of one family with row 10, and row 17 is no longer there to drop it
+    assert close_rows(vectors, 0.98, alone, block=7) == [17, 299]
 
 
 def test_semantic_gate_cuts_texts_to_what_the_embedder_reads() -> None:
     embedder = HashEmbedder()
     long = prose(4, 4_000)
-    samples = [instruct(answer=long), instruct(answer=prose(5)), instruct(answer=long + " End.")]
+    texts = [long, prose(5), long + " End."]
+    samples = [instruct(answer=text, of=document(text, f"d{i}")) for i, text in enumerate(texts)]
     assert list(SemanticDuplicates(embedding_of_any_length(embedder), 0.999)(samples)) == [2]
 
 

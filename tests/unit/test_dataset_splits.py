@@ -84,6 +84,17 @@ def test_too_few_documents_are_refused_with_what_to_do() -> None:
     assert split_by_document([], {}, SHARES, 0) == {split: [] for split in Split}
 
 
+def test_data_sets_of_one_warehouse_are_split_alike() -> None:
+    every = [document(prose(i), f"d{i}") for i in range(9)]
+    for seed in range(20):
+        one = split_by_document([instruct(of=d) for d in every[:8]], {}, SHARES, seed, [d.id for d in every])
+        other = split_by_document([instruct(of=d) for d in every], {}, SHARES, seed, [d.id for d in every])
+        places = {s.origin.document_id: s.split for part in other.values() for s in part}
+        if places[every[8].id] is Split.TRAIN:  # no split lost its only document
+            assert all(places[s.origin.document_id] is s.split for part in one.values() for s in part)
+        assert all(one.values())
+
+
 # --- decontamination -------------------------------------------------------------------------------------------------
 
 
@@ -250,13 +261,14 @@ def test_bounds_that_cannot_hold_are_an_error_that_says_what_to_do() -> None:
 def test_curated_is_disjoint_clean_and_complete() -> None:
     documents = {d.id: d for d in (document(prose(i), f"d{i}") for i in range(30))}
     made = [instruct(f"What of number {i}?", of=d) for i, d in enumerate(documents.values())]
-    copied = [instruct("And this one, where?", of=d) for d in list(documents.values())[:5]]  # near-duplicates
+    twins = {d.id: d for d in (document(prose(i) + " So there.", f"twin {i}") for i in range(5))}
+    copied = [instruct("And this one, where?", of=d) for d in twins.values()]
     foreign = [instruct("Who leaked?", prose(900), document(prose(900), "e"), made_by="model")]
     samples = [*made, *copied, *foreign]
     config = QualityConfig()
     result = curate(
         samples,
-        gates_of(config, documents),
+        gates_of(config, documents | twins),
         config,
         groups={},
         protected=[Protected("questions.jsonl", prose(900))],
@@ -296,6 +308,17 @@ def test_curated_preference_pairs_carry_both_lints() -> None:
     assert result.lint_before.pairs >= result.lint_after.pairs
     assert "length_bias" in {count.gate for count in result.counts}
     assert result.made == len(result.kept) + len(result.dropped)
+
+
+def test_held_out_parts_of_other_data_sets_leave_the_training_split_alone() -> None:
+    documents = [document(prose(i), f"d{i}") for i in range(20)]
+    config = QualityConfig(gates=())
+    samples = [instruct(f"What of {i}?", of=d) for i, d in enumerate(documents)]
+    other = list(protected_samples(samples, "preference/test"))
+    result = curate(samples, [], config, groups={}, held_out=other, seed=0)
+    assert not result.splits[Split.TRAIN]
+    assert result.splits[Split.TEST]
+    assert "overlaps with preference/test" in result.counts[-1].reasons
 
 
 def test_nothing_in_nothing_out() -> None:

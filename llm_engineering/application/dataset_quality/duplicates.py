@@ -1,9 +1,10 @@
 """Gates that judge samples against each other. Of samples that are alike the first stays."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from llm_engineering.application.dataset_quality.gates import Reasons
 from llm_engineering.application.dataset_quality.samples import Sample, answer_of, normalised, prompt_of
@@ -40,7 +41,7 @@ class ExactDuplicates:
 class NearDuplicates:
     """Prompt and answer share most of their five-word sequences with an earlier sample's (MinHash).
 
-    Different instructions for one and the same passage are near-duplicates by this measure where the passage is long.
+    Samples of one and the same passage are kept: they are its instructions in several wordings, made on purpose.
     """
 
     similarity: float = 0.8
@@ -56,47 +57,60 @@ class NearDuplicates:
         return {
             int(member): "nearly the words of an earlier sample"
             for member, root in groups.items()
-            if root is not None and root != member
+            if root is not None and passage_of(samples[int(root)]) != passage_of(samples[int(member)])
         }
 
 
 @dataclass(frozen=True, slots=True)
 class SemanticDuplicates:
-    """The embedding lies close to an earlier, kept sample's."""
+    """The embedding lies close to that of an earlier, kept sample of another passage."""
 
     embed: Callable[[Sequence[str]], Vectors]
     """Unit-length vectors, shape (n, dimension), of texts of any length; see :func:`embedding_of_any_length`."""
     similarity: float = 0.95
-    block: int = field(default=_BLOCK)
+    block: int = _BLOCK
     name: str = "semantic_duplicates"
 
     def __call__(self, samples: Sequence[Sample]) -> Reasons:
         vectors = self.embed([f"{prompt_of(sample)}\n{answer_of(sample)}" for sample in samples])
+        numbers: dict[tuple[str, int, int], int] = {}
+        families = np.array([numbers.setdefault(passage_of(s), len(numbers)) for s in samples])
         return dict.fromkeys(
-            close_rows(vectors, self.similarity, self.block), "means nearly the same as an earlier sample"
+            close_rows(vectors, self.similarity, families, self.block),
+            "means nearly the same as an earlier sample",
         )
 
 
-def close_rows(vectors: Vectors, similarity: float, block: int = _BLOCK) -> list[int]:
-    """Rows whose cosine with an earlier row that is itself kept is at least ``similarity``, ascending.
+def passage_of(sample: Sample) -> tuple[str, int, int]:
+    """The place that a sample was made from."""
+    return sample.origin.document_id, sample.origin.span.start, sample.origin.span.end
+
+
+def close_rows(
+    vectors: Vectors, similarity: float, families: npt.NDArray[np.int64], block: int = _BLOCK
+) -> list[int]:
+    """Rows whose cosine with an earlier row of another family that is itself kept is at least ``similarity``, ascending.
 
     Args:
         vectors: unit-length rows, shape (n, dimension).
         similarity: the least cosine.
-        block: rows compared at a time; memory beside the vectors is ``4 * block**2`` bytes.
+        families: a number for each row; rows of one family drop each other never.
+        block: rows compared at a time; memory beside the vectors is a few times ``block**2`` bytes.
     """
     dropped = np.zeros(len(vectors), dtype=bool)
     for start in range(0, len(vectors), block):
-        rows = vectors[start : start + block]
+        end = start + block
         for before in range(0, start, block):
-            earlier = vectors[before : before + block][~dropped[before : before + block]]
-            if len(earlier):
-                dropped[start : start + len(rows)] |= (rows @ earlier.T >= similarity).any(axis=1)
+            rows = np.flatnonzero(~dropped[before : before + block]) + before
+            alike = vectors[start:end] @ vectors[rows].T >= similarity
+            alike &= families[start:end, None] != families[None, rows]
+            dropped[start:end] |= alike.any(axis=1)
         # Inside the block one after the other, since a row that is dropped drops no other.
-        alike = np.tril(rows @ rows.T >= similarity, k=-1)
-        for i in np.flatnonzero(alike.any(axis=1)):
+        inside = np.tril(vectors[start:end] @ vectors[start:end].T >= similarity, k=-1)
+        inside &= families[start:end, None] != families[None, start:end]
+        for i in np.flatnonzero(inside.any(axis=1)):
             if not dropped[start + i]:
-                dropped[start + i] = bool((alike[i] & ~dropped[start : start + len(rows)]).any())
+                dropped[start + i] = bool((inside[i] & ~dropped[start:end]).any())
     return [int(row) for row in np.flatnonzero(dropped)]
 
 

@@ -1,6 +1,6 @@
 """From samples as they were made to samples by split: gates, lint, split, decontamination."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
@@ -108,7 +108,9 @@ def curate(
     config: QualityConfig,
     *,
     groups: Mapping[str, str | None],
+    documents: Iterable[str] = (),
     protected: Sequence[Protected] = (),
+    held_out: Sequence[Protected] = (),
     seed: int = 0,
 ) -> Curated[S]:
     """Gates, then the length lint of preference pairs, then evaluation texts out, then splits, then leaks between them.
@@ -118,7 +120,9 @@ def curate(
         gates: see :func:`gates_of`; an opinion of judges comes as one more.
         config: bounds and shares.
         groups: duplicate group by document id.
-        protected: texts of evaluation files and of other data sets' held-out parts; no split may hold them.
+        documents: ids of all documents that could have given samples, see :func:`split_by_document`.
+        protected: texts of evaluation files; no split may hold them.
+        held_out: validation and test parts of other data sets; the training split may not hold them.
         seed: of the split, and of the pairs left out for their lengths.
 
     Raises:
@@ -137,8 +141,8 @@ def curate(
         kept = cast("list[S]", left)
         dropped += cast("list[Dropped[S]]", out)
         counts.append(count_of(GATE, len(pairs), out))
-    splits = split_by_document(kept, groups, config.splits, seed)
-    clean, overlap = _without_leaks(splits, config)
+    splits = split_by_document(kept, groups, config.splits, seed, documents)
+    clean, overlap = _without_leaks(splits, config, held_out)
     counts.append(count_of("split_overlap", len(kept), overlap))
     after = lint([s for part in clean.values() for s in part if isinstance(s, PreferenceSample)])
     return Curated(
@@ -152,7 +156,7 @@ def curate(
 
 
 def _without_leaks(
-    splits: Mapping[Split, Sequence[S]], config: QualityConfig
+    splits: Mapping[Split, Sequence[S]], config: QualityConfig, held_out: Sequence[Protected]
 ) -> tuple[dict[Split, list[S]], list[Dropped[S]]]:
     """Training gives way to validation and test, validation to test: the test set is the dearest."""
     clean: dict[Split, list[S]] = {}
@@ -160,6 +164,8 @@ def _without_leaks(
     protected: list[Protected] = []
     for split in (Split.TEST, Split.VALIDATION, Split.TRAIN):
         part = list(splits.get(split, ()))
+        if split is Split.TRAIN:
+            protected += held_out
         if protected:
             gated = run_gates(part, [Decontamination(protected, config.decontamination, "split_overlap")])
             part, out = list(gated.kept), gated.dropped

@@ -168,7 +168,7 @@ class Rules:
 class Verbatim:
     """What claims to be the author's own words is: the characters at ``origin.span`` of the document.
 
-    That is ``chosen`` of every preference pair, and the answer of a back-translated instruction.
+    That is ``chosen`` of every preference pair, and the answer to an instruction made by rule or by an up-voted question.
     """
 
     documents: Mapping[str, CleanDocument]
@@ -180,7 +180,7 @@ class Verbatim:
     def _reason(self, sample: Sample) -> str | None:
         if isinstance(sample, PreferenceSample):
             claimed = sample.chosen
-        elif sample.provenance.made_by == "back_translation":
+        elif sample.provenance.made_by in ("back_translation", "feedback"):
             claimed = sample.answer
         else:
             return None

@@ -7,7 +7,7 @@ a split that no document's hash fell into.
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import TypeVar, cast
 
 from loguru import logger
@@ -21,7 +21,11 @@ S = TypeVar("S", bound=Sample)
 
 
 def split_by_document(
-    samples: Sequence[S], groups: Mapping[str, str | None], shares: SplitShares, seed: int
+    samples: Sequence[S],
+    groups: Mapping[str, str | None],
+    shares: SplitShares,
+    seed: int,
+    documents: Iterable[str] = (),
 ) -> dict[Split, list[S]]:
     """Samples by split, each with its ``split`` set, in their order.
 
@@ -30,6 +34,8 @@ def split_by_document(
         groups: duplicate group by document id; None, or no entry, for a document that stands alone.
         shares: of the documents; a split with share 0 stays empty.
         seed: another one gives another split.
+        documents: ids of all documents that samples could have come of. With these, the data sets of one warehouse are split
+            alike, also where few documents make it necessary to fill a split.
 
     Raises:
         InvalidInputError: there are fewer documents (near-duplicates counted once) than splits to fill.
@@ -38,7 +44,8 @@ def split_by_document(
         sample.origin.document_id: groups.get(sample.origin.document_id) or sample.origin.document_id
         for sample in samples
     }
-    places = assign(set(units.values()), shares, seed)
+    others = {groups.get(document) or document for document in documents}
+    places = assign(set(units.values()), shares, seed, others)
     found: dict[Split, list[S]] = {split: [] for split in Split}
     for sample in samples:
         split = places[units[sample.origin.document_id]]
@@ -46,8 +53,10 @@ def split_by_document(
     return found
 
 
-def assign(units: set[str], shares: SplitShares, seed: int) -> dict[str, Split]:
-    """A split for each unit (a document, or a group of near-duplicates).
+def assign(
+    units: set[str], shares: SplitShares, seed: int, others: Set[str] = frozenset()
+) -> dict[str, Split]:
+    """A split for each unit (a document, or a group of near-duplicates); ``others`` have no samples, but take part.
 
     Where no hash falls into a split that has a share, the unit closest to it is moved there from the split that has most.
 
@@ -63,25 +72,34 @@ def assign(units: set[str], shares: SplitShares, seed: int) -> dict[str, Split]:
             f"{', '.join(bounds)}: each needs one of its own. Collect more documents, loosen the gates, or set a split's "
             "share to 0 in the run's YAML under 'splits'."
         )
-    at = {unit: position(unit, seed) for unit in units}
-    places = {
-        unit: next(split for split, (low, high) in bounds.items() if low <= value < high)
-        for unit, value in at.items()
-    }
+    every = sorted(units | others)
+    places = {unit: _home(position(unit, seed), bounds) for unit in every}
+    _fill(places, every, bounds, seed)
+    _fill(places, sorted(units), bounds, seed)  # those that have samples must do without the others
+    return {unit: places[unit] for unit in units}
+
+
+def _home(value: float, bounds: Mapping[Split, tuple[float, float]]) -> Split:
+    return next(split for split, (low, high) in bounds.items() if low <= value < high)
+
+
+def _fill(
+    places: dict[str, Split], units: Sequence[str], bounds: Mapping[Split, tuple[float, float]], seed: int
+) -> None:
+    """Move a unit into each split that holds none of ``units``."""
     for split, (low, high) in bounds.items():
-        counts = Counter(places.values())
+        counts = Counter(places[unit] for unit in units)
         if counts[split]:
             continue
         largest = max(bounds, key=lambda name: counts[name])
-        movable = sorted(unit for unit, place in places.items() if place is largest)
-        nearest = min(movable, key=lambda unit: max(low - at[unit], at[unit] - high))
+        at = {unit: position(unit, seed) for unit in units if places[unit] is largest}
+        nearest = min(at, key=lambda unit: max(low - at[unit], at[unit] - high))
         places[nearest] = split
         logger.warning(
             "Few documents: none fell into the split '{}' by its hash, so one was moved there from '{}'.",
             split,
             largest,
         )
-    return places
 
 
 def position(unit: str, seed: int) -> float:
