@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from llm_engineering.application.dataset_runs import GenerateInstructDataset, GeneratePreferenceDataset
 from llm_engineering.application.inference import InferenceConfig
 from llm_engineering.application.promotion import Promotion
 from llm_engineering.application.rag_evaluation.config import RagEvaluation
@@ -26,6 +27,8 @@ BY_PARAMETERS: dict[frozenset[str], type[RunPart]] = {
     frozenset({"features"}): FeatureEngineering,
     frozenset({"collect", "features"}): EndToEndData,
     frozenset({"evaluation"}): RagEvaluation,
+    frozenset({"instruct"}): GenerateInstructDataset,
+    frozenset({"preference"}): GeneratePreferenceDataset,
     frozenset({"training"}): Training,
     frozenset({"promotion"}): Promotion,
 }

@@ -82,6 +82,8 @@ class AskingReport:
     from_cache: int = 0
     malformed: int = 0
     """Replies that could not be used."""
+    unusable_items: int = 0
+    """Items left out of lists of which others could be used."""
     failures: int = 0
     """Requests without a reply."""
     reasons: dict[str, int] = field(default_factory=dict)
@@ -187,9 +189,13 @@ class Asker:
             self._succeeded.append(ask.name)
             return value
         self.report.lost += 1
-        lost = letter(self._stage, ask.name, reason, payload.encode("utf-8", "replace").decode())
-        await asyncio.to_thread(self._dead_letters.put, [lost])
+        await self.give_up(ask.name, reason, payload)
         return None
+
+    async def give_up(self, name: str, reason: str, payload: str = "") -> None:
+        """Keep something that cannot be used as a dead letter, with its reason."""
+        whole = payload.encode("utf-8", "replace").decode()
+        await asyncio.to_thread(self._dead_letters.put, [letter(self._stage, name, reason, whole)])
 
     async def finish(self) -> None:
         """Forget the dead letters of earlier runs for what has succeeded, and log what was spent."""
@@ -223,6 +229,7 @@ class Asker:
             "replies_from_cache": report.from_cache,
             "malformed_replies": report.malformed,
             "malformed_share": report.malformed_share,
+            "unusable_items": report.unusable_items,
             "failed_requests": report.failures,
             "requests": ledger.requests,
             "prompt_tokens": ledger.spent.prompt_tokens,

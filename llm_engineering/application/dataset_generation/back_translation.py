@@ -86,7 +86,7 @@ def instructions(
     language = language_for(passage)
     if language is None:
         return []
-    drawn = random.Random(_number(f"{seed}/{passage.name}"))
+    drawn = random.Random(drawn_number(f"{seed}/{passage.name}"))
     found: list[Instruction] = []
     waiting = [list(group) for group in _groups(passage, language, rules, drawn)]
     while waiting and len(found) < config.per_passage:
@@ -264,5 +264,6 @@ def _listed(terms: list[str], language: str) -> str:
     return f"{', '.join(terms[:-1])} {AND.get(language, 'and')} {terms[-1]}"
 
 
-def _number(key: str) -> int:
+def drawn_number(key: str) -> int:
+    """64 bits that depend on the key alone, as good as drawn."""
     return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big")

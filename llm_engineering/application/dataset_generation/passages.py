@@ -193,12 +193,12 @@ def _cut(run: Sequence[_Atom], config: PassageConfig) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     position = len(run)
     while position > 0:
-        first = came[position]
-        if first is None:
+        begun = came[position]
+        if begun is None:
             position -= 1
         else:
-            found.append((first, position - 1))
-            position = first
+            found.append((begun, position - 1))
+            position = begun
     return found[::-1]
 
 

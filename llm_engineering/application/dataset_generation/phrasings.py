@@ -84,7 +84,7 @@ PHRASINGS: dict[str, dict[Kind, tuple[str, ...]]] = {
         ),
     },
 }
-QUOTES = {"en": "“”", "de": "„“"}
+QUOTES = {"en": ("“", "”"), "de": ("„", "“")}
 AND = {"en": "and", "de": "und"}
 QUESTION_WORDS = {
     "en": ("what", "why", "how", "when", "where", "who", "which", "is", "are", "do", "does", "can", "should"),

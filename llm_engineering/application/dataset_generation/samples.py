@@ -1,0 +1,137 @@
+"""Samples of passages, and reading what a model replied."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from llm_engineering.application.dataset_generation.asking import UnusableReplyError
+from llm_engineering.application.dataset_generation.back_translation import language_for
+from llm_engineering.application.dataset_generation.passages import Passage
+from llm_engineering.application.rag_evaluation.wording import folded_words, longest_copy
+from llm_engineering.domain.datasets import InstructSample, Origin, Provenance
+from llm_engineering.domain.documents import Span
+
+LANGUAGES = {
+    "de": "German",
+    "en": "English",
+    "es": "Spanish",
+    "fr": "French",
+    "it": "Italian",
+    "nl": "Dutch",
+    "pt": "Portuguese",
+}
+MIN_INSTRUCTION, MAX_INSTRUCTION = 8, 600
+"""Characters of an instruction that a model made."""
+
+
+def language_name(passage: Passage) -> str:
+    """The passage's language as prompts name it."""
+    code = language_for(passage) or passage.document.language
+    return LANGUAGES.get(code, "the language of the source" if len(code) != 2 else f"the language '{code}'")
+
+
+def origin(passage: Passage, span: Span | None = None) -> Origin:
+    """Where a sample comes from; ``span`` where that is a part of the passage."""
+    document = passage.document
+    return Origin(
+        document_id=document.id,
+        content_hash=document.content_hash,
+        span=span or passage.span,
+        title=document.title,
+        author=document.author,
+        category=document.category,
+        language=language_for(passage) or document.language,
+    )
+
+
+def author_sample(passage: Passage, instruction: str, provenance: Provenance) -> InstructSample:
+    """An instruction with the author's own text as its answer."""
+    return InstructSample(
+        instruction=instruction, answer=passage.text, origin=origin(passage), provenance=provenance
+    )
+
+
+def prompt_values(passage: Passage) -> dict[str, str]:
+    """What every prompt on a passage is given."""
+    return {"passage": passage.text, "language": language_name(passage)}
+
+
+# --- replies ---------------------------------------------------------------------------------------------------------
+
+
+def object_schema(**properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON schema of an object that has exactly these properties."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A reply as a JSON object.
+
+    Raises:
+        UnusableReplyError: it is none (cut, or not JSON at all).
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise UnusableReplyError(f"no JSON: {text[:200]!r}") from None
+    if not isinstance(value, dict):
+        raise UnusableReplyError(f"not a JSON object: {text[:200]!r}")
+    return value
+
+
+def text_field(value: object, name: str) -> str:
+    """A field of a reply that must be a text; blank space around it is dropped.
+
+    Raises:
+        UnusableReplyError: it is missing, or no text.
+    """
+    found = value.get(name) if isinstance(value, dict) else None
+    if not isinstance(found, str):
+        raise UnusableReplyError(f"no text in '{name}': {str(value)[:200]!r}")
+    return found.strip()
+
+
+def checked_instruction(instruction: str, answer: str, max_copied_run: int) -> str:
+    """An instruction that may be used.
+
+    Raises:
+        UnusableReplyError: it is too short or too long, speaks of its source, or copies the answer.
+    """
+    if not MIN_INSTRUCTION <= len(instruction) <= MAX_INSTRUCTION:
+        raise UnusableReplyError(f"an instruction of {len(instruction)} characters: {instruction[:200]!r}")
+    words = " ".join(folded_words(instruction))
+    if any(f" {phrase} " in f" {words} " for phrase in _SOURCE_WORDS):
+        raise UnusableReplyError(f"an instruction that speaks of its source: {instruction!r}")
+    if (copied := longest_copy(instruction, answer)) > max_copied_run:
+        raise UnusableReplyError(f"an instruction that copies its answer: {copied} words of {instruction!r}")
+    return instruction
+
+
+_SOURCE_WORDS = (
+    "the passage",
+    "this passage",
+    "the given text",
+    "the text above",
+    "the source text",
+    "the excerpt",
+    "der passage",
+    "die passage",
+    "dem text",
+    "im text",
+)
+
+
+def shares_run(text: str, other: str, length: int) -> bool:
+    """Whether so many words in a row stand in both. Linear, where ``longest_copy`` is quadratic."""
+    runs = set(_runs(text, length))
+    return any(run in runs for run in _runs(other, length))
+
+
+def _runs(text: str, length: int) -> Iterator[tuple[str, ...]]:
+    words = list(folded_words(text))
+    return (tuple(words[start : start + length]) for start in range(len(words) - length + 1))

@@ -1,0 +1,144 @@
+"""Data sets: documents in, instruction and preference samples out."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from loguru import logger
+from zenml import log_metadata, step
+from zenml.types import HTMLString, MarkdownString
+
+from llm_engineering.application.dataset_generation.generation import (
+    Generated,
+    generate_instruct,
+    generate_preference,
+)
+from llm_engineering.application.dataset_generation.making import MadeDataset, make_dataset
+from llm_engineering.application.dataset_quality.files import Splits
+from llm_engineering.application.dataset_quality.report import COLUMNS, rows
+from llm_engineering.application.dataset_quality.samples import Sample
+from llm_engineering.application.dataset_runs import DatasetRun, InstructDatasetRun, PreferenceDatasetRun
+from llm_engineering.application.ports import LanguageModel
+from llm_engineering.application.stages import rounded
+from llm_engineering.bootstrap import Resources, dataset_saver
+from llm_engineering.domain.datasets import DatasetKind, InstructSample, PreferenceSample
+from llm_engineering.domain.errors import MissingDependencyError
+from steps.resources import step_resources
+from steps.tables import markdown_table
+
+__all__ = [
+    "InstructDatasetRun",
+    "PreferenceDatasetRun",
+    "make_instruct_samples",
+    "make_preference_samples",
+    "write_instruct_dataset",
+    "write_preference_dataset",
+]
+T = TypeVar("T")
+
+
+@step(enable_cache=False)
+def make_instruct_samples(
+    run: InstructDatasetRun,
+) -> tuple[
+    Annotated[list[dict[str, Any]], "instruct_samples"], Annotated[dict[str, Any], "generation_report"]
+]:
+    """Instructions with their answers, of every passage of the warehouse."""
+    with step_resources() as (twin, progress):
+        model = twin.language_model if run.needs_model else None
+        made = _run(generate_instruct(twin.warehouse, run, model, progress=progress), model)
+    return _told(made)
+
+
+@step(enable_cache=False)
+def make_preference_samples(
+    run: PreferenceDatasetRun,
+) -> tuple[
+    Annotated[list[dict[str, Any]], "preference_samples"], Annotated[dict[str, Any], "generation_report"]
+]:
+    """Prompts with the author's and a model's answer, of every passage of the warehouse."""
+    with step_resources() as (twin, progress):
+        model = twin.language_model if run.needs_model else None
+        made = _run(generate_preference(twin.warehouse, run, model, progress=progress), model)
+    return _told(made)
+
+
+@step(enable_cache=False)
+def write_instruct_dataset(
+    run: InstructDatasetRun, samples: list[dict[str, Any]]
+) -> tuple[
+    Annotated[Path, "instruct_dataset"],
+    Annotated[dict[str, Any], "dataset_report"],
+    Annotated[MarkdownString, "dataset_gates"],
+    Annotated[HTMLString, "dataset_page"],
+]:
+    """Check the samples, split them by document, and write the data set."""
+    return _written("instruct", run, [InstructSample.model_validate(sample) for sample in samples])
+
+
+@step(enable_cache=False)
+def write_preference_dataset(
+    run: PreferenceDatasetRun, samples: list[dict[str, Any]]
+) -> tuple[
+    Annotated[Path, "preference_dataset"],
+    Annotated[dict[str, Any], "dataset_report"],
+    Annotated[MarkdownString, "dataset_gates"],
+    Annotated[HTMLString, "dataset_page"],
+]:
+    """Check the triples, split them by document, and write the data set."""
+    return _written("preference", run, [PreferenceSample.model_validate(sample) for sample in samples])
+
+
+def _told(made: Generated) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    report = rounded(made.metadata())
+    log_metadata({key: value for key, value in report.items() if value is not None and value != {}})
+    return [sample.model_dump(mode="json") for sample in made.samples], report
+
+
+def _written(
+    kind: DatasetKind, run: DatasetRun, samples: Sequence[Sample]
+) -> tuple[Path, dict[str, Any], MarkdownString, HTMLString]:
+    with step_resources() as (twin, _):
+        judge = twin.language_model if run.judge else None
+        made = _run(_dataset(kind, run, samples, twin, judge), judge)
+    log_metadata(made.metadata())
+    logger.info("The data set is in {}.", made.folder)
+    gates = markdown_table(COLUMNS, rows(made.curated.counts))
+    return made.folder, made.metadata(), gates, HTMLString(made.report)
+
+
+async def _dataset(
+    kind: DatasetKind,
+    run: DatasetRun,
+    samples: Sequence[Sample],
+    twin: Resources,
+    judge: LanguageModel | None,
+) -> MadeDataset:
+    return await make_dataset(
+        samples,
+        run,
+        twin.warehouse.clean,
+        kind=kind,
+        embedder=twin.embedder if "semantic_duplicates" in run.quality.gates else None,
+        judges=[judge] if judge is not None else [],
+        save_for_hub=_save_for_hub,
+    )
+
+
+def _save_for_hub(folder: Path, splits: Splits) -> None:
+    try:
+        dataset_saver()(folder, splits)
+    except MissingDependencyError as error:
+        logger.info("The data set is written as JSON Lines only. {}", error)
+
+
+def _run(work: Coroutine[Any, Any, T], model: LanguageModel | None) -> T:
+    async def run() -> T:
+        try:
+            return await work
+        finally:
+            if model is not None:
+                await model.close()
+
+    return asyncio.run(run())
