@@ -10,7 +10,7 @@ here, inside the property that needs them, so what is not chosen costs nothing.
 """
 
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,10 @@ from pydantic import BaseModel, SecretStr
 
 from llm_engineering.application.inference import InferenceConfig, InferencePipeline
 from llm_engineering.application.late_interaction import TokenEncoder
+from llm_engineering.application.model_evaluation.config import HarnessConfig
+from llm_engineering.application.model_evaluation.evaluation import Harness
+from llm_engineering.application.model_evaluation.measuring import ReferenceMetrics
+from llm_engineering.application.model_evaluation.systems import System
 from llm_engineering.application.ports import (
     Embedder,
     ExperimentTracker,
@@ -62,6 +66,7 @@ if TYPE_CHECKING:
     from llm_engineering.infrastructure.datasets_hub import DatasetsHub
     from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
     from llm_engineering.infrastructure.llms.server import LlmService
+    from llm_engineering.infrastructure.llms.transformers_local import TransformersModels
     from llm_engineering.infrastructure.model_files import BundledModels
     from llm_engineering.infrastructure.registry.zenml import ZenMLRegistry
     from llm_engineering.infrastructure.stores.mongo import MongoWarehouse
@@ -290,6 +295,52 @@ class Resources:
         name = "SmolLM2-135M-Instruct"
         return Bases(
             self.settings.models_dir / "trainable", {name: lambda: path(name, self.settings.models_dir)}
+        )
+
+    def answering_models(self) -> "TransformersModels":
+        """Models on this machine, to be compared; closed by whoever uses them."""
+        from llm_engineering.infrastructure.llms.transformers_local import TransformersModels
+
+        bases = self.base_models()
+        return TransformersModels(lambda name, revision: bases.find(name, revision).location)
+
+    def reference_metrics(self, bertscore: Path | None = None) -> ReferenceMetrics:
+        """ROUGE, BLEU and chrF; BERTScore with the encoder of that folder."""
+        from llm_engineering.infrastructure.evaluation.text_metrics import LibraryMetrics
+
+        return LibraryMetrics(bertscore)
+
+    def harness(self, config: HarnessConfig, batch_size: int, seed: int) -> Harness:
+        """Runs tasks of lm-evaluation-harness on a system."""
+        from llm_engineering.infrastructure.evaluation.lm_harness import harness_scores
+
+        bases = self.base_models()
+
+        def scores(system: System) -> Mapping[str, float]:
+            whole = system.weights or bases.find(system.base, system.revision).location
+            return harness_scores(
+                str(whole),
+                system.adapter,
+                config.tasks,
+                limit=config.limit,
+                shots=config.shots,
+                batch_size=batch_size,
+                seed=seed,
+            )
+
+        return scores
+
+    def model_judge(self) -> LanguageModel:
+        """The judge of the JUDGE_* settings, as a language model; closed by whoever runs the event loop it is used in."""
+        from llm_engineering.infrastructure.llms.openai_http import OpenAIHttpModel
+
+        chosen = self.settings.judge
+        return OpenAIHttpModel(
+            base_url=chosen.base_url,
+            api_key=chosen.api_key.get_secret_value() if chosen.api_key else None,
+            model=chosen.model,
+            timeout_seconds=chosen.timeout_seconds,
+            max_retries=chosen.max_retries,
         )
 
     def experiment_tracker(self) -> ExperimentTracker:

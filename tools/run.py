@@ -11,6 +11,7 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
+from llm_engineering.application.model_evaluation.config import ModelEvaluationParameters
 from llm_engineering.application.rag_evaluation.config import RagEvaluation
 from llm_engineering.application.runs import DigitalDataEtl, EndToEndData, FeatureEngineering, RunPart
 from llm_engineering.application.training.run import Training
@@ -38,6 +39,7 @@ PIPELINES = {
         "feature_engineering", FeatureEngineering, Path("configs/feature_engineering.yaml")
     ),
     "rag-evaluation": Runnable("rag_evaluation", RagEvaluation, Path("configs/rag_evaluation.yaml")),
+    "evaluation": Runnable("model_evaluation", ModelEvaluationParameters, Path("configs/evaluation.yaml")),
     "training": Runnable("training", Training, Path("configs/training_sft.yaml")),
     "end-to-end-data": Runnable("end_to_end_data", EndToEndData, Path("configs/end_to_end_data_sample.yaml")),
 }
@@ -223,6 +225,27 @@ def _show_training(_: str, found: dict[str, Any]) -> None:
         console.print(line, soft_wrap=True)
 
 
+def _show_model_evaluation(_: str, found: dict[str, Any]) -> None:
+    """The table of all systems, and what of it is more than chance."""
+    report = found["report"]
+    table = Table(title=f"Models ({report['dataset']})", title_justify="left", title_style="bold")
+    for number, column in enumerate(found["table"]["columns"]):
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
+    for row in found["table"]["rows"]:
+        table.add_row(*(escape(cell) for cell in row))
+    console.print(table)
+    for item in report["differences"]:
+        told = item["low"] > 0 or item["high"] < 0
+        if told and not item["slice"]:
+            good = (item["low"] > 0) == item["higher_is_better"]
+            style = "green" if good else "red"
+            console.print(
+                f"  [{style}]{item['candidate']} {'better' if good else 'worse'} than {item['reference']}[/]: "
+                f"{escape(item['metric'])} {item['value']:+.3f} \\[{item['low']:+.3f}, {item['high']:+.3f}]",
+                soft_wrap=True,
+            )
+
+
 def _shares(answers: dict[str, Any]) -> list[str]:
     names = {
         "answered_share": "answered",
@@ -249,6 +272,7 @@ _SHOWN: dict[str, Callable[[str, dict[str, Any]], None]] = {
     "near_duplicate_report": _show_numbers,
     "index_report": _show_numbers,
     "rag_evaluation": _show_evaluation,
+    "model_evaluation": _show_model_evaluation,
     "training_report": _show_training,
 }
 

@@ -75,6 +75,25 @@ def corpus_scores(answers: Sequence[str], references: Sequence[str]) -> dict[str
 
 
 @dataclass(frozen=True, slots=True)
+class LibraryMetrics:
+    """Implements :class:`~llm_engineering.application.model_evaluation.measuring.ReferenceMetrics`."""
+
+    bertscore: Path | None = None
+    """Folder of an encoder; None: no BERTScore."""
+
+    def pairs(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
+        """Scores of each answer by metric."""
+        found = reference_scores(answers, references)
+        if self.bertscore is not None:
+            found["bertscore"] = BertScore(self.bertscore).scores(answers, references)
+        return found
+
+    def corpus(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+        """Scores over all answers."""
+        return corpus_scores(answers, references)
+
+
+@dataclass(frozen=True, slots=True)
 class BertScore:
     """BERTScore F1 with a model from a local folder.
 

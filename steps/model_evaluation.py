@@ -1,0 +1,171 @@
+"""Evaluation of models: every system on the same held-out questions, one table, one report."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+from loguru import logger
+from zenml import log_metadata, step
+from zenml.types import HTMLString, MarkdownString
+
+from llm_engineering.application.model_evaluation.config import ModelEvaluationRun
+from llm_engineering.application.model_evaluation.evaluation import (
+    ModelEvaluation,
+    Tools,
+    evaluate_models,
+)
+from llm_engineering.application.model_evaluation.heldout import hold_out
+from llm_engineering.application.model_evaluation.report import (
+    as_dict,
+    columns,
+    html_report,
+    metadata,
+    rows,
+)
+from llm_engineering.application.model_evaluation.systems import (
+    System,
+    base_system,
+    newest_folder,
+    read_manifest,
+    trained_system,
+)
+from llm_engineering.application.ports import Progress
+from llm_engineering.application.training.record import write_json
+from llm_engineering.bootstrap import Resources
+from llm_engineering.domain.datasets import DatasetManifest
+from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
+from llm_engineering.domain.models import EvaluationReport, Stage
+from steps.resources import step_resources
+from steps.tables import markdown_table
+from steps.training import newest_dataset
+
+__all__ = ["ModelEvaluationRun", "compare_models"]
+
+EVALUATION = "evaluation.json"
+"""Beside a trained model's files: what promotion decides by."""
+
+
+@step(enable_cache=False)
+def compare_models(
+    run: ModelEvaluationRun,
+) -> tuple[
+    Annotated[dict[str, Any], "evaluation_report"],
+    Annotated[dict[str, Any], "model_evaluation"],
+    Annotated[MarkdownString, "model_evaluation_table"],
+    Annotated[HTMLString, "model_evaluation_report"],
+]:
+    """Have base, production, SFT and DPO answer the test split; measure and compare their answers."""
+    folder = run.dataset or newest_dataset("instruct_dataset")
+    with step_resources() as (twin, progress):
+        trained = _trained(run, twin)
+        systems = _systems(run, folder, trained)
+        evaluation = _evaluated(run, folder, systems, twin, progress)
+    report = evaluation.report
+    _keep(report, [place for place, _ in trained.values()])
+    log_metadata({**metadata(report)})
+    table = markdown_table(columns(report), rows(report))
+    return (
+        report.model_dump(mode="json"),
+        as_dict(evaluation),
+        table,
+        HTMLString(html_report(evaluation)),
+    )
+
+
+def _trained(run: ModelEvaluationRun, twin: Resources) -> dict[str, tuple[Path, System]]:
+    """The trained systems that there are, with their folders, in the table's order."""
+    found: dict[str, tuple[Path, System]] = {}
+    if "production" in run.systems:
+        version = _in_production(run, twin)
+        if version is not None:
+            folder = Path(version.location)
+            found["production"] = (
+                folder,
+                trained_system("production", folder, version.manifest, version.label),
+            )
+    for name, named in (("sft", run.sft), ("dpo", run.dpo)):
+        if name not in run.systems:
+            continue
+        if named is not None:
+            found[name] = named, trained_system(name, named, read_manifest(named))
+        elif (newest := newest_folder(run.trained, run.name, name)) is not None:
+            found[name] = newest[0], trained_system(name, *newest)
+        else:
+            logger.info("There is no {} model named {} in {}; it is left out.", name, run.name, run.trained)
+    return found
+
+
+def _in_production(run: ModelEvaluationRun, twin: Resources) -> Any:
+    try:
+        return twin.registry.get(run.name, Stage.PRODUCTION)
+    except InvalidInputError:
+        logger.info("No version of {} is in production yet; it is left out.", run.name)
+        return None
+
+
+def _systems(run: ModelEvaluationRun, folder: Path, trained: dict[str, tuple[Path, System]]) -> list[System]:
+    systems = [system for _, system in trained.values()]
+    if "base" in run.systems:
+        newest = systems[-1] if systems else None
+        template = newest.template if newest else _dataset_template(folder)
+        systems.insert(0, base_system(newest, run.base, template))
+    if not systems:
+        raise ConfigurationError(
+            f"There is nothing to evaluate: none of {', '.join(run.systems)} exists for {run.name}. Train first: poetry poe "
+            "run-training-pipeline"
+        )
+    if len({system.template for system in systems}) > 1:
+        told = ", ".join(f"{system.name}: {system.template}" for system in systems)
+        raise ConfigurationError(f"The systems speak different chat templates ({told}); compare them apart.")
+    return systems
+
+
+def _dataset_template(folder: Path) -> str:
+    try:
+        return DatasetManifest.model_validate_json((folder / "manifest.json").read_bytes()).template
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"{folder} is no data set: {error}") from None
+
+
+def _evaluated(
+    run: ModelEvaluationRun, folder: Path, systems: list[System], twin: Resources, progress: Progress
+) -> ModelEvaluation:
+    held = hold_out(
+        folder,
+        systems[0].template,
+        systems,
+        datasets=run.datasets,
+        samples=run.samples,
+        seed=run.seed,
+        config=run.overlap,
+    )
+    return asyncio.run(_with_judge(run, held, systems, twin, progress))
+
+
+async def _with_judge(
+    run: ModelEvaluationRun, held: Any, systems: list[System], twin: Resources, progress: Progress
+) -> ModelEvaluation:
+    judge = None
+    if run.judge is not None:
+        judge = twin.model_judge() if run.judge.model == "judge" else twin.language_model
+    models = twin.answering_models()
+    tools = Tools(
+        models=models,
+        references=twin.reference_metrics(run.bertscore),
+        embedder=twin.embedder if run.similarity else None,
+        judge=judge,
+        harness=twin.harness(run.harness, run.batch_size, run.seed) if run.harness else None,
+    )
+    try:
+        return await evaluate_models(run, held, systems, tools, progress)
+    finally:
+        models.close()
+        if judge is not None:
+            await judge.close()
+
+
+def _keep(report: EvaluationReport, folders: list[Path]) -> None:
+    """Beside each trained model, where registration and promotion look for it."""
+    for folder in folders:
+        if folder.is_dir():
+            write_json(folder / EVALUATION, report.model_dump(mode="json"))
