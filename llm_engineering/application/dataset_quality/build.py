@@ -1,0 +1,227 @@
+"""From made samples to a data set's folder: curated, described, written."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from llm_engineering.application.chat_templates import ChatTemplate, template
+from llm_engineering.application.dataset_quality.config import QualityConfig
+from llm_engineering.application.dataset_quality.contamination import (
+    Protected,
+    protected_samples,
+    read_protected,
+)
+from llm_engineering.application.dataset_quality.data_card import data_card
+from llm_engineering.application.dataset_quality.files import (
+    MANIFEST,
+    SaveForHub,
+    manifest_of,
+    read_dataset,
+    read_manifest,
+    write_dataset,
+)
+from llm_engineering.application.dataset_quality.gates import Gate, run_gates
+from llm_engineering.application.dataset_quality.judging import JudgeGate, judge
+from llm_engineering.application.dataset_quality.pipeline import Curated, curate, gates_of
+from llm_engineering.application.dataset_quality.report import html_report
+from llm_engineering.application.dataset_quality.rules import LanguageDetector, TokenCounter
+from llm_engineering.application.dataset_quality.samples import Sample, kind_of
+from llm_engineering.application.dataset_quality.statistics import statistics
+from llm_engineering.application.ports import CleanStore, Embedder, LanguageModel, Message
+from llm_engineering.domain.datasets import DatasetKind, DatasetManifest, Split
+from llm_engineering.domain.documents import CleanDocument
+from llm_engineering.domain.errors import InvalidInputError
+
+_BATCH = 256
+_TOKENS_AT_ONCE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a data set goes, and what it is made for."""
+
+    root: Path
+    """The folder of all data sets; this one goes to ``root/name/version``."""
+    name: str
+    chat_template: str
+    seed: int = 0
+    config: Mapping[str, object] | None = None
+    """The run's parameters, for manifest and card."""
+
+
+@dataclass(frozen=True, slots=True)
+class Helpers:
+    """What makes gates possible that need more than the samples. Each may be missing."""
+
+    count: Callable[[Sequence[str]], Sequence[int]] | None = None
+    """Tokens of texts, by the tokenizer of the model that is to be trained, or by one like it."""
+    detect: LanguageDetector | None = None
+    embedder: Embedder | None = None
+    judges: Sequence[LanguageModel] = ()
+    save_for_hub: SaveForHub | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A data set on disk."""
+
+    folder: Path
+    manifest: DatasetManifest
+    curated: Curated[Any]
+    page: str
+    """The HTML report, as it stands in the folder."""
+
+    def metadata(self) -> dict[str, Any]:
+        """Counts for a run's report."""
+        found: dict[str, Any] = {
+            "version": self.manifest.version,
+            "folder": str(self.folder),
+            "made": self.curated.made,
+            "kept": len(self.curated.kept),
+            **{f"{split.value}_samples": count for split, count in self.manifest.counts.items()},
+            **{f"{split.value}_documents": count for split, count in self.manifest.documents.items()},
+            **{f"dropped_by_{count.gate}": count.dropped for count in self.curated.counts},
+        }
+        lint = self.curated.lint_after
+        if lint is not None:
+            found |= {"chosen_longer": lint.share_longer, "length_cliffs_delta": lint.cliffs_delta}
+        return found
+
+
+async def build_dataset(
+    samples: Sequence[Sample],
+    documents: Iterable[str],
+    clean: CleanStore,
+    quality: QualityConfig,
+    target: Target,
+    helpers: Helpers | None = None,
+) -> Built:
+    """Send samples through the gates, split them, and write the folder.
+
+    The validation and test parts of data sets of the other kind, in the same root, are kept out of the training split.
+
+    Args:
+        samples: of one kind; a split that they have already is not used.
+        documents: ids of all documents that samples could have come of.
+        clean: what the samples were made from.
+        quality: gates, bounds, shares.
+        target: where it goes.
+        helpers: tokenizer, embedder, judges, the library ``datasets``.
+
+    Raises:
+        InvalidInputError: there are no samples, none are left to train on, there are too few documents for the splits, the
+            length bounds cannot be kept, or a file of evaluation texts cannot be read.
+        StoreError: the folder cannot be written.
+        ConfigurationError: a gate needs something that is not there, or there is no such chat template.
+    """
+    helpers = helpers or Helpers()
+    kind = kind_of(samples)
+    if kind is None:
+        raise InvalidInputError(
+            "There are no samples to make a data set of. Look at what the generation reports."
+        )
+    ids = set(documents) | {sample.origin.document_id for sample in samples}
+    sources = {document.id: document for document in _fetched(clean, sorted(ids))}
+    chosen = template(target.chat_template)
+    count = None if helpers.count is None else token_counter(chosen, helpers.count)
+    gates: list[Gate] = gates_of(
+        quality, sources, count=count, detect=helpers.detect, embedder=helpers.embedder
+    )
+    judged = None
+    if helpers.judges:
+        # Judges cost most, so they are asked only about what the other gates let through.
+        passed = run_gates(samples, gates).kept
+        judged = await judge(passed, helpers.judges, quality.judge, target.seed)
+        gates.append(JudgeGate(judged, quality.judge))
+    curated = curate(
+        samples,
+        gates,
+        quality,
+        groups={key: document.duplicate_group for key, document in sources.items()},
+        documents=ids,
+        protected=[text for file in quality.evaluation_files for text in read_protected(file)],
+        held_out=list(held_out_parts(target.root, kind)),
+        seed=target.seed,
+    )
+    _check(curated)
+    figures = statistics(curated.splits, count)
+    manifest = manifest_of(
+        kind,
+        target.name,
+        curated.splits,
+        template=chosen.name,
+        template_hash=chosen.hash,
+        seed=target.seed,
+        config=target.config or {},
+    )
+    page = html_report(manifest, curated, figures, judged)
+    links = {key: document.link for key, document in sources.items()}
+    folder = write_dataset(
+        target.root,
+        manifest,
+        curated.splits,
+        curated.dropped,
+        card=data_card(manifest, curated, figures, links),
+        report=page,
+        save_for_hub=helpers.save_for_hub,
+    )
+    logger.info(
+        "Data set {}@{}: {} of {} samples kept, in {}.",
+        manifest.name,
+        manifest.version,
+        len(curated.kept),
+        curated.made,
+        folder,
+    )
+    return Built(folder, manifest, curated, page)
+
+
+def token_counter(chosen: ChatTemplate, count: Callable[[Sequence[str]], Sequence[int]]) -> TokenCounter:
+    """Counts the tokens of conversations as the template writes them."""
+
+    def counted(chats: Sequence[Sequence[Message]]) -> list[int]:
+        found: list[int] = []
+        for start in range(0, len(chats), _TOKENS_AT_ONCE):
+            found += count([chosen.render(chat).text for chat in chats[start : start + _TOKENS_AT_ONCE]])
+        return found
+
+    return counted
+
+
+def held_out_parts(root: Path, kind: DatasetKind) -> Iterator[Protected]:
+    """Validation and test texts of the newest version of each data set of another kind below a folder.
+
+    A folder that is no data set, or a damaged one, is passed over with a warning: it must not stop a new one.
+    """
+    for folder in sorted(root.iterdir()) if root.is_dir() else ():
+        manifests = sorted(folder.glob(f"[!.]*/{MANIFEST}"), key=lambda file: file.stat().st_mtime_ns)
+        if not manifests:
+            continue
+        newest = manifests[-1].parent
+        try:
+            if read_manifest(newest).kind == kind:
+                continue
+            dataset = read_dataset(newest)
+        except InvalidInputError as error:
+            logger.warning("Not kept out of the training split: {}", error)
+            continue
+        for split in (Split.VALIDATION, Split.TEST):
+            yield from protected_samples(dataset.splits[split], f"{folder.name}/{split}")
+
+
+def _fetched(clean: CleanStore, ids: Sequence[str]) -> Iterator[CleanDocument]:
+    for start in range(0, len(ids), _BATCH):
+        yield from clean.get(ids[start : start + _BATCH])
+
+
+def _check(curated: Curated[Any]) -> None:
+    if curated.splits.get(Split.TRAIN):
+        return
+    why = "; ".join(f"{count.gate} dropped {count.dropped}" for count in curated.counts if count.dropped)
+    raise InvalidInputError(
+        f"Of {curated.made} samples none is left to train on: {why}. Loosen these gates in the run's YAML under 'quality', or "
+        "make other samples."
+    )
