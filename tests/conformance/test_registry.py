@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llm_engineering.application.ports import ModelRegistry
-from llm_engineering.domain.errors import InvalidInputError, StoreError
+from llm_engineering.domain.errors import InvalidInputError, StoreError, StoreUnavailableError
 from llm_engineering.domain.models import Stage
 from llm_engineering.infrastructure.registry.zenml import ZenMLRegistry
 from tests.conformance.registry_contract import RegistryContract, decision, manifest, stages
@@ -129,7 +129,7 @@ class TestZenMLRegistry(RegistryContract):
             zenml_registry.register(manifest(weights), "somewhere")
         with Session(Client().zen_store.engine) as session:  # type: ignore[attr-defined]
             for row in session.exec(select(ModelVersionSchema)).all():
-                row.stage = "production" if row.number < 3 else None
+                row.stage = "production" if row.number < 3 else None  # type: ignore[assignment]
                 session.add(row)
             session.commit()
         assert list(stages(zenml_registry).values()).count("production") == 2
@@ -156,3 +156,16 @@ class TestZenMLRegistry(RegistryContract):
         shown = Client().get_model_version("twin", 1).run_metadata
         assert shown["dataset"] == "articles/1"
         assert shown["metrics"] == {"loss_last": 1.25}
+
+    def test_a_store_that_cannot_be_reached_is_named_with_what_to_do(
+        self, zenml_registry: ZenMLRegistry, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from zenml.client import Client
+
+        def refused(client: Client) -> None:
+            raise RuntimeError("Error connecting to URL")  # as zenml 0.98 does where nobody listens
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Client, "zen_store", property(refused))
+            with pytest.raises(StoreUnavailableError, match="zenml login"):
+                zenml_registry.versions()

@@ -184,10 +184,11 @@ def _client() -> "Client":
     try:
         client = Client()
         _ = client.zen_store
-    except (requests.RequestException, AuthorizationException) as error:
+    # A RuntimeError is what ZenML makes of a refused connection.
+    except (requests.RequestException, AuthorizationException, RuntimeError) as error:
         raise StoreUnavailableError(
-            f"The ZenML store that is active cannot be reached ({type(error).__name__}). Start it, or return to the local one: "
-            "zenml logout"
+            f"The ZenML store that is active cannot be opened ({type(error).__name__}). Start it, log in again "
+            "(zenml login), or return to the local one (zenml logout)."
         ) from None
     return client
 
@@ -242,7 +243,9 @@ def _by_name(client: "Client", manifest: ModelManifest) -> "ModelVersionResponse
     """The version of these files, registered wholly or half."""
     model = _names(client).get(manifest.name)
     versions = _all_versions(client, model) if model else []
-    return next((found for found in versions if (found.name or "").rpartition("-")[2] == manifest.content_hash), None)
+    return next(
+        (found for found in versions if (found.name or "").rpartition("-")[2] == manifest.content_hash), None
+    )
 
 
 def _create(client: "Client", manifest: ModelManifest) -> "ModelVersionResponse":
