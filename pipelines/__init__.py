@@ -1,6 +1,7 @@
 """ZenML pipelines: wiring only. What a run does is its YAML in ``configs/``."""
 
 from pipelines.data import digital_data_etl, end_to_end_data, feature_engineering
+from pipelines.datasets import generate_instruct_dataset, generate_preference_dataset
 from pipelines.evaluation import rag_evaluation
 from pipelines.model_evaluation import model_evaluation
 from pipelines.training import training
@@ -9,6 +10,8 @@ __all__ = [
     "digital_data_etl",
     "end_to_end_data",
     "feature_engineering",
+    "generate_instruct_dataset",
+    "generate_preference_dataset",
     "model_evaluation",
     "rag_evaluation",
     "training",

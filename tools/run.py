@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from llm_engineering.application.model_evaluation.config import ModelEvaluationParameters
+from llm_engineering.application.dataset_runs import GenerateInstructDataset, GeneratePreferenceDataset
 from llm_engineering.application.rag_evaluation.config import RagEvaluation
 from llm_engineering.application.runs import DigitalDataEtl, EndToEndData, FeatureEngineering, RunPart
 from llm_engineering.application.training.run import Training
@@ -40,6 +41,14 @@ PIPELINES = {
     ),
     "rag-evaluation": Runnable("rag_evaluation", RagEvaluation, Path("configs/rag_evaluation.yaml")),
     "evaluation": Runnable("model_evaluation", ModelEvaluationParameters, Path("configs/evaluation.yaml")),
+    "generate-instruct-datasets": Runnable(
+        "generate_instruct_dataset", GenerateInstructDataset, Path("configs/generate_instruct_datasets.yaml")
+    ),
+    "generate-preference-datasets": Runnable(
+        "generate_preference_dataset",
+        GeneratePreferenceDataset,
+        Path("configs/generate_preference_datasets.yaml"),
+    ),
     "training": Runnable("training", Training, Path("configs/training_sft.yaml")),
     "end-to-end-data": Runnable("end_to_end_data", EndToEndData, Path("configs/end_to_end_data_sample.yaml")),
 }
@@ -159,6 +168,26 @@ def _show_numbers(step: str, report: dict[str, Any]) -> None:
     )
 
 
+def _show_generation(step: str, report: dict[str, Any]) -> None:
+    """What was made of what, what it cost, and why it ended early where it did."""
+    _show_numbers(step, report)
+    for what, times in report["what_happened"].items():
+        console.print(f"    [dim]{times:,} {escape(what)}[/]", soft_wrap=True)
+    if report.get("malformed_replies"):
+        console.print(f"    [yellow]{report['malformed_share']:.0%} of the replies could not be used[/]")
+    if report.get("cost_usd") is not None:
+        console.print(f"    Cost: {report['cost_usd']:.4f} US dollars")
+    if report.get("stopped"):
+        console.print(f"  [yellow]{escape(report['stopped'])}[/]", soft_wrap=True)
+
+
+def _show_dataset(step: str, report: dict[str, Any]) -> None:
+    _show_numbers(step, report)
+    for gate, dropped in report["dropped_by_gate"].items():
+        console.print(f"    [dim]{dropped:,} dropped: {escape(gate.replace('_', ' '))}[/]", soft_wrap=True)
+    console.print(f"  [bold]Data set[/]: {escape(report['folder'])}", soft_wrap=True)
+
+
 def _show_evaluation(_: str, found: dict[str, Any]) -> None:
     """The table of all configurations, what to run with, and where to be silent."""
     table = Table(title=f"Retrieval ({found['corpus']})", title_justify="left", title_style="bold")
@@ -272,6 +301,8 @@ _SHOWN: dict[str, Callable[[str, dict[str, Any]], None]] = {
     "near_duplicate_report": _show_numbers,
     "index_report": _show_numbers,
     "rag_evaluation": _show_evaluation,
+    "generation_report": _show_generation,
+    "dataset_report": _show_dataset,
     "model_evaluation": _show_model_evaluation,
     "training_report": _show_training,
 }
