@@ -91,10 +91,10 @@ class _Sft:
         try:
             with MemoryWatch(machine.device) as watch:
                 trainer, resumed = self._train(train, validation, folder, tracker, progress)
-            save = trainer.is_world_process_zero()
-            if save:
+            if trainer.is_world_process_zero():
                 model = trainer.accelerator.unwrap_model(trainer.model)
                 save_result(model, self._tokenizer, template, config, job.folder)
+            trainer.accelerator.wait_for_everyone()  # on several GPUs, all see the files of the one that writes
             memory = MemoryRecord(estimate=estimate.as_dict(), measured=watch.peak)
             _log_memory(memory)
             _log_gain(trainer.state.log_history)
