@@ -11,8 +11,8 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
-from llm_engineering.application.model_evaluation.config import ModelEvaluationParameters
 from llm_engineering.application.dataset_runs import GenerateInstructDataset, GeneratePreferenceDataset
+from llm_engineering.application.model_evaluation.config import ModelEvaluationParameters
 from llm_engineering.application.rag_evaluation.config import RagEvaluation
 from llm_engineering.application.runs import DigitalDataEtl, EndToEndData, FeatureEngineering, RunPart
 from llm_engineering.application.training.run import Training
