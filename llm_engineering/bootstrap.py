@@ -40,6 +40,7 @@ from llm_engineering.application.ports import (
 )
 from llm_engineering.application.rag_evaluation.judging import AnswerJudge
 from llm_engineering.application.retriever import Retriever
+from llm_engineering.application.training.composite import named_version, open_servable, open_version
 from llm_engineering.application.training.record import NoTracker
 from llm_engineering.application.training.trainer import Trainer
 from llm_engineering.domain.errors import ConfigurationError, StoreUnavailableError
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from llm_engineering.infrastructure.registry.zenml import ZenMLRegistry
     from llm_engineering.infrastructure.stores.mongo import MongoWarehouse
     from llm_engineering.infrastructure.tracing.opik import OpikPromptLibrary
+    from llm_engineering.infrastructure.training.export import Exporter
     from llm_engineering.infrastructure.training.trl import Bases
 
 T = TypeVar("T")
@@ -287,6 +289,13 @@ class Resources:
 
         return TrlTrainer(self.base_models())
 
+    def exporter(self) -> "Exporter":
+        """Completes a trained folder with merged weights and a file for llama.cpp."""
+        from llm_engineering.infrastructure.training.export import Exporter
+
+        bases = self.base_models()
+        return Exporter(lambda name, revision: bases.find(name, revision).location)
+
     def base_models(self) -> "Bases":
         """Finds models to train or evaluate by name; a GGUF file is converted once, into the models folder."""
         from llm_engineering.infrastructure.model_files import path
@@ -389,12 +398,21 @@ def open_resources(settings: Settings | None = None) -> Iterator[Resources]:
         yield Resources(settings or load_settings(), stack)
 
 
-def llm_service(settings: Settings, host: str, **overrides: Any) -> "tuple[LlamaCppModel, LlmService]":
+def llm_service(
+    settings: Settings, host: str, *, trained: str | None = None, **overrides: Any
+) -> "tuple[LlamaCppModel, LlmService]":
     """The configured GGUF and the service that serves it; ``overrides`` win over the settings of llama_cpp.
 
     Where the settings name another language model, perhaps this very service, the defaults of llama_cpp hold.
 
+    Args:
+        trained: a trained model in place of the configured file: its folder, or ``NAME[:VERSION]`` as the registry has it,
+            where a version is a number or a stage.
+
     Raises:
+        InvalidInputError: there is no such version.
+        ModelFileError: the trained model's files are not those of its manifest.
+        TemplateMismatchError: it learned another chat template.
         ConfigurationError: ``host`` can be reached from elsewhere, and there is no key.
     """
     from llm_engineering.infrastructure.api.auth import is_loopback
@@ -410,9 +428,22 @@ def llm_service(settings: Settings, host: str, **overrides: Any) -> "tuple[Llama
             f"On {host}, others can reach the model: set LLM_API_KEY to a long random text (the twin sends the same), or "
             "listen on 127.0.0.1."
         )
-    file = chosen.model_path or path("SmolLM2-135M-Instruct", settings.models_dir)
-    model = LlamaCppModel(file, chosen.context_tokens, chosen.threads, chosen.parallel)
+    if trained is None:
+        file, name = chosen.model_path or path("SmolLM2-135M-Instruct", settings.models_dir), None
+    else:
+        file, name = _servable(settings, trained)
+    model = LlamaCppModel(file, chosen.context_tokens, chosen.threads, chosen.parallel, name)
     return model, LlmService(model, key.get_secret_value() if key else None)
+
+
+def _servable(settings: Settings, trained: str) -> tuple[Path, str]:
+    """The GGUF file of a trained model, verified, and the name to serve it under."""
+    if Path(trained).expanduser().is_dir():
+        found = open_servable(Path(trained).expanduser())
+        return found.gguf, f"{found.manifest.name}-{found.manifest.content_hash[:8]}"
+    with open_resources(settings) as twin:
+        version = named_version(twin.registry, trained)
+    return open_version(version).gguf, version.label
 
 
 @contextmanager

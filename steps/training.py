@@ -1,5 +1,6 @@
 """Training: a data set in, a model's folder out."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,8 @@ def fine_tune(
             tracker=twin.experiment_tracker(),
             progress=progress,
         )
+        if int(os.environ.get("RANK", "0")) == 0:  # of several processes, one writes
+            twin.exporter().export(trained.folder)
     metrics = trained.record.metrics()
     log_metadata({**metrics, "folder": str(trained.folder), "dataset": trained.record.dataset})
     logger.info("The model is in {}.", trained.folder)

@@ -1,4 +1,4 @@
-"""Serves a GGUF model as a service of its own, OpenAI-compatible: ``poe run-llm-server [--host … --port … --model-path …]``.
+"""Serves a GGUF or trained model as a service of its own, OpenAI-compatible: ``poe run-llm-server [--port … --model …]``.
 
 Then the twin, on this machine or another, uses it by its address; business logic and model scale apart.
 """
@@ -30,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--model-path", type=user_path, help="a GGUF file (LLM_MODEL_PATH; default: the bundled model)"
     )
+    parser.add_argument(
+        "--model",
+        help="a trained model: NAME, NAME:VERSION, NAME:STAGE as list-models shows it, or its folder",
+    )
     parser.add_argument("--context-tokens", type=int, help="shared by all replies in progress")
     parser.add_argument("--parallel", type=int, help="replies at the same time")
     parser.add_argument("--threads", type=int, help="0: one less than there are cores")
@@ -42,12 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= 65535:
         raise ConfigurationError(f"--port must lie between 0 and 65535, got {options.port}.")
+    if options.model and options.model_path:
+        raise ConfigurationError("--model and --model-path name two models; give one of them.")
     settings = load_settings()
     start_logging(settings)
     overrides = {
         name: getattr(options, name) for name in ("model_path", "context_tokens", "parallel", "threads")
     }
-    model, service = llm_service(settings, options.host, **overrides)
+    model, service = llm_service(settings, options.host, trained=options.model, **overrides)
     with listening(options.host, options.port) as listener:
         console.print(f"Loading {escape(model.name)} …")
         asyncio.run(model.load())

@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from loguru import logger
 from pydantic import ValidationError
 
 from llm_engineering.application.chat_templates import TemplateUse, check_contract
+from llm_engineering.application.ports import ModelRegistry
 from llm_engineering.application.training.record import write_json
 from llm_engineering.application.training.sft import MANIFEST, file_hashes
-from llm_engineering.domain.errors import ModelFileError
-from llm_engineering.domain.models import ModelManifest
+from llm_engineering.domain.errors import InvalidInputError, ModelFileError
+from llm_engineering.domain.models import ModelManifest, ModelVersion, Stage
 
 MERGED, GGUF = "merged", "gguf/model.gguf"
 
@@ -85,6 +87,46 @@ def open_servable(folder: Path) -> Servable:
             f"Other servers can load {folder / MERGED}."
         )
     return Servable(manifest, folder / GGUF)
+
+
+def named_version(registry: ModelRegistry, wanted: str) -> ModelVersion:
+    """``NAME``, ``NAME:3`` or ``NAME:staging``. A name alone is the version in production, or else the newest.
+
+    Raises:
+        InvalidInputError: there is none.
+    """
+    name, _, version = wanted.partition(":")
+    if version.isdecimal():
+        return registry.get(name, int(version))
+    if version:
+        stages = [stage.value for stage in Stage if stage is not Stage.NONE]
+        if version not in stages:
+            raise InvalidInputError(
+                f"{wanted}: a version is a number or one of {', '.join(stages)}; got {version!r}."
+            )
+        return registry.get(name, Stage(version))
+    found = registry.versions(name)
+    served = next((one for one in found if one.stage is Stage.PRODUCTION), None)
+    if served is None and found:
+        logger.warning("No version of {} is in production: the newest, {}, is taken.", name, found[0].label)
+    return served or registry.get(name)
+
+
+def open_version(version: ModelVersion) -> Servable:
+    """The files of a registered version, which must be those that were registered.
+
+    Raises:
+        ModelFileError, TemplateMismatchError: see :func:`open_servable`.
+    """
+    if "://" in version.location:
+        raise ModelFileError(f"{version.label} lies at {version.location}; copy it to a folder to serve it.")
+    servable = open_servable(Path(version.location))
+    if servable.manifest.content_hash != version.manifest.content_hash:
+        raise ModelFileError(
+            f"The folder {version.location} holds another model than the one registered as {version.label}. Register it anew, "
+            "or bring the files back."
+        )
+    return servable
 
 
 def _problems(folder: Path, manifest: ModelManifest) -> Iterator[str]:

@@ -50,7 +50,7 @@ def _splitting(told: Mapping[str, Any]) -> str:
     """llama.cpp's name for the way a tokenizer splits text before BPE."""
     model = told["model"]
     normalizer = told.get("normalizer")
-    if model.get("type") != "BPE" or model.get("byte_fallback"):
+    if model.get("type") != "BPE":
         raise _refused(f"it is of the type {model.get('type')}; byte-level BPE can be converted")
     if normalizer and normalizer.get("normalizers", [normalizer]):
         raise _refused(f"it normalizes text ({normalizer.get('type')})")
