@@ -17,7 +17,7 @@ from llm_engineering.application.model_evaluation.config import JudgeConfig
 from llm_engineering.application.model_evaluation.statistics import correlation
 from llm_engineering.application.ports import LanguageModel, Message, Progress
 from llm_engineering.application.structured_output import ask_json
-from llm_engineering.domain.errors import ModelServiceError
+from llm_engineering.domain.errors import ModelError
 
 LOWEST, HIGHEST = 1, 4
 GIVEN_UP_AFTER = 5
@@ -106,7 +106,8 @@ class Judge:
         """A verdict on each item, in order."""
 
         async def one(item: Judgeable) -> Verdict:
-            verdict = await self._verdict(item)
+            async with self._room:
+                verdict = await self._verdict(item)
             progress.advance("Judge answers", total=len(items))
             return verdict
 
@@ -148,28 +149,27 @@ class Judge:
         self, rules: str, data: dict[str, str], schema: dict[str, Any], seed: int
     ) -> dict[str, Any] | str:
         """The reply, or why there is none."""
-        async with self._room:
-            self.asked += 1
-            if self._silent >= GIVEN_UP_AFTER:
-                self.missing += 1
-                return f"not asked: no reply {GIVEN_UP_AFTER} times in a row"
-            try:
-                reply = await ask_json(
-                    self._model,
-                    [Message("system", rules), Message("user", json.dumps(data, ensure_ascii=False))],
-                    schema,
-                    max_tokens=self._config.max_tokens,
-                    timeout_seconds=self._config.timeout_seconds,
-                    temperature=self._config.temperature,
-                    seed=seed,
-                )
-            except ModelServiceError as error:
-                self._failed(error)
-                return str(error)
-            self._silent = 0
-            return reply.value
+        self.asked += 1
+        if self._silent >= GIVEN_UP_AFTER:
+            self.missing += 1
+            return f"not asked: no reply {GIVEN_UP_AFTER} times in a row"
+        try:
+            reply = await ask_json(
+                self._model,
+                [Message("system", rules), Message("user", json.dumps(data, ensure_ascii=False))],
+                schema,
+                max_tokens=self._config.max_tokens,
+                timeout_seconds=self._config.timeout_seconds,
+                temperature=self._config.temperature,
+                seed=seed,
+            )
+        except ModelError as error:
+            self._failed(error)
+            return str(error)
+        self._silent = 0
+        return reply.value
 
-    def _failed(self, error: ModelServiceError) -> None:
+    def _failed(self, error: ModelError) -> None:
         self.missing += 1
         self._silent += 1
         if self._silent == GIVEN_UP_AFTER:

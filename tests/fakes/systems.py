@@ -1,0 +1,74 @@
+"""Systems that answer as told, and count what they were asked."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from llm_engineering.application.model_evaluation.systems import Likelihood, System, Written
+from llm_engineering.application.ports import Message, Progress
+
+
+class TellingModel:
+    """Answers by a function of the question; its likelihood of a word is ``nats``, too long are answers over ``limit``."""
+
+    def __init__(self, answer: Callable[[str], str], nats: float, limit: int) -> None:
+        self._answer = answer
+        self._nats = nats
+        self._limit = limit
+        self.asked: list[list[Message]] = []
+
+    def answers(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        max_tokens: int,
+        batch_size: int,
+        progress: Progress,
+    ) -> list[Written]:
+        self.asked += [list(turns) for turns in conversations]
+        texts = [self._answer(turns[-1].content) for turns in conversations]
+        return [
+            Written(" ".join(text.split()[:max_tokens]), len(text.split()), len(text.split()) > max_tokens)
+            for text in texts
+        ]
+
+    def likelihoods(
+        self, conversations: Sequence[Sequence[Message]], *, batch_size: int, progress: Progress
+    ) -> list[Likelihood | None]:
+        counts = [len(turns[-1].content.split()) for turns in conversations]
+        return [Likelihood(n * self._nats, n) if n <= self._limit else None for n in counts]
+
+
+class TellingModels:
+    """Opens a :class:`TellingModel` for each system by its name; ``opened`` keeps the order."""
+
+    def __init__(
+        self, answers: Mapping[str, Callable[[str], str]], nats: Mapping[str, float], limit: int = 1000
+    ) -> None:
+        self._models = {
+            name: TellingModel(answer, nats.get(name, 1.0), limit) for name, answer in answers.items()
+        }
+        self.opened: list[str] = []
+
+    @contextmanager
+    def open(self, system: System) -> Iterator[TellingModel]:
+        self.opened.append(system.name)
+        yield self._models[system.name]
+
+    def model(self, name: str) -> TellingModel:
+        """To look at what it was asked."""
+        return self._models[name]
+
+
+class SharedWords:
+    """Reference metrics without a library: the share of words that stand in the reference."""
+
+    def pairs(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
+        return {"rouge1": [_shared(a, r) for a, r in zip(answers, references, strict=True)]}
+
+    def corpus(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+        return {"corpus_bleu": _shared(" ".join(answers), " ".join(references))}
+
+
+def _shared(answer: str, reference: str) -> float:
+    words = answer.split()
+    return sum(word in reference.split() for word in words) / len(words) if words else 0.0

@@ -1,0 +1,405 @@
+"""The evaluation of models as a whole: held-out questions, systems side by side, a judge that may fail, the report."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_engineering.application.chat_templates import template
+from llm_engineering.application.dataset_quality.config import DecontaminationConfig
+from llm_engineering.application.model_evaluation.config import (
+    JudgeConfig,
+    ModelEvaluationParameters,
+    ModelEvaluationRun,
+)
+from llm_engineering.application.model_evaluation.evaluation import (
+    ModelEvaluation,
+    Tools,
+    evaluate_models,
+)
+from llm_engineering.application.model_evaluation.heldout import HeldOut, drawn, hold_out
+from llm_engineering.application.model_evaluation.judging import Judge, Judgeable, probes
+from llm_engineering.application.model_evaluation.report import as_dict, html_report, metadata, rows
+from llm_engineering.application.model_evaluation.slices import sliced
+from llm_engineering.application.model_evaluation.systems import (
+    System,
+    base_system,
+    newest_folder,
+    trained_system,
+)
+from llm_engineering.application.ports import Message, SilentProgress
+from llm_engineering.domain.datasets import InstructSample, Origin, Provenance, Split
+from llm_engineering.domain.documents import Span
+from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, TemplateMismatchError
+from llm_engineering.domain.models import ModelManifest
+from llm_engineering.infrastructure.evaluation.lm_harness import harness_scores, scores_of
+from tests.fakes.embedder import HashEmbedder
+from tests.fakes.llm import Reply, ScriptedLanguageModel
+from tests.fakes.systems import SharedWords, TellingModels
+
+QUIET = SilentProgress()
+TRAINED = "We measure it, then we change one thing, and then we measure it again until the figure is better. "
+TESTED = (
+    "Logs are for the night when nobody remembers what the service was asked to do {n}, so keep them short. "
+)
+GOOD = json.dumps({"reason": "fine", "accuracy": 3, "style": 4})
+
+
+def sample(
+    text: str, document: str, split: Split = Split.TEST, category: str = "article", author: str = "Ada"
+) -> InstructSample:
+    return InstructSample(
+        instruction=f"Say something about {document}.",
+        answer=text,
+        origin=Origin(
+            document_id=document,
+            content_hash="0" * 64,
+            span=Span(start=0, end=10),
+            author=author,
+            category=category,
+            language="en",
+        ),
+        provenance=Provenance(made_by="back_translation"),
+        split=split,
+    )
+
+
+def held_samples(count: int) -> list[InstructSample]:
+    words = "alpha beta gamma delta epsilon zeta eta theta".split()
+    return [
+        sample(
+            f"{words[n % 8]} " * 3 + TESTED.format(n=n) * (1 + n % 3),
+            f"test-{n // 2}",
+            category="post" if n % 2 else "article",
+        )
+        for n in range(count)
+    ]
+
+
+def write(folder: Path, splits: dict[Split, Sequence[InstructSample]]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in Split:
+        lines = "".join(item.model_dump_json() + "\n" for item in splits.get(split, ()))
+        (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+    counts = {str(split): len(splits.get(split, ())) for split in Split}
+    manifest = {
+        "kind": "instruct",
+        "name": "toy",
+        "version": "1",
+        "counts": counts,
+        "documents": counts,
+        "template": "chatml",
+        "template_hash": template("chatml").hash,
+        "seed": 0,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
+def manifest(stage: str = "sft", **changes: Any) -> ModelManifest:
+    given = {
+        "name": "twin",
+        "base": "toy",
+        "method": "lora",
+        "stage": stage,
+        "template": "chatml",
+        "template_hash": template("chatml").hash,
+        "dataset": "toy@1",
+        "dataset_hash": "x",
+        "config": {"system": "Be Ada."},
+        "metrics": {},
+        "files": {"adapter/a": stage},
+        "created_at": "2026-01-01T00:00:00Z",
+    }
+    return ModelManifest.model_validate(given | changes)
+
+
+def system(name: str, **changes: Any) -> System:
+    return System(**{"name": name, "label": f"{name}-label", "base": "toy", "template": "chatml", **changes})
+
+
+def held_out(tmp_path: Path, systems: Sequence[System] = (), **changes: Any) -> HeldOut:
+    train = [sample(f"{TRAINED * 20} Number {n}.", f"train-{n}", Split.TRAIN) for n in range(4)]
+    folder = write(
+        tmp_path / "set", {Split.TRAIN: train, Split.TEST: held_samples(12)} | changes.pop("splits", {})
+    )
+    given: dict[str, Any] = {"datasets": tmp_path / "none", "samples": None, "seed": 0}
+    return hold_out(folder, "chatml", systems, config=DecontaminationConfig(), **(given | changes))
+
+
+# --- held out ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_test_document_that_was_trained_on_is_refused(tmp_path: Path) -> None:
+    leaked = [sample("Quite another sentence about nothing in particular, only once.", "train-1")]
+    with pytest.raises(InvalidInputError, match=r"1 of 1 test samples are not held out.*document train-1"):
+        held_out(tmp_path, splits={Split.TEST: leaked})
+
+
+def test_test_text_that_stands_in_training_text_is_refused(tmp_path: Path) -> None:
+    leaked = [*held_samples(4), sample(TRAINED, "elsewhere")]
+    with pytest.raises(InvalidInputError, match=r"1 of 5 test samples.*word sequences"):
+        held_out(tmp_path, splits={Split.TEST: leaked})
+
+
+def test_the_set_that_a_system_was_trained_on_is_looked_up_and_looked_through(tmp_path: Path) -> None:
+    write(tmp_path / "sets" / "other" / "2", {Split.TRAIN: [held_samples(12)[0]]})
+    other = system("dpo", manifest=manifest(dataset="other@2"))
+    with pytest.raises(InvalidInputError, match="not held out from dpo"):
+        held_out(tmp_path, [other], datasets=tmp_path / "sets")
+
+
+def test_overlap_is_noted_for_systems_whose_training_text_is_known(tmp_path: Path) -> None:
+    systems = [
+        system("base"),
+        system("sft", manifest=manifest()),
+        system("dpo", manifest=manifest(dataset="gone@9")),
+    ]
+    assert held_out(tmp_path, systems).overlap == {"sft": 0}
+
+
+def test_no_test_split_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="no test split"):
+        held_out(tmp_path, splits={Split.TEST: []})
+
+
+def test_another_template_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "set", {Split.TRAIN: held_samples(1), Split.TEST: held_samples(1)})
+    with pytest.raises(TemplateMismatchError):
+        hold_out(
+            folder, "llama3", [], datasets=tmp_path, samples=None, seed=0, config=DecontaminationConfig()
+        )
+
+
+def test_samples_are_drawn_by_document_and_seed() -> None:
+    samples = held_samples(12)
+    chosen = drawn(samples, 6, 1)
+    assert chosen == drawn(samples, 6, 1)
+    assert len(chosen) == 6
+    assert len({s.origin.document_id for s in chosen}) == 3
+    assert {drawn(samples, 6, seed)[0].id for seed in range(10)} != {chosen[0].id}
+    assert len(drawn(samples, 1, 0)) == 1
+    assert drawn(samples, None, 0) == samples
+
+
+def test_slices_hold_every_sample_once_and_leave_out_what_has_one_value() -> None:
+    found = sliced(held_samples(12), ["category", "language", "length"])
+    assert found[""] == list(range(12))
+    assert sorted(found["category=article"] + found["category=post"]) == list(range(12))
+    assert not any(name.startswith("language") for name in found)
+    lengths = [place for name, places in found.items() if name.startswith("length") for place in places]
+    assert sorted(lengths) == list(range(12))
+
+
+# --- systems -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_newest_model_of_a_stage_is_found_and_the_base_asked_as_it_is(tmp_path: Path) -> None:
+    for run, stage, day in (("a", "sft", 1), ("b", "sft", 2), ("c", "dpo", 3)):
+        folder = tmp_path / "twin" / run
+        (folder / "adapter").mkdir(parents=True)
+        found = manifest(stage, created_at=f"2026-01-0{day}T00:00:00Z")
+        (folder / "model.json").write_text(found.model_dump_json(), encoding="utf-8")
+    newest = newest_folder(tmp_path, "twin", "sft")
+    assert newest is not None
+    assert newest[0].name == "b"
+    assert newest_folder(tmp_path, "twin", "other") is None
+    trained = trained_system("sft", *newest)
+    assert trained.label == newest[1].content_hash
+    assert trained.adapter == newest[0] / "adapter"
+    base = base_system(trained, None, "chatml")
+    assert (base.name, base.base, base.system_message, base.adapter) == ("base", "toy", "Be Ada.", None)
+
+
+def test_a_folder_without_weights_and_a_base_that_nobody_named_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="neither adapter/ nor merged/"):
+        trained_system("sft", tmp_path, manifest())
+    with pytest.raises(ConfigurationError, match="Which base model"):
+        base_system(None, None, "chatml")
+
+
+# --- the evaluation --------------------------------------------------------------------------------------------------------
+
+
+def _echo(question: str) -> str:
+    return (
+        "Logs are for the night when nobody remembers what the service was asked to do, so keep them short. "
+        * 4
+    )
+
+
+def _poor(question: str) -> str:
+    return "" if "test-1" in question else "<script>alert(1)</script> nothing to say here"
+
+
+async def evaluated(
+    tmp_path: Path, judge: ScriptedLanguageModel | None = None, limit: int = 1000, **changes: Any
+) -> tuple[ModelEvaluation, TellingModels]:
+    models = TellingModels({"base": _poor, "sft": _echo}, {"base": 3.0, "sft": 2.0}, limit)
+    run = ModelEvaluationRun(
+        resamples=200, judge=JudgeConfig(concurrency=1) if judge else None, max_tokens=200, **changes
+    )
+    systems = [system("base"), system("sft", manifest=manifest(), system_message="Be Ada.")]
+    tools = Tools(models, SharedWords(), HashEmbedder(), judge)
+    return await evaluate_models(run, held_out(tmp_path, systems), systems, tools, QUIET), models
+
+
+async def test_systems_answer_the_same_questions_and_are_compared_by_document(tmp_path: Path) -> None:
+    evaluation, models = await evaluated(tmp_path)
+    report = evaluation.report
+    assert models.opened == ["base", "sft"]
+    questions = [item.instruction for item in evaluation.held.samples]
+    for name in ("base", "sft"):
+        assert [turns[-1].content for turns in models.model(name).asked[:12]] == questions
+    assert models.model("sft").asked[0][0] == Message("system", "Be Ada.")
+    found = {(d.metric, d.slice): d for d in report.differences}
+    nll = found["nll", ""]
+    assert (nll.candidate, nll.reference, nll.n, nll.clusters) == ("sft", "base", 12, 6)
+    assert nll.value == pytest.approx(-1)
+    assert nll.better
+    assert found["perplexity", ""].value == pytest.approx(2.718281828**2 - 2.718281828**3)
+    assert found["rouge1", ""].better
+    empty = found["empty", ""]
+    assert empty.value == pytest.approx(-1 / 6)
+    assert not empty.better  # one document of six: no certain difference
+    assert ("rouge1", "category=post") in found
+    assert report.overlap == {"sft": 0}
+    assert report.systems[1].model == "sft-label"
+
+
+async def test_empty_and_short_answers_are_missing_for_style_and_similarity_not_zero(tmp_path: Path) -> None:
+    evaluation, _ = await evaluated(tmp_path)
+    base, sft = evaluation.results
+    assert all(value is None for value in base.columns["style"])
+    assert all(value is not None for value in sft.columns["style"])
+    similar = [
+        s for s in evaluation.report.systems[0].scores if s.metric == "author_similarity" and not s.slice
+    ]
+    assert (similar[0].n, similar[0].missing) == (10, 2)
+    [calibration] = evaluation.calibrations
+    assert calibration.auc is None  # one author only: said, and no score against others pretended
+
+
+async def test_answers_too_long_for_the_model_have_no_likelihood(tmp_path: Path) -> None:
+    evaluation, _ = await evaluated(tmp_path, limit=30)
+    scores = {s.metric: s for s in evaluation.report.systems[0].scores if not s.slice}
+    assert scores["nll"].missing > 0
+    assert scores["nll"].n + scores["nll"].missing == 12
+    assert scores["nll"].value == pytest.approx(3.0)
+
+
+async def test_the_same_evaluation_has_the_same_id_and_figures(tmp_path: Path) -> None:
+    first, _ = await evaluated(tmp_path)
+    second, _ = await evaluated(tmp_path)
+    assert first.report.model_copy(update={"created_at": second.report.created_at}) == second.report
+
+
+async def test_the_page_is_self_contained_and_runs_nothing_that_a_model_wrote(tmp_path: Path) -> None:
+    evaluation, _ = await evaluated(tmp_path)
+    page = html_report(evaluation)
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "http" not in page
+    assert "fewer than ten documents" in page
+    json.dumps(as_dict(evaluation), allow_nan=False)
+    shown = {row[0]: row[1:] for row in rows(evaluation.report)}
+    assert shown["nll ↓"][0].startswith("3.000 [")
+    assert shown["style"][0] == "–"
+    assert metadata(evaluation.report)["sft_perplexity"] == pytest.approx(7.389056, abs=1e-5)
+
+
+async def test_nothing_to_evaluate_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="no system"):
+        await evaluate_models(
+            ModelEvaluationRun(), held_out(tmp_path), [], Tools(TellingModels({}, {}), SharedWords()), QUIET
+        )
+
+
+# --- the judge -------------------------------------------------------------------------------------------------------------
+
+ITEMS = [Judgeable(f"Question {n}?", "The author's answer.", "word " * (n + 1)) for n in range(10)]
+
+
+async def test_nonsense_from_the_judge_costs_verdicts_and_nothing_else(tmp_path: Path) -> None:
+    replies = [
+        GOOD,
+        "no JSON at all",
+        '{"accuracy": 9, "style": 1}',
+        "[]",
+        '{"accuracy": true, "style": 2}',
+        GOOD,
+    ]
+    judge = ScriptedLanguageModel([replies[n % 6] for n in range(48)], default=lambda _: '{"better": "A"}')
+    evaluation, _ = await evaluated(tmp_path, judge)
+    assert evaluation.probes is not None
+    assert evaluation.probes.missing_rate == pytest.approx(32 / evaluation.probes.asked)
+    scores = {s.metric: s for s in evaluation.report.systems[1].scores if not s.slice}
+    assert scores["judge_accuracy"].value == 3
+    assert scores["judge_style"].value == 4
+    assert scores["judge_accuracy"].missing == 4
+    assert "without a usable verdict" in html_report(evaluation)
+
+
+async def test_thirty_percent_failures_lose_thirty_percent() -> None:
+    failing = [Reply(GOOD, fail_after=0) if n % 10 in (0, 3, 6) else GOOD for n in range(10)]
+    judge = Judge(ScriptedLanguageModel(failing), JudgeConfig(repeats=1, concurrency=1), 0)
+    verdicts = await judge.verdicts(ITEMS, QUIET)
+    assert [verdict.accuracy is None for verdict in verdicts] == [n in (0, 3, 6) for n in range(10)]
+    assert probes(judge, ITEMS, verdicts).missing_rate == pytest.approx(0.3)
+
+
+async def test_a_judge_that_is_gone_is_not_asked_forever() -> None:
+    model = ScriptedLanguageModel([Reply("", fail_after=0)] * 10)
+    judge = Judge(model, JudgeConfig(repeats=2, concurrency=1), 0)
+    verdicts = await judge.verdicts(ITEMS, QUIET)
+    assert len(model.calls) == 5
+    assert all(verdict.accuracy is None for verdict in verdicts)
+    assert judge.missing == judge.asked == 20
+
+
+async def test_repeats_have_seeds_of_their_own_and_a_schema() -> None:
+    model = ScriptedLanguageModel([GOOD] * 3)
+    await Judge(model, JudgeConfig(repeats=3, concurrency=1), 7).verdicts(ITEMS[:1], QUIET)
+    assert [call.options.seed for call in model.calls] == [7, 8, 9]
+    assert all(call.options.json_schema is not None for call in model.calls)
+    assert json.loads(model.calls[0].messages[1].content)["answer"] == ITEMS[0].answer
+
+
+async def test_probes_find_a_judge_that_counts_words_takes_the_first_and_changes_its_mind() -> None:
+    def by_length(messages: Sequence[Message]) -> str:
+        words = len(json.loads(messages[1].content)["answer"].split())
+        return json.dumps({"reason": "", "accuracy": min(4, 1 + words // 3), "style": 2})
+
+    judge = Judge(ScriptedLanguageModel(default=by_length), JudgeConfig(concurrency=1), 0)
+    found = probes(
+        judge, ITEMS, await judge.verdicts(ITEMS, QUIET), [("A", "A")] * 3 + [("A", "B"), (None, "A")]
+    )
+    assert found.length_correlation is not None
+    assert found.length_correlation > 0.9
+    assert found.repeat_agreement == 1
+    assert (found.swapped, found.swap_consistency, found.first_share) == (4, 0.25, pytest.approx(7 / 8))
+    moody = [json.dumps({"reason": "", "accuracy": 1 + n % 2, "style": 2}) for n in range(4)]
+    judge = Judge(ScriptedLanguageModel(moody), JudgeConfig(concurrency=1), 0)
+    found = probes(judge, ITEMS[:2], await judge.verdicts(ITEMS[:2], QUIET))
+    assert (found.repeat_agreement, found.repeat_deviation) == (0, 0.5)
+
+
+# --- configuration and harness ---------------------------------------------------------------------------------------------
+
+
+def test_a_system_that_is_named_twice_is_an_error() -> None:
+    with pytest.raises(ValueError, match="each once"):
+        ModelEvaluationParameters.model_validate({"evaluation": {"systems": ["base", "base"]}})
+
+
+def test_scores_of_the_harness_are_read_without_their_errors() -> None:
+    results = {"arc": {"alias": "arc", "acc,none": 0.25, "acc_stderr,none": 0.1, "em,strict": 1}}
+    assert scores_of(results) == {"arc/acc": 0.25, "arc/em,strict": 1.0}
+
+
+def test_a_missing_harness_is_told_with_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "lm_eval", None)
+    with pytest.raises(ConfigurationError, match="--with harness"):
+        harness_scores("toy", None, ["arc"], limit=1, shots=0, batch_size=1, seed=0)
