@@ -14,7 +14,7 @@ from llm_engineering.application.dataset_generation.generation import (
     generate_instruct,
     generate_preference,
 )
-from llm_engineering.application.dataset_generation.making import MadeDataset, make_dataset
+from llm_engineering.application.dataset_quality.build import Built, Helpers, Target, build_dataset
 from llm_engineering.application.dataset_quality.files import Splits
 from llm_engineering.application.dataset_quality.report import COLUMNS, rows
 from llm_engineering.application.dataset_quality.samples import Sample
@@ -22,7 +22,7 @@ from llm_engineering.application.dataset_runs import DatasetRun, InstructDataset
 from llm_engineering.application.ports import LanguageModel
 from llm_engineering.application.stages import rounded
 from llm_engineering.bootstrap import Resources, dataset_saver
-from llm_engineering.domain.datasets import DatasetKind, InstructSample, PreferenceSample
+from llm_engineering.domain.datasets import InstructSample, PreferenceSample
 from llm_engineering.domain.errors import MissingDependencyError
 from steps.resources import step_resources
 from steps.tables import markdown_table
@@ -48,7 +48,8 @@ def make_instruct_samples(
     with step_resources() as (twin, progress):
         model = twin.language_model if run.needs_model else None
         made = _run(generate_instruct(twin.warehouse, run, model, progress=progress), model)
-    return _told(made)
+    report = _told(made)
+    return _dumped(made.samples), report
 
 
 @step(enable_cache=False)
@@ -61,7 +62,8 @@ def make_preference_samples(
     with step_resources() as (twin, progress):
         model = twin.language_model if run.needs_model else None
         made = _run(generate_preference(twin.warehouse, run, model, progress=progress), model)
-    return _told(made)
+    report = _told(made)
+    return _dumped(made.samples), report
 
 
 @step(enable_cache=False)
@@ -74,7 +76,8 @@ def write_instruct_dataset(
     Annotated[HTMLString, "dataset_page"],
 ]:
     """Check the samples, split them by document, and write the data set."""
-    return _written("instruct", run, [InstructSample.model_validate(sample) for sample in samples])
+    made = _written(run, [InstructSample.model_validate(sample) for sample in samples])
+    return made.folder, made.metadata(), _gates(made), HTMLString(made.page)
 
 
 @step(enable_cache=False)
@@ -87,42 +90,48 @@ def write_preference_dataset(
     Annotated[HTMLString, "dataset_page"],
 ]:
     """Check the triples, split them by document, and write the data set."""
-    return _written("preference", run, [PreferenceSample.model_validate(sample) for sample in samples])
+    made = _written(run, [PreferenceSample.model_validate(sample) for sample in samples])
+    return made.folder, made.metadata(), _gates(made), HTMLString(made.page)
 
 
-def _told(made: Generated) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _told(made: Generated) -> dict[str, Any]:
     report = rounded(made.metadata())
     log_metadata({key: value for key, value in report.items() if value is not None and value != {}})
-    return [sample.model_dump(mode="json") for sample in made.samples], report
+    return report
 
 
-def _written(
-    kind: DatasetKind, run: DatasetRun, samples: Sequence[Sample]
-) -> tuple[Path, dict[str, Any], MarkdownString, HTMLString]:
+def _dumped(samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    return [sample.model_dump(mode="json") for sample in samples]
+
+
+def _gates(made: Built) -> MarkdownString:
+    return markdown_table(COLUMNS, rows(made.curated.counts))
+
+
+def _written(run: DatasetRun, samples: Sequence[Sample]) -> Built:
     with step_resources() as (twin, _):
         judge = twin.language_model if run.judge else None
-        made = _run(_dataset(kind, run, samples, twin, judge), judge)
-    log_metadata(made.metadata())
-    logger.info("The data set is in {}.", made.folder)
-    gates = markdown_table(COLUMNS, rows(made.curated.counts))
-    return made.folder, made.metadata(), gates, HTMLString(made.report)
+        made = _run(_dataset(run, samples, twin, judge), judge)
+    log_metadata({key: value for key, value in made.metadata().items() if value != {}})
+    return made
 
 
 async def _dataset(
-    kind: DatasetKind,
-    run: DatasetRun,
-    samples: Sequence[Sample],
-    twin: Resources,
-    judge: LanguageModel | None,
-) -> MadeDataset:
-    return await make_dataset(
+    run: DatasetRun, samples: Sequence[Sample], twin: Resources, judge: LanguageModel | None
+) -> Built:
+    return await build_dataset(
         samples,
-        run,
         twin.warehouse.clean,
-        kind=kind,
-        embedder=twin.embedder if "semantic_duplicates" in run.quality.gates else None,
-        judges=[judge] if judge is not None else [],
-        save_for_hub=_save_for_hub,
+        run.quality,
+        Target(run.folder, run.name, run.chat_template, run.seed, run.model_dump(mode="json")),
+        Helpers(
+            # An estimate: the trained model's own tokenizer is known only once training is configured, and checked there.
+            count=twin.embedder.tokenizer.counts,
+            embedder=twin.embedder if "semantic_duplicates" in run.quality.gates else None,
+            judges=[judge] if judge is not None else [],
+            save_for_hub=_save_for_hub,
+        ),
+        run.protected,
     )
 
 

@@ -39,20 +39,17 @@ async def test_a_folder_comes_of_samples_and_a_second_run_gives_the_same(tmp_pat
     store, documents = world()
     samples: list[Sample] = [instruct(f"What of {i}?", of=d) for i, d in enumerate(documents)]
     samples.append(instruct("What of gardens?", "tiny", documents[0]))
-    ids = [d.id for d in documents]
-    built = await build_dataset(samples, ids, store.clean, QUALITY, target(tmp_path), Helpers(count=words))
+    built = await build_dataset(samples, store.clean, QUALITY, target(tmp_path), Helpers(count=words))
     found = read_dataset(built.folder)
     assert found.manifest == built.manifest
     assert sum(built.manifest.counts.values()) == 24
-    assert built.metadata()["dropped_by_length"] == 1
-    assert built.metadata()["kept"] == 24
+    assert built.metadata()["dropped_by_gate"] == {"length": 1}
+    assert built.metadata()["samples_made"] == 25
     dropped = [json.loads(line) for line in (built.folder / "dropped.jsonl").read_text().splitlines()]
     assert [(item["gate"], item["sample"]["answer"]) for item in dropped] == [("length", "tiny")]
     assert documents[0].link in (built.folder / "README.md").read_text()
     assert (built.folder / "report.html").read_text() == built.page
-    again = await build_dataset(
-        samples[::-1], ids, store.clean, QUALITY, target(tmp_path), Helpers(count=words)
-    )
+    again = await build_dataset(samples[::-1], store.clean, QUALITY, target(tmp_path), Helpers(count=words))
     assert again.manifest.version == built.manifest.version
 
 
@@ -60,21 +57,21 @@ async def test_tokens_are_counted_in_the_chat_template(tmp_path: Path) -> None:
     store, documents = world(6)
     samples = [instruct(f"What of {i}?", of=d) for i, d in enumerate(documents)]
     bounds = QualityConfig(lengths=LengthBounds(max_tokens=100))
-    with pytest.raises(InvalidInputError, match="none is left to train on: length dropped 6"):
-        await build_dataset(samples, (), store.clean, bounds, target(tmp_path), Helpers(count=words))
+    with pytest.raises(InvalidInputError, match=r"No sample is left to train on: 6 were made.*length: 6"):
+        await build_dataset(samples, store.clean, bounds, target(tmp_path), Helpers(count=words))
     assert not list(tmp_path.iterdir())  # noqa: ASYNC240
 
 
 async def test_an_instruct_set_s_test_part_is_kept_from_preference_training(tmp_path: Path) -> None:
     store, documents = world()
     samples = [instruct(f"What of {i}?", of=d) for i, d in enumerate(documents)]
-    first = await build_dataset(samples, (), store.clean, QUALITY, target(tmp_path))
+    first = await build_dataset(samples, store.clean, QUALITY, target(tmp_path))
     held = {s.origin.document_id for s in first.curated.splits[Split.TEST]}
     # Another seed puts other documents into training; those the instruct set is tested with must leave it.
     pairs = [preference(f"What of {i}?", rejected=prose(100 + i), of=d) for i, d in enumerate(documents)]
     loose = QualityConfig(length_bias=LengthBias(beyond="report"))
     other = Target(tmp_path, "pairs", "chatml", seed=5)
-    second = await build_dataset(pairs, (), store.clean, loose, other)
+    second = await build_dataset(pairs, store.clean, loose, other)
     train = {s.origin.document_id for s in second.curated.splits[Split.TRAIN]}
     assert held
     assert not held & train
@@ -86,8 +83,9 @@ async def test_evaluation_files_are_kept_out_of_all_splits(tmp_path: Path) -> No
     file = tmp_path / "questions.jsonl"
     file.write_text(json.dumps({"question": "Why?", "answer": documents[3].text[:300]}) + "\n")
     samples = [instruct(f"What of {i}?", of=d) for i, d in enumerate(documents)]
-    strict = QualityConfig(evaluation_files=(file,))
-    built = await build_dataset(samples, (), store.clean, strict, target(tmp_path / "sets"))
+    built = await build_dataset(
+        samples, store.clean, QUALITY, target(tmp_path / "sets"), evaluation_files=[file]
+    )
     [dropped] = built.curated.dropped
     assert (dropped.sample.origin.document_id, dropped.reason) == (
         documents[3].id,
@@ -100,7 +98,7 @@ async def test_judges_are_asked_only_about_what_came_through(tmp_path: Path) -> 
     samples = [instruct(f"What of {i}?", of=d) for i, d in enumerate(documents)]
     samples.append(instruct("What of tiny?", "tiny", documents[0]))
     model = ScriptedLanguageModel(default='{"reason": "so", "score": 4}')
-    built = await build_dataset(samples, (), store.clean, QUALITY, target(tmp_path), Helpers(judges=[model]))
+    built = await build_dataset(samples, store.clean, QUALITY, target(tmp_path), Helpers(judges=[model]))
     assert len(model.calls) == 8
     assert "Judged by scripted" in built.page
 
@@ -111,13 +109,13 @@ async def test_a_damaged_neighbour_does_not_stop_a_new_data_set(tmp_path: Path) 
     broken.mkdir(parents=True)
     (broken / "manifest.json").write_text("{")
     samples = [instruct(f"What of {i}?", of=d) for i, d in enumerate(documents)]
-    built = await build_dataset(samples, (), store.clean, QUALITY, target(tmp_path))
+    built = await build_dataset(samples, store.clean, QUALITY, target(tmp_path))
     assert built.manifest.counts[Split.TRAIN]
 
 
 async def test_no_samples_and_too_few_documents_are_told(tmp_path: Path) -> None:
     store, documents = world(1)
     with pytest.raises(InvalidInputError, match="no samples"):
-        await build_dataset([], (), store.clean, QUALITY, target(tmp_path))
+        await build_dataset([], store.clean, QUALITY, target(tmp_path))
     with pytest.raises(InvalidInputError, match="Collect more documents"):
-        await build_dataset([instruct(of=documents[0])], (), store.clean, QUALITY, target(tmp_path))
+        await build_dataset([instruct(of=documents[0])], store.clean, QUALITY, target(tmp_path))

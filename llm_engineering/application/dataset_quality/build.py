@@ -1,6 +1,6 @@
 """From made samples to a data set's folder: curated, described, written."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from llm_engineering.application.dataset_quality.rules import LanguageDetector, 
 from llm_engineering.application.dataset_quality.samples import Sample, kind_of
 from llm_engineering.application.dataset_quality.statistics import statistics
 from llm_engineering.application.ports import CleanStore, Embedder, LanguageModel, Message
+from llm_engineering.application.stages import batched
 from llm_engineering.domain.datasets import DatasetKind, DatasetManifest, Split
 from llm_engineering.domain.documents import CleanDocument
 from llm_engineering.domain.errors import InvalidInputError
@@ -76,14 +77,17 @@ class Built:
 
     def metadata(self) -> dict[str, Any]:
         """Counts for a run's report."""
+        manifest = self.manifest
         found: dict[str, Any] = {
-            "version": self.manifest.version,
+            "name": manifest.name,
+            "version": manifest.version,
             "folder": str(self.folder),
-            "made": self.curated.made,
-            "kept": len(self.curated.kept),
-            **{f"{split.value}_samples": count for split, count in self.manifest.counts.items()},
-            **{f"{split.value}_documents": count for split, count in self.manifest.documents.items()},
-            **{f"dropped_by_{count.gate}": count.dropped for count in self.curated.counts},
+            **{f"{split.value}_samples": count for split, count in manifest.counts.items()},
+            **{f"{split.value}_documents": count for split, count in manifest.documents.items()},
+            "samples_made": self.curated.made,
+            "samples_dropped": len(self.curated.dropped),
+            "dropped_by_gate": {count.gate: count.dropped for count in self.curated.counts if count.dropped},
+            "template": f"{manifest.template} ({manifest.template_hash})",
         }
         lint = self.curated.lint_after
         if lint is not None:
@@ -93,11 +97,11 @@ class Built:
 
 async def build_dataset(
     samples: Sequence[Sample],
-    documents: Iterable[str],
     clean: CleanStore,
     quality: QualityConfig,
     target: Target,
     helpers: Helpers | None = None,
+    evaluation_files: Sequence[Path] = (),
 ) -> Built:
     """Send samples through the gates, split them, and write the folder.
 
@@ -105,11 +109,12 @@ async def build_dataset(
 
     Args:
         samples: of one kind; a split that they have already is not used.
-        documents: ids of all documents that samples could have come of.
-        clean: what the samples were made from.
+        clean: what the samples were made from. All its documents take part in the split, so that the data sets of one store
+            are split alike.
         quality: gates, bounds, shares.
         target: where it goes.
         helpers: tokenizer, embedder, judges, the library ``datasets``.
+        evaluation_files: texts that no split may hold, see :func:`read_protected`.
 
     Raises:
         InvalidInputError: there are no samples, none are left to train on, there are too few documents for the splits, the
@@ -123,8 +128,9 @@ async def build_dataset(
         raise InvalidInputError(
             "There are no samples to make a data set of. Look at what the generation reports."
         )
-    ids = set(documents) | {sample.origin.document_id for sample in samples}
-    sources = {document.id: document for document in _fetched(clean, sorted(ids))}
+    protected = [text for file in evaluation_files for text in read_protected(file)]
+    sources = {document.id: document for document in _fetched(clean, samples)}
+    groups = {key: group for key, _, group in clean.signatures()}
     chosen = template(target.chat_template)
     count = None if helpers.count is None else token_counter(chosen, helpers.count)
     gates: list[Gate] = gates_of(
@@ -140,9 +146,9 @@ async def build_dataset(
         samples,
         gates,
         quality,
-        groups={key: document.duplicate_group for key, document in sources.items()},
-        documents=ids,
-        protected=[text for file in quality.evaluation_files for text in read_protected(file)],
+        groups=groups,
+        documents=groups,
+        protected=protected,
         held_out=list(held_out_parts(target.root, kind)),
         seed=target.seed,
     )
@@ -212,16 +218,20 @@ def held_out_parts(root: Path, kind: DatasetKind) -> Iterator[Protected]:
             yield from protected_samples(dataset.splits[split], f"{folder.name}/{split}")
 
 
-def _fetched(clean: CleanStore, ids: Sequence[str]) -> Iterator[CleanDocument]:
-    for start in range(0, len(ids), _BATCH):
-        yield from clean.get(ids[start : start + _BATCH])
+def _fetched(clean: CleanStore, samples: Sequence[Sample]) -> Iterator[CleanDocument]:
+    for batch in batched(sorted({sample.origin.document_id for sample in samples}), _BATCH):
+        yield from clean.get(batch)
 
 
 def _check(curated: Curated[Any]) -> None:
     if curated.splits.get(Split.TRAIN):
         return
-    why = "; ".join(f"{count.gate} dropped {count.dropped}" for count in curated.counts if count.dropped)
+    why = [
+        f"{count.gate}: {count.dropped} ({'; '.join(f'{times} × {reason}' for reason, times in count.reasons.items())})"
+        for count in curated.counts
+        if count.dropped
+    ]
     raise InvalidInputError(
-        f"Of {curated.made} samples none is left to train on: {why}. Loosen these gates in the run's YAML under 'quality', or "
-        "make other samples."
+        f"No sample is left to train on: {curated.made} were made, and the gates dropped {len(curated.dropped)}. By gate: "
+        f"{', '.join(why) or 'none'}. Loosen the gates in the run's YAML under 'quality', or collect more documents."
     )

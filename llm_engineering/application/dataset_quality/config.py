@@ -1,7 +1,6 @@
 """What a data set must pass, as a run's YAML says it. Unknown keys are errors."""
 
 import re
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -130,8 +129,6 @@ class QualityConfig(RunPart):
     """Least cosine of the embeddings, for the gate ``semantic_duplicates``, which is off unless named."""
     decontamination: DecontaminationConfig = DecontaminationConfig()
     length_bias: LengthBias = LengthBias()
-    evaluation_files: tuple[Path, ...] = ()
-    """JSON Lines or JSON arrays of texts that no split may hold: question sets, benchmarks."""
     splits: SplitShares = SplitShares()
     judge: JudgeConfig = JudgeConfig()
 
