@@ -42,6 +42,7 @@ PROMISED = [
     "call-inference-ml-service",
     "run-llm-server",
     "run-rag-evaluation",
+    "run-evaluation-pipeline",
     "push-prompts-to-opik",
     "create-api-key",
     "list-api-keys",

@@ -69,7 +69,7 @@ def evaluation(**changes: Any) -> ModelEvaluationParameters:
         "similarity": False,
         "resamples": 200,
     }
-    return ModelEvaluationParameters.model_validate({"evaluation": given | changes})
+    return ModelEvaluationParameters.model_validate({"model_evaluation": given | changes})
 
 
 def output(run: Any, name: str) -> Any:

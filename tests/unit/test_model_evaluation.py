@@ -391,7 +391,7 @@ async def test_probes_find_a_judge_that_counts_words_takes_the_first_and_changes
 
 def test_a_system_that_is_named_twice_is_an_error() -> None:
     with pytest.raises(ValueError, match="each once"):
-        ModelEvaluationParameters.model_validate({"evaluation": {"systems": ["base", "base"]}})
+        ModelEvaluationParameters.model_validate({"model_evaluation": {"systems": ["base", "base"]}})
 
 
 def test_scores_of_the_harness_are_read_without_their_errors() -> None:

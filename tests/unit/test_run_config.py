@@ -7,6 +7,7 @@ import yaml
 
 from llm_engineering.application.dataset_runs import GenerateInstructDataset, GeneratePreferenceDataset
 from llm_engineering.application.inference import InferenceConfig
+from llm_engineering.application.model_evaluation.config import ModelEvaluationParameters
 from llm_engineering.application.promotion import Promotion
 from llm_engineering.application.rag_evaluation.config import RagEvaluation
 from llm_engineering.application.retriever import RetrievalConfig
@@ -29,6 +30,7 @@ BY_PARAMETERS: dict[frozenset[str], type[RunPart]] = {
     frozenset({"evaluation"}): RagEvaluation,
     frozenset({"instruct"}): GenerateInstructDataset,
     frozenset({"preference"}): GeneratePreferenceDataset,
+    frozenset({"model_evaluation"}): ModelEvaluationParameters,
     frozenset({"training"}): Training,
     frozenset({"promotion"}): Promotion,
 }

@@ -88,4 +88,4 @@ class ModelEvaluationRun(RunPart):
 class ModelEvaluationParameters(RunPart):
     """Parameters of the pipeline ``model_evaluation``."""
 
-    evaluation: ModelEvaluationRun = ModelEvaluationRun()
+    model_evaluation: ModelEvaluationRun = ModelEvaluationRun()
