@@ -41,7 +41,7 @@ from llm_engineering.application.ports import (
 from llm_engineering.application.rag_evaluation.judging import AnswerJudge
 from llm_engineering.application.retriever import Retriever
 from llm_engineering.application.training.composite import named_version, open_servable, open_version
-from llm_engineering.application.training.record import NoTracker
+from llm_engineering.application.training.tracking import NamedTracker, SafeTrackers
 from llm_engineering.application.training.trainer import Trainer
 from llm_engineering.domain.errors import ConfigurationError, StoreUnavailableError
 from llm_engineering.domain.retrieval import SearchMode
@@ -353,8 +353,28 @@ class Resources:
         )
 
     def experiment_tracker(self) -> ExperimentTracker:
-        """Shows a training run while it goes on."""
-        return NoTracker()
+        """Shows a training run while it goes on: in files here, and in Comet where the settings say so.
+
+        Raises:
+            ConfigurationError: Comet was chosen without what it needs.
+        """
+        from llm_engineering.infrastructure.tracking.comet import CometTracker
+        from llm_engineering.infrastructure.tracking.jsonl import JsonLinesTracker
+        from llm_engineering.infrastructure.tracking.tensorboard import TensorBoardTracker
+
+        chosen = self.settings.tracking
+        trackers = [NamedTracker("The log of runs", JsonLinesTracker(chosen.folder / "runs"))]
+        if chosen.tensorboard:
+            board = TensorBoardTracker(chosen.folder / "tensorboard")
+            trackers.append(NamedTracker("TensorBoard", board))
+        mode = chosen.comet if chosen.comet != "auto" else "online" if chosen.comet_api_key else "off"
+        if mode != "off":
+            key = chosen.comet_api_key.get_secret_value() if chosen.comet_api_key else None
+            comet = CometTracker(
+                mode, key, chosen.comet_project, chosen.comet_workspace, chosen.folder / "comet"
+            )
+            trackers.append(NamedTracker("Comet", comet))
+        return SafeTrackers(trackers)
 
     def source_readers(self) -> dict[str, SourceReader]:
         """A fresh set of readers by name, for one run; their ``close`` belongs to the run's event loop."""

@@ -257,6 +257,19 @@ TracingSettings = Annotated[
 ]
 
 
+class TrackingSettings(Group):
+    """Where training runs are shown. Files stay on this machine; Comet is told only with a key, or into an archive."""
+
+    folder: Path = Path("data/tracking")
+    """JSON Lines in ``runs/``, TensorBoard's files in ``tensorboard/``, Comet's archives in ``comet/``."""
+    tensorboard: bool = True
+    comet: Literal["auto", "online", "offline", "off"] = "auto"
+    """``auto``: online where there is a key, else off."""
+    comet_api_key: SecretStr | None = None
+    comet_workspace: str | None = None
+    comet_project: str = "llm-twin"
+
+
 class ServiceSettings(Group):
     """The inference service: ``poe run-inference-ml-service``."""
 
@@ -359,6 +372,7 @@ class Settings(BaseSettings):
     llm: LlmSettings = LlamaCppSettings()
     reranker: RerankerSettings = LateInteractionSettings()
     tracing: TracingSettings = NoTracingSettings()
+    tracking: TrackingSettings = TrackingSettings()
     service: ServiceSettings = ServiceSettings()
     rendering: RenderingSettings = RenderingSettings()
     crawler: CrawlerSettings = CrawlerSettings()
