@@ -1,0 +1,161 @@
+"""Data sets on ZenML: real stores, the sample's articles, a model of known replies; what is written, and what stops a run."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_engineering.application.dataset_quality.files import read_dataset
+from llm_engineering.application.dataset_runs import (
+    GenerateInstructDataset,
+    GeneratePreferenceDataset,
+    PreferenceDatasetRun,
+)
+from llm_engineering.application.ports import Message
+from llm_engineering.application.runs import CollectRun, EndToEndData
+from llm_engineering.bootstrap import Resources
+from llm_engineering.domain.datasets import InstructSample, PreferenceSample, Split
+from llm_engineering.domain.errors import InvalidInputError
+from tests.fakes.llm import ScriptedLanguageModel
+from tools.run import run_pipeline
+from tools.run_config import read_run_config
+from tools.sample_site import SampleSite
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def collect(count: int) -> None:
+    """The first articles of the sample site, cleaned."""
+    pages = ("chunking", "embeddings", "lora-and-qlora", "hybrid-search", "reranking", "quantisation")
+    with SampleSite() as site:
+        links = [f"{site.base_url}/articles/{page}.html" for page in pages[:count]]
+        run = CollectRun.model_validate({"author": "Ada Winter", "links": links})
+        run_pipeline("end_to_end_data", EndToEndData(collect=run))
+
+
+@pytest.fixture
+def articles(project: Path) -> Path:
+    collect(6)
+    return project
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Callable[[ScriptedLanguageModel], ScriptedLanguageModel]:
+    """Puts a model in the place of the configured one."""
+
+    def use(scripted: ScriptedLanguageModel) -> ScriptedLanguageModel:
+        monkeypatch.setattr(Resources, "language_model", scripted)
+        return scripted
+
+    return use
+
+
+def output(run: Any, step: str, name: str) -> Any:
+    [artifact] = run.steps[step].outputs[name]
+    return artifact.load()
+
+
+def preference(**changes: Any) -> GeneratePreferenceDataset:
+    read, _ = read_run_config(CONFIGS / "generate_preference_datasets.yaml", GeneratePreferenceDataset)
+    values = {**read.preference.model_dump(), **changes}
+    return GeneratePreferenceDataset(preference=PreferenceDatasetRun.model_validate(values))
+
+
+def in_many_words(messages: Sequence[Message]) -> str:
+    """About as long as the prompt asks for, and different for each prompt."""
+    words = int(messages[0].content.partition("about ")[2].split()[0])
+    topic = messages[-1].content.split()[-1].strip("?.“”")
+    about = [f"Concerning {topic}, view {number} differs from view {number * 7}." for number in range(words)]
+    text = ""
+    for sentence in about:
+        text += f"{sentence} "
+        # A little longer or shorter than the author, by turns, as replies are.
+        if len(text.split()) > words * (0.95 if len(topic) % 2 else 0.85):
+            break
+    return text
+
+
+@pytest.mark.slow
+def test_the_shipped_configuration_makes_a_grounded_data_set_without_a_model(
+    articles: Path, twin: Resources
+) -> None:
+    read, _ = read_run_config(CONFIGS / "generate_instruct_datasets.yaml", GenerateInstructDataset)
+    run = run_pipeline("generate_instruct_dataset", read)
+    report = output(run, "write_instruct_dataset", "dataset_report")
+    dataset = read_dataset(articles / report["folder"])
+    samples = [sample for part in dataset.splits.values() for sample in part]
+    assert len(samples) >= 20
+    documents = {document.id: document for document in twin.warehouse.clean.stream()}
+    for sample in samples:
+        assert isinstance(sample, InstructSample)
+        span = sample.origin.span
+        assert documents[sample.origin.document_id].text[span.start : span.end] == sample.answer
+    by_split = [{s.origin.document_id for s in dataset.splits[split]} for split in Split]
+    assert all(by_split)
+    assert sum(map(len, by_split)) == len(set.union(*by_split))
+    assert dataset.manifest.document_hashes.keys() == set.union(*by_split)
+    artifact = output(run, "write_instruct_dataset", "instruct_dataset")
+    assert json.loads((artifact / "manifest.json").read_text())["version"] == report["version"]
+    assert run.steps["write_instruct_dataset"].run_metadata["version"] == report["version"]
+    assert "<html" in output(run, "write_instruct_dataset", "dataset_page")
+    again = run_pipeline("generate_instruct_dataset", read)
+    assert output(again, "write_instruct_dataset", "dataset_report")["version"] == report["version"]
+
+
+def test_a_killed_preference_run_goes_on_without_asking_anything_twice(
+    articles: Path,
+    twin: Resources,
+    model: Callable[[ScriptedLanguageModel], ScriptedLanguageModel],
+) -> None:
+    class Killed(BaseException):
+        """As a signal would end the process."""
+
+    def dying(messages: Sequence[Message]) -> str:
+        if len(first.calls) > 5:
+            raise Killed
+        return in_many_words(messages)
+
+    first = model(ScriptedLanguageModel(default=dying))
+    with pytest.raises(Killed):
+        run_pipeline("generate_preference_dataset", preference())
+    answered = [call.messages for call in first.calls if call.finished]
+    assert len(answered) == 5
+    second = model(ScriptedLanguageModel(default=in_many_words))
+    run = run_pipeline("generate_preference_dataset", preference())
+    asked = [call.messages for call in second.calls]
+    assert not [messages for messages in asked if messages in answered]
+    made = output(run, "make_preference_samples", "generation_report")
+    assert made["replies_from_cache"] == 5
+    assert made["requests"] == len(asked)
+    assert made["malformed_share"] == 0
+    report = output(run, "write_preference_dataset", "dataset_report")
+    dataset = read_dataset(articles / report["folder"])
+    triples = [sample for part in dataset.splits.values() for sample in part]
+    assert len(triples) >= 5
+    documents = {document.id: document for document in twin.warehouse.clean.stream()}
+    for triple in triples:
+        assert isinstance(triple, PreferenceSample)
+        span = triple.origin.span
+        assert documents[triple.origin.document_id].text[span.start : span.end] == triple.chosen
+        assert triple.rejected.startswith("Concerning ")
+    assert dataset.manifest.prompt_hashes
+    assert second.closed == 1
+
+
+def test_an_empty_warehouse_is_told_apart_from_too_few_documents(project: Path) -> None:
+    with pytest.raises(InvalidInputError, match="holds no clean documents"):
+        run_pipeline("generate_instruct_dataset", GenerateInstructDataset())
+    collect(1)
+    with pytest.raises(InvalidInputError, match="cannot be split into"):
+        run_pipeline("generate_instruct_dataset", GenerateInstructDataset())
+
+
+def test_where_the_gates_drop_all_the_run_says_which_did(articles: Path) -> None:
+    run = GenerateInstructDataset.model_validate(
+        {"instruct": {"quality": {"lengths": {"answer_characters": [7_000, 8_000]}}}}
+    )
+    with pytest.raises(InvalidInputError, match=r"No sample is left to train on: \d+ were made.* length: "):
+        run_pipeline("generate_instruct_dataset", run)
+    assert not (articles / "data" / "datasets").exists()
