@@ -16,7 +16,12 @@ from llm_engineering.application.model_evaluation.statistics import (
     correlation,
     exponential,
 )
-from llm_engineering.application.model_evaluation.style import auc, fit_style, logistic_regression
+from llm_engineering.application.model_evaluation.style import (
+    auc,
+    fit_style,
+    logistic_regression,
+    style_models,
+)
 from llm_engineering.application.model_evaluation.style_distances import (
     delta,
     gram_distance,
@@ -101,6 +106,20 @@ def test_without_others_the_score_is_the_rank_among_the_authors_own_text() -> No
     assert own is not None
     assert foreign.score == 0
     assert own.score > 0.2
+
+
+def test_only_text_in_the_same_language_calibrates() -> None:
+    texts = {
+        ("Ada", "en"): [_writing(SHORT, n) for n in range(4)],
+        ("Ben", "en"): [_writing(SHORT, n + 9) for n in range(4)],
+        ("Ada", "de"): [_writing(LONG, n) for n in range(4)],
+        ("Ben", "de"): ["Zu wenig."],
+    }
+    found = style_models(texts)
+    assert set(found) == {("Ada", "en"), ("Ben", "en"), ("Ada", "de")}
+    others = {voice: model.calibration.other for voice, model in found.items() if model.calibration}
+    assert others["Ada", "de"] == 0
+    assert others["Ada", "en"] > 0
 
 
 def test_short_texts_have_no_style_score_and_little_writing_no_model() -> None:

@@ -30,7 +30,7 @@ from llm_engineering.application.model_evaluation.measuring import (
 from llm_engineering.application.model_evaluation.memorisation import TrainingText
 from llm_engineering.application.model_evaluation.slices import sliced
 from llm_engineering.application.model_evaluation.statistics import DocumentBootstrap, exponential
-from llm_engineering.application.model_evaluation.style import Calibration, style_models
+from llm_engineering.application.model_evaluation.style import Calibration, Voice, style_models
 from llm_engineering.application.model_evaluation.systems import (
     AnsweringModel,
     AnsweringModels,
@@ -96,11 +96,12 @@ async def evaluate_models(
     if not systems:
         raise InvalidInputError("There is no system to evaluate; train one, or name a base model.")
     written_by: dict[str, list[str]] = {}
-    for sample in held.training:
-        texts = written_by.setdefault(sample.author, [])
-        if sample.answer not in texts:
-            texts.append(sample.answer)
-    styles = style_models(written_by, piece=run.style_piece)
+    voices: dict[Voice, list[str]] = {}
+    once = {(sample.author, sample.answer): sample for sample in held.training}
+    for sample in once.values():
+        written_by.setdefault(sample.author, []).append(sample.answer)
+        voices.setdefault((sample.author, sample.language), []).append(sample.answer)
+    styles = style_models(voices, piece=run.style_piece)
     yardsticks = Yardsticks(
         tools.references,
         styles,

@@ -24,6 +24,7 @@ class TrainingSample:
 
     document_id: str
     author: str
+    language: str
     answer: str
 
 
@@ -130,11 +131,16 @@ def training_samples(folder: Path) -> list[TrainingSample]:
         lines = (folder / f"{Split.TRAIN}.jsonl").read_text(encoding="utf-8").split("\n")
         if manifest.kind == "preference":
             chosen = [PreferenceSample.model_validate_json(line) for line in lines if line.strip()]
-            return [TrainingSample(s.origin.document_id, s.origin.author, s.chosen) for s in chosen]
+            return [
+                TrainingSample(s.origin.document_id, s.origin.author, s.origin.language, s.chosen)
+                for s in chosen
+            ]
         samples = [InstructSample.model_validate_json(line) for line in lines if line.strip()]
     except (OSError, ValidationError) as error:
         raise InvalidInputError(f"The training text in {folder} cannot be read: {error}") from None
-    return [TrainingSample(s.origin.document_id, s.origin.author, s.answer) for s in samples]
+    return [
+        TrainingSample(s.origin.document_id, s.origin.author, s.origin.language, s.answer) for s in samples
+    ]
 
 
 def drawn(samples: Sequence[InstructSample], count: int | None, seed: int) -> list[InstructSample]:

@@ -8,12 +8,15 @@ import numpy as np
 
 from llm_engineering.application.model_evaluation.memorisation import TrainingText
 from llm_engineering.application.model_evaluation.safety import safety
-from llm_engineering.application.model_evaluation.style import StyleModel
+from llm_engineering.application.model_evaluation.style import StyleModel, Voice
+from llm_engineering.application.model_evaluation.style_distances import evenly
 from llm_engineering.application.model_evaluation.systems import Likelihood, Written
 from llm_engineering.application.ports import Embedder, Vectors
 from llm_engineering.domain.datasets import InstructSample
 
 Column = list[float | None]
+MOST_TEXTS = 200
+"""Of an author, that the centre of their writing is made from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +76,7 @@ class Yardsticks:
     """What answers are measured with."""
 
     references: ReferenceMetrics
-    styles: Mapping[str, StyleModel]
-    """By author."""
+    styles: Mapping[Voice, StyleModel]
     training: TrainingText
     similarity: Callable[[Sequence[InstructSample], Sequence[str]], Mapping[str, Column]] | None
 
@@ -111,7 +113,11 @@ class Similarity:
 
     def __init__(self, embedder: Embedder, training: Mapping[str, Sequence[str]]) -> None:
         self._embedder = embedder
-        self._centres = {author: _centre(self._vectors(texts)) for author, texts in training.items() if texts}
+        self._centres = {
+            author: _centre(self._vectors(evenly(texts, MOST_TEXTS)))
+            for author, texts in training.items()
+            if texts
+        }
 
     def __call__(self, samples: Sequence[InstructSample], texts: Sequence[str]) -> dict[str, Column]:
         """``reference_similarity`` and ``author_similarity``; None for empty answers and unknown authors."""
@@ -136,11 +142,11 @@ def _centre(vectors: Vectors) -> Vectors:
 
 
 def _style(
-    samples: Sequence[InstructSample], texts: Sequence[str], styles: Mapping[str, StyleModel]
+    samples: Sequence[InstructSample], texts: Sequence[str], styles: Mapping[Voice, StyleModel]
 ) -> dict[str, Column]:
     found = []
     for sample, text in zip(samples, texts, strict=True):
-        model = styles.get(sample.origin.author)
+        model = styles.get((sample.origin.author, sample.origin.language))
         found.append(model.score(text) if model is not None else None)
     return {
         "style": [score.score if score else None for score in found],

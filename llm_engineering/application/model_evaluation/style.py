@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from loguru import logger
 
 from llm_engineering.application.model_evaluation.style_distances import (
     WordStandard,
     delta,
+    evenly,
     folds,
     gram_distance,
     gram_frequencies,
@@ -27,9 +29,13 @@ PIECE_CHARACTERS = 500
 SHORTEST = 200
 """Characters below which a text has no style to speak of, and no score."""
 FEWEST_PIECES = 6
+MOST_PIECES = 400
+"""More tell no more of a style, and cost time; taken evenly over the text."""
 FOLDS = 5
 _RIDGE = 1.0
 Values = npt.NDArray[np.float64]
+Voice = tuple[str, str]
+"""An author, and the language that they write in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +120,8 @@ def fit_style(
     Raises:
         InvalidInputError: there is too little text by the author.
     """
-    mine = [part for text in own for part in pieces(text, piece)]
-    theirs = [part for text in others for part in pieces(text, piece)]
+    mine = evenly([part for text in own for part in pieces(text, piece)], MOST_PIECES)
+    theirs = evenly([part for text in others for part in pieces(text, piece)], MOST_PIECES)
     if len(mine) < FEWEST_PIECES:
         raise InvalidInputError(
             f"The style of {author} cannot be learned from {len(mine)} pieces of {piece} characters; at least {FEWEST_PIECES} "
@@ -188,20 +194,27 @@ def auc(high: Values, low: Values) -> float:
 
 
 def style_models(
-    texts: Mapping[str, Sequence[str]], *, piece: int = PIECE_CHARACTERS
-) -> dict[str, StyleModel]:
-    """A model for each author who has written enough; the others' texts calibrate it.
+    texts: Mapping[Voice, Sequence[str]], *, piece: int = PIECE_CHARACTERS
+) -> dict[Voice, StyleModel]:
+    """A model for each author and language with enough text; what others wrote in that language calibrates it.
+
+    By language, because anything in the only author's second language would seem to be theirs.
 
     Args:
-        texts: by author.
+        texts: by author and language.
     """
-    found: dict[str, StyleModel] = {}
-    for author, own in texts.items():
-        others = [text for name, group in texts.items() if name != author for text in group]
+    found: dict[Voice, StyleModel] = {}
+    for (author, language), own in texts.items():
+        others = [
+            text
+            for (name, spoken), group in texts.items()
+            if name != author and spoken == language
+            for text in group
+        ]
         try:
-            found[author] = fit_style(author, own, others, piece=piece)
-        except InvalidInputError:
-            continue
+            found[author, language] = fit_style(f"{author} ({language})", own, others, piece=piece)
+        except InvalidInputError as error:
+            logger.info("No style score: {}", error)
     return found
 
 

@@ -123,3 +123,10 @@ def folds(items: Sequence[str], count: int) -> Iterator[tuple[list[str], list[st
     size = -(-len(items) // count)
     for start in range(0, len(items), size):
         yield [*items[:start], *items[start + size :]], list(items[start : start + size])
+
+
+def evenly(items: Sequence[str], count: int) -> list[str]:
+    """At most ``count`` of the items, at even distances."""
+    if len(items) <= count:
+        return list(items)
+    return [items[number * len(items) // count] for number in range(count)]
