@@ -336,8 +336,8 @@ class LinkedInSettings(Group):
 
 
 class JudgeSettings(Group):
-    """The model that judges answers in ``poe run-rag-evaluation``: any OpenAI-compatible chat endpoint. Best of another
-    family than the model that answers, since models favour their own style."""
+    """The model that judges answers in ``poe run-rag-evaluation`` and ``poe run-evaluation-pipeline``: any OpenAI-compatible
+    chat endpoint. Best of another family than the model that answers, since models favour their own style."""
 
     base_url: str = "https://api.openai.com/v1"
     api_key: SecretStr | None = None
