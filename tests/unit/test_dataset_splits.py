@@ -108,15 +108,16 @@ def leak(source: str, chance: random.Random, share: float) -> str:
     return f"{prose(chance.randrange(10**6) + 10_000, 60)} {' '.join(part)} {prose(chance.randrange(10**6) + 10**7, 60)}"
 
 
-def test_planted_leaks_are_found_and_clean_samples_stay() -> None:
+@pytest.mark.parametrize(("part", "least_recall"), [(0.8, 1.0), (0.5, 1.0), (0.25, 0.95)])
+def test_planted_leaks_are_found_and_clean_samples_stay(part: float, least_recall: float) -> None:
     chance = random.Random(7)
     test = [instruct(f"Tell of {i}", prose(i, 100)) for i in range(100)]
     clean = [instruct(f"Speak of {i}", prose(5_000 + i, 150)) for i in range(200)]
-    leaks = [instruct(f"Say {i}", leak(test[i].answer, chance, 0.5)) for i in range(100)]
+    leaks = [instruct(f"Say {i}", leak(test[i].answer, chance, part)) for i in range(100)]
     gate = Decontamination(protected_samples(test, "test"), DecontaminationConfig(), "split_overlap")
     gated = run_gates([*clean, *leaks], [gate])
     recall = sum(item.sample in leaks for item in gated.dropped) / len(leaks)
-    assert recall >= 0.95
+    assert recall >= least_recall
     assert all(item.sample in leaks for item in gated.dropped)  # precision 1 on texts that share nothing
     assert gated.counts[0].reasons == {"overlaps with test": len(gated.dropped)}
 

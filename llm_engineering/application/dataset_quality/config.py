@@ -73,8 +73,9 @@ class DecontaminationConfig(RunPart):
 
     words: int = Field(default=8, ge=2, le=50)
     """Length of the compared word sequences."""
-    share: float = Field(default=0.3, gt=0, le=1)
-    """Least share of the shorter text's sequences that the other text holds too."""
+    share: float = Field(default=0.1, gt=0, le=1)
+    """Least share of the shorter text's sequences that the other text holds too. With 8 words and 0.1, a quarter of a passage
+    of 100 words is found though one of its words is changed; of fifths, most are missed."""
 
 
 class LengthBias(RunPart):
