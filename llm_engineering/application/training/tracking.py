@@ -39,9 +39,8 @@ class SafeTrackers:
         for one in list(self._trackers):
             try:
                 what(one.tracker)
-            except (
-                Exception
-            ) as error:  # an SDK may raise anything, and hours of training weigh more than its plot
+            # An SDK may raise anything, and hours of training weigh more than its plot.
+            except Exception as error:  # noqa: BLE001
                 self._trackers.remove(one)
                 logger.warning(
                     "{} failed, and is left out from here on; the training goes on: {}: {}",
