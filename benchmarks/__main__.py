@@ -99,6 +99,12 @@ def _service(options: Options) -> dict[str, Any]:
     return service.main(mongo=options.mongo)
 
 
+def _generation(options: Options) -> dict[str, Any]:
+    from benchmarks import generation
+
+    return generation.main(100 if options.quick else 2_000, options.mongo)
+
+
 def _deduplication(options: Options) -> dict[str, Any]:
     from benchmarks import deduplication
 
@@ -116,6 +122,7 @@ PARTS: dict[str, tuple[str, Callable[[Options], dict[str, Any]]]] = {
     "roundtrips": ("requests to each store", _roundtrips),
     "service": ("the inference service under load", _service),
     "answering": ("similarity of questions with and without an answer", _answering),
+    "generation": ("making training data, without the model's time", _generation),
     "deduplication": ("exact and near-duplicates among 100,000 samples", _deduplication),
 }
 

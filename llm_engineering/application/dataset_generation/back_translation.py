@@ -15,6 +15,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from llm_engineering.application.dataset_generation.copied_runs import shares_run
 from llm_engineering.application.dataset_generation.passages import Passage
 from llm_engineering.application.dataset_generation.phrasings import (
     AND,
@@ -26,7 +27,7 @@ from llm_engineering.application.dataset_generation.phrasings import (
     Kind,
 )
 from llm_engineering.application.rag_evaluation.rules import Draft, drafts, language_of, plain
-from llm_engineering.application.rag_evaluation.wording import folded_words, longest_copy
+from llm_engineering.application.rag_evaluation.wording import folded_words
 from llm_engineering.application.sentences import units
 from llm_engineering.application.words import STOP_WORDS, root
 from llm_engineering.domain.documents import CleanDocument, Model
@@ -108,7 +109,7 @@ def rule_questions(document: CleanDocument) -> tuple[Draft, ...]:
 def _next_fit(group: list[Instruction], passage: Passage, config: BackTranslation) -> Instruction | None:
     while group:
         one = group.pop(0)
-        if longest_copy(one.text, passage.text) <= config.max_copied_run:
+        if not shares_run(one.text, passage.text, config.max_copied_run + 1):
             return one
     return None
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 
 from pydantic import Field
 
+from llm_engineering.application.dataset_generation.copied_runs import shares_run
 from llm_engineering.application.dataset_generation.passages import Passage, PassageConfig, passages
-from llm_engineering.application.dataset_generation.samples import origin, shares_run
+from llm_engineering.application.dataset_generation.samples import origin
 from llm_engineering.application.personal_data import mask_personal_data
 from llm_engineering.application.ports import CleanStore
 from llm_engineering.application.rag_evaluation.wording import content_words

@@ -10,8 +10,9 @@ import re
 from pydantic import Field
 
 from llm_engineering.application.dataset_generation.asking import Ask, Asker, UnusableReplyError
+from llm_engineering.application.dataset_generation.copied_runs import shares_run
 from llm_engineering.application.dataset_generation.passages import Passage
-from llm_engineering.application.dataset_generation.samples import language_name, origin, shares_run
+from llm_engineering.application.dataset_generation.samples import language_name, origin
 from llm_engineering.application.ports import GenerationOptions
 from llm_engineering.application.prompts import prompt_hash, render
 from llm_engineering.application.sentences import units

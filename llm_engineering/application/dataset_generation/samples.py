@@ -1,13 +1,14 @@
 """Samples of passages, and reading what a model replied."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from llm_engineering.application.dataset_generation.asking import UnusableReplyError
 from llm_engineering.application.dataset_generation.back_translation import language_for
+from llm_engineering.application.dataset_generation.copied_runs import shares_run
 from llm_engineering.application.dataset_generation.passages import Passage
-from llm_engineering.application.rag_evaluation.wording import folded_words, longest_copy
+from llm_engineering.application.rag_evaluation.wording import folded_words
 from llm_engineering.domain.datasets import InstructSample, Origin, Provenance
 from llm_engineering.domain.documents import Span
 
@@ -107,8 +108,10 @@ def checked_instruction(instruction: str, answer: str, max_copied_run: int) -> s
     words = " ".join(folded_words(instruction))
     if any(f" {phrase} " in f" {words} " for phrase in _SOURCE_WORDS):
         raise UnusableReplyError(f"an instruction that speaks of its source: {instruction!r}")
-    if (copied := longest_copy(instruction, answer)) > max_copied_run:
-        raise UnusableReplyError(f"an instruction that copies its answer: {copied} words of {instruction!r}")
+    if shares_run(instruction, answer, max_copied_run + 1):
+        raise UnusableReplyError(
+            f"an instruction that copies its answer: more than {max_copied_run} words of {instruction!r}"
+        )
     return instruction
 
 
@@ -124,14 +127,3 @@ _SOURCE_WORDS = (
     "dem text",
     "im text",
 )
-
-
-def shares_run(text: str, other: str, length: int) -> bool:
-    """Whether so many words in a row stand in both. Linear, where ``longest_copy`` is quadratic."""
-    runs = set(_runs(text, length))
-    return any(run in runs for run in _runs(other, length))
-
-
-def _runs(text: str, length: int) -> Iterator[tuple[str, ...]]:
-    words = list(folded_words(text))
-    return (tuple(words[start : start + length]) for start in range(len(words) - length + 1))
