@@ -69,8 +69,10 @@ class InstantModel:
         """One piece of about as many words as the prompt asks for."""
         self.requests += 1
         words = int(messages[0].content.partition("about ")[2].split()[0])
-        sentence = f"Something quite different is said in reply {self.requests} here. "
-        yield Delta(text=sentence * round(words / len(sentence.split())))
+        sentences = (
+            f"Reply{n} shows {self.requests} other in small{n} boxes." for n in range(words // 7 + 1)
+        )
+        yield Delta(text=" ".join(sentences))
         yield Delta(finish_reason="stop", usage=Usage(prompt_tokens=60, completion_tokens=words))
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:

@@ -55,7 +55,7 @@ def verbatim(stores: FakeWarehouse, sample: InstructSample | PreferenceSample, t
 
 
 def prose(words: int) -> str:
-    return " ".join(f"Something else is said in sentence {n}." for n in range(words // 6 + 1))
+    return " ".join(f"Reply{n} shows {n} other in small{n} boxes." for n in range(words // 7 + 1))
 
 
 async def instruct(
@@ -256,7 +256,7 @@ class TestRejected:
         assert len(triples) == 5
         for triple in triples:
             assert verbatim(stores, triple, triple.chosen)
-            assert triple.rejected.startswith("Something else")
+            assert triple.rejected.startswith("Reply0 shows")
         for call in model.calls:
             assert not any("keep their state" in message.content for message in call.messages)
         assert made.metadata()["given_up"] == 0
@@ -308,6 +308,7 @@ class TestRejected:
             ("{chosen}", "nothing to prefer"),
             ("Indeed. {chosen}", "a copy of the author's text"),
             ("You asked: What is it? " + prose(100), "repeats the prompt"),
+            ("This is not a problem that is not a problem. " * 18, "goes round in circles"),
             ("No.", "another length"),
             (prose(600), "another length"),
         ],

@@ -13,6 +13,7 @@ from llm_engineering.application.dataset_generation.asking import Ask, Asker, Un
 from llm_engineering.application.dataset_generation.copied_runs import shares_run
 from llm_engineering.application.dataset_generation.passages import Passage
 from llm_engineering.application.dataset_generation.samples import language_name, origin
+from llm_engineering.application.dataset_quality.rules import repeated_share
 from llm_engineering.application.ports import GenerationOptions
 from llm_engineering.application.prompts import prompt_hash, render
 from llm_engineering.application.sentences import units
@@ -33,6 +34,9 @@ class Rejected(Model):
     max_copied_run: int = Field(default=15, ge=5)
     """Words in a row that ``rejected`` may share with ``chosen``. More, and the model knows the text by heart: the pair would
     teach it to unlearn what it should say."""
+    max_repeated: float = Field(default=0.3, gt=0, le=1)
+    """Share of four-word runs that may have stood before in the same reply: small models fall into loops, and a loop is asked
+    for again, since the gate for format would drop it."""
     max_tokens: int = Field(default=1_024, ge=32)
     """Never more than this, however long the passage."""
 
@@ -86,6 +90,8 @@ def checked_rejected(text: str, chosen: str, prompt: str, config: Rejected) -> s
         raise UnusableReplyError(f"a copy of the author's text: more than {config.max_copied_run} words")
     if " ".join(prompt.split()).casefold() in " ".join(whole.split()).casefold():
         raise UnusableReplyError("a reply that repeats the prompt")
+    if (repeated := repeated_share(whole)) > config.max_repeated:
+        raise UnusableReplyError(f"a reply that goes round in circles: {repeated:.0%} of it stood before")
     ratio = len(whole) / len(chosen)
     if not config.min_length_ratio <= ratio <= config.max_length_ratio:
         raise UnusableReplyError(
