@@ -41,6 +41,7 @@ from llm_engineering.application.ports import (
 from llm_engineering.application.rag_evaluation.judging import AnswerJudge
 from llm_engineering.application.retriever import Retriever
 from llm_engineering.application.training.composite import named_version, open_servable, open_version
+from llm_engineering.application.training.dpo import PreferenceTrainer
 from llm_engineering.application.training.tracking import NamedTracker, SafeTrackers
 from llm_engineering.application.training.trainer import Trainer
 from llm_engineering.domain.errors import ConfigurationError, StoreUnavailableError
@@ -288,6 +289,12 @@ class Resources:
         from llm_engineering.infrastructure.training.trl import TrlTrainer
 
         return TrlTrainer(self.base_models())
+
+    def preference_trainer(self) -> PreferenceTrainer:
+        """Trains with preferences on the hardware that is there."""
+        from llm_engineering.infrastructure.training.trl.dpo import TrlPreferenceTrainer
+
+        return TrlPreferenceTrainer(self.base_models())
 
     def exporter(self) -> "Exporter":
         """Completes a trained folder with merged weights and a file for llama.cpp."""

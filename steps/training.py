@@ -8,13 +8,15 @@ from loguru import logger
 from zenml import log_metadata, step
 from zenml.types import HTMLString
 
+from llm_engineering.application.training.dpo import DpoRun, newest_sft, reward_metrics, train_dpo
 from llm_engineering.application.training.plots import training_page
 from llm_engineering.application.training.run import SftRun
-from llm_engineering.application.training.sft import train_sft
+from llm_engineering.application.training.sft import TrainedModel, train_sft
+from llm_engineering.bootstrap import Resources
 from llm_engineering.domain.errors import ConfigurationError
 from steps.resources import step_resources
 
-__all__ = ["SftRun", "fine_tune", "newest_dataset"]
+__all__ = ["DpoRun", "SftRun", "align", "fine_tune", "newest_dataset"]
 
 
 @step(enable_cache=False)
@@ -33,19 +35,53 @@ def fine_tune(
             tracker=twin.experiment_tracker(),
             progress=progress,
         )
-        if int(os.environ.get("RANK", "0")) == 0:  # of several processes, one writes
-            twin.exporter().export(trained.folder)
-    metrics = trained.record.metrics()
+        _export(twin, trained)
+    return _report(trained), HTMLString(training_page(trained.record))
+
+
+@step(enable_cache=False)
+def align(
+    run: DpoRun, taught: dict[str, Any] | None = None
+) -> tuple[Annotated[dict[str, Any], "training_report"], Annotated[HTMLString, "training_plot"]]:
+    """Train on preferences, from an SFT model; a run that is done already is not done again.
+
+    Args:
+        taught: the report of the SFT that ran just before; None: the model that the run names, or the newest.
+    """
+    folder = run.dataset or newest_dataset("preference_dataset")
+    start = Path(taught["folder"]) if taught else run.sft or newest_sft(run.output, run.name)
+    with step_resources() as (twin, progress):
+        trained = train_dpo(
+            twin.preference_trainer(),
+            run.dpo,
+            folder,
+            start,
+            name=run.name,
+            root=run.output,
+            tracker=twin.experiment_tracker(),
+            progress=progress,
+        )
+        _export(twin, trained)
+    return _report(trained), HTMLString(training_page(trained.record))
+
+
+def _export(twin: Resources, trained: TrainedModel) -> None:
+    if int(os.environ.get("RANK", "0")) == 0:  # of several processes, one writes
+        twin.exporter().export(trained.folder)
+
+
+def _report(trained: TrainedModel) -> dict[str, Any]:
+    metrics = {**trained.record.metrics(), **reward_metrics(trained.record)}
     log_metadata({**metrics, "folder": str(trained.folder), "dataset": trained.record.dataset})
     logger.info("The model is in {}.", trained.folder)
-    report = {
+    return {
         "folder": str(trained.folder),
+        "stage": trained.record.kind,
         "status": trained.record.status,
         "dataset": trained.record.dataset,
         "template": f"{trained.record.template} ({trained.record.template_hash})",
         "metrics": metrics,
     }
-    return report, HTMLString(training_page(trained.record))
 
 
 def newest_dataset(artifact: str) -> Path:

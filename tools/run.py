@@ -243,7 +243,7 @@ def _show_training(_: str, found: dict[str, Any]) -> None:
     """Where the model is, and how its losses went."""
     numbers = found["metrics"]
     lines = [f"  [bold]Model[/]: {escape(found['folder'])} ({escape(found['status'])})"]
-    for name in ("loss", "validation_loss"):
+    for name in ("loss", "validation_loss", "reward_margin", "validation_reward_margin"):
         if f"{name}_first" in numbers:
             label = name.replace("_", " ").capitalize()
             lines.append(

@@ -32,6 +32,7 @@ BY_PARAMETERS: dict[frozenset[str], type[RunPart]] = {
     frozenset({"preference"}): GeneratePreferenceDataset,
     frozenset({"model_evaluation"}): ModelEvaluationParameters,
     frozenset({"training"}): Training,
+    frozenset({"dpo"}): Training,
     frozenset({"promotion"}): Promotion,
 }
 

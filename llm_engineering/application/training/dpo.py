@@ -6,11 +6,11 @@ switched to for the reference's half of each step.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from loguru import logger
 from pydantic import Field, ValidationError, model_validator
@@ -64,17 +64,16 @@ class DpoRun(RunPart):
     output: Path = Path("data/trained")
     dpo: DpoConfig = DpoConfig()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _inherited(cls, values: Any) -> Any:
-        told = values.get("dpo") if isinstance(values, Mapping) else None
-        set_here = [name for name in _INHERITED if isinstance(told, Mapping) and name in told]
-        # A run's parameters come back in full from the store they were kept in, and are then all there.
-        if set_here and len(set_here) < len(_INHERITED):
+    @model_validator(mode="after")
+    def _inherited(self) -> "DpoRun":
+        # By value, not by what was set: a run's parameters come back from where they were kept with defaults filled in.
+        untouched = DpoConfig()
+        changed = [name for name in _INHERITED if getattr(self.dpo, name) != getattr(untouched, name)]
+        if changed:
             raise ValueError(
-                f"{', '.join(set_here)} in 'dpo' would have no effect: DPO goes on with what the SFT model has. Leave it out."
+                f"{', '.join(changed)} in 'dpo' would have no effect: DPO goes on with what the SFT model has. Leave it out."
             )
-        return values
+        return self
 
 
 @dataclass(frozen=True, slots=True)
