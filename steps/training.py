@@ -8,12 +8,13 @@ from loguru import logger
 from zenml import log_metadata, step
 from zenml.types import HTMLString
 
-from llm_engineering.application.training.dpo import DpoRun, newest_sft, reward_metrics, train_dpo
+from llm_engineering.application.training.dpo import DpoRun, newest_sft, train_dpo
 from llm_engineering.application.training.plots import training_page
 from llm_engineering.application.training.run import SftRun
 from llm_engineering.application.training.sft import TrainedModel, train_sft
 from llm_engineering.bootstrap import Resources
 from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.domain.models import ModelManifest
 from steps.resources import step_resources
 
 __all__ = ["DpoRun", "SftRun", "align", "fine_tune", "newest_dataset"]
@@ -35,8 +36,8 @@ def fine_tune(
             tracker=twin.experiment_tracker(),
             progress=progress,
         )
-        _export(twin, trained)
-    return _report(trained), HTMLString(training_page(trained.record))
+        manifest = _exported(twin, trained)
+    return _report(trained, manifest), HTMLString(training_page(trained.record))
 
 
 @step(enable_cache=False)
@@ -61,17 +62,18 @@ def align(
             tracker=twin.experiment_tracker(),
             progress=progress,
         )
-        _export(twin, trained)
-    return _report(trained), HTMLString(training_page(trained.record))
+        manifest = _exported(twin, trained)
+    return _report(trained, manifest), HTMLString(training_page(trained.record))
 
 
-def _export(twin: Resources, trained: TrainedModel) -> None:
-    if int(os.environ.get("RANK", "0")) == 0:  # of several processes, one writes
-        twin.exporter().export(trained.folder)
+def _exported(twin: Resources, trained: TrainedModel) -> ModelManifest:
+    if int(os.environ.get("RANK", "0")) != 0:  # of several processes, one writes
+        return trained.manifest
+    return twin.exporter().export(trained.folder)
 
 
-def _report(trained: TrainedModel) -> dict[str, Any]:
-    metrics = {**trained.record.metrics(), **reward_metrics(trained.record)}
+def _report(trained: TrainedModel, manifest: ModelManifest) -> dict[str, Any]:
+    metrics = manifest.metrics
     log_metadata({**metrics, "folder": str(trained.folder), "dataset": trained.record.dataset})
     logger.info("The model is in {}.", trained.folder)
     return {
