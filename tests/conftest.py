@@ -54,12 +54,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """``-n auto``: a worker a core; none where a file or two were named, or output was asked for (``-s``)."""
+    """``-n auto``: a worker a core and one more, since many tests wait for a server or for time to pass; none where a file or
+    two were named, or output was asked for (``-s``)."""
     named = [Path(config.invocation_params.dir, argument.partition("::")[0]) for argument in config.args]
     if config.option.capture == "no" or (len(named) <= 2 and all(path.is_file() for path in named)):
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST_WORKERS) if cores > 1 else 0
+    return min(cores + 1, MOST_WORKERS) if cores > 1 else 0
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
