@@ -268,7 +268,9 @@ class HttpModelContract(LanguageModelContract):
     ) -> None:
         service.script("word " * 2000)
         # On a busy machine the time may be over before the first word.
-        with pytest.raises(ModelServiceError, match=r"did not finish within 0\.3 s \((after|before)") as caught:
+        with pytest.raises(
+            ModelServiceError, match=r"did not finish within 0\.3 s \((after|before)"
+        ) as caught:
             await read(model, QUESTION, GenerationOptions(max_tokens=2000, timeout_seconds=0.3))
         assert caught.value.reason == "timeout"
         await until(lambda: service.broken_off)
