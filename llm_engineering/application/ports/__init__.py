@@ -1,0 +1,85 @@
+"""What the use cases need from the outside: one small Protocol each, implemented by the adapters in ``infrastructure``.
+
+Every adapter of a port, and its fake in ``tests/fakes``, passes the same conformance suite (``tests/conformance``).
+Constructors of adapters only store configuration; the first use opens, ``close`` releases and may be called twice.
+"""
+
+from llm_engineering.application.ports.collection import (
+    Complete,
+    Discovered,
+    Found,
+    Known,
+    Link,
+    NotModified,
+    PageRenderer,
+    Rejected,
+    SourceItem,
+    SourceReader,
+)
+from llm_engineering.application.ports.language_models import (
+    Delta,
+    Generation,
+    GenerationCache,
+    GenerationOptions,
+    LanguageModel,
+    Message,
+)
+from llm_engineering.application.ports.observation import NullTracer, Progress, SilentProgress, Tracer
+from llm_engineering.application.ports.retrieval import (
+    Embedder,
+    EmbeddingCache,
+    IndexWriter,
+    Reranker,
+    SearchRequest,
+    Tokenizer,
+    VectorIndex,
+    Vectors,
+)
+from llm_engineering.application.ports.stores import (
+    CleanStore,
+    DeadLetterStore,
+    DocumentStore,
+    FeedbackStore,
+    UpsertCounts,
+    UserStore,
+)
+from llm_engineering.application.ports.training import ExperimentTracker, ModelRegistry
+
+__all__ = [
+    "CleanStore",
+    "Complete",
+    "DeadLetterStore",
+    "Delta",
+    "Discovered",
+    "DocumentStore",
+    "Embedder",
+    "EmbeddingCache",
+    "ExperimentTracker",
+    "FeedbackStore",
+    "Found",
+    "Generation",
+    "GenerationCache",
+    "GenerationOptions",
+    "IndexWriter",
+    "Known",
+    "LanguageModel",
+    "Link",
+    "Message",
+    "ModelRegistry",
+    "NotModified",
+    "NullTracer",
+    "PageRenderer",
+    "Progress",
+    "Rejected",
+    "Reranker",
+    "SearchRequest",
+    "SilentProgress",
+    "SourceItem",
+    "SourceReader",
+    "Tokenizer",
+    "Tracer",
+    "UpsertCounts",
+    "UserStore",
+    "VectorIndex",
+    "Vectors",
+]

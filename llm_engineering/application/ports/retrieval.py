@@ -1,0 +1,140 @@
+"""Features and retrieval: embeddings, the index of chunks, reranking."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from llm_engineering.domain.documents import (
+    Chunk,
+    EmbeddedChunk,
+    EmbedderFingerprint,
+)
+from llm_engineering.domain.retrieval import Fusion, Hit, MetadataFilter, RrfFusion, SearchMode
+
+Vectors = npt.NDArray[np.float32]
+"""Embeddings, shape (n, dimension), each row of unit length."""
+
+
+class Tokenizer(Protocol):
+    """The embedder's own tokenizer. Counts leave out special tokens; ``special_tokens`` says how many are added."""
+
+    special_tokens: int
+
+    def offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """For each text the (start, end) characters of each token, in order."""
+        ...
+
+    def counts(self, texts: Sequence[str]) -> list[int]: ...
+
+
+class Embedder(Protocol):
+    @property
+    def fingerprint(self) -> EmbedderFingerprint: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        """Embeddings of texts in the order given. Batches by length itself; any number of texts may be handed in.
+
+        Raises:
+            ModelError: nothing is embedded silently cut: a text above ``max_tokens`` is refused.
+        """
+        ...
+
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """As above with the model's query prefix where it has one; a query that is too long is cut."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class EmbeddingCache(Protocol):
+    """Embeddings by (fingerprint digest, text hash), so that no text is embedded twice."""
+
+    def get_many(self, fingerprint: str, text_hashes: Sequence[str]) -> dict[str, Vectors]:
+        """Vectors of shape (dimension,) for those that are cached, in one round trip."""
+        ...
+
+    def put_many(self, fingerprint: str, vectors: Mapping[str, Vectors]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    text: str
+    vector: Vectors | None
+    """Shape (dimension,). None only for ``SearchMode.SPARSE``."""
+    filter: MetadataFilter = MetadataFilter()
+    k: int = 10
+    mode: SearchMode = SearchMode.HYBRID
+    fusion: Fusion = RrfFusion()
+    titles: bool = True
+    """A hybrid search looks among the title vectors too, where the index holds any."""
+
+
+class IndexWriter(Protocol):
+    def upsert(self, chunks: Sequence[EmbeddedChunk]) -> None:
+        """Write chunks, by id. A document's chunk 0 must come last: it certifies that the others are there."""
+        ...
+
+    def delete(self, document_ids: Sequence[str], *, keep_versions: Mapping[str, str] | None = None) -> None:
+        """Delete all chunks of documents; with ``keep_versions`` (document id → version) only those of other versions."""
+        ...
+
+
+class VectorIndex(Protocol):
+    """Chunks with dense vectors, BM25 word vectors and filterable metadata.
+
+    Raises:
+        FingerprintMismatchError: from ``search`` and ``writer``, when the index was written by another embedder.
+        StoreUnavailableError: the server, or the index, is not there.
+    """
+
+    def versions(self) -> Iterator[tuple[str, str]]:
+        """(document id, version) of every chunk 0. A document may appear twice after an interrupted run."""
+        ...
+
+    def writer(
+        self, fingerprint: EmbedderFingerprint, *, titles: bool = False
+    ) -> AbstractContextManager[IndexWriter]:
+        """Open for writing. Another fingerprint than the stored one, or another choice of ``titles`` (a second vector for
+        each chunk, of its title and headings), starts from nothing. What was written becomes visible to readers when the
+        block ends without an error (an embedded index), or batch by batch (a server)."""
+        ...
+
+    def search(self, requests: Sequence[SearchRequest], fingerprint: EmbedderFingerprint) -> list[list[Hit]]:
+        """Best hits of each request, best first, in one batched call. Hybrid hits carry ``dense_score`` where known."""
+        ...
+
+    def passages(self, parent_ids: Sequence[str]) -> dict[str, list[Chunk]]:
+        """All chunks of the given parents, by position, in one call."""
+        ...
+
+    def values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
+        """Distinct values of a filterable field with the number of chunks of each."""
+        ...
+
+    def count(self, filter: MetadataFilter = MetadataFilter()) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class Reranker(Protocol):
+    """Scores how well texts answer a query, more exactly and more slowly than a search does.
+
+    Raises:
+        ModelError: the model failed.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def rerank(self, query: str, texts: Sequence[str]) -> list[float]:
+        """A score for each text in the order given; higher is better, comparable within one call. Blocking."""
+        ...
+
+    def close(self) -> None: ...
