@@ -8,7 +8,8 @@ from loguru import logger
 from zenml import log_metadata, step
 from zenml.types import HTMLString, MarkdownString
 
-from llm_engineering.application.model_evaluation.config import ModelEvaluationRun
+from llm_engineering.application.jury import Jury
+from llm_engineering.application.model_evaluation.config import JudgeConfig, ModelEvaluationRun
 from llm_engineering.application.model_evaluation.evaluation import (
     ModelEvaluation,
     Tools,
@@ -34,7 +35,7 @@ from llm_engineering.application.training.record import write_json
 from llm_engineering.bootstrap import Resources
 from llm_engineering.domain.datasets import DatasetManifest
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
-from llm_engineering.domain.models import EvaluationReport, Stage
+from llm_engineering.domain.models import EvaluationReport, ModelVersion, Stage
 from steps.resources import step_resources
 from steps.tables import markdown_table
 from steps.training import newest_dataset
@@ -50,6 +51,7 @@ def compare_models(
     run: ModelEvaluationRun,
 ) -> tuple[
     Annotated[dict[str, Any], "evaluation_report"],
+    Annotated[dict[str, Any], "candidate"],
     Annotated[dict[str, Any], "model_evaluation"],
     Annotated[MarkdownString, "model_evaluation_table"],
     Annotated[HTMLString, "model_evaluation_report"],
@@ -66,6 +68,7 @@ def compare_models(
     table = markdown_table(columns(report), rows(report))
     return (
         report.model_dump(mode="json"),
+        _candidate(trained),
         as_dict(evaluation),
         table,
         HTMLString(html_report(evaluation)),
@@ -75,27 +78,36 @@ def compare_models(
 def _trained(run: ModelEvaluationRun, twin: Resources) -> dict[str, tuple[Path, System]]:
     """The trained systems that there are, with their folders, in the table's order."""
     found: dict[str, tuple[Path, System]] = {}
-    if "production" in run.systems:
-        version = _in_production(run, twin)
-        if version is not None:
-            folder = Path(version.location)
-            found["production"] = (
-                folder,
-                trained_system("production", folder, version.manifest, version.label),
-            )
+    serving = _in_production(run, twin) if "production" in run.systems else None
+    if serving is not None:
+        folder = Path(serving.location)
+        found["production"] = folder, trained_system("production", folder, serving.manifest, serving.label)
     for name, named in (("sft", run.sft), ("dpo", run.dpo)):
         if name not in run.systems:
             continue
-        if named is not None:
-            found[name] = named, trained_system(name, named, read_manifest(named))
-        elif (newest := newest_folder(run.trained, run.name, name)) is not None:
-            found[name] = newest[0], trained_system(name, *newest)
-        else:
+        newest = (named, read_manifest(named)) if named else newest_folder(run.trained, run.name, name)
+        if newest is None:
             logger.info("There is no {} model named {} in {}; it is left out.", name, run.name, run.trained)
+        elif serving is not None and newest[1].content_hash == serving.manifest.content_hash:
+            logger.info(
+                "The {} model is {}, the one in production; it is not measured twice.", name, serving.label
+            )
+        else:
+            found[name] = newest[0], trained_system(name, *newest)
     return found
 
 
-def _in_production(run: ModelEvaluationRun, twin: Resources) -> Any:
+def _candidate(trained: dict[str, tuple[Path, System]]) -> dict[str, str]:
+    """The model that the evaluation decides on: DPO, or else SFT."""
+    for name in ("dpo", "sft"):
+        if name in trained:
+            return {"system": name, "folder": str(trained[name][0])}
+    return {
+        "reason": "the model in production is the newest" if trained else "no trained model was evaluated"
+    }
+
+
+def _in_production(run: ModelEvaluationRun, twin: Resources) -> ModelVersion | None:
     try:
         return twin.registry.get(run.name, Stage.PRODUCTION)
     except InvalidInputError:
@@ -145,23 +157,26 @@ def _evaluated(
 async def _with_judge(
     run: ModelEvaluationRun, held: Any, systems: list[System], twin: Resources, progress: Progress
 ) -> ModelEvaluation:
-    judge = None
-    if run.judge is not None:
-        judge = twin.model_judge() if run.judge.model == "judge" else twin.language_model
+    jury = _jury(run.judge, run.seed, twin) if run.judge is not None else None
     models = twin.answering_models()
     tools = Tools(
         models=models,
         references=twin.reference_metrics(run.bertscore),
         embedder=twin.embedder if run.similarity else None,
-        judge=judge,
+        jury=jury,
         harness=twin.harness(run.harness, run.batch_size, run.seed) if run.harness else None,
     )
     try:
         return await evaluate_models(run, held, systems, tools, progress)
     finally:
         models.close()
-        if judge is not None:
-            await judge.close()
+        if jury is not None:
+            await jury.close()
+
+
+def _jury(config: JudgeConfig, seed: int, twin: Resources) -> Jury:
+    twin.warehouse.ping()  # where replies are kept; told now, not after the models have answered for an hour
+    return Jury(twin.judges(config.models), twin.warehouse, config.asking, stage="judge-answers", seed=seed)
 
 
 def _keep(report: EvaluationReport, folders: list[Path]) -> None:

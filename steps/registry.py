@@ -9,11 +9,12 @@ from zenml.types import MarkdownString
 
 from llm_engineering.application.promotion import PromotionPolicy
 from llm_engineering.application.registration import read_dataset_manifest, register_model
+from llm_engineering.domain.datasets import DatasetManifest
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.models import EvaluationReport
 from steps.resources import step_resources
 
-__all__ = ["PromotionPolicy", "register_and_decide"]
+__all__ = ["PromotionPolicy", "decide_on_candidate", "register_and_decide"]
 
 
 @step(enable_cache=False)
@@ -29,23 +30,54 @@ def register_and_decide(
         model: path of ``model.json`` or of its folder; or a report with the key ``folder``, as training makes.
         evaluation: an ``EvaluationReport`` as JSON; None: the model is registered, and nothing is decided.
         policy: when it is better; None: nothing is decided.
-        dataset: folder of the data set that it was trained on, for the card.
+        dataset: folder of the data set that it was trained on, for the card; None: the report's ``dataset_folder``.
     """
     report = EvaluationReport.model_validate(evaluation) if evaluation is not None else None
+    if dataset is None and isinstance(model, dict):
+        dataset = model.get("dataset_folder")
     manifest = read_dataset_manifest(Path(dataset)) if dataset else None
+    found, card = _registered(_path(model), report, policy, manifest)
+    return found, card  # written out: ZenML reads from this line that there are two outputs
+
+
+@step(enable_cache=False)
+def decide_on_candidate(
+    candidate: dict[str, Any], evaluation: dict[str, Any], policy: PromotionPolicy | None = None
+) -> tuple[Annotated[dict[str, Any], "promotion"], Annotated[MarkdownString, "model_card"]]:
+    """Put the evaluation into the registry beside the newest model that it measured, and decide on that one.
+
+    Args:
+        candidate: the key ``folder``; without it there is none, because no trained model was evaluated or it serves already.
+        policy: when it is better; None: nothing is decided.
+    """
+    if "folder" not in candidate:
+        reason = str(candidate["reason"])
+        logger.info("Nothing to decide: {}.", reason)
+        none = {"version": "", "stage": "", "decided": False, "promoted": False, "reasons": [reason]}
+        return none, MarkdownString("")
+    report = EvaluationReport.model_validate(evaluation)
+    found, card = _registered(Path(candidate["folder"]), report, policy, None)
+    return found, card
+
+
+def _registered(
+    folder: Path,
+    report: EvaluationReport | None,
+    policy: PromotionPolicy | None,
+    dataset: DatasetManifest | None,
+) -> tuple[dict[str, Any], MarkdownString]:
     with step_resources() as (twin, _):
-        done = register_model(twin.registry, _path(model), report=report, policy=policy, dataset=manifest)
+        done = register_model(twin.registry, folder, report=report, policy=policy, dataset=dataset)
         inputs = [artifact.id for given in get_step_context().inputs.values() for artifact in given]
         twin.registry.link(done.version.name, done.version.number, inputs)
     decision = done.decision
+    undecided = "not evaluated yet" if report is None else "no policy to decide by ('promotion:' in the YAML)"
     found: dict[str, Any] = {
         "version": done.version.label,
         "stage": done.version.stage.value,
         "decided": decision is not None,
         "promoted": decision is not None and decision.promoted_to is not None,
-        "reasons": list(decision.reasons)
-        if decision
-        else ["there was no evaluation or no policy to decide by"],
+        "reasons": list(decision.reasons) if decision else [undecided],
     }
     logger.info("{} is in stage '{}': {}", found["version"], found["stage"], "; ".join(found["reasons"]))
     log_metadata(found)

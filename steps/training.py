@@ -37,7 +37,7 @@ def fine_tune(
             progress=progress,
         )
         manifest = _exported(twin, trained)
-    return _report(trained, manifest), HTMLString(training_page(trained.record))
+    return _report(trained, manifest, folder), HTMLString(training_page(trained.record))
 
 
 @step(enable_cache=False)
@@ -63,7 +63,7 @@ def align(
             progress=progress,
         )
         manifest = _exported(twin, trained)
-    return _report(trained, manifest), HTMLString(training_page(trained.record))
+    return _report(trained, manifest, folder), HTMLString(training_page(trained.record))
 
 
 def _exported(twin: Resources, trained: TrainedModel) -> ModelManifest:
@@ -72,7 +72,7 @@ def _exported(twin: Resources, trained: TrainedModel) -> ModelManifest:
     return twin.exporter().export(trained.folder)
 
 
-def _report(trained: TrainedModel, manifest: ModelManifest) -> dict[str, Any]:
+def _report(trained: TrainedModel, manifest: ModelManifest, dataset: Path) -> dict[str, Any]:
     metrics = manifest.metrics
     log_metadata({**metrics, "folder": str(trained.folder), "dataset": trained.record.dataset})
     logger.info("The model is in {}.", trained.folder)
@@ -81,6 +81,7 @@ def _report(trained: TrainedModel, manifest: ModelManifest) -> dict[str, Any]:
         "stage": trained.record.kind,
         "status": trained.record.status,
         "dataset": trained.record.dataset,
+        "dataset_folder": str(dataset),
         "template": f"{trained.record.template} ({trained.record.template_hash})",
         "metrics": metrics,
     }

@@ -7,8 +7,9 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
+from llm_engineering.application.model_evaluation.config import ModelEvaluationParameters
 from llm_engineering.application.ports import ModelRegistry
-from llm_engineering.application.promotion import Promotion, check_files, consider, promote, rollback
+from llm_engineering.application.promotion import PromotionPolicy, check_files, consider, promote, rollback
 from llm_engineering.application.registration import (
     find_evaluation,
     keep_evaluation,
@@ -22,7 +23,7 @@ from llm_engineering.settings import load_settings
 from tools.console import console, run, user_path
 from tools.run_config import read_run_config
 
-POLICY = Path("configs/promotion.yaml")
+POLICY = Path("configs/evaluation.yaml")
 _STYLES = {"production": "bold green", "staging": "cyan", "archived": "dim", "none": ""}
 
 
@@ -98,7 +99,7 @@ def _promote(registry: ModelRegistry, options: argparse.Namespace) -> int:
 
 
 def _consider(registry: ModelRegistry, name: str, number: int | None, options: argparse.Namespace) -> int:
-    policy = read_run_config(options.policy or POLICY, Promotion)[0].promotion
+    policy = _policy(options.policy or POLICY)
     candidate = registry.get(name, number)
     check_files(candidate)
     report = read_evaluation(options.report) if options.report else find_evaluation(candidate)
@@ -117,6 +118,15 @@ def _consider(registry: ModelRegistry, name: str, number: int | None, options: a
         return 1
     console.print(f"[dim]To production it goes by: poe promote-model {escape(candidate.label)}[/]")
     return 0
+
+
+def _policy(file: Path) -> PromotionPolicy:
+    policy = read_run_config(file, ModelEvaluationParameters)[0].promotion
+    if policy is None:
+        raise ConfigurationError(
+            f"{file} has no section 'promotion', so nothing says when a model is better. See {POLICY} for one."
+        )
+    return policy
 
 
 def _rollback(registry: ModelRegistry, name: str, reason: str) -> int:

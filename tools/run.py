@@ -254,6 +254,25 @@ def _show_training(_: str, found: dict[str, Any]) -> None:
         console.print(line, soft_wrap=True)
 
 
+def _show_promotion(_: str, found: dict[str, Any]) -> None:
+    """Which version it is, and whether it may serve."""
+    if not found["decided"]:
+        registered = (
+            f"[bold]Registered[/]: {escape(found['version'])}" if found["version"] else "[bold]No decision[/]"
+        )
+        console.print(f"  {registered} [dim]({escape(found['reasons'][0])})[/]", soft_wrap=True)
+        return
+    mark = "[green]✓[/]" if found["promoted"] else "[red]✗[/]"
+    said = f"is in {found['stage']}" if found["promoted"] else "does not go to staging"
+    console.print(f"  {mark} [bold]{escape(found['version'])}[/] {escape(said)}:", soft_wrap=True)
+    for reason in found["reasons"]:
+        console.print(f"    - {escape(reason)}", soft_wrap=True)
+    if found["promoted"]:
+        console.print(
+            f"    [dim]To production: poe promote-model {escape(found['version'])}[/]", soft_wrap=True
+        )
+
+
 def _show_model_evaluation(_: str, found: dict[str, Any]) -> None:
     """The table of all systems, and what of it is more than chance."""
     report = found["report"]
@@ -305,6 +324,7 @@ _SHOWN: dict[str, Callable[[str, dict[str, Any]], None]] = {
     "dataset_report": _show_dataset,
     "model_evaluation": _show_model_evaluation,
     "training_report": _show_training,
+    "promotion": _show_promotion,
 }
 
 if __name__ == "__main__":

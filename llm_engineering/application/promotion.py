@@ -46,12 +46,6 @@ class PromotionPolicy(RunPart):
         return self
 
 
-class Promotion(RunPart):
-    """A file that holds the policy alone, as ``configs/promotion.yaml``."""
-
-    promotion: PromotionPolicy
-
-
 def decide(
     candidate: ModelVersion,
     production: ModelVersion | None,

@@ -8,7 +8,6 @@ import yaml
 from llm_engineering.application.dataset_runs import GenerateInstructDataset, GeneratePreferenceDataset
 from llm_engineering.application.inference import InferenceConfig
 from llm_engineering.application.model_evaluation.config import ModelEvaluationParameters
-from llm_engineering.application.promotion import Promotion
 from llm_engineering.application.rag_evaluation.config import RagEvaluation
 from llm_engineering.application.retriever import RetrievalConfig
 from llm_engineering.application.runs import (
@@ -18,6 +17,7 @@ from llm_engineering.application.runs import (
     FeatureEngineering,
     RunPart,
 )
+from llm_engineering.application.training.adapters import AdapterServing
 from llm_engineering.application.training.run import Training
 from llm_engineering.domain.errors import ConfigurationError
 from tools.run_config import read_run_config, read_service_config
@@ -30,10 +30,9 @@ BY_PARAMETERS: dict[frozenset[str], type[RunPart]] = {
     frozenset({"evaluation"}): RagEvaluation,
     frozenset({"instruct"}): GenerateInstructDataset,
     frozenset({"preference"}): GeneratePreferenceDataset,
-    frozenset({"model_evaluation"}): ModelEvaluationParameters,
+    frozenset({"model_evaluation", "promotion"}): ModelEvaluationParameters,
     frozenset({"training"}): Training,
     frozenset({"dpo"}): Training,
-    frozenset({"promotion"}): Promotion,
 }
 
 
@@ -43,6 +42,8 @@ def test_every_config_is_valid_and_says_how_it_is_run(path: Path) -> None:
     content = yaml.safe_load(text)
     if "retrieval" in content:
         read_service_config(path, InferenceConfig)
+    elif "adapters" in content:
+        read_service_config(path, AdapterServing)
     else:
         read_run_config(path, BY_PARAMETERS[frozenset(content["parameters"])])
     comments = "\n".join(line for line in text.splitlines() if line.startswith("#"))

@@ -6,7 +6,9 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from llm_engineering.application.dataset_quality.config import DecontaminationConfig
+from llm_engineering.application.jury import JudgeAsking, JudgeNames
 from llm_engineering.application.model_evaluation.style import PIECE_CHARACTERS
+from llm_engineering.application.promotion import PromotionPolicy
 from llm_engineering.application.runs import RunPart
 
 SystemName = Literal["base", "production", "sft", "dpo"]
@@ -14,28 +16,35 @@ SliceName = Literal["category", "language", "length"]
 
 
 class JudgeConfig(RunPart):
-    """A language model as judge."""
+    """Language models as judges."""
 
-    model: Literal["judge", "llm"] = "judge"
-    """``judge``: of the JUDGE_* settings; ``llm``: the service's own, which favours what it would have written."""
+    models: JudgeNames = Field(default=("judge",), min_length=1)
+    """Several are a jury: the mean over the judges counts, and how far they agree is reported."""
     repeats: int = Field(default=2, ge=1, le=10)
-    """Verdicts on each answer, each with a seed of its own; their mean counts."""
+    """Verdicts of each judge on each answer, each with a seed of its own; their mean counts."""
     temperature: float = Field(default=0.3, ge=0, le=2)
     """0 makes repeats the same on most services, and repeatability tell nothing."""
     swaps: int = Field(default=20, ge=0)
     """Pairs of answers shown in both orders, to see whether the place decides."""
     max_tokens: int = Field(default=300, ge=50)
-    timeout_seconds: float = Field(default=60.0, gt=0)
-    concurrency: int = Field(default=4, ge=1, le=64)
+    """Of a reply."""
+    asking: JudgeAsking = JudgeAsking()
+    """What a budget leaves no room for is a missing score, as what no judge gave a usable verdict on."""
 
 
 class HarnessConfig(RunPart):
     """Tasks of lm-evaluation-harness, for what a fine-tuned model may have unlearned."""
 
     tasks: tuple[str, ...] = Field(min_length=1)
+    """Names of tasks, groups or tags."""
+    include_path: Path | None = None
+    """Folder of tasks of one's own (YAML); files that these name are looked for from where the command runs."""
     limit: int | None = Field(default=None, ge=1)
     """Items of each task; None: all."""
-    shots: int = Field(default=0, ge=0)
+    shots: int | None = Field(default=None, ge=0)
+    """Worked examples before each question; None: as many as the task says."""
+    chat: bool = False
+    """Ask in the chat template; off, as most published figures of small models are. On for tasks of written answers."""
 
 
 class ModelEvaluationRun(RunPart):
@@ -89,3 +98,5 @@ class ModelEvaluationParameters(RunPart):
     """Parameters of the pipeline ``model_evaluation``."""
 
     model_evaluation: ModelEvaluationRun = ModelEvaluationRun()
+    promotion: PromotionPolicy | None = None
+    """When the newest model is better; None: nothing is decided."""
