@@ -1,16 +1,20 @@
 """The evaluation of models on ZenML, with models of two layers: the table, the report, and the file that promotion reads."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from zenml.client import Client
 
 from llm_engineering.application.model_evaluation.config import ModelEvaluationParameters
+from llm_engineering.application.promotion import PromotionPolicy, promote
 from llm_engineering.application.training.run import SftRun, Training
 from llm_engineering.domain.datasets import InstructSample, Split
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, TemplateMismatchError
-from llm_engineering.domain.models import EvaluationReport
+from llm_engineering.domain.models import EvaluationReport, Stage
+from llm_engineering.infrastructure.registry.zenml import ZenMLRegistry
 from tests.fakes.toy_model import LINES, make_model, make_samples, write_dataset
 from tools.run import run_pipeline
 
@@ -57,7 +61,7 @@ def trained(workplace: Path) -> Path:
     return folder
 
 
-def evaluation(**changes: Any) -> ModelEvaluationParameters:
+def evaluation(promotion: PromotionPolicy | None = None, **changes: Any) -> ModelEvaluationParameters:
     given = {
         "name": "toy",
         "dataset": "dataset",
@@ -69,7 +73,9 @@ def evaluation(**changes: Any) -> ModelEvaluationParameters:
         "similarity": False,
         "resamples": 200,
     }
-    return ModelEvaluationParameters.model_validate({"model_evaluation": given | changes})
+    return ModelEvaluationParameters.model_validate(
+        {"model_evaluation": given | changes, "promotion": promotion}
+    )
 
 
 def output(run: Any, name: str) -> Any:
@@ -133,3 +139,54 @@ def test_a_model_with_another_definition_of_its_template_is_refused(trained: Pat
     (trained / "model.json").write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(TemplateMismatchError, match="the evaluation"):
         run_pipeline("model_evaluation", evaluation())
+
+
+@pytest.fixture(autouse=True)
+def registry() -> Iterator[ZenMLRegistry]:
+    """The registry; what a test puts there does not outlive it."""
+    yield ZenMLRegistry()
+    for model in Client().list_models(size=100).items:
+        Client().delete_model(model.id)
+
+
+def decision(run: Any) -> dict[str, Any]:
+    [artifact] = run.steps["decide_on_candidate"].outputs["promotion"]
+    found: dict[str, Any] = artifact.load()
+    return found
+
+
+def test_training_registers_and_evaluation_decides(
+    trained: Path, registry: ZenMLRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [version] = registry.versions("toy")
+    assert (Path(version.location), version.stage) == (trained, Stage.NONE)
+    assert (trained / "README.md").is_file()
+    policy = PromotionPolicy(metric="perplexity", min_items=20)
+    refused = decision(run_pipeline("model_evaluation", evaluation(policy)))
+    assert (refused["version"], refused["promoted"]) == ("toy:1", False)
+    assert any("6" in reason and "20" in reason for reason in refused["reasons"])
+    assert "toy:1 does not go to staging" in " ".join(capsys.readouterr().out.split())
+    assert len(registry.decisions("toy")) == 1
+    assert registry.get("toy").metadata["evaluation_report"] == str(trained / "evaluation.json")
+
+
+def test_without_a_policy_nothing_is_decided(trained: Path, registry: ZenMLRegistry) -> None:
+    found = decision(run_pipeline("model_evaluation", evaluation()))
+    assert (found["decided"], found["stage"]) == (False, "none")
+    assert "no policy" in found["reasons"][0]
+    assert registry.decisions("toy") == []
+
+
+def test_the_model_in_production_is_measured_once_and_not_decided_on(
+    trained: Path, registry: ZenMLRegistry
+) -> None:
+    promote(registry, "toy", force="a test needs one in production")
+    run = run_pipeline("model_evaluation", evaluation(PromotionPolicy(metric="perplexity")))
+    report = EvaluationReport.model_validate(output(run, "evaluation_report"))
+    assert [(system.system, system.model) for system in report.systems][1:] == [("production", "toy:1")]
+    assert decision(run)["reasons"] == ["the model in production is the newest"]
+
+
+def test_the_base_alone_is_measured_and_nothing_is_decided(workplace: Path) -> None:
+    given = evaluation(PromotionPolicy(metric="perplexity"), base="base", systems=["base"])
+    assert decision(run_pipeline("model_evaluation", given))["reasons"] == ["no trained model was evaluated"]
