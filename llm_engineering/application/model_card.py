@@ -70,6 +70,7 @@ def _head(version: ModelVersion) -> Iterator[str]:
             ("Stage", version.stage.value),
             ("Made", f"{manifest.created_at:%Y-%m-%d %H:%M} UTC"),
             ("Content hash", _code(manifest.content_hash)),
+            ("Base weights", _code(manifest.base_hash) if manifest.base_hash else "not recorded"),
             ("Trained on top of", _code(manifest.parent) if manifest.parent else "the base model"),
             ("Chat template", f"{_text(manifest.template)} ({_code(manifest.template_hash[:12])})"),
         ],

@@ -25,10 +25,13 @@ class ModelManifest(Model):
     base: str
     """The base model: a bundled name, a folder, or a name on the hub."""
     base_revision: str | None = None
+    base_hash: str | None = None
+    """SHA-256 of the base's weights: of its one file, or over names and hashes of several. None: not recorded."""
     method: Literal["lora", "qlora", "full"]
     stage: Literal["sft", "dpo"]
     parent: str | None = None
-    """Content hash of the adapter that training started from (DPO from SFT)."""
+    """SHA-256 of the adapter that training started from (DPO from SFT), as the SFT manifest's ``files`` has it. Not its
+    ``content_hash``: that changes when merged or converted weights are added, and the adapter stays what it was."""
     template: str
     template_hash: str
     dataset: str

@@ -12,7 +12,6 @@ from llm_engineering.application.chat_templates import template
 from llm_engineering.application.ports import SilentProgress
 from llm_engineering.application.training.dpo import (
     ADAPTER,
-    MARGIN,
     DpoConfig,
     DpoJob,
     DpoRun,
@@ -22,6 +21,7 @@ from llm_engineering.application.training.dpo import (
     train_dpo,
 )
 from llm_engineering.application.training.hardware import plan
+from llm_engineering.application.training.record import MARGIN
 from llm_engineering.application.training.sft import TrainedModel
 from llm_engineering.domain.datasets import PreferenceSample, Split
 from llm_engineering.domain.errors import (
@@ -141,11 +141,13 @@ def test_the_references_logits_are_the_sft_models_and_stay_so(
     from transformers import AutoModelForCausalLM
     from trl.trainer.utils import use_adapter
 
+    from llm_engineering.infrastructure.training.trl.loop import StepClock
+
     config = inherited(DpoConfig.model_validate({**FAST, "max_steps": 3}), sft.manifest)
     job = DpoJob("toy", config, sft.folder, pairs(8, Split.TRAIN), (), tmp_path)
     machine = hardware.detect()
     dpo = Dpo(job, machine, plan(config, machine), Bases(tmp_path / "bases", {}))
-    trainer, _ = dpo.trainer(RecordingTracker(), SilentProgress())
+    trainer = dpo.trainer(tmp_path, [StepClock()], False)
     trainer.train()
     ids = load_tokenizer(Base("sft", str(sft.folder / "tokenizer")))(LINES[0], return_tensors="pt")[
         "input_ids"

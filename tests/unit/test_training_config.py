@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from llm_engineering.application.training.config import LoraConfig, SftConfig
+from llm_engineering.application.training.dpo import DpoConfig
 from llm_engineering.application.training.hardware import Hardware, plan
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError
 
@@ -76,6 +77,24 @@ class TestMachine:
         with pytest.raises(ConfigurationError, match=told):
             plan(SftConfig.model_validate(values), CPU)
 
+    @pytest.mark.parametrize(
+        ("values", "machine", "told"),
+        [
+            (
+                {"precision": "bf16"},
+                Hardware("cuda", "an old GPU", 1 << 30),
+                "this GPU has none; take 'auto'",
+            ),
+            ({"packing": True, "precision": "fp32"}, GPU, "computes in 16 bits"),
+            ({"backend": "unsloth", "precision": "fp32"}, GPU, "Unsloth computes in 16 bits"),
+        ],
+    )
+    def test_what_this_gpu_cannot_do_is_refused_with_what_it_can(
+        self, values: dict[str, Any], machine: Hardware, told: str
+    ) -> None:
+        with pytest.raises(ConfigurationError, match=told):
+            plan(SftConfig.model_validate(values), machine)
+
     def test_all_problems_are_told_at_once(self) -> None:
         config = SftConfig.model_validate({"method": "qlora", "packing": True, "backend": "unsloth"})
         with pytest.raises(ConfigurationError) as refusal:
@@ -90,7 +109,11 @@ class TestMachine:
 
     @pytest.mark.parametrize(
         ("values", "package"),
-        [({"backend": "unsloth"}, "unsloth"), ({"method": "qlora"}, "bitsandbytes")],
+        [
+            ({"backend": "unsloth"}, "unsloth"),
+            ({"method": "qlora"}, "bitsandbytes"),
+            ({"optimizer": {"name": "adamw_8bit"}}, "bitsandbytes"),
+        ],
     )
     def test_a_missing_package_is_named_with_its_group(self, values: dict[str, Any], package: str) -> None:
         bare = Hardware("cuda", "a GPU", 80 << 30, bf16=True)
@@ -110,6 +133,15 @@ class TestMachine:
         assert plan(SftConfig(), GPU).backend == "trl"
         assert any("Unsloth is not installed" in line for line in plan(SftConfig(), GPU).why)
         assert any("no GPU for Unsloth" in line for line in plan(SftConfig(), CPU).why)
+
+    def test_unsloth_is_not_taken_for_what_it_does_not_do(self) -> None:
+        with_unsloth = Hardware("cuda", "a GPU", 80 << 30, bf16=True, unsloth=True)
+        assert plan(SftConfig(precision="fp32"), with_unsloth).backend == "trl"
+        preferences = plan(DpoConfig(), with_unsloth)
+        assert preferences.backend == "trl"
+        assert any("SFT alone" in line for line in preferences.why)
+        with pytest.raises(ValidationError, match="'auto' or 'trl'"):
+            DpoConfig.model_validate({"backend": "unsloth"})
 
 
 def test_every_knob_stands_in_the_yaml_with_a_reason() -> None:

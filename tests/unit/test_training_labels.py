@@ -21,7 +21,6 @@ from llm_engineering.application.training.labels import (
     EncodedChat,
     encode_chat,
     fitted,
-    within,
 )
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
 
@@ -156,11 +155,3 @@ class TestFit:
         chosen = fitted("alpaca", small, "a model")
         encoded = encode_chat(chosen.render(chat("Because")), small)
         assert learned(encoded, small) == "Because<end>"
-
-
-class TestLimit:
-    def test_sequences_over_it_are_left_out_whole_and_counted(self) -> None:
-        sequences = [EncodedChat([1] * length, [1] * length) for length in (3, 5, 9)]
-        found = within(sequences, 5)
-        assert [len(sequence.input_ids) for sequence in found.sequences] == [3, 5]
-        assert (found.over_limit, found.longest) == (1, 9)

@@ -1,15 +1,19 @@
 """The memory estimate: known numbers of known models, and a refusal that names the knob."""
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_engineering.application.training.config import SftConfig
+from llm_engineering.application.training.dpo import DpoConfig
 from llm_engineering.application.training.memory import (
     ModelShape,
     adapter_parameters,
-    check_memory,
+    checked_estimate,
     estimate_memory,
+    estimate_preference_memory,
 )
 from llm_engineering.domain.errors import ConfigurationError
 
@@ -27,6 +31,7 @@ LLAMA_8B = ModelShape(
     kv_width=_KV,
     adapted=BLOCK * _L,
 )
+ESTIMATOR = partial(estimate_memory, LLAMA_8B, "bf16")
 
 
 def config(**values: object) -> SftConfig:
@@ -38,27 +43,27 @@ class TestEstimate:
         assert adapter_parameters(LLAMA_8B, config().lora) == 41_943_040
 
     def test_full_training_with_adamw_is_16_bytes_a_parameter_before_activations(self) -> None:
-        found = estimate_memory(LLAMA_8B, config(method="full"), "bf16", 1024)
+        found = estimate_memory(LLAMA_8B, "bf16", config(method="full"), 1024)
         fixed = found.weights + found.gradients + found.optimizer
         assert fixed == LLAMA_8B.parameters * 16
 
     def test_four_bit_weights_of_llama_8b_fit_in_six_gib(self) -> None:
-        found = estimate_memory(LLAMA_8B, config(method="qlora"), "bf16", 1024)
+        found = estimate_memory(LLAMA_8B, "bf16", config(method="qlora"), 1024)
         assert 5 * GIB < found.weights < 6 * GIB
 
     def test_lora_keeps_weights_in_16_bits_and_trains_little(self) -> None:
-        found = estimate_memory(LLAMA_8B, config(), "bf16", 1024)
+        found = estimate_memory(LLAMA_8B, "bf16", config(), 1024)
         assert found.weights == LLAMA_8B.parameters * 2
         assert found.gradients + found.optimizer + found.adapters < GIB
 
     def test_checkpointing_keeps_little_more_than_a_blocks_activations(self) -> None:
-        kept = estimate_memory(LLAMA_8B, config(), "bf16", 1024).activations
-        saved = estimate_memory(LLAMA_8B, config(gradient_checkpointing=True), "bf16", 1024).activations
+        kept = estimate_memory(LLAMA_8B, "bf16", config(), 1024).activations
+        saved = estimate_memory(LLAMA_8B, "bf16", config(gradient_checkpointing=True), 1024).activations
         assert saved < kept / 8
 
     def test_logits_are_a_chunk_however_long_the_sequences(self) -> None:
-        short = estimate_memory(LLAMA_8B, config(), "bf16", 512)
-        assert short.logits == estimate_memory(LLAMA_8B, config(), "bf16", 4096).logits
+        short = estimate_memory(LLAMA_8B, "bf16", config(), 512)
+        assert short.logits == estimate_memory(LLAMA_8B, "bf16", config(), 4096).logits
 
     @given(
         batch=st.integers(1, 64),
@@ -66,18 +71,16 @@ class TestEstimate:
         method=st.sampled_from(["lora", "qlora", "full"]),
     )
     def test_more_at_a_time_never_needs_less(self, batch: int, sequence: int, method: str) -> None:
-        less = estimate_memory(LLAMA_8B, config(batch_size=batch, method=method), "bf16", sequence)
-        more = estimate_memory(LLAMA_8B, config(batch_size=batch + 1, method=method), "bf16", sequence + 1)
+        less = estimate_memory(LLAMA_8B, "bf16", config(batch_size=batch, method=method), sequence)
+        more = estimate_memory(LLAMA_8B, "bf16", config(batch_size=batch + 1, method=method), sequence + 1)
         assert more.total >= less.total
         assert all(part >= 0 for part in less)
 
 
 class TestRefusal:
     def refused(self, free: int, device: str = "cuda", **values: object) -> str:
-        chosen = config(**values)
-        estimate = estimate_memory(LLAMA_8B, chosen, "bf16", 1024)
         with pytest.raises(ConfigurationError) as refusal:
-            check_memory(estimate, free, LLAMA_8B, chosen, "bf16", 1024, device)
+            checked_estimate(ESTIMATOR, config(**values), 1024, free, device)
         return str(refusal.value)
 
     def test_it_gives_the_parts_and_what_would_make_it_fit(self) -> None:
@@ -96,7 +99,24 @@ class TestRefusal:
 
     def test_what_fits_is_let_through_up_to_the_allowed_share(self) -> None:
         chosen = config(memory_share=0.5)
-        estimate = estimate_memory(LLAMA_8B, chosen, "bf16", 1024)
-        check_memory(estimate, estimate.total * 2 + 2, LLAMA_8B, chosen, "bf16", 1024, "cuda")
+        needed = ESTIMATOR(chosen, 1024).total
+        assert checked_estimate(ESTIMATOR, chosen, 1024, needed * 2 + 2, "cuda").total == needed
         with pytest.raises(ConfigurationError, match="50%"):
-            check_memory(estimate, estimate.total * 2 - 2, LLAMA_8B, chosen, "bf16", 1024, "cuda")
+            checked_estimate(ESTIMATOR, chosen, 1024, needed * 2 - 2, "cuda")
+
+    def test_preference_training_is_told_no_method_since_that_is_the_sft_models(self) -> None:
+        chosen = DpoConfig(batch_size=2)
+        estimator = partial(estimate_preference_memory, LLAMA_8B, "bf16")
+        with pytest.raises(ConfigurationError, match=r"batch_size: 1 with accumulation: 2") as refusal:
+            checked_estimate(estimator, chosen, 1024, 16 * GIB, "cuda")
+        assert "gradient_checkpointing: true" in str(refusal.value)
+        assert "qlora" not in str(refusal.value)
+
+
+def test_preference_training_needs_two_sequences_two_adapters_and_all_logits() -> None:
+    one = estimate_memory(LLAMA_8B, "bf16", config(batch_size=4), 512)
+    pairs = estimate_preference_memory(LLAMA_8B, "bf16", DpoConfig(batch_size=2), 512)
+    assert pairs.activations == one.activations
+    assert pairs.adapters == 2 * one.adapters
+    assert pairs.gradients == one.gradients
+    assert pairs.logits == 2 * 2 * 512 * LLAMA_8B.vocabulary * 4 * 4

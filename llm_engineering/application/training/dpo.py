@@ -6,14 +6,13 @@ switched to for the reference's half of each step.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
 from loguru import logger
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from llm_engineering.application.chat_templates import ChatTemplate, TemplateUse, check_contract
 from llm_engineering.application.ports import ExperimentTracker, Message, Progress
@@ -21,22 +20,22 @@ from llm_engineering.application.runs import RunPart
 from llm_engineering.application.training.composite import verify_folder
 from llm_engineering.application.training.config import TrainingConfig
 from llm_engineering.application.training.labels import IGNORED, ChatTokenizer, encode_chat
-from llm_engineering.application.training.record import FILE, TrainingRecord, write_json
-from llm_engineering.application.training.samples import DatasetFolder, open_dataset
-from llm_engineering.application.training.sft import MANIFEST, TrainedModel, file_hashes, load_model_folder
+from llm_engineering.application.training.samples import open_dataset, read_preferences
+from llm_engineering.application.training.sft import MANIFEST, TrainedModel, finished, load_model_folder
 from llm_engineering.application.training.trainer import Trained
 from llm_engineering.domain.datasets import PreferenceSample, Split
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
 from llm_engineering.domain.models import ModelManifest
 
 ADAPTER = "adapter/adapter_model.safetensors"
-MARGIN, ACCURACY = "rewards/margins", "rewards/accuracies"
 _INHERITED = ("base", "revision", "template", "method", "lora")
 
 
 class DpoConfig(TrainingConfig):
     """Preference training. Base, template, method and adapters are those of the SFT model."""
 
+    backend: Literal["auto", "trl"] = "auto"
+    """Unsloth is for SFT: this one runs on plain TRL."""
     beta: float = Field(default=0.1, gt=0, le=10)
     """How strongly the reference holds: small values let the model go further from it."""
     loss: Literal["sigmoid", "hinge", "ipo"] = "sigmoid"
@@ -101,6 +100,8 @@ class DpoJob:
     train: Sequence[PreferenceSample]
     validation: Sequence[PreferenceSample]
     folder: Path
+    base_hash: str | None = None
+    """Of the base's weights, as the SFT model has it; None: it does not say."""
 
 
 class PreferenceTrainer(Protocol):
@@ -137,16 +138,10 @@ def train_dpo(
     if (folder / MANIFEST).exists():
         logger.info("Already trained with this configuration and data: {}. Delete it to train again.", folder)
         return load_model_folder(folder)
-    pairs = {split: tuple(read_preferences(dataset, split)) for split in (Split.TRAIN, Split.VALIDATION)}
-    job = DpoJob(name, effective, sft_folder, pairs[Split.TRAIN], pairs[Split.VALIDATION], folder)
+    train, validation = (read_preferences(dataset, split) for split in (Split.TRAIN, Split.VALIDATION))
+    job = DpoJob(name, effective, sft_folder, train, validation, folder, sft.base_hash)
     trained = trainer.dpo(job, tracker, progress)
-    record = _record(effective, dataset, trained)
-    if trained.leader:
-        write_json(folder / FILE, record.model_dump(mode="json"))
-    manifest = _manifest(name, effective, dataset, record, sft, folder)
-    if trained.leader:
-        write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
-    return TrainedModel(folder, manifest, record)
+    return finished("dpo", name, effective, dataset, trained, folder, parent=sft.files[ADAPTER])
 
 
 def inherited(config: DpoConfig, sft: ModelManifest) -> DpoConfig:
@@ -198,26 +193,6 @@ def newest_sft(root: Path, name: str) -> Path:
     return max(found)[1]
 
 
-def read_preferences(dataset: DatasetFolder, split: Split) -> Iterator[PreferenceSample]:
-    """The pairs of a split, in their order.
-
-    Raises:
-        InvalidInputError: a line is no pair, or there are others than the manifest says.
-    """
-    file = dataset.folder / f"{split}.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    expected = dataset.manifest.counts.get(split, 0)
-    if len(lines) != expected:
-        raise InvalidInputError(
-            f"{file}: the manifest says {expected} samples, the file has {len(lines)}. Make the data set again."
-        )
-    for number, line in enumerate(lines, start=1):
-        try:
-            yield PreferenceSample.model_validate_json(line)
-        except ValidationError as error:
-            raise InvalidInputError(f"{file}, line {number} is no preference pair: {error}") from None
-
-
 def encode_pair(
     sample: PreferenceSample, template: ChatTemplate, tokenizer: ChatTokenizer, system: str = ""
 ) -> EncodedPair:
@@ -241,60 +216,3 @@ def _run_name(config: DpoConfig, dataset_hash: str, sft: ModelManifest) -> str:
     told = json.dumps(config.model_dump(mode="json"), sort_keys=True)
     parts = f"dpo\x00{told}\x00{config.chat_template_hash}\x00{dataset_hash}\x00{sft.files[ADAPTER]}"
     return hashlib.sha256(parts.encode()).hexdigest()[:12]
-
-
-def _record(config: DpoConfig, dataset: DatasetFolder, trained: Trained) -> TrainingRecord:
-    return TrainingRecord(
-        kind="dpo",
-        status="stopped early" if trained.status == "stopped early" else "finished",
-        config=config.model_dump(mode="json"),
-        plan=trained.plan,
-        dataset=dataset.label,
-        template=config.template,
-        template_hash=config.chat_template_hash,
-        samples=trained.samples,
-        memory=trained.memory,
-        steps=trained.steps,
-        resumed_from=trained.resumed_from,
-        seconds=trained.seconds,
-        trainable_parameters=trained.trainable_parameters,
-        trace=trained.trace,
-        versions=trained.versions,
-    )
-
-
-def reward_metrics(record: TrainingRecord) -> dict[str, float]:
-    """First and last margin and accuracy, of training and of validation."""
-    found: dict[str, float] = {}
-    for prefix, label in (("", ""), ("eval_", "validation_")):
-        for key, name in ((MARGIN, "reward_margin"), (ACCURACY, "reward_accuracy")):
-            seen = [p.extra[prefix + key] for p in record.trace if prefix + key in p.extra]
-            if seen:
-                found |= {f"{label}{name}_first": seen[0], f"{label}{name}_last": seen[-1]}
-    return found
-
-
-def _manifest(
-    name: str,
-    config: DpoConfig,
-    dataset: DatasetFolder,
-    record: TrainingRecord,
-    sft: ModelManifest,
-    folder: Path,
-) -> ModelManifest:
-    return ModelManifest(
-        name=name,
-        base=config.base,
-        base_revision=config.revision,
-        method=config.method,
-        stage="dpo",
-        parent=sft.files[ADAPTER],
-        template=config.template,
-        template_hash=config.chat_template_hash,
-        dataset=dataset.label,
-        dataset_hash=dataset.hash,
-        config=config.model_dump(mode="json"),
-        metrics={**record.metrics(), **reward_metrics(record)},
-        files=file_hashes(folder),
-        created_at=datetime.now(UTC),
-    )

@@ -61,6 +61,8 @@ def _impossible(config: TrainingConfig, hardware: Hardware) -> Iterator[str]:
         yield "optimizer.name 'adamw_8bit' needs a CUDA GPU; take 'adamw', or 'adafactor' to save memory"
     if on_cpu and config.backend == "unsloth":
         yield "backend 'unsloth' needs a CUDA GPU; take 'auto' or 'trl'"
+    elif config.backend == "unsloth" and config.precision == "fp32":
+        yield "precision 'fp32': Unsloth computes in 16 bits; take 'auto', or backend 'trl'"
     if config.precision == "fp16" and on_cpu:
         yield "precision 'fp16': a CPU has no fast 16-bit floats of this kind; take 'auto' or 'fp32'"
     if config.precision == "bf16" and not on_cpu and not hardware.bf16:
@@ -99,8 +101,12 @@ def _precision(config: TrainingConfig, hardware: Hardware) -> tuple[Precision, s
 def _backend(config: TrainingConfig, hardware: Hardware) -> tuple[Backend, str]:
     if config.backend != "auto":
         return config.backend, f"backend {config.backend}, as configured"
+    if not isinstance(config, SftConfig):
+        return "trl", "backend trl: Unsloth is used for SFT alone"
     if hardware.device == "cpu":
         return "trl", "backend trl: there is no GPU for Unsloth"
+    if config.precision == "fp32":
+        return "trl", "backend trl: Unsloth does not compute in fp32"
     if not hardware.unsloth:
         return "trl", "backend trl: Unsloth is not installed (poetry install --with gpu)"
     return "unsloth", "backend Unsloth: it is installed, and there is a GPU"

@@ -5,7 +5,7 @@ tokenizer would merge characters across that border, the text is tokenized in pi
 tokens that it will never see.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -37,6 +37,10 @@ class EncodedChat:
     input_ids: list[int]
     labels: list[int]
     """The token's own id where it carries loss, else :data:`IGNORED`."""
+
+    def __len__(self) -> int:
+        """Tokens."""
+        return len(self.input_ids)
 
 
 def fitted(name: str, tokenizer: ChatTokenizer, base: str) -> ChatTemplate:
@@ -113,20 +117,3 @@ def _in_pieces(rendered: RenderedChat, tokenizer: ChatTokenizer) -> tuple[list[i
 def _pieces(rendered: RenderedChat) -> Iterator[tuple[int, int]]:
     borders = sorted({0, len(rendered.text), *(place for span in rendered.answers for place in span)})
     yield from pairwise(borders)
-
-
-@dataclass(frozen=True, slots=True)
-class Fitting:
-    """Sequences within the limit, and how many were not."""
-
-    sequences: list[EncodedChat]
-    over_limit: int
-    longest: int
-    """Tokens of the longest sequence, those over the limit too."""
-
-
-def within(sequences: Sequence[EncodedChat], max_length: int) -> Fitting:
-    """Leave out sequences over the limit. None is ever cut: an answer without its end teaches never to stop."""
-    kept = [sequence for sequence in sequences if len(sequence.input_ids) <= max_length]
-    longest = max((len(sequence.input_ids) for sequence in sequences), default=0)
-    return Fitting(kept, len(sequences) - len(kept), longest)

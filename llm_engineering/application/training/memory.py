@@ -18,11 +18,13 @@ Bytes, of one device. The parts:
 * logits: computed for a chunk of 256 answer tokens at a time: values, gradient, softmax, and their fp32 copies.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from llm_engineering.application.training.config import LoraConfig, Precision, TrainingConfig
+from loguru import logger
+
+from llm_engineering.application.training.config import LoraConfig, Precision, SftConfig, TrainingConfig
 from llm_engineering.domain.errors import ConfigurationError
 
 LOGIT_CHUNK = 256
@@ -70,7 +72,7 @@ class MemoryEstimate(NamedTuple):
 
 
 def estimate_memory(
-    shape: ModelShape, config: TrainingConfig, precision: Precision, sequence: int
+    shape: ModelShape, precision: Precision, config: TrainingConfig, sequence: int
 ) -> MemoryEstimate:
     """What a run needs at its peak, beside what the process holds already.
 
@@ -96,6 +98,19 @@ def estimate_memory(
         activations=int(activations),
         logits=logits,
     )
+
+
+def estimate_preference_memory(
+    shape: ModelShape, precision: Precision, config: TrainingConfig, sequence: int
+) -> MemoryEstimate:
+    """What preference training needs: two sequences for each pair, a frozen copy of the adapters, and whole logits.
+
+    Logits are computed for all tokens, of policy and reference: values, gradient, softmax, and their fp32 copies.
+    """
+    doubled = config.model_copy(update={"batch_size": 2 * config.batch_size})
+    found = estimate_memory(shape, precision, doubled, sequence)
+    logits = 2 * config.batch_size * sequence * shape.vocabulary * 4 * 4
+    return found._replace(adapters=2 * found.adapters, logits=logits)
 
 
 def adapter_parameters(shape: ModelShape, lora: LoraConfig | None) -> int:
@@ -131,26 +146,30 @@ def _block_elements(shape: ModelShape, lora: LoraConfig | None) -> float:
     return elements
 
 
-def check_memory(
-    estimate: MemoryEstimate,
-    free: int,
-    shape: ModelShape,
-    config: TrainingConfig,
-    precision: Precision,
-    sequence: int,
-    device: str,
-) -> None:
-    """Refuse a run that will not fit.
+Estimator = Callable[[TrainingConfig, int], MemoryEstimate]
+"""The estimate for a configuration and the tokens of its longest sequence; for one model on one machine."""
+
+
+def checked_estimate(
+    estimator: Estimator, config: TrainingConfig, sequence: int, free: int, device: str
+) -> MemoryEstimate:
+    """The memory that the run will need, which is told, and is there.
+
+    Args:
+        sequence: tokens of the longest sequence.
+        free: bytes that can be had now.
 
     Raises:
         ConfigurationError: the estimate is above the allowed share of the free memory; the message gives the parts and the
             knobs that would make it fit.
     """
+    estimate = estimator(config, sequence)
+    logger.info("Memory: about {} will be needed, {} are free.", _gib(estimate.total), _gib(free))
     allowed = int(free * config.memory_share)
     if estimate.total <= allowed:
-        return
+        return estimate
     parts = ", ".join(f"{name} {_gib(size)}" for name, size in estimate._asdict().items() if size)
-    knobs = list(_knobs(shape, config, precision, sequence, device))
+    knobs = list(_knobs(estimator, config, sequence, device))
     enough = [f"{knob} (→ {_gib(total)})" for knob, total in knobs if total <= allowed]
     best = [f"{knob} (→ {_gib(total)})" for knob, total in knobs if total < estimate.total]
     if enough:
@@ -166,35 +185,29 @@ def check_memory(
 
 
 def _knobs(
-    shape: ModelShape, config: TrainingConfig, precision: Precision, sequence: int, device: str
+    estimator: Estimator, config: TrainingConfig, sequence: int, device: str
 ) -> Iterator[tuple[str, int]]:
     """Single changes that save memory, with the total each leads to."""
 
-    def total(changed: TrainingConfig, longest: int = sequence) -> int:
-        return estimate_memory(shape, changed, precision, longest).total
+    def total(longest: int = sequence, **changed: object) -> int:
+        return estimator(config.model_copy(update=changed), longest).total
 
     if not config.gradient_checkpointing:
-        yield (
-            "gradient_checkpointing: true",
-            total(config.model_copy(update={"gradient_checkpointing": True})),
-        )
+        yield "gradient_checkpointing: true", total(gradient_checkpointing=True)
     if config.batch_size > 1:
         whole = config.batch_size * config.accumulation
-        yield (
-            f"batch_size: 1 with accumulation: {whole}",
-            total(config.model_copy(update={"batch_size": 1, "accumulation": whole})),
-        )
+        yield f"batch_size: 1 with accumulation: {whole}", total(batch_size=1, accumulation=whole)
     if sequence >= 512:
-        yield f"max_length: {sequence // 2}", total(config, sequence // 2)
+        yield f"max_length: {sequence // 2}", total(sequence // 2)
+    if not isinstance(config, SftConfig):
+        return  # the method is that of the SFT model
     if config.method == "full":
-        adapted = config.model_copy(update={"method": "lora", "lora": LoraConfig()})
-        yield "method: lora", total(adapted)
+        yield "method: lora", total(method="lora", lora=LoraConfig())
         if config.optimizer.name == "adamw":
             saved = config.optimizer.model_copy(update={"name": "adafactor"})
-            yield "optimizer.name: adafactor", total(config.model_copy(update={"optimizer": saved}))
+            yield "optimizer.name: adafactor", total(optimizer=saved)
     if device == "cuda" and config.method != "qlora":
-        quantised = config.model_copy(update={"method": "qlora", "lora": config.lora or LoraConfig()})
-        yield "method: qlora", total(quantised)
+        yield "method: qlora", total(method="qlora", lora=config.lora or LoraConfig())
 
 
 def _gib(size: int) -> str:

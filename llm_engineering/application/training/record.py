@@ -10,6 +10,7 @@ from pydantic import Field
 from llm_engineering.application.runs import RunPart
 
 FILE = "training.json"
+MARGIN, ACCURACY = "rewards/margins", "rewards/accuracies"
 
 
 class TracePoint(RunPart):
@@ -97,6 +98,16 @@ class TrainingRecord(RunPart):
                 "memory_peak_bytes": float(self.memory.measured),
                 "memory_estimate_error": self.memory.error,
             }
+        return found | self._rewards()
+
+    def _rewards(self) -> dict[str, float]:
+        """First and last margin and accuracy of DPO, in training and in validation."""
+        found: dict[str, float] = {}
+        for prefix, label in (("", ""), ("eval_", "validation_")):
+            for key, name in ((MARGIN, "reward_margin"), (ACCURACY, "reward_accuracy")):
+                seen = [p.extra[prefix + key] for p in self.trace if prefix + key in p.extra]
+                if seen:
+                    found |= {f"{label}{name}_first": seen[0], f"{label}{name}_last": seen[-1]}
         return found
 
 

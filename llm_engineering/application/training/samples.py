@@ -4,15 +4,23 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from llm_engineering.application.chat_templates import ChatTemplate, RenderedChat, TemplateUse, check_contract
 from llm_engineering.application.ports import Message
-from llm_engineering.domain.datasets import DatasetKind, DatasetManifest, InstructSample, Split
+from llm_engineering.domain.datasets import (
+    DatasetKind,
+    DatasetManifest,
+    InstructSample,
+    PreferenceSample,
+    Split,
+)
 from llm_engineering.domain.errors import InvalidInputError
 
 MANIFEST = "manifest.json"
+T = TypeVar("T", InstructSample, PreferenceSample)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +44,7 @@ def open_dataset(folder: Path, kind: DatasetKind, template_name: str) -> Dataset
         InvalidInputError: there is no such folder, it is of another kind, or it is damaged or empty.
         TemplateMismatchError: it was made with another chat template.
     """
-    manifest = _manifest(folder)
+    manifest = _manifest(folder, kind)
     if manifest.kind != kind:
         raise InvalidInputError(
             f"{folder} holds a data set of kind '{manifest.kind}'; '{kind}' is needed here."
@@ -56,12 +64,25 @@ def open_dataset(folder: Path, kind: DatasetKind, template_name: str) -> Dataset
 
 
 def read_instruct(dataset: DatasetFolder, split: Split) -> list[InstructSample]:
-    """The samples of a split, in their order.
+    """The instructions and answers of a split, in their order.
 
     Raises:
         InvalidInputError: a line is no sample, or there are others than the manifest says.
     """
-    samples = list(_lines(dataset.folder / f"{split}.jsonl"))
+    return _read(dataset, split, InstructSample)
+
+
+def read_preferences(dataset: DatasetFolder, split: Split) -> list[PreferenceSample]:
+    """The pairs of a split, in their order.
+
+    Raises:
+        InvalidInputError: a line is no pair, or there are others than the manifest says.
+    """
+    return _read(dataset, split, PreferenceSample)
+
+
+def _read(dataset: DatasetFolder, split: Split, kind: type[T]) -> list[T]:
+    samples = list(_lines(dataset.folder / f"{split}.jsonl", kind))
     expected = dataset.manifest.counts.get(split, 0)
     if len(samples) != expected:
         raise InvalidInputError(
@@ -82,28 +103,28 @@ def rendered(samples: list[InstructSample], template: ChatTemplate, system: str 
     return [template.render(conversation(sample, system)) for sample in samples]
 
 
-def _manifest(folder: Path) -> DatasetManifest:
+def _manifest(folder: Path, kind: DatasetKind) -> DatasetManifest:
     try:
         return DatasetManifest.model_validate_json((folder / MANIFEST).read_bytes())
     except OSError as error:
         raise InvalidInputError(
             f"{folder} is no data set: {MANIFEST} cannot be read ({error.strerror}). Make one with: "
-            "poetry poe run-generate-instruct-datasets-pipeline"
+            f"poetry poe run-generate-{kind}-datasets-pipeline"
         ) from None
     except ValidationError as error:
         raise InvalidInputError(f"{folder / MANIFEST} is no manifest of a data set: {error}") from None
 
 
-def _lines(file: Path) -> Iterator[InstructSample]:
+def _lines(file: Path, kind: type[T]) -> Iterator[T]:
     if not file.exists():
         return
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 try:
-                    yield InstructSample.model_validate_json(line)
+                    yield kind.model_validate_json(line)
                 except ValidationError as error:
-                    raise InvalidInputError(f"{file}, line {number} is no sample: {error}") from None
+                    raise InvalidInputError(f"{file}, line {number} is no {kind.__name__}: {error}") from None
 
 
 def _hash(folder: Path) -> str:

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from loguru import logger
 from pydantic import ValidationError
 
 from llm_engineering.application.chat_templates import RenderedChat, template
 from llm_engineering.application.ports import ExperimentTracker, Progress
-from llm_engineering.application.training.config import SftConfig
+from llm_engineering.application.training.config import SftConfig, TrainingConfig
 from llm_engineering.application.training.record import FILE, TrainingRecord, write_json
 from llm_engineering.application.training.samples import DatasetFolder, open_dataset, read_instruct, rendered
 from llm_engineering.application.training.trainer import CHECKPOINTS, SftJob, Trained, Trainer
@@ -58,14 +59,7 @@ def train_sft(
         return load_model_folder(folder)
     job = SftJob(name, config, _Chats(config, dataset), folder)
     trained = trainer.sft(job, tracker, progress)
-    record = _record(config, dataset, trained)
-    if trained.leader:
-        write_json(folder / FILE, record.model_dump(mode="json"))
-        manifest = _manifest(name, config, dataset, record, folder)
-        write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
-    else:
-        manifest = _manifest(name, config, dataset, record, folder)
-    return TrainedModel(folder, manifest, record)
+    return finished("sft", name, config, dataset, trained, folder)
 
 
 def run_name(config: SftConfig, dataset_hash: str) -> str:
@@ -115,10 +109,19 @@ class _Chats:
             yield rendered(read_instruct(self._dataset, split), chosen, self._config.system)
 
 
-def _record(config: SftConfig, dataset: DatasetFolder, trained: Trained) -> TrainingRecord:
-    return TrainingRecord(
-        kind="sft",
-        status="stopped early" if trained.status == "stopped early" else "finished",
+def finished(
+    stage: Literal["sft", "dpo"],
+    name: str,
+    config: TrainingConfig,
+    dataset: DatasetFolder,
+    trained: Trained,
+    folder: Path,
+    parent: str | None = None,
+) -> TrainedModel:
+    """Describe what a trainer has left in a folder, and write the description: by the leader, the manifest last."""
+    record = TrainingRecord(
+        kind=stage,
+        status=trained.status,
         config=config.model_dump(mode="json"),
         plan=trained.plan,
         dataset=dataset.label,
@@ -133,26 +136,28 @@ def _record(config: SftConfig, dataset: DatasetFolder, trained: Trained) -> Trai
         trace=trained.trace,
         versions=trained.versions,
     )
-
-
-def _manifest(
-    name: str, config: SftConfig, dataset: DatasetFolder, record: TrainingRecord, folder: Path
-) -> ModelManifest:
-    return ModelManifest(
+    if trained.leader:
+        write_json(folder / FILE, record.model_dump(mode="json"))
+    manifest = ModelManifest(
         name=name,
         base=config.base,
         base_revision=config.revision,
+        base_hash=trained.base_hash,
         method=config.method,
-        stage="sft",
+        stage=stage,
+        parent=parent,
         template=config.template,
         template_hash=config.chat_template_hash,
         dataset=dataset.label,
         dataset_hash=dataset.hash,
-        config=config.model_dump(mode="json"),
+        config=record.config,
         metrics=record.metrics(),
         files=file_hashes(folder),
         created_at=datetime.now(UTC),
     )
+    if trained.leader:
+        write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+    return TrainedModel(folder, manifest, record)
 
 
 def _sha256(file: Path) -> str:

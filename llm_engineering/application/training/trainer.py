@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from llm_engineering.application.chat_templates import RenderedChat
 from llm_engineering.application.ports import ExperimentTracker, Progress
@@ -36,7 +36,7 @@ class SftJob:
 class Trained:
     """What a trainer has done. The files lie in the job's folder."""
 
-    status: str
+    status: Literal["finished", "stopped early"]
     plan: dict[str, Any]
     samples: SampleCounts
     memory: MemoryRecord
@@ -46,6 +46,8 @@ class Trained:
     trainable_parameters: int
     trace: tuple[TracePoint, ...]
     versions: dict[str, str]
+    base_hash: str
+    """Of the weights that training went over; see :attr:`ModelManifest.base_hash`."""
     leader: bool = True
     """Whether this process writes files; on several GPUs, one does."""
 

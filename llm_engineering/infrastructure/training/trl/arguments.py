@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from llm_engineering.application.training.config import SftConfig, TrainingConfig
-from llm_engineering.application.training.hardware import Plan
+from llm_engineering.application.training.dpo import DpoConfig
+from llm_engineering.application.training.hardware import Hardware, Plan
 
 _OPTIMIZERS = {
     "adamw": "adamw_torch",
@@ -15,7 +16,13 @@ _OPTIMIZERS = {
 
 
 def common_arguments(
-    config: TrainingConfig, plan: Plan, checkpoints: Path, device: str, *, validated: bool, resumed: bool
+    config: TrainingConfig,
+    plan: Plan,
+    checkpoints: Path,
+    machine: Hardware,
+    *,
+    validated: bool,
+    resumed: bool,
 ) -> dict[str, Any]:
     """Arguments that SFT and DPO share.
 
@@ -39,7 +46,7 @@ def common_arguments(
         "optim": _OPTIMIZERS[config.optimizer.name],
         "bf16": plan.precision == "bf16",
         "fp16": plan.precision == "fp16",
-        "use_cpu": device == "cpu",
+        "use_cpu": machine.device == "cpu",
         "gradient_checkpointing": config.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False} if config.gradient_checkpointing else None,
         "seed": config.seed,
@@ -57,19 +64,19 @@ def common_arguments(
         "logging_nan_inf_filter": False,  # it would put the last good loss in the place of one that is no number
         "report_to": "none",
         "disable_tqdm": True,
-        "dataloader_pin_memory": device == "cuda",
+        "dataloader_pin_memory": machine.device == "cuda",
         "max_length": config.max_length,
     }
 
 
 def sft_arguments(
-    config: SftConfig, plan: Plan, checkpoints: Path, device: str, *, validated: bool, resumed: bool
+    config: SftConfig, plan: Plan, checkpoints: Path, machine: Hardware, *, validated: bool, resumed: bool
 ) -> Any:
     """Arguments of the supervised trainer; see :func:`common_arguments`."""
     from trl import SFTConfig
 
-    return SFTConfig(
-        **common_arguments(config, plan, checkpoints, device, validated=validated, resumed=resumed),
+    arguments = SFTConfig(
+        **common_arguments(config, plan, checkpoints, machine, validated=validated, resumed=resumed),
         packing=config.packing,
         eval_packing=False,
         packing_strategy="bfd",
@@ -78,3 +85,26 @@ def sft_arguments(
         # The output layer is computed for tokens with loss only, a part at a time; Unsloth brings its own way.
         loss_type="nll" if plan.backend == "unsloth" else "chunked_nll",
     )
+    return one_device(arguments, machine)
+
+
+def dpo_arguments(
+    config: DpoConfig, plan: Plan, checkpoints: Path, machine: Hardware, *, validated: bool, resumed: bool
+) -> Any:
+    """Arguments of the preference trainer; see :func:`common_arguments`."""
+    from trl import DPOConfig
+
+    arguments = DPOConfig(
+        **common_arguments(config, plan, checkpoints, machine, validated=validated, resumed=resumed),
+        beta=config.beta,
+        loss_type=config.loss,
+        label_smoothing=config.label_smoothing,
+    )
+    return one_device(arguments, machine)
+
+
+def one_device(arguments: Any, machine: Hardware) -> Any:
+    """Several GPUs are for ``accelerate launch``, one process each, and not for threads of this one."""
+    if machine.devices == 1:
+        arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments

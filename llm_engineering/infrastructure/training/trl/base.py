@@ -30,6 +30,8 @@ class Base:
     location: str
     """A folder, or a name on the hub."""
     revision: str | None = None
+    file: str | None = None
+    """SHA-256 of the GGUF file that it was converted from."""
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -68,9 +70,9 @@ class Bases:
                 f"'revision' has no effect with {name}, which is on this machine; leave it out."
             )
         if name in self._bundled:
-            return Base(name, str(self._converted(self._bundled[name]())))
+            return self._converted(name, self._bundled[name]())
         if path.is_file() and path.suffix == ".gguf":
-            return Base(name, str(self._converted(path)))
+            return self._converted(name, path)
         if path.is_dir():
             if not (path / "config.json").is_file() or not any(
                 file for kind in _WEIGHTS for file in path.glob(kind)
@@ -86,12 +88,12 @@ class Bases:
             )
         return Base(name, name, revision)
 
-    def _converted(self, gguf: Path) -> Path:
-        with gguf.open("rb") as source:
-            checksum = hashlib.file_digest(source, "sha256").hexdigest()
+    def _converted(self, name: str, gguf: Path) -> Base:
+        checksum = _sha256(gguf)
         target = self._cache / f"{gguf.stem}-{checksum[:12]}-v{CONVERSION}"
+        found = Base(name, str(target), file=checksum)
         if (target / "config.json").is_file():
-            return target
+            return found
         started = time.monotonic()
         logger.info("Converting {} for training; once, and kept in {}.", gguf.name, target)
         part = target.with_name(target.name + ".part")
@@ -100,7 +102,7 @@ class Bases:
         _convert(gguf, part)
         part.rename(target)
         logger.info("Converted {} in {:.0f} s.", gguf.name, time.monotonic() - started)
-        return target
+        return found
 
 
 def _convert(gguf: Path, target: Path) -> None:
@@ -143,6 +145,38 @@ def _split_digits(tokenizer: Any, reader: Any) -> None:
         kept.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), kept.pre_tokenizer]
         )
+
+
+def weights_hash(base: Base) -> str:
+    """Which weights these are: SHA-256 of the GGUF file or the one file of weights, or over names and hashes of several.
+
+    Raises:
+        ModelFileError: they are not on this machine; a model on the hub is, once it was loaded.
+    """
+    if base.file is not None:
+        return base.file
+    folder = Path(base.location) if Path(base.location).is_dir() else _downloaded(base)
+    files = next((found for kind in _WEIGHTS if (found := sorted(folder.glob(kind)))), [])
+    if not files:
+        raise ModelFileError(f"{folder} has no weights of the base model {base.name}.")
+    hashes = [(file.name, _sha256(file)) for file in files]
+    if len(hashes) == 1:
+        return hashes[0][1]
+    return hashlib.sha256("".join(f"{name} {hash_}\n" for name, hash_ in hashes).encode()).hexdigest()
+
+
+def _downloaded(base: Base) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(base.location, revision=base.revision, local_files_only=True))
+    except OSError as error:
+        raise _not_loaded(base, error) from error
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def load_tokenizer(base: Base) -> Any:

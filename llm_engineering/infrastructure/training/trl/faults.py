@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from llm_engineering.application.training.config import TrainingConfig
+from llm_engineering.application.training.config import SftConfig, TrainingConfig
 from llm_engineering.domain.errors import TrainingError
 
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|cannot allocate memory", re.I)
@@ -51,9 +51,10 @@ def _memory(config: TrainingConfig, device: str) -> str:
     if not config.gradient_checkpointing:
         knobs.append("gradient_checkpointing: true")
     knobs.append(f"max_length below {config.max_length}")
-    if config.method == "full":
+    chosen = isinstance(config, SftConfig)  # else the method is that of the SFT model
+    if chosen and config.method == "full":
         knobs.append("method: lora")
-    if device == "cuda" and config.method != "qlora":
+    if chosen and device == "cuda" and config.method != "qlora":
         knobs.append("method: qlora")
     return f"The {device} ran out of memory. Turn one of these, in this order: {'; '.join(knobs)}; or take a smaller base."
 

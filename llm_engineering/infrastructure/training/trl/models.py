@@ -20,7 +20,7 @@ def trainable_model(base: Base, config: TrainingConfig, plan: Plan, device: str)
     set_seed(config.seed)  # adapters begin with random weights
     if plan.backend == "unsloth":
         return _by_unsloth(base, config, plan)
-    model = load_model(base, **_loading(config, plan, device))
+    model = load_model(base, **loading(config, plan, device))
     model.config.use_cache = False
     if config.lora is None:
         return model
@@ -47,7 +47,8 @@ def with_adapters(model: Any, lora: LoraConfig, *, quantised: bool = False) -> A
     )
 
 
-def _loading(config: TrainingConfig, plan: Plan, device: str) -> dict[str, Any]:
+def loading(config: TrainingConfig, plan: Plan, device: str) -> dict[str, Any]:
+    """Arguments of ``from_pretrained`` for the base's weights."""
     import torch
 
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}
