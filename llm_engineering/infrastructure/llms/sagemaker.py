@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from llm_engineering.application.aws import NO_CREDENTIALS, masked, no_region
 from llm_engineering.application.chat_protocol import (
     DONE,
     Lines,
@@ -32,8 +33,6 @@ _CONNECTIONS = 128
 _DEPENDENCY_FAILED = 530
 _MODEL_ERROR = 424
 """The container answered with an error, whose own status is told beside it."""
-_ACCOUNT = re.compile(r"\b\d{12}\b")
-_KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b")
 _TOO_LONG = re.compile(
     r"context.{0,20}(?:length|window|size)|max_new_tokens|max_total_tokens|too (?:long|many tokens)", re.I
 )
@@ -183,23 +182,20 @@ class SageMakerModel:
         if isinstance(error, exceptions.ClientError):  # errors in mid-stream are of this kind too
             self._explain_refusal(error)
         elif isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
-            raise ModelServiceError(
-                f"{self._attempts.service} cannot be asked: AWS has no complete credentials for this process. Set "
-                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run it with a role."
-            ) from error
+            raise ModelServiceError(f"{self._attempts.service} cannot be asked: {NO_CREDENTIALS}") from error
         elif isinstance(error, exceptions.NoRegionError):
             raise ModelServiceError(
-                f"{self._attempts.service} cannot be asked: no AWS region is known. Set LLM_REGION or AWS_REGION."
+                f"{self._attempts.service} cannot be asked: {no_region('LLM_REGION')}"
             ) from error
         elif isinstance(
             error, exceptions.ReadTimeoutError | exceptions.ConnectTimeoutError | ReadTimeoutError
         ):
             raise TryAgain(f"{type(error).__name__} after {self._timeout:g} s", reason="timeout") from error
         elif isinstance(error, exceptions.HTTPClientError | exceptions.ConnectionError):
-            raise TryAgain(_masked(f"{type(error).__name__}: {error}")) from error
+            raise TryAgain(masked(f"{type(error).__name__}: {error}")) from error
         elif isinstance(error, exceptions.BotoCoreError):  # profiles, tokens, parameters
             raise ModelServiceError(
-                f"{self._attempts.service} cannot be asked: {_masked(str(error))} {self._attempts.mend}"
+                f"{self._attempts.service} cannot be asked: {masked(str(error))} {self._attempts.mend}"
             ) from error
         elif isinstance(error, MissingDependencyError):
             raise error
@@ -215,7 +211,7 @@ class SageMakerModel:
         if status == _MODEL_ERROR:
             status = int(answer.get("OriginalStatusCode") or 500)
             message = error_message(str(answer.get("OriginalMessage") or message))[0]
-        problem = _masked(f"{code or status}: {message}")
+        problem = masked(f"{code or status}: {message}")
         in_stream = "HTTPStatusCode" not in http or http["HTTPStatusCode"] == 200
         if status in RETRIED_STATUSES or status == _DEPENDENCY_FAILED or in_stream:
             header = http.get("HTTPHeaders", {}).get("retry-after")
@@ -325,8 +321,3 @@ def _shut(body: Any) -> None:
 def _data(line: str) -> str | None:
     """The data of a line: of server-sent events, or of LMI's JSON Lines."""
     return line if line.startswith("{") else event_data(line)
-
-
-def _masked(text: str) -> str:
-    """Without account numbers and key ids, and not longer than an error message should be."""
-    return _KEY_ID.sub("(key)", _ACCOUNT.sub("(account)", text))[:400]

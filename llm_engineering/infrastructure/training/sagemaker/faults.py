@@ -1,0 +1,149 @@
+"""What AWS says when it does not do what it was asked to, with the setting to change."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from llm_engineering.application.aws import NO_CREDENTIALS, masked, no_region
+from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError, TrainingError
+
+_ABSENT = re.compile(r"not found|could not find|does not exist", re.I)
+_DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
+_REFUSED_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSignatureException", "ExpiredToken",
+                 "ExpiredTokenException", "UnrecognizedClientException", "InvalidClientTokenId")  # fmt: skip
+_BY_MESSAGE = (
+    (
+        r"assume|role arn|RoleArn",
+        "Check SAGEMAKER_ROLE_ARN: a role of this account that sagemaker.amazonaws.com may assume.",
+    ),
+    (
+        r"image|ECR|repository|manifest",
+        "Check SAGEMAKER_IMAGE: pushed to ECR in this region, and readable to SAGEMAKER_ROLE_ARN.",
+    ),
+    (r"KMS|kms key", "Check SAGEMAKER_KMS_KEY and SAGEMAKER_VOLUME_KMS_KEY."),
+    (r"subnet|security group|VPC", "Check SAGEMAKER_SUBNETS and SAGEMAKER_SECURITY_GROUPS."),
+    (r"instance type|InstanceType", "Check SAGEMAKER_INSTANCE_TYPE: not every region has every one."),
+    (r"bucket|S3", "Check SAGEMAKER_BUCKET, its region, and what SAGEMAKER_ROLE_ARN may do with it."),
+)
+_OF_A_JOB = (
+    (
+        r"CapacityError|capacity",
+        "There are no such machines at the moment: run the same command later, or set SAGEMAKER_INSTANCE_TYPE or "
+        "SAGEMAKER_REGION to another.",
+    ),
+    (r"needs about .*GiB|out of memory|OutOfMemory|exit code:? 137", "Set SAGEMAKER_INSTANCE_TYPE to a larger machine, or turn "
+     "the knobs of memory in the run's YAML (batch_size, max_length, gradient_checkpointing, method: qlora)."),
+    (r"disk is full|No space left", "Raise SAGEMAKER_VOLUME_GB."),
+    (r"exec format|tini|no such file|not found in \$PATH", "Build the image anew from this project's Dockerfile "
+     "(SAGEMAKER_IMAGE), for linux/amd64."),
+    (r"Permission denied", "Build the image with --build-arg RUN_AS=root: SageMaker's folders belong to root."),
+    (r"InternalServerError", "It is AWS's: run the same command again."),
+)  # fmt: skip
+
+
+@contextmanager
+def explained(doing: str) -> Iterator[None]:
+    """Raise what boto3 raises in our words.
+
+    Raises:
+        ConfigurationError: credentials, region, role, bucket or image are missing or wrong.
+        TrainingError: AWS refuses for another reason, or cannot be reached.
+    """
+    from boto3.exceptions import S3UploadFailedError
+    from botocore import exceptions
+
+    try:
+        yield
+    except exceptions.ClientError as error:
+        raise _refused(doing, error.response.get("Error", {})) from error
+    except S3UploadFailedError as error:  # its cause is told in its text alone
+        code = re.search(r"\((\w+)\) when calling", str(error))
+        raise _refused(doing, {"Code": code[1] if code else "", "Message": str(error)}) from error
+    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
+        raise ConfigurationError(f"{doing} is not possible: {NO_CREDENTIALS}") from error
+    except exceptions.NoRegionError as error:
+        raise ConfigurationError(f"{doing} is not possible: {no_region('SAGEMAKER_REGION')}") from error
+    except exceptions.ParamValidationError as error:
+        raise ConfigurationError(
+            f"{doing} is not possible with these settings: {masked(str(error))}"
+        ) from error
+    except exceptions.BotoCoreError as error:
+        raise TrainingError(
+            f"{doing} failed: AWS cannot be reached ({masked(str(error))}). Check the network, AWS_PROFILE and "
+            "SAGEMAKER_REGION; a job that runs goes on, and the same command follows it."
+        ) from error
+
+
+def _refused(doing: str, told: dict[str, str]) -> Exception:
+    code, message = str(told.get("Code", "")), masked(str(told.get("Message", "")))
+    problem = f"{doing} was refused ({code}): {message}"
+    if code == "ResourceLimitExceeded":
+        return TrainingError(
+            f"{problem} Ask for more under Service Quotas (SageMaker, 'for training job usage', or 'for spot training job usage' "
+            "with SAGEMAKER_SPOT), or set SAGEMAKER_INSTANCE_TYPE to one that your account has."
+        )
+    if code == "NoSuchBucket":
+        return ConfigurationError(
+            f"{problem} Create the bucket in the job's region, or correct SAGEMAKER_BUCKET."
+        )
+    if code in _REFUSED_KEYS:
+        return ConfigurationError(
+            f"{problem} Check AWS's credentials of this process, and this machine's clock."
+        )
+    if code in _DENIED:
+        return ConfigurationError(
+            f"{problem} Allow it to whoever runs this command: sagemaker:CreateTrainingJob, DescribeTrainingJob, "
+            "StopTrainingJob, AddTags; iam:PassRole for SAGEMAKER_ROLE_ARN; s3:ListBucket, GetObject and PutObject on "
+            "SAGEMAKER_BUCKET."
+        )
+    advice = next((advice for pattern, advice in _BY_MESSAGE if re.search(pattern, message)), "")
+    return TrainingError(f"{problem} {advice}".rstrip())
+
+
+def is_absent(error: Exception) -> bool:
+    """Whether a refusal says that there is no such job."""
+    told = getattr(error, "response", {}).get("Error", {})
+    code = str(told.get("Code", ""))
+    return code == "ResourceNotFound" or (
+        code.startswith("Validation") and bool(_ABSENT.search(str(told.get("Message", ""))))
+    )
+
+
+def code_of(error: Exception) -> str:
+    """AWS's name of an error."""
+    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+
+
+def failed_job(name: str, reason: str) -> TrainingError:
+    """A job that ended in failure, with the setting to change where the reason tells it."""
+    advice = next(
+        (advice for pattern, advice in (*_OF_A_JOB, *_BY_MESSAGE) if re.search(pattern, reason)), ""
+    )
+    return TrainingError(
+        f"The training job {name} failed: {masked(reason) or 'AWS gives no reason'}. {advice}".rstrip()
+        + " The same command starts it again, from its last checkpoint."
+    )
+
+
+def stopped_job(name: str, how: str) -> TrainingError:
+    """A job that was ended before it was done."""
+    knob = {
+        "MaxRuntimeExceeded": "it ran as long as SAGEMAKER_MAX_HOURS allows; raise that",
+        "MaxWaitTimeExceeded": "no spot machine was to be had within SAGEMAKER_MAX_WAIT_HOURS; raise that, or set "
+        "SAGEMAKER_SPOT=false",
+    }.get(how, "somebody stopped it")
+    return TrainingError(
+        f"The training job {name} was ended before it was done: {knob}. The same command goes on from its last checkpoint."
+    )
+
+
+def require_boto3() -> None:
+    """Say early which group brings boto3.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        import boto3  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError("boto3", "aws", "Training on SageMaker") from error
