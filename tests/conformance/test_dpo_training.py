@@ -3,13 +3,11 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from llm_engineering.application.chat_templates import template
-from llm_engineering.application.ports import SilentProgress
 from llm_engineering.application.training.dpo import (
     ADAPTER,
     DpoConfig,
@@ -18,12 +16,11 @@ from llm_engineering.application.training.dpo import (
     encode_pair,
     inherited,
     newest_sft,
-    train_dpo,
 )
 from llm_engineering.application.training.hardware import plan
 from llm_engineering.application.training.record import MARGIN
 from llm_engineering.application.training.sft import TrainedModel
-from llm_engineering.domain.datasets import PreferenceSample, Split
+from llm_engineering.domain.datasets import Split
 from llm_engineering.domain.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -33,67 +30,16 @@ from llm_engineering.domain.errors import (
 from llm_engineering.infrastructure.training.export import Exporter
 from llm_engineering.infrastructure.training.trl import Bases, hardware
 from llm_engineering.infrastructure.training.trl.base import Base, load_tokenizer
-from llm_engineering.infrastructure.training.trl.dpo import REFERENCE, Dpo, TrlPreferenceTrainer
+from llm_engineering.infrastructure.training.trl.dpo import REFERENCE, Dpo
 from llm_engineering.infrastructure.training.trl.tokens import HuggingFaceTokenizer
-from tests.conformance.sft_runs import base, dataset, train, weights
-from tests.fakes.toy_model import LINES, make_samples, write_dataset
+from tests.conformance.dpo_runs import FAST, align, pairs, preferences, sft
+from tests.conformance.sft_runs import base, dataset, weights
+from tests.fakes.toy_model import LINES
 from tests.fakes.tracker import RecordingTracker
 
 pytest.importorskip("trl", reason="the group 'training' is not installed")
 
-__all__ = ["base", "dataset"]
-
-FAST: dict[str, Any] = {
-    "max_steps": 8,
-    "batch_size": 4,
-    "max_length": 256,
-    "optimizer": {"learning_rate": 0.002},
-}
-
-
-def pairs(count: int, split: Split) -> list[PreferenceSample]:
-    return [
-        PreferenceSample(
-            prompt=sample.instruction,
-            chosen=sample.answer,
-            rejected=f"I do not know number {number}, sorry.",
-            origin=sample.origin,
-            provenance=sample.provenance,
-            split=split,
-        )
-        for number, sample in enumerate(make_samples(count, split=split))
-    ]
-
-
-@pytest.fixture(scope="module")
-def preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write_dataset(
-        tmp_path_factory.mktemp("preferences"), make_samples(16), make_samples(4), kind="preference"
-    )
-    for split, count in ((Split.TRAIN, 16), (Split.VALIDATION, 4)):
-        lines = "".join(pair.model_dump_json() + "\n" for pair in pairs(count, split))
-        (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def sft(base: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
-    return train(base, dataset, tmp_path_factory.mktemp("sft"), max_steps=6, lora={"rank": 8})
-
-
-def align(
-    sft: TrainedModel, preferences: Path, root: Path, tracker: RecordingTracker | None = None, **values: Any
-) -> TrainedModel:
-    return train_dpo(
-        TrlPreferenceTrainer(Bases(root / "bases", {})),
-        DpoConfig.model_validate({**FAST, **values}),
-        preferences,
-        sft.folder,
-        name="toy",
-        root=root,
-        tracker=tracker or RecordingTracker(),
-        progress=SilentProgress(),
-    )
+__all__ = ["base", "dataset", "preferences", "sft"]
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +62,19 @@ def test_it_starts_at_the_reference_and_the_margin_rises(run: tuple[TrainedModel
     assert metrics["validation_loss_last"] < metrics["validation_loss_first"]
 
 
+def test_the_memory_that_was_estimated_is_compared_with_the_peak(
+    run: tuple[TrainedModel, RecordingTracker],
+) -> None:
+    model, tracker = run
+    memory = model.record.memory
+    assert memory.measured
+    assert model.manifest.metrics["memory_estimate_error"] == memory.error
+    [(status, summary)] = tracker.finished
+    assert status == "finished"
+    assert summary["memory_estimate_error"] == memory.error
+    assert summary["validation_loss"] == model.manifest.metrics["validation_loss_last"]
+
+
 def test_rewards_margins_and_accuracies_are_logged_every_step(
     run: tuple[TrainedModel, RecordingTracker],
 ) -> None:
@@ -128,6 +87,8 @@ def test_rewards_margins_and_accuracies_are_logged_every_step(
             MARGIN,
             "rewards/accuracies",
             "tokens_per_second",
+            "gradient_norm",
+            "learning_rate",
         } <= set(metrics)
         difference = metrics["rewards/chosen"] - metrics["rewards/rejected"]
         assert metrics[MARGIN] == pytest.approx(difference, abs=1e-4)
@@ -172,6 +133,7 @@ def test_the_folder_is_a_model_of_its_own_and_names_its_parent(
 ) -> None:
     model = run[0]
     assert (model.manifest.stage, model.manifest.parent) == ("dpo", sft.manifest.files[ADAPTER])
+    assert model.manifest.base_hash == sft.manifest.base_hash
     assert not [name for name in model.manifest.files if REFERENCE in Path(name).parts]
     assert set(weights(model)) == set(weights(sft))
     told = json.loads((model.folder / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))

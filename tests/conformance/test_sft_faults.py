@@ -122,6 +122,47 @@ class TestRefusals:
         ):
             train(base, data, tmp_path)
 
+    def test_a_data_set_of_another_definition_of_the_template_is_refused(
+        self, base: Path, tmp_path: Path
+    ) -> None:
+        data = write_dataset(tmp_path / "data", make_samples(4))
+        file = data / "manifest.json"
+        told = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(json.dumps({**told, "template_hash": "0" * 12}), encoding="utf-8")
+        with pytest.raises(TemplateMismatchError, match="its definition changed"):
+            train(base, data, tmp_path)
+
+    def test_a_data_set_that_names_no_template_is_refused(self, base: Path, tmp_path: Path) -> None:
+        data = write_dataset(tmp_path / "data", make_samples(4))
+        file = data / "manifest.json"
+        told = json.loads(file.read_text(encoding="utf-8"))
+        del told["template"], told["template_hash"]
+        file.write_text(json.dumps(told), encoding="utf-8")
+        with pytest.raises(InvalidInputError, match=r"no manifest of a data set.*(\n.*)*template"):
+            train(base, data, tmp_path)
+
+    def test_a_template_that_the_base_does_not_know_is_refused_with_those_that_fit(
+        self, base: Path, tmp_path: Path
+    ) -> None:
+        import shutil
+
+        from transformers import AutoTokenizer
+
+        other = shutil.copytree(base, tmp_path / "base")
+        file = other / "tokenizer.json"
+        file.write_text(file.read_text(encoding="utf-8").replace("<|eot_id|>", "<|other|>"), encoding="utf-8")
+        assert len(AutoTokenizer.from_pretrained(other)("<|eot_id|>")["input_ids"]) > 1
+        data = write_dataset(tmp_path / "data", make_samples(4), template_name="llama3")
+        with pytest.raises(
+            ConfigurationError, match=r"'llama3' does not fit .*eot_id.*Templates that fit: .*chatml"
+        ):
+            train(str(other), data, tmp_path, template="llama3")
+
+    def test_sequences_beyond_the_context_of_the_base_are_refused(self, base: Path, tmp_path: Path) -> None:
+        data = write_dataset(tmp_path / "data", make_samples(4, answers=[LINES[0] * 60]))
+        with pytest.raises(ConfigurationError, match=r"was made for 512 at most.*max_length to 512"):
+            train(base, data, tmp_path, max_length=4096)
+
     def test_a_data_set_of_preferences_is_refused(self, base: Path, tmp_path: Path) -> None:
         data = write_dataset(tmp_path / "data", make_samples(4), kind="preference")
         with pytest.raises(InvalidInputError, match="kind 'preference'"):

@@ -1,10 +1,13 @@
 """Supervised fine-tuning with the real libraries: what carries loss, how steps add up, and what is kept."""
 
+import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loguru import logger
 
 from llm_engineering.application.chat_templates import template
 from llm_engineering.application.ports import Message, SilentProgress
@@ -12,8 +15,9 @@ from llm_engineering.application.training.config import SftConfig
 from llm_engineering.application.training.labels import IGNORED, encode_chat, fitted
 from llm_engineering.application.training.sft import TrainedModel, load_model_folder, train_sft
 from llm_engineering.domain.datasets import Split
+from llm_engineering.domain.errors import ModelFileError
 from llm_engineering.infrastructure.training.trl import Bases, TrlTrainer
-from llm_engineering.infrastructure.training.trl.base import Base, load_tokenizer
+from llm_engineering.infrastructure.training.trl.base import Base, load_tokenizer, weights_hash
 from llm_engineering.infrastructure.training.trl.tokens import HuggingFaceTokenizer
 from tests.conformance.sft_runs import base, dataset, losses, train, weights
 from tests.fakes.toy_model import LINES, make_samples, make_tokenizer, write_dataset
@@ -87,6 +91,12 @@ class TestRun:
         [(name, parameters)] = tracker.started
         assert (name, parameters["samples"]["train"]) == ("toy", 24)
         assert {step for step, metrics in tracker.logged if "loss" in metrics} == set(range(1, 21))
+        for _, metrics in tracker.logged:
+            assert "validation_loss" in metrics or {
+                "gradient_norm",
+                "learning_rate",
+                "tokens_per_second",
+            } <= set(metrics)
         [(status, summary)] = tracker.finished
         assert status == "finished"
         assert summary["validation_loss"] == model.record.metrics()["validation_loss_last"]
@@ -98,6 +108,26 @@ class TestRun:
         assert memory.estimate["total"] > 0
         assert memory.measured
         assert memory.error == pytest.approx(memory.estimate["total"] / memory.measured - 1)
+
+    def test_effective_batch_and_memory_are_told_in_the_log(
+        self, base: Path, dataset: Path, tmp_path: Path
+    ) -> None:
+        said: list[str] = []
+        sink = logger.add(said.append, format="{message}")
+        try:
+            train(base, dataset, tmp_path, max_steps=1, accumulation=3)
+        finally:
+            logger.remove(sink)
+        told = "".join(said)
+        assert "Effective batch: 12 = 4 sequences × 3 accumulated × 1 device(s)." in told
+        assert re.search(r"Memory: about \d+\.\d\d GiB will be needed, \d+\.\d\d GiB are free", told)
+        assert re.search(r"Memory: \d+\.\d\d GiB at the peak; the estimate was .* GiB \([+-]\d+%\)", told)
+
+    def test_the_manifest_names_the_weights_of_the_base(
+        self, run: tuple[TrainedModel, RecordingTracker], base: Path
+    ) -> None:
+        expected = hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
+        assert run[0].manifest.base_hash == expected
 
     def test_done_again_it_does_nothing(
         self, run: tuple[TrainedModel, RecordingTracker], base: Path, dataset: Path
@@ -227,6 +257,32 @@ class TestSteps:
         )  # before the first step nothing was saved
         assert best < model.record.steps
         assert validation_loss(model.folder / "merged", noise) == pytest.approx(scored[best], rel=1e-4)
+
+
+class TestBaseHash:
+    def test_of_several_files_names_and_contents_count(self, tmp_path: Path) -> None:
+        def hash_of(**contents: str) -> str:
+            for file in tmp_path.glob("*"):
+                file.unlink()
+            for name, text in contents.items():
+                (tmp_path / f"{name}.safetensors").write_text(text)
+            return weights_hash(Base("toy", str(tmp_path)))
+
+        assert hash_of(a="1") == hash_of(b="1"), "one file is known by what it holds"
+        assert hash_of(a="1", b="2") == hash_of(b="2", a="1")
+        assert len({hash_of(a="1", b="2"), hash_of(a="2", b="1"), hash_of(a="1", c="2")}) == 3
+
+    def test_a_gguf_file_is_known_by_itself_and_not_by_what_it_was_converted_to(self) -> None:
+        assert weights_hash(Base("toy", "wherever", file="f" * 64)) == "f" * 64
+
+    def test_weights_that_are_not_here_are_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        with pytest.raises(ModelFileError, match="nobody/no-such-model cannot be loaded"):
+            weights_hash(Base("nobody/no-such-model", "nobody/no-such-model"))
+        with pytest.raises(ModelFileError, match="has no weights"):
+            weights_hash(Base("toy", str(tmp_path)))
 
 
 def validation_loss(folder: Path, samples: list[Any]) -> float:

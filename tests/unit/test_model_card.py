@@ -41,6 +41,12 @@ def test_the_card_tells_where_the_model_comes_from() -> None:
     assert "poetry poe run-llm-server --model twin:2" in section(card, "How to serve it")
 
 
+def test_the_card_names_the_weights_of_the_base() -> None:
+    assert "| Base weights | not recorded |" in model_card(NEW)
+    over = NEW.manifest.model_copy(update={"base_hash": "b" * 64})
+    assert f"| Base weights | `{'b' * 64}` |" in model_card(NEW.model_copy(update={"manifest": over}))
+
+
 def test_scores_stand_by_slice_with_their_intervals() -> None:
     scores = (
         Score(metric="rouge_l", value=0.31, low=0.28, high=0.35, n=60),
