@@ -10,7 +10,7 @@ here, inside the property that needs them, so what is not chosen costs nothing.
 """
 
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -22,9 +22,8 @@ from pydantic import BaseModel, SecretStr
 from llm_engineering.application.inference import InferenceConfig, InferencePipeline
 from llm_engineering.application.late_interaction import TokenEncoder
 from llm_engineering.application.model_evaluation.config import HarnessConfig
-from llm_engineering.application.model_evaluation.evaluation import Harness
 from llm_engineering.application.model_evaluation.measuring import ReferenceMetrics
-from llm_engineering.application.model_evaluation.systems import System
+from llm_engineering.application.model_evaluation.systems import Harness
 from llm_engineering.application.ports import (
     Embedder,
     ExperimentTracker,
@@ -328,23 +327,9 @@ class Resources:
 
     def harness(self, config: HarnessConfig, batch_size: int, seed: int) -> Harness:
         """Runs tasks of lm-evaluation-harness on a system."""
-        from llm_engineering.infrastructure.evaluation.lm_harness import harness_scores
+        from llm_engineering.infrastructure.evaluation.lm_harness import LmHarness
 
-        bases = self.base_models()
-
-        def scores(system: System) -> Mapping[str, float]:
-            whole = system.weights or bases.find(system.base, system.revision).location
-            return harness_scores(
-                str(whole),
-                system.adapter,
-                config.tasks,
-                limit=config.limit,
-                shots=config.shots,
-                batch_size=batch_size,
-                seed=seed,
-            )
-
-        return scores
+        return LmHarness(**config.model_dump(), batch_size=batch_size, seed=seed)
 
     def model_judge(self) -> LanguageModel:
         """The judge of the JUDGE_* settings, as a language model; closed by whoever runs the event loop it is used in."""

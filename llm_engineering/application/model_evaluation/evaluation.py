@@ -1,8 +1,8 @@
 """The evaluation as a whole: every system answers the same questions, is measured, and compared document by document."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from loguru import logger
@@ -34,6 +34,7 @@ from llm_engineering.application.model_evaluation.style import Calibration, Voic
 from llm_engineering.application.model_evaluation.systems import (
     AnsweringModel,
     AnsweringModels,
+    Harness,
     Likelihood,
     System,
     Written,
@@ -42,9 +43,6 @@ from llm_engineering.application.ports import Embedder, LanguageModel, Message, 
 from llm_engineering.domain.documents import derived_id
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.models import Difference, EvaluationReport, Score, SystemReport
-
-Harness = Callable[[System], Mapping[str, float]]
-"""Scores of lm-evaluation-harness by ``task/metric``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,7 @@ class SystemResult:
     columns: Mapping[str, Column]
     corpus: Mapping[str, float]
     bias: BiasReport | None = None
-    harness: Mapping[str, float] = field(default_factory=dict)
+    harness: Sequence[Score] = ()
     verdicts: Sequence[Verdict] = ()
 
 
@@ -91,10 +89,13 @@ async def evaluate_models(
 
     Raises:
         InvalidInputError: there is no system.
+        ConfigurationError: a task of lm-evaluation-harness cannot be had.
         ModelError: a system cannot be loaded, or failed. A judge that fails costs verdicts only.
     """
     if not systems:
         raise InvalidInputError("There is no system to evaluate; train one, or name a base model.")
+    if tools.harness is not None:
+        tools.harness.prepare()
     written_by: dict[str, list[str]] = {}
     voices: dict[Voice, list[str]] = {}
     once = {(sample.author, sample.answer): sample for sample in held.training}
@@ -144,11 +145,11 @@ def _answered(
         )
         likelihoods = model.likelihoods(told, batch_size=run.batch_size, progress=progress)
         bias = _bias(run, system, model, progress) if run.bias else None
+        harness = tools.harness.scores(system, model.loaded) if tools.harness is not None else []
     columns = measured(held.samples, written, likelihoods, yardsticks)
     corpus = tools.references.corpus(
         [answer.text for answer in written], [sample.answer for sample in held.samples]
     )
-    harness = tools.harness(system) if tools.harness is not None else {}
     return SystemResult(system, written, likelihoods, columns, corpus, bias, harness)
 
 
@@ -275,7 +276,7 @@ def _whole(result: SystemResult) -> list[Score]:
     if result.bias is not None:
         pairs = sum(gap.pairs for gap in result.bias.gaps)
         scores.append(Score(metric="bias", value=result.bias.worst, n=pairs))
-    return scores + [Score(metric=f"harness/{name}", value=v, n=0) for name, v in result.harness.items()]
+    return [*scores, *result.harness]
 
 
 class _Part:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from llm_engineering.application.chat_templates import TemplateUse, check_contract
+from llm_engineering.application.chat_templates import ChatTemplate, TemplateUse, check_contract
 from llm_engineering.application.ports import Message, Progress
 from llm_engineering.domain.errors import ConfigurationError
-from llm_engineering.domain.models import ModelManifest
+from llm_engineering.domain.models import ModelManifest, Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,25 @@ class Likelihood:
     tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A system in memory, for a tool that asks it questions of its own. Valid while the system is open."""
+
+    network: Any
+    """Of transformers, the system's adapter switched on."""
+    tokenizer: Any
+    template: ChatTemplate
+
+
 class AnsweringModel(Protocol):
     """A model on this machine.
 
     Raises:
         ModelError: it failed.
     """
+
+    @property
+    def loaded(self) -> LoadedModel: ...
 
     def answers(
         self,
@@ -84,6 +97,27 @@ class AnsweringModels(Protocol):
         Raises:
             ConfigurationError: there is no such model, or its tokenizer does not know the template.
             ModelFileError: its files cannot be loaded.
+        """
+        ...
+
+
+class Harness(Protocol):
+    """Tasks of lm-evaluation-harness."""
+
+    def prepare(self) -> None:
+        """Load the tasks and their data, so that what is missing is told before models work for minutes.
+
+        Raises:
+            MissingDependencyError: lm-evaluation-harness is not installed.
+            ConfigurationError: there is no such task, or its data cannot be had.
+        """
+        ...
+
+    def scores(self, system: System, model: LoadedModel) -> list[Score]:
+        """The tasks' metrics of an open system, named ``harness/TASK/METRIC``.
+
+        Raises:
+            ModelError: the model failed.
         """
         ...
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from llm_engineering.application.chat_templates import ChatTemplate
-from llm_engineering.application.model_evaluation.systems import Likelihood, System, Written
+from llm_engineering.application.model_evaluation.systems import Likelihood, LoadedModel, System, Written
 from llm_engineering.application.ports import Message, Progress
 from llm_engineering.application.training.labels import IGNORED, encode_chat, fitted
 from llm_engineering.domain.errors import (
@@ -66,6 +66,11 @@ class TransformersModel:
         self._tokenizer = tokenizer
         self._template = template
         self._context = int(getattr(model.config, "max_position_embeddings", 2048))
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """See :attr:`AnsweringModel.loaded`."""
+        return LoadedModel(self._model, self._tokenizer, self._template)
 
     def answers(
         self,
