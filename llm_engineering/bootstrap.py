@@ -47,6 +47,7 @@ from llm_engineering.domain.errors import ConfigurationError, StoreUnavailableEr
 from llm_engineering.domain.retrieval import SearchMode
 from llm_engineering.settings import (
     JsonLinesTracingSettings,
+    JudgeSettings,
     LateInteractionSettings,
     LlamaCppSettings,
     NoRerankerSettings,
@@ -331,17 +332,36 @@ class Resources:
 
         return LmHarness(**config.model_dump(), batch_size=batch_size, seed=seed)
 
-    def model_judge(self) -> LanguageModel:
-        """The judge of the JUDGE_* settings, as a language model; closed by whoever runs the event loop it is used in."""
+    def judges(self, names: Sequence[str]) -> list[LanguageModel]:
+        """Judges by the names that a run's YAML gives them, see ``JudgeNames``; closed by whoever runs the event loop that
+        they are used in.
+
+        Raises:
+            ConfigurationError: the settings do not hold such a judge.
+        """
+        return [self.language_model if name == "llm" else self._judge(*name.split(":", 1)) for name in names]
+
+    def _judge(self, name: str, other_model: str | None = None) -> LanguageModel:
         from llm_engineering.infrastructure.llms.openai_http import OpenAIHttpModel
 
-        chosen = self.settings.judge
+        group = name.upper()
+        chosen: JudgeSettings | None = getattr(self.settings, name)
+        if chosen is None:
+            raise ConfigurationError(
+                f"The run names {name} as a judge, but no {group}_* setting is there. Set {group}_MODEL, and {group}_BASE_URL "
+                f"and {group}_API_KEY where they differ from the defaults, or leave {name} out of the run's YAML."
+            )
         return OpenAIHttpModel(
             base_url=chosen.base_url,
             api_key=chosen.api_key.get_secret_value() if chosen.api_key else None,
-            model=chosen.model,
+            model=other_model or chosen.model,
+            context_tokens=chosen.context_tokens,
             timeout_seconds=chosen.timeout_seconds,
             max_retries=chosen.max_retries,
+            # The prices are those of the model that the settings name.
+            prompt_price=None if other_model else chosen.prompt_price,
+            completion_price=None if other_model else chosen.completion_price,
+            settings=group,
         )
 
     def experiment_tracker(self) -> ExperimentTracker:

@@ -132,9 +132,11 @@ class LlamaCppSettings(Group):
     ``lenient``: what no source backs is shown too, without a citation, and counted."""
 
 
-def _both_prices(settings: "OpenAIHttpSettings | SageMakerSettings") -> None:
+def _both_prices(
+    settings: "OpenAIHttpSettings | SageMakerSettings | JudgeSettings", group: str = "LLM"
+) -> None:
     if (settings.prompt_price is None) != (settings.completion_price is None):
-        raise ValueError("LLM_PROMPT_PRICE and LLM_COMPLETION_PRICE are set together or not at all")
+        raise ValueError(f"{group}_PROMPT_PRICE and {group}_COMPLETION_PRICE are set together or not at all")
 
 
 class OpenAIHttpSettings(Group):
@@ -336,16 +338,26 @@ class LinkedInSettings(Group):
 
 
 class JudgeSettings(Group):
-    """The model that judges answers in ``poe run-rag-evaluation`` and ``poe run-evaluation-pipeline``: any OpenAI-compatible
-    chat endpoint. Best of another family than the model that answers, since models favour their own style."""
+    """A model that judges answers and samples: any OpenAI-compatible chat endpoint. Best of another family than the model
+    that answers, since models favour their own style. A run's YAML names it ``judge`` (``judge2``, ``judge3``);
+    ``poe run-rag-evaluation`` asks the first."""
 
     base_url: str = "https://api.openai.com/v1"
     api_key: SecretStr | None = None
     model: str = "gpt-4o-mini"
+    context_tokens: int = Field(default=16_384, ge=512)
     timeout_seconds: float = Field(default=60.0, gt=0)
     max_tokens: int = Field(default=2048, ge=64)
-    """Most tokens of one of its replies."""
+    """Most tokens of one of its replies in ``poe run-rag-evaluation``."""
     max_retries: int = Field(default=1, ge=0, le=10)
+    prompt_price: float | None = Field(default=None, ge=0)
+    """US dollars for a million prompt tokens; None: costs are not counted."""
+    completion_price: float | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _has_both_prices(self) -> Self:
+        _both_prices(self, "JUDGE")
+        return self
 
 
 class LogSettings(Group):
@@ -379,6 +391,9 @@ class Settings(BaseSettings):
     linkedin: LinkedInSettings = LinkedInSettings()
     local: LocalServicesSettings = LocalServicesSettings()
     judge: JudgeSettings = JudgeSettings()
+    judge2: JudgeSettings | None = None
+    """Another judge, for a jury; None: no JUDGE2_* variable is set."""
+    judge3: JudgeSettings | None = None
     log: LogSettings = LogSettings()
     models_dir: Path = Path("models")
     github_token: SecretStr | None = None

@@ -19,7 +19,8 @@ from llm_engineering.application.dataset_quality.files import Splits
 from llm_engineering.application.dataset_quality.report import COLUMNS, rows
 from llm_engineering.application.dataset_quality.samples import Sample
 from llm_engineering.application.dataset_runs import DatasetRun, InstructDatasetRun, PreferenceDatasetRun
-from llm_engineering.application.ports import LanguageModel
+from llm_engineering.application.jury import Jury
+from llm_engineering.application.ports import LanguageModel, Progress
 from llm_engineering.application.stages import rounded
 from llm_engineering.bootstrap import Resources, dataset_saver
 from llm_engineering.domain.datasets import InstructSample, PreferenceSample
@@ -109,15 +110,20 @@ def _gates(made: Built) -> MarkdownString:
 
 
 def _written(run: DatasetRun, samples: Sequence[Sample]) -> Built:
-    with step_resources() as (twin, _):
-        judge = twin.language_model if run.judge else None
-        made = _run(_dataset(run, samples, twin, judge), judge)
+    with step_resources() as (twin, progress):
+        jury = _jury(run, twin) if run.judges else None
+        made = _run(_dataset(run, samples, twin, jury, progress), jury)
     log_metadata({key: value for key, value in made.metadata().items() if value != {}})
     return made
 
 
+def _jury(run: DatasetRun, twin: Resources) -> Jury:
+    asking = run.quality.judge.asking
+    return Jury(twin.judges(run.judges), twin.warehouse, asking, stage="judge-dataset", seed=run.seed)
+
+
 async def _dataset(
-    run: DatasetRun, samples: Sequence[Sample], twin: Resources, judge: LanguageModel | None
+    run: DatasetRun, samples: Sequence[Sample], twin: Resources, jury: Jury | None, progress: Progress
 ) -> Built:
     return await build_dataset(
         samples,
@@ -128,10 +134,11 @@ async def _dataset(
             # An estimate: the trained model's own tokenizer is known only once training is configured, and checked there.
             count=twin.embedder.tokenizer.counts,
             embedder=twin.embedder if "semantic_duplicates" in run.quality.gates else None,
-            judges=[judge] if judge is not None else [],
+            jury=jury,
             save_for_hub=_save_for_hub,
         ),
         run.protected,
+        progress,
     )
 
 
@@ -142,7 +149,7 @@ def _save_for_hub(folder: Path, splits: Splits) -> None:
         logger.info("The data set is written as JSON Lines only. {}", error)
 
 
-def _run(work: Coroutine[Any, Any, T], model: LanguageModel | None) -> T:
+def _run(work: Coroutine[Any, Any, T], model: LanguageModel | Jury | None) -> T:
     async def run() -> T:
         try:
             return await work

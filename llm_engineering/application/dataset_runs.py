@@ -13,6 +13,7 @@ from llm_engineering.application.dataset_generation.model_pairs import ModelPair
 from llm_engineering.application.dataset_generation.passages import PassageConfig
 from llm_engineering.application.dataset_generation.rejected import Rejected
 from llm_engineering.application.dataset_quality.config import QualityConfig
+from llm_engineering.application.jury import JudgeNames
 from llm_engineering.application.runs import RunPart
 
 
@@ -32,8 +33,8 @@ class DatasetRun(RunPart):
     """Gates that every sample must pass, and the shares of the splits."""
     protected: tuple[Path, ...] = ()
     """Files of evaluation texts (JSON Lines, or plain text) that nothing in the data set may overlap with."""
-    judge: bool = False
-    """Let the configured language model score the samples, and drop what it scores low."""
+    judges: JudgeNames = ()
+    """Language models that score what the gates let through; what they score low is dropped as ``quality.judge`` says."""
     chat_template: str = "chatml"
     """The template that a model is to be trained with; its hash goes into the manifest."""
     max_failed_share: float = Field(default=0.5, ge=0, le=1)

@@ -5,10 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from llm_engineering.application.dataset_generation.spending import Budget
 from llm_engineering.application.dataset_quality.build import Helpers, Target, build_dataset
-from llm_engineering.application.dataset_quality.config import LengthBias, LengthBounds, QualityConfig
+from llm_engineering.application.dataset_quality.config import (
+    JudgeConfig,
+    LengthBias,
+    LengthBounds,
+    QualityConfig,
+)
 from llm_engineering.application.dataset_quality.files import read_dataset
 from llm_engineering.application.dataset_quality.samples import Sample
+from llm_engineering.application.jury import JudgeAsking, Jury
 from llm_engineering.domain.datasets import Split
 from llm_engineering.domain.documents import CleanDocument
 from llm_engineering.domain.errors import InvalidInputError
@@ -98,9 +105,43 @@ async def test_judges_are_asked_only_about_what_came_through(tmp_path: Path) -> 
     samples = [instruct(f"What of {i}?", of=d) for i, d in enumerate(documents)]
     samples.append(instruct("What of tiny?", "tiny", documents[0]))
     model = ScriptedLanguageModel(default='{"reason": "so", "score": 4}')
-    built = await build_dataset(samples, store.clean, QUALITY, target(tmp_path), Helpers(judges=[model]))
+    jury = Jury([model], store, JudgeAsking(), stage="judge")
+    built = await build_dataset(samples, store.clean, QUALITY, target(tmp_path), Helpers(jury=jury))
     assert len(model.calls) == 8
     assert "Judged by scripted" in built.page
+    assert built.metadata()["judging"]["judges"]["scripted"]["given"] == 8
+    lines = [json.loads(line) for line in (built.folder / "judgements.jsonl").read_text().splitlines()]
+    assert [line["scores"] for line in lines] == [{"scripted": 4}] * 8
+
+
+async def test_what_no_judge_spoke_of_is_kept_and_named_or_dropped_as_configured(tmp_path: Path) -> None:
+    store, documents = world(20)
+    samples = [instruct(f"What of {i}?", of=d) for i, d in enumerate(documents)]
+    model = ScriptedLanguageModel(default='{"reason": "so", "score": 4}')
+    asking = JudgeAsking(concurrency=1, budget=Budget(tokens=4_000))
+    jury = Jury([model], store, asking, stage="judge")
+    kept = await build_dataset(samples, store.clean, QUALITY, target(tmp_path), Helpers(jury=jury))
+    judged = kept.judged
+    assert judged is not None
+    asked = len(model.calls)
+    assert 0 < asked < 20
+    assert judged.jury.tokens <= 4_000
+    assert "budget of 4,000 tokens is spent" in judged.jury.stopped
+    assert sum(kept.manifest.counts.values()) == 20
+    assert kept.metadata()["unjudged"] == 20 - asked
+    lines = [json.loads(line) for line in (kept.folder / "judgements.jsonl").read_text().splitlines()]
+    told = {line["sample"] for line in lines if line["unjudged"] == "the budget was spent"}
+    assert told == set(judged.unjudged)
+    assert "the budget was spent" in kept.page
+
+    strict = QualityConfig(judge=JudgeConfig(unjudged="drop"))
+    jury = Jury([model], store, asking, stage="judge")
+    left = await build_dataset(samples, store.clean, strict, target(tmp_path, "strict"), Helpers(jury=jury))
+    dropped = [
+        item for item in left.curated.dropped if item.reason == "no judge's opinion: the budget was spent"
+    ]
+    # What the first run paid for came from the cache, so the same budget reached further.
+    assert len(dropped) == 20 - len(model.calls) < 20 - asked
 
 
 async def test_a_damaged_neighbour_does_not_stop_a_new_data_set(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from llm_engineering.application.dataset_quality.plots import bars, histogram
 from llm_engineering.application.dataset_quality.report import COLUMNS, html_report, rows
 from llm_engineering.application.dataset_quality.samples import Sample, kind_of
 from llm_engineering.application.dataset_quality.statistics import statistics
+from llm_engineering.application.jury import JudgeRecord, JuryReport
 from llm_engineering.application.ports import Message
 from llm_engineering.domain.datasets import DatasetManifest, Split
 from tests.unit.dataset_samples import document, instruct, preference, prose
@@ -81,7 +82,8 @@ def test_figures_count_what_is_there() -> None:
 
 def test_the_report_stands_by_itself_and_escapes_the_texts() -> None:
     of = curated()
-    judged = Judged(("tiny",), {of.kept[0].id: (4,)}, {}, asked=2, missing={"tiny": 1})
+    record = JudgeRecord("tiny", wanted=2, given=1, replies=2, unusable_replies=1, missing_share=0.5)
+    judged = Judged(JuryReport((record,)), {of.kept[0].id: {"tiny": 4}}, {}, {})
     page = html_report(manifest(of), of, statistics(of.splits, tokens), judged)
     parser = Page()
     parser.feed(page)

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from llm_engineering.application.chat_templates import template
+from llm_engineering.application.dataset_generation.spending import Budget
 from llm_engineering.application.dataset_quality.config import DecontaminationConfig
+from llm_engineering.application.jury import JudgeAsking, Jury
 from llm_engineering.application.model_evaluation.config import (
     JudgeConfig,
     ModelEvaluationParameters,
@@ -20,7 +22,6 @@ from llm_engineering.application.model_evaluation.evaluation import (
     evaluate_models,
 )
 from llm_engineering.application.model_evaluation.heldout import HeldOut, drawn, hold_out
-from llm_engineering.application.model_evaluation.judging import Judge, Judgeable, probes
 from llm_engineering.application.model_evaluation.report import as_dict, html_report, metadata, rows
 from llm_engineering.application.model_evaluation.slices import sliced
 from llm_engineering.application.model_evaluation.systems import (
@@ -36,10 +37,12 @@ from llm_engineering.domain.errors import ConfigurationError, InvalidInputError,
 from llm_engineering.domain.models import ModelManifest
 from llm_engineering.infrastructure.evaluation.lm_harness import harness_scores, scores_of
 from tests.fakes.embedder import HashEmbedder
-from tests.fakes.llm import Reply, ScriptedLanguageModel
+from tests.fakes.llm import ScriptedLanguageModel
 from tests.fakes.systems import SharedWords, TellingModels
+from tests.fakes.warehouse import FakeWarehouse
 
 QUIET = SilentProgress()
+ONE_AT_A_TIME = JudgeAsking(concurrency=1, attempts=1)
 TRAINED = "We measure it, then we change one thing, and then we measure it again until the figure is better. "
 TESTED = (
     "Logs are for the night when nobody remembers what the service was asked to do {n}, so keep them short. "
@@ -235,14 +238,19 @@ def _poor(question: str) -> str:
 
 
 async def evaluated(
-    tmp_path: Path, judge: ScriptedLanguageModel | None = None, limit: int = 1000, **changes: Any
+    tmp_path: Path,
+    judges: Sequence[ScriptedLanguageModel] = (),
+    limit: int = 1000,
+    asking: JudgeAsking = ONE_AT_A_TIME,
+    **changes: Any,
 ) -> tuple[ModelEvaluation, TellingModels]:
     models = TellingModels({"base": _poor, "sft": _echo}, {"base": 3.0, "sft": 2.0}, limit)
     run = ModelEvaluationRun(
-        resamples=200, judge=JudgeConfig(concurrency=1) if judge else None, max_tokens=200, **changes
+        resamples=200, judge=JudgeConfig(asking=asking) if judges else None, max_tokens=200, **changes
     )
     systems = [system("base"), system("sft", manifest=manifest(), system_message="Be Ada.")]
-    tools = Tools(models, SharedWords(), HashEmbedder(), judge)
+    jury = Jury(judges, FakeWarehouse(), asking, stage="judge", seed=run.seed) if judges else None
+    tools = Tools(models, SharedWords(), HashEmbedder(), jury)
     return await evaluate_models(run, held_out(tmp_path, systems), systems, tools, QUIET), models
 
 
@@ -317,73 +325,51 @@ async def test_nothing_to_evaluate_is_told(tmp_path: Path) -> None:
         )
 
 
-# --- the judge -------------------------------------------------------------------------------------------------------------
-
-ITEMS = [Judgeable(f"Question {n}?", "The author's answer.", "word " * (n + 1)) for n in range(10)]
+# --- the judges ------------------------------------------------------------------------------------------------------------
 
 
-async def test_nonsense_from_the_judge_costs_verdicts_and_nothing_else(tmp_path: Path) -> None:
-    replies = [
-        GOOD,
-        "no JSON at all",
-        '{"accuracy": 9, "style": 1}',
-        "[]",
-        '{"accuracy": true, "style": 2}',
-        GOOD,
+async def test_nonsense_from_one_judge_costs_its_verdicts_and_nothing_else(tmp_path: Path) -> None:
+    def wild(messages: Sequence[Message]) -> str:
+        data = json.loads(messages[1].content)
+        return "no JSON at all" if "B" in data or "test-1" in data["instruction"] else GOOD
+
+    def sound(messages: Sequence[Message]) -> str:
+        data = json.loads(messages[1].content)
+        return '{"better": "A"}' if "B" in data else '{"reason": "", "accuracy": 1, "style": 2}'
+
+    judges = [
+        ScriptedLanguageModel(default=wild, name="wild"),
+        ScriptedLanguageModel(default=sound, name="sound"),
     ]
-    judge = ScriptedLanguageModel([replies[n % 6] for n in range(48)], default=lambda _: '{"better": "A"}')
-    evaluation, _ = await evaluated(tmp_path, judge)
-    assert evaluation.probes is not None
-    assert evaluation.probes.missing_rate == pytest.approx(32 / evaluation.probes.asked)
+    evaluation, _ = await evaluated(tmp_path, judges)
+    assert evaluation.judging is not None
+    one, other = evaluation.judging.probes
+    assert (one.swapped, other.missing_rate) == (0, 0)
+    assert 0 < one.missing_rate < 1
+    assert evaluation.judging.unjudged == 0
     scores = {s.metric: s for s in evaluation.report.systems[1].scores if not s.slice}
-    assert scores["judge_accuracy"].value == 3
-    assert scores["judge_style"].value == 4
-    assert scores["judge_accuracy"].missing == 4
-    assert "without a usable verdict" in html_report(evaluation)
+    assert 1 < scores["judge_accuracy"].value < 2
+    assert scores["judge_accuracy"].missing == 0
+    page = html_report(evaluation)
+    assert "Krippendorff" in page
+    assert "<td>wild</td>" in page
+    assert [one["judge"] for one in as_dict(evaluation)["judge"]["probes"]] == ["wild", "sound"]
 
 
-async def test_thirty_percent_failures_lose_thirty_percent() -> None:
-    failing = [Reply(GOOD, fail_after=0) if n % 10 in (0, 3, 6) else GOOD for n in range(10)]
-    judge = Judge(ScriptedLanguageModel(failing), JudgeConfig(repeats=1, concurrency=1), 0)
-    verdicts = await judge.verdicts(ITEMS, QUIET)
-    assert [verdict.accuracy is None for verdict in verdicts] == [n in (0, 3, 6) for n in range(10)]
-    assert probes(judge, ITEMS, verdicts).missing_rate == pytest.approx(0.3)
-
-
-async def test_a_judge_that_is_gone_is_not_asked_forever() -> None:
-    model = ScriptedLanguageModel([Reply("", fail_after=0)] * 10)
-    judge = Judge(model, JudgeConfig(repeats=2, concurrency=1), 0)
-    verdicts = await judge.verdicts(ITEMS, QUIET)
-    assert len(model.calls) == 5
-    assert all(verdict.accuracy is None for verdict in verdicts)
-    assert judge.missing == judge.asked == 20
-
-
-async def test_repeats_have_seeds_of_their_own_and_a_schema() -> None:
-    model = ScriptedLanguageModel([GOOD] * 3)
-    await Judge(model, JudgeConfig(repeats=3, concurrency=1), 7).verdicts(ITEMS[:1], QUIET)
-    assert [call.options.seed for call in model.calls] == [7, 8, 9]
-    assert all(call.options.json_schema is not None for call in model.calls)
-    assert json.loads(model.calls[0].messages[1].content)["answer"] == ITEMS[0].answer
-
-
-async def test_probes_find_a_judge_that_counts_words_takes_the_first_and_changes_its_mind() -> None:
-    def by_length(messages: Sequence[Message]) -> str:
-        words = len(json.loads(messages[1].content)["answer"].split())
-        return json.dumps({"reason": "", "accuracy": min(4, 1 + words // 3), "style": 2})
-
-    judge = Judge(ScriptedLanguageModel(default=by_length), JudgeConfig(concurrency=1), 0)
-    found = probes(
-        judge, ITEMS, await judge.verdicts(ITEMS, QUIET), [("A", "A")] * 3 + [("A", "B"), (None, "A")]
-    )
-    assert found.length_correlation is not None
-    assert found.length_correlation > 0.9
-    assert found.repeat_agreement == 1
-    assert (found.swapped, found.swap_consistency, found.first_share) == (4, 0.25, pytest.approx(7 / 8))
-    moody = [json.dumps({"reason": "", "accuracy": 1 + n % 2, "style": 2}) for n in range(4)]
-    judge = Judge(ScriptedLanguageModel(moody), JudgeConfig(concurrency=1), 0)
-    found = probes(judge, ITEMS[:2], await judge.verdicts(ITEMS[:2], QUIET))
-    assert (found.repeat_agreement, found.repeat_deviation) == (0, 0.5)
+async def test_what_a_budget_cuts_off_is_missing_for_all_systems_alike(tmp_path: Path) -> None:
+    asking = JudgeAsking(concurrency=1, attempts=1, budget=Budget(tokens=4_000))
+    evaluation, _ = await evaluated(tmp_path, [ScriptedLanguageModel(default=GOOD)], asking=asking)
+    assert evaluation.judging is not None
+    assert 0 < evaluation.judging.unjudged < len(evaluation.judging.verdicts)
+    missing = [
+        score.missing
+        for system in evaluation.report.systems
+        for score in system.scores
+        if score.metric == "judge_accuracy" and not score.slice
+    ]
+    assert sum(missing) == evaluation.judging.unjudged
+    assert abs(missing[0] - missing[1]) <= 1
+    assert "budget of 4,000 tokens is spent" in html_report(evaluation)
 
 
 # --- configuration and harness ---------------------------------------------------------------------------------------------

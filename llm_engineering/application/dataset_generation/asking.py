@@ -32,12 +32,17 @@ Result = TypeVar("Result")
 
 MOST_FAILURES_IN_A_ROW = 10
 """A service that fails this often in a row is down; every request was tried several times by then."""
+MOST_ATTEMPTS = 10
 RETRY_TEMPERATURE = 0.4
 """At least so warm is asked again, since a model at temperature 0 would say the same as before."""
 
 
 class UnusableReplyError(ValueError):
     """A reply is not what was asked for. The message says what was expected."""
+
+
+class NoAnswerError(Exception):
+    """Nothing usable came after all attempts. Costs one item, not the run."""
 
 
 class Asking(Model):
@@ -47,7 +52,7 @@ class Asking(Model):
     """Requests in flight at a time."""
     requests_per_minute: int = Field(default=0, ge=0)
     """0: no limit. Replies from the cache do not count."""
-    attempts: int = Field(default=3, ge=1, le=10)
+    attempts: int = Field(default=3, ge=1, le=MOST_ATTEMPTS)
     """How often one item is asked for before it is given up."""
     timeout_seconds: float = Field(default=180.0, gt=0)
     """For one reply."""
@@ -65,6 +70,8 @@ class Ask(Generic[T]):
     prompt_hash: str
     read: Callable[[str], T]
     """The reply as a value; raises UnusableReplyError."""
+    seed: int = 0
+    """Added to the run's, to ask for the same thing several times. Steps of MOST_ATTEMPTS keep it from the retries' seeds."""
 
 
 @dataclass(slots=True)
@@ -129,6 +136,7 @@ class Asker:
     Args:
         stage: names this use in dead letters.
         seed: of the first attempt; further attempts count up from it.
+        ledger: of several that share one budget; None: one of its own.
     """
 
     def __init__(
@@ -141,9 +149,10 @@ class Asker:
         stage: str,
         seed: int = 0,
         rate: RequestRate | None = None,
+        ledger: SpendingLedger | None = None,
     ) -> None:
         self.model = model
-        self.ledger = SpendingLedger(asking.budget)
+        self.ledger = ledger or SpendingLedger(asking.budget)
         self.report = AskingReport()
         self.seed = seed
         self._cache = cache
@@ -164,14 +173,29 @@ class Asker:
             ConfigurationError: the model cannot be used as it is configured.
             StoreError: cache or dead letters cannot be written.
         """
+        try:
+            return await self.answer(ask)
+        except (BudgetSpentError, NoAnswerError):
+            return None
+
+    async def answer(self, ask: Ask[T]) -> T:
+        """What the model says, read; as :meth:`ask` does, but what is missing says why.
+
+        Raises:
+            BudgetSpentError: the budget leaves no room to ask.
+            NoAnswerError: nothing usable came; there is a dead letter.
+            ModelServiceError: the service is down.
+            ConfigurationError: the model cannot be used as it is configured.
+            StoreError: cache or dead letters cannot be written.
+        """
         self.report.asked += 1
         reason = payload = ""
         for attempt in range(self._asking.attempts):
             try:
-                reply = await self._reply(ask, self._options(ask.options, attempt))
+                reply = await self._reply(ask, self._options(ask, attempt))
             except BudgetSpentError:
                 self.report.not_asked += 1
-                return None
+                raise
             except InvalidInputError as error:  # the prompt does not fit: asking again changes nothing
                 reason = str(error)
                 break
@@ -190,16 +214,20 @@ class Asker:
             return value
         self.report.lost += 1
         await self.give_up(ask.name, reason, payload)
-        return None
+        raise NoAnswerError(reason)
 
     async def give_up(self, name: str, reason: str, payload: str = "") -> None:
         """Keep something that cannot be used as a dead letter, with its reason."""
         whole = payload.encode("utf-8", "replace").decode()
         await asyncio.to_thread(self._dead_letters.put, [letter(self._stage, name, reason, whole)])
 
-    async def finish(self) -> None:
-        """Forget the dead letters of earlier runs for what has succeeded, and log what was spent."""
+    async def settle(self) -> None:
+        """Forget the dead letters of earlier runs for what has succeeded."""
         await asyncio.to_thread(self._dead_letters.resolve, self._stage, self._succeeded)
+
+    async def finish(self) -> None:
+        """Settle, and log what was spent."""
+        await self.settle()
         report, ledger = self.report, self.ledger
         logger.info(
             "Asked {} for {} things: {} came, {} given up ({:.0%} of the replies could not be used); {} requests, {} replies "
@@ -240,11 +268,12 @@ class Asker:
             "reasons": dict(sorted(report.reasons.items())),
         }
 
-    def _options(self, options: GenerationOptions, attempt: int) -> GenerationOptions:
-        warmer = max(options.temperature, RETRY_TEMPERATURE) if attempt else options.temperature
+    def _options(self, ask: Ask[Any], attempt: int) -> GenerationOptions:
+        warmth = ask.options.temperature
+        warmer = max(warmth, RETRY_TEMPERATURE) if attempt else warmth
         return replace(
-            options,
-            seed=self.seed + attempt,
+            ask.options,
+            seed=self.seed + ask.seed + attempt,
             temperature=warmer,
             timeout_seconds=self._asking.timeout_seconds,
         )

@@ -110,5 +110,6 @@ class SpendingLedger:
         elif self._budget.usd is not None and used.cost_usd is None:
             raise ConfigurationError(
                 "The budget is in US dollars, but the model's replies come without a price. Set LLM_PROMPT_PRICE and "
-                "LLM_COMPLETION_PRICE, or give `budget.tokens` in place of `budget.usd`."
+                "LLM_COMPLETION_PRICE (of a judge: JUDGE_PROMPT_PRICE and so on), or give `budget.tokens` in place of "
+                "`budget.usd`."
             )

@@ -24,13 +24,14 @@ from llm_engineering.application.dataset_quality.files import (
     write_dataset,
 )
 from llm_engineering.application.dataset_quality.gates import Gate, run_gates
-from llm_engineering.application.dataset_quality.judging import JudgeGate, judge
+from llm_engineering.application.dataset_quality.judging import Judged, JudgeGate, judge
 from llm_engineering.application.dataset_quality.pipeline import Curated, curate, gates_of
 from llm_engineering.application.dataset_quality.report import html_report
 from llm_engineering.application.dataset_quality.rules import LanguageDetector, TokenCounter
 from llm_engineering.application.dataset_quality.samples import Sample, kind_of
 from llm_engineering.application.dataset_quality.statistics import statistics
-from llm_engineering.application.ports import CleanStore, Embedder, LanguageModel, Message
+from llm_engineering.application.jury import Jury
+from llm_engineering.application.ports import CleanStore, Embedder, Message, Progress, SilentProgress
 from llm_engineering.application.stages import batched
 from llm_engineering.domain.datasets import DatasetKind, DatasetManifest, Split
 from llm_engineering.domain.documents import CleanDocument
@@ -38,6 +39,7 @@ from llm_engineering.domain.errors import InvalidInputError
 
 _BATCH = 256
 _TOKENS_AT_ONCE = 512
+_SILENT = SilentProgress()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Helpers:
     """Tokens of texts, by the tokenizer of the model that is to be trained, or by one like it."""
     detect: LanguageDetector | None = None
     embedder: Embedder | None = None
-    judges: Sequence[LanguageModel] = ()
+    jury: Jury | None = None
     save_for_hub: SaveForHub | None = None
 
 
@@ -74,6 +76,7 @@ class Built:
     curated: Curated[Any]
     page: str
     """The HTML report, as it stands in the folder."""
+    judged: Judged | None = None
 
     def metadata(self) -> dict[str, Any]:
         """Counts for a run's report."""
@@ -92,6 +95,8 @@ class Built:
         lint = self.curated.lint_after
         if lint is not None:
             found |= {"chosen_longer": lint.share_longer, "length_cliffs_delta": lint.cliffs_delta}
+        if self.judged is not None:
+            found |= {"unjudged": len(self.judged.unjudged), "judging": self.judged.metadata()}
         return found
 
 
@@ -102,6 +107,7 @@ async def build_dataset(
     target: Target,
     helpers: Helpers | None = None,
     evaluation_files: Sequence[Path] = (),
+    progress: Progress = _SILENT,
 ) -> Built:
     """Send samples through the gates, split them, and write the folder.
 
@@ -113,7 +119,7 @@ async def build_dataset(
             are split alike.
         quality: gates, bounds, shares.
         target: where it goes.
-        helpers: tokenizer, embedder, judges, the library ``datasets``.
+        helpers: tokenizer, embedder, jury, the library ``datasets``.
         evaluation_files: texts that no split may hold, see :func:`read_protected`.
 
     Raises:
@@ -136,11 +142,12 @@ async def build_dataset(
     gates: list[Gate] = gates_of(
         quality, sources, count=count, detect=helpers.detect, embedder=helpers.embedder
     )
-    judged = None
-    if helpers.judges:
+    judged: Judged | None = None
+    passed: Sequence[Sample] = ()
+    if helpers.jury is not None:
         # Judges cost most, so they are asked only about what the other gates let through.
         passed = run_gates(samples, gates).kept
-        judged = await judge(passed, helpers.judges, quality.judge, target.seed)
+        judged = await judge(passed, helpers.jury, quality.judge, progress)
         gates.append(JudgeGate(judged, quality.judge))
     curated = curate(
         samples,
@@ -172,6 +179,7 @@ async def build_dataset(
         curated.dropped,
         card=data_card(manifest, curated, figures, links),
         report=page,
+        judgements=None if judged is None else judged.lines(passed),
         save_for_hub=helpers.save_for_hub,
     )
     logger.info(
@@ -182,7 +190,7 @@ async def build_dataset(
         curated.made,
         folder,
     )
-    return Built(folder, manifest, curated, page)
+    return Built(folder, manifest, curated, page, judged)
 
 
 def token_counter(chosen: ChatTemplate, count: Callable[[Sequence[str]], Sequence[int]]) -> TokenCounter:

@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from llm_engineering.application.jury import JudgeAsking
 from llm_engineering.application.runs import RunPart
 
 GateName = Literal[
@@ -107,15 +108,18 @@ class SplitShares(RunPart):
 
 
 class JudgeConfig(RunPart):
-    """A language model's opinion, where one is configured. Costs one call (or two) a sample and judge."""
+    """What the run's ``judges`` decide. Costs one call (of pairs, two) a sample and judge."""
 
     least_score: float = Field(default=2.5, ge=1, le=4)
     """Samples whose mean score over the judges is below are dropped (rubric from 1 to 4)."""
     pairwise: bool = True
     """Of preference pairs: drop those whose rejected answer the majority of the judges finds better."""
-    max_concurrency: int = Field(default=2, ge=1)
+    unjudged: Literal["keep", "drop"] = "keep"
+    """What no judge gave an opinion on, because none answered usably, all were down, or the budget was spent. Kept samples
+    are counted in the report and named in ``judgements.jsonl``."""
     max_tokens: int = Field(default=160, gt=0)
-    timeout_seconds: float = Field(default=60.0, gt=0)
+    """Of a reply."""
+    asking: JudgeAsking = JudgeAsking()
 
 
 class QualityConfig(RunPart):

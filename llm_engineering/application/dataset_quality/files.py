@@ -4,6 +4,7 @@
 
     train.jsonl validation.jsonl test.jsonl    a sample a line
     dropped.jsonl                              {"gate", "reason", "sample"} a line
+    judgements.jsonl                           what each judge said of each sample, where there were judges
     manifest.json README.md report.html
     hf/                                        the same splits for the library ``datasets``
 
@@ -32,11 +33,12 @@ from llm_engineering.domain.datasets import (
 )
 from llm_engineering.domain.errors import InvalidInputError, StoreError
 
-MANIFEST, CARD, REPORT, DROPPED, HUB_FOLDER = (
+MANIFEST, CARD, REPORT, DROPPED, JUDGEMENTS, HUB_FOLDER = (
     "manifest.json",
     "README.md",
     "report.html",
     "dropped.jsonl",
+    "judgements.jsonl",
     "hf",
 )
 _VERSION_DIGITS = 12
@@ -114,6 +116,7 @@ def write_dataset(
     *,
     card: str,
     report: str,
+    judgements: Iterable[Mapping[str, object]] | None = None,
     save_for_hub: SaveForHub | None = None,
 ) -> Path:
     """Write the folder ``root/NAME/VERSION`` and return its path. A folder of that version is replaced at once.
@@ -130,6 +133,8 @@ def write_dataset(
         for split in Split:
             _write(part / f"{split}.jsonl", (sample_line(sample) for sample in splits.get(split, ())))
         _write(part / DROPPED, (_dropped_line(item) for item in dropped))
+        if judgements is not None:
+            _write(part / JUDGEMENTS, (json.dumps(one, ensure_ascii=False) + "\n" for one in judgements))
         _write(part / CARD, [card])
         _write(part / REPORT, [report])
         if save_for_hub is not None:

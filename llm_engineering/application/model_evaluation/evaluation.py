@@ -7,17 +7,12 @@ from datetime import UTC, datetime
 
 from loguru import logger
 
+from llm_engineering.application.jury import Jury
 from llm_engineering.application.model_evaluation.bias import BiasReport, bias_report
 from llm_engineering.application.model_evaluation.bias import pairs as bias_pairs
-from llm_engineering.application.model_evaluation.config import ModelEvaluationRun
+from llm_engineering.application.model_evaluation.config import JudgeConfig, ModelEvaluationRun
 from llm_engineering.application.model_evaluation.heldout import HeldOut
-from llm_engineering.application.model_evaluation.judging import (
-    Judge,
-    Judgeable,
-    JudgeProbes,
-    Verdict,
-    probes,
-)
+from llm_engineering.application.model_evaluation.judging import Judgeable, Judging, judged
 from llm_engineering.application.model_evaluation.measuring import (
     BY_NAME,
     UNINTERVALLED,
@@ -39,7 +34,7 @@ from llm_engineering.application.model_evaluation.systems import (
     System,
     Written,
 )
-from llm_engineering.application.ports import Embedder, LanguageModel, Message, Progress
+from llm_engineering.application.ports import Embedder, Message, Progress
 from llm_engineering.domain.documents import derived_id
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.models import Difference, EvaluationReport, Score, SystemReport
@@ -56,7 +51,6 @@ class SystemResult:
     corpus: Mapping[str, float]
     bias: BiasReport | None = None
     harness: Sequence[Score] = ()
-    verdicts: Sequence[Verdict] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +62,7 @@ class ModelEvaluation:
     results: tuple[SystemResult, ...]
     calibrations: tuple[Calibration, ...]
     """Of the style scores, by author; authors that are missing have written too little."""
-    probes: JudgeProbes | None = None
+    judging: Judging | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +72,7 @@ class Tools:
     models: AnsweringModels
     references: ReferenceMetrics
     embedder: Embedder | None = None
-    judge: LanguageModel | None = None
+    jury: Jury | None = None
     harness: Harness | None = None
 
 
@@ -110,9 +104,9 @@ async def evaluate_models(
         Similarity(tools.embedder, written_by) if tools.embedder is not None else None,
     )
     results = [_answered(run, held, system, tools, yardsticks, progress) for system in systems]
-    found: JudgeProbes | None = None
-    if tools.judge is not None and run.judge is not None:
-        results, found = await _judged(run, held, results, tools.judge, progress)
+    found: Judging | None = None
+    if tools.jury is not None and run.judge is not None:
+        results, found = await _judged(run.judge, held, results, tools.jury, progress)
     return ModelEvaluation(
         _report(run, held, results),
         held,
@@ -172,51 +166,38 @@ def _bias(run: ModelEvaluationRun, system: System, model: AnsweringModel, progre
 
 
 async def _judged(
-    run: ModelEvaluationRun,
-    held: HeldOut,
-    results: Sequence[SystemResult],
-    model: LanguageModel,
-    progress: Progress,
-) -> tuple[list[SystemResult], JudgeProbes]:
-    assert run.judge is not None
-    judge = Judge(model, run.judge, run.seed)
+    config: JudgeConfig, held: HeldOut, results: Sequence[SystemResult], jury: Jury, progress: Progress
+) -> tuple[list[SystemResult], Judging]:
+    # Question by question, so that a budget that ends leaves whole questions out: systems are compared on the same ones.
     groups = [
-        [
-            Judgeable(sample.instruction, sample.answer, answer.text)
-            for sample, answer in zip(held.samples, result.written, strict=True)
-        ]
-        for result in results
+        [Judgeable(sample.instruction, sample.answer, result.written[place].text) for result in results]
+        for place, sample in enumerate(held.samples)
     ]
     items = [item for group in groups for item in group]
-    verdicts = await judge.verdicts(items, progress)
-    judged = []
-    for number, result in enumerate(results):
-        own = verdicts[number * len(held.samples) : (number + 1) * len(held.samples)]
-        columns = {
-            **result.columns,
-            "judge_accuracy": [verdict.accuracy for verdict in own],
-            "judge_style": [verdict.style for verdict in own],
+    found = await judged(jury, config, items, _pairs(groups, config.swaps), progress)
+    columns = [
+        {
+            "judge_accuracy": [verdict.accuracy for verdict in found.verdicts[number :: len(results)]],
+            "judge_style": [verdict.style for verdict in found.verdicts[number :: len(results)]],
         }
-        judged.append(replace(result, columns=columns, verdicts=own))
-    swaps = await _swapped(judge, groups, run.judge.swaps)
-    return judged, probes(judge, items, verdicts, swaps)
+        for number in range(len(results))
+    ]
+    with_scores = [
+        replace(result, columns={**result.columns, **own})
+        for result, own in zip(results, columns, strict=True)
+    ]
+    return with_scores, found
 
 
-async def _swapped(
-    judge: Judge, groups: Sequence[Sequence[Judgeable]], count: int
-) -> list[tuple[str | None, str | None]]:
-    """Answers of the first and the last system to one question, in both orders; equal ones are left out."""
-    if len(groups) < 2:
-        return []
-    found: list[tuple[str | None, str | None]] = []
-    for first, second in zip(groups[0], groups[-1], strict=True):
-        if len(found) >= count:
-            break
-        if first.answer.strip() and second.answer.strip() and first.answer != second.answer:
-            common = first.instruction, first.reference
-            one = await judge.preference(*common, first.answer, second.answer)
-            found.append((one, await judge.preference(*common, second.answer, first.answer)))
-    return found
+def _pairs(groups: Sequence[Sequence[Judgeable]], count: int) -> list[tuple[Judgeable, Judgeable]]:
+    """Answers of the first and the last system to one question; equal and empty ones are left out."""
+    ends = [(group[0], group[-1]) for group in groups if len(group) > 1]
+    told = [
+        (first, second)
+        for first, second in ends
+        if first.answer.strip() and second.answer.strip() and first.answer != second.answer
+    ]
+    return told[:count]
 
 
 # --- the report ------------------------------------------------------------------------------------------------------

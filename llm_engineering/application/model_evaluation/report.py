@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from llm_engineering.application.model_evaluation.evaluation import ModelEvaluation, SystemResult
+from llm_engineering.application.model_evaluation.judging import Judging
 from llm_engineering.application.model_evaluation.measuring import METRICS, UNINTERVALLED
 from llm_engineering.domain.models import Difference, EvaluationReport, Score
 
@@ -51,7 +52,7 @@ def html_report(evaluation: ModelEvaluation) -> str:
             if result.bias is not None
             for gap in (*result.bias.gaps, result.bias.control)
         ],
-        probes=evaluation.probes,
+        judging=evaluation.judging,
         samples=_side_by_side(evaluation),
         share=_share,
         number=_number,
@@ -63,7 +64,7 @@ def as_dict(evaluation: ModelEvaluation) -> dict[str, Any]:
     return {
         "report": evaluation.report.model_dump(mode="json"),
         "calibrations": [asdict(item) for item in evaluation.calibrations],
-        "judge": asdict(evaluation.probes) if evaluation.probes is not None else None,
+        "judge": _judged(evaluation.judging) if evaluation.judging is not None else None,
         "bias": {
             result.system.name: asdict(result.bias)
             for result in evaluation.results
@@ -86,6 +87,15 @@ def as_dict(evaluation: ModelEvaluation) -> dict[str, Any]:
             }
             for place, sample in enumerate(evaluation.held.samples)
         ],
+    }
+
+
+def _judged(judging: Judging) -> dict[str, Any]:
+    return {
+        "probes": [asdict(one) for one in judging.probes],
+        "agreement": {"accuracy": asdict(judging.accuracy), "style": asdict(judging.style)},
+        "unjudged": judging.unjudged,
+        "jury": judging.jury.metadata(),
     }
 
 

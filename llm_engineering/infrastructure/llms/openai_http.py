@@ -31,7 +31,7 @@ class OpenAIHttpModel:
     ``timeout_seconds``: how long to wait for a connection, and for the next piece of a reply; the whole reply has the
     time of its options. Busy or failing services are asked again, ``max_retries`` times, until the first piece has
     come: what was shown cannot be taken back. The key goes into a header and nowhere else. Prices are in US dollars for a
-    million tokens.
+    million tokens. ``settings``: the group of settings that messages tell to check.
     """
 
     def __init__(
@@ -45,18 +45,20 @@ class OpenAIHttpModel:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         prompt_price: float | None = None,
         completion_price: float | None = None,
+        settings: str = "LLM",
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._api_key = api_key
         self._model = model
         self._context_tokens = context_tokens
         self._timeout = timeout_seconds
+        self._check = f"Check {settings}_BASE_URL, {settings}_API_KEY and {settings}_MODEL"
         self._client: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         parts = urlsplit(base_url)
         self._attempts = Attempts(
             f"The language model at {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}",
-            "Check LLM_BASE_URL, LLM_API_KEY and LLM_MODEL, or try again later.",
+            f"{self._check}, or try again later.",
             max_retries,
             prompt_price,
             completion_price,
@@ -125,7 +127,7 @@ class OpenAIHttpModel:
             )
         raise ModelServiceError(
             f"{self._attempts.service} refused the request with {response.status_code}: {message}. "
-            "Check LLM_BASE_URL, LLM_API_KEY and LLM_MODEL."
+            f"{self._check}."
         )
 
     def _with_key(self, request: "httpx.Request") -> "httpx.Request":
