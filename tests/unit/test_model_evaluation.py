@@ -35,10 +35,10 @@ from llm_engineering.domain.datasets import InstructSample, Origin, Provenance, 
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, TemplateMismatchError
 from llm_engineering.domain.models import ModelManifest
-from llm_engineering.infrastructure.evaluation.lm_harness import harness_scores, scores_of
+from llm_engineering.infrastructure.evaluation.lm_harness import LmHarness, scores_of
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.llm import ScriptedLanguageModel
-from tests.fakes.systems import SharedWords, TellingModels
+from tests.fakes.systems import SharedWords, TellingModels, ToldHarness
 from tests.fakes.warehouse import FakeWarehouse
 
 QUIET = SilentProgress()
@@ -380,12 +380,47 @@ def test_a_system_that_is_named_twice_is_an_error() -> None:
         ModelEvaluationParameters.model_validate({"model_evaluation": {"systems": ["base", "base"]}})
 
 
-def test_scores_of_the_harness_are_read_without_their_errors() -> None:
-    results = {"arc": {"alias": "arc", "acc,none": 0.25, "acc_stderr,none": 0.1, "em,strict": 1}}
-    assert scores_of(results) == {"arc/acc": 0.25, "arc/em,strict": 1.0}
+def test_scores_of_the_harness_carry_their_errors_as_intervals() -> None:
+    arc = {
+        "name": "arc",
+        "alias": "arc",
+        "sample_len": 20,
+        "acc,none": 0.25,
+        "acc_stderr,none": 0.1,
+        "em,strict": 1,
+        "em_stderr,strict": "N/A",
+        "word_perplexity,none": 9.5,
+        "word_perplexity_stderr,none": "N/A",
+    }
+    found = {
+        score.metric: score
+        for score in scores_of({"arc": arc}, {"arc": {"acc": True, "word_perplexity": False}})
+    }
+    assert set(found) == {"harness/arc/acc", "harness/arc/em,strict", "harness/arc/word_perplexity"}
+    acc = found["harness/arc/acc"]
+    assert (acc.value, acc.low, acc.high, acc.n) == (0.25, pytest.approx(0.054), pytest.approx(0.446), 20)
+    assert (found["harness/arc/em,strict"].value, found["harness/arc/em,strict"].low) == (1.0, None)
+    assert not found["harness/arc/word_perplexity"].higher_is_better
+
+
+async def test_tasks_of_the_harness_stand_in_the_table_with_their_intervals(tmp_path: Path) -> None:
+    models, systems = TellingModels({"base": _poor, "sft": _echo}, {}), [system("base"), system("sft")]
+    tools = Tools(models, SharedWords(), harness=ToldHarness())
+    run = ModelEvaluationRun(resamples=100, bias=False)
+    found = await evaluate_models(run, held_out(tmp_path), systems, tools, QUIET)
+    (row,) = [row for row in rows(found.report) if row[0] == "harness/arc/acc"]
+    assert row[1:] == ["0.500 [0.400, 0.600]"] * 2
+
+
+async def test_a_task_that_cannot_be_had_is_told_before_a_model_is_opened(tmp_path: Path) -> None:
+    models = TellingModels({"base": _poor}, {})
+    tools = Tools(models, SharedWords(), harness=ToldHarness(error=ConfigurationError("no task")))
+    with pytest.raises(ConfigurationError, match="no task"):
+        await evaluate_models(ModelEvaluationRun(), held_out(tmp_path), [system("base")], tools, QUIET)
+    assert not models.opened
 
 
 def test_a_missing_harness_is_told_with_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "lm_eval", None)
     with pytest.raises(ConfigurationError, match="--with harness"):
-        harness_scores("toy", None, ["arc"], limit=1, shots=0, batch_size=1, seed=0)
+        LmHarness(["arc"]).prepare()
