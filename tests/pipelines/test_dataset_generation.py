@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,51 @@ def test_a_killed_preference_run_goes_on_without_asking_anything_twice(
         assert triple.rejected.startswith("Concerning ")
     assert dataset.manifest.prompt_hashes
     assert second.closed == 1
+
+
+def test_a_killed_jury_goes_on_without_asking_anything_twice(
+    articles: Path,
+    twin: Resources,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Killed(BaseException):
+        """As a signal would end the process."""
+
+    asked: list[tuple[str, str]] = []
+
+    def jury(limit: int) -> list[ScriptedLanguageModel]:
+        def reply(name: str, messages: Sequence[Message]) -> str:
+            if len(asked) == limit:
+                raise Killed
+            asked.append((name, messages[-1].content))
+            return json.dumps({"reason": "so", "score": 4 if name == "mild" else 2})
+
+        judges = [
+            ScriptedLanguageModel(default=partial(reply, name), name=name) for name in ("mild", "strict")
+        ]
+        monkeypatch.setattr(Resources, "judges", lambda _, names: judges[: len(names)])
+        return judges
+
+    read, _ = read_run_config(CONFIGS / "generate_instruct_datasets.yaml", GenerateInstructDataset)
+    wanted = GenerateInstructDataset(
+        instruct=read.instruct.model_copy(update={"judges": ("judge", "judge2")})
+    )
+    jury(9)
+    with pytest.raises(Killed):
+        run_pipeline("generate_instruct_dataset", wanted)
+    judges = jury(10_000)
+    run = run_pipeline("generate_instruct_dataset", wanted)
+    report = output(run, "write_instruct_dataset", "dataset_report")
+    assert report["unjudged"] == 0
+    assert len(asked) == len(set(asked))
+    told = report["judging"]["judges"]
+    assert sum(one["from_cache"] for one in told.values()) == 9
+    assert told["mild"]["given"] == told["strict"]["given"] == len(asked) / 2
+    lines = (articles / report["folder"] / "judgements.jsonl").read_text().splitlines()
+    assert [json.loads(line)["scores"] for line in lines] == [{"mild": 4, "strict": 2}] * len(lines)
+    assert len(lines) == len(asked) / 2
+    assert "mild and strict: the same scores" in output(run, "write_instruct_dataset", "dataset_page")
+    assert [judge.closed for judge in judges] == [1, 1]
 
 
 def test_an_empty_warehouse_is_told_apart_from_too_few_documents(project: Path) -> None:

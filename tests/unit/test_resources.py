@@ -45,6 +45,22 @@ def test_prices_go_together() -> None:
         assert settings(llm={**kind, "prompt_price": 0.15, "completion_price": 0.6})
 
 
+def test_judges_are_found_by_the_names_of_a_run_and_keys_stand_in_the_settings_alone() -> None:
+    with open_resources(settings(judge={"model": "m"}, judge2={"base_url": "http://127.0.0.1:1/v1"})) as twin:
+        found = twin.judges(["judge", "judge:qwen2.5:7b", "judge2", "llm"])
+        assert [one.name for one in found[:3]] == ["m", "qwen2.5:7b", "gpt-4o-mini"]
+        assert found[3] is twin.language_model
+        with pytest.raises(ConfigurationError, match=r"no JUDGE3_\* setting is there. Set JUDGE3_MODEL"):
+            twin.judges(["judge3"])
+
+
+def test_the_prices_of_judges_go_together() -> None:
+    with pytest.raises(
+        ConfigurationError, match="JUDGE_PROMPT_PRICE and JUDGE_COMPLETION_PRICE are set together"
+    ):
+        settings(judge={"prompt_price": 0.15})
+
+
 def test_the_tracer(tmp_path: Path) -> None:
     def made(**tracing: Any) -> object:
         with open_resources(settings(tracing=tracing)) as twin:
