@@ -10,15 +10,16 @@ here, inside the property that needs them, so what is not chosen costs nothing.
 """
 
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, SecretStr
 
+from llm_engineering.application.chat_templates import template
 from llm_engineering.application.inference import InferenceConfig, InferencePipeline
 from llm_engineering.application.late_interaction import TokenEncoder
 from llm_engineering.application.model_evaluation.config import HarnessConfig
@@ -39,7 +40,13 @@ from llm_engineering.application.ports import (
 )
 from llm_engineering.application.rag_evaluation.judging import AnswerJudge
 from llm_engineering.application.retriever import Retriever
-from llm_engineering.application.training.composite import named_version, open_servable, open_version
+from llm_engineering.application.training.adapters import AdapterServing, adapter_set
+from llm_engineering.application.training.composite import (
+    Servable,
+    named_version,
+    open_servable,
+    open_version,
+)
 from llm_engineering.application.training.dpo import PreferenceTrainer
 from llm_engineering.application.training.tracking import NamedTracker, SafeTrackers
 from llm_engineering.application.training.trainer import Trainer
@@ -431,7 +438,12 @@ def open_resources(settings: Settings | None = None) -> Iterator[Resources]:
 
 
 def llm_service(
-    settings: Settings, host: str, *, trained: str | None = None, **overrides: Any
+    settings: Settings,
+    host: str,
+    *,
+    trained: str | None = None,
+    adapters: AdapterServing | None = None,
+    **overrides: Any,
 ) -> "tuple[LlamaCppModel, LlmService]":
     """The configured GGUF and the service that serves it; ``overrides`` win over the settings of llama_cpp.
 
@@ -440,12 +452,13 @@ def llm_service(
     Args:
         trained: a trained model in place of the configured file: its folder, or ``NAME[:VERSION]`` as the registry has it,
             where a version is a number or a stage.
+        adapters: several trained models over one base, in place of ``trained``.
 
     Raises:
-        InvalidInputError: there is no such version.
-        ModelFileError: the trained model's files are not those of its manifest.
+        InvalidInputError: there is no such version, or the adapters cannot share a base.
+        ModelFileError: the trained model's files are not those of its manifest, or the base is another one.
         TemplateMismatchError: it learned another chat template.
-        ConfigurationError: ``host`` can be reached from elsewhere, and there is no key.
+        ConfigurationError: ``host`` can be reached from elsewhere, and there is no key; or there is no such base.
     """
     from llm_engineering.infrastructure.api.auth import is_loopback
     from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
@@ -460,22 +473,48 @@ def llm_service(
             f"On {host}, others can reach the model: set LLM_API_KEY to a long random text (the twin sends the same), or "
             "listen on 127.0.0.1."
         )
-    if trained is None:
-        file, name = chosen.model_path or path("SmolLM2-135M-Instruct", settings.models_dir), None
+    served: dict[str, Any] = {}
+    if adapters is not None:
+        file, served = _with_adapters(settings, adapters)
+    elif trained is not None:
+        found, name = _servable(settings, trained)
+        file, served = found.gguf, {"name": name}
     else:
-        file, name = _servable(settings, trained)
-    model = LlamaCppModel(file, chosen.context_tokens, chosen.threads, chosen.parallel, name)
+        file = chosen.model_path or path("SmolLM2-135M-Instruct", settings.models_dir)
+    model = LlamaCppModel(file, chosen.context_tokens, chosen.threads, chosen.parallel, **served)
     return model, LlmService(model, key.get_secret_value() if key else None)
 
 
-def _servable(settings: Settings, trained: str) -> tuple[Path, str]:
-    """The GGUF file of a trained model, verified, and the name to serve it under."""
+def _servable(settings: Settings, trained: str) -> tuple[Servable, str]:
+    """A trained model, verified, and the name to serve it under."""
     if Path(trained).expanduser().is_dir():
         found = open_servable(Path(trained).expanduser())
-        return found.gguf, f"{found.manifest.name}-{found.manifest.content_hash[:8]}"
+        return found, f"{found.manifest.name}-{found.manifest.content_hash[:8]}"
     with open_resources(settings) as twin:
         version = named_version(twin.registry, trained)
-    return open_version(version).gguf, version.label
+    return open_version(version), version.label
+
+
+def _with_adapters(settings: Settings, wanted: AdapterServing) -> tuple[Path, dict[str, Any]]:
+    """The base's file, and what else the model is made with: adapters and their chat template, which the base is served with
+    too."""
+    from llm_engineering.infrastructure.model_files import path
+    from llm_engineering.infrastructure.training.gguf_base import BaseFile, base_file, chat_template
+
+    models = {name: _servable(settings, trained)[0] for name, trained in wanted.adapters.items()}
+    found = adapter_set(models)
+    bundled = {"SmolLM2-135M-Instruct": partial(path, "SmolLM2-135M-Instruct", settings.models_dir)}
+    cache = settings.models_dir / "servable"
+    file = base_file(wanted.base or found.base, bundled, cache, template(found.template))
+    if file.stem in models:
+        raise ConfigurationError(
+            f"An adapter is called {file.stem}, as the base is: nobody could ask for one of them. Rename the adapter."
+        )
+    base = BaseFile(file)
+    for name, model in models.items():
+        base.check(model.gguf, name)
+    first = next(iter(models.values()))
+    return file, {"adapters": found.files, "chat_template": chat_template(first.gguf)}
 
 
 @contextmanager

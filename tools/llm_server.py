@@ -1,4 +1,5 @@
-"""Serves a GGUF or trained model as a service of its own, OpenAI-compatible: ``poe run-llm-server [--port … --model …]``.
+"""Serves a GGUF file, a trained model, or several adapters over one base as a service of its own, OpenAI-compatible:
+``poe run-llm-server [--port … --model … --adapters configs/llm_server_adapters.yaml]``.
 
 Then the twin, on this machine or another, uses it by its address; business logic and model scale apart.
 """
@@ -11,10 +12,12 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from llm_engineering.application.training.adapters import AdapterServing
 from llm_engineering.bootstrap import listening, llm_service, start_logging
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import load_settings
 from tools.console import console, run, user_path
+from tools.run_config import read_service_config
 
 PORT = 8089
 
@@ -34,6 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--model",
         help="a trained model: NAME, NAME:VERSION, NAME:STAGE as list-models shows it, or its folder",
     )
+    parser.add_argument(
+        "--adapters",
+        type=user_path,
+        help="YAML with several trained models over one base, asked for by name: configs/llm_server_adapters.yaml",
+    )
     parser.add_argument("--context-tokens", type=int, help="shared by all replies in progress")
     parser.add_argument("--parallel", type=int, help="replies at the same time")
     parser.add_argument("--threads", type=int, help="0: one less than there are cores")
@@ -46,28 +54,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= 65535:
         raise ConfigurationError(f"--port must lie between 0 and 65535, got {options.port}.")
-    if options.model and options.model_path:
-        raise ConfigurationError("--model and --model-path name two models; give one of them.")
+    given = [name for name in ("model", "model_path", "adapters") if getattr(options, name)]
+    if len(given) > 1:
+        both = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ConfigurationError(f"{both} each say what to serve; give one of them.")
+    adapters = read_service_config(options.adapters, AdapterServing) if options.adapters else None
     settings = load_settings()
     start_logging(settings)
     overrides = {
         name: getattr(options, name) for name in ("model_path", "context_tokens", "parallel", "threads")
     }
-    model, service = llm_service(settings, options.host, trained=options.model, **overrides)
+    model, service = llm_service(
+        settings, options.host, trained=options.model, adapters=adapters, **overrides
+    )
     with listening(options.host, options.port) as listener:
         console.print(f"Loading {escape(model.name)} …")
         asyncio.run(model.load())
         listener.serve(
             service,
             shutdown_seconds=options.shutdown_seconds,
-            started=lambda: introduce(listener.url, model.name, model.context_tokens, keyed=service.keyed),
+            started=lambda: introduce(listener.url, model.names, model.context_tokens, keyed=service.keyed),
         )
     console.print("[green]✓[/] Stopped.")
     return 0
 
 
-def introduce(url: str, name: str, context_tokens: int, *, keyed: bool) -> None:
-    """Say what runs here, and what to set so that the twin uses it."""
+def introduce(url: str, names: Sequence[str], context_tokens: int, *, keyed: bool) -> None:
+    """Say what runs here, and what to set so that the twin uses it: of several models, the first adapter."""
+    base, *adapters = names
+    name = adapters[0] if adapters else base
     settings = {
         "LLM_BASE_URL": f"{url}/v1",
         "LLM_MODEL": name,
@@ -77,7 +92,9 @@ def introduce(url: str, name: str, context_tokens: int, *, keyed: bool) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
-    table.add_row("Model", f"{escape(name)} · {context_tokens:,} tokens of prompt and reply")
+    table.add_row("Model", f"{escape(base)} · {context_tokens:,} tokens of prompt and reply")
+    for index, adapter in enumerate(adapters):
+        table.add_row("Adapters" if index == 0 else "", escape(adapter))
     table.add_row("Health", f"{url}/health")
     table.add_row("API keys", "LLM_API_KEY is asked for" if keyed else "none needed from this machine")
     for index, (variable, value) in enumerate(settings.items()):

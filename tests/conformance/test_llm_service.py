@@ -20,6 +20,7 @@ class ScriptedModel:
     """A model whose replies come from a scripted server on loopback, as llama.cpp's come from its own."""
 
     name = "tiny"
+    names: tuple[str, ...] = ("tiny",)
     context_tokens = 512
 
     def __init__(self, server: OpenAIServer) -> None:

@@ -23,7 +23,11 @@ class Servable:
     """A verified model that a server can load."""
 
     manifest: ModelManifest
-    gguf: Path
+    folder: Path
+
+    @property
+    def gguf(self) -> Path:
+        return self.folder / GGUF
 
 
 def read_manifest(folder: Path) -> ModelManifest:
@@ -86,7 +90,7 @@ def open_servable(folder: Path) -> Servable:
             "the training pipeline again with the same configuration: what is trained stays, and the export is made up for. "
             f"Other servers can load {folder / MERGED}."
         )
-    return Servable(manifest, folder / GGUF)
+    return Servable(manifest, folder)
 
 
 def named_version(registry: ModelRegistry, wanted: str) -> ModelVersion:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.application.chat_protocol import (
@@ -41,6 +42,11 @@ class LlamaCppModel:
     cores. llama.cpp's threads wait for each other at every operator, so where something else runs beside it, one thread
     too many stalls all (2 cores, one of them busy: 7 tokens a second with 2 threads, 110 with 1). The model is loaded on
     first use; ``close`` frees it, and the next use loads it again.
+
+    ``adapters`` are LoRA adapters in GGUF files, by the names to ask for them; the base is held once. Replies of different
+    adapters are computed one after the other within a step, as one batch has one adapter.
+
+    ``chat_template``: in place of the one that the file carries; None: the file's.
     """
 
     def __init__(
@@ -50,12 +56,16 @@ class LlamaCppModel:
         threads: int = 0,
         parallel: int = 1,
         name: str | None = None,
+        adapters: Mapping[str, Path] = MappingProxyType({}),
+        chat_template: str | None = None,
     ) -> None:
         self._file = model_path
         self._context = context_tokens
         self._threads = threads
         self._parallel = parallel
         self._name = name or model_path.stem
+        self._adapters = dict(adapters)
+        self._chat_template = chat_template
         self._lock = threading.Lock()
         self._server: Any = None
         self._key = ""
@@ -63,6 +73,11 @@ class LlamaCppModel:
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What may be asked for: the base, and each adapter over it."""
+        return (self._name, *self._adapters)
 
     @property
     def context_tokens(self) -> int:
@@ -122,12 +137,17 @@ class LlamaCppModel:
     @asynccontextmanager
     async def answering(self, body: Mapping[str, Any]) -> "AsyncIterator[httpx.Response]":
         """llama.cpp's own answer to a chat request in OpenAI's protocol, to be read as it comes. Leaving the block ends the
-        generation. Control tokens in messages are defused.
+        generation. Control tokens in messages are defused. The request's ``model`` picks an adapter; any other name is the base.
 
         Raises:
             ModelFileError: the file is missing or is not a model.
         """
-        safe = {**body, "model": self._name, "messages": _defused(body.get("messages"))}
+        safe = {
+            **body,
+            "model": self._name,
+            "messages": _defused(body.get("messages")),
+            "lora": self._scales(body.get("model")),
+        }
         async with (
             self._http() as client,
             client.stream("POST", "/v1/chat/completions", json=safe) as response,
@@ -152,6 +172,12 @@ class LlamaCppModel:
                         yield text
         except httpx.TransportError as error:
             raise ModelServiceError(f"{self._name} stopped {reader.progress} ({error!r}).") from error
+
+    def _scales(self, wanted: object) -> list[dict[str, float]]:
+        """Every adapter with its scale: one that a request leaves out keeps whatever another has set, though llama.cpp's manual
+        says 0 (its issue 28674; seen here too).
+        """
+        return [{"id": number, "scale": float(name == wanted)} for number, name in enumerate(self._adapters)]
 
     def _refused(self, body: str) -> None:
         message, kind = error_message(body)
@@ -184,6 +210,9 @@ class LlamaCppModel:
                     raise ModelFileError(
                         f"{self._file} is missing. Fetch it with: poetry poe download-models"
                     )
+                for name, file in self._adapters.items():
+                    if not file.is_file():
+                        raise ModelFileError(f"The adapter {name} is missing: there is no {file}.")
                 self._key = secrets.token_urlsafe(32)
                 self._server = self._load()
             return str(self._server.listening_address)
@@ -205,13 +234,22 @@ class LlamaCppModel:
         params.fit_params = False  # the context stays what was asked for
         params.cache_ram_mib = 0  # else up to 8 GB of earlier prompts are kept; the slots' own cache stays
         params.ui = False
+        # At 0 until a request asks for one; llama.cpp holds them beside the base, whose weights stay as they are.
+        params.lora_adapters = [
+            xllamacpp.CommonAdapterLoraInfo(str(file), 0.0) for file in self._adapters.values()
+        ]
+        if self._chat_template is not None:
+            params.chat_template = self._chat_template
         try:
             return xllamacpp.Server(params)
         except (RuntimeError, ValueError) as error:
             raise ModelFileError(
-                f"llama.cpp cannot run {self._file} ({error}). "
+                f"llama.cpp cannot run {self._file}{self._with_adapters()} ({error}). "
                 "If it is the bundled model: poetry poe download-models --check"
             ) from error
+
+    def _with_adapters(self) -> str:
+        return f" with the adapters {', '.join(map(str, self._adapters.values()))}" if self._adapters else ""
 
     def _stop(self) -> None:
         with self._lock:

@@ -2,7 +2,8 @@
 expect them.
 
 In front of llama.cpp's server it adds what that has not: a key compared in constant time, a queue with an end, callers
-told apart from web pages, and an end that lets running replies finish. What a reply says is passed on byte by byte.
+told apart from web pages, an end that lets running replies finish, and adapters that are asked for by name. What a reply says
+is passed on byte by byte.
 """
 
 import asyncio
@@ -30,7 +31,12 @@ class ServedModel(Protocol):
     """What the service needs of a model."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What its answers call it, whichever of its names they were asked for by."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What callers may ask for; with one name alone, requests need not name it."""
 
     @property
     def context_tokens(self) -> int: ...
@@ -136,14 +142,17 @@ class LlmService:
             )
 
     async def _models(self, answer: "_Answer") -> None:
-        card = {
-            "id": self._model.name,
-            "object": "model",
-            "created": self._since,
-            "owned_by": "llm-twin",
-            "context_tokens": self._model.context_tokens,
-        }
-        await answer.json(200, {"object": "list", "data": [card]})
+        cards = [
+            {
+                "id": name,
+                "object": "model",
+                "created": self._since,
+                "owned_by": "llm-twin",
+                "context_tokens": self._model.context_tokens,
+            }
+            for name in self._model.names
+        ]
+        await answer.json(200, {"object": "list", "data": cards})
 
     async def _chat(self, headers: Mapping[str, str], receive: "Receive", answer: "_Answer") -> None:
         # A page of elsewhere may send text, but not JSON, without asking first, which nobody here would answer.
@@ -157,9 +166,19 @@ class LlmService:
         self._running += 1
         try:
             body = _parsed(await _read(receive))
+            self._check_name(body.get("model"))
             await _while_connected(receive, self._relay(body, answer))
         finally:
             self._running -= 1
+
+    def _check_name(self, wanted: object) -> None:
+        """One model alone answers by whatever name; of several, the wrong one would answer without a sign of it."""
+        names = self._model.names
+        if len(names) > 1 and wanted not in names:
+            there = f"There are: {', '.join(names)}."
+            if wanted is None:
+                raise _Refused(400, "model_missing", f"Name one of several models under 'model'. {there}")
+            raise _Refused(404, "model_not_found", f"There is no model {str(wanted)[:200]!r}. {there}")
 
     async def _relay(self, body: Mapping[str, Any], answer: "_Answer") -> None:
         import httpx
@@ -168,7 +187,11 @@ class LlmService:
             async with self._model.answering(body) as response:
                 kind = response.headers.get("content-type", "application/json")
                 await answer.begin(response.status_code, {"Content-Type": kind, "Cache-Control": "no-store"})
-                async for part in response.aiter_bytes():
+                parts = response.aiter_bytes()
+                asked = body.get("model")
+                if asked in self._model.names and asked != self._model.name:
+                    parts = _renamed(parts, self._model.name, str(asked))
+                async for part in parts:
                     await answer.part(part)
         except httpx.TransportError as error:
             logger.warning("llama.cpp broke off a reply: {!r}", error)
@@ -218,6 +241,18 @@ class _Answer:
 def _error_body(refusal: _Refused) -> dict[str, Any]:
     kind = "server_error" if refusal.status >= 500 else "invalid_request_error"
     return {"error": {"message": refusal.message, "type": kind, "param": None, "code": refusal.code}}
+
+
+async def _renamed(parts: AsyncIterator[bytes], old: str, new: str) -> AsyncIterator[bytes]:
+    """The same lines with another model's name. Text cannot be hit: a quotation mark within it is written ``\\"``."""
+    before, after = (f'"model":{json.dumps(name, ensure_ascii=False)}'.encode() for name in (old, new))
+    rest = b""
+    async for part in parts:
+        whole, end, rest = (rest + part).rpartition(b"\n")
+        if end:
+            yield (whole + end).replace(before, after)
+    if rest:
+        yield rest.replace(before, after)
 
 
 async def _while_connected(receive: "Receive", work: Coroutine[Any, Any, None]) -> None:

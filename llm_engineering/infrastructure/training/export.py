@@ -14,6 +14,7 @@ from loguru import logger
 
 from llm_engineering.application.chat_templates import template
 from llm_engineering.application.ports import Message
+from llm_engineering.application.training.adapters import ADAPTER_GGUF
 from llm_engineering.application.training.composite import GGUF, MERGED, read_manifest, sealed
 from llm_engineering.domain.errors import ConfigurationError, ModelFileError, TrainingError
 from llm_engineering.domain.models import ModelManifest
@@ -29,7 +30,8 @@ _PROBE = (
 
 @dataclass(frozen=True, slots=True)
 class Exporter:
-    """Completes a trained folder: ``merged/``, ``gguf/`` where llama.cpp knows the architecture, and its manifest."""
+    """Completes a trained folder: ``merged/``, ``gguf/`` where llama.cpp knows the architecture (the merged model, and the
+    adapter alone), and its manifest."""
 
     find_base: Callable[[str, str | None], str]
     """Folder or hub name of a base by name and revision."""
@@ -54,12 +56,22 @@ class Exporter:
 
     @staticmethod
     def _gguf(folder: Path, manifest: ModelManifest) -> None:
+        from llm_engineering.infrastructure.training.gguf_adapter import write_adapter
         from llm_engineering.infrastructure.training.gguf_files import write_gguf
 
         try:
             write_gguf(folder / MERGED, folder / GGUF, template(manifest.template), manifest.name)
         except ConfigurationError as error:
             logger.warning("No file for llama.cpp was made: {} Serve {} otherwise.", error, folder / MERGED)
+            return
+        if manifest.method == "full":
+            return
+        try:
+            write_adapter(
+                folder / "adapter", folder / MERGED / "config.json", folder / ADAPTER_GGUF, manifest.name
+            )
+        except ConfigurationError as error:
+            logger.warning("The model can be served, but not beside others over one base: {}", error)
 
 
 def merge(base: str, manifest: ModelManifest, folder: Path) -> float:

@@ -114,21 +114,30 @@ def _tensors(merged: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, "np
                     continue
                 value = weights.get_tensor(key).to(torch.float32)
                 if key.endswith("self_attn.q_proj.weight"):
-                    value = _interleaved(value, heads)
+                    value = interleaved(value, heads)
                 elif key.endswith("self_attn.k_proj.weight"):
-                    value = _interleaved(value, shared)
+                    value = interleaved(value, shared)
                 # llama.cpp wants vectors in 32 bits.
-                yield _gguf_name(key), (value if value.ndim == 1 else value.half()).contiguous().numpy()
+                yield gguf_name(key), (value if value.ndim == 1 else _halved(key, value)).contiguous().numpy()
 
 
-def _interleaved(weights: Any, heads: int) -> Any:
+def _halved(key: str, weights: Any) -> Any:
+    rounded = weights.half()
+    if rounded.isinf().any():
+        raise ConfigurationError(
+            f"This model cannot be converted to GGUF here: {key} has weights beyond the range of fp16."
+        )
+    return rounded
+
+
+def interleaved(weights: Any, heads: int) -> Any:
     """Rows of each head reordered: transformers rotates dimension i with i + d/2, llama.cpp's Llama with its neighbour."""
     rows, columns = weights.shape
     pairs = weights.reshape(heads, 2, rows // heads // 2, columns)
     return pairs.transpose(1, 2).reshape(rows, columns)
 
 
-def _gguf_name(key: str) -> str:
+def gguf_name(key: str) -> str:
     if key in _NAMES:
         return _NAMES[key]
     prefix, _, rest = key.partition("model.layers.")
