@@ -62,7 +62,7 @@ async def test_samples_with_a_low_mean_are_dropped() -> None:
 
 
 async def test_nonsense_failures_and_cut_replies_are_missing_and_drop_nothing() -> None:
-    replies = [
+    replies: list[Reply | str] = [
         "no JSON at all",
         Reply("", fail_after=0),
         score(7),
