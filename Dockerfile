@@ -11,6 +11,8 @@
 #
 # Build arguments: INSTALL_GROUPS (Poetry groups, "main,local" brings the laptop's MongoDB, "main,aws" the AWS SDKs),
 # WITH_CHROMIUM=true (a browser for pages that need JavaScript), PIP_INDEX_URL (a mirror of the package index).
+# For training jobs on SageMaker: INSTALL_GROUPS=main,training,aws and RUN_AS=root, since its folders under /opt/ml belong to
+# root; for linux/amd64.
 
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
@@ -32,6 +34,7 @@ RUN if [ -n "$PIP_INDEX_URL" ]; then export POETRY_PYPI_MIRROR_URL="$PIP_INDEX_U
 
 FROM ${PYTHON_IMAGE}
 ARG WITH_CHROMIUM=false
+ARG RUN_AS=twin
 # git: repositories as a source. libgomp1: llama.cpp. tini: signals reach the task, its children are reaped.
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends ca-certificates git libgomp1 tini \
@@ -52,7 +55,7 @@ COPY samples samples
 RUN mkdir data models && chown twin:twin data models
 # SERVICE_HOST: nobody reaches a container's loopback.
 ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 LOG_FORMAT=json SERVICE_HOST=0.0.0.0
-USER twin
+USER ${RUN_AS}
 EXPOSE 8088
 VOLUME ["/app/data", "/app/models"]
 # Of the service alone: other tasks have no health but their exit status, and are never called unhealthy.

@@ -20,6 +20,7 @@ from llm_engineering.bootstrap import start_logging
 from llm_engineering.domain.errors import ConfigurationError, TwinError
 from llm_engineering.settings import load_settings
 from tools.console import console, run, user_path
+from tools.processes import check_shared, help_training, leads, several_processes
 from tools.run_config import check_parameters, read_run_config
 
 
@@ -59,6 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runnable = PIPELINES[options.pipeline]
     start_logging(load_settings())
     parameters, rest = _parameters(runnable, options)
+    if several_processes():
+        check_shared(parameters)
+    if not leads():
+        help_training(parameters)
+        return 0
     run_pipeline(runnable.pipeline, parameters, rest)
     return 0
 

@@ -42,6 +42,8 @@ def test_every_config_is_valid_and_says_how_it_is_run(path: Path) -> None:
     content = yaml.safe_load(text)
     if "retrieval" in content:
         read_service_config(path, InferenceConfig)
+    elif "distributed_type" in content:
+        assert path.name == "accelerate.yaml", "read by accelerate"
     elif "adapters" in content:
         read_service_config(path, AdapterServing)
     else:

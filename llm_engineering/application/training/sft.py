@@ -152,7 +152,8 @@ def finished(
         dataset_hash=dataset.hash,
         config=record.config,
         metrics=record.metrics(),
-        files=file_hashes(folder),
+        # Of several processes, one writes: to the others, what lies there is unfinished.
+        files=file_hashes(folder) if trained.leader else {},
         created_at=datetime.now(UTC),
     )
     if trained.leader:

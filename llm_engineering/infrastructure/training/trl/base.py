@@ -5,6 +5,7 @@ weights are those of the file: what its quantisation has rounded stays rounded.
 """
 
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -96,11 +97,17 @@ class Bases:
             return found
         started = time.monotonic()
         logger.info("Converting {} for training; once, and kept in {}.", gguf.name, target)
-        part = target.with_name(target.name + ".part")
+        # Each process its own: of several, all may come here at once, and the first to end is taken.
+        part = target.with_name(f"{target.name}.{os.getpid()}.part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         _convert(gguf, part)
-        part.rename(target)
+        try:
+            part.rename(target)
+        except OSError:
+            if not (target / "config.json").is_file():
+                raise
+            shutil.rmtree(part)
         logger.info("Converted {} in {:.0f} s.", gguf.name, time.monotonic() - started)
         return found
 

@@ -11,8 +11,24 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 def mark_whole(checkpoint: Path) -> None:
-    """Say that all of a checkpoint is on disk."""
-    (checkpoint / WHOLE).touch()
+    """Say that all of a checkpoint is on disk, and what that is: copied elsewhere and back, a part of it may be missing."""
+    files = {
+        file.name: file.stat().st_size
+        for file in checkpoint.iterdir()
+        if file.is_file() and file.name != WHOLE
+    }
+    part = checkpoint / f"{WHOLE}.part"
+    part.write_text(json.dumps(files), encoding="utf-8")
+    part.replace(checkpoint / WHOLE)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end, and everything is still there."""
+    try:
+        files = json.loads((checkpoint / WHOLE).read_text(encoding="utf-8"))
+        return all((checkpoint / name).stat().st_size == size for name, size in files.items())
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def newest(folder: Path) -> Path | None:
@@ -22,10 +38,10 @@ def newest(folder: Path) -> Path | None:
     )
     whole = None
     for _, path in found:
-        if (path / WHOLE).is_file():
+        if is_whole(path):
             whole = path
         else:
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)  # of several processes, another may be at it
     return whole
 
 

@@ -137,7 +137,8 @@ def _train(this: Undertaking, trainer: Any, folder: Path, resume: Path | None) -
     if resume is not None:
         step = checkpoints.step_of(resume) or 0
         logger.info("Going on from the checkpoint after step {}.", step)
-        resumed = checkpoints.note_resumption(folder, step)
+        leads = trainer.is_world_process_zero()
+        resumed = checkpoints.note_resumption(folder, step) if leads else (*resumed, step)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     _score_at_end(trainer, this.config)
     return resumed

@@ -1,0 +1,94 @@
+"""The training pipeline as a job on SageMaker: ``poe run-training-job-on-sagemaker [--config FILE] [--detach | --stop]``.
+
+The YAML is that of ``poe run-training-pipeline``. Calling it again follows the job that runs, fetches the model of one that
+is done, and starts one anew, from the last checkpoint, where one has failed.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+
+from llm_engineering.application.training.dpo import newest_sft
+from llm_engineering.application.training.remote import RemoteRun, remote_run
+from llm_engineering.application.training.run import Training
+from llm_engineering.bootstrap import start_logging, training_jobs
+from llm_engineering.settings import load_settings
+from tools.console import console, errors, run, user_path
+from tools.run_config import read_run_config
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parse(arguments)
+    settings = load_settings()
+    start_logging(settings)
+    with training_jobs(settings) as jobs:
+        training, _ = read_run_config(options.config, Training)
+        asked = _prepared(training)
+        if options.stop:
+            stopped = jobs.stop(asked)
+            console.print(f"Stopping: {', '.join(stopped)}" if stopped else "No job of this run is running.")
+            return 0
+        name = jobs.start(asked)
+        console.print(f"[bold]Training job[/]: {escape(name)}", soft_wrap=True)
+        if options.detach:
+            console.print("[dim]The same command without --detach follows it and fetches the model.[/]")
+            return 0
+        try:
+            jobs.follow(name)
+        except KeyboardInterrupt:
+            errors.print(
+                f"[yellow]The job {escape(name)} goes on in AWS, and costs. The same command follows it again; with --stop it is "
+                "ended, and what it has saved is kept.[/]",
+                soft_wrap=True,
+            )
+            return INTERRUPTED
+        _show(jobs.fetch(name, asked.output), options.config)
+    return 0
+
+
+def _prepared(training: Training) -> RemoteRun:
+    """The run with the data sets and the model that it would take here."""
+    if training.training is not None and training.training.dataset is None:
+        found = training.training.model_copy(update={"dataset": _newest("instruct_dataset")})
+        training = training.model_copy(update={"training": found})
+    if training.dpo is not None:
+        dpo = training.dpo
+        dataset = dpo.dataset or _newest("preference_dataset")
+        start = None if training.training is not None else dpo.sft or newest_sft(dpo.output, dpo.name)
+        found_dpo = dpo.model_copy(update={"dataset": dataset, "sft": start})
+        training = training.model_copy(update={"dpo": found_dpo})
+    return remote_run(training)
+
+
+def _newest(artifact: str) -> Path:
+    from steps.training import newest_dataset  # ZenML takes seconds to load
+
+    return newest_dataset(artifact)
+
+
+def _show(models: Sequence[Path], config: Path) -> None:
+    for model in models:
+        console.print(f"[green]✓[/] {escape(str(model))}", soft_wrap=True)
+    console.print(
+        f"[dim]To register: poe run-training-pipeline --config {escape(str(config))} finds it trained already.[/]",
+        soft_wrap=True,
+    )
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="poe run-training-job-on-sagemaker", description=__doc__)
+    parser.add_argument(
+        "--config", type=user_path, default=Path("configs/training_sft.yaml"), help="YAML of the training"
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--detach", action="store_true", help="start the job and do not wait for it")
+    how.add_argument("--stop", action="store_true", help="stop the run's job; its checkpoints are kept")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    run(main)
