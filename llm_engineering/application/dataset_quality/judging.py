@@ -27,10 +27,13 @@ from llm_engineering.domain.documents import text_hash
 LOWEST, HIGHEST = 1, 4
 _POINTS_OF_CHOSEN = {True: 1.0, None: 0.5, False: 0.0}
 _OWN_TAGS = re.compile(r"<(?=\s*/?\s*(?:request|answer|first|second)\b)", re.IGNORECASE)
+# Short enough for `max_tokens` even where each character is a token, as digits are: else a rambling reason ends the reply
+# before the score.
+_REASON = {"type": "string", "maxLength": 120}
 _SCORE_SCHEMA = {
     "type": "object",
     "properties": {
-        "reason": {"type": "string", "maxLength": 300},
+        "reason": _REASON,
         "score": {"type": "integer", "enum": [1, 2, 3, 4]},
     },
     "required": ["reason", "score"],
@@ -39,7 +42,7 @@ _SCORE_SCHEMA = {
 _PAIR_SCHEMA = {
     "type": "object",
     "properties": {
-        "reason": {"type": "string", "maxLength": 300},
+        "reason": _REASON,
         "better": {"type": "string", "enum": ["first", "second", "equal"]},
     },
     "required": ["reason", "better"],

@@ -30,7 +30,7 @@ _POINTS = {"type": "integer", "minimum": LOWEST, "maximum": HIGHEST}
 SCORE_SCHEMA = {
     "type": "object",
     "properties": {
-        "reason": {"type": "string", "maxLength": 300},
+        "reason": {"type": "string", "maxLength": 200},  # fits `max_tokens` even at a token a character
         "accuracy": _POINTS,
         "style": _POINTS,
     },
