@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     from llm_engineering.infrastructure.stores.mongo import MongoWarehouse
     from llm_engineering.infrastructure.tracing.opik import OpikPromptLibrary
     from llm_engineering.infrastructure.training.export import Exporter
+    from llm_engineering.infrastructure.training.sagemaker import SageMakerJobs
     from llm_engineering.infrastructure.training.trl import Bases
 
 T = TypeVar("T")
@@ -552,6 +553,48 @@ def datasets_hub(settings: Settings) -> "DatasetsHub":
             "Tokens). Add --dry-run to see what would be pushed."
         )
     return DatasetsHub(settings.hf_token.get_secret_value(), os.environ.get("HF_ENDPOINT") or None)
+
+
+@contextmanager
+def training_jobs(settings: Settings) -> "Iterator[SageMakerJobs]":
+    """Training jobs on SageMaker, for the time of the block.
+
+    Raises:
+        ConfigurationError: image, role or bucket are not set.
+    """
+    from llm_engineering.infrastructure.training.sagemaker import JobPlace, SageMakerJobs
+
+    chosen = settings.sagemaker
+    needed = {
+        "SAGEMAKER_IMAGE": chosen.image,
+        "SAGEMAKER_ROLE_ARN": chosen.role_arn,
+        "SAGEMAKER_BUCKET": chosen.bucket,
+    }
+    if missing := [name for name, value in needed.items() if not value]:
+        raise ConfigurationError(
+            f"A training job on SageMaker needs {', '.join(missing)}. Set them; .env.example says what each is."
+        )
+    told = chosen.model_dump(exclude={"poll_seconds", "subnets", "security_groups"})
+    nets = {name: _listed(getattr(chosen, name)) for name in ("subnets", "security_groups")}
+    with closing(SageMakerJobs(JobPlace(**told, **nets), chosen.poll_seconds)) as jobs:
+        yield jobs
+
+
+def container_secrets() -> dict[str, str]:
+    """Variables from the secret that this container was told the name of; empty where it was told none.
+
+    Raises:
+        ConfigurationError, TrainingError: the secret cannot be had.
+        MissingDependencyError: boto3 is not in the image.
+    """
+    from llm_engineering.infrastructure.training.sagemaker import SECRET_VARIABLE, read_secret
+
+    name = os.environ.get(SECRET_VARIABLE)
+    return read_secret(name) if name else {}
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def dataset_saver() -> "SaveForHub":

@@ -360,6 +360,40 @@ class JudgeSettings(Group):
         return self
 
 
+class SageMakerTrainingSettings(Group):
+    """Training jobs on SageMaker: ``poe run-training-job-on-sagemaker``. Credentials come from AWS's own places."""
+
+    image: str | None = None
+    """In ECR, built from the project's Dockerfile with the groups training and aws."""
+    role_arn: str | None = None
+    """The role of the container: reads and writes the bucket, writes logs, reads the secret."""
+    bucket: str | None = None
+    prefix: str = Field(default="twin", pattern=r"^[\w./-]*$")
+    region: str | None = None
+    """None: as AWS is configured."""
+    instance_type: str = Field(default="ml.g5.xlarge", pattern=r"^ml\.")
+    instance_count: int = Field(default=1, ge=1, le=16)
+    volume_gb: int = Field(default=100, ge=1)
+    max_hours: float = Field(default=24.0, gt=0, le=28 * 24)
+    spot: bool = False
+    max_wait_hours: float = Field(default=48.0, gt=0, le=28 * 24)
+    """Spot: waiting and training together."""
+    kms_key: str | None = None
+    """For what is written to the bucket."""
+    volume_kms_key: str | None = None
+    """For the machine's volume."""
+    subnets: str = ""
+    """Separated by commas; empty: no VPC."""
+    security_groups: str = ""
+    secret: str | None = None
+    """Name of a secret in AWS Secrets Manager, a JSON object of variables such as HF_TOKEN; the container reads it itself."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """More variables for the container, as JSON; no secrets."""
+    tags: dict[str, str] = Field(default_factory=dict)
+    poll_seconds: float = Field(default=20.0, gt=0)
+    """Between two looks at a job."""
+
+
 class LogSettings(Group):
     format: Literal["human", "json"] = "human"
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -385,6 +419,7 @@ class Settings(BaseSettings):
     reranker: RerankerSettings = LateInteractionSettings()
     tracing: TracingSettings = NoTracingSettings()
     tracking: TrackingSettings = TrackingSettings()
+    sagemaker: SageMakerTrainingSettings = SageMakerTrainingSettings()
     service: ServiceSettings = ServiceSettings()
     rendering: RenderingSettings = RenderingSettings()
     crawler: CrawlerSettings = CrawlerSettings()
