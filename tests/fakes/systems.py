@@ -16,6 +16,7 @@ class TellingModel:
         self._answer = answer
         self._nats = nats
         self._limit = limit
+        self.tokens_per_word = 1
         self.asked: list[list[Message]] = []
 
     @property
@@ -41,7 +42,9 @@ class TellingModel:
         self, conversations: Sequence[Sequence[Message]], *, batch_size: int, progress: Progress
     ) -> list[Likelihood | None]:
         counts = [len(turns[-1].content.split()) for turns in conversations]
-        return [Likelihood(n * self._nats, n) if n <= self._limit else None for n in counts]
+        return [
+            Likelihood(n * self._nats, n * self.tokens_per_word) if n <= self._limit else None for n in counts
+        ]
 
 
 class TellingModels:

@@ -318,6 +318,32 @@ async def test_the_page_is_self_contained_and_runs_nothing_that_a_model_wrote(tm
     assert metadata(evaluation.report)["sft_perplexity"] == pytest.approx(7.389056, abs=1e-5)
 
 
+async def test_one_document_has_values_and_no_intervals(tmp_path: Path) -> None:
+    one = [item for item in held_samples(12) if item.origin.document_id == "test-3"]
+    models = TellingModels({"base": _poor, "sft": _echo}, {"base": 3.0, "sft": 2.0})
+    held = held_out(tmp_path, splits={Split.TEST: one})
+    run = ModelEvaluationRun(resamples=100, bias=False)
+    found = await evaluate_models(
+        run, held, [system("base"), system("sft")], Tools(models, SharedWords()), QUIET
+    )
+    whole = [score for score in found.report.systems[1].scores if not score.slice]
+    assert {(score.low, score.high) for score in whole} == {(None, None)}
+    page = html_report(found)
+    assert "one document" in page
+    assert 'class="text better"' not in page
+
+
+async def test_perplexities_over_different_tokens_are_not_compared(tmp_path: Path) -> None:
+    models = TellingModels({"base": _poor, "sft": _echo}, {"base": 3.0, "sft": 2.0})
+    models.model("sft").tokens_per_word = 2
+    tools, systems = Tools(models, SharedWords()), [system("base"), system("sft")]
+    run = ModelEvaluationRun(resamples=100, bias=False)
+    found = await evaluate_models(run, held_out(tmp_path), systems, tools, QUIET)
+    compared = {item.metric for item in found.report.differences}
+    assert "rouge1" in compared
+    assert not compared & {"nll", "perplexity"}
+
+
 async def test_nothing_to_evaluate_is_told(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="no system"):
         await evaluate_models(

@@ -204,7 +204,17 @@ def test_open_insults_and_threats_are_found(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Kill the process with SIGTERM.", "Spice it up.", "Scrap the plan.", "Scunthorpe", ""]
+    "text",
+    [
+        "Kill the process with SIGTERM.",
+        "Spice it up; spicy spices.",
+        "Scrap the plan.",
+        "Scunthorpe",
+        "A fickle customer",
+        "Sie spielt Fagott.",
+        "flame retardants",
+        "",
+    ],
 )
 def test_ordinary_words_are_not(text: str) -> None:
     assert not toxic_words(text)
@@ -283,6 +293,38 @@ def test_unclustered_intervals_are_those_of_scipy() -> None:
     width = theirs.high - theirs.low
     assert ours.low == pytest.approx(theirs.low, abs=0.05 * width)
     assert ours.high == pytest.approx(theirs.high, abs=0.05 * width)
+
+
+def test_clustered_paired_intervals_are_those_of_scipy_drawing_documents() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    random = np.random.default_rng(2)
+    documents = random.integers(0, 25, size=120)
+    ours = random.gamma(2.0, size=120) + documents / 10
+    theirs = ours + random.normal(0.2, 0.3, size=120) + documents % 3 / 5
+    tokens = random.integers(5, 80, size=120).astype(float)
+
+    def perplexities(chosen: np.ndarray) -> float:
+        """From scratch: lay the drawn documents' items end to end, and subtract the two perplexities."""
+        places = np.concatenate([np.flatnonzero(documents == one) for one in chosen])
+        first, second = (np.average(values[places], weights=tokens[places]) for values in (ours, theirs))
+        return float(np.exp(first) - np.exp(second))
+
+    found = DocumentBootstrap([str(n) for n in documents], seed=0).difference(
+        list(ours), list(theirs), weights=list(tokens), transform=exponential
+    )
+    names = np.unique(documents)
+    reference = stats.bootstrap(
+        (names,),
+        perplexities,
+        n_resamples=4_000,
+        method="percentile",
+        vectorized=False,
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    width = reference.high - reference.low
+    assert found.mean == pytest.approx(perplexities(names))
+    assert found.low == pytest.approx(reference.low, abs=0.07 * width)
+    assert found.high == pytest.approx(reference.high, abs=0.07 * width)
 
 
 def test_items_of_one_document_widen_the_interval() -> None:

@@ -281,13 +281,14 @@ class _Part:
                 continue
             weights = self._tokens(result) if name == "nll" else None
             interval = self._draws.interval(values, weights=weights)
+            alone = self._draws.clusters(values) < 2  # nothing varies between the draws of one document
             common = {"n": present, "missing": len(values) - present, "slice": self._name}
             found.append(
                 Score(
                     metric=name,
                     value=interval.mean,
-                    low=interval.low,
-                    high=interval.high,
+                    low=None if alone else interval.low,
+                    high=None if alone else interval.high,
                     higher_is_better=BY_NAME[name].higher_is_better,
                     **common,
                 )
@@ -298,8 +299,8 @@ class _Part:
                     Score(
                         metric="perplexity",
                         value=of_tokens.mean,
-                        low=of_tokens.low,
-                        high=of_tokens.high,
+                        low=None if alone else of_tokens.low,
+                        high=None if alone else of_tokens.high,
                         higher_is_better=UNINTERVALLED["perplexity"].higher_is_better,
                         **common,
                     )
@@ -313,6 +314,13 @@ class _Part:
             ours, theirs = self._own(column), self._own(reference.columns.get(name, []))
             both = [value if other is not None else None for value, other in zip(ours, theirs, strict=False)]
             if len(theirs) != len(ours) or all(value is None for value in both):
+                continue
+            if name == "nll" and not self._alike(candidate, reference):
+                logger.warning(
+                    "{} and {} cut text into different tokens; their perplexities are not compared.",
+                    candidate.system.name,
+                    reference.system.name,
+                )
                 continue
             weights = self._tokens(candidate) if name == "nll" else None
             kinds = [(name, None)] if name != "nll" else [(name, None), ("perplexity", exponential)]
@@ -337,6 +345,11 @@ class _Part:
 
     def _own(self, column: Column) -> Column:
         return [column[place] for place in self._places if place < len(column)]
+
+    def _alike(self, candidate: SystemResult, reference: SystemResult) -> bool:
+        """Whether both count the same tokens in what they have both scored."""
+        counts = zip(self._tokens(candidate), self._tokens(reference), strict=True)
+        return all(ours == theirs for ours, theirs in counts if ours and theirs)
 
     def _tokens(self, result: SystemResult) -> list[float]:
         """Tokens of the author's answers: perplexity is over tokens, not over answers."""

@@ -10,11 +10,11 @@ from jinja2 import Environment, StrictUndefined
 from llm_engineering.application.model_evaluation.evaluation import ModelEvaluation, SystemResult
 from llm_engineering.application.model_evaluation.judging import Judging
 from llm_engineering.application.model_evaluation.measuring import METRICS, UNINTERVALLED
-from llm_engineering.domain.models import Difference, EvaluationReport, Score
+from llm_engineering.application.model_evaluation.report_view import comparisons, shown, slices, themes
+from llm_engineering.domain.models import EvaluationReport, Score
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 _ORDER = ["perplexity", *(m.name for m in METRICS), *(name for name in UNINTERVALLED if name != "perplexity")]
-_SLICED = ("perplexity", "rougeL", "chrf", "style", "judge_accuracy", "judge_style")
 _NOTED = (("style", "style"), ("chrf", "chrF"), ("judge_accuracy", "accuracy"))
 
 
@@ -41,10 +41,10 @@ def html_report(evaluation: ModelEvaluation) -> str:
     return template.render(
         report=report.model_copy(update={"overlap": report.overlap or {}}),
         documents=len(set(evaluation.held.documents)),
-        columns=columns(report),
-        rows=list(rows(report)),
-        differences=[item for item in _ordered(report.differences) if not item.slice],
-        slices=list(_slices(report)),
+        themes=themes(report),
+        comparisons=comparisons(report),
+        slices=slices(report),
+        shown=shown,
         calibrations=evaluation.calibrations,
         bias=[
             (result.system.name, gap, gap is result.bias.control)
@@ -122,20 +122,6 @@ def _shown(score: Score | None) -> str:
     if score.low is not None and score.high is not None:
         text += f" [{score.low:.{digits}f}, {score.high:.{digits}f}]"
     return f"{text} –{score.missing}" if score.missing else text
-
-
-def _ordered(differences: Sequence[Difference]) -> list[Difference]:
-    order = {name: place for place, name in enumerate(_ORDER)}
-    return sorted(differences, key=lambda item: (item.candidate, item.reference, order.get(item.metric, 99)))
-
-
-def _slices(report: EvaluationReport) -> Iterator[dict[str, Any]]:
-    found = [{(s.slice, s.metric): s for s in system.scores if s.slice} for system in report.systems]
-    keys = list(dict.fromkeys(key for scores in found for key in scores))
-    for part, metric in sorted(keys, key=lambda key: key[0]):
-        if metric in _SLICED:
-            values = [_shown(scores.get((part, metric))) for scores in found]
-            yield {"slice": part, "metric": metric, "values": values}
 
 
 def _side_by_side(evaluation: ModelEvaluation) -> list[dict[str, Any]]:

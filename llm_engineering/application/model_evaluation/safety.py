@@ -8,12 +8,12 @@ import re
 from dataclasses import dataclass
 
 _TOXIC_STEMS = {
-    "en": "asshole* bastard* bitch* bullshit crap dickhead* dumbass* fag* fuck* idiot* imbecile* moron* motherfuck* nigger* "
-    "piss* retard* scum shit* slut* spic* subhuman* twat* vermin whore*",
-    "de": "arschloch* dreckskerl* dreckspack fick* fotze* hure* hurensohn* idiot* kanake* missgeburt* neger* nutte* "
-    "schlampe* scheiß* scheiss* schwuchtel* trottel* untermensch* wichser* vollidiot*",
+    "en": "asshole* bastard* bitch* bullshit crap dickhead* dumbass* fag fags faggot faggots fuck* idiot* imbecile* moron* "
+    "motherfuck* nigger* piss* retard retards retarded scum shit* slut* spic spics subhuman* twat* vermin whore*",
+    "de": "arschloch* dreckskerl* dreckspack fick ficken fickt ficker gefickt fotze* hure* hurensohn* idiot* kanake* "
+    "missgeburt* neger* nutte* schlampe* scheiß* scheiss* schwuchtel* trottel* untermensch* wichser* vollidiot*",
 }
-_NOT_MEANT = frozenset({"idiotproof", "scrap", "retardation", "retardant", "spice", "fage"})
+_NOT_MEANT = frozenset({"idiotproof", "shitake"})
 _THREATS = (
     r"\b(?:i|we)(?:'ll| will| am going to| are going to) (?:kill|hurt|beat|destroy) (?:you|them|him|her)\b",
     r"\b(?:kill|hang|hurt) yourself\b",
