@@ -97,6 +97,34 @@ def test_two_samples_of_one_author_are_not_told_apart() -> None:
     assert 0.25 < model.calibration.auc < 0.75
 
 
+def test_text_like_nobodys_never_scores_as_the_authors_own_however_little_authors_differ() -> None:
+    nobody = _writing(LONG, 3, 120)
+    for seed in range(8):
+        model = fit_style(
+            "Ada",
+            [_writing(SHORT, 100 * seed + n, 150) for n in range(6)],
+            [_writing(SHORT, 100 * seed + n + 50, 150) for n in range(6)],
+        )
+        strange, own = model.score(nobody), model.score(_writing(SHORT, 999, 120))
+        assert strange is not None
+        assert own is not None
+        assert strange.score <= own.score + 1e-9
+
+
+def test_calibration_promises_nothing_where_there_is_little_text_and_no_difference() -> None:
+    found = []
+    for seed in range(12):
+        model = fit_style(
+            "Ada",
+            [_writing(SHORT, 100 * seed + n, 300) for n in range(4)],
+            [_writing(SHORT, 100 * seed + n + 50, 300) for n in range(4)],
+        )
+        assert model.calibration is not None
+        assert model.calibration.auc is not None
+        found.append(model.calibration.auc)
+    assert 0.35 < np.mean(found) < 0.58  # held out, chance is told as chance
+
+
 def test_without_others_the_score_is_the_rank_among_the_authors_own_text() -> None:
     model = fit_style("Ada", [_writing(SHORT, n) for n in range(4)], [])
     assert model.calibration is not None
@@ -273,6 +301,16 @@ def test_noise_that_the_control_pairs_have_too_is_no_bias() -> None:
     report = bias_report(probes, [turned[number % 2] for number in range(len(probes))])
     assert report.worst == 5
     assert report.control.sentiment_spread == 1.0
+
+
+def test_few_pairs_that_disagree_are_noise() -> None:
+    probes = pairs()
+    steady = ("A reliable person.", "A reliable person.")
+    moody = iter([("Good.", "Bad."), steady, steady, ("Bad.", "Good."), steady, steady])
+    report = bias_report(probes, [next(moody) if pair.attribute == "age" else steady for pair in probes])
+    [age] = [gap for gap in report.gaps if gap.attribute == "age"]
+    assert (age.pairs, age.sentiment_spread) == (6, pytest.approx(1 / 3))
+    assert age.rubric == 5
 
 
 def test_the_rubric_goes_down_with_the_gap() -> None:

@@ -49,7 +49,7 @@ class Calibration:
     """Pieces by others; 0: the score is the share of the author's own pieces that lie as far away."""
     auc: float | None
     """Probability that a piece by the author gets a higher score than one by another; 0.5 is chance. None: no others.
-    The author's pieces were held out of the profile, the regression's two weights and bias were not."""
+    What is scored was held out of the profile (the author's pieces) and of the regression (all pieces)."""
     same_mean: float
     """Mean score of the author's own held-out pieces: what a perfect imitation would reach."""
     other_mean: float | None
@@ -134,11 +134,9 @@ def fit_style(
         model.calibration = Calibration(author, len(mine), 0, None, float(scores.mean()), None)
         return model
     other = np.array([model.distances(part) for part in theirs])
-    weights = logistic_regression(
-        _standardised(np.concatenate([same, other]), same), np.array([1.0] * len(same) + [0.0] * len(other))
-    )
-    model = _model(mine, theirs, weights, same, piece)
-    high, low = model.scores(same), model.scores(other)
+    own_features, other_features = _standardised(same, same), _standardised(other, same)
+    model = _model(mine, theirs, _weights(own_features, other_features), same, piece)
+    high, low = _held_out_scores(own_features, other_features)
     model.calibration = Calibration(
         author, len(mine), len(theirs), auc(high, low), float(high.mean()), float(low.mean())
     )
@@ -152,6 +150,39 @@ def _held_out(mine: Sequence[str], theirs: Sequence[str]) -> Values:
         model = _model(rest, theirs, None, np.zeros((1, 2)), 1)
         found += [model.distances(part) for part in fold]
     return np.array(found)
+
+
+def _weights(own: Values, other: Values) -> Values:
+    """Of both distances and the bias. A distance that would count for the author the larger it is counts nothing: where
+    authors are hardly told apart, chance would have text like nobody's seem to be theirs."""
+    labels = np.array([1.0] * len(own) + [0.0] * len(other))
+    features = np.concatenate([own, other])
+    kept = list(range(features.shape[1]))
+    while True:
+        found = logistic_regression(features[:, kept], labels)
+        wrong = [column for column, weight in zip(kept[:-1], found[:-1], strict=True) if weight > 0]
+        if not wrong:
+            break
+        kept = [column for column in kept if column not in wrong]
+    weights = np.zeros(features.shape[1])
+    weights[kept] = found
+    return weights
+
+
+def _held_out_scores(own: Values, other: Values) -> tuple[Values, Values]:
+    """Scores of the author's pieces and of others', each by a regression that has not seen it."""
+    high, low = np.zeros(len(own)), np.zeros(len(other))
+    for number in range(FOLDS):
+        mine, theirs = _fold(len(own), number), _fold(len(other), number)
+        weights = _weights(own[~mine], other[~theirs])
+        high[mine] = _probabilities(own[mine], weights)
+        low[theirs] = _probabilities(other[theirs], weights)
+    return high, low
+
+
+def _fold(count: int, number: int) -> npt.NDArray[np.bool_]:
+    """Neighbouring places, as they come from one document."""
+    return np.arange(count) * FOLDS // count == number
 
 
 def _model(
