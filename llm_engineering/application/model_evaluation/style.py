@@ -182,7 +182,7 @@ def _held_out_scores(own: Values, other: Values) -> tuple[Values, Values]:
 
 def _fold(count: int, number: int) -> npt.NDArray[np.bool_]:
     """Neighbouring places, as they come from one document."""
-    return np.arange(count) * FOLDS // count == number
+    return np.asarray(np.arange(count) * FOLDS // count == number, dtype=np.bool_)
 
 
 def _model(
