@@ -30,6 +30,7 @@ from tests.fakes.sagemaker_server import ACCOUNT, KEY_ID, SECRET
 from tests.fakes.toy_model import make_samples, write_dataset
 from tests.services import free_port
 from tests.unit.training_archives import model_folder, packed
+from tools.training_job import main
 
 REGION, BUCKET = "eu-west-1", "twin-jobs"
 PLACE = JobPlace(
@@ -338,3 +339,51 @@ class TestSecret:
         with pytest.raises(ConfigurationError, match="no JSON object") as caught:
             read_secret("twin", REGION)
         assert "verysecret" not in str(caught.value)
+
+
+class TestTheTask:
+    @pytest.fixture
+    def config(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.chdir(tmp_path)
+        write_dataset(tmp_path / "data", make_samples(3))
+        given = {"training": {"dataset": "data", "output": "trained"}}
+        (tmp_path / "run.yaml").write_text(json.dumps({"parameters": given}))
+        for name in ("image", "role_arn", "bucket", "region", "instance_type"):
+            monkeypatch.setenv(f"SAGEMAKER_{name.upper()}", str(getattr(PLACE, name)))
+        monkeypatch.setenv("SAGEMAKER_POLL_SECONDS", "0.01")
+        return tmp_path / "run.yaml"
+
+    def test_it_starts_and_the_same_command_fetches(
+        self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["--config", str(config), "--detach"]) == 0
+        (name,) = known()
+        assert name in capsys.readouterr().out
+        model_folder(tmp_path / "made" / "twin" / "abc")
+        put_result(name, packed(tmp_path / "made"))
+        assert main(["--config", str(config)]) == 0
+        assert "trained/twin/abc" in capsys.readouterr().out
+        assert (tmp_path / "trained" / "twin" / "abc" / "model.json").is_file()
+        assert len(known()) == 1
+
+    def test_ctrl_c_leaves_the_job_and_says_so(
+        self, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        main(["--config", str(config), "--detach"])
+        (job,) = known().values()
+        job.training_job_status = "InProgress"
+        monkeypatch.setattr(
+            "llm_engineering.infrastructure.training.sagemaker.job_log.JobLog.lines", interrupted
+        )
+        assert main(["--config", str(config)]) == 130
+        assert "goes on in AWS" in " ".join(capsys.readouterr().err.split())
+        assert job.training_job_status == "InProgress"
+
+    def test_what_is_not_set_is_named_at_once(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("SAGEMAKER_IMAGE", "SAGEMAKER_ROLE_ARN"):
+            monkeypatch.delenv(name)
+        with pytest.raises(ConfigurationError, match="SAGEMAKER_IMAGE, SAGEMAKER_ROLE_ARN"):
+            main(["--config", str(config)])
