@@ -575,8 +575,8 @@ def training_jobs(settings: Settings) -> "Iterator[SageMakerJobs]":
             f"A training job on SageMaker needs {', '.join(missing)}. Set them; .env.example says what each is."
         )
     told = chosen.model_dump(exclude={"poll_seconds", "subnets", "security_groups"})
-    nets = {name: _listed(getattr(chosen, name)) for name in ("subnets", "security_groups")}
-    with closing(SageMakerJobs(JobPlace(**told, **nets), chosen.poll_seconds)) as jobs:
+    told |= {name: _listed(getattr(chosen, name)) for name in ("subnets", "security_groups")}
+    with closing(SageMakerJobs(JobPlace(**told), chosen.poll_seconds)) as jobs:
         yield jobs
 
 

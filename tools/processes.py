@@ -4,6 +4,7 @@ The first runs the pipeline as ever: it keeps the records and writes the model. 
 """
 
 import os
+from typing import Any
 
 from llm_engineering.application.ports import SilentProgress
 from llm_engineering.application.runs import RunPart
@@ -49,7 +50,7 @@ def help_training(parameters: RunPart) -> None:
     """Take part in the training that the first process leads; nothing is recorded or written here."""
     if not isinstance(parameters, Training):
         return
-    told = {"tracker": NoTracker(), "progress": SilentProgress()}
+    told: dict[str, Any] = {"tracker": NoTracker(), "progress": SilentProgress()}
     with open_resources() as twin:
         if (sft := parameters.training) is not None and sft.dataset is not None:
             train_sft(twin.trainer(), sft.sft, sft.dataset, name=sft.name, root=sft.output, **told)

@@ -231,7 +231,7 @@ class SageMakerJobs:
             from botocore.config import Config
 
             config = Config(retries={"mode": "standard", "total_max_attempts": 5})
-            session = boto3.Session(region_name=self._place.region)
+            session: Any = boto3.Session(region_name=self._place.region)
             self._clients[service] = session.client(service, config=config)
         return self._clients[service]
 
