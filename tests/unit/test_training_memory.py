@@ -119,4 +119,4 @@ def test_preference_training_needs_two_sequences_two_adapters_and_all_logits() -
     assert pairs.activations == one.activations
     assert pairs.adapters == 2 * one.adapters
     assert pairs.gradients == one.gradients
-    assert pairs.logits == 2 * 2 * 512 * LLAMA_8B.vocabulary * 4 * 4
+    assert pairs.logits == 2 * 2 * 512 * LLAMA_8B.vocabulary * 4 * 8

@@ -28,6 +28,7 @@ from llm_engineering.application.training.config import LoraConfig, Precision, S
 from llm_engineering.domain.errors import ConfigurationError
 
 LOGIT_CHUNK = 256
+_PAIR_LOGITS = 8
 _NF4_BYTES = 0.5 + 0.127 / 8
 _OPTIMIZER_BYTES = {"adamw": 8.0, "adamw_8bit": 2.0, "adafactor": 0.04, "sgd": 0.0}
 _GIB = 1 << 30
@@ -105,11 +106,13 @@ def estimate_preference_memory(
 ) -> MemoryEstimate:
     """What preference training needs: two sequences for each pair, a frozen copy of the adapters, and whole logits.
 
-    Logits are computed for all tokens, of policy and reference: values, gradient, softmax, and their fp32 copies.
+    Logits are computed for all tokens, of policy and reference, and with their softmax, gradient and the copies that are
+    taken for the log eight fp32 tables are held at once. Eight is measured: with the bundled model on a CPU (109 tokens, with
+    and without checkpointing) the estimate is then within 2 % of the peak; with four it was 15 % too low.
     """
     doubled = config.model_copy(update={"batch_size": 2 * config.batch_size})
     found = estimate_memory(shape, precision, doubled, sequence)
-    logits = 2 * config.batch_size * sequence * shape.vocabulary * 4 * 4
+    logits = 2 * config.batch_size * sequence * shape.vocabulary * 4 * _PAIR_LOGITS
     return found._replace(adapters=2 * found.adapters, logits=logits)
 
 
