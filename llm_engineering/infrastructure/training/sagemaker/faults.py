@@ -1,8 +1,9 @@
 """What AWS says when it does not do what it was asked to, with the setting to change."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from llm_engineering.application.aws import NO_CREDENTIALS, masked, no_region
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError, TrainingError
@@ -74,7 +75,7 @@ def explained(doing: str) -> Iterator[None]:
         ) from error
 
 
-def _refused(doing: str, told: dict[str, str]) -> Exception:
+def _refused(doing: str, told: Mapping[str, Any]) -> Exception:
     code, message = str(told.get("Code", "")), masked(str(told.get("Message", "")))
     problem = f"{doing} was refused ({code}): {message}"
     if code == "ResourceLimitExceeded":
