@@ -35,15 +35,12 @@ from llm_engineering.application.training.record import write_json
 from llm_engineering.bootstrap import Resources
 from llm_engineering.domain.datasets import DatasetManifest
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
-from llm_engineering.domain.models import EvaluationReport, ModelVersion, Stage
+from llm_engineering.domain.models import EVALUATION, EvaluationReport, ModelVersion, Stage
 from steps.resources import step_resources
 from steps.tables import markdown_table
 from steps.training import newest_dataset
 
 __all__ = ["ModelEvaluationRun", "compare_models"]
-
-EVALUATION = "evaluation.json"
-"""Beside a trained model's files: what promotion decides by."""
 
 
 @step(enable_cache=False)

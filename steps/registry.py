@@ -30,11 +30,9 @@ def register_and_decide(
         model: path of ``model.json`` or of its folder; or a report with the key ``folder``, as training makes.
         evaluation: an ``EvaluationReport`` as JSON; None: the model is registered, and nothing is decided.
         policy: when it is better; None: nothing is decided.
-        dataset: folder of the data set that it was trained on, for the card; None: the report's ``dataset_folder``.
+        dataset: folder of the data set that it was trained on, for the card; None: what training has kept beside the model.
     """
     report = EvaluationReport.model_validate(evaluation) if evaluation is not None else None
-    if dataset is None and isinstance(model, dict):
-        dataset = model.get("dataset_folder")
     manifest = read_dataset_manifest(Path(dataset)) if dataset else None
     found, card = _registered(_path(model), report, policy, manifest)
     return found, card  # written out: ZenML reads from this line that there are two outputs

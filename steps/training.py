@@ -1,6 +1,5 @@
 """Training: a data set in, a model's folder out."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,11 +7,11 @@ from loguru import logger
 from zenml import log_metadata, step
 from zenml.types import HTMLString
 
+from llm_engineering.application.registration import keep_dataset
 from llm_engineering.application.training.dpo import DpoRun, newest_sft, train_dpo
 from llm_engineering.application.training.plots import training_page
 from llm_engineering.application.training.run import SftRun
 from llm_engineering.application.training.sft import TrainedModel, train_sft
-from llm_engineering.bootstrap import Resources
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.domain.models import ModelManifest
 from steps.resources import step_resources
@@ -36,8 +35,9 @@ def fine_tune(
             tracker=twin.experiment_tracker(),
             progress=progress,
         )
-        manifest = _exported(twin, trained)
-    return _report(trained, manifest, folder), HTMLString(training_page(trained.record))
+        manifest = twin.exporter().export(trained.folder)
+        keep_dataset(trained.folder, folder)
+    return _report(trained, manifest), HTMLString(training_page(trained.record))
 
 
 @step(enable_cache=False)
@@ -62,17 +62,12 @@ def align(
             tracker=twin.experiment_tracker(),
             progress=progress,
         )
-        manifest = _exported(twin, trained)
-    return _report(trained, manifest, folder), HTMLString(training_page(trained.record))
+        manifest = twin.exporter().export(trained.folder)
+        keep_dataset(trained.folder, folder)
+    return _report(trained, manifest), HTMLString(training_page(trained.record))
 
 
-def _exported(twin: Resources, trained: TrainedModel) -> ModelManifest:
-    if int(os.environ.get("RANK", "0")) != 0:  # of several processes, one writes
-        return trained.manifest
-    return twin.exporter().export(trained.folder)
-
-
-def _report(trained: TrainedModel, manifest: ModelManifest, dataset: Path) -> dict[str, Any]:
+def _report(trained: TrainedModel, manifest: ModelManifest) -> dict[str, Any]:
     metrics = manifest.metrics
     log_metadata({**metrics, "folder": str(trained.folder), "dataset": trained.record.dataset})
     logger.info("The model is in {}.", trained.folder)
@@ -81,7 +76,6 @@ def _report(trained: TrainedModel, manifest: ModelManifest, dataset: Path) -> di
         "stage": trained.record.kind,
         "status": trained.record.status,
         "dataset": trained.record.dataset,
-        "dataset_folder": str(dataset),
         "template": f"{trained.record.template} ({trained.record.template_hash})",
         "metrics": metrics,
     }

@@ -14,6 +14,7 @@ from llm_engineering.application.training.dpo import newest_sft
 from llm_engineering.application.training.remote import RemoteRun, remote_run
 from llm_engineering.application.training.run import Training
 from llm_engineering.bootstrap import start_logging, training_jobs
+from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import load_settings
 from tools.console import console, errors, run, user_path
 from tools.run_config import read_run_config
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start_logging(settings)
     with training_jobs(settings) as jobs:
         training, _ = read_run_config(options.config, Training)
-        asked = _prepared(training)
+        asked = _prepared(_with_dataset(training, options.dataset))
         if options.stop:
             stopped = jobs.stop(asked)
             console.print(f"Stopping: {', '.join(stopped)}" if stopped else "No job of this run is running.")
@@ -48,6 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return INTERRUPTED
         _show(jobs.fetch(name, asked.output), options.config)
     return 0
+
+
+def _with_dataset(training: Training, folder: Path | None) -> Training:
+    """The run on another data set than its YAML names."""
+    if folder is None:
+        return training
+    if training.training is not None and training.dpo is not None:
+        raise ConfigurationError(
+            "--dataset is for a run of SFT or of DPO; this one is of both, so name both folders in its YAML ('dataset:')."
+        )
+    part = "training" if training.training is not None else "dpo"
+    return training.model_copy(update={part: getattr(training, part).model_copy(update={"dataset": folder})})
 
 
 def _prepared(training: Training) -> RemoteRun:
@@ -83,6 +96,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="poe run-training-job-on-sagemaker", description=__doc__)
     parser.add_argument(
         "--config", type=user_path, default=Path("configs/training_sft.yaml"), help="YAML of the training"
+    )
+    parser.add_argument(
+        "--dataset",
+        type=user_path,
+        metavar="FOLDER",
+        help="the data set's folder (default: the YAML's, or the newest)",
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--detach", action="store_true", help="start the job and do not wait for it")

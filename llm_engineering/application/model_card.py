@@ -18,8 +18,6 @@ from llm_engineering.domain.models import (
     SystemReport,
 )
 
-FILE = "README.md"
-"""Its name in a model's folder: hubs show a file of this name."""
 _BIAS = re.compile(r"(?i)bias")
 _SAFETY = re.compile(r"(?i)toxic|empty|refus|safe|copied|memori")
 _MOST_DOCUMENTS = 25

@@ -8,15 +8,22 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from llm_engineering.application.model_card import FILE as CARD
 from llm_engineering.application.model_card import model_card
 from llm_engineering.application.ports import ModelRegistry
 from llm_engineering.application.promotion import PromotionPolicy, check_files, consider
 from llm_engineering.domain.datasets import DatasetManifest
 from llm_engineering.domain.errors import ModelFileError
-from llm_engineering.domain.models import EvaluationReport, ModelManifest, ModelVersion, PromotionDecision
+from llm_engineering.domain.models import (
+    CARD,
+    DATASET,
+    EVALUATION,
+    EvaluationReport,
+    ModelManifest,
+    ModelVersion,
+    PromotionDecision,
+)
 
-MANIFEST, EVALUATION, DATASET = "model.json", "evaluation.json", "dataset.json"
+MANIFEST = "model.json"
 _FOUND_BY = "evaluation_report"
 """Metadata of a version: where its newest evaluation is."""
 
@@ -63,7 +70,7 @@ def register_model(
     version = registry.register(manifest, str(folder.resolve()))
     check_files(version)
     if dataset is not None:
-        _write(Path(version.location) / DATASET, dataset.model_dump_json(indent=2) + "\n")
+        _write_dataset(Path(version.location), dataset)
     if report is not None:
         keep_evaluation(registry, version, report)
     decision = None
@@ -111,6 +118,23 @@ def read_dataset_manifest(folder: Path) -> DatasetManifest:
         ModelFileError: it cannot be read, or it is none.
     """
     return _read(folder / "manifest.json", DatasetManifest, "the pipelines that generate data sets write one")
+
+
+def keep_dataset(model: Path, dataset: Path) -> None:
+    """Put the manifest of the data set that a model was trained on beside the model's files, for its card.
+
+    Args:
+        model: folder of the model.
+        dataset: folder of the data set; it may be gone later.
+
+    Raises:
+        ModelFileError: the data set's manifest cannot be read, or the folder cannot be written.
+    """
+    _write_dataset(model, read_dataset_manifest(dataset))
+
+
+def _write_dataset(model: Path, manifest: DatasetManifest) -> None:
+    _write(model / DATASET, manifest.model_dump_json(indent=2) + "\n")
 
 
 def write_card(

@@ -18,6 +18,11 @@ class Stage(StrEnum):
     ARCHIVED = "archived"
 
 
+CARD, EVALUATION, DATASET = "README.md", "evaluation.json", "dataset.json"
+BESIDE = frozenset({CARD, EVALUATION, DATASET})
+"""Files about a model that stand in its folder and are no part of it: they come later, and change. (Hubs show README.md.)"""
+
+
 class ModelManifest(Model):
     """``model.json`` in a model's folder: all that belongs together to serve it and to tell how it came about."""
 

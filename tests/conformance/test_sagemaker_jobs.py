@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -329,6 +330,14 @@ def test_a_dpo_run_takes_the_sft_model_along(jobs: SageMakerJobs, tmp_path: Path
     assert kept == {"model.json", "adapter/adapter_model.safetensors"}
 
 
+def test_sft_and_dpo_on_several_machines_are_refused(tmp_path: Path) -> None:
+    sft = SftRun(dataset=write_dataset(tmp_path / "data", make_samples(2)))
+    dpo = DpoRun(dataset=write_dataset(tmp_path / "pairs", make_samples(2), kind="preference"))
+    both = remote_run(Training(training=sft, dpo=dpo))
+    with pytest.raises(ConfigurationError, match="SAGEMAKER_INSTANCE_COUNT=1"):
+        SageMakerJobs(replace(PLACE, instance_count=2)).start(both)
+
+
 class TestSecret:
     def test_its_variables_are_read(self) -> None:
         client("secretsmanager").create_secret(Name="twin", SecretString=json.dumps({"HF_TOKEN": "hf_x"}))
@@ -365,6 +374,12 @@ class TestTheTask:
         assert "trained/twin/abc" in capsys.readouterr().out
         assert (tmp_path / "trained" / "twin" / "abc" / "model.json").is_file()
         assert len(known()) == 1
+
+    def test_another_data_set_than_the_files_can_be_named(self, config: Path, tmp_path: Path) -> None:
+        assert main(["--config", str(config), "--detach"]) == 0
+        other = write_dataset(tmp_path / "other", make_samples(4))
+        assert main(["--config", str(config), "--dataset", str(other), "--detach"]) == 0
+        assert len(known()) == 2
 
     def test_ctrl_c_leaves_the_job_and_says_so(
         self, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -19,7 +19,7 @@ from llm_engineering.application.training.samples import DatasetFolder, open_dat
 from llm_engineering.application.training.trainer import CHECKPOINTS, SftJob, Trained, Trainer
 from llm_engineering.domain.datasets import Split
 from llm_engineering.domain.errors import ConfigurationError
-from llm_engineering.domain.models import ModelManifest
+from llm_engineering.domain.models import BESIDE, ModelManifest
 
 MANIFEST = "model.json"
 
@@ -84,11 +84,14 @@ def load_model_folder(folder: Path) -> TrainedModel:
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a model's folder but its checkpoints and its manifest, by path."""
+    """SHA-256 of every file of a model's folder but its checkpoints, its manifest and what others put beside it, by path."""
+    found = {
+        str(file.relative_to(folder).as_posix()): file for file in sorted(folder.rglob("*")) if file.is_file()
+    }
     return {
-        str(file.relative_to(folder).as_posix()): _sha256(file)
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != MANIFEST and CHECKPOINTS not in file.relative_to(folder).parts
+        name: _sha256(file)
+        for name, file in found.items()
+        if file.name != MANIFEST and name not in BESIDE and CHECKPOINTS not in Path(name).parts
     }
 
 

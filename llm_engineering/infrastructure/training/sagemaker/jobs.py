@@ -10,7 +10,7 @@ from loguru import logger
 
 from llm_engineering.application.training.archive import install, unpack
 from llm_engineering.application.training.remote import JobInput, RemoteRun
-from llm_engineering.domain.errors import InvalidInputError, TrainingError
+from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, TrainingError
 from llm_engineering.infrastructure.training.sagemaker.faults import (
     code_of,
     explained,
@@ -47,6 +47,11 @@ class SageMakerJobs:
             MissingDependencyError: boto3 is not installed.
         """
         self._place.check()
+        if run.kind == "sft-dpo" and self._place.instance_count > 1:
+            raise ConfigurationError(
+                "On several machines, SFT and DPO are two jobs: one machine has the SFT model, and DPO on the others would lack "
+                "it. Run the file with 'training' first, then one with 'dpo'; or set SAGEMAKER_INSTANCE_COUNT=1."
+            )
         require_boto3()
         for number in range(1, _TRIES + 1):
             name = run.job_name if number == 1 else f"{run.job_name}-{number}"
