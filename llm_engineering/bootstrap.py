@@ -590,7 +590,8 @@ def container_secrets() -> dict[str, str]:
     from llm_engineering.infrastructure.training.sagemaker import SECRET_VARIABLE, read_secret
 
     name = os.environ.get(SECRET_VARIABLE)
-    return read_secret(name) if name else {}
+    # SageMaker tells its containers their region as AWS_REGION, which boto3 does not read.
+    return read_secret(name, os.environ.get("AWS_REGION")) if name else {}
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -38,8 +38,9 @@ from tools.run_config import read_run_config
 
 ROOT = Path(__file__).resolve().parents[1]
 ACCELERATE = ROOT / "configs" / "accelerate.yaml"
-TOLD_LINES = 20
-"""Last lines of the training's errors that are told as the reason of a failure."""
+TOLD_CHARACTERS = 900
+"""Of the last lines of the training's errors, told as the reason of a failure. The platform shows the first 1,024, its own words
+among them, so with more lines the last would be missing: the error itself."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _train(folders)
     except TwinError as error:
+        sys.stderr.write(f"{error}\n")
         return _failed(folders, str(error))
 
 
@@ -107,7 +109,7 @@ def _run(stage: Training, cluster: Cluster, work: Path) -> tuple[int, str]:
         ACCELERATE,
     )
     logger.info("Starting: {}", " ".join(line))
-    last: deque[str] = deque(maxlen=TOLD_LINES)
+    last: deque[str] = deque()
     # Its own folder of work, where a base model is found under the name that the run has for it.
     with subprocess.Popen(line, cwd=work, stderr=subprocess.PIPE, text=True, errors="replace") as process:
         previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
@@ -115,6 +117,8 @@ def _run(stage: Training, cluster: Cluster, work: Path) -> tuple[int, str]:
             for text in process.stderr or ():
                 sys.stderr.write(text)
                 last.append(text)
+                while len(last) > 1 and sum(map(len, last)) > TOLD_CHARACTERS:
+                    last.popleft()
         finally:
             signal.signal(signal.SIGTERM, previous)
     return process.returncode, "".join(last)
@@ -125,7 +129,6 @@ def _failed(folders: ContainerFolders, told: str, code: int = 1) -> int:
     logger.error("The training failed ({}).", code)
     folders.failure.parent.mkdir(parents=True, exist_ok=True)
     folders.failure.write_text(told.strip() or f"exit code {code}", encoding="utf-8")
-    sys.stderr.write(told)
     return code if 0 < code < 256 else 128 + abs(code)
 
 

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 soft_wrap=True,
             )
             return INTERRUPTED
-        _show(jobs.fetch(name, asked.output), options.config)
+        _show(jobs.fetch(name, asked.output), options.config, options.dataset)
     return 0
 
 
@@ -83,11 +83,12 @@ def _newest(artifact: str) -> Path:
     return newest_dataset(artifact)
 
 
-def _show(models: Sequence[Path], config: Path) -> None:
+def _show(models: Sequence[Path], config: Path, dataset: Path | None) -> None:
     for model in models:
         console.print(f"[green]✓[/] {escape(str(model))}", soft_wrap=True)
+    named = "" if dataset is None else f", with 'dataset: {escape(str(dataset))}' in that file,"
     console.print(
-        f"[dim]To register: poe run-training-pipeline --config {escape(str(config))} finds it trained already.[/]",
+        f"[dim]To register: poe run-training-pipeline --config {escape(str(config))}{named} finds it trained already.[/]",
         soft_wrap=True,
     )
 

@@ -14,9 +14,9 @@ NO_CREDENTIALS = (
 
 def no_region(variable: str) -> str:
     """What is told where no region is known; ``variable``: the setting that names one."""
-    return f"no AWS region is known. Set {variable} or AWS_REGION."
+    return f"no AWS region is known. Set {variable} or AWS_DEFAULT_REGION."  # boto3 does not read AWS_REGION
 
 
-def masked(text: str) -> str:
+def masked(text: str, longest: int = _LONGEST) -> str:
     """Without account numbers and key ids, and not longer than an error message should be."""
-    return _KEY_ID.sub("(key)", _ACCOUNT.sub("(account)", text))[:_LONGEST]
+    return _KEY_ID.sub("(key)", _ACCOUNT.sub("(account)", text))[:longest]

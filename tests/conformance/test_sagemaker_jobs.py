@@ -25,8 +25,10 @@ from moto.server import ThreadedMotoServer
 from llm_engineering.application.training.dpo import DpoRun
 from llm_engineering.application.training.remote import RemoteRun, remote_run
 from llm_engineering.application.training.run import SftRun, Training
+from llm_engineering.bootstrap import container_secrets
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, ModelFileError, TrainingError
 from llm_engineering.infrastructure.training.sagemaker import JobPlace, SageMakerJobs, read_secret
+from llm_engineering.infrastructure.training.sagemaker.faults import explained
 from tests.fakes.sagemaker_server import ACCOUNT, KEY_ID, SECRET
 from tests.fakes.toy_model import make_samples, write_dataset
 from tests.services import free_port
@@ -234,6 +236,7 @@ class TestFollowing:
         [
             ("CapacityError: Unable to provision requested ML compute capacity", "SAGEMAKER_INSTANCE_TYPE"),
             ("AlgorithmError: The training needs about 40.0 GiB; 22.0 are free", "batch_size"),
+            ("AlgorithmError: CUDA out of memory. GPU 0 has a total capacity of 22.06 GiB", "batch_size"),
             ("ClientError: Cannot pull the image; check its ECR permissions", "SAGEMAKER_IMAGE"),
             ("AlgorithmError: OSError: [Errno 28] No space left on device", "SAGEMAKER_VOLUME_GB"),
             ("AlgorithmError: PermissionError: Permission denied: '/opt/ml/model'", "RUN_AS=root"),
@@ -249,6 +252,17 @@ class TestFollowing:
             jobs.follow(name)
         assert reason.partition(":")[0] in str(caught.value)
         assert ACCOUNT not in str(caught.value)
+
+    def test_what_the_container_says_is_told_to_its_end_without_advice_on_aws(
+        self, jobs: SageMakerJobs, run: RemoteRun
+    ) -> None:
+        name = jobs.start(run)
+        job = known()[name]
+        job.training_job_status = "Failed"
+        job.failure_reason = f"AlgorithmError: {'a log line ' * 80}data is no manifest of a data set"
+        with pytest.raises(TrainingError, match="no manifest of a data set") as caught:
+            jobs.follow(name)
+        assert "SAGEMAKER_" not in str(caught.value)
 
     @pytest.mark.parametrize(
         ("how", "knob"),
@@ -314,6 +328,15 @@ class TestFetching:
         with pytest.raises(TrainingError, match=r"model\.tar\.gz"):
             jobs.fetch(jobs.start(run), run.output)
 
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+    def test_a_full_disk_is_told(self) -> None:
+        with (
+            pytest.raises(TrainingError, match="disk is full"),
+            explained("Fetching"),
+            Path("/dev/full").open("wb") as full,
+        ):
+            full.write(b"model")
+
     def test_a_job_that_runs_has_no_model_yet(self, jobs: SageMakerJobs, run: RemoteRun) -> None:
         name = jobs.start(run)
         known()[name].training_job_status = "InProgress"
@@ -342,6 +365,14 @@ class TestSecret:
     def test_its_variables_are_read(self) -> None:
         client("secretsmanager").create_secret(Name="twin", SecretString=json.dumps({"HF_TOKEN": "hf_x"}))
         assert read_secret("twin", REGION) == {"HF_TOKEN": "hf_x"}
+
+    def test_a_container_asks_in_the_region_that_the_platform_tells_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client("secretsmanager").create_secret(Name="twin", SecretString=json.dumps({"HF_TOKEN": "hf_x"}))
+        monkeypatch.setenv("TWIN_SECRET", "twin")
+        monkeypatch.setenv("AWS_REGION", REGION)
+        assert container_secrets() == {"HF_TOKEN": "hf_x"}
 
     def test_another_content_is_refused_and_not_shown(self) -> None:
         client("secretsmanager").create_secret(Name="twin", SecretString="hf_verysecret")

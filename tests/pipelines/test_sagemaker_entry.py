@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from llm_engineering.application.training.composite import verify_folder
-from llm_engineering.application.training.container import ContainerFolders
+from llm_engineering.application.training.container import Cluster, ContainerFolders
 from llm_engineering.application.training.remote import remote_run
 from llm_engineering.application.training.run import SftRun, Training
 from llm_engineering.application.training.sft import load_model_folder
 from llm_engineering.domain.datasets import Split
 from tests.fakes.toy_model import make_model, make_samples, write_dataset
+from tools import sagemaker_entry
 
 pytest.importorskip("trl", reason="the group 'training' is not installed")
 
@@ -113,3 +114,15 @@ def test_a_failure_is_left_where_the_platform_reads_it(asked: Training, tmp_path
     assert process.returncode == 1, told
     assert "is no data set" in folders.failure.read_text(encoding="utf-8")
     assert "Traceback" not in folders.failure.read_text(encoding="utf-8")
+
+
+def test_the_reason_of_a_failure_is_the_last_that_fits_what_the_platform_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import sys; sys.stderr.writelines(f'line {n} ' + 'x' * 90 + '\\n' for n in range(40)); sys.exit('the error')"
+    monkeypatch.setattr(sagemaker_entry, "command", lambda *_: [sys.executable, "-c", code])
+    status, told = sagemaker_entry._run(Training(), Cluster(), tmp_path)
+    assert status == 1
+    assert told.endswith("the error\n")
+    assert told.startswith("line ")
+    assert 700 < len(told) <= sagemaker_entry.TOLD_CHARACTERS

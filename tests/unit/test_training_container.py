@@ -116,7 +116,18 @@ class TestRequest:
         assert "verysecret" not in str(caught.value)
 
     def test_other_variables_are_allowed(self) -> None:
-        replace(PLACE, environment={"HF_ENDPOINT": "https://hub", "MONKEY": "y"}).check()
+        named = {
+            "HF_ENDPOINT": "https://hub",
+            "MONKEY": "y",
+            "TOKENIZERS_PARALLELISM": "false",
+            "MAX_TOKENS": "9",
+        }
+        replace(PLACE, environment=named).check()
+
+    def test_a_password_within_an_address_is_a_secret_too(self) -> None:
+        with pytest.raises(ConfigurationError, match=r"MIRROR.*SAGEMAKER_SECRET") as caught:
+            replace(PLACE, environment={"MIRROR": "https://me:verysecret@mirror/simple"}).check()
+        assert "verysecret" not in str(caught.value)
 
     def test_half_a_network_and_too_short_a_wait_are_refused(self) -> None:
         with pytest.raises(ConfigurationError, match="SAGEMAKER_SECURITY_GROUPS"):

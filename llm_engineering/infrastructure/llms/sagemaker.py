@@ -45,7 +45,7 @@ class SageMakerModel:
     lets the container stop. ``timeout_seconds``: how long to wait for a connection and for the next piece; the whole
     reply has the time of its options. Busy or failing endpoints are asked again, ``max_retries`` times, until the first
     piece has come. Prices are in US dollars for a million tokens. The region and the address come from AWS's own
-    configuration (``AWS_REGION``, ``AWS_ENDPOINT_URL``) where they are not given.
+    configuration (``AWS_DEFAULT_REGION``, ``AWS_ENDPOINT_URL``) where they are not given.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 """What AWS says when it does not do what it was asked to, with the setting to change."""
 
+import errno
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,9 +27,13 @@ _BY_MESSAGE = (
     (r"instance type|InstanceType", "Check SAGEMAKER_INSTANCE_TYPE: not every region has every one."),
     (r"bucket|S3", "Check SAGEMAKER_BUCKET, its region, and what SAGEMAKER_ROLE_ARN may do with it."),
 )
+_OF_THE_CONTAINER = "AlgorithmError"
+"""So SageMaker begins a reason that the container gave: text of ours, in which "manifest" or "bucket" mean nothing of AWS's."""
+_LONGEST_REASON = 1024
+"""As long as SageMaker lets one be."""
 _OF_A_JOB = (
     (
-        r"CapacityError|capacity",
+        r"CapacityError|compute capacity",  # CUDA speaks of a GPU's "total capacity" where its memory ends
         "There are no such machines at the moment: run the same command later, or set SAGEMAKER_INSTANCE_TYPE or "
         "SAGEMAKER_REGION to another.",
     ),
@@ -48,7 +53,7 @@ def explained(doing: str) -> Iterator[None]:
 
     Raises:
         ConfigurationError: credentials, region, role, bucket or image are missing or wrong.
-        TrainingError: AWS refuses for another reason, or cannot be reached.
+        TrainingError: AWS refuses for another reason, or cannot be reached; or the disk is full.
     """
     from boto3.exceptions import S3UploadFailedError
     from botocore import exceptions
@@ -72,6 +77,12 @@ def explained(doing: str) -> Iterator[None]:
         raise TrainingError(
             f"{doing} failed: AWS cannot be reached ({masked(str(error))}). Check the network, AWS_PROFILE and "
             "SAGEMAKER_REGION; a job that runs goes on, and the same command follows it."
+        ) from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise TrainingError(
+            f"{doing} failed: the disk is full. Make room, and run the same command again; nothing is trained twice."
         ) from error
 
 
@@ -117,11 +128,11 @@ def code_of(error: Exception) -> str:
 
 def failed_job(name: str, reason: str) -> TrainingError:
     """A job that ended in failure, with the setting to change where the reason tells it."""
-    advice = next(
-        (advice for pattern, advice in (*_OF_A_JOB, *_BY_MESSAGE) if re.search(pattern, reason)), ""
-    )
+    known = _OF_A_JOB if reason.startswith(_OF_THE_CONTAINER) else (*_OF_A_JOB, *_BY_MESSAGE)
+    advice = next((advice for pattern, advice in known if re.search(pattern, reason)), "")
+    told = masked(reason, _LONGEST_REASON) or "AWS gives no reason"
     return TrainingError(
-        f"The training job {name} failed: {masked(reason) or 'AWS gives no reason'}. {advice}".rstrip()
+        f"The training job {name} failed: {told}. {advice}".rstrip()
         + " The same command starts it again, from its last checkpoint."
     )
 

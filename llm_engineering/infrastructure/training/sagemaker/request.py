@@ -13,7 +13,11 @@ SECRET_VARIABLE = "TWIN_SECRET"
 PROJECT = "/app"
 """The project's folder in the image."""
 _HOUR = 3600
-_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|(?:^|_)(?:API_?)?KEY(?:_ID)?$", re.I)
+_SECRET_NAME = re.compile(
+    r"TOKEN(?!IZER|S$)|SECRET|PASSWORD|PASSWD|CREDENTIAL|(?:^|_)(?:API_?)?KEY(?:_ID)?$", re.I
+)
+_SECRET_VALUE = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+"""An address with a password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,11 @@ class JobPlace:
         Raises:
             ConfigurationError: says which setting to change.
         """
-        secrets = sorted(name for name in self.environment if _SECRET_NAME.search(name))
+        secrets = sorted(
+            name
+            for name, value in self.environment.items()
+            if _SECRET_NAME.search(name) or _SECRET_VALUE.search(value)
+        )
         if secrets:
             raise ConfigurationError(
                 f"SAGEMAKER_ENVIRONMENT holds {', '.join(secrets)}: a job's environment is shown in the clear to all who may "
