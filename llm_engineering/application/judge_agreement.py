@@ -58,16 +58,14 @@ def krippendorff_alpha(units: Sequence[Sequence[float]]) -> float | None:
     """
     paired = [unit for unit in units if len(unit) > 1]
     every = [value for unit in paired for value in unit]
-    expected = _squared_differences(every)
-    if not expected:
+    if len(set(every)) < 2:  # not by their differences, in which means of repeats leave a rounding error
         return None
+    expected = _squared_differences(every)
     observed = sum(_squared_differences(unit) / (len(unit) - 1) for unit in paired)
     return 1 - (len(every) - 1) * observed / expected
 
 
 def _squared_differences(values: Sequence[float]) -> float:
     """Over all ordered pairs of different places: 2 (n Σv² − (Σv)²)."""
-    if not values:
-        return 0.0
     middle = fmean(values)  # about the mean, so that nothing is lost to rounding
     return 2 * len(values) * sum((value - middle) ** 2 for value in values)

@@ -43,6 +43,10 @@ def test_pairs_are_compared_on_what_both_judged() -> None:
     assert by_names["a", "c"].items == 1
 
 
+def test_means_that_do_not_vary_have_no_alpha_though_their_mean_is_rounded() -> None:
+    assert krippendorff_alpha([[1.4, 1.4, 1.4]]) is None
+
+
 def test_one_judge_agrees_with_nobody() -> None:
     found = agreement([{"a": 4}, {"a": 1}])
     assert (found.items, found.alpha, found.pairs) == (0, None, ())
