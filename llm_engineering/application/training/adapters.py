@@ -32,7 +32,6 @@ class AdapterSet:
 
     base: str
     """As the adapters' configurations call it."""
-    revision: str | None
     template: str
     models: Mapping[str, Servable]
 
@@ -56,7 +55,7 @@ def adapter_set(models: Mapping[str, Servable]) -> AdapterSet:
     for name, model in others:
         _check_pair(first, reference, name, model)
     manifest = reference.manifest
-    return AdapterSet(manifest.base, manifest.base_revision, manifest.template, dict(models))
+    return AdapterSet(manifest.base, manifest.template, dict(models))
 
 
 def _check_adapter(name: str, model: Servable) -> None:
