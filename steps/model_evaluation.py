@@ -57,6 +57,10 @@ def compare_models(
     folder = run.dataset or newest_dataset("instruct_dataset")
     with step_resources() as (twin, progress):
         trained = _trained(run, twin)
+        bases = twin.base_models()
+        for _, system in trained.values():
+            if system.manifest is not None and system.adapter is not None:
+                bases.check(system.manifest)
         systems = _systems(run, folder, trained)
         evaluation = _evaluated(run, folder, systems, twin, progress)
     report = evaluation.report

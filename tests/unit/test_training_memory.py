@@ -77,6 +77,12 @@ class TestEstimate:
         assert all(part >= 0 for part in less)
 
 
+def test_a_cpus_allocator_keeps_a_share_of_what_comes_and_goes() -> None:
+    found = estimate_memory(LLAMA_8B, "fp32", config(), 1024)
+    assert found.on("cuda") == found
+    assert found.on("cpu").total - found.total == int((found.activations + found.logits) * 0.8)
+
+
 class TestRefusal:
     def refused(self, free: int, device: str = "cuda", **values: object) -> str:
         with pytest.raises(ConfigurationError) as refusal:
@@ -119,4 +125,4 @@ def test_preference_training_needs_two_sequences_two_adapters_and_all_logits() -
     assert pairs.activations == one.activations
     assert pairs.adapters == 2 * one.adapters
     assert pairs.gradients == one.gradients
-    assert pairs.logits == 2 * 2 * 512 * LLAMA_8B.vocabulary * 4 * 8
+    assert pairs.logits == 2 * 2 * 512 * LLAMA_8B.vocabulary * 4 * 4

@@ -16,6 +16,7 @@ from typing import Any
 from loguru import logger
 
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError, ModelFileError
+from llm_engineering.domain.models import ModelManifest
 
 CONVERSION = 3
 """Counted up when the conversion changes, so that folders of an older one are not taken."""
@@ -88,6 +89,23 @@ class Bases:
                 "file, or a model on the hub (OWNER/NAME)."
             )
         return Base(name, name, revision)
+
+    def check(self, manifest: ModelManifest) -> None:
+        """That a model's base still has the weights that it was trained over. One on the hub is pinned by its revision.
+
+        Raises:
+            ConfigurationError: it has others.
+            ModelFileError: it is gone.
+        """
+        base = self.find(manifest.base, manifest.base_revision)
+        if manifest.base_hash is None or not Path(base.location).exists():
+            return
+        found = weights_hash(base)
+        if found != manifest.base_hash:
+            raise ConfigurationError(
+                f"The weights of the base {base.name} are others ({found[:12]}) than those that the {manifest.stage} model "
+                f"{manifest.name} was trained over ({manifest.base_hash[:12]}). Bring the base back, or train the model anew."
+            )
 
     def _converted(self, name: str, gguf: Path) -> Base:
         checksum = _sha256(gguf)
@@ -233,7 +251,10 @@ def load_model(base: Base, **arguments: Any) -> Any:
         ModelFileError: it cannot be loaded.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    if Path(base.location).exists():
+        disable_progress_bar()  # seconds, whose bar would fill a line of the log; a download keeps its own
     try:
         return AutoModelForCausalLM.from_pretrained(**base.arguments, **arguments)
     except (OSError, ValueError) as error:
