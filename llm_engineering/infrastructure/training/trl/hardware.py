@@ -10,11 +10,13 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def detect() -> Hardware:
-    """The device that training would use, and its free memory now."""
+    """The device that training would use, and its free memory now. Of several processes, each is put on its own GPU."""
     import torch
 
     devices = int(os.environ.get("WORLD_SIZE", "1"))  # as `accelerate launch` sets it, one process a GPU
     if torch.cuda.is_available():
+        # Before anything is loaded: quantised weights go straight to the current GPU, which would be the first for all.
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         free, _ = torch.cuda.mem_get_info()
         return Hardware(
             "cuda",
