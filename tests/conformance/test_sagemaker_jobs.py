@@ -406,11 +406,19 @@ class TestTheTask:
         assert (tmp_path / "trained" / "twin" / "abc" / "model.json").is_file()
         assert len(known()) == 1
 
-    def test_another_data_set_than_the_files_can_be_named(self, config: Path, tmp_path: Path) -> None:
+    def test_another_data_set_than_the_files_can_be_named(
+        self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         assert main(["--config", str(config), "--detach"]) == 0
+        (first,) = known()
         other = write_dataset(tmp_path / "other", make_samples(4))
-        assert main(["--config", str(config), "--dataset", str(other), "--detach"]) == 0
-        assert len(known()) == 2
+        named = ["--config", str(config), "--dataset", str(other)]
+        assert main([*named, "--detach"]) == 0
+        (second,) = known().keys() - {first}
+        model_folder(tmp_path / "made" / "twin" / "abc")
+        put_result(second, packed(tmp_path / "made"))
+        assert main(named) == 0
+        assert f"with 'dataset: {other}' in that file" in capsys.readouterr().out
 
     def test_ctrl_c_leaves_the_job_and_says_so(
         self, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
