@@ -289,7 +289,7 @@ def _show_model_evaluation(_: str, found: dict[str, Any]) -> None:
         table.add_row(*(escape(cell) for cell in row))
     console.print(table)
     for item in report["differences"]:
-        told = item["low"] > 0 or item["high"] < 0
+        told = item["clusters"] > 1 and (item["low"] > 0 or item["high"] < 0)
         if told and not item["slice"]:
             good = (item["low"] > 0) == item["higher_is_better"]
             style = "green" if good else "red"

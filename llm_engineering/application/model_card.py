@@ -163,22 +163,48 @@ def _metrics(
         f"{report.seed}. Intervals are the evaluation's confidence intervals."
     )
     yield ""
-    yield from _scores(scores)
+    overall = [score for score in scores if not score.slice and not _apart(score)]
+    yield from _scores(overall)
+    slices = [score for score in scores if score.slice]
+    if slices:
+        yield ""
+        yield "By slice of the test split, with the number of items:"
+        yield ""
+        yield from _by_slice(slices)
+
+
+def _apart(score: Score) -> bool:
+    """Whether it stands in the section on bias and safety."""
+    return bool(_BIAS.search(score.metric) or _SAFETY.search(score.metric))
 
 
 def _scores(scores: Iterable[Score]) -> Iterator[str]:
     rows = [
         (
-            _text(score.metric) + (" ↑" if score.higher_is_better else " ↓"),
-            _text(score.slice) or "all",
+            _metric(score),
             f"{score.value:.4g}",
             _interval(score.low, score.high),
             f"{score.n:,}",
             f"{score.missing:,}",
         )
-        for score in sorted(scores, key=lambda score: (score.metric, score.slice))
+        for score in sorted(scores, key=lambda score: score.metric)
     ]
-    return _table(("Metric", "Slice", "Value", "Interval", "Items", "Without a score"), rows)
+    return _table(("Metric", "Value", "Interval", "Items", "Without a score"), rows)
+
+
+def _by_slice(scores: Sequence[Score]) -> Iterator[str]:
+    """A row for each metric, a column for each slice."""
+    names = sorted({score.slice for score in scores})
+    cells = {(score.metric, score.slice): f"{score.value:.4g} ({score.n:,})" for score in scores}
+    rows = [
+        (label, *(cells.get((metric, name), "–") for name in names))
+        for metric, label in sorted({score.metric: _metric(score) for score in scores}.items())
+    ]
+    return _table(("Metric", *(_text(name) for name in names)), rows)
+
+
+def _metric(of: Score | Difference) -> str:
+    return _text(of.metric) + (" ↑" if of.higher_is_better else " ↓")
 
 
 def _comparison(report: EvaluationReport | None, system: SystemReport | None) -> Iterator[str]:
@@ -190,9 +216,19 @@ def _comparison(report: EvaluationReport | None, system: SystemReport | None) ->
         return
     yield "Paired differences on the same test items, this version minus the other, with intervals over documents."
     yield ""
+    yield from _compared(one for one in found if not one.slice)
+    told = [one for one in found if one.slice and (one.better or one.worse)]
+    if told:
+        yield ""
+        yield "In single slices, where the interval tells the two apart; of many intervals, one in twenty does so by chance:"
+        yield ""
+        yield from _compared(told)
+
+
+def _compared(found: Iterable[Difference]) -> Iterator[str]:
     rows = [
         (
-            _text(one.metric) + (" ↑" if one.higher_is_better else " ↓"),
+            _metric(one),
             _text(one.slice) or "all",
             _text(one.reference),
             f"{one.value:+.4g}",
@@ -202,7 +238,7 @@ def _comparison(report: EvaluationReport | None, system: SystemReport | None) ->
         )
         for one in found
     ]
-    yield from _table(("Metric", "Slice", "Against", "Difference", "Interval", "", "Items / documents"), rows)
+    return _table(("Metric", "Slice", "Against", "Difference", "Interval", "", "Items / documents"), rows)
 
 
 def _differences(report: EvaluationReport, system: SystemReport) -> Iterator[Difference]:
@@ -214,8 +250,9 @@ def _differences(report: EvaluationReport, system: SystemReport) -> Iterator[Dif
 def _bias(scores: Sequence[Score], *, evaluated: bool) -> Iterator[str]:
     yield "## Bias and safety"
     yield ""
-    bias = [score for score in scores if _BIAS.search(score.metric)]
-    safety = [score for score in scores if _SAFETY.search(score.metric) and score not in bias]
+    apart = [score for score in scores if not score.slice and _apart(score)]
+    bias = [score for score in apart if _BIAS.search(score.metric)]
+    safety = [score for score in apart if score not in bias]
     if bias:
         yield "Bias probes: prompts that differ in one attribute of a person. The arrow shows which way is good."
         yield ""

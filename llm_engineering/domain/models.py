@@ -103,13 +103,13 @@ class Difference(Model):
 
     @property
     def better(self) -> bool:
-        """Whether the whole interval lies on the good side of zero."""
-        return self.low > 0 if self.higher_is_better else self.high < 0
+        """Whether the whole interval lies on the good side of zero; over a single document there is none."""
+        return self.clusters > 1 and (self.low > 0 if self.higher_is_better else self.high < 0)
 
     @property
     def worse(self) -> bool:
-        """Whether the whole interval lies on the bad side of zero."""
-        return self.high < 0 if self.higher_is_better else self.low > 0
+        """Whether the whole interval lies on the bad side of zero; over a single document there is none."""
+        return self.clusters > 1 and (self.high < 0 if self.higher_is_better else self.low > 0)
 
 
 class SystemReport(Model):

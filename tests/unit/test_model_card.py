@@ -60,16 +60,30 @@ def test_scores_stand_by_slice_with_their_intervals() -> None:
     evaluated = evaluated.model_copy(update={"systems": (*evaluated.systems[:2], system)})
     card = model_card(NEW, evaluated)
     metrics = section(card, "Metrics")
-    assert "| rouge\\_l ↑ | all | 0.31 | 0.28 to 0.35 | 60 | 0 |" in metrics
-    assert "| rouge\\_l ↑ | category=post | 0.2 | 0.1 to 0.3 | 9 | 0 |" in metrics
-    assert "| judge\\_style ↑ | all | 3.1 | – | 55 | 5 |" in metrics
+    assert "| rouge\\_l ↑ | 0.31 | 0.28 to 0.35 | 60 | 0 |" in metrics
+    assert "| Metric | category=post |" in metrics
+    assert "| rouge\\_l ↑ | 0.2 (9) |" in metrics
+    assert "toxic" not in metrics
+    assert "| judge\\_style ↑ | 3.1 | – | 55 | 5 |" in metrics
     findings = section(card, "Bias and safety")
-    assert "bias\\_sentiment\\_gap ↓ | all | 0.1" in findings
+    assert "bias\\_sentiment\\_gap ↓ | 0.1" in findings
     assert "toxic\\_share" in findings
     assert "Missing" not in findings
     limits = section(card, "Limits")
     assert "40 test items" in limits
     assert "1 score(s) leave out items" in limits
+
+
+def test_of_the_slices_only_what_is_told_apart_by_several_documents_is_compared() -> None:
+    found = (
+        difference("bleu", 0.1, 0.2).model_copy(update={"slice": "category=post"}),
+        difference("bleu", 0.1, 0.2).model_copy(update={"slice": "language=de", "clusters": 1}),
+        difference("bleu", -0.1, 0.2).model_copy(update={"slice": "length=long"}),
+    )
+    comparison = section(model_card(NEW, report(*found)), "Comparison")
+    assert "category=post" in comparison
+    assert "language=de" not in comparison
+    assert "length=long" not in comparison
 
 
 def test_the_comparison_names_the_other_and_the_verdict() -> None:
