@@ -99,13 +99,14 @@ def _trained(run: ModelEvaluationRun, twin: Resources) -> dict[str, tuple[Path, 
 
 
 def _candidate(trained: dict[str, tuple[Path, System]]) -> dict[str, str]:
-    """The model that the evaluation decides on: DPO, or else SFT."""
-    for name in ("dpo", "sft"):
-        if name in trained:
-            return {"system": name, "folder": str(trained[name][0])}
-    return {
-        "reason": "the model in production is the newest" if trained else "no trained model was evaluated"
-    }
+    """The newest of the models that were measured, which the evaluation decides on; without one, the reason."""
+    made = {name: system.manifest.created_at for name, (_, system) in trained.items() if system.manifest}
+    if not made:
+        return {"reason": "no trained model was evaluated"}
+    newest = max(made, key=lambda name: (made[name], name != "production"))
+    if newest == "production":
+        return {"reason": "the model in production is the newest"}
+    return {"system": newest, "folder": str(trained[newest][0])}
 
 
 def _in_production(run: ModelEvaluationRun, twin: Resources) -> ModelVersion | None:

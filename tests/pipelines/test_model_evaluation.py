@@ -1,6 +1,7 @@
 """The evaluation of models on ZenML, with models of two layers: the table, the report, and the file that promotion reads."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,24 @@ def test_the_model_in_production_is_measured_once_and_not_decided_on(
     run = run_pipeline("model_evaluation", evaluation(PromotionPolicy(metric="perplexity")))
     report = EvaluationReport.model_validate(output(run, "evaluation_report"))
     assert [(system.system, system.model) for system in report.systems][1:] == [("production", "toy:1")]
+    assert decision(run)["reasons"] == ["the model in production is the newest"]
+
+
+def test_an_older_model_than_that_in_production_is_measured_and_not_decided_on(
+    trained: Path, registry: ZenMLRegistry
+) -> None:
+    older = trained.with_name("older")
+    shutil.copytree(trained, older)
+    manifest = json.loads((older / "model.json").read_text(encoding="utf-8"))
+    manifest |= {
+        "created_at": "2020-01-01T00:00:00Z",
+        "files": {**manifest["files"], "training.json": "0" * 64},
+    }
+    (older / "model.json").write_text(json.dumps(manifest), encoding="utf-8")
+    promote(registry, "toy", force="a test needs one in production")
+    run = run_pipeline("model_evaluation", evaluation(PromotionPolicy(metric="perplexity"), sft=str(older)))
+    report = EvaluationReport.model_validate(output(run, "evaluation_report"))
+    assert [system.system for system in report.systems] == ["base", "production", "sft"]
     assert decision(run)["reasons"] == ["the model in production is the newest"]
 
 

@@ -38,18 +38,19 @@ class MemoryWatch:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._cuda:
-            self._ended.set()
-            self._thread.join()
-
-    @property
-    def peak(self) -> int:
-        """Bytes."""
         if self._cuda:
             import torch
 
-            return int(torch.cuda.max_memory_allocated()) - self._first
-        return max(self._peak, _resident()) - self._first
+            self._peak = int(torch.cuda.max_memory_allocated())
+            return
+        self._ended.set()
+        self._thread.join()
+        self._peak = max(self._peak, _resident())
+
+    @property
+    def peak(self) -> int:
+        """Bytes; after the block."""
+        return self._peak - self._first
 
     def _sample(self) -> None:
         while not self._ended.wait(SECONDS):
