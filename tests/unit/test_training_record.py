@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from llm_engineering.application.training.config import SftConfig
-from llm_engineering.application.training.plots import loss_plot, training_page
+from llm_engineering.application.training.plots import HEIGHT, WIDTH, curves, training_page
 from llm_engineering.application.training.record import (
     MemoryRecord,
     SampleCounts,
@@ -56,21 +56,48 @@ def test_what_was_not_measured_is_left_out() -> None:
     assert set(found) == {"steps", "seconds"}
 
 
+TRAIN = [(1.0, 3.1), (2.0, 2.5), (3.0, 2.4)]
+VALIDATION = [(0.0, 3.0), (2.0, 2.6), (3.0, 2.7)]
+
+
 def test_the_plot_is_one_drawing_with_both_lines_inside_its_frame() -> None:
-    drawing = ElementTree.fromstring(loss_plot(TRACE))
+    drawing = ElementTree.fromstring(curves("Loss", TRAIN, VALIDATION))
     name = "{http://www.w3.org/2000/svg}polyline"
     lines = {line.get("class"): str(line.get("points")).split() for line in drawing.iter(name)}
     assert {kind: len(points) for kind, points in lines.items()} == {"train": 3, "validation": 3}
     for points in lines.values():
         for point in points:
             x, y = map(float, point.split(","))
-            assert 0 <= x <= 760
-            assert 0 <= y <= 340
+            assert 0 <= x <= WIDTH
+            assert 0 <= y <= HEIGHT
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([0.0457, 0.6931], ["0", "0.2", "0.4", "0.6", "0.8"]),
+        ([3.77, 4.15], ["3.7", "3.8", "3.9", "4", "4.1", "4.2"]),
+        ([2.0], ["2", "2.5"]),
+        ([-1.2, 1.0], ["-1.5", "-1", "-0.5", "0", "0.5", "1"]),
+    ],
+)
+def test_the_grid_stands_at_round_values_around_the_curve(values: list[float], labels: list[str]) -> None:
+    drawing = ElementTree.fromstring(curves("Loss", [(float(i), v) for i, v in enumerate(values)], []))
+    texts = [t for t in drawing.iter("{http://www.w3.org/2000/svg}text") if t.get("x") == "48"]
+    assert [text.text for text in texts] == labels
 
 
 def test_one_point_and_none_are_drawn_too() -> None:
-    assert "<svg" in loss_plot(TRACE[:1])
-    assert "Nothing was logged" in loss_plot([])
+    assert "<svg" in curves("Loss", TRAIN[:1], [])
+    assert "Nothing was logged" in curves("Loss", [], [])
+
+
+def test_the_page_of_preferences_shows_the_margins_too() -> None:
+    assert training_page(record()).count("<svg") == 1
+    trace = (*TRACE, TracePoint(step=3, extra={"rewards/margins": 0.5, "eval_rewards/margins": 0.4}))
+    page = training_page(record(kind="dpo", trace=trace))
+    assert page.count("<svg") == 2
+    assert "Reward margin: chosen over rejected" in page
 
 
 def test_the_page_escapes_what_users_have_named() -> None:
