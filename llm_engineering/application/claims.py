@@ -103,9 +103,9 @@ def _names(text: str) -> frozenset[str]:
 
 def negated_like(claim: Claim, text: str) -> bool:
     """Whether a sentence and what backs it agree on whether it is so. The text's clause that is nearest decides."""
-    clauses = [part for part in _CLAUSE.split(text) if part and part.strip()]
-    if not clauses or not _NEGATION.search(text):
+    if not _NEGATION.search(text):  # most texts
         return not claim.negated
+    clauses = [part for part in _CLAUSE.split(text) if part and part.strip()]
     if claim.negated and any(_NEGATION.search(part) for part in clauses):
         return not _swapped(claim, text)
     shared = [len(claim.roots & content(part)) for part in clauses]

@@ -50,11 +50,6 @@ def _numbers_in(text: str) -> frozenset[str]:
     return numbers_of(text)
 
 
-@lru_cache(maxsize=512)
-def _roots_in(text: str) -> frozenset[str]:
-    return content(text)
-
-
 @dataclass(frozen=True, slots=True)
 class Backing:
     """The best that the sources hold for a sentence."""
@@ -113,7 +108,7 @@ class Evidence:
             embed if isinstance(embed, EmbeddingMemory) or embed is None else EmbeddingMemory(embed)
         )
         self._statements = [(source, item) for source in sources for item in statements(source.passage.text)]
-        self._context = {source.number: _roots_in(_heading(source.passage)) for source in sources}
+        self._context = {source.number: content(_heading(source.passage)) for source in sources}
         counts = Counter(root for _, item in self._statements for root in item.roots)
         total = len(self._statements)
         self._weights = {root: log(1 + total / count) for root, count in counts.items()}
@@ -201,7 +196,7 @@ class Evidence:
     def _roots_of(self, passage: Passage) -> frozenset[str]:
         """Roots of all that a passage and its headings say, from its statements, which have them already."""
         said = (item.roots for item in statements(passage.text))
-        return _roots_in(_heading(passage)).union(*said)
+        return content(_heading(passage)).union(*said)
 
     def _by_measure(self, candidate: _Candidate, similarity: float | None) -> Verdict:
         config = self._config
@@ -379,13 +374,13 @@ def _around(text: str, span: Span) -> str:
 
 def coverage(sentence: str, text: str) -> float:
     """Share of the sentence's content words that stand in the text, 0 to 1; 0 for a sentence without any."""
-    return _share(content(sentence), _roots_in(text))
+    return _share(content(sentence), content(text))
 
 
 def word_confidence(question: str, passages: Sequence[Passage]) -> float:
     """The largest share of the question's content words that one passage, its title included, holds; 0 to 1."""
     wanted = content(question)
-    return max((_share(wanted, _roots_in(passage_text(p))) for p in passages), default=0.0)
+    return max((_share(wanted, content(passage_text(p))) for p in passages), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)

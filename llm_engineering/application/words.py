@@ -107,6 +107,7 @@ def language_of(found: Sequence[str]) -> str | None:
     return best if counts[best] >= max(1, len(found) * 0.12) else None
 
 
+@lru_cache(maxsize=4_096)
 def content(text: str) -> frozenset[str]:
     """Roots of the words that carry content."""
     found = words(text)

@@ -122,8 +122,9 @@ class TestOverOpenAIsClient:
     def test_a_streamed_reply_with_usage(self, client: openai.OpenAI) -> None:
         stream = client.chat.completions.create(
             model=NAME,
-            messages=[{"role": "user", "content": "Count to ten."}],
+            messages=[{"role": "user", "content": "Tell me about the sea, at length."}],
             max_tokens=12,
+            temperature=0,  # drawn, a reply may be a single word
             stream=True,
             stream_options={"include_usage": True},
         )
@@ -192,6 +193,7 @@ def test_stopped_while_a_reply_runs_it_finishes_the_reply_and_ends_cleanly() -> 
                     model=NAME,
                     messages=[{"role": "user", "content": "Tell me about the sea, at length."}],
                     max_tokens=60,
+                    temperature=0,
                     stream=True,
                 )
                 async for chunk in stream:
