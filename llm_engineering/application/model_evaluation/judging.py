@@ -21,6 +21,7 @@ from llm_engineering.application.jury import Jury, JuryReport, Silent, json_obje
 from llm_engineering.application.model_evaluation.config import JudgeConfig
 from llm_engineering.application.model_evaluation.statistics import correlation
 from llm_engineering.application.ports import GenerationOptions, Message, Progress, SilentProgress
+from llm_engineering.application.prompts.fences import inert
 from llm_engineering.domain.documents import text_hash
 
 T = TypeVar("T")
@@ -239,9 +240,11 @@ def _ask(
     read: Callable[[str], T],
     seed: int = 0,
 ) -> Ask[T]:
+    shown = json.dumps({key: inert(value) for key, value in data.items()}, ensure_ascii=False)
     return Ask(
-        name=name,
-        messages=(Message("system", rules), Message("user", json.dumps(data, ensure_ascii=False))),
+        # With what is shown, so that the letter of a failure is not taken for another evaluation's.
+        name=f"{name}/{text_hash(shown)[:12]}",
+        messages=(Message("system", rules), Message("user", shown)),
         options=GenerationOptions(
             max_tokens=config.max_tokens, temperature=config.temperature, json_schema=schema
         ),
