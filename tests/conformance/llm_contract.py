@@ -291,20 +291,25 @@ class HttpModelContract(LanguageModelContract):
     async def test_the_event_loop_goes_on_meanwhile(
         self, model: LanguageModel, service: ModelService
     ) -> None:
-        service.fail("hang")
-        late = 0.0
+        async def lateness() -> float:
+            """Seconds that the loop was held up at the most, while the service kept silent for half a second."""
+            late = 0.0
 
-        async def watch() -> None:
-            nonlocal late
-            while True:
-                before = time.monotonic()
-                await asyncio.sleep(0.01)
-                late = max(late, time.monotonic() - before)
+            async def watch() -> None:
+                nonlocal late
+                while True:
+                    before = time.monotonic()
+                    await asyncio.sleep(0.01)
+                    late = max(late, time.monotonic() - before)
 
-        watcher = asyncio.create_task(watch())
-        await read(model, QUESTION, SHORT)
-        watcher.cancel()
-        assert late < 0.4, "a service that keeps silent for half a second holds nothing up"
+            service.fail("hang")
+            watcher = asyncio.create_task(watch())
+            await read(model, QUESTION, SHORT)
+            watcher.cancel()
+            return late
+
+        # A loaded machine may hold up any process once; an adapter that blocks holds the loop up every time.
+        assert any([await lateness() < 0.4 for _ in range(3)])
 
     async def test_too_long_a_prompt_is_the_callers_error(self, model: LanguageModel) -> None:
         with pytest.raises(InvalidInputError, match="too long for tiny"):
