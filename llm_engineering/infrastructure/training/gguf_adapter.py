@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError
-from llm_engineering.infrastructure.training.gguf_files import gguf_name, interleaved
+from llm_engineering.infrastructure.training.gguf_files import gguf_name, interleaved, new_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +46,7 @@ def write_adapter(adapter: Path, base_config: Path, target: Path, name: str) -> 
         MissingDependencyError: the package ``gguf`` is not installed.
     """
     try:
-        from gguf import GGUFType, GGUFWriter
+        from gguf import GGUFType
     except ImportError:
         raise MissingDependencyError("gguf", "training", "Writing an adapter for llama.cpp") from None
     told = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
@@ -54,25 +54,12 @@ def write_adapter(adapter: Path, base_config: Path, target: Path, name: str) -> 
     if odd:
         raise _refused(f"its {', '.join(f'{key} is {told.get(key)!r}' for key in odd)}")
     config = json.loads(base_config.read_text(encoding="utf-8"))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    writer = GGUFWriter(part, "llama")
-    try:
+    with new_file(target, name) as writer:
         writer.add_type(GGUFType.ADAPTER)
-        writer.add_name(name)
         writer.add_string("adapter.type", "lora")
         writer.add_float32("adapter.lora.alpha", float(told["lora_alpha"]))
         for tensor, weights in _tensors(adapter, config):
             writer.add_tensor(tensor, weights)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-    except BaseException:
-        writer.close()
-        part.unlink(missing_ok=True)
-        raise
-    writer.close()
-    part.rename(target)
 
 
 def _tensors(adapter: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, "np.ndarray[Any, Any]"]]:

@@ -6,6 +6,7 @@ tokenizers by byte-level BPE whose way of splitting words llama.cpp has under a 
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,21 +43,30 @@ def write_gguf(merged: Path, target: Path, template: ChatTemplate, name: str) ->
         MissingDependencyError: the package ``gguf`` is not installed.
     """
     try:
-        from gguf import GGUFWriter, LlamaFileType
+        from gguf import LlamaFileType
     except ImportError:
         raise MissingDependencyError("gguf", "training", "Writing a model for llama.cpp") from None
     config = json.loads((merged / "config.json").read_text(encoding="utf-8"))
     _check_architecture(config)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    writer = GGUFWriter(part, "llama")
-    try:
-        writer.add_name(name)
+    with new_file(target, name) as writer:
         writer.add_file_type(LlamaFileType.MOSTLY_F16)
         _add_shape(writer, config)
         add_vocabulary(writer, merged, template, int(config["vocab_size"]))
         for tensor, weights in _tensors(merged, config):
             writer.add_tensor(tensor, weights)
+
+
+@contextmanager
+def new_file(target: Path, name: str) -> Iterator[Any]:
+    """A ``GGUFWriter`` to fill. The file is there after the block, whole; if the block fails, it is not."""
+    from gguf import GGUFWriter
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    writer = GGUFWriter(part, "llama")
+    try:
+        writer.add_name(name)
+        yield writer
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
