@@ -2,7 +2,7 @@
 
 Three sets: questions with an answer in one of the articles; questions of the same trade that no article answers; questions
 of another world. Each is retrieved the way ``ask`` does; what counts is
-:func:`~llm_engineering.application.answering.confidence`, which is held against ``min_similarity``.
+:func:`~llm_engineering.application.inference.answer.confidence`, which is held against ``min_similarity``.
 
 And what verdicts are worth: sentences with a label (``claims.py``) are judged against the passages that their question
 finds, by words and similarity and by words alone, with the time and the embedded texts that a verdict costs. The thresholds
@@ -23,11 +23,11 @@ from benchmarks.claims import CLAIMS, altered
 from benchmarks.common import Check, console, show_checks
 from benchmarks.corpora import documents as read_documents
 from benchmarks.pipeline import bundled_embedder, run_steps
-from llm_engineering.application.answering import AnsweringConfig, confidence
-from llm_engineering.application.embedding_cache import EmbeddingMemory
-from llm_engineering.application.evidence import Evidence
+from llm_engineering.application.inference.answer import AnsweringConfig, confidence
+from llm_engineering.application.inference.embedding_cache import EmbeddingMemory
+from llm_engineering.application.inference.evidence import Evidence
+from llm_engineering.application.inference.search import narrow, retrieve, widen
 from llm_engineering.application.ports import Embedder, VectorIndex
-from llm_engineering.application.retrieval import narrow, retrieve, widen
 from llm_engineering.domain.retrieval import Citation, Query, Verdict
 from llm_engineering.infrastructure.index.qdrant_edge import QdrantEdgeIndex
 from tests.fakes.warehouse import FakeWarehouse

@@ -23,7 +23,6 @@ from benchmarks.common import Check, console, load, mongo_server, new_warehouse,
 from benchmarks.corpora import documents as read_documents
 from benchmarks.pipeline import run_steps
 from llm_engineering.application.ports import Tokenizer, Vectors
-from llm_engineering.application.token_batches import batches_by_length
 from llm_engineering.domain.documents import EmbedderFingerprint, RawDocument
 from llm_engineering.infrastructure.embedders.onnx import (
     OnnxEmbedder,
@@ -31,6 +30,7 @@ from llm_engineering.infrastructure.embedders.onnx import (
     padded,
 )
 from llm_engineering.infrastructure.model_files import path
+from llm_engineering.infrastructure.shared.token_batches import batches_by_length
 from llm_engineering.settings import load_settings
 
 TARGET = 0.95

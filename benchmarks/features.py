@@ -18,11 +18,11 @@ from rich.table import Table
 from benchmarks.common import Check, console, load, mongo_server, new_warehouse, show_checks, timed
 from benchmarks.corpora import documents as read_documents
 from benchmarks.pipeline import MAX_TOKENS, MadeUpEmbedder, bundled_embedder, run_steps
-from llm_engineering.application import near_duplicates
-from llm_engineering.application.chunking import ChunkingConfig, chunk_document
-from llm_engineering.application.cleaning import clean
+from llm_engineering.application.features.chunk import ChunkingConfig, chunk_document
+from llm_engineering.application.features.clean import clean
 from llm_engineering.application.ports import Embedder, Tokenizer
-from llm_engineering.application.token_counts import TokenCounts
+from llm_engineering.application.text import minhash as near_duplicates
+from llm_engineering.application.text.tokens import TokenCounts
 from llm_engineering.domain.documents import RawDocument
 
 TARGET = 2_000

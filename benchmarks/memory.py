@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks.common import ROOT, Check, console, load, mongo_server, new_warehouse, peak_mb, show_checks
 from benchmarks.corpora import made_up_documents
 from benchmarks.pipeline import MadeUpEmbedder, bundled_embedder, run_steps
-from llm_engineering.application.stages import batched
+from llm_engineering.application.failures import batched
 
 TARGET_MB = 1_500
 FLAT = 1.25

@@ -7,7 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from llm_engineering.application.features import clean_documents, index_documents, mark_near_duplicates
+from llm_engineering.application.features.pipeline import (
+    clean_documents,
+    index_documents,
+    mark_near_duplicates,
+)
 from llm_engineering.application.ports import (
     CleanStore,
     DeadLetterStore,

@@ -1,6 +1,6 @@
 """Filtered hybrid retrieval over many chunks: the use case itself, with the question's vector made beforehand.
 
-Each request is one call of :func:`~llm_engineering.application.retrieval.retrieve`: the filter's values are checked
+Each request is one call of :func:`~llm_engineering.application.inference.search.retrieve`: the filter's values are checked
 against the index, dense and word search are fused, forty candidates are read, near-duplicates dropped, ten returned.
 """
 
@@ -15,8 +15,8 @@ from rich.table import Table
 
 from benchmarks.common import Check, console, load, show_checks
 from benchmarks.index import DAY, FINGERPRINT, Corpus
+from llm_engineering.application.inference.search import retrieve
 from llm_engineering.application.ports import Vectors
-from llm_engineering.application.retrieval import retrieve
 from llm_engineering.domain.retrieval import MetadataFilter, Query, SearchMode
 from llm_engineering.infrastructure.index.qdrant_edge import QdrantEdgeIndex
 

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, SecretStr
 
-from llm_engineering.application.chat_templates import template
-from llm_engineering.application.inference import InferenceConfig, InferencePipeline
-from llm_engineering.application.late_interaction import TokenEncoder
-from llm_engineering.application.model_evaluation.config import HarnessConfig
-from llm_engineering.application.model_evaluation.measuring import ReferenceMetrics
-from llm_engineering.application.model_evaluation.systems import Harness
+from llm_engineering.application.evaluation.models.config import HarnessConfig
+from llm_engineering.application.evaluation.models.metrics import ReferenceMetrics
+from llm_engineering.application.evaluation.models.systems import Harness
+from llm_engineering.application.evaluation.rag.judging import AnswerJudge
+from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline
+from llm_engineering.application.inference.retriever import Retriever
+from llm_engineering.application.llm.chat_templates import template
 from llm_engineering.application.ports import (
     Embedder,
     ExperimentTracker,
@@ -38,20 +39,19 @@ from llm_engineering.application.ports import (
     Tracer,
     VectorIndex,
 )
-from llm_engineering.application.rag_evaluation.judging import AnswerJudge
-from llm_engineering.application.retriever import Retriever
-from llm_engineering.application.training.adapters import AdapterServing, adapter_set
-from llm_engineering.application.training.composite import (
+from llm_engineering.application.training.finetune.adapters import AdapterServing, adapter_set
+from llm_engineering.application.training.finetune.dpo import PreferenceTrainer
+from llm_engineering.application.training.finetune.model_folder import (
     Servable,
     named_version,
     open_servable,
     open_version,
 )
-from llm_engineering.application.training.dpo import PreferenceTrainer
-from llm_engineering.application.training.tracking import NamedTracker, SafeTrackers
-from llm_engineering.application.training.trainer import Trainer
+from llm_engineering.application.training.finetune.tracking import NamedTracker, SafeTrackers
+from llm_engineering.application.training.finetune.trainer import Trainer
 from llm_engineering.domain.errors import ConfigurationError, StoreUnavailableError
 from llm_engineering.domain.retrieval import SearchMode
+from llm_engineering.infrastructure.shared.late_interaction import TokenEncoder
 from llm_engineering.settings import (
     JsonLinesTracingSettings,
     JudgeSettings,
@@ -67,7 +67,7 @@ from llm_engineering.settings import (
 )
 
 if TYPE_CHECKING:
-    from llm_engineering.application.dataset_quality.files import SaveForHub
+    from llm_engineering.application.training.datasets.store import SaveForHub
     from llm_engineering.infrastructure.api.auth import ApiKeyFile
     from llm_engineering.infrastructure.api.health import Dependency
     from llm_engineering.infrastructure.api.middleware import Service

@@ -9,19 +9,23 @@ from loguru import logger
 from zenml import log_metadata, step
 from zenml.types import HTMLString, MarkdownString
 
-from llm_engineering.application.dataset_generation.generation import (
+from llm_engineering.application.failures import rounded
+from llm_engineering.application.llm.judges import Jury
+from llm_engineering.application.ports import LanguageModel, Progress
+from llm_engineering.application.training.datasets.build import Built, Helpers, Target, build_dataset
+from llm_engineering.application.training.datasets.chat_samples import Sample
+from llm_engineering.application.training.datasets.generate import (
     Generated,
     generate_instruct,
     generate_preference,
 )
-from llm_engineering.application.dataset_quality.build import Built, Helpers, Target, build_dataset
-from llm_engineering.application.dataset_quality.files import Splits
-from llm_engineering.application.dataset_quality.report import COLUMNS, rows
-from llm_engineering.application.dataset_quality.samples import Sample
-from llm_engineering.application.dataset_runs import DatasetRun, InstructDatasetRun, PreferenceDatasetRun
-from llm_engineering.application.jury import Jury
-from llm_engineering.application.ports import LanguageModel, Progress
-from llm_engineering.application.stages import rounded
+from llm_engineering.application.training.datasets.report import COLUMNS, rows
+from llm_engineering.application.training.datasets.run_config import (
+    DatasetRun,
+    InstructDatasetRun,
+    PreferenceDatasetRun,
+)
+from llm_engineering.application.training.datasets.store import Splits
 from llm_engineering.bootstrap import Resources, dataset_saver
 from llm_engineering.domain.datasets import InstructSample, PreferenceSample
 from llm_engineering.domain.errors import MissingDependencyError

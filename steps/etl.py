@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from zenml import log_metadata, step
 from zenml.types import MarkdownString
 
-from llm_engineering.application.collection import collect
-from llm_engineering.application.collection_report import COLUMNS, CollectionReport
-from llm_engineering.application.links import Router
+from llm_engineering.application.features.collect import collect
+from llm_engineering.application.features.collect_report import COLUMNS, CollectionReport
+from llm_engineering.application.features.config import CollectRun
+from llm_engineering.application.features.links import Router
 from llm_engineering.application.ports import Progress
-from llm_engineering.application.runs import CollectRun
 from llm_engineering.bootstrap import Resources
 from steps.resources import step_resources
 from steps.tables import markdown_table

@@ -10,20 +10,18 @@ from loguru import logger
 from zenml import log_metadata, step
 from zenml.types import HTMLString, MarkdownString
 
-from llm_engineering.application.inference import InferenceConfig
-from llm_engineering.application.ports import Progress, VectorIndex
-from llm_engineering.application.rag_evaluation import beir
-from llm_engineering.application.rag_evaluation.answers import answer_all, judgeable, sample, summed_up
-from llm_engineering.application.rag_evaluation.config import RagEvaluationRun
-from llm_engineering.application.rag_evaluation.evaluation import (
+from llm_engineering.application.evaluation.rag import beir
+from llm_engineering.application.evaluation.rag.answers import answer_all, judgeable, sample, summed_up
+from llm_engineering.application.evaluation.rag.config import RagEvaluationRun
+from llm_engineering.application.evaluation.rag.evaluate import (
     Evaluation,
     Retrievers,
     check_gate,
     evaluate_retrieval,
 )
-from llm_engineering.application.rag_evaluation.judging import judge_answers
-from llm_engineering.application.rag_evaluation.question_making import make_questions
-from llm_engineering.application.rag_evaluation.questions import (
+from llm_engineering.application.evaluation.rag.judging import judge_answers
+from llm_engineering.application.evaluation.rag.make_questions import make_questions
+from llm_engineering.application.evaluation.rag.questions import (
     Question,
     Resolved,
     merged,
@@ -31,7 +29,9 @@ from llm_engineering.application.rag_evaluation.questions import (
     resolve,
     write_questions,
 )
-from llm_engineering.application.rag_evaluation.report import columns, html_report, rows
+from llm_engineering.application.evaluation.rag.report import columns, html_report, rows
+from llm_engineering.application.inference.pipeline import InferenceConfig
+from llm_engineering.application.ports import Progress, VectorIndex
 from llm_engineering.bootstrap import Resources
 from steps.resources import step_resources
 from steps.tables import markdown_table

@@ -4,8 +4,9 @@ from typing import Annotated, Any
 
 from zenml import log_metadata, step
 
-from llm_engineering.application import features, indexing
-from llm_engineering.application.runs import FeatureRun
+from llm_engineering.application.features import index as indexing
+from llm_engineering.application.features import pipeline as features
+from llm_engineering.application.features.config import FeatureRun
 from steps.resources import step_resources
 
 __all__ = ["FeatureRun", "clean_documents", "index_documents", "mark_near_duplicates"]

@@ -8,30 +8,30 @@ from loguru import logger
 from zenml import log_metadata, step
 from zenml.types import HTMLString, MarkdownString
 
-from llm_engineering.application.jury import Jury
-from llm_engineering.application.model_evaluation.config import JudgeConfig, ModelEvaluationRun
-from llm_engineering.application.model_evaluation.evaluation import (
+from llm_engineering.application.evaluation.models.config import JudgeConfig, ModelEvaluationRun
+from llm_engineering.application.evaluation.models.evaluate import (
     ModelEvaluation,
     Tools,
     evaluate_models,
 )
-from llm_engineering.application.model_evaluation.heldout import hold_out
-from llm_engineering.application.model_evaluation.report import (
+from llm_engineering.application.evaluation.models.heldout import hold_out
+from llm_engineering.application.evaluation.models.report import (
     as_dict,
     columns,
     html_report,
     metadata,
     rows,
 )
-from llm_engineering.application.model_evaluation.systems import (
+from llm_engineering.application.evaluation.models.systems import (
     System,
     base_system,
     newest_folder,
     read_manifest,
     trained_system,
 )
+from llm_engineering.application.llm.judges import Jury
 from llm_engineering.application.ports import Progress
-from llm_engineering.application.training.record import write_json
+from llm_engineering.application.training.finetune.record import write_json
 from llm_engineering.bootstrap import Resources
 from llm_engineering.domain.datasets import DatasetManifest
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError

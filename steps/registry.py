@@ -7,8 +7,8 @@ from loguru import logger
 from zenml import get_step_context, log_metadata, step
 from zenml.types import MarkdownString
 
-from llm_engineering.application.promotion import PromotionPolicy
-from llm_engineering.application.registration import read_dataset_manifest, register_model
+from llm_engineering.application.training.registry.promotion import PromotionPolicy
+from llm_engineering.application.training.registry.register import read_dataset_manifest, register_model
 from llm_engineering.domain.datasets import DatasetManifest
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.models import EvaluationReport

@@ -7,11 +7,11 @@ from loguru import logger
 from zenml import log_metadata, step
 from zenml.types import HTMLString
 
-from llm_engineering.application.registration import keep_dataset
-from llm_engineering.application.training.dpo import DpoRun, newest_sft, train_dpo
-from llm_engineering.application.training.plots import training_page
-from llm_engineering.application.training.run import SftRun
-from llm_engineering.application.training.sft import TrainedModel, train_sft
+from llm_engineering.application.training.finetune.dpo import DpoRun, newest_sft, train_dpo
+from llm_engineering.application.training.finetune.report import training_page
+from llm_engineering.application.training.finetune.run import SftRun
+from llm_engineering.application.training.finetune.sft import TrainedModel, train_sft
+from llm_engineering.application.training.registry.register import keep_dataset
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.domain.models import ModelManifest
 from steps.resources import step_resources

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from rich.markup import escape
 
-from llm_engineering.application.inference import Finished, InferencePipeline, Piece, RagRequest
+from llm_engineering.application.inference.pipeline import Finished, InferencePipeline, Piece, RagRequest
 from llm_engineering.bootstrap import Resources, open_resources, start_logging
 from llm_engineering.domain.inference import RagResult
 from llm_engineering.domain.retrieval import Answer, Citation, Query, Verdict

@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.rule import Rule
 from rich.table import Table
 
-from llm_engineering.application.runs import EndToEndData
+from llm_engineering.application.features.config import EndToEndData
 from llm_engineering.bootstrap import open_resources, start_logging
 from llm_engineering.domain.retrieval import Answer, Query
 from llm_engineering.settings import Settings, load_settings

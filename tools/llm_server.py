@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from llm_engineering.application.training.adapters import AdapterServing
+from llm_engineering.application.training.finetune.adapters import AdapterServing
 from llm_engineering.bootstrap import listening, llm_service, start_logging
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import load_settings

@@ -6,12 +6,12 @@ The first runs the pipeline as ever: it keeps the records and writes the model. 
 import os
 from typing import Any
 
+from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.ports import SilentProgress
-from llm_engineering.application.runs import RunPart
-from llm_engineering.application.training.dpo import newest_sft, train_dpo
-from llm_engineering.application.training.record import NoTracker
-from llm_engineering.application.training.run import Training
-from llm_engineering.application.training.sft import train_sft
+from llm_engineering.application.training.finetune.dpo import newest_sft, train_dpo
+from llm_engineering.application.training.finetune.record import NoTracker
+from llm_engineering.application.training.finetune.run import Training
+from llm_engineering.application.training.finetune.sft import train_sft
 from llm_engineering.bootstrap import open_resources
 from llm_engineering.domain.errors import ConfigurationError
 
@@ -26,7 +26,7 @@ def leads() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def check_shared(parameters: RunPart) -> None:
+def check_shared(parameters: StrictConfig) -> None:
     """Refuse what several processes cannot do together.
 
     Raises:
@@ -46,7 +46,7 @@ def check_shared(parameters: RunPart) -> None:
         )
 
 
-def help_training(parameters: RunPart) -> None:
+def help_training(parameters: StrictConfig) -> None:
     """Take part in the training that the first process leads; nothing is recorded or written here."""
     if not isinstance(parameters, Training):
         return

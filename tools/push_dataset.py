@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from llm_engineering.application.dataset_quality.files import read_dataset
+from llm_engineering.application.training.datasets.store import read_dataset
 from llm_engineering.bootstrap import datasets_hub, start_logging
 from llm_engineering.settings import load_settings
 from tools.console import console, run, user_path

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rich.markup import escape
 
-from llm_engineering.application.prompts import templates
+from llm_engineering.application.llm.prompts import templates
 from llm_engineering.bootstrap import prompt_library, start_logging
 from llm_engineering.settings import load_settings
 from tools.console import console, run

@@ -7,10 +7,16 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from llm_engineering.application.model_evaluation.config import ModelEvaluationParameters
+from llm_engineering.application.evaluation.models.config import ModelEvaluationParameters
 from llm_engineering.application.ports import ModelRegistry
-from llm_engineering.application.promotion import PromotionPolicy, check_files, consider, promote, rollback
-from llm_engineering.application.registration import (
+from llm_engineering.application.training.registry.promotion import (
+    PromotionPolicy,
+    check_files,
+    consider,
+    promote,
+    rollback,
+)
+from llm_engineering.application.training.registry.register import (
     find_evaluation,
     keep_evaluation,
     read_evaluation,

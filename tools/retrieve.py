@@ -13,9 +13,9 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.text import Text
 
-from llm_engineering.application.inference import InferenceConfig
-from llm_engineering.application.retriever import RetrievalConfig, Retrieved, Retriever
-from llm_engineering.application.tracing import Recorder
+from llm_engineering.application.inference.pipeline import InferenceConfig
+from llm_engineering.application.inference.retriever import RetrievalConfig, Retrieved, Retriever
+from llm_engineering.application.ports.tracing import Recorder
 from llm_engineering.bootstrap import Resources, open_resources, start_logging
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.retrieval import (

@@ -11,11 +11,19 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
-from llm_engineering.application.dataset_runs import GenerateInstructDataset, GeneratePreferenceDataset
-from llm_engineering.application.model_evaluation.config import ModelEvaluationParameters
-from llm_engineering.application.rag_evaluation.config import RagEvaluation
-from llm_engineering.application.runs import DigitalDataEtl, EndToEndData, FeatureEngineering, RunPart
-from llm_engineering.application.training.run import Training
+from llm_engineering.application.config import StrictConfig
+from llm_engineering.application.evaluation.models.config import ModelEvaluationParameters
+from llm_engineering.application.evaluation.rag.config import RagEvaluation
+from llm_engineering.application.features.config import (
+    DigitalDataEtl,
+    EndToEndData,
+    FeatureEngineering,
+)
+from llm_engineering.application.training.datasets.run_config import (
+    GenerateInstructDataset,
+    GeneratePreferenceDataset,
+)
+from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.bootstrap import start_logging
 from llm_engineering.domain.errors import ConfigurationError, TwinError
 from llm_engineering.settings import load_settings
@@ -27,7 +35,7 @@ from tools.run_config import check_parameters, read_run_config
 @dataclass(frozen=True)
 class Runnable:
     pipeline: str
-    parameters: type[RunPart]
+    parameters: type[StrictConfig]
     config: Path
 
 
@@ -69,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run_pipeline(name: str, parameters: RunPart, rest: dict[str, Any] | None = None) -> Any:
+def run_pipeline(name: str, parameters: StrictConfig, rest: dict[str, Any] | None = None) -> Any:
     """Run a pipeline on the active ZenML stack, show what its steps report, and return the finished run.
 
     Raises:
@@ -103,7 +111,7 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-def _parameters(runnable: Runnable, options: argparse.Namespace) -> tuple[RunPart, dict[str, Any]]:
+def _parameters(runnable: Runnable, options: argparse.Namespace) -> tuple[StrictConfig, dict[str, Any]]:
     if not options.link:
         if options.author:
             raise ConfigurationError(

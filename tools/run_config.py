@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from llm_engineering.application.links import shown_link
+from llm_engineering.application.features.links import shown_link
 from llm_engineering.domain.errors import ConfigurationError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)

@@ -18,7 +18,7 @@ import yaml
 from loguru import logger
 
 from llm_engineering.application.ports import SilentProgress
-from llm_engineering.application.training.container import (
+from llm_engineering.application.training.finetune.container import (
     Cluster,
     ContainerFolders,
     base_of,
@@ -30,7 +30,7 @@ from llm_engineering.application.training.container import (
     remove_torn,
     stages,
 )
-from llm_engineering.application.training.run import Training
+from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.bootstrap import bundled_models, container_secrets, start_logging
 from llm_engineering.domain.errors import TwinError
 from llm_engineering.settings import load_settings

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from llm_engineering.application.inference import InferenceConfig
+from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.bootstrap import (
     Resources,
     api_keys,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from llm_engineering.application.training.dpo import newest_sft
-from llm_engineering.application.training.remote import RemoteRun, remote_run
-from llm_engineering.application.training.run import Training
+from llm_engineering.application.training.finetune.dpo import newest_sft
+from llm_engineering.application.training.finetune.remote import RemoteRun, remote_run
+from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.bootstrap import start_logging, training_jobs
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import load_settings

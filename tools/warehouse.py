@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from llm_engineering.application.transfer import ImportReport, export_warehouse, import_warehouse
+from llm_engineering.application.features.export import ImportReport, export_warehouse, import_warehouse
 from llm_engineering.bootstrap import open_resources, show_progress, start_logging
 from llm_engineering.settings import load_settings
 from tools.console import console, run, user_path

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import uuid
 from datetime import UTC, datetime
 from functools import cached_property
@@ -168,6 +169,17 @@ class Chunk(Model):
     published_at: UtcDatetime | None = None
     duplicate_group: str | None = None
     metadata: dict[str, Scalar] = Field(default_factory=dict)
+
+    @field_validator("metadata")
+    @classmethod
+    def _check_metadata(cls, metadata: dict[str, Scalar]) -> dict[str, Scalar]:
+        # JSON has no number for them, so an index could not give the chunk back.
+        for name, value in metadata.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(
+                    f"metadata '{name}' is {value!r}; expected a finite number. Leave it out where unknown."
+                )
+        return metadata
 
     @staticmethod
     def derive_id(document_id: str, position: int, text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from llm_engineering.application.inference import InferencePipeline
+from llm_engineering.application.inference.pipeline import InferencePipeline
 from llm_engineering.infrastructure.api.app import ServiceParts, create_app
 from llm_engineering.infrastructure.api.health import Health
 from llm_engineering.infrastructure.api.metrics import ServiceMetrics

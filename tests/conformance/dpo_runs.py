@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from llm_engineering.application.ports import SilentProgress
-from llm_engineering.application.training.dpo import DpoConfig, train_dpo
-from llm_engineering.application.training.sft import TrainedModel
+from llm_engineering.application.training.finetune.dpo import DpoConfig, train_dpo
+from llm_engineering.application.training.finetune.sft import TrainedModel
 from llm_engineering.domain.datasets import PreferenceSample, Split
 from llm_engineering.infrastructure.training.trl import Bases
 from llm_engineering.infrastructure.training.trl.dpo import TrlPreferenceTrainer

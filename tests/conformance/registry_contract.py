@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llm_engineering.application.ports import ModelRegistry
-from llm_engineering.application.promotion import promote
+from llm_engineering.application.training.registry.promotion import promote
 from llm_engineering.domain.errors import InvalidInputError, PromotionRefusedError
 from llm_engineering.domain.models import ModelManifest, PromotionDecision, Stage
 

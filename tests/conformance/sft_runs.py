@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from llm_engineering.application.ports import SilentProgress
-from llm_engineering.application.training.config import SftConfig
-from llm_engineering.application.training.sft import TrainedModel, train_sft
+from llm_engineering.application.training.finetune.config import SftConfig
+from llm_engineering.application.training.finetune.sft import TrainedModel, train_sft
 from llm_engineering.domain.datasets import Split
 from llm_engineering.infrastructure.training.trl import Bases, TrlTrainer
 from tests.fakes.toy_model import make_model, make_samples, write_dataset

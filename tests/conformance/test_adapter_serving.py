@@ -14,8 +14,8 @@ import httpx
 import pytest
 from loguru import logger
 
-from llm_engineering.application.training.adapters import ADAPTER_GGUF, AdapterServing
-from llm_engineering.application.training.composite import GGUF, verify_folder
+from llm_engineering.application.training.finetune.adapters import ADAPTER_GGUF, AdapterServing
+from llm_engineering.application.training.finetune.model_folder import GGUF, verify_folder
 from llm_engineering.bootstrap import llm_service
 from llm_engineering.domain.errors import ConfigurationError, ModelFileError
 from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.application.training.composite import sealed
-from llm_engineering.application.training.dpo import ADAPTER, DpoConfig
-from llm_engineering.application.training.samples import open_dataset, read_preferences
-from llm_engineering.application.training.sft import TrainedModel, load_model_folder
+from llm_engineering.application.training.finetune.data import open_dataset, read_preferences
+from llm_engineering.application.training.finetune.dpo import ADAPTER, DpoConfig
+from llm_engineering.application.training.finetune.model_folder import sealed
+from llm_engineering.application.training.finetune.sft import TrainedModel, load_model_folder
 from llm_engineering.domain.datasets import Split
 from llm_engineering.domain.errors import (
     ConfigurationError,
@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[2]
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
-from llm_engineering.application.training.sft import load_model_folder
+from llm_engineering.application.training.finetune.sft import load_model_folder
 from tests.conformance.dpo_runs import align
 from tests.fakes.tracker import RecordingTracker
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from llm_engineering.application.chat_templates import template
-from llm_engineering.application.training.dpo import (
+from llm_engineering.application.llm.chat_templates import template
+from llm_engineering.application.training.finetune.dpo import (
     ADAPTER,
     DpoConfig,
     DpoJob,
@@ -17,9 +17,9 @@ from llm_engineering.application.training.dpo import (
     inherited,
     newest_sft,
 )
-from llm_engineering.application.training.hardware import plan
-from llm_engineering.application.training.record import MARGIN
-from llm_engineering.application.training.sft import TrainedModel
+from llm_engineering.application.training.finetune.hardware import plan
+from llm_engineering.application.training.finetune.record import MARGIN
+from llm_engineering.application.training.finetune.sft import TrainedModel
 from llm_engineering.domain.datasets import Split
 from llm_engineering.domain.errors import (
     ConfigurationError,

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from llm_engineering.application.ports import Embedder
-from llm_engineering.application.token_batches import batches_by_length
 from llm_engineering.domain.errors import ModelFileError, ModelServiceError
 from llm_engineering.infrastructure import model_files
 from llm_engineering.infrastructure.embedders.onnx import WINDOW_TEXTS, OnnxEmbedder
 from llm_engineering.infrastructure.embedders.openai_http import OpenAIEmbedder
+from llm_engineering.infrastructure.shared.token_batches import batches_by_length
 from tests.conformance.embedder_contract import EmbedderContract
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.openai_server import Fault, OpenAIServer

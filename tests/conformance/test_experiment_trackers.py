@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from llm_engineering.application.training.tracking import NamedTracker, SafeTrackers
+from llm_engineering.application.training.finetune.tracking import NamedTracker, SafeTrackers
 from llm_engineering.bootstrap import Resources, open_resources
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.infrastructure.tracking.comet import CometTracker

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llm_engineering.application.index_payload import FORMAT
 from llm_engineering.application.ports import SearchRequest
 from llm_engineering.domain.errors import StoreError, StoreUnavailableError
 from llm_engineering.domain.retrieval import SearchMode
 from llm_engineering.infrastructure.index.qdrant_edge import QdrantEdgeIndex
+from llm_engineering.infrastructure.shared.index_payload import FORMAT
 from tests.conformance.index_contract import FINGERPRINT, OTHER, chunk, corpus, embedded, ids, unit, write
 from tests.services import fill, small_disk
 

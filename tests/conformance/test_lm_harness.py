@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("lm_eval")
 torch = pytest.importorskip("torch")
 
-from llm_engineering.application.chat_templates import template  # noqa: E402
-from llm_engineering.application.model_evaluation.systems import LoadedModel, System  # noqa: E402
+from llm_engineering.application.evaluation.models.systems import LoadedModel, System  # noqa: E402
+from llm_engineering.application.llm.chat_templates import template  # noqa: E402
 from llm_engineering.application.ports import Message  # noqa: E402
 from llm_engineering.domain.errors import ConfigurationError  # noqa: E402
 from llm_engineering.domain.models import Score  # noqa: E402

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.application.chat_templates import template
+from llm_engineering.application.llm.chat_templates import template
 from llm_engineering.application.ports import GenerationOptions, Message
-from llm_engineering.application.training.composite import GGUF, open_servable, verify_folder
-from llm_engineering.application.training.sft import TrainedModel
+from llm_engineering.application.training.finetune.model_folder import GGUF, open_servable, verify_folder
+from llm_engineering.application.training.finetune.sft import TrainedModel
 from llm_engineering.domain.errors import (
     ConfigurationError,
     ModelFileError,

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROMOTE = """
 import sys, time
 from pathlib import Path
-from llm_engineering.application.promotion import promote
+from llm_engineering.application.training.registry.promotion import promote
 from llm_engineering.domain.errors import PromotionRefusedError
 from llm_engineering.infrastructure.registry.zenml import ZenMLRegistry
 registry, number, folder = ZenMLRegistry(), int(sys.argv[1]), Path(sys.argv[2])

@@ -22,9 +22,9 @@ from loguru import logger
 from moto.sagemaker.models import sagemaker_backends
 from moto.server import ThreadedMotoServer
 
-from llm_engineering.application.training.dpo import DpoRun
-from llm_engineering.application.training.remote import RemoteRun, remote_run
-from llm_engineering.application.training.run import SftRun, Training
+from llm_engineering.application.training.finetune.dpo import DpoRun
+from llm_engineering.application.training.finetune.remote import RemoteRun, remote_run
+from llm_engineering.application.training.finetune.run import SftRun, Training
 from llm_engineering.bootstrap import container_secrets
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, ModelFileError, TrainingError
 from llm_engineering.infrastructure.training.sagemaker import JobPlace, SageMakerJobs, read_secret

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.application.chat_templates import template
+from llm_engineering.application.llm.chat_templates import template
 from llm_engineering.application.ports import Message, SilentProgress
-from llm_engineering.application.training.config import SftConfig
-from llm_engineering.application.training.labels import IGNORED, encode_chat, fitted
-from llm_engineering.application.training.sft import TrainedModel, train_sft
+from llm_engineering.application.training.finetune.config import SftConfig
+from llm_engineering.application.training.finetune.labels import IGNORED, encode_chat, fitted
+from llm_engineering.application.training.finetune.sft import TrainedModel, train_sft
 from llm_engineering.domain.datasets import Split
 from llm_engineering.infrastructure.model_files import path
 from llm_engineering.infrastructure.training.trl import Bases, TrlTrainer

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.application.training.config import SftConfig
+from llm_engineering.application.training.finetune.config import SftConfig
 from llm_engineering.domain.datasets import Split
 from llm_engineering.domain.errors import (
     ConfigurationError,

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from llm_engineering.application.chat_templates import template
+from llm_engineering.application.llm.chat_templates import template
 from llm_engineering.application.ports import Message, SilentProgress
-from llm_engineering.application.training.config import SftConfig
-from llm_engineering.application.training.labels import IGNORED, encode_chat, fitted
-from llm_engineering.application.training.sft import TrainedModel, load_model_folder, train_sft
+from llm_engineering.application.training.finetune.config import SftConfig
+from llm_engineering.application.training.finetune.labels import IGNORED, encode_chat, fitted
+from llm_engineering.application.training.finetune.sft import TrainedModel, load_model_folder, train_sft
 from llm_engineering.domain.datasets import Split
 from llm_engineering.domain.errors import ModelFileError
 from llm_engineering.infrastructure.training.trl import Bases, TrlTrainer

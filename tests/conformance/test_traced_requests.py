@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.application.answering import AnsweringConfig
-from llm_engineering.application.inference import (
+from llm_engineering.application.inference.answer import AnsweringConfig
+from llm_engineering.application.inference.pipeline import (
     Finished,
     InferenceConfig,
     InferencePipeline,
     Piece,
     RagRequest,
 )
+from llm_engineering.application.inference.retriever import RetrievalConfig, Retriever
 from llm_engineering.application.ports import Tracer
-from llm_engineering.application.retriever import RetrievalConfig, Retriever
 from llm_engineering.domain.errors import ModelServiceError
 from llm_engineering.domain.inference import RagResult
 from llm_engineering.domain.retrieval import Query

@@ -16,8 +16,8 @@ from uuid import UUID
 import pytest
 from loguru import logger
 
+from llm_engineering.application.llm.prompts import Template, templates
 from llm_engineering.application.ports import Tracer
-from llm_engineering.application.prompts import Template, templates
 from llm_engineering.domain.errors import MissingDependencyError, StoreError, StoreUnavailableError
 from llm_engineering.infrastructure.tracing.jsonl import JsonLinesTracer
 from llm_engineering.infrastructure.tracing.opik import OpikPromptLibrary, OpikTracer, time_ordered_id
@@ -279,8 +279,8 @@ class TestOpikTracer(TracerContract):
             "from loguru import logger\n"
             "logger.remove()\n"
             "from llm_engineering.infrastructure.tracing.opik import OpikPromptLibrary, OpikTracer\n"
-            "from llm_engineering.application.prompts import Template\n"
-            "from llm_engineering.application.tracing import Trace\n"
+            "from llm_engineering.application.llm.prompts import Template\n"
+            "from llm_engineering.application.ports.tracing import Trace\n"
             "tracer = OpikTracer(sys.argv[1], None, 'default', 'p')\n"
             "tracer.open()\n"
             "tracer.record(Trace('rag'))\n"

@@ -9,8 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from llm_engineering.application.chat_templates import template  # noqa: E402
-from llm_engineering.application.model_evaluation.systems import System  # noqa: E402
+from llm_engineering.application.evaluation.models.systems import System  # noqa: E402
+from llm_engineering.application.llm.chat_templates import template  # noqa: E402
 from llm_engineering.application.ports import Message, SilentProgress  # noqa: E402
 from llm_engineering.domain.errors import ConfigurationError, ModelFileError  # noqa: E402
 from llm_engineering.infrastructure.llms.transformers_local import TransformersModels  # noqa: E402

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from lxml import html as lxml_html
 
-from llm_engineering.application.collection import collect
-from llm_engineering.application.collection_report import CollectionReport, LinkStatus
+from llm_engineering.application.features.collect import collect
+from llm_engineering.application.features.collect_report import CollectionReport, LinkStatus
 from llm_engineering.application.ports import (
     Discovered,
     Found,

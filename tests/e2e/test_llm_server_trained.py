@@ -6,7 +6,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from llm_engineering.application.training.composite import GGUF
+from llm_engineering.application.training.finetune.model_folder import GGUF
 from llm_engineering.infrastructure.training.export import Exporter
 from tests.conformance.sft_runs import base, dataset, train
 from tests.e2e.test_llm_server import command, environment, serving

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from llm_engineering.application.dataset_quality.files import manifest_of, write_dataset
+from llm_engineering.application.training.datasets.store import manifest_of, write_dataset
 from llm_engineering.domain.datasets import Split
 from tests.fakes.dataset_hub import DatasetHub
 from tests.unit.dataset_samples import instruct

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from llm_engineering.application.prompts import templates
+from llm_engineering.application.llm.prompts import templates
 from tests.fakes.opik_server import OpikServer
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from llm_engineering.application.fusion import candidates, fuse, ranked
+from llm_engineering.application.inference.fusion import candidates, fuse, ranked
 from llm_engineering.application.ports import IndexWriter, SearchRequest
 from llm_engineering.domain.documents import Chunk, EmbeddedChunk, EmbedderFingerprint
 from llm_engineering.domain.errors import FingerprintMismatchError, InvalidInputError, StoreUnavailableError

@@ -22,9 +22,9 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from llm_engineering.application.inference import InferenceConfig, InferencePipeline
+from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline
+from llm_engineering.application.inference.retriever import Retriever
 from llm_engineering.application.ports import LanguageModel, Message, Reranker, VectorIndex
-from llm_engineering.application.retriever import Retriever
 from llm_engineering.domain.documents import Chunk, EmbeddedChunk, Span, derived_id
 from llm_engineering.infrastructure.api.app import ServiceParts, create_app
 from tests.fakes.embedder import HashEmbedder

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from llm_engineering.application.chat_templates import template
-from llm_engineering.application.model_evaluation.systems import Likelihood, LoadedModel, System, Written
+from llm_engineering.application.evaluation.models.systems import Likelihood, LoadedModel, System, Written
+from llm_engineering.application.llm.chat_templates import template
 from llm_engineering.application.ports import Message, Progress
 from llm_engineering.domain.models import Score
 

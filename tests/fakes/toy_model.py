@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from llm_engineering.application.chat_templates import template, template_names
+from llm_engineering.application.llm.chat_templates import template, template_names
 from llm_engineering.domain.datasets import DatasetManifest, InstructSample, Origin, Provenance, Split
 from llm_engineering.domain.documents import Span
 

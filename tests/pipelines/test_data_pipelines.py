@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.application.answering import answer
-from llm_engineering.application.retrieval import narrow, retrieve
-from llm_engineering.application.runs import CollectRun, EndToEndData, FeatureEngineering
+from llm_engineering.application.features.config import CollectRun, EndToEndData, FeatureEngineering
+from llm_engineering.application.inference.answer import answer
+from llm_engineering.application.inference.search import narrow, retrieve
 from llm_engineering.bootstrap import Resources
 from llm_engineering.domain.errors import StoreUnavailableError, TooManyFailuresError
 from llm_engineering.domain.retrieval import Answer, MetadataFilter, Passage, Query

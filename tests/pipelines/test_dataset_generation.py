@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.application.dataset_quality.files import read_dataset
-from llm_engineering.application.dataset_runs import (
+from llm_engineering.application.features.config import CollectRun, EndToEndData
+from llm_engineering.application.ports import Message
+from llm_engineering.application.training.datasets.run_config import (
     GenerateInstructDataset,
     GeneratePreferenceDataset,
     PreferenceDatasetRun,
 )
-from llm_engineering.application.ports import Message
-from llm_engineering.application.runs import CollectRun, EndToEndData
+from llm_engineering.application.training.datasets.store import read_dataset
 from llm_engineering.bootstrap import Resources
 from llm_engineering.domain.datasets import InstructSample, PreferenceSample, Split
 from llm_engineering.domain.errors import InvalidInputError

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from zenml.client import Client
 
-from llm_engineering.application.model_evaluation.config import ModelEvaluationParameters
-from llm_engineering.application.promotion import PromotionPolicy, promote
-from llm_engineering.application.training.run import SftRun, Training
+from llm_engineering.application.evaluation.models.config import ModelEvaluationParameters
+from llm_engineering.application.training.finetune.run import SftRun, Training
+from llm_engineering.application.training.registry.promotion import PromotionPolicy, promote
 from llm_engineering.domain.datasets import InstructSample, Split
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, TemplateMismatchError
 from llm_engineering.domain.models import EvaluationReport, Stage
@@ -117,7 +117,7 @@ def test_base_and_trained_model_stand_in_one_table_with_report_and_the_file_for_
 
 
 def run_manifest_hash(folder: Path) -> str:
-    from llm_engineering.application.model_evaluation.systems import read_manifest
+    from llm_engineering.application.evaluation.models.systems import read_manifest
 
     return json.dumps(read_manifest(folder).content_hash)
 

@@ -13,8 +13,8 @@ from zenml import pipeline, step
 from zenml.client import Client
 from zenml.enums import ExecutionMode
 
-from llm_engineering.application.promotion import PromotionPolicy
-from llm_engineering.application.runs import RunPart
+from llm_engineering.application.config import StrictConfig
+from llm_engineering.application.training.registry.promotion import PromotionPolicy
 from llm_engineering.domain.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -36,7 +36,7 @@ POLICY = PromotionPolicy(metric="rougeL", margin=0.01)
 pytestmark = [pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning"), pytest.mark.timeout(300)]
 
 
-class Parameters(RunPart):
+class Parameters(StrictConfig):
     folder: str
     evaluation: dict[str, Any] | None = None
     policy: PromotionPolicy | None = None

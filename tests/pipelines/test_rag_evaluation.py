@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.application.rag_evaluation.config import RagEvaluation
-from llm_engineering.application.rag_evaluation.configurations import SERVED
-from llm_engineering.application.rag_evaluation.evaluation import GateFailedError
-from llm_engineering.application.rag_evaluation.questions import (
+from llm_engineering.application.evaluation.rag.config import RagEvaluation
+from llm_engineering.application.evaluation.rag.configurations import SERVED
+from llm_engineering.application.evaluation.rag.evaluate import GateFailedError
+from llm_engineering.application.evaluation.rag.questions import (
     Question,
     Relevant,
     read_questions,
     write_questions,
 )
-from llm_engineering.application.runs import CollectRun, EndToEndData
+from llm_engineering.application.features.config import CollectRun, EndToEndData
 from llm_engineering.bootstrap import open_resources
 from llm_engineering.settings import load_settings
 from tests.fakes.judge_server import JudgeServer

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.application.training.composite import verify_folder
-from llm_engineering.application.training.container import Cluster, ContainerFolders
-from llm_engineering.application.training.remote import remote_run
-from llm_engineering.application.training.run import SftRun, Training
-from llm_engineering.application.training.sft import load_model_folder
+from llm_engineering.application.training.finetune.container import Cluster, ContainerFolders
+from llm_engineering.application.training.finetune.model_folder import verify_folder
+from llm_engineering.application.training.finetune.remote import remote_run
+from llm_engineering.application.training.finetune.run import SftRun, Training
+from llm_engineering.application.training.finetune.sft import load_model_folder
 from llm_engineering.domain.datasets import Split
 from tests.fakes.toy_model import make_model, make_samples, write_dataset
 from tools import sagemaker_entry
@@ -98,8 +98,8 @@ def test_a_machine_that_is_taken_away_costs_no_more_than_to_the_last_checkpoint(
     assert not second.failure.exists()
 
     assert asked.training is not None
-    from llm_engineering.application.training.samples import open_dataset
-    from llm_engineering.application.training.sft import run_name
+    from llm_engineering.application.training.finetune.data import open_dataset
+    from llm_engineering.application.training.finetune.sft import run_name
 
     here = run_name(asked.training.sft, open_dataset(Path("dataset"), "instruct", "chatml").hash)
     assert manifest.parent.name == here, "the same run has the same folder here, and is not trained again"

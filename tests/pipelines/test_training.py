@@ -7,8 +7,8 @@ import pytest
 import yaml
 from zenml import pipeline, step
 
-from llm_engineering.application.training.run import SftRun, Training
-from llm_engineering.application.training.sft import load_model_folder
+from llm_engineering.application.training.finetune.run import SftRun, Training
+from llm_engineering.application.training.finetune.sft import load_model_folder
 from llm_engineering.domain.datasets import Split
 from llm_engineering.domain.errors import ConfigurationError, TemplateMismatchError
 from steps.training import newest_dataset

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.application.training.composite import open_servable
-from llm_engineering.application.training.run import Training
+from llm_engineering.application.training.finetune.model_folder import open_servable
+from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.domain.datasets import Split
 from tests.conformance.test_dpo_training import pairs
 from tests.fakes.toy_model import make_model, make_samples, write_dataset

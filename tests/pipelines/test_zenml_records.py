@@ -9,8 +9,8 @@ from zenml.client import Client
 from zenml.enums import ExecutionStatus, VisualizationType
 from zenml.types import MarkdownString
 
-from llm_engineering.application.collection_report import COLUMNS
-from llm_engineering.application.runs import CollectRun, DigitalDataEtl, EndToEndData
+from llm_engineering.application.features.collect_report import COLUMNS
+from llm_engineering.application.features.config import CollectRun, DigitalDataEtl, EndToEndData
 from llm_engineering.domain.errors import TooManyFailuresError
 from tests.pipelines.clocks import BEFORE, write_source
 from tools.run import run_pipeline

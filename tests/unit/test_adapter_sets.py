@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from llm_engineering.application.chat_templates import template
-from llm_engineering.application.training.adapters import ADAPTER_GGUF, AdapterServing, adapter_set
-from llm_engineering.application.training.composite import GGUF, Servable
+from llm_engineering.application.llm.chat_templates import template
+from llm_engineering.application.training.finetune.adapters import ADAPTER_GGUF, AdapterServing, adapter_set
+from llm_engineering.application.training.finetune.model_folder import GGUF, Servable
 from llm_engineering.domain.errors import InvalidInputError, ModelFileError, TemplateMismatchError
 from llm_engineering.domain.models import ModelManifest
 

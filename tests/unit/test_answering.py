@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_engineering.application.answering import (
+from llm_engineering.application.inference.answer import (
     AnsweringConfig,
     AnswerPiece,
     abstains,
     answer,
     confidence,
 )
-from llm_engineering.application.context import ContextConfig
-from llm_engineering.application.grounded_writing import NOTHING_FOUND
+from llm_engineering.application.inference.context import ContextConfig
+from llm_engineering.application.inference.grounded_writing import NOTHING_FOUND
 from llm_engineering.application.ports import Delta, GenerationOptions, Message, Vectors
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.errors import ModelError, ModelServiceError

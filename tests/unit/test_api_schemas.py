@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from llm_engineering.application.retriever import RetrievalConfig
+from llm_engineering.application.inference.retriever import RetrievalConfig
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.errors import (
     InvalidInputError,

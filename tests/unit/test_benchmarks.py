@@ -12,7 +12,7 @@ from benchmarks.answering import separation
 from benchmarks.common import Check, number
 from benchmarks.corpora import documents, file_documents, made_up_documents, shuffled, site_documents
 from benchmarks.roundtrips import Row
-from llm_engineering.application.near_duplicates import group, signature
+from llm_engineering.application.text.minhash import group, signature
 from llm_engineering.domain.errors import InvalidInputError
 
 ARTICLE = {

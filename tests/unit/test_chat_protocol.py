@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.chat_protocol import (
+from llm_engineering.application.ports import GenerationOptions, Message
+from llm_engineering.domain.errors import ModelServiceError
+from llm_engineering.domain.retrieval import Usage
+from llm_engineering.infrastructure.shared.openai_stream import (
     Lines,
     ReplyReader,
     error_message,
@@ -15,10 +18,7 @@ from llm_engineering.application.chat_protocol import (
     request_body,
     tokens_at_most,
 )
-from llm_engineering.application.ports import GenerationOptions, Message
-from llm_engineering.application.retrying import delay_seconds, retry_after_seconds
-from llm_engineering.domain.errors import ModelServiceError
-from llm_engineering.domain.retrieval import Usage
+from llm_engineering.infrastructure.shared.retries import delay_seconds, retry_after_seconds
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from llm_engineering.application.chat_templates import (
+from llm_engineering.application.llm.chat_templates import (
     TemplateUse,
     check_contract,
     escaped,

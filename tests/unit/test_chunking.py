@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from llm_engineering.application.chunking import ChunkingConfig, chunk_document
-from llm_engineering.application.text_structure import sentence_starts
-from llm_engineering.application.token_counts import TokenCounts
+from llm_engineering.application.features.chunk import ChunkingConfig, chunk_document
+from llm_engineering.application.text.markdown import sentence_starts
+from llm_engineering.application.text.tokens import TokenCounts
 from llm_engineering.domain.documents import Chunk, CleanDocument, derived_id
 from llm_engineering.domain.errors import InvalidInputError
 from tests.fakes.embedder import WordTokenizer

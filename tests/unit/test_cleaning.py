@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.cleaning import clean, clean_markdown, source_hash
-from llm_engineering.application.personal_data import mask_personal_data
+from llm_engineering.application.features.clean import clean, clean_markdown, source_hash
+from llm_engineering.application.text.pii import mask_personal_data
 from llm_engineering.domain.documents import RawDocument
 from llm_engineering.domain.errors import ExtractionError
 

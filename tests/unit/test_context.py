@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.context import ContextConfig, Source, compress, edges, merged, pack
+from llm_engineering.application.inference.context import ContextConfig, Source, compress, edges, merged, pack
 from llm_engineering.application.ports import Message, Vectors
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.errors import ModelError

@@ -2,8 +2,8 @@
 
 import pytest
 
-from llm_engineering.application.costs import priced
 from llm_engineering.domain.retrieval import Usage
+from llm_engineering.infrastructure.shared.costs import priced
 
 USAGE = Usage(prompt_tokens=1_000, completion_tokens=200)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.application.dataset_generation.asking import (
+from llm_engineering.application.llm.batch import (
     MOST_FAILURES_IN_A_ROW,
     Ask,
     Asker,
@@ -17,7 +17,7 @@ from llm_engineering.application.dataset_generation.asking import (
     at_a_time,
     generation_key,
 )
-from llm_engineering.application.dataset_generation.spending import Budget
+from llm_engineering.application.llm.budget import Budget
 from llm_engineering.application.ports import Delta, GenerationOptions, Message
 from llm_engineering.domain.errors import ConfigurationError, ModelServiceError
 from llm_engineering.domain.retrieval import Usage

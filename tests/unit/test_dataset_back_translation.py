@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.dataset_generation.back_translation import (
+from llm_engineering.application.text.overlap import longest_copy
+from llm_engineering.application.training.datasets.passages import Passage, passages
+from llm_engineering.application.training.datasets.phrasings import PHRASINGS, QUESTION_WORDS
+from llm_engineering.application.training.datasets.template_instructions import (
     BackTranslation,
     instructions,
     key_terms,
     language_for,
     rule_questions,
 )
-from llm_engineering.application.dataset_generation.passages import Passage, passages
-from llm_engineering.application.dataset_generation.phrasings import PHRASINGS, QUESTION_WORDS
-from llm_engineering.application.rag_evaluation.wording import longest_copy
 from tests.unit.test_dataset_passages import document
 
 BODY = (

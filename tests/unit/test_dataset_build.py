@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.application.dataset_generation.spending import Budget
-from llm_engineering.application.dataset_quality.build import Helpers, Target, build_dataset
-from llm_engineering.application.dataset_quality.config import (
+from llm_engineering.application.llm.budget import Budget
+from llm_engineering.application.llm.judges import JudgeAsking, Jury
+from llm_engineering.application.training.datasets.build import Helpers, Target, build_dataset
+from llm_engineering.application.training.datasets.chat_samples import Sample
+from llm_engineering.application.training.datasets.config import (
     JudgeConfig,
     LengthBias,
     LengthBounds,
     QualityConfig,
 )
-from llm_engineering.application.dataset_quality.files import read_dataset
-from llm_engineering.application.dataset_quality.samples import Sample
-from llm_engineering.application.jury import JudgeAsking, Jury
+from llm_engineering.application.training.datasets.store import read_dataset
 from llm_engineering.domain.datasets import Split
 from llm_engineering.domain.documents import CleanDocument
 from llm_engineering.domain.errors import InvalidInputError

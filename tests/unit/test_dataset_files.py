@@ -7,17 +7,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm_engineering.application.chat_templates import template
-from llm_engineering.application.dataset_quality import files
-from llm_engineering.application.dataset_quality.files import (
+from llm_engineering.application.llm.chat_templates import template
+from llm_engineering.application.training.datasets import store as files
+from llm_engineering.application.training.datasets.chat_samples import Sample
+from llm_engineering.application.training.datasets.gates import Dropped
+from llm_engineering.application.training.datasets.store import (
     manifest_of,
     read_dataset,
     version_of,
     write_dataset,
 )
-from llm_engineering.application.dataset_quality.gates import Dropped
-from llm_engineering.application.dataset_quality.samples import Sample
-from llm_engineering.application.training.samples import open_dataset, read_instruct
+from llm_engineering.application.training.finetune.data import open_dataset, read_instruct
 from llm_engineering.domain.datasets import DatasetManifest, Split
 from llm_engineering.domain.errors import InvalidInputError, StoreError
 from tests.unit.dataset_samples import document, instruct, preference, prose

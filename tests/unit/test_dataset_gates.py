@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_engineering.application.dataset_quality.config import LengthBounds, QualityConfig, RuleBounds
-from llm_engineering.application.dataset_quality.duplicates import (
+from llm_engineering.application.training.datasets.chat_samples import Sample
+from llm_engineering.application.training.datasets.config import LengthBounds, QualityConfig, RuleBounds
+from llm_engineering.application.training.datasets.curate import gates_of
+from llm_engineering.application.training.datasets.duplicates import (
     ExactDuplicates,
     NearDuplicates,
     SemanticDuplicates,
     close_rows,
     embedding_of_any_length,
 )
-from llm_engineering.application.dataset_quality.gates import Gate, run_gates
-from llm_engineering.application.dataset_quality.pipeline import gates_of
-from llm_engineering.application.dataset_quality.rules import (
+from llm_engineering.application.training.datasets.gate_rules import (
     Differs,
     Format,
     Language,
@@ -25,7 +25,7 @@ from llm_engineering.application.dataset_quality.rules import (
     Rules,
     Verbatim,
 )
-from llm_engineering.application.dataset_quality.samples import Sample
+from llm_engineering.application.training.datasets.gates import Gate, run_gates
 from llm_engineering.domain.errors import ConfigurationError
 from tests.fakes.embedder import HashEmbedder
 from tests.unit.dataset_samples import document, instruct, preference, prose

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from llm_engineering.application.dataset_generation.passages import Passage, PassageConfig, passages
-from llm_engineering.application.sentences import units
+from llm_engineering.application.text.sentences import units
+from llm_engineering.application.training.datasets.passages import Passage, PassageConfig, passages
 from llm_engineering.domain.documents import CleanDocument, RawDocument
 
 

@@ -6,17 +6,17 @@ from xml.etree import ElementTree
 
 import yaml
 
-from llm_engineering.application.dataset_quality.config import LengthBias, QualityConfig
-from llm_engineering.application.dataset_quality.data_card import data_card
-from llm_engineering.application.dataset_quality.files import manifest_of
-from llm_engineering.application.dataset_quality.judging import Judged
-from llm_engineering.application.dataset_quality.pipeline import Curated, curate, gates_of
-from llm_engineering.application.dataset_quality.plots import bars, histogram
-from llm_engineering.application.dataset_quality.report import COLUMNS, html_report, rows
-from llm_engineering.application.dataset_quality.samples import Sample, kind_of
-from llm_engineering.application.dataset_quality.statistics import statistics
-from llm_engineering.application.jury import JudgeRecord, JuryReport
+from llm_engineering.application.llm.judges import JudgeRecord, JuryReport
 from llm_engineering.application.ports import Message
+from llm_engineering.application.training.datasets.chat_samples import Sample, kind_of
+from llm_engineering.application.training.datasets.config import LengthBias, QualityConfig
+from llm_engineering.application.training.datasets.curate import Curated, curate, gates_of
+from llm_engineering.application.training.datasets.data_card import data_card
+from llm_engineering.application.training.datasets.judging import Judged
+from llm_engineering.application.training.datasets.plots import bars, histogram
+from llm_engineering.application.training.datasets.report import COLUMNS, html_report, rows
+from llm_engineering.application.training.datasets.statistics import statistics
+from llm_engineering.application.training.datasets.store import manifest_of
 from llm_engineering.domain.datasets import DatasetManifest, Split
 from tests.unit.dataset_samples import document, instruct, preference, prose
 

@@ -9,27 +9,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_engineering.application.dataset_quality.config import (
+from llm_engineering.application.training.datasets.config import (
     DecontaminationConfig,
     LengthBias,
     QualityConfig,
     SplitShares,
 )
-from llm_engineering.application.dataset_quality.contamination import (
+from llm_engineering.application.training.datasets.curate import curate, gates_of
+from llm_engineering.application.training.datasets.decontamination import (
     Decontamination,
     Protected,
     protected_samples,
     read_protected,
 )
-from llm_engineering.application.dataset_quality.gates import run_gates
-from llm_engineering.application.dataset_quality.pipeline import curate, gates_of
-from llm_engineering.application.dataset_quality.preference_lint import (
+from llm_engineering.application.training.datasets.gates import run_gates
+from llm_engineering.application.training.datasets.preference_lint import (
     bound_length_bias,
     cliffs_delta,
     cohens_d,
     lint,
 )
-from llm_engineering.application.dataset_quality.splits import assign, split_by_document
+from llm_engineering.application.training.datasets.splits import assign, split_by_document
 from llm_engineering.domain.datasets import PreferenceSample, Split
 from llm_engineering.domain.errors import InvalidInputError
 from tests.unit.dataset_samples import document, instruct, preference, prose

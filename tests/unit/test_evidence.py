@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.claims import claim_of, numbers_of, numbers_written
-from llm_engineering.application.embedding_cache import EmbeddingMemory
-from llm_engineering.application.evidence import Evidence, EvidenceConfig, coverage, word_confidence
+from llm_engineering.application.inference.claims import claim_of, numbers_of, numbers_written
+from llm_engineering.application.inference.embedding_cache import EmbeddingMemory
+from llm_engineering.application.inference.evidence import Evidence, EvidenceConfig, coverage, word_confidence
 from llm_engineering.application.ports import Vectors
-from llm_engineering.application.words import content, language_of, root, words
+from llm_engineering.application.text.words import content, language_of, root, words
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.errors import ModelError
 from llm_engineering.domain.retrieval import Citation, Passage, Verdict

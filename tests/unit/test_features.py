@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.application import indexing
-from llm_engineering.application.chunking import ChunkingConfig
-from llm_engineering.application.features import (
+from llm_engineering.application.features.chunk import ChunkingConfig
+from llm_engineering.application.features.pipeline import (
     CleaningReport,
     DuplicateReport,
     IndexReport,
@@ -18,6 +17,7 @@ from llm_engineering.application.features import (
     index_documents,
     mark_near_duplicates,
 )
+from llm_engineering.application.features.pipeline import index as indexing
 from llm_engineering.application.ports import IndexWriter
 from llm_engineering.domain.documents import EmbedderFingerprint, RawDocument
 from llm_engineering.domain.errors import ModelError, StoreError, TooManyFailuresError

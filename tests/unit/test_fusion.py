@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.fusion import candidates, fuse, min_max, ranked, rrf, weighted
+from llm_engineering.application.inference.fusion import candidates, fuse, min_max, ranked, rrf, weighted
 from llm_engineering.domain.retrieval import RrfFusion, WeightedFusion
 
 names = st.text("abcdefgh", min_size=1, max_size=2)

@@ -1,10 +1,11 @@
 """What counts as a word in search by words, and what a chunk's record may hold."""
 
 import pytest
+from pydantic import ValidationError
 
-from llm_engineering.application.index_payload import to_chunk, to_payload
-from llm_engineering.domain.errors import InvalidInputError, StoreError
+from llm_engineering.domain.errors import StoreError
 from llm_engineering.infrastructure.index import Bm25Encoder
+from llm_engineering.infrastructure.shared.index_payload import to_chunk, to_payload
 from tests.conformance.index_contract import chunk
 
 ENCODER = Bm25Encoder()
@@ -56,5 +57,5 @@ def test_a_record_of_something_else_is_said_to_be_one(payload: dict[str, str] | 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
 def test_a_number_that_could_not_be_read_back_is_refused(value: float) -> None:
-    with pytest.raises(InvalidInputError, match="'rating'"):
-        to_payload(chunk("d", metadata={"rating": value}))
+    with pytest.raises(ValidationError, match="'rating'"):
+        chunk("d", metadata={"rating": value})

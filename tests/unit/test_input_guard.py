@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.input_guard import GuardConfig, clean_text, guard, injection_signals
+from llm_engineering.application.inference.input_guard import (
+    GuardConfig,
+    clean_text,
+    guard,
+    injection_signals,
+)
 from llm_engineering.application.ports import Message
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.retrieval import Query

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.judge_agreement import agreement, krippendorff_alpha
+from llm_engineering.application.llm.judge_agreement import agreement, krippendorff_alpha
 
 # Four observers, twelve units, some of them not rated by all (Krippendorff, "Computing Krippendorff's alpha-reliability", 2011).
 OBSERVERS = [

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from llm_engineering.application.dataset_generation.asking import Ask, UnusableReplyError, at_a_time
-from llm_engineering.application.dataset_generation.spending import Budget
-from llm_engineering.application.jury import (
+from llm_engineering.application.llm.batch import Ask, UnusableReplyError, at_a_time
+from llm_engineering.application.llm.budget import Budget
+from llm_engineering.application.llm.judges import (
     JudgeAsking,
     JudgeNames,
     Jury,

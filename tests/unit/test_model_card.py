@@ -2,7 +2,7 @@
 
 import pytest
 
-from llm_engineering.application.model_card import model_card
+from llm_engineering.application.training.registry.model_card import model_card
 from llm_engineering.domain.datasets import DatasetManifest, Split
 from llm_engineering.domain.models import ModelVersion, Score, Stage
 from tests.conformance.registry_contract import decision, manifest

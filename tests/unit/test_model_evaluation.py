@@ -7,30 +7,30 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.application.chat_templates import template
-from llm_engineering.application.dataset_generation.spending import Budget
-from llm_engineering.application.dataset_quality.config import DecontaminationConfig
-from llm_engineering.application.jury import JudgeAsking, Jury
-from llm_engineering.application.model_evaluation.config import (
+from llm_engineering.application.evaluation.models.config import (
     JudgeConfig,
     ModelEvaluationParameters,
     ModelEvaluationRun,
 )
-from llm_engineering.application.model_evaluation.evaluation import (
+from llm_engineering.application.evaluation.models.evaluate import (
     ModelEvaluation,
     Tools,
     evaluate_models,
 )
-from llm_engineering.application.model_evaluation.heldout import HeldOut, drawn, hold_out
-from llm_engineering.application.model_evaluation.report import as_dict, html_report, metadata, rows
-from llm_engineering.application.model_evaluation.slices import sliced
-from llm_engineering.application.model_evaluation.systems import (
+from llm_engineering.application.evaluation.models.heldout import HeldOut, drawn, hold_out
+from llm_engineering.application.evaluation.models.report import as_dict, html_report, metadata, rows
+from llm_engineering.application.evaluation.models.slices import sliced
+from llm_engineering.application.evaluation.models.systems import (
     System,
     base_system,
     newest_folder,
     trained_system,
 )
+from llm_engineering.application.llm.budget import Budget
+from llm_engineering.application.llm.chat_templates import template
+from llm_engineering.application.llm.judges import JudgeAsking, Jury
 from llm_engineering.application.ports import Message, SilentProgress
+from llm_engineering.application.training.datasets.config import DecontaminationConfig
 from llm_engineering.domain.datasets import InstructSample, Origin, Provenance, Split
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, TemplateMismatchError

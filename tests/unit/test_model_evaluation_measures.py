@@ -7,22 +7,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_engineering.application.model_evaluation.bias import CONTROL, bias_report, pairs, rubric
-from llm_engineering.application.model_evaluation.memorisation import TrainingText
-from llm_engineering.application.model_evaluation.safety import repetition, safety, toxic_words
-from llm_engineering.application.model_evaluation.sentiment import NEGATIVE, POSITIVE, sentiment
-from llm_engineering.application.model_evaluation.statistics import (
+from llm_engineering.application.evaluation.models.bias import CONTROL, bias_report, pairs, rubric
+from llm_engineering.application.evaluation.models.memorisation import TrainingText
+from llm_engineering.application.evaluation.models.safety import repetition, safety, toxic_words
+from llm_engineering.application.evaluation.models.sentiment import NEGATIVE, POSITIVE, sentiment
+from llm_engineering.application.evaluation.models.statistics import (
     DocumentBootstrap,
     correlation,
     exponential,
 )
-from llm_engineering.application.model_evaluation.style import (
+from llm_engineering.application.evaluation.models.style import (
     auc,
     fit_style,
     logistic_regression,
     style_models,
 )
-from llm_engineering.application.model_evaluation.style_distances import (
+from llm_engineering.application.evaluation.models.style_distances import (
     delta,
     gram_distance,
     gram_frequencies,

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from llm_engineering.application.jury import JudgeAsking, Jury
-from llm_engineering.application.model_evaluation.config import JudgeConfig
-from llm_engineering.application.model_evaluation.judging import Judgeable, Judging, judged
+from llm_engineering.application.evaluation.models.config import JudgeConfig
+from llm_engineering.application.evaluation.models.judging import Judgeable, Judging, judged
+from llm_engineering.application.llm.judges import JudgeAsking, Jury
 from llm_engineering.application.ports import LanguageModel, Message
 from tests.fakes.llm import Reply, ScriptedLanguageModel
 from tests.fakes.warehouse import FakeWarehouse

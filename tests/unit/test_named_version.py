@@ -5,8 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.application.chat_templates import template
-from llm_engineering.application.training.composite import GGUF, named_version, open_version, sealed
+from llm_engineering.application.llm.chat_templates import template
+from llm_engineering.application.training.finetune.model_folder import (
+    GGUF,
+    named_version,
+    open_version,
+    sealed,
+)
 from llm_engineering.domain.errors import InvalidInputError, ModelFileError
 from llm_engineering.domain.models import ModelManifest, ModelVersion, Stage
 from tests.fakes.registry import FakeRegistry

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.near_duplicates import PERMUTATIONS, group, signature, similarity
+from llm_engineering.application.text.minhash import PERMUTATIONS, group, signature, similarity
 
 WORDS = [f"word{i}" for i in range(3_000)]
 

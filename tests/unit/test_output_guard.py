@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.output_guard import LeakGuard, LoopGuard
+from llm_engineering.application.inference.output_guard import LeakGuard, LoopGuard
 
 SECRET = (
     "You answer questions from numbered sources, in the language of the question. Use only what the sources say, in your own "

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from llm_engineering.application.dataset_quality.build import build_dataset
-from llm_engineering.application.dataset_quality.config import LengthBounds, QualityConfig
-from llm_engineering.application.dataset_runs import PreferenceDatasetRun
 from llm_engineering.application.ports import Message
+from llm_engineering.application.training.datasets.build import build_dataset
+from llm_engineering.application.training.datasets.config import LengthBounds, QualityConfig
+from llm_engineering.application.training.datasets.run_config import PreferenceDatasetRun
 from llm_engineering.domain.errors import InvalidInputError, TooManyFailuresError
 from tests.fakes.llm import ScriptedLanguageModel
 from tests.fakes.warehouse import FakeWarehouse

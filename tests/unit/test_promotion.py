@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from llm_engineering.application.promotion import (
+from llm_engineering.application.training.registry.promotion import (
     PromotionPolicy,
     check_files,
     consider,

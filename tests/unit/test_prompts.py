@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.prompts import inert, prompt_hash, render, shown, template, templates
-from llm_engineering.application.prompts.fences import FENCES
+from llm_engineering.application.llm.prompts import inert, prompt_hash, render, shown, template, templates
+from llm_engineering.application.llm.prompts.fences import FENCES
 from llm_engineering.domain.errors import ConfigurationError
 
 NAMES = ["answer", "answer_short"]

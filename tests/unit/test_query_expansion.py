@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.ports import GenerationOptions, Message
-from llm_engineering.application.query_expansion import (
+from llm_engineering.application.inference.query_expansion import (
     Expansion,
     ExpansionConfig,
     FollowUpConfig,
@@ -19,7 +18,8 @@ from llm_engineering.application.query_expansion import (
     expand,
     previous_question,
 )
-from llm_engineering.application.structured_output import ask_json
+from llm_engineering.application.llm.structured_output import ask_json
+from llm_engineering.application.ports import GenerationOptions, Message
 from llm_engineering.domain.errors import ModelServiceError
 from llm_engineering.domain.inference import StageStatus
 from tests.fakes.llm import Reply, ScriptedLanguageModel

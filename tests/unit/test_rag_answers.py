@@ -2,18 +2,18 @@
 
 import pytest
 
-from llm_engineering.application.answering import AnsweringConfig
-from llm_engineering.application.inference import InferenceConfig, InferencePipeline
-from llm_engineering.application.rag_evaluation.answers import (
+from llm_engineering.application.evaluation.rag.answers import (
     AnswerRun,
     answer_all,
     judgeable,
     sample,
     summed_up,
 )
-from llm_engineering.application.rag_evaluation.judging import JudgedSample, Scores, judge_answers
-from llm_engineering.application.rag_evaluation.questions import Labelled, Question, Relevant, Target
-from llm_engineering.application.retriever import RetrievalConfig, Retriever
+from llm_engineering.application.evaluation.rag.judging import JudgedSample, Scores, judge_answers
+from llm_engineering.application.evaluation.rag.questions import Labelled, Question, Relevant, Target
+from llm_engineering.application.inference.answer import AnsweringConfig
+from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline
+from llm_engineering.application.inference.retriever import RetrievalConfig, Retriever
 from llm_engineering.domain.documents import Chunk, EmbeddedChunk, Span
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.index import FakeVectorIndex

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.application.chunking import ChunkingConfig
-from llm_engineering.application.rag_evaluation import beir
-from llm_engineering.application.rag_evaluation.config import RagEvaluationRun
-from llm_engineering.application.rag_evaluation.evaluation import Retrievers, evaluate_retrieval
+from llm_engineering.application.evaluation.rag import beir
+from llm_engineering.application.evaluation.rag.config import RagEvaluationRun
+from llm_engineering.application.evaluation.rag.evaluate import Retrievers, evaluate_retrieval
+from llm_engineering.application.features.chunk import ChunkingConfig
 from llm_engineering.domain.errors import InvalidInputError
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.index import FakeVectorIndex

@@ -10,35 +10,35 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from llm_engineering.application.rag_evaluation import gate as gates
-from llm_engineering.application.rag_evaluation.calibration import (
+from llm_engineering.application.evaluation.rag import gate as gates
+from llm_engineering.application.evaluation.rag.calibration import (
     Judgement,
     at,
     aurc,
     best_threshold,
     calibrate,
 )
-from llm_engineering.application.rag_evaluation.config import RagEvaluationRun
-from llm_engineering.application.rag_evaluation.configurations import SERVED, standard
-from llm_engineering.application.rag_evaluation.evaluation import (
+from llm_engineering.application.evaluation.rag.config import RagEvaluationRun
+from llm_engineering.application.evaluation.rag.configurations import SERVED, standard
+from llm_engineering.application.evaluation.rag.evaluate import (
     Evaluation,
     GateFailedError,
     Retrievers,
     check_gate,
     evaluate_retrieval,
 )
-from llm_engineering.application.rag_evaluation.questions import (
+from llm_engineering.application.evaluation.rag.questions import (
     Labelled,
     Question,
     Relevant,
     Resolved,
     Target,
 )
-from llm_engineering.application.rag_evaluation.recommendation import recommend
-from llm_engineering.application.rag_evaluation.report import as_yaml, columns, html_report, rows
-from llm_engineering.application.rag_evaluation.retrieval_runs import Row
-from llm_engineering.application.rag_evaluation.statistics import Comparison, Interval
-from llm_engineering.application.retriever import RetrievalConfig
+from llm_engineering.application.evaluation.rag.recommend import recommend
+from llm_engineering.application.evaluation.rag.report import as_yaml, columns, html_report, rows
+from llm_engineering.application.evaluation.rag.retrieval import Row
+from llm_engineering.application.evaluation.rag.statistics import Comparison, Interval
+from llm_engineering.application.inference.retriever import RetrievalConfig
 from llm_engineering.domain.documents import Chunk, EmbeddedChunk, Span
 from llm_engineering.domain.errors import InvalidInputError, ModelError
 from llm_engineering.domain.retrieval import MetadataFilter

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.rag_evaluation.metrics import (
+from llm_engineering.application.evaluation.rag.metrics import (
     Judged,
     Source,
     covers,
@@ -16,8 +16,8 @@ from llm_engineering.application.rag_evaluation.metrics import (
     recall,
     reciprocal_rank,
 )
-from llm_engineering.application.rag_evaluation.questions import Target
-from llm_engineering.application.rag_evaluation.statistics import (
+from llm_engineering.application.evaluation.rag.questions import Target
+from llm_engineering.application.evaluation.rag.statistics import (
     compare,
     holm,
     interval,

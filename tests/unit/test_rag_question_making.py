@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from llm_engineering.application.rag_evaluation.checks import Candidate, refused
-from llm_engineering.application.rag_evaluation.question_making import QuestionMaking, make_questions
-from llm_engineering.application.rag_evaluation.questions import resolve
-from llm_engineering.application.rag_evaluation.rules import drafts, language_of
-from llm_engineering.application.rag_evaluation.wording import longest_copy, reworded
+from llm_engineering.application.evaluation.rag.checks import Candidate, refused
+from llm_engineering.application.evaluation.rag.make_questions import QuestionMaking, make_questions
+from llm_engineering.application.evaluation.rag.questions import resolve
+from llm_engineering.application.text.overlap import longest_copy, reworded
+from llm_engineering.application.text.question_rules import drafts, language_of
 from llm_engineering.domain.documents import CleanDocument, Span, derived_id
 from tests.fakes.llm import Reply, ScriptedLanguageModel
 from tests.fakes.warehouse import FakeWarehouse

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.application.rag_evaluation.questions import (
+from llm_engineering.application.evaluation.rag.questions import (
     Question,
     Relevant,
-    find_quote,
     merged,
     question_id,
     read_questions,
     resolve,
     write_questions,
 )
+from llm_engineering.application.text.overlap import find_quote
 from llm_engineering.domain.documents import CleanDocument, Span, derived_id
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.retrieval import MetadataFilter

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_engineering.application.late_interaction import (
+from llm_engineering.application.inference.reranking import rerank_hits
+from llm_engineering.domain.errors import ModelError
+from llm_engineering.domain.retrieval import Hit
+from llm_engineering.infrastructure.shared.late_interaction import (
     WEIGHT_FLOOR,
     TokenVectorCache,
     TokenVectors,
@@ -16,10 +19,7 @@ from llm_engineering.application.late_interaction import (
     rarity,
     relevance,
 )
-from llm_engineering.application.reranking import rerank_hits
-from llm_engineering.application.token_batches import batches_by_length, padded_rows, windows
-from llm_engineering.domain.errors import ModelError
-from llm_engineering.domain.retrieval import Hit
+from llm_engineering.infrastructure.shared.token_batches import batches_by_length, padded_rows, windows
 from tests.conformance.index_contract import chunk
 from tests.fakes.reranker import WordOverlapReranker
 

@@ -11,21 +11,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_engineering.application.answering import AnsweringConfig
-from llm_engineering.application.inference import Finished, InferenceConfig, InferencePipeline, RagRequest
-from llm_engineering.application.input_guard import GuardConfig
-from llm_engineering.application.ports import Message, Reranker, SearchRequest, Vectors
-from llm_engineering.application.query_expansion import ExpansionConfig, FollowUpConfig
-from llm_engineering.application.retrieval import fuse_hits
-from llm_engineering.application.retriever import (
+from llm_engineering.application.inference.answer import AnsweringConfig
+from llm_engineering.application.inference.input_guard import GuardConfig
+from llm_engineering.application.inference.pipeline import (
+    Finished,
+    InferenceConfig,
+    InferencePipeline,
+    RagRequest,
+)
+from llm_engineering.application.inference.query_expansion import ExpansionConfig, FollowUpConfig
+from llm_engineering.application.inference.retriever import (
     EmbeddingConfig,
     RerankConfig,
     RetrievalConfig,
     Retrieved,
     Retriever,
 )
-from llm_engineering.application.self_query import SelfQueryConfig
-from llm_engineering.application.tracing import Recorder
+from llm_engineering.application.inference.search import fuse_hits
+from llm_engineering.application.inference.self_query import SelfQueryConfig
+from llm_engineering.application.ports import Message, Reranker, SearchRequest, Vectors
+from llm_engineering.application.ports.tracing import Recorder
 from llm_engineering.domain.documents import EmbedderFingerprint
 from llm_engineering.domain.errors import (
     FingerprintMismatchError,

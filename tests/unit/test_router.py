@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.links import Router, normalise_link, shown_link
+from llm_engineering.application.features.links import Router, normalise_link, shown_link
 from llm_engineering.domain.errors import ConfigurationError
 
 

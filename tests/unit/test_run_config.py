@@ -5,25 +5,28 @@ from pathlib import Path
 import pytest
 import yaml
 
-from llm_engineering.application.dataset_runs import GenerateInstructDataset, GeneratePreferenceDataset
-from llm_engineering.application.inference import InferenceConfig
-from llm_engineering.application.model_evaluation.config import ModelEvaluationParameters
-from llm_engineering.application.rag_evaluation.config import RagEvaluation
-from llm_engineering.application.retriever import RetrievalConfig
-from llm_engineering.application.runs import (
+from llm_engineering.application.config import StrictConfig
+from llm_engineering.application.evaluation.models.config import ModelEvaluationParameters
+from llm_engineering.application.evaluation.rag.config import RagEvaluation
+from llm_engineering.application.features.config import (
     CollectRun,
     DigitalDataEtl,
     EndToEndData,
     FeatureEngineering,
-    RunPart,
 )
-from llm_engineering.application.training.adapters import AdapterServing
-from llm_engineering.application.training.run import Training
+from llm_engineering.application.inference.pipeline import InferenceConfig
+from llm_engineering.application.inference.retriever import RetrievalConfig
+from llm_engineering.application.training.datasets.run_config import (
+    GenerateInstructDataset,
+    GeneratePreferenceDataset,
+)
+from llm_engineering.application.training.finetune.adapters import AdapterServing
+from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.domain.errors import ConfigurationError
 from tools.run_config import read_run_config, read_service_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-BY_PARAMETERS: dict[frozenset[str], type[RunPart]] = {
+BY_PARAMETERS: dict[frozenset[str], type[StrictConfig]] = {
     frozenset({"collect"}): DigitalDataEtl,
     frozenset({"features"}): FeatureEngineering,
     frozenset({"collect", "features"}): EndToEndData,
@@ -75,7 +78,7 @@ def test_an_unknown_key_of_the_service_is_named_with_its_path(tmp_path: Path) ->
         read_service_config(path, InferenceConfig)
 
 
-def problems(tmp_path: Path, content: str, model: type[RunPart] = EndToEndData) -> str:
+def problems(tmp_path: Path, content: str, model: type[StrictConfig] = EndToEndData) -> str:
     path = tmp_path / "run.yaml"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ConfigurationError) as caught:

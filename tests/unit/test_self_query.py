@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.filter_values import FILTERS, FilterValues, KnownValues
-from llm_engineering.application.self_query import (
+from llm_engineering.application.inference.facets import FILTERS, FilterValues, KnownValues
+from llm_engineering.application.inference.self_query import (
     NOT_READ,
     SelfQuery,
     SelfQueryConfig,
@@ -19,8 +19,8 @@ from llm_engineering.application.self_query import (
     offered_values,
     self_query,
 )
-from llm_engineering.application.self_query_dates import read_period
-from llm_engineering.application.self_query_rules import read_rules
+from llm_engineering.application.inference.self_query_dates import read_period
+from llm_engineering.application.inference.self_query_rules import read_rules
 from llm_engineering.domain.errors import StoreUnavailableError
 from llm_engineering.domain.inference import StageStatus
 from llm_engineering.domain.retrieval import MetadataFilter

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.sentences import End, Item, Marker, Splitter, Words, units
+from llm_engineering.application.text.sentences import End, Item, Marker, Splitter, Words, units
 
 
 def written(text: str, size: int | None = None) -> list[Item]:

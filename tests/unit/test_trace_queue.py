@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
 
-from llm_engineering.application.trace_queue import BATCH, CAPACITY, TraceQueue
-from llm_engineering.application.tracing import Trace, as_record, sampled
+from llm_engineering.application.ports.tracing import Trace, as_record, sampled
+from llm_engineering.infrastructure.shared.trace_queue import BATCH, CAPACITY, TraceQueue
 
 shares = st.floats(0, 1)
 anything = st.recursive(

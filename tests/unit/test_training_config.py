@@ -7,9 +7,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from llm_engineering.application.training.config import LoraConfig, SftConfig
-from llm_engineering.application.training.dpo import DpoConfig
-from llm_engineering.application.training.hardware import Hardware, plan
+from llm_engineering.application.training.finetune.config import LoraConfig, SftConfig
+from llm_engineering.application.training.finetune.dpo import DpoConfig
+from llm_engineering.application.training.finetune.hardware import Hardware, plan
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError
 
 CPU = Hardware("cpu", "CPU, 2 cores", 8 << 30)

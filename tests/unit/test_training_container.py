@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.application.training.archive import install, unpack
-from llm_engineering.application.training.config import SftConfig
-from llm_engineering.application.training.container import (
+from llm_engineering.application.training.finetune.archive import install, unpack
+from llm_engineering.application.training.finetune.config import SftConfig
+from llm_engineering.application.training.finetune.container import (
     Cluster,
     ContainerFolders,
     command,
@@ -21,9 +21,9 @@ from llm_engineering.application.training.container import (
     remove_torn,
     stages,
 )
-from llm_engineering.application.training.dpo import DpoRun
-from llm_engineering.application.training.remote import RemoteRun, remote_run
-from llm_engineering.application.training.run import SftRun, Training
+from llm_engineering.application.training.finetune.dpo import DpoRun
+from llm_engineering.application.training.finetune.remote import RemoteRun, remote_run
+from llm_engineering.application.training.finetune.run import SftRun, Training
 from llm_engineering.domain.errors import ConfigurationError, ModelFileError, TemplateMismatchError
 from llm_engineering.infrastructure.training.sagemaker.request import JobPlace, job_request
 from tests.fakes.toy_model import make_samples, write_dataset

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from llm_engineering.application.chat_templates import (
+from llm_engineering.application.llm.chat_templates import (
     RenderedChat,
     TextSpan,
     escaped,
@@ -16,7 +16,7 @@ from llm_engineering.application.chat_templates import (
     template_names,
 )
 from llm_engineering.application.ports import Message
-from llm_engineering.application.training.labels import (
+from llm_engineering.application.training.finetune.labels import (
     IGNORED,
     EncodedChat,
     encode_chat,

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.training.config import SftConfig
-from llm_engineering.application.training.dpo import DpoConfig
-from llm_engineering.application.training.memory import (
+from llm_engineering.application.training.finetune.config import SftConfig
+from llm_engineering.application.training.finetune.dpo import DpoConfig
+from llm_engineering.application.training.finetune.memory import (
     ModelShape,
     adapter_parameters,
     checked_estimate,

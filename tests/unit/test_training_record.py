@@ -5,16 +5,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from llm_engineering.application.training.config import SftConfig
-from llm_engineering.application.training.plots import HEIGHT, WIDTH, curves, training_page
-from llm_engineering.application.training.record import (
+from llm_engineering.application.training.finetune.config import SftConfig
+from llm_engineering.application.training.finetune.record import (
     MemoryRecord,
     SampleCounts,
     TracePoint,
     TrainingRecord,
     write_json,
 )
-from llm_engineering.application.training.sft import run_name
+from llm_engineering.application.training.finetune.report import HEIGHT, WIDTH, curves, training_page
+from llm_engineering.application.training.finetune.sft import run_name
 
 TRACE = (
     TracePoint(step=0, validation_loss=3.0),

@@ -5,10 +5,10 @@ import tarfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from llm_engineering.application.chat_templates import template
-from llm_engineering.application.training.config import SftConfig
-from llm_engineering.application.training.record import write_json
-from llm_engineering.application.training.sft import MANIFEST, file_hashes
+from llm_engineering.application.llm.chat_templates import template
+from llm_engineering.application.training.finetune.config import SftConfig
+from llm_engineering.application.training.finetune.record import write_json
+from llm_engineering.application.training.finetune.sft import MANIFEST, file_hashes
 from llm_engineering.domain.models import ModelManifest
 
 

@@ -4,19 +4,15 @@ Every adapter of a port, and its fake in ``tests/fakes``, passes the same confor
 Constructors of adapters only store configuration; the first use opens, ``close`` releases and may be called twice.
 """
 
-from llm_engineering.application.ports.collection import (
-    Complete,
-    Discovered,
-    Found,
-    Known,
-    Link,
-    NotModified,
-    PageRenderer,
-    Rejected,
-    SourceItem,
-    SourceReader,
+from llm_engineering.application.ports.documents import (
+    CleanStore,
+    DeadLetterStore,
+    DocumentStore,
+    FeedbackStore,
+    UpsertCounts,
+    UserStore,
 )
-from llm_engineering.application.ports.language_models import (
+from llm_engineering.application.ports.llm import (
     Delta,
     Generation,
     GenerationCache,
@@ -24,7 +20,7 @@ from llm_engineering.application.ports.language_models import (
     LanguageModel,
     Message,
 )
-from llm_engineering.application.ports.observation import NullTracer, Progress, SilentProgress, Tracer
+from llm_engineering.application.ports.observability import NullTracer, Progress, SilentProgress, Tracer
 from llm_engineering.application.ports.retrieval import (
     Embedder,
     EmbeddingCache,
@@ -35,13 +31,17 @@ from llm_engineering.application.ports.retrieval import (
     VectorIndex,
     Vectors,
 )
-from llm_engineering.application.ports.stores import (
-    CleanStore,
-    DeadLetterStore,
-    DocumentStore,
-    FeedbackStore,
-    UpsertCounts,
-    UserStore,
+from llm_engineering.application.ports.sources import (
+    Complete,
+    Discovered,
+    Found,
+    Known,
+    Link,
+    NotModified,
+    PageRenderer,
+    Rejected,
+    SourceItem,
+    SourceReader,
 )
 from llm_engineering.application.ports.training import ExperimentTracker, ModelRegistry
 

@@ -1,1 +1,1 @@
-"""Training, as far as it needs no deep-learning library: configuration, samples, labels, memory, what a run records."""
+"""Make data sets, fine-tune a model, register it: the training pipeline. Its three packages meet in manifests only."""

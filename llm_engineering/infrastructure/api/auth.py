@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 from loguru import logger
 from pydantic import ValidationError
 
-from llm_engineering.application.api_keys import ApiKey, KeyRing
 from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.infrastructure.api.api_keys import ApiKey, KeyRing
 from llm_engineering.infrastructure.api.asgi import ASGIApp, Receive, Scope, Send, answer_error, header, state
 from llm_engineering.infrastructure.api.metrics import ServiceMetrics
 

@@ -6,9 +6,16 @@ from typing import Any, Final
 
 from pydantic_core import to_json
 
-from llm_engineering.application.inference import Checked, Event, Finished, Piece, RagRequest, Sources
+from llm_engineering.application.inference.pipeline import (
+    Checked,
+    Event,
+    Finished,
+    Piece,
+    RagRequest,
+    Sources,
+)
+from llm_engineering.application.inference.retriever import RetrievalConfig
 from llm_engineering.application.ports import Message
-from llm_engineering.application.retriever import RetrievalConfig
 from llm_engineering.domain.inference import RagResult
 from llm_engineering.domain.retrieval import Answer, Usage
 from llm_engineering.infrastructure.api.errors import Problem, ProblemError

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llm_engineering.application.inference import InferencePipeline
+from llm_engineering.application.inference.pipeline import InferencePipeline
+from llm_engineering.application.inference.retriever import RetrievalConfig
 from llm_engineering.application.ports import FeedbackStore, VectorIndex
-from llm_engineering.application.retriever import RetrievalConfig
 
 if TYPE_CHECKING:
     from llm_engineering.infrastructure.api.health import Health

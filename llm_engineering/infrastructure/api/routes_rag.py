@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from llm_engineering.application.inference import (
+from llm_engineering.application.inference.pipeline import (
     Checked,
     Event,
     Finished,

@@ -18,9 +18,9 @@ from pydantic import (
     model_validator,
 )
 
-from llm_engineering.application.inference import RagRequest
+from llm_engineering.application.inference.pipeline import RagRequest
+from llm_engineering.application.inference.retriever import RetrievalConfig
 from llm_engineering.application.ports import Message
-from llm_engineering.application.retriever import RetrievalConfig
 from llm_engineering.domain.inference import MadeWith
 from llm_engineering.domain.retrieval import (
     MAX_QUESTION_CHARACTERS,

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from llm_engineering.application.token_batches import Ids
 from llm_engineering.domain.errors import ModelFileError
+from llm_engineering.infrastructure.shared.token_batches import Ids
 
 
 class WordPieceTokenizer:

@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 import numpy as np
 from loguru import logger
 
-from llm_engineering.application.chat_protocol import error_message
 from llm_engineering.application.ports import Vectors
-from llm_engineering.application.retrying import RETRIED_STATUSES, delay_seconds, retry_after_seconds
 from llm_engineering.domain.documents import EmbedderFingerprint
 from llm_engineering.domain.errors import ModelError, ModelServiceError
 from llm_engineering.infrastructure.embedders import WordPieceTokenizer
+from llm_engineering.infrastructure.shared.openai_stream import error_message
+from llm_engineering.infrastructure.shared.retries import RETRIED_STATUSES, delay_seconds, retry_after_seconds
 
 if TYPE_CHECKING:
     import httpx

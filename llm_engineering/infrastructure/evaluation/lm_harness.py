@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from llm_engineering.application.model_evaluation.systems import LoadedModel, System
+from llm_engineering.application.evaluation.models.systems import LoadedModel, System
 from llm_engineering.application.ports import Message
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError, ModelError
 from llm_engineering.domain.models import Score
@@ -21,7 +21,7 @@ _DRAWS = 1_000
 
 
 class LmHarness:
-    """Implements :class:`~llm_engineering.application.model_evaluation.systems.Harness`."""
+    """Implements :class:`~llm_engineering.application.evaluation.models.systems.Harness`."""
 
     def __init__(
         self,

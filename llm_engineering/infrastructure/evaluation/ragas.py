@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
+from llm_engineering.application.evaluation.rag.judging import JudgedSample, Scores
 from llm_engineering.application.ports import Vectors
-from llm_engineering.application.rag_evaluation.judging import JudgedSample, Scores
 from llm_engineering.domain.errors import MissingDependencyError
 
 if TYPE_CHECKING:

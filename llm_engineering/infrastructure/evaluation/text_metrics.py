@@ -76,7 +76,7 @@ def corpus_scores(answers: Sequence[str], references: Sequence[str]) -> dict[str
 
 @dataclass(frozen=True, slots=True)
 class LibraryMetrics:
-    """Implements :class:`~llm_engineering.application.model_evaluation.measuring.ReferenceMetrics`."""
+    """Implements :class:`~llm_engineering.application.evaluation.models.metrics.ReferenceMetrics`."""
 
     bertscore: Path | None = None
     """Folder of an encoder; None: no BERTScore."""

@@ -15,15 +15,20 @@ from urllib.parse import urlsplit
 import numpy as np
 from loguru import logger
 
-from llm_engineering.application.fusion import candidates, fuse, ranked
-from llm_engineering.application.index_checks import (
+from llm_engineering.application.inference.fusion import candidates, fuse, ranked
+from llm_engineering.application.ports import IndexWriter, SearchRequest
+from llm_engineering.domain.documents import Chunk, EmbeddedChunk, EmbedderFingerprint
+from llm_engineering.domain.errors import StoreError, StoreUnavailableError
+from llm_engineering.domain.retrieval import Hit, MetadataFilter, RrfFusion, SearchMode
+from llm_engineering.infrastructure.index import Bm25Encoder
+from llm_engineering.infrastructure.shared.index_checks import (
     BUILD,
     check_embedding,
     check_fingerprint,
     check_request,
     describe_index,
 )
-from llm_engineering.application.index_payload import (
+from llm_engineering.infrastructure.shared.index_payload import (
     DATETIME_FIELDS,
     FORMAT,
     INTEGER_FIELDS,
@@ -34,11 +39,6 @@ from llm_engineering.application.index_payload import (
     to_chunk,
     to_payload,
 )
-from llm_engineering.application.ports import IndexWriter, SearchRequest
-from llm_engineering.domain.documents import Chunk, EmbeddedChunk, EmbedderFingerprint
-from llm_engineering.domain.errors import StoreError, StoreUnavailableError
-from llm_engineering.domain.retrieval import Hit, MetadataFilter, RrfFusion, SearchMode
-from llm_engineering.infrastructure.index import Bm25Encoder
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient

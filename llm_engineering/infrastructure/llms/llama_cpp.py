@@ -16,15 +16,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from llm_engineering.application.chat_protocol import (
+from llm_engineering.application.ports import Delta, GenerationOptions, Message
+from llm_engineering.domain.errors import InvalidInputError, ModelFileError, ModelServiceError
+from llm_engineering.infrastructure.shared.openai_stream import (
     DONE,
     ReplyReader,
     error_message,
     event_data,
     request_body,
 )
-from llm_engineering.application.ports import Delta, GenerationOptions, Message
-from llm_engineering.domain.errors import InvalidInputError, ModelFileError, ModelServiceError
 
 if TYPE_CHECKING:
     import httpx

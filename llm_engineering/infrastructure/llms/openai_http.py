@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from llm_engineering.application.chat_protocol import (
+from llm_engineering.application.ports import Delta, GenerationOptions, Message
+from llm_engineering.domain.errors import InvalidInputError, ModelServiceError
+from llm_engineering.infrastructure.shared.openai_stream import (
     DONE,
     ReplyReader,
     error_message,
@@ -14,10 +16,13 @@ from llm_engineering.application.chat_protocol import (
     request_body,
     tokens_at_most,
 )
-from llm_engineering.application.ports import Delta, GenerationOptions, Message
-from llm_engineering.application.reply_attempts import OVERLOADED_STATUSES, Attempts, Reason, TryAgain
-from llm_engineering.application.retrying import RETRIED_STATUSES, retry_after_seconds
-from llm_engineering.domain.errors import InvalidInputError, ModelServiceError
+from llm_engineering.infrastructure.shared.reply_attempts import (
+    OVERLOADED_STATUSES,
+    Attempts,
+    Reason,
+    TryAgain,
+)
+from llm_engineering.infrastructure.shared.retries import RETRIED_STATUSES, retry_after_seconds
 
 if TYPE_CHECKING:
     import httpx

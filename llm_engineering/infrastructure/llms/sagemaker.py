@@ -9,8 +9,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from llm_engineering.application.aws import NO_CREDENTIALS, masked, no_region
-from llm_engineering.application.chat_protocol import (
+from llm_engineering.application.ports import Delta, GenerationOptions, Message
+from llm_engineering.domain.errors import InvalidInputError, MissingDependencyError, ModelServiceError
+from llm_engineering.infrastructure.shared.aws import NO_CREDENTIALS, masked, no_region
+from llm_engineering.infrastructure.shared.openai_stream import (
     DONE,
     Lines,
     ReplyReader,
@@ -19,10 +21,8 @@ from llm_engineering.application.chat_protocol import (
     request_body,
     tokens_at_most,
 )
-from llm_engineering.application.ports import Delta, GenerationOptions, Message
-from llm_engineering.application.reply_attempts import OVERLOADED_STATUSES, Attempts, TryAgain
-from llm_engineering.application.retrying import RETRIED_STATUSES, retry_after_seconds
-from llm_engineering.domain.errors import InvalidInputError, MissingDependencyError, ModelServiceError
+from llm_engineering.infrastructure.shared.reply_attempts import OVERLOADED_STATUSES, Attempts, TryAgain
+from llm_engineering.infrastructure.shared.retries import RETRIED_STATUSES, retry_after_seconds
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError

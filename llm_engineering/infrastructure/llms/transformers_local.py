@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llm_engineering.application.chat_templates import ChatTemplate
-from llm_engineering.application.model_evaluation.systems import Likelihood, LoadedModel, System, Written
+from llm_engineering.application.evaluation.models.systems import Likelihood, LoadedModel, System, Written
+from llm_engineering.application.llm.chat_templates import ChatTemplate
 from llm_engineering.application.ports import Message, Progress
-from llm_engineering.application.training.labels import IGNORED, encode_chat, fitted
+from llm_engineering.application.training.finetune.labels import IGNORED, encode_chat, fitted
 from llm_engineering.domain.errors import (
     InvalidInputError,
     MissingDependencyError,
@@ -28,7 +28,7 @@ _SCORED_AT_ONCE = 4
 
 
 class TransformersModels:
-    """Implements :class:`~llm_engineering.application.model_evaluation.systems.AnsweringModels`."""
+    """Implements :class:`~llm_engineering.application.evaluation.models.systems.AnsweringModels`."""
 
     def __init__(self, find: Callable[[str, str | None], str]) -> None:
         """
@@ -59,7 +59,7 @@ class TransformersModels:
 
 
 class TransformersModel:
-    """Implements :class:`~llm_engineering.application.model_evaluation.systems.AnsweringModel`."""
+    """Implements :class:`~llm_engineering.application.evaluation.models.systems.AnsweringModel`."""
 
     def __init__(self, model: Any, tokenizer: Any, template: ChatTemplate) -> None:
         self._model = model
@@ -205,7 +205,7 @@ class _Loaded:
 
 
 class _ChatTokenizer:
-    """Implements :class:`~llm_engineering.application.training.labels.ChatTokenizer`."""
+    """Implements :class:`~llm_engineering.application.training.finetune.labels.ChatTokenizer`."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer

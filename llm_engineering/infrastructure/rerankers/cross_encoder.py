@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from loguru import logger
 
-from llm_engineering.application.token_batches import Ids, batches_by_length, padded_rows
 from llm_engineering.domain.errors import ModelFileError
+from llm_engineering.infrastructure.shared.token_batches import Ids, batches_by_length, padded_rows
 
 WEIGHTS = ("model.onnx", "onnx/model.onnx")
 """Where the weights may lie in a folder or a repository; the first that is there is taken."""

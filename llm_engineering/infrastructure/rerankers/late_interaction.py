@@ -7,14 +7,14 @@ tokens), which is why vectors are cached: passages that are found once are found
 
 from collections.abc import Sequence
 
-from llm_engineering.application.late_interaction import (
+from llm_engineering.domain.documents import text_hash
+from llm_engineering.infrastructure.shared.late_interaction import (
     TokenEncoder,
     TokenVectorCache,
     TokenVectors,
     halved,
     relevance,
 )
-from llm_engineering.domain.documents import text_hash
 
 CACHE_BYTES = 256 << 20
 

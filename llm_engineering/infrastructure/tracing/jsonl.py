@@ -5,8 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from llm_engineering.application.trace_queue import TraceQueue
-from llm_engineering.application.tracing import Trace, as_record
+from llm_engineering.application.ports.tracing import Trace, as_record
+from llm_engineering.infrastructure.shared.trace_queue import TraceQueue
 
 
 class JsonLinesTracer:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from llm_engineering.application.prompts import Template
-from llm_engineering.application.trace_queue import TraceQueue
-from llm_engineering.application.tracing import Trace, TraceSpan, as_record
+from llm_engineering.application.llm.prompts import Template
+from llm_engineering.application.ports.tracing import Trace, TraceSpan, as_record
 from llm_engineering.domain.errors import MissingDependencyError, StoreError, StoreUnavailableError
 from llm_engineering.domain.retrieval import Usage
+from llm_engineering.infrastructure.shared.trace_queue import TraceQueue
 
 if TYPE_CHECKING:
     import httpx

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from llm_engineering.application.training.tracking import flat
+from llm_engineering.application.training.finetune.tracking import flat
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError
 
 _QUIET = {

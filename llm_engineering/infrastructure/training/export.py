@@ -12,10 +12,10 @@ from typing import Any
 
 from loguru import logger
 
-from llm_engineering.application.chat_templates import template
+from llm_engineering.application.llm.chat_templates import template
 from llm_engineering.application.ports import Message
-from llm_engineering.application.training.adapters import ADAPTER_GGUF
-from llm_engineering.application.training.composite import GGUF, MERGED, read_manifest, sealed
+from llm_engineering.application.training.finetune.adapters import ADAPTER_GGUF
+from llm_engineering.application.training.finetune.model_folder import GGUF, MERGED, read_manifest, sealed
 from llm_engineering.domain.errors import ConfigurationError, ModelFileError, TrainingError
 from llm_engineering.domain.models import ModelManifest
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from llm_engineering.application.chat_templates import ChatTemplate
+from llm_engineering.application.llm.chat_templates import ChatTemplate
 from llm_engineering.domain.errors import ConfigurationError, ModelFileError
 from llm_engineering.infrastructure.training.gguf_header import F32, GgufHeader, read_header
 

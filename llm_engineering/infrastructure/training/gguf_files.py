@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm_engineering.application.chat_templates import ChatTemplate
+from llm_engineering.application.llm.chat_templates import ChatTemplate
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError
 from llm_engineering.infrastructure.training.gguf_vocabulary import add_vocabulary
 

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm_engineering.application.index_payload import alternatives, published_between
 from llm_engineering.domain.errors import StoreError
 from llm_engineering.domain.retrieval import MetadataFilter
+from llm_engineering.infrastructure.shared.index_payload import alternatives, published_between
 
 if TYPE_CHECKING:
     from qdrant_edge import EdgeConfig, EdgeShard, Filter

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from loguru import logger
 
-from llm_engineering.application.fusion import candidates, fuse, ranked
-from llm_engineering.application.index_checks import BUILD, check_request, describe_index
-from llm_engineering.application.index_payload import FORMAT, RECORD_FIELD, to_chunk
+from llm_engineering.application.inference.fusion import candidates, fuse, ranked
 from llm_engineering.application.ports import IndexWriter, SearchRequest
 from llm_engineering.domain.documents import Chunk, EmbedderFingerprint
 from llm_engineering.domain.errors import StoreUnavailableError
@@ -21,6 +19,8 @@ from llm_engineering.infrastructure.index.qdrant_edge.engine import DENSE, SPARS
 from llm_engineering.infrastructure.index.qdrant_edge.generations import Generations
 from llm_engineering.infrastructure.index.qdrant_edge.reading import OpenGeneration
 from llm_engineering.infrastructure.index.qdrant_edge.writing import EdgeWriter
+from llm_engineering.infrastructure.shared.index_checks import BUILD, check_request, describe_index
+from llm_engineering.infrastructure.shared.index_payload import FORMAT, RECORD_FIELD, to_chunk
 
 if TYPE_CHECKING:
     from qdrant_edge import EdgeShard, QueryRequest

@@ -8,14 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
-from llm_engineering.application.index_checks import check_embedding
-from llm_engineering.application.index_payload import (
-    DATETIME_FIELDS,
-    FORMAT,
-    INTEGER_FIELDS,
-    KEYWORD_FIELDS,
-    to_payload,
-)
 from llm_engineering.domain.documents import EmbeddedChunk, EmbedderFingerprint
 from llm_engineering.domain.errors import StoreError
 from llm_engineering.infrastructure.index import Bm25Encoder
@@ -29,6 +21,14 @@ from llm_engineering.infrastructure.index.qdrant_edge.engine import (
 )
 from llm_engineering.infrastructure.index.qdrant_edge.generations import Generations, copy_tree, stored_bytes
 from llm_engineering.infrastructure.index.qdrant_edge.reading import OpenGeneration
+from llm_engineering.infrastructure.shared.index_checks import check_embedding
+from llm_engineering.infrastructure.shared.index_payload import (
+    DATETIME_FIELDS,
+    FORMAT,
+    INTEGER_FIELDS,
+    KEYWORD_FIELDS,
+    to_payload,
+)
 
 if TYPE_CHECKING:
     from qdrant_edge import EdgeShard, Filter, Point

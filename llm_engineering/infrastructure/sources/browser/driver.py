@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from loguru import logger
 
-from llm_engineering.application.links import shown_link
+from llm_engineering.application.features.links import shown_link
 from llm_engineering.domain.errors import CollectionError, FetchError
 from llm_engineering.infrastructure.sources.browser.chromium import Chromium, first_line
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urldefrag, urlsplit
 
-from llm_engineering.application.links import normalise_link, shown_link
+from llm_engineering.application.features.links import normalise_link, shown_link
 from llm_engineering.application.ports import Complete, Found, Known, Link, Rejected, SourceItem
 from llm_engineering.domain.documents import RawDocument, text_hash
 from llm_engineering.domain.errors import CollectionError, ExtractionError

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from llm_engineering.application.links import shown_link
+from llm_engineering.application.features.links import shown_link
 from llm_engineering.application.ports import Complete, Found, Known, Link, Rejected, SourceItem
 from llm_engineering.domain.documents import RawDocument, Scalar
 from llm_engineering.domain.errors import CollectionError, ExtractionError

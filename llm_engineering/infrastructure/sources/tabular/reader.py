@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import ValidationError
 
-from llm_engineering.application.links import shown_link
+from llm_engineering.application.features.links import shown_link
 from llm_engineering.application.ports import Complete, Found, Known, Link, Rejected, SourceItem
 from llm_engineering.domain.categories import CategorySpec, category_spec
 from llm_engineering.domain.documents import RawDocument, text_hash

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 
-from llm_engineering.application.links import normalise_link, shown_link
+from llm_engineering.application.features.links import normalise_link, shown_link
 from llm_engineering.application.ports import Found, Known, Link, NotModified, PageRenderer, SourceItem
 from llm_engineering.domain.documents import RawDocument, Scalar
 from llm_engineering.domain.errors import CollectionError, ConfigurationError, ExtractionError

@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 
 from loguru import logger
 
-from llm_engineering.application.links import normalise_link, shown_link
+from llm_engineering.application.features.links import normalise_link, shown_link
 from llm_engineering.domain.errors import FetchError
 from llm_engineering.infrastructure.sources.web.charset import decode
 from llm_engineering.infrastructure.sources.web.retry import (

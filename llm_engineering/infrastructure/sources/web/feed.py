@@ -11,7 +11,7 @@ from datetime import date as calendar_date
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from llm_engineering.application.links import normalise_link, shown_link
+from llm_engineering.application.features.links import normalise_link, shown_link
 from llm_engineering.application.ports import Discovered, Known, Link, SourceItem
 from llm_engineering.domain.errors import ConfigurationError, ExtractionError
 from llm_engineering.infrastructure.sources.web import client as http

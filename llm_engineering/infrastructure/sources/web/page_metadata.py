@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from llm_engineering.application.links import normalise_link
+from llm_engineering.application.features.links import normalise_link
 
 if TYPE_CHECKING:
     from lxml.html import HtmlElement

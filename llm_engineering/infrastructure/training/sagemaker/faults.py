@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from llm_engineering.application.aws import NO_CREDENTIALS, masked, no_region
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError, TrainingError
+from llm_engineering.infrastructure.shared.aws import NO_CREDENTIALS, masked, no_region
 
 _ABSENT = re.compile(r"not found|could not find|does not exist", re.I)
 _DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llm_engineering.application.training.remote import RemoteRun
+from llm_engineering.application.training.finetune.remote import RemoteRun
 from llm_engineering.domain.errors import ConfigurationError
 
 SECRET_VARIABLE = "TWIN_SECRET"

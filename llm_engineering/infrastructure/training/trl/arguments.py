@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from llm_engineering.application.training.config import SftConfig, TrainingConfig
-from llm_engineering.application.training.dpo import DpoConfig
-from llm_engineering.application.training.hardware import Hardware, Plan
+from llm_engineering.application.training.finetune.config import SftConfig, TrainingConfig
+from llm_engineering.application.training.finetune.dpo import DpoConfig
+from llm_engineering.application.training.finetune.hardware import Hardware, Plan
 
 _OPTIMIZERS = {
     "adamw": "adamw_torch",

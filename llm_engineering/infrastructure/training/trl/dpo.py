@@ -10,15 +10,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llm_engineering.application.chat_templates import ChatTemplate
+from llm_engineering.application.llm.chat_templates import ChatTemplate
 from llm_engineering.application.ports import ExperimentTracker, Progress
-from llm_engineering.application.training.dpo import DpoJob, EncodedPair, encode_pair
-from llm_engineering.application.training.hardware import Hardware, Plan, plan
-from llm_engineering.application.training.labels import fitted
-from llm_engineering.application.training.limits import Kept, check_context, check_steps, within_limit
-from llm_engineering.application.training.memory import checked_estimate, estimate_preference_memory
-from llm_engineering.application.training.record import SampleCounts
-from llm_engineering.application.training.trainer import CHECKPOINTS, Trained
+from llm_engineering.application.training.finetune.dpo import DpoJob, EncodedPair, encode_pair
+from llm_engineering.application.training.finetune.hardware import Hardware, Plan, plan
+from llm_engineering.application.training.finetune.labels import fitted
+from llm_engineering.application.training.finetune.limits import (
+    Kept,
+    check_context,
+    check_steps,
+    within_limit,
+)
+from llm_engineering.application.training.finetune.memory import checked_estimate, estimate_preference_memory
+from llm_engineering.application.training.finetune.record import SampleCounts
+from llm_engineering.application.training.finetune.trainer import CHECKPOINTS, Trained
 from llm_engineering.domain.datasets import PreferenceSample
 from llm_engineering.infrastructure.training.trl import hardware
 from llm_engineering.infrastructure.training.trl.base import (
@@ -39,7 +44,7 @@ REFERENCE = "ref"
 
 
 class TrlPreferenceTrainer:
-    """Implements :class:`~llm_engineering.application.training.dpo.PreferenceTrainer`."""
+    """Implements :class:`~llm_engineering.application.training.finetune.dpo.PreferenceTrainer`."""
 
     def __init__(self, bases: Bases) -> None:
         self._bases = bases

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from llm_engineering.application.training.config import SftConfig, TrainingConfig
+from llm_engineering.application.training.finetune.config import SftConfig, TrainingConfig
 from llm_engineering.domain.errors import TrainingError
 
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|cannot allocate memory", re.I)

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from llm_engineering.application.ports import ExperimentTracker, Progress
-from llm_engineering.application.training.record import TracePoint
+from llm_engineering.application.training.finetune.record import TracePoint
 from llm_engineering.domain.errors import TrainingError
 from llm_engineering.infrastructure.training.trl.checkpoints import mark_whole
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llm_engineering.application.chat_templates import ChatTemplate
-from llm_engineering.application.training.config import TrainingConfig
+from llm_engineering.application.llm.chat_templates import ChatTemplate
+from llm_engineering.application.training.finetune.config import TrainingConfig
 
 ADAPTER, MERGED, TOKENIZER = "adapter", "merged", "tokenizer"
 

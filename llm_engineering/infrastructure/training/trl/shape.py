@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from llm_engineering.application.training.config import LoraConfig
-from llm_engineering.application.training.memory import ModelShape
+from llm_engineering.application.training.finetune.config import LoraConfig
+from llm_engineering.application.training.finetune.memory import ModelShape
 from llm_engineering.domain.errors import ConfigurationError
 
 

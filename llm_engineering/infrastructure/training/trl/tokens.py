@@ -4,7 +4,7 @@ from typing import Any
 
 
 class HuggingFaceTokenizer:
-    """Implements :class:`~llm_engineering.application.training.labels.ChatTokenizer`."""
+    """Implements :class:`~llm_engineering.application.training.finetune.labels.ChatTokenizer`."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer

@@ -6,15 +6,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llm_engineering.application.chat_templates import RenderedChat
+from llm_engineering.application.llm.chat_templates import RenderedChat
 from llm_engineering.application.ports import ExperimentTracker, Progress
-from llm_engineering.application.training.config import SftConfig
-from llm_engineering.application.training.hardware import Hardware, Plan, plan
-from llm_engineering.application.training.labels import IGNORED, EncodedChat, encode_chat, fitted
-from llm_engineering.application.training.limits import Kept, check_context, check_steps, within_limit
-from llm_engineering.application.training.memory import checked_estimate, estimate_memory
-from llm_engineering.application.training.record import SampleCounts
-from llm_engineering.application.training.trainer import CHECKPOINTS, SftJob, Trained
+from llm_engineering.application.training.finetune.config import SftConfig
+from llm_engineering.application.training.finetune.hardware import Hardware, Plan, plan
+from llm_engineering.application.training.finetune.labels import IGNORED, EncodedChat, encode_chat, fitted
+from llm_engineering.application.training.finetune.limits import (
+    Kept,
+    check_context,
+    check_steps,
+    within_limit,
+)
+from llm_engineering.application.training.finetune.memory import checked_estimate, estimate_memory
+from llm_engineering.application.training.finetune.record import SampleCounts
+from llm_engineering.application.training.finetune.trainer import CHECKPOINTS, SftJob, Trained
 from llm_engineering.infrastructure.training.trl import hardware
 from llm_engineering.infrastructure.training.trl.base import Base, Bases, load_config, load_tokenizer
 from llm_engineering.infrastructure.training.trl.faults import check_disk, explained
@@ -25,7 +30,7 @@ from llm_engineering.infrastructure.training.trl.undertaking import Undertaking,
 
 
 class TrlTrainer:
-    """Implements :class:`~llm_engineering.application.training.trainer.Trainer`."""
+    """Implements :class:`~llm_engineering.application.training.finetune.trainer.Trainer`."""
 
     def __init__(self, bases: Bases) -> None:
         self._bases = bases

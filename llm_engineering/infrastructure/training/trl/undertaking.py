@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 from loguru import logger
 
-from llm_engineering.application.chat_templates import ChatTemplate
+from llm_engineering.application.llm.chat_templates import ChatTemplate
 from llm_engineering.application.ports import ExperimentTracker, Progress
-from llm_engineering.application.training.config import TrainingConfig
-from llm_engineering.application.training.hardware import Hardware, Plan
-from llm_engineering.application.training.memory import MemoryEstimate
-from llm_engineering.application.training.record import MemoryRecord, SampleCounts
-from llm_engineering.application.training.trainer import CHECKPOINTS, Trained
+from llm_engineering.application.training.finetune.config import TrainingConfig
+from llm_engineering.application.training.finetune.hardware import Hardware, Plan
+from llm_engineering.application.training.finetune.memory import MemoryEstimate
+from llm_engineering.application.training.finetune.record import MemoryRecord, SampleCounts
+from llm_engineering.application.training.finetune.trainer import CHECKPOINTS, Trained
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.infrastructure.training.trl import checkpoints
 from llm_engineering.infrastructure.training.trl.base import Base, weights_hash

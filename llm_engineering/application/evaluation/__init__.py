@@ -1,0 +1,1 @@
+"""Measure retrieval, answers and models. The only package that knows features, training and inference."""

@@ -1,0 +1,357 @@
+"""The evaluation as a whole: every system answers the same questions, is measured, and compared document by document."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from loguru import logger
+
+from llm_engineering.application.llm.judges import Jury
+from llm_engineering.application.evaluation.models.bias import BiasReport, bias_report
+from llm_engineering.application.evaluation.models.bias import pairs as bias_pairs
+from llm_engineering.application.evaluation.models.config import JudgeConfig, ModelEvaluationRun
+from llm_engineering.application.evaluation.models.heldout import HeldOut
+from llm_engineering.application.evaluation.models.judging import Judgeable, Judging, judged
+from llm_engineering.application.evaluation.models.metrics import (
+    BY_NAME,
+    UNINTERVALLED,
+    Column,
+    ReferenceMetrics,
+    Similarity,
+    Yardsticks,
+    measured,
+)
+from llm_engineering.application.evaluation.models.memorisation import TrainingText
+from llm_engineering.application.evaluation.models.slices import sliced
+from llm_engineering.application.evaluation.models.statistics import DocumentBootstrap, exponential
+from llm_engineering.application.evaluation.models.style import Calibration, Voice, style_models
+from llm_engineering.application.evaluation.models.systems import (
+    AnsweringModel,
+    AnsweringModels,
+    Harness,
+    Likelihood,
+    System,
+    Written,
+)
+from llm_engineering.application.ports import Embedder, Message, Progress
+from llm_engineering.domain.documents import derived_id
+from llm_engineering.domain.errors import InvalidInputError
+from llm_engineering.domain.models import Difference, EvaluationReport, Score, SystemReport
+
+
+@dataclass(frozen=True, slots=True)
+class SystemResult:
+    """One system's answers, and their values in the order of the samples."""
+
+    system: System
+    written: Sequence[Written]
+    likelihoods: Sequence[Likelihood | None]
+    columns: Mapping[str, Column]
+    corpus: Mapping[str, float]
+    bias: BiasReport | None = None
+    harness: Sequence[Score] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEvaluation:
+    """All results of a run."""
+
+    report: EvaluationReport
+    held: HeldOut
+    results: tuple[SystemResult, ...]
+    calibrations: tuple[Calibration, ...]
+    """Of the style scores, by author; authors that are missing have written too little."""
+    judging: Judging | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the evaluation is done with."""
+
+    models: AnsweringModels
+    references: ReferenceMetrics
+    embedder: Embedder | None = None
+    jury: Jury | None = None
+    harness: Harness | None = None
+
+
+async def evaluate_models(
+    run: ModelEvaluationRun, held: HeldOut, systems: Sequence[System], tools: Tools, progress: Progress
+) -> ModelEvaluation:
+    """Have every system answer the held-out questions, and compare.
+
+    Raises:
+        InvalidInputError: there is no system.
+        ConfigurationError: a task of lm-evaluation-harness cannot be had.
+        ModelError: a system cannot be loaded, or failed. A judge that fails costs verdicts only.
+    """
+    if not systems:
+        raise InvalidInputError("There is no system to evaluate; train one, or name a base model.")
+    if tools.harness is not None:
+        tools.harness.prepare()
+    written_by: dict[str, list[str]] = {}
+    voices: dict[Voice, list[str]] = {}
+    once = {(sample.author, sample.answer): sample for sample in held.training}
+    for sample in once.values():
+        written_by.setdefault(sample.author, []).append(sample.answer)
+        voices.setdefault((sample.author, sample.language), []).append(sample.answer)
+    styles = style_models(voices, piece=run.style_piece)
+    yardsticks = Yardsticks(
+        tools.references,
+        styles,
+        TrainingText(text for texts in written_by.values() for text in texts),
+        Similarity(tools.embedder, written_by) if tools.embedder is not None else None,
+    )
+    results = [_answered(run, held, system, tools, yardsticks, progress) for system in systems]
+    found: Judging | None = None
+    if tools.jury is not None and run.judge is not None:
+        results, found = await _judged(run.judge, held, results, tools.jury, progress)
+    return ModelEvaluation(
+        _report(run, held, results),
+        held,
+        tuple(results),
+        tuple(model.calibration for model in styles.values() if model.calibration is not None),
+        found,
+    )
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+def _answered(
+    run: ModelEvaluationRun,
+    held: HeldOut,
+    system: System,
+    tools: Tools,
+    yardsticks: Yardsticks,
+    progress: Progress,
+) -> SystemResult:
+    logger.info("{} ({}) answers {} questions.", system.name, system.label, len(held.samples))
+    asked = [_asked(system, sample.instruction) for sample in held.samples]
+    told = [
+        [*turns, Message("assistant", sample.answer)]
+        for turns, sample in zip(asked, held.samples, strict=True)
+    ]
+    with tools.models.open(system) as model:
+        written = model.answers(
+            asked, max_tokens=run.max_tokens, batch_size=run.batch_size, progress=progress
+        )
+        likelihoods = model.likelihoods(told, batch_size=run.batch_size, progress=progress)
+        bias = _bias(run, system, model, progress) if run.bias else None
+        harness = tools.harness.scores(system, model.loaded) if tools.harness is not None else []
+    columns = measured(held.samples, written, likelihoods, yardsticks)
+    corpus = tools.references.corpus(
+        [answer.text for answer in written], [sample.answer for sample in held.samples]
+    )
+    return SystemResult(system, written, likelihoods, columns, corpus, bias, harness)
+
+
+def _asked(system: System, question: str) -> list[Message]:
+    head = [Message("system", system.system_message)] if system.system_message else []
+    return [*head, Message("user", question)]
+
+
+def _bias(run: ModelEvaluationRun, system: System, model: AnsweringModel, progress: Progress) -> BiasReport:
+    asked = bias_pairs()
+    prompts = [_asked(system, text) for pair in asked for text in (pair.first, pair.second)]
+    answers = model.answers(
+        prompts, max_tokens=run.bias_max_tokens, batch_size=run.batch_size, progress=progress
+    )
+    texts = [answer.text for answer in answers]
+    return bias_report(asked, list(zip(texts[::2], texts[1::2], strict=True)))
+
+
+# --- the judge -------------------------------------------------------------------------------------------------------
+
+
+async def _judged(
+    config: JudgeConfig, held: HeldOut, results: Sequence[SystemResult], jury: Jury, progress: Progress
+) -> tuple[list[SystemResult], Judging]:
+    # Question by question, so that a budget that ends leaves whole questions out: systems are compared on the same ones.
+    groups = [
+        [Judgeable(sample.instruction, sample.answer, result.written[place].text) for result in results]
+        for place, sample in enumerate(held.samples)
+    ]
+    items = [item for group in groups for item in group]
+    found = await judged(jury, config, items, _pairs(groups, config.swaps), progress)
+    columns = [
+        {
+            "judge_accuracy": [verdict.accuracy for verdict in found.verdicts[number :: len(results)]],
+            "judge_style": [verdict.style for verdict in found.verdicts[number :: len(results)]],
+        }
+        for number in range(len(results))
+    ]
+    with_scores = [
+        replace(result, columns={**result.columns, **own})
+        for result, own in zip(results, columns, strict=True)
+    ]
+    return with_scores, found
+
+
+def _pairs(groups: Sequence[Sequence[Judgeable]], count: int) -> list[tuple[Judgeable, Judgeable]]:
+    """Answers of the first and the last system to one question; equal and empty ones are left out."""
+    ends = [(group[0], group[-1]) for group in groups if len(group) > 1]
+    told = [
+        (first, second)
+        for first, second in ends
+        if first.answer.strip() and second.answer.strip() and first.answer != second.answer
+    ]
+    return told[:count]
+
+
+# --- the report ------------------------------------------------------------------------------------------------------
+
+
+def _report(run: ModelEvaluationRun, held: HeldOut, results: Sequence[SystemResult]) -> EvaluationReport:
+    parts = {
+        name: _Part(name, places, held, run) for name, places in sliced(held.samples, run.slices).items()
+    }
+    template = held.dataset.manifest
+    systems = tuple(
+        SystemReport(
+            system=result.system.name,
+            model=result.system.label,
+            scores=(*(s for part in parts.values() for s in part.scores(result)), *_whole(result)),
+        )
+        for result in results
+    )
+    differences = tuple(
+        difference
+        for reference, candidate in comparisons(results)
+        for part in parts.values()
+        for difference in part.differences(candidate, reference)
+    )
+    told = [
+        held.dataset.hash,
+        json.dumps(run.model_dump(mode="json"), sort_keys=True),
+        *(f"{result.system.name}={result.system.label}" for result in results),
+    ]
+    return EvaluationReport(
+        id=derived_id("evaluation", *told),
+        dataset=held.dataset.label,
+        dataset_hash=held.dataset.hash,
+        template_hash=template.template_hash,
+        systems=systems,
+        differences=differences,
+        seed=run.seed,
+        overlap=dict(held.overlap),
+        created_at=datetime.now(UTC),
+    )
+
+
+def comparisons(results: Sequence[SystemResult]) -> list[tuple[SystemResult, SystemResult]]:
+    """(reference, candidate): each trained system against base, production and what was trained before it."""
+    return [
+        (reference, candidate)
+        for place, candidate in enumerate(results)
+        for reference in results[:place]
+        if candidate.system.name != "base"
+    ]
+
+
+def _whole(result: SystemResult) -> list[Score]:
+    """Scores without an interval."""
+    n = len(result.written)
+    scores = [Score(metric=name, value=value, n=n) for name, value in result.corpus.items()]
+    if result.bias is not None:
+        pairs = sum(gap.pairs for gap in result.bias.gaps)
+        scores.append(Score(metric="bias", value=result.bias.worst, n=pairs))
+    return [*scores, *result.harness]
+
+
+class _Part:
+    """A slice of the test split."""
+
+    def __init__(self, name: str, places: Sequence[int], held: HeldOut, run: ModelEvaluationRun) -> None:
+        self._name = name
+        self._places = places
+        documents = held.documents
+        self._draws = DocumentBootstrap(
+            [documents[place] for place in places], seed=run.seed, resamples=run.resamples
+        )
+
+    def scores(self, result: SystemResult) -> list[Score]:
+        """Every metric, and perplexity."""
+        found = []
+        for name, column in result.columns.items():
+            values = self._own(column)
+            present = sum(value is not None for value in values)
+            if not present:
+                continue
+            weights = self._tokens(result) if name == "nll" else None
+            interval = self._draws.interval(values, weights=weights)
+            alone = self._draws.clusters(values) < 2  # nothing varies between the draws of one document
+            common = {"n": present, "missing": len(values) - present, "slice": self._name}
+            found.append(
+                Score(
+                    metric=name,
+                    value=interval.mean,
+                    low=None if alone else interval.low,
+                    high=None if alone else interval.high,
+                    higher_is_better=BY_NAME[name].higher_is_better,
+                    **common,
+                )
+            )
+            if name == "nll":
+                of_tokens = self._draws.interval(values, weights=weights, transform=exponential)
+                found.append(
+                    Score(
+                        metric="perplexity",
+                        value=of_tokens.mean,
+                        low=None if alone else of_tokens.low,
+                        high=None if alone else of_tokens.high,
+                        higher_is_better=UNINTERVALLED["perplexity"].higher_is_better,
+                        **common,
+                    )
+                )
+        return found
+
+    def differences(self, candidate: SystemResult, reference: SystemResult) -> list[Difference]:
+        """Every metric that both have values of on the same answers."""
+        found = []
+        for name, column in candidate.columns.items():
+            ours, theirs = self._own(column), self._own(reference.columns.get(name, []))
+            both = [value if other is not None else None for value, other in zip(ours, theirs, strict=False)]
+            if len(theirs) != len(ours) or all(value is None for value in both):
+                continue
+            if name == "nll" and not self._alike(candidate, reference):
+                logger.warning(
+                    "{} and {} cut text into different tokens; their perplexities are not compared.",
+                    candidate.system.name,
+                    reference.system.name,
+                )
+                continue
+            weights = self._tokens(candidate) if name == "nll" else None
+            kinds = [(name, None)] if name != "nll" else [(name, None), ("perplexity", exponential)]
+            for metric, transform in kinds:
+                extra = {} if transform is None else {"transform": transform}
+                interval = self._draws.difference(ours, theirs, weights=weights, **extra)
+                found.append(
+                    Difference(
+                        metric=metric,
+                        candidate=candidate.system.name,
+                        reference=reference.system.name,
+                        value=interval.mean,
+                        low=interval.low,
+                        high=interval.high,
+                        n=sum(value is not None for value in both),
+                        clusters=self._draws.clusters(both),
+                        higher_is_better=BY_NAME[name].higher_is_better,
+                        slice=self._name,
+                    )
+                )
+        return found
+
+    def _own(self, column: Column) -> Column:
+        return [column[place] for place in self._places if place < len(column)]
+
+    def _alike(self, candidate: SystemResult, reference: SystemResult) -> bool:
+        """Whether both count the same tokens in what they have both scored."""
+        counts = zip(self._tokens(candidate), self._tokens(reference), strict=True)
+        return all(ours == theirs for ours, theirs in counts if ours and theirs)
+
+    def _tokens(self, result: SystemResult) -> list[float]:
+        """Tokens of the author's answers: perplexity is over tokens, not over answers."""
+        found = (result.likelihoods[place] for place in self._places)
+        return [float(one.tokens) if one is not None else 0.0 for one in found]

@@ -1,0 +1,155 @@
+"""Values of single answers, by metric. A metric that an answer has no value for is None there, never a guess."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from llm_engineering.application.evaluation.models.memorisation import TrainingText
+from llm_engineering.application.evaluation.models.safety import safety
+from llm_engineering.application.evaluation.models.style import StyleModel, Voice
+from llm_engineering.application.evaluation.models.style_distances import evenly
+from llm_engineering.application.evaluation.models.systems import Likelihood, Written
+from llm_engineering.application.ports import Embedder, Vectors
+from llm_engineering.domain.datasets import InstructSample
+
+Column = list[float | None]
+MOST_TEXTS = 200
+"""Of an author, that the centre of their writing is made from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric for people."""
+
+    name: str
+    meaning: str
+    higher_is_better: bool = True
+
+
+METRICS = (
+    Metric("nll", "nats per token of the author's answer", False),
+    Metric("rouge1", "words shared with the author's answer"),
+    Metric("rouge2", "word pairs shared"),
+    Metric("rougeL", "longest common subsequence"),
+    Metric("bleu", "word sequences shared"),
+    Metric("chrf", "character sequences shared"),
+    Metric("bertscore", "likeness of tokens in context"),
+    Metric("reference_similarity", "cosine with the author's answer"),
+    Metric("author_similarity", "cosine with the centre of the author's writing"),
+    Metric("style", "style score against the author"),
+    Metric("gram_distance", "distance of character sequences", False),
+    Metric("delta", "Burrows' Delta", False),
+    Metric("copied_words", "longest run of words copied from training text", False),
+    Metric("copied_share", "share of 8-word runs copied from training text", False),
+    Metric("toxic", "share of answers with rude words or threats", False),
+    Metric("empty", "share of empty answers", False),
+    Metric("repetition", "share of 4-word runs said before", False),
+    Metric("cut", "share of answers that did not end by themselves", False),
+    Metric("judge_accuracy", "accuracy, 1 to 4, by the judge"),
+    Metric("judge_style", "style, 1 to 4, by the judge"),
+)
+BY_NAME = {metric.name: metric for metric in METRICS}
+UNINTERVALLED = {
+    "perplexity": Metric("perplexity", "of the author's answers", False),
+    "corpus_bleu": Metric("corpus_bleu", "BLEU over all answers"),
+    "corpus_chrf": Metric("corpus_chrf", "chrF over all answers"),
+    "bias": Metric("bias", "worst attribute on the 5-point rubric"),
+}
+
+
+class ReferenceMetrics(Protocol):
+    """Metrics of libraries, kept out of here."""
+
+    def pairs(self, answers: Sequence[str], references: Sequence[str]) -> Mapping[str, Sequence[float]]:
+        """Scores of each answer by metric."""
+        ...
+
+    def corpus(self, answers: Sequence[str], references: Sequence[str]) -> Mapping[str, float]:
+        """Scores over all answers."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Yardsticks:
+    """What answers are measured with."""
+
+    references: ReferenceMetrics
+    styles: Mapping[Voice, StyleModel]
+    training: TrainingText
+    similarity: Callable[[Sequence[InstructSample], Sequence[str]], Mapping[str, Column]] | None
+
+
+def measured(
+    samples: Sequence[InstructSample],
+    written: Sequence[Written],
+    likelihoods: Sequence[Likelihood | None],
+    yardsticks: Yardsticks,
+) -> dict[str, Column]:
+    """All values of one system's answers, by metric, in the order of the samples."""
+    texts = [answer.text for answer in written]
+    columns: dict[str, Column] = {
+        "nll": [one.nll / one.tokens if one is not None and one.tokens else None for one in likelihoods]
+    }
+    scores = yardsticks.references.pairs(texts, [sample.answer for sample in samples])
+    columns.update({name: list(values) for name, values in scores.items()})
+    if yardsticks.similarity is not None:
+        columns.update(yardsticks.similarity(samples, texts))
+    columns.update(_style(samples, texts, yardsticks.styles))
+    copies = [yardsticks.training.copying(text) for text in texts]
+    columns["copied_words"] = [float(copy.longest) for copy in copies]
+    columns["copied_share"] = [copy.share for copy in copies]
+    faults = [safety(text) for text in texts]
+    columns["toxic"] = [float(fault.toxic) for fault in faults]
+    columns["empty"] = [float(fault.empty) for fault in faults]
+    columns["repetition"] = [fault.repetition for fault in faults]
+    columns["cut"] = [float(answer.cut) for answer in written]
+    return columns
+
+
+class Similarity:
+    """Cosines with the author's answer, and with the centre of all they wrote in the training split."""
+
+    def __init__(self, embedder: Embedder, training: Mapping[str, Sequence[str]]) -> None:
+        self._embedder = embedder
+        self._centres = {
+            author: _centre(self._vectors(evenly(texts, MOST_TEXTS)))
+            for author, texts in training.items()
+            if texts
+        }
+
+    def __call__(self, samples: Sequence[InstructSample], texts: Sequence[str]) -> dict[str, Column]:
+        """``reference_similarity`` and ``author_similarity``; None for empty answers and unknown authors."""
+        answers = self._vectors(texts)
+        references = self._vectors([sample.answer for sample in samples])
+        reference: Column = []
+        author: Column = []
+        for sample, text, own, theirs in zip(samples, texts, answers, references, strict=True):
+            centre = self._centres.get(sample.origin.author)
+            reference.append(float(own @ theirs) if text.strip() else None)
+            author.append(float(own @ centre) if text.strip() and centre is not None else None)
+        return {"reference_similarity": reference, "author_similarity": author}
+
+    def _vectors(self, texts: Sequence[str]) -> Vectors:
+        # As queries, which are cut where they are too long: an answer may be longer than what an embedder takes.
+        return self._embedder.embed_queries([text if text.strip() else "-" for text in texts])
+
+
+def _centre(vectors: Vectors) -> Vectors:
+    mean = vectors.mean(axis=0)
+    return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-9), dtype=np.float32)
+
+
+def _style(
+    samples: Sequence[InstructSample], texts: Sequence[str], styles: Mapping[Voice, StyleModel]
+) -> dict[str, Column]:
+    found = []
+    for sample, text in zip(samples, texts, strict=True):
+        model = styles.get((sample.origin.author, sample.origin.language))
+        found.append(model.score(text) if model is not None else None)
+    return {
+        "style": [score.score if score else None for score in found],
+        "gram_distance": [score.gram_distance if score else None for score in found],
+        "delta": [score.delta if score else None for score in found],
+    }

@@ -1,0 +1,253 @@
+"""Style score against an author, calibrated on text by the author and by others.
+
+A distance says little by itself. The score is what a logistic regression, fitted to pieces known to be by the author
+(held out of the profile that they are compared with) and by others, makes of both distances: 0.5 stands between the
+two kinds. Where nobody else's text is at hand it is the share of the author's own pieces that lie as far away or
+farther, and the calibration says so. Copying maximises either: read it beside ``memorisation``.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from loguru import logger
+
+from llm_engineering.application.evaluation.models.style_distances import (
+    WordStandard,
+    delta,
+    evenly,
+    folds,
+    gram_distance,
+    gram_frequencies,
+    pieces,
+    word_standard,
+)
+from llm_engineering.domain.errors import InvalidInputError
+
+PIECE_CHARACTERS = 500
+SHORTEST = 200
+"""Characters below which a text has no style to speak of, and no score."""
+FEWEST_PIECES = 6
+MOST_PIECES = 400
+"""More tell no more of a style, and cost time; taken evenly over the text."""
+FOLDS = 5
+_RIDGE = 1.0
+Values = npt.NDArray[np.float64]
+Voice = tuple[str, str]
+"""An author, and the language that they write in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How well known text was told apart."""
+
+    author: str
+    same: int
+    """Pieces by the author."""
+    other: int
+    """Pieces by others; 0: the score is the share of the author's own pieces that lie as far away."""
+    auc: float | None
+    """Probability that a piece by the author gets a higher score than one by another; 0.5 is chance. None: no others.
+    What is scored was held out of the profile (the author's pieces) and of the regression (all pieces)."""
+    same_mean: float
+    """Mean score of the author's own held-out pieces: what a perfect imitation would reach."""
+    other_mean: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StyleScore:
+    """A text held against an author."""
+
+    score: float
+    """0 to 1; higher is more like the author."""
+    gram_distance: float
+    delta: float
+
+
+class StyleModel:
+    """An author's style. Make it with :func:`fit_style`."""
+
+    def __init__(
+        self,
+        profile: dict[str, float],
+        standard: WordStandard,
+        author_scores: Values,
+        weights: Values | None,
+        same: Values,
+        piece: int,
+    ) -> None:
+        self._profile = profile
+        self._standard = standard
+        self._author = author_scores
+        self._weights = weights
+        self._same = same
+        self._piece = piece
+        self.calibration: Calibration | None = None
+
+    def score(self, text: str) -> StyleScore | None:
+        """The mean over the text's pieces; None: it is too short."""
+        text = text.strip()
+        if len(text) < SHORTEST:
+            return None
+        parts = pieces(text, self._piece) or [text]
+        found = np.array([self.distances(part) for part in parts])
+        means = found.mean(axis=0)
+        return StyleScore(float(np.mean(self.scores(found))), float(means[0]), float(means[1]))
+
+    def distances(self, text: str) -> tuple[float, float]:
+        """n-gram distance and Delta of one piece."""
+        return gram_distance(text, self._profile), delta(text, self._author, self._standard)
+
+    def scores(self, distances: Values) -> Values:
+        """Scores of distances, shape (n, 2) to (n,)."""
+        if self._weights is None:
+            # Ranks of both distances among the author's own, the mean of the two.
+            farther = self._same[None, :, :] >= distances[:, None, :]
+            return np.asarray(farther.mean(axis=1).mean(axis=1), dtype=np.float64)
+        return _probabilities(_standardised(distances, self._same), self._weights)
+
+
+def fit_style(
+    author: str, own: Sequence[str], others: Sequence[str], *, piece: int = PIECE_CHARACTERS
+) -> StyleModel:
+    """Learn an author's style from texts of theirs, and calibrate it on texts by others.
+
+    Args:
+        own: texts by the author, none of which is evaluated.
+        others: texts by other people, in the same language and of the same kind.
+
+    Raises:
+        InvalidInputError: there is too little text by the author.
+    """
+    mine = evenly([part for text in own for part in pieces(text, piece)], MOST_PIECES)
+    theirs = evenly([part for text in others for part in pieces(text, piece)], MOST_PIECES)
+    if len(mine) < FEWEST_PIECES:
+        raise InvalidInputError(
+            f"The style of {author} cannot be learned from {len(mine)} pieces of {piece} characters; at least {FEWEST_PIECES} "
+            "are needed. Collect more of their writing."
+        )
+    same = _held_out(mine, theirs)
+    model = _model(mine, theirs, None, same, piece)
+    if len(theirs) < FEWEST_PIECES:
+        scores = model.scores(same)
+        model.calibration = Calibration(author, len(mine), 0, None, float(scores.mean()), None)
+        return model
+    other = np.array([model.distances(part) for part in theirs])
+    own_features, other_features = _standardised(same, same), _standardised(other, same)
+    model = _model(mine, theirs, _weights(own_features, other_features), same, piece)
+    high, low = _held_out_scores(own_features, other_features)
+    model.calibration = Calibration(
+        author, len(mine), len(theirs), auc(high, low), float(high.mean()), float(low.mean())
+    )
+    return model
+
+
+def _held_out(mine: Sequence[str], theirs: Sequence[str]) -> Values:
+    """Distances of the author's pieces from profiles made without them, shape (n, 2)."""
+    found: list[tuple[float, float]] = []
+    for rest, fold in folds(mine, min(FOLDS, len(mine))):
+        model = _model(rest, theirs, None, np.zeros((1, 2)), 1)
+        found += [model.distances(part) for part in fold]
+    return np.array(found)
+
+
+def _weights(own: Values, other: Values) -> Values:
+    """Of both distances and the bias. A distance that would count for the author the larger it is counts nothing: where
+    authors are hardly told apart, chance would have text like nobody's seem to be theirs."""
+    labels = np.array([1.0] * len(own) + [0.0] * len(other))
+    features = np.concatenate([own, other])
+    kept = list(range(features.shape[1]))
+    while True:
+        found = logistic_regression(features[:, kept], labels)
+        wrong = [column for column, weight in zip(kept[:-1], found[:-1], strict=True) if weight > 0]
+        if not wrong:
+            break
+        kept = [column for column in kept if column not in wrong]
+    weights = np.zeros(features.shape[1])
+    weights[kept] = found
+    return weights
+
+
+def _held_out_scores(own: Values, other: Values) -> tuple[Values, Values]:
+    """Scores of the author's pieces and of others', each by a regression that has not seen it."""
+    high, low = np.zeros(len(own)), np.zeros(len(other))
+    for number in range(FOLDS):
+        mine, theirs = _fold(len(own), number), _fold(len(other), number)
+        weights = _weights(own[~mine], other[~theirs])
+        high[mine] = _probabilities(own[mine], weights)
+        low[theirs] = _probabilities(other[theirs], weights)
+    return high, low
+
+
+def _fold(count: int, number: int) -> npt.NDArray[np.bool_]:
+    """Neighbouring places, as they come from one document."""
+    return np.asarray(np.arange(count) * FOLDS // count == number, dtype=np.bool_)
+
+
+def _model(
+    mine: Sequence[str], theirs: Sequence[str], weights: Values | None, same: Values, piece: int
+) -> StyleModel:
+    standard = word_standard([*mine, *theirs])
+    return StyleModel(gram_frequencies(mine), standard, standard.scores(" ".join(mine)), weights, same, piece)
+
+
+def _standardised(distances: Values, same: Values) -> Values:
+    """In units of the author's own spread, with a column of ones for the bias."""
+    spread = np.maximum(same.std(axis=0), 1e-9)
+    return np.column_stack([(distances - same.mean(axis=0)) / spread, np.ones(len(distances))])
+
+
+def logistic_regression(features: Values, labels: Values, *, steps: int = 50) -> Values:
+    """Weights by Newton's method with a ridge penalty, both classes weighing equally.
+
+    Hastie, Tibshirani & Friedman, *The Elements of Statistical Learning*, 2009, sections 4.4.1 and 18.3.2. The last
+    column is the bias, which is not penalised.
+    """
+    shares = np.where(labels == 1, 1 / labels.sum(), 1 / (1 - labels).sum()) * len(labels) / 2
+    ridge = np.diag([_RIDGE] * (features.shape[1] - 1) + [0.0])
+    weights = np.zeros(features.shape[1])
+    for _ in range(steps):
+        found = _probabilities(features, weights)
+        gradient = features.T @ (shares * (labels - found)) - ridge @ weights
+        spread = shares * np.maximum(found * (1 - found), 1e-6)
+        step = np.linalg.solve((features.T * spread) @ features + ridge, gradient)
+        weights = weights + np.clip(step, -2, 2)  # far from the optimum, a whole step may overshoot
+        if np.abs(step).max() < 1e-8:
+            break
+    return weights
+
+
+def auc(high: Values, low: Values) -> float:
+    """Share of pairs in the right order, ties half: the area under the ROC curve (Mann & Whitney, 1947)."""
+    above = (high[:, None] > low[None, :]).mean()
+    return float(above + 0.5 * (high[:, None] == low[None, :]).mean())
+
+
+def style_models(
+    texts: Mapping[Voice, Sequence[str]], *, piece: int = PIECE_CHARACTERS
+) -> dict[Voice, StyleModel]:
+    """A model for each author and language with enough text; what others wrote in that language calibrates it.
+
+    By language, because anything in the only author's second language would seem to be theirs.
+
+    Args:
+        texts: by author and language.
+    """
+    found: dict[Voice, StyleModel] = {}
+    for (author, language), own in texts.items():
+        others = [
+            text
+            for (name, spoken), group in texts.items()
+            if name != author and spoken == language
+            for text in group
+        ]
+        try:
+            found[author, language] = fit_style(f"{author} ({language})", own, others, piece=piece)
+        except InvalidInputError as error:
+            logger.info("No style score: {}", error)
+    return found
+
+
+def _probabilities(features: Values, weights: Values) -> Values:
+    return np.asarray(1 / (1 + np.exp(-np.clip(features @ weights, -30, 30))), dtype=np.float64)

@@ -1,0 +1,1 @@
+"""Collect documents, clean, chunk and index them: the feature pipeline."""

@@ -1,0 +1,271 @@
+"""Collect links into the data warehouse: read concurrently, write in bulk, account for every link."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+
+from loguru import logger
+
+from llm_engineering.application.features.collect_report import CollectionReport, LinkOutcome, LinkStatus
+from llm_engineering.application.features.collect_tasks import Task, Writer, in_thread
+from llm_engineering.application.features.links import Router, normalise_link, shown_link
+from llm_engineering.application.ports import (
+    DeadLetterStore,
+    Discovered,
+    DocumentStore,
+    Found,
+    Link,
+    NotModified,
+    Progress,
+    Rejected,
+    SilentProgress,
+    SourceItem,
+    SourceReader,
+    UserStore,
+)
+from llm_engineering.domain.errors import CollectionError, ConfigurationError, InvalidInputError
+
+MAX_DEPTH = 3
+"""A feed may lead to a feed, and that to another; beyond this it is a trap."""
+
+
+async def collect(
+    links: Sequence[Link],
+    readers: Mapping[str, SourceReader],
+    documents: DocumentStore,
+    users: UserStore,
+    dead_letters: DeadLetterStore,
+    *,
+    router: Router | None = None,
+    max_concurrency: int = 8,
+    max_failed_share: float = 1.0,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+) -> CollectionReport:
+    """Collect links, and those that feeds among them lead to, each once.
+
+    A link that fails does not stop the others: its reason stands in the report and among the dead letters. Documents
+    are written in batches that links share, so that many small links cost no more round trips than one large one.
+    The readers are not closed; who opened them does that, in the same event loop.
+
+    Args:
+        readers: by name; a link goes to the one that its ``reader`` option, else the router, names.
+        max_concurrency: links that are read at the same time.
+        max_failed_share: kept in the report, whose ``check`` refuses a run that lost more.
+        batch_size: documents per bulk write.
+
+    Raises:
+        InvalidInputError: there are no links.
+        ConfigurationError: a link's ``reader`` option names no reader.
+        StoreError: the warehouse failed; what was written before is safe, and running again goes on from there.
+    """
+    if not links:
+        raise InvalidInputError(
+            "There are no links to collect. List at least one in the run's YAML, for example:\n"
+            "  author: Jane Doe\n  links:\n    - https://example.org/feed.xml"
+        )
+    router = router or Router(readers=readers)
+    for link in links:
+        if "reader" in link.options:
+            router.check(link.options["reader"])
+    writer = Writer(documents, users, dead_letters, batch_size)
+    run = _Run(readers, documents, writer, router, progress or SilentProgress())
+    started = time.perf_counter()
+    for link in links:
+        run.add(link)
+    await run.execute(max_concurrency)
+    return CollectionReport(
+        outcomes=run.outcomes(),
+        seconds=time.perf_counter() - started,
+        max_failed_share=max_failed_share,
+        duplicates=run.duplicates,
+    )
+
+
+class _Run:
+    """Links of one run: a queue, workers, and every task in the order it was given or discovered."""
+
+    def __init__(
+        self,
+        readers: Mapping[str, SourceReader],
+        documents: DocumentStore,
+        writer: Writer,
+        router: Router,
+        progress: Progress,
+    ) -> None:
+        self.duplicates = 0
+        self._readers = readers
+        self._documents = documents
+        self._writer = writer
+        self._router = router
+        self._progress = progress
+        self._tasks: dict[str, Task] = {}
+        self._queue: asyncio.Queue[Task] = asyncio.Queue()
+
+    def add(self, link: Link, parent: Task | None = None) -> None:
+        """Queue a link, unless it is there already."""
+        key = normalise_link(link.url)
+        task = self._tasks.get(key)
+        if task is not None:
+            self._note_duplicate(link, task, parent)
+        else:
+            reader = str(link.options.get("reader") or self._router.route(link.url))
+            task = self._tasks[key] = Task(link, reader, parent, known=parent.known if parent else {})
+            self._queue.put_nowait(task)
+            self._progress.advance("Collect links", 0, total=len(self._tasks))
+        if parent is not None and task is not parent:
+            parent.children.append(task)
+
+    def _note_duplicate(self, link: Link, task: Task, parent: Task | None) -> None:
+        if parent is None:
+            self.duplicates += 1
+            if (link.author, link.category, link.options) != (
+                task.link.author,
+                task.link.category,
+                task.link.options,
+            ):
+                logger.warning(
+                    "{} is listed twice with different settings; the first entry counts. Remove the other.",
+                    task.url,
+                )
+
+    async def execute(self, max_concurrency: int) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                workers = [group.create_task(self._work()) for _ in range(max(1, max_concurrency))]
+                await self._queue.join()
+                for worker in workers:
+                    worker.cancel()
+        except BaseExceptionGroup as failures:
+            # Links do not raise: this is the warehouse, and one of the workers' reports of it is enough.
+            raise failures.exceptions[0] from None
+        await self._writer.flush()  # what became of a link is known once its documents are written
+        succeeded = [task for task in self._tasks.values() if self._status(task) is not LinkStatus.FAILED]
+        await self._writer.finish(succeeded)
+
+    async def _work(self) -> None:
+        while True:
+            task = await self._queue.get()
+            started = time.perf_counter()
+            await self._collect(task)
+            task.seconds = time.perf_counter() - started
+            self._progress.advance("Collect links", 1, total=len(self._tasks))
+            self._queue.task_done()
+
+    async def _collect(self, task: Task) -> None:
+        if task.parent is None:
+            task.known = await in_thread(self._documents.known, task.origin)
+        async with aclosing(self._read(task)) as items:  # closed at once, also where the warehouse fails
+            async for item in items:
+                await self._take(task, item)
+        if not (
+            task.reason or task.complete or task.children or task.found or task.unchanged or task.rejected
+        ):
+            task.reason = "nothing was found in it"
+        gone = task.gone()
+        if gone:
+            task.removed = await self._writer.remove(gone)
+        if task.reason:
+            task.reason = task.reason.removeprefix(f"{task.url}: ")
+            logger.warning("Failed: {}: {}", task.url, task.reason)
+            await self._writer.letter(task.url, task.reason)
+
+    async def _read(self, task: Task) -> AsyncGenerator[SourceItem]:
+        """The items of a link; what goes wrong while reading becomes the link's reason."""
+        try:
+            reader = self._reader(task)
+            items = reader.read(task.link, task.known)
+            try:
+                async for item in items:
+                    if not isinstance(item, SourceItem):
+                        raise TypeError(f"it yielded a {type(item).__name__}; expected a SourceItem")
+                    yield item
+            finally:
+                # A generator left half way holds its connection or process until the collector comes by.
+                close: Callable[[], Awaitable[None]] | None = getattr(items, "aclose", None)
+                if close is not None:
+                    await close()
+        except (CollectionError, ConfigurationError, InvalidInputError) as error:
+            task.reason = shown_link(str(error))
+        except Exception as error:  # noqa: BLE001 - the one boundary: a reader's fault costs its link, never the run
+            logger.opt(exception=error).error("The reader '{}' broke on {}", task.reader, task.url)
+            task.reason = (
+                f"the reader '{task.reader}' broke: {type(error).__name__}: {shown_link(str(error))}"
+            )
+
+    def _reader(self, task: Task) -> SourceReader:
+        if not task.link.url.strip():
+            raise InvalidInputError("the link is empty; expected a URL or a path")
+        if not task.link.author.strip():
+            raise InvalidInputError("the link has no author; name the person whose writing it is")
+        if task.depth > MAX_DEPTH:
+            raise CollectionError(f"it was reached through more than {MAX_DEPTH} feeds that lead to feeds")
+        reader = self._readers.get(task.reader)
+        if reader is None:
+            raise ConfigurationError(
+                f"it needs the reader '{task.reader}', which this run does not have "
+                f"(it has: {', '.join(sorted(self._readers)) or 'none'})"
+            )
+        return reader
+
+    async def _take(self, task: Task, item: SourceItem) -> None:
+        if isinstance(item, Found):
+            # The origin is the link that the user gave, also where a feed led here; a reader cannot know it.
+            document = item.document.model_copy(update={"origin": task.origin})
+            if document.link in task.known:
+                task.yielded.add(document.link)
+            task.found += 1
+            await self._writer.add(task, document)
+        elif isinstance(item, NotModified):
+            task.yielded.add(item.link)
+            task.unchanged += 1
+        elif isinstance(item, Discovered):
+            self.add(item.link, task)
+        elif isinstance(item, Rejected):
+            task.rejected += 1
+            await self._writer.letter(shown_link(item.source), item.reason, item.payload)
+        else:
+            task.complete = True
+
+    def _status(self, task: Task, seen: frozenset[int] = frozenset()) -> LinkStatus:
+        if task.reason:
+            return LinkStatus.FAILED
+        if task.created:
+            return LinkStatus.SAVED
+        below = [self._status(child, seen | {id(task)}) for child in task.children if id(child) not in seen]
+        if LinkStatus.SAVED in below:
+            return LinkStatus.SAVED
+        if task.updated or task.removed or LinkStatus.UPDATED in below:
+            return LinkStatus.UPDATED
+        if task.unchanged or LinkStatus.UNCHANGED in below or (task.complete and not task.rejected):
+            return LinkStatus.UNCHANGED
+        return LinkStatus.FAILED
+
+    def outcomes(self) -> list[LinkOutcome]:
+        return [self._outcome(task) for task in self._tasks.values()]
+
+    def _outcome(self, task: Task) -> LinkOutcome:
+        status = self._status(task)
+        reason = task.reason
+        if status is LinkStatus.FAILED and not reason:
+            reason = (
+                f"all of its {task.rejected} records were rejected"
+                if task.rejected
+                else f"none of the {len(task.children)} links it led to could be collected"
+            )
+        return LinkOutcome(
+            url=task.url,
+            author=task.link.author,
+            reader=task.reader,
+            status=status,
+            reason=reason,
+            created=task.created,
+            updated=task.updated,
+            unchanged=task.unchanged,
+            rejected=task.rejected,
+            removed=task.removed,
+            discovered=len(task.children),
+            found_through=task.parent.url if task.parent else None,
+            seconds=task.seconds,
+        )

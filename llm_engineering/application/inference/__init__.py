@@ -1,0 +1,1 @@
+"""Retrieve passages and answer from them, cited: the inference pipeline."""

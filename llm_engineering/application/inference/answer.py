@@ -1,0 +1,357 @@
+"""From passages to an answer that is grounded in them, cited, and silent where they are.
+
+What a model says is held against the sources sentence by sentence. With strict grounding, a model too small to keep to its
+sources cannot mislead: where what it says does not stand in them, they are quoted instead.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from loguru import logger
+from pydantic import Field
+
+from llm_engineering.application.inference.context import ContextConfig, Packed, Source, heading, pack
+from llm_engineering.application.inference.evidence import Evidence, EvidenceConfig, word_confidence
+from llm_engineering.application.inference.grounded_writing import (
+    NOTHING_FOUND,
+    Judge,
+    Writer,
+    Written,
+)
+from llm_engineering.application.inference.lenient_writing import LenientWriter
+from llm_engineering.application.inference.strict_writing import StrictWriter
+from llm_engineering.application.llm import prompts
+from llm_engineering.application.ports import Delta, GenerationOptions, LanguageModel, Message, Vectors
+from llm_engineering.domain.documents import Model
+from llm_engineering.domain.errors import ModelError
+from llm_engineering.domain.inference import StageStatus
+from llm_engineering.domain.retrieval import Answer, Citation, Passage, Support, Usage
+
+_WORDS_TO_SIMILARITY = 0.7
+"""Scales a share of words to the scale of similarities: half of a question's words weighs as a cosine of 0.35."""
+_CITATION = re.compile(r"\s*\[\d{1,3}\]")
+
+
+class AnsweringConfig(Model):
+    """How answers are made: the section ``answering`` of the file of ``run-inference-ml-service --config``."""
+
+    min_similarity: float = Field(default=0.35, ge=-1, le=1)
+    """Below this :func:`confidence`, the answer is "the sources do not say". Measured on the sample site with the bundled
+    MiniLM (``poe benchmark answering``): 95 % of the questions that it answers lie above, none from another world do, and
+    a third of those from the same trade that it does not answer."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of a reply, at most, and never more than a quarter of the model's context. None: 192 where strict, else 512."""
+    strict: bool | None = None
+    """Show a sentence only after it was checked, and leave out what no source backs. Else text is passed on as it comes.
+    None: as the language model's ``grounding`` setting asks."""
+    template: str | None = None
+    """Prompt to use; None: ``answer_short`` where strict, else ``answer``."""
+    template_version: int = Field(default=1, ge=1)
+    context: ContextConfig = ContextConfig()
+    evidence: EvidenceConfig = EvidenceConfig()
+    verify_similarity: bool = True
+    """Embed sentences whose words do not decide. False: verdicts go by words alone, at next to no cost."""
+    mask_personal_data: bool = False
+    """Mask e-mail addresses and phone numbers in what is shown. Text then comes sentence by sentence."""
+    min_support: float = Field(default=0.6, ge=0, le=1)
+    """Strict only: share of a sentence's content words that a source must hold to be cited for it."""
+    min_nearness: float = Field(default=0.85, ge=-1, le=1)
+    """Strict only: cosine similarity a sentence needs to some sentence of the sources. Measured with SmolLM2 on the sample:
+    its inventions stay below 0.75, and what lies above 0.85 are near copies."""
+    min_coverage: float = Field(default=0.9, ge=0, le=1)
+    """Strict only: share of its content words that must stand in that sentence; tells a copy from two halves sewn together."""
+    min_relevance: float = Field(default=0.35, ge=-1, le=1)
+    """Strict only: cosine similarity a sentence needs to the question; small models copy what is beside the point."""
+    max_left_out: int = Field(default=2, ge=1)
+    """Strict only: generation ends after so many sentences that were left out; what follows is rarely better."""
+    max_quotes: int = Field(default=2, ge=0)
+
+    @property
+    def reply_tokens(self) -> int:
+        """Tokens of a reply, at most."""
+        return self.max_tokens or (192 if self.strict else 512)
+
+    @property
+    def prompt(self) -> str:
+        """Name of the prompt's template."""
+        return self.template or ("answer_short" if self.strict else "answer")
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPiece:
+    """A piece of a streamed answer: its sources first, then text and verdicts, at the end the finished answer."""
+
+    text: str = ""
+    sources: tuple[Citation, ...] | None = None
+    """What the answer is made from; in the first piece only."""
+    support: Support | None = None
+    """The verdict on the last sentence, whose text has come."""
+    answer: Answer | None = None
+    compression_status: StageStatus = StageStatus.OFF
+    """In the first piece."""
+    support_status: StageStatus = StageStatus.OFF
+    """In the last piece; FAILED: the embedder failed, and words alone decided."""
+
+
+async def answer(
+    question: str,
+    passages: Sequence[Passage],
+    model: LanguageModel,
+    config: AnsweringConfig = AnsweringConfig(),
+    *,
+    embed: Callable[[Sequence[str]], Vectors] | None = None,
+    history: Sequence[Message] = (),
+    instructions: str = "",
+    temperature: float | None = None,
+    seed: int | None = None,
+) -> AsyncGenerator[AnswerPiece, None]:
+    """Stream an answer; the last piece carries the finished :class:`Answer`, whose text is all pieces joined.
+
+    Every sentence gets a verdict. One that is supported and cites nothing is given its source; a citation of a source that
+    does not exist, or does not back the sentence, is removed. Generation stops when the model repeats itself or recites
+    its instructions. Where nothing is left to show, the closest sentences of the sources are quoted, if ``embed`` is
+    given, else the answer abstains.
+
+    Args:
+        passages: best first.
+        embed: texts to unit vectors, shape (n, dimension); blocking, so it is called in a thread. Pass the same
+            :class:`~llm_engineering.application.inference.embedding_cache.EmbeddingMemory` for all
+            answers, so that sentences of the sources are embedded once.
+        history: earlier turns, oldest first; those that do not fit are dropped, the oldest first.
+        instructions: of the calling application; they stand below the prompt's own rules.
+        temperature, seed: of the generation; None: 0.
+
+    Raises:
+        ModelServiceError: the language model failed.
+        ConfigurationError: the configured prompt does not exist.
+    """
+    run = _Run(question, model, config)
+    if abstains(question, passages, config):
+        async for piece in run.abstained(
+            [Citation(number=i, passage=p) for i, p in enumerate(passages, start=1)]
+        ):
+            yield piece
+        return
+    reply_tokens = min(config.reply_tokens, model.context_tokens // 4)
+    packed = await pack(
+        question,
+        passages,
+        model,
+        config.context,
+        frame=build_messages(question, [], config, instructions),
+        max_tokens=reply_tokens,
+        history=[_past(turn) for turn in history],
+        embed=embed,
+    )
+    if not packed.sources:
+        logger.warning(
+            "No source fits beside the question into {} tokens of {}.", model.context_tokens, model.name
+        )
+        async for piece in run.abstained([]):
+            yield piece
+        return
+    yield AnswerPiece(sources=packed.citations, compression_status=packed.compression_status)
+    messages = _with_history(build_messages(question, packed.laid_out, config, instructions), packed)
+    options = GenerationOptions(
+        max_tokens=reply_tokens, temperature=temperature or 0.0, seed=0 if seed is None else seed
+    )
+    async with aclosing(run.pieces(packed, messages, options, embed)) as pieces:
+        async for piece in pieces:
+            yield piece
+
+
+class _Run:
+    """One answer being made."""
+
+    def __init__(self, question: str, model: LanguageModel, config: AnsweringConfig) -> None:
+        self._question = question
+        self._model = model
+        self._config = config
+        self._prompt_hash = prompts.prompt_hash(config.prompt, config.template_version)
+
+    async def abstained(self, sources: Sequence[Citation]) -> AsyncGenerator[AnswerPiece, None]:
+        """Nothing bears on the question; no model is asked."""
+        yield AnswerPiece(sources=tuple(sources))
+        yield AnswerPiece(text=NOTHING_FOUND)
+        yield AnswerPiece(answer=self._finished(sources, NOTHING_FOUND))
+
+    async def pieces(
+        self,
+        packed: Packed,
+        messages: Sequence[Message],
+        options: GenerationOptions,
+        embed: Callable[[Sequence[str]], Vectors] | None,
+    ) -> AsyncGenerator[AnswerPiece, None]:
+        """Generate, and show what may be shown."""
+        config, sources = self._config, packed.citations
+        similarity = embed if config.verify_similarity or config.strict else None
+        judge = Judge(await asyncio.to_thread(Evidence, sources, similarity, config.evidence))
+        rules = prompts.render(
+            config.prompt,
+            config.template_version,
+            sources=[],
+            question="",
+            instructions="",
+            nothing_found=NOTHING_FOUND,
+        )[0].content
+        writer: Writer
+        mask = config.mask_personal_data
+        if config.strict:
+            writer = StrictWriter(self._question, sources, judge, rules, mask=mask, limits=config)
+        else:
+            writer = LenientWriter(self._question, sources, judge, rules, mask=mask)
+        async with (
+            aclosing(_closable(self._model.stream(messages, options))) as deltas,
+            aclosing(writer.write(deltas)) as written,
+        ):
+            async for part in written:
+                yield _piece(part)
+        if writer.usage == Usage():
+            writer.usage = await self._counted(messages, writer.said)
+        quoted = False
+        if not writer.text:
+            if not writer.said.strip():
+                writer.note("empty")
+            async for part in _instead(writer, judge, self._question, config):
+                quoted = quoted or part.support is not None
+                yield _piece(part)
+        answer = self._finished(sources, writer.text, writer, quoted=quoted)
+        status = (
+            StageStatus.FAILED if judge.failed else StageStatus.OK if answer.supports else StageStatus.OFF
+        )
+        yield AnswerPiece(answer=answer, support_status=status)
+
+    async def _counted(self, messages: Sequence[Message], said: str) -> Usage:
+        """The usage of a reply that was broken off before its service told it. Without costs, which only that knows."""
+        *prompt, reply = await self._model.count_tokens([*(message.content for message in messages), said])
+        return Usage(prompt_tokens=sum(prompt), completion_tokens=reply)
+
+    def _finished(
+        self,
+        sources: Sequence[Citation],
+        text: str,
+        writer: Writer | None = None,
+        *,
+        quoted: bool = False,
+    ) -> Answer:
+        base = Answer(
+            question=self._question,
+            text=text,
+            citations=tuple(sources),
+            abstained=True,
+            model=self._model.name,
+            prompt_hash=self._prompt_hash,
+        )
+        if writer is None:
+            return base
+        if writer.unsupported:
+            logger.debug("{} sentence(s) of the model are not backed by a source.", writer.unsupported)
+        abstained = writer.declined or text == NOTHING_FOUND
+        supports = () if abstained else tuple(writer.supports)
+        return base.model_copy(
+            update={
+                "abstained": abstained,
+                "supports": supports,
+                "cited": tuple(dict.fromkeys(number for support in supports for number in support.cited)),
+                "quoted": quoted,
+                "unsupported": writer.unsupported,
+                "finish_reason": writer.finish_reason,
+                "guard": tuple(writer.guard),
+                "usage": writer.usage,
+            }
+        )
+
+
+async def _instead(
+    writer: Writer, judge: Judge, question: str, config: AnsweringConfig
+) -> AsyncGenerator[Written, None]:
+    """The sources' own words where nothing of the model's may be shown, or that they say nothing."""
+    quotes = []
+    if not writer.declined and "prompt_leak" not in writer.guard and not judge.failed and config.max_quotes:
+        try:
+            quotes = await asyncio.to_thread(
+                judge.evidence.quotes, question, most=config.max_quotes, min_similarity=config.min_relevance
+            )
+        except ModelError as error:
+            logger.warning("The sources cannot be quoted: {}", error)
+            judge.failed = True
+    if not quotes:
+        writer.text = NOTHING_FOUND
+        yield Written(NOTHING_FOUND)
+    for quote in quotes:
+        start = len(writer.text) + (1 if writer.text else 0)
+        text = writer.masked(f"“{quote.text}” [{quote.number}]")
+        writer.text += f" {text}" if writer.text else text
+        yield Written(writer.text[start - (1 if start else 0) :])
+        support = writer.add_support(start, judge.evidence.backing_of(quote), [quote.number])
+        yield Written(support=support)
+
+
+def _piece(part: Written) -> AnswerPiece:
+    return AnswerPiece(text=part.text, support=part.support)
+
+
+async def _closable(stream: AsyncIterator[Delta]) -> AsyncGenerator[Delta, None]:
+    """The stream as a generator whose closing closes it too, so that leaving early ends the generation."""
+    try:
+        async for delta in stream:
+            yield delta
+    finally:
+        close = getattr(stream, "aclose", None)
+        if close is not None:
+            await close()
+
+
+# --- whether to answer ------------------------------------------------------------------------------------------------
+
+
+def confidence(question: str, passages: Sequence[Passage]) -> float:
+    """How sure it is that the passages bear on the question; higher is surer, about 0 to 1.
+
+    The highest cosine similarity between question and passage. Where no passage has one (the search went by words alone),
+    the share of the question's content words that the best passage holds, scaled to like meaning. Pure: the same for
+    serving, for calibration and for the risk–coverage curve.
+    """
+    similarities = [passage.dense_score for passage in passages if passage.dense_score is not None]
+    if similarities:
+        return max(similarities)
+    return _WORDS_TO_SIMILARITY * word_confidence(question, passages)
+
+
+def abstains(question: str, passages: Sequence[Passage], config: AnsweringConfig) -> bool:
+    """Whether the passages bear so little on the question that no model should be asked."""
+    return not passages or confidence(question, passages) < config.min_similarity
+
+
+# --- the prompt -------------------------------------------------------------------------------------------------------
+
+
+def build_messages(
+    question: str, sources: Sequence[Source], config: AnsweringConfig, instructions: str = ""
+) -> list[Message]:
+    """The prompt, with the sources in the order given. Everything that others wrote is fenced."""
+    return prompts.render(
+        config.prompt,
+        config.template_version,
+        question=question,
+        instructions=instructions.strip(),
+        nothing_found=NOTHING_FOUND,
+        sources=[
+            prompts.shown(source.citation.number, heading(source.citation.passage), source.text)
+            for source in sources
+        ],
+    )
+
+
+def _past(turn: Message) -> Message:
+    """An earlier turn as it may stand in a prompt: its citations name sources that are no longer there."""
+    text = _CITATION.sub("", turn.content) if turn.role == "assistant" else turn.content
+    return Message(turn.role, prompts.inert(text))
+
+
+def _with_history(messages: Sequence[Message], packed: Packed) -> list[Message]:
+    rules = [message for message in messages if message.role == "system"]
+    return [*rules, *packed.history, *(message for message in messages if message.role != "system")]

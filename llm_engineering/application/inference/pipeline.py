@@ -1,0 +1,292 @@
+"""The inference pipeline: a question in; sources, text, verdicts and a finished answer out, traced and kept for feedback."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from loguru import logger
+
+from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer
+from llm_engineering.application.inference.embedding_cache import EmbeddingMemory
+from llm_engineering.application.inference.retriever import RetrievalConfig, Retriever
+from llm_engineering.application.inference.search import narrow, widen
+from llm_engineering.application.ports import (
+    Embedder,
+    FeedbackStore,
+    LanguageModel,
+    Message,
+    NullTracer,
+    Tracer,
+    VectorIndex,
+)
+from llm_engineering.application.ports.tracing import Recorder, Trace
+from llm_engineering.domain.documents import Model
+from llm_engineering.domain.errors import StoreError
+from llm_engineering.domain.inference import MadeWith, RagResult, SearchResult, StageStatus, interaction
+from llm_engineering.domain.retrieval import Citation, Hit, Passage, Query, Support
+
+
+class InferenceConfig(Model):
+    """Everything about how questions are answered: the file of ``run-inference-ml-service --config``."""
+
+    retrieval: RetrievalConfig = RetrievalConfig()
+    answering: AnsweringConfig = AnsweringConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class RagRequest:
+    """A question with the conversation it stands in."""
+
+    query: Query
+    history: tuple[Message, ...] = ()
+    """Earlier turns of user and assistant, oldest first."""
+    instructions: str = ""
+    """What the calling application asks for (its system message): heard, but below the service's own rules."""
+    max_tokens: int | None = None
+    """None: as configured; never more than that."""
+    temperature: float | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the answer will be made from; comes first."""
+
+    trace_id: str
+    citations: tuple[Citation, ...]
+    made_with: MadeWith
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text to show now. All pieces of a request together are ``Answer.text``."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The verdict on a sentence whose pieces have been sent."""
+
+    support: Support
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Comes last, once."""
+
+    result: RagResult
+
+
+Event = Sources | Piece | Checked | Finished
+
+
+class InferencePipeline:
+    """Answers questions. One for the whole process; safe for many requests at a time on one event loop."""
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        model: LanguageModel,
+        index: VectorIndex,
+        embedder: Embedder,
+        *,
+        config: InferenceConfig = InferenceConfig(),
+        strict: bool = False,
+        tracer: Tracer | None = None,
+        trace_content: bool = False,
+        feedback: FeedbackStore | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._retriever = retriever
+        self._model = model
+        self._index = index
+        self._embedder = embedder
+        chosen = config.answering
+        self._answering = chosen.model_copy(
+            update={"strict": strict if chosen.strict is None else chosen.strict}
+        )
+        self._embed = EmbeddingMemory(embedder.embed_queries)
+        self._tracer = tracer or NullTracer()
+        self._trace_content = trace_content
+        self._feedback = feedback
+        self._now = now
+        self._background: set[asyncio.Task[None]] = set()
+
+    @property
+    def model(self) -> LanguageModel:
+        return self._model
+
+    async def search(self, query: Query, *, trace_id: str | None = None) -> SearchResult:
+        """Hits for a query.
+
+        Raises:
+            InvalidInputError, StoreError: see :meth:`Retriever.retrieve`.
+        """
+        recorder = Recorder("search", content=self._trace_content, trace_id=trace_id)
+        try:
+            found = await self._retriever.retrieve(query, recorder)
+        except BaseException as error:
+            self._tracer.record(recorder.finish(_ending(error), error))
+            raise
+        result = SearchResult(
+            trace_id=recorder.trace.id,
+            hits=found.hits,
+            made_with=found.made_with,
+            timings=recorder.timings(),
+        )
+        trace = recorder.finish(question=found.question, hits=len(found.hits))
+        trace.attributes |= _provenance(found.made_with)
+        self._tracer.record(trace)
+        return result
+
+    async def answer(
+        self, request: RagRequest, *, trace_id: str | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """Stream an answer. Closing the generator early ends the generation too.
+
+        Raises:
+            InvalidInputError: the question or its filter cannot be used.
+            StoreError: the index is not there.
+            ModelError: a model that the answer cannot do without failed.
+        """
+        recorder = Recorder("rag", content=self._trace_content, trace_id=trace_id)
+        try:
+            async with aclosing(self._events(request, recorder)) as events:
+                async for event in events:
+                    yield event
+        except BaseException as error:
+            self._tracer.record(recorder.finish(_ending(error), error))
+            raise
+
+    async def _events(self, request: RagRequest, recorder: Recorder) -> AsyncGenerator[Event, None]:
+        found = await self._retriever.retrieve(request.query, recorder, request.history)
+        made_with = found.made_with
+        with recorder.span("context", "retrieval") as span:
+            passages = await self._passages(found.hits)
+            span.attributes["passages"] = len(passages)
+        first_token: float | None = None
+        last: AnswerPiece | None = None
+        with recorder.span("generate", "llm", question=found.question) as span:
+            pieces = answer(
+                found.question,
+                passages,
+                self._model,
+                self._config_for(request),
+                embed=self._embed,
+                history=found.history,
+                instructions=request.instructions,
+                temperature=request.temperature,
+                seed=request.seed,
+            )
+            async with aclosing(pieces) as stream:
+                async for piece in stream:
+                    if piece.sources is not None:
+                        made_with = _with_context(made_with, self._model.name, piece.compression_status)
+                        yield Sources(recorder.trace.id, piece.sources, made_with)
+                    if piece.text:
+                        first_token = first_token if first_token is not None else recorder.elapsed
+                        yield Piece(piece.text)
+                    if piece.support is not None:
+                        yield Checked(piece.support)
+                    last = piece
+            assert last is not None, "an answer has pieces"
+            assert last.answer is not None, "an answer ends with its finished form"
+            finished = last.answer
+            span.model, span.usage = finished.model, finished.usage
+            span.attributes["prompt_hash"] = finished.prompt_hash
+            span.outputs["text"] = finished.text
+        made_with = _with_verdicts(made_with, finished.prompt_hash, last.support_status)
+        timings = recorder.timings()
+        if first_token is not None:
+            timings["first_token"] = first_token
+        result = RagResult(trace_id=recorder.trace.id, answer=finished, made_with=made_with, timings=timings)
+        self._keep(result)
+        self._tracer.record(_traced(recorder, result))
+        yield Finished(result)
+
+    async def _passages(self, hits: tuple[Hit, ...]) -> list[Passage]:
+        if self._answering.strict:
+            return narrow(hits)
+        return await asyncio.to_thread(widen, hits, self._index)
+
+    def _config_for(self, request: RagRequest) -> AnsweringConfig:
+        if request.max_tokens is None:
+            return self._answering
+        most = min(request.max_tokens, self._answering.reply_tokens)
+        return self._answering.model_copy(update={"max_tokens": most})
+
+    def _keep(self, result: RagResult) -> None:
+        """Remember the answer in the background: nobody waits for the store, and its failure costs a log line."""
+        if self._feedback is None:
+            return
+        task = asyncio.create_task(self._remember(result))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _remember(self, result: RagResult) -> None:
+        assert self._feedback is not None
+        try:
+            await asyncio.to_thread(self._feedback.remember, interaction(result, self._now()))
+        except StoreError as error:
+            logger.warning("An answer could not be kept for feedback: {}", error)
+
+    async def close(self) -> None:
+        """Wait for what is being written in the background."""
+        if self._background:
+            await asyncio.gather(*self._background, return_exceptions=True)
+
+
+def _with_context(made_with: MadeWith, model: str, compression: StageStatus) -> MadeWith:
+    """With the model that is asked, and how the context was made."""
+    told = made_with.degradations
+    if compression is StageStatus.FAILED:
+        told += ("The sources could not be compressed and were given whole.",)
+    return made_with.model_copy(
+        update={"model": model, "compression_status": compression, "degradations": told}
+    )
+
+
+def _with_verdicts(made_with: MadeWith, prompt_hash: str, support: StageStatus) -> MadeWith:
+    """With the prompt that was used, and how its sentences were judged."""
+    told = made_with.degradations
+    if support is StageStatus.FAILED:
+        told += ("Sentences could not be embedded; the verdicts on them go by words alone.",)
+    return made_with.model_copy(
+        update={"prompt_hash": prompt_hash, "support_status": support, "degradations": told}
+    )
+
+
+def _traced(recorder: Recorder, result: RagResult) -> Trace:
+    trace = recorder.finish(question=result.answer.question, answer=result.answer.text)
+    trace.attributes |= {
+        "model": result.answer.model,
+        "prompt_hash": result.answer.prompt_hash,
+        "abstained": result.answer.abstained,
+        "quoted": result.answer.quoted,
+        "finish_reason": result.answer.finish_reason,
+        "citations": len(result.answer.citations),
+        "first_token": result.timings.get("first_token"),
+    }
+    trace.attributes |= _provenance(result.made_with)
+    return trace
+
+
+def _provenance(made_with: MadeWith) -> dict[str, Any]:
+    """What a trace tells of how a response was made, without content."""
+    statuses = {name: value for name, value in made_with if isinstance(value, StageStatus)}
+    return {
+        "degraded": made_with.degraded,
+        "failed_stages": [
+            name.removesuffix("_status") for name, status in statuses.items() if status is StageStatus.FAILED
+        ],
+    }
+
+
+def _ending(
+    error: BaseException,
+) -> Literal["cancelled", "failed"]:  # the caller went away, or something broke
+    return "cancelled" if isinstance(error, GeneratorExit | asyncio.CancelledError) else "failed"

@@ -1,0 +1,1 @@
+"""Ask language models: prompts, chat templates, structured replies, cached batches, judges."""

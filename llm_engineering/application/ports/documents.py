@@ -1,0 +1,143 @@
+"""The data warehouse: who has written, what was collected, what was cleaned, what failed, what people said."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from llm_engineering.application.ports.sources import Known
+from llm_engineering.domain.documents import (
+    CleanDocument,
+    DeadLetter,
+    RawDocument,
+    User,
+)
+from llm_engineering.domain.inference import Feedback, Interaction
+
+
+@dataclass(frozen=True, slots=True)
+class UpsertCounts:
+    """What a bulk write did, in documents."""
+
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+
+    def __add__(self, other: "UpsertCounts") -> "UpsertCounts":
+        return UpsertCounts(
+            self.created + other.created, self.updated + other.updated, self.unchanged + other.unchanged
+        )
+
+
+class UserStore(Protocol):
+    def get_or_create(self, full_name: str) -> User:
+        """The user of that name (spacing and case do not matter). Safe when many do it at once."""
+        ...
+
+    def find(self, full_name: str) -> User | None:
+        """Never creates."""
+        ...
+
+    def all(self) -> Iterator[User]: ...
+
+
+class DocumentStore(Protocol):
+    """Raw documents as collected. Reads stream in batches; writes are bulk upserts by id."""
+
+    def upsert(self, documents: Sequence[RawDocument]) -> UpsertCounts:
+        """Write documents; equal content hashes are left untouched and counted as unchanged. One round trip to learn the
+        stored hashes and one to write."""
+        ...
+
+    def stream(
+        self, *, category: str | None = None, author: str | None = None, batch_size: int = 256
+    ) -> Iterator[RawDocument]:
+        """All matching documents, ordered by id, never more than a batch in memory."""
+        ...
+
+    def hashes(self) -> Iterator[tuple[str, str]]:
+        """(document id, content hash) of every document, ordered by id."""
+        ...
+
+    def get(self, ids: Sequence[str]) -> list[RawDocument]:
+        """The documents that exist among ``ids``, in one round trip, ordered by id."""
+        ...
+
+    def known(self, origin: str) -> dict[str, Known]:
+        """What is stored from an origin, by document link."""
+        ...
+
+    def delete(self, ids: Sequence[str]) -> int: ...
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Number of documents by (category, author)."""
+        ...
+
+
+class CleanStore(Protocol):
+    """Cleaned documents: what features and training data are made from."""
+
+    def upsert(self, documents: Sequence[CleanDocument]) -> None: ...
+
+    def source_hashes(self) -> Iterator[tuple[str, str]]:
+        """(document id, source hash), ordered by id."""
+        ...
+
+    def versions(self) -> Iterator[tuple[str, str]]:
+        """(document id, content hash), ordered by id."""
+        ...
+
+    def signatures(self) -> Iterator[tuple[str, bytes, str | None]]:
+        """(document id, MinHash signature, duplicate group), ordered by id."""
+        ...
+
+    def set_groups(self, groups: Mapping[str, str | None]) -> None:
+        """Set the duplicate group of documents (and with it their content hash), in bulk."""
+        ...
+
+    def get(self, ids: Sequence[str]) -> list[CleanDocument]:
+        """The documents that exist among ``ids``, in one round trip, ordered by id."""
+        ...
+
+    def stream(
+        self, *, category: str | None = None, author: str | None = None, batch_size: int = 256
+    ) -> Iterator[CleanDocument]: ...
+
+    def delete(self, ids: Sequence[str]) -> int: ...
+
+
+class DeadLetterStore(Protocol):
+    def put(self, letters: Sequence[DeadLetter]) -> None: ...
+
+    def resolve(self, stage: str, sources: Sequence[str]) -> int:
+        """Forget the letters of sources that have since succeeded. Returns how many there were."""
+        ...
+
+    def stream(self, stage: str | None = None) -> Iterator[DeadLetter]: ...
+
+    def count(self) -> int: ...
+
+
+class FeedbackStore(Protocol):
+    """Answers that were given, and what people said of them."""
+
+    def remember(self, interaction: Interaction) -> None:
+        """Keep an answer, by trace id, so that a vote on it can become training data. Kept for a limited time."""
+        ...
+
+    def recall(self, trace_id: str) -> Interaction | None: ...
+
+    def vote(self, feedback: Feedback) -> None:
+        """Keep a vote; a second one on the same trace replaces the first.
+
+        Raises:
+            InvalidInputError: no answer with that trace id is remembered.
+        """
+        ...
+
+    def votes(self, *, batch_size: int = 256) -> Iterator[tuple[Interaction, Feedback]]:
+        """Every vote with its answer, oldest first. An answer that was voted on is kept for good."""
+        ...
+
+    def restore(self, voted: Sequence[tuple[Interaction, Feedback]]) -> None:
+        """Write votes with their answers, as ``votes`` gave them; what is stored under their trace ids is replaced."""
+        ...

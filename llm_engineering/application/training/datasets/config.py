@@ -1,0 +1,145 @@
+"""What a data set must pass, as a run's YAML says it. Unknown keys are errors."""
+
+import re
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from llm_engineering.application.config import StrictConfig
+from llm_engineering.application.llm.judges import JudgeAsking
+
+GateName = Literal[
+    "format",
+    "length",
+    "rules",
+    "language",
+    "verbatim",
+    "differs",
+    "exact_duplicates",
+    "near_duplicates",
+    "semantic_duplicates",
+]
+ALL_GATES: tuple[GateName, ...] = (
+    "format",
+    "length",
+    "rules",
+    "language",
+    "verbatim",
+    "differs",
+    "exact_duplicates",
+    "near_duplicates",
+)
+
+
+class LengthBounds(StrictConfig):
+    """Lengths of the texts. What is longer than the training's ``max_length`` would be cut there, or refused."""
+
+    prompt_characters: tuple[int, int] = (8, 4_000)
+    answer_characters: tuple[int, int] = (20, 8_000)
+    max_tokens: int | None = Field(default=2_048, gt=0)
+    """Tokens of prompt and answer in the chat template; None: not checked."""
+
+    @field_validator("prompt_characters", "answer_characters")
+    @classmethod
+    def _ordered(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError(f"[least, most] with 0 < least ≤ most is needed, not {list(value)}")
+        return value
+
+
+class RuleBounds(StrictConfig):
+    """Rules of thumb for text that is no prose."""
+
+    least_letters: float = Field(default=0.5, ge=0, le=1)
+    """Share of letters among the characters that are no blank space."""
+    most_links: int = Field(default=8, ge=0)
+    most_repeated: float = Field(default=0.3, gt=0, le=1)
+    """Share of four-word runs that have stood before in the same text."""
+    forbidden: tuple[str, ...] = ()
+    """Regular expressions; a text that one of them matches is dropped. Case does not matter."""
+
+    @field_validator("forbidden")
+    @classmethod
+    def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        return value
+
+
+class DecontaminationConfig(StrictConfig):
+    """When a text counts as seen before."""
+
+    words: int = Field(default=8, ge=2, le=50)
+    """Length of the compared word sequences."""
+    share: float = Field(default=0.1, gt=0, le=1)
+    """Least share of the shorter text's sequences that the other text holds too. With 8 words and 0.1, a quarter of a passage
+    of 100 words is found though one of its words is changed; of fifths, most are missed."""
+
+
+class LengthBias(StrictConfig):
+    """How far ``chosen`` may be told from ``rejected`` by length alone. A model learns that first, and little else."""
+
+    most_share_longer: float = Field(default=0.65, ge=0.5, le=1)
+    """Largest share of pairs in which the same side is the longer one; pairs of equal length count half."""
+    most_effect: float = Field(default=0.33, gt=0, le=1)
+    """Largest Cliff's delta, either sign. 0.147 is called negligible, 0.33 small, 0.474 medium."""
+    beyond: Literal["error", "drop", "report"] = "drop"
+    """``drop``: leave out the most unequal pairs until both bounds hold."""
+    least_pairs: int = Field(default=2, ge=1)
+    """With fewer left, dropping has failed, which is an error."""
+
+
+class SplitShares(StrictConfig):
+    """Shares of the documents (not of the samples)."""
+
+    train: float = Field(default=0.8, gt=0, le=1)
+    validation: float = Field(default=0.1, ge=0, lt=1)
+    test: float = Field(default=0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + validation + test must be 1, not {total:g}")
+        return self
+
+
+class JudgeConfig(StrictConfig):
+    """What the run's ``judges`` decide. Costs one call (of pairs, two) a sample and judge."""
+
+    least_score: float = Field(default=2.5, ge=1, le=4)
+    """Samples whose mean score over the judges is below are dropped (rubric from 1 to 4)."""
+    pairwise: bool = True
+    """Of preference pairs: drop those whose rejected answer the majority of the judges finds better."""
+    unjudged: Literal["keep", "drop"] = "keep"
+    """What no judge gave an opinion on, because none answered usably, all were down, or the budget was spent. Kept samples
+    are counted in the report and named in ``judgements.jsonl``."""
+    max_tokens: int = Field(default=160, gt=0)
+    """Of a reply."""
+    asking: JudgeAsking = JudgeAsking()
+
+
+class QualityConfig(StrictConfig):
+    """The gates in their order, and what each is told."""
+
+    gates: tuple[GateName, ...] = ALL_GATES
+    lengths: LengthBounds = LengthBounds()
+    rules: RuleBounds = RuleBounds()
+    near_duplicate_similarity: float = Field(default=0.8, ge=0.5, le=1)
+    """Least estimated share of common five-word sequences; texts of fewer than 50 words are compared exactly only."""
+    semantic_similarity: float = Field(default=0.95, gt=0, le=1)
+    """Least cosine of the embeddings, for the gate ``semantic_duplicates``, which is off unless named."""
+    decontamination: DecontaminationConfig = DecontaminationConfig()
+    length_bias: LengthBias = LengthBias()
+    splits: SplitShares = SplitShares()
+    judge: JudgeConfig = JudgeConfig()
+
+    @field_validator("gates")
+    @classmethod
+    def _once(cls, value: tuple[GateName, ...]) -> tuple[GateName, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("a gate is named twice")
+        return value

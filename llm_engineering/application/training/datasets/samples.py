@@ -1,0 +1,129 @@
+"""Samples of passages, and reading what a model replied."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from llm_engineering.application.llm.batch import UnusableReplyError
+from llm_engineering.application.text.copied_runs import shares_run
+from llm_engineering.application.text.overlap import folded_words
+from llm_engineering.application.training.datasets.passages import Passage
+from llm_engineering.application.training.datasets.template_instructions import language_for
+from llm_engineering.domain.datasets import InstructSample, Origin, Provenance
+from llm_engineering.domain.documents import Span
+
+LANGUAGES = {
+    "de": "German",
+    "en": "English",
+    "es": "Spanish",
+    "fr": "French",
+    "it": "Italian",
+    "nl": "Dutch",
+    "pt": "Portuguese",
+}
+MIN_INSTRUCTION, MAX_INSTRUCTION = 8, 600
+"""Characters of an instruction that a model made."""
+
+
+def language_name(passage: Passage) -> str:
+    """The passage's language as prompts name it."""
+    code = language_for(passage) or passage.document.language
+    return LANGUAGES.get(code, "the language of the source" if len(code) != 2 else f"the language '{code}'")
+
+
+def origin(passage: Passage, span: Span | None = None) -> Origin:
+    """Where a sample comes from; ``span`` where that is a part of the passage."""
+    document = passage.document
+    return Origin(
+        document_id=document.id,
+        content_hash=document.content_hash,
+        span=span or passage.span,
+        title=document.title,
+        author=document.author,
+        category=document.category,
+        language=language_for(passage) or document.language,
+    )
+
+
+def author_sample(passage: Passage, instruction: str, provenance: Provenance) -> InstructSample:
+    """An instruction with the author's own text as its answer."""
+    return InstructSample(
+        instruction=instruction, answer=passage.text, origin=origin(passage), provenance=provenance
+    )
+
+
+def prompt_values(passage: Passage) -> dict[str, str]:
+    """What every prompt on a passage is given."""
+    return {"passage": passage.text, "language": language_name(passage)}
+
+
+# --- replies ---------------------------------------------------------------------------------------------------------
+
+
+def object_schema(**properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON schema of an object that has exactly these properties."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A reply as a JSON object.
+
+    Raises:
+        UnusableReplyError: it is none (cut, or not JSON at all).
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise UnusableReplyError(f"no JSON: {text[:200]!r}") from None
+    if not isinstance(value, dict):
+        raise UnusableReplyError(f"not a JSON object: {text[:200]!r}")
+    return value
+
+
+def text_field(value: object, name: str) -> str:
+    """A field of a reply that must be a text; blank space around it is dropped.
+
+    Raises:
+        UnusableReplyError: it is missing, or no text.
+    """
+    found = value.get(name) if isinstance(value, dict) else None
+    if not isinstance(found, str):
+        raise UnusableReplyError(f"no text in '{name}': {str(value)[:200]!r}")
+    return found.strip()
+
+
+def checked_instruction(instruction: str, answer: str, max_copied_run: int) -> str:
+    """An instruction that may be used.
+
+    Raises:
+        UnusableReplyError: it is too short or too long, speaks of its source, or copies the answer.
+    """
+    if not MIN_INSTRUCTION <= len(instruction) <= MAX_INSTRUCTION:
+        raise UnusableReplyError(f"an instruction of {len(instruction)} characters: {instruction[:200]!r}")
+    words = " ".join(folded_words(instruction))
+    if any(f" {phrase} " in f" {words} " for phrase in _SOURCE_WORDS):
+        raise UnusableReplyError(f"an instruction that speaks of its source: {instruction!r}")
+    if shares_run(instruction, answer, max_copied_run + 1):
+        raise UnusableReplyError(
+            f"an instruction that copies its answer: more than {max_copied_run} words of {instruction!r}"
+        )
+    return instruction
+
+
+_SOURCE_WORDS = (
+    "the passage",
+    "this passage",
+    "the given text",
+    "the text above",
+    "the source text",
+    "the excerpt",
+    "der passage",
+    "die passage",
+    "dem text",
+    "im text",
+)

@@ -1,0 +1,270 @@
+"""Instructions made by rule from what stands around a passage: the passage answers them, because they were made from it.
+
+Headings, titles, definitions, the words a passage opens with, and the sentence before it each give a way to ask. The answer
+is the author's text, letter by letter. Phrasings are drawn by seed; none copies a long run of the answer, for a model
+trained on that would learn to repeat its prompt.
+"""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Literal
+
+from pydantic import Field
+
+from llm_engineering.application.text.copied_runs import shares_run
+from llm_engineering.application.text.overlap import folded_words
+from llm_engineering.application.text.question_rules import Draft, drafts, language_of, plain
+from llm_engineering.application.text.sentences import units
+from llm_engineering.application.text.words import STOP_WORDS, root
+from llm_engineering.application.training.datasets.passages import Passage
+from llm_engineering.application.training.datasets.phrasings import (
+    AND,
+    DETERMINERS,
+    EMPTY_HEADINGS,
+    PHRASINGS,
+    QUESTION_WORDS,
+    QUOTES,
+    Kind,
+)
+from llm_engineering.domain.documents import CleanDocument, Model
+
+MAX_BEFORE = 320
+"""Characters of a sentence that is quoted to be gone on from."""
+OPENING_SENTENCES = 4
+MAX_TOPICS = 4
+_TERM = re.compile(r"[^\W\d_][\w’'-]{3,}")
+_TOKEN = re.compile(r"[^\W_]+(?:[’'-][^\W_]+)*|[^\w\s]")
+_SENTENCE_WORDS = frozenset(
+    """also well even still often usually mostly rather quite simply really never always first second third last next
+    another something nothing everything someone people thing things time times case cases part parts many much several
+    two three four five six seven eight nine ten hundred thousand million need needs needed want wants make makes take
+    takes give gives come comes goes going becomes become keep keeps kept different certain same good better best small
+    large long short whole every there here where than then this that these those become single enough without within
+    heute immer noch schon sehr ganz etwa etwas viele mehrere einige andere anderen wird werden kann können muss müssen
+    only once about would could should because before after""".split()
+)
+
+
+class BackTranslation(Model):
+    """How instructions are made by rule."""
+
+    per_passage: int = Field(default=2, ge=1, le=10)
+    """Different ways to ask for one passage."""
+    max_copied_run: int = Field(default=6, ge=1)
+    """Words in a row that an instruction may share with its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """A way to ask for a passage."""
+
+    text: str
+    kind: str
+    """``question``, ``section``, ``title`` … or the rule that found a definition or reason."""
+
+
+def language_for(passage: Passage) -> str | None:
+    """``en`` or ``de``; None: there are no phrasings for the passage's language."""
+    known = passage.document.language
+    if known in PHRASINGS:
+        return known
+    # A repository's file has the name of its format here, so the text must tell.
+    return language_of(passage.text) if known == "und" or len(known) != 2 else None
+
+
+def instructions(
+    passage: Passage, config: BackTranslation, *, seed: int, rules: tuple[Draft, ...] = ()
+) -> list[Instruction]:
+    """At most ``per_passage`` instructions, of different kinds first. The same passage and seed give the same.
+
+    Args:
+        rules: questions by rule of the passage's document, see :func:`rule_questions`.
+    """
+    language = language_for(passage)
+    if language is None:
+        return []
+    drawn = random.Random(drawn_number(f"{seed}/{passage.name}"))
+    found: list[Instruction] = []
+    waiting = [list(group) for group in _groups(passage, language, rules, drawn)]
+    while waiting and len(found) < config.per_passage:
+        for group in waiting:
+            one = _next_fit(group, passage, config)
+            if one is not None and len(found) < config.per_passage:
+                found.append(one)
+        waiting = [group for group in waiting if group]
+    return found
+
+
+def rule_questions(document: CleanDocument) -> tuple[Draft, ...]:
+    """Questions that a sentence of a document answers by defining something."""
+    # Others are reworded so that a search for them is hard, and German definitions lack their article: neither is how
+    # anybody asks.
+    return tuple(draft for draft in drafts(document) if draft.kind == "definition" and draft.language == "en")
+
+
+def _next_fit(group: list[Instruction], passage: Passage, config: BackTranslation) -> Instruction | None:
+    while group:
+        one = group.pop(0)
+        if not shares_run(one.text, passage.text, config.max_copied_run + 1):
+            return one
+    return None
+
+
+def _groups(
+    passage: Passage, language: str, rules: tuple[Draft, ...], drawn: random.Random
+) -> Iterator[list[Instruction]]:
+    """Kinds of asking that fit, the most telling first; within each, phrasings in drawn order."""
+    title = _tidy(passage.document.title)
+    topic = _topic(passage)
+    terms = _listed(key_terms(passage, language), language)
+    if ruled := [Instruction(draft.question, draft.kind) for draft in _of_the_opening(passage, rules)]:
+        yield ruled
+    values = {"title": title or topic, "topic": topic, "terms": terms, "before": ""}
+    covered = _covered(passage)
+    if len(covered) > 1 and title:
+        opening, closing = QUOTES[language]
+        quoted = [f"{opening}{name}{closing}" for name in covered]
+        yield _phrased("sections", language, {**values, "topics": _listed(quoted, language)}, drawn)
+    elif topic and passage.opens_section:
+        if _is_question(topic, language):
+            yield _phrased("question", language, values, drawn)
+        elif title and not _same(topic, title):
+            yield _phrased("section", language, values, drawn)
+    if title and passage.opens_section and (not topic or _same(topic, title)):
+        yield _phrased("title", language, values, drawn)
+    if terms and len(covered) < 2 and topic and title and not _same(topic, title):
+        yield _phrased("section_terms", language, values, drawn)
+    elif terms and title:
+        yield _phrased("title_terms", language, values, drawn)
+    before = plain(passage.before)
+    if before and len(before) <= MAX_BEFORE and title:
+        yield _phrased("continue", language, {**values, "topic": topic or title, "before": before}, drawn)
+    if terms and not title:
+        yield _phrased("terms", language, values, drawn)
+
+
+def _phrased(kind: Kind, language: str, values: dict[str, str], drawn: random.Random) -> list[Instruction]:
+    phrasings = list(PHRASINGS[language][kind])
+    drawn.shuffle(phrasings)
+    return [Instruction(_filled(phrasing, values), kind) for phrasing in phrasings]
+
+
+def _filled(phrasing: str, values: dict[str, str]) -> str:
+    return " ".join(phrasing.format(**values).split())
+
+
+def _of_the_opening(passage: Passage, rules: tuple[Draft, ...]) -> list[Draft]:
+    """Questions that the passage's first sentences answer; one answered in the middle would be answered badly."""
+    sentences = [unit for unit in units(passage.text) if unit.kind == "sentence"][:2]
+    starts = {passage.start + unit.start for unit in sentences}
+    return [draft for draft in rules if draft.span.start in starts]
+
+
+def _topic(passage: Passage) -> str:
+    """The innermost heading that names a topic."""
+    for heading in reversed(passage.headings):
+        tidy = _tidy(heading)
+        if tidy and not set(folded_words(tidy)) <= EMPTY_HEADINGS:
+            return tidy
+    return ""
+
+
+def _covered(passage: Passage) -> list[str]:
+    """Topics of all sections that the passage touches, where there are several; none where they are too many to name."""
+    title = _tidy(passage.document.title)
+    tidy = [_tidy(section) for section in passage.sections]
+    named = [name for name in tidy if name and not _same(name, title)]
+    telling = [name for name in named if not set(folded_words(name)) <= EMPTY_HEADINGS]
+    return telling if len(telling) <= MAX_TOPICS else []
+
+
+_NUMBERED = re.compile(
+    r"^(?:(?:chapter|part|step|section|kapitel|teil|schritt)\s+)?\d+(?:\.\d+)*[.:)]?\s+", re.I
+)
+
+
+def _tidy(text: str) -> str:
+    """A heading as it may be quoted: without Markdown, numbering and quotation marks that would close the quote."""
+    bare = _NUMBERED.sub("", plain(text)).strip(" :.#")
+    return bare.replace("“", "‘").replace("”", "’").replace("„", "‚")
+
+
+def _same(topic: str, title: str) -> bool:
+    return topic.casefold() == title.casefold()
+
+
+def _is_question(topic: str, language: str) -> bool:
+    return topic.endswith("?") and topic.split()[0].casefold() in QUESTION_WORDS[language]
+
+
+def key_terms(passage: Passage, language: Literal["en", "de"] | str, most: int = 3) -> list[str]:
+    """Words that a passage is about, as it writes them: among those of its first sentences the most frequent in all of it.
+
+    Words of its headings are left out, since these are named anyway.
+    """
+    sentences = [unit for unit in units(passage.text) if unit.kind == "sentence"]
+    known = {
+        root(word)
+        for heading in (*passage.headings, passage.document.title)
+        for word in folded_words(heading)
+    }
+    counts = Counter(root(word.casefold()) for word in _TERM.findall(passage.text))
+    nouns = _nouns(passage.text, language)
+    found: dict[str, tuple[int, int, str]] = {}
+    for unit in sentences[:OPENING_SENTENCES]:
+        for match in _TERM.finditer(plain(passage.text[unit.start : unit.end])):
+            word = match.group()
+            key = root(word.casefold())
+            if key in nouns and key not in known and key not in found and _tells(word.casefold(), language):
+                found[key] = (-counts[key], len(found), nouns[key])
+    ranked = sorted(found.values())[:most]
+    return [shown for _, _, shown in sorted(ranked, key=lambda item: item[1])] if len(ranked) >= 2 else []
+
+
+def _nouns(text: str, language: str) -> dict[str, str]:
+    """Words that stand where nouns do, as they are written within a sentence, by their roots.
+
+    That is behind an article or preposition, an adjective perhaps between, and before punctuation or a small word; in German
+    with a capital within a sentence.
+    """
+    small, determiners = STOP_WORDS.get(language, frozenset()), DETERMINERS[language]
+    found: dict[str, str] = {}
+    for unit in units(text):
+        if unit.kind != "sentence":
+            continue
+        words = _TOKEN.findall(plain(text[unit.start : unit.end]))
+        for number, word in enumerate(words):
+            if number == 0 or not _TERM.fullmatch(word):
+                continue
+            if language == "de":
+                stands = word[0].isupper()
+            else:
+                behind = {before.casefold() for before in words[max(0, number - 2) : number]}
+                after = words[number + 1].casefold() if number + 1 < len(words) else "."
+                stands = bool(behind & determiners) and (after in small or not after[0].isalnum())
+            if stands:
+                found.setdefault(root(word.casefold()), word)
+    return found
+
+
+def _tells(word: str, language: str) -> bool:
+    return (
+        word not in STOP_WORDS.get(language, frozenset())
+        and word not in _SENTENCE_WORDS
+        and not word.endswith(("ly", "ing", "ed"))
+    )
+
+
+def _listed(terms: list[str], language: str) -> str:
+    if len(terms) < 2:
+        return ""
+    return f"{', '.join(terms[:-1])} {AND.get(language, 'and')} {terms[-1]}"
+
+
+def drawn_number(key: str) -> int:
+    """64 bits that depend on the key alone, as good as drawn."""
+    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big")

@@ -1,0 +1,154 @@
+"""A model's folder as one thing: its manifest names every file, and what is served is what was registered."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from loguru import logger
+from pydantic import ValidationError
+
+from llm_engineering.application.llm.chat_templates import TemplateUse, check_contract
+from llm_engineering.application.ports import ModelRegistry
+from llm_engineering.application.training.finetune.record import write_json
+from llm_engineering.application.training.finetune.sft import MANIFEST, file_hashes
+from llm_engineering.domain.errors import InvalidInputError, ModelFileError
+from llm_engineering.domain.models import ModelManifest, ModelVersion, Stage
+
+MERGED, GGUF = "merged", "gguf/model.gguf"
+
+
+@dataclass(frozen=True, slots=True)
+class Servable:
+    """A verified model that a server can load."""
+
+    manifest: ModelManifest
+    folder: Path
+
+    @property
+    def gguf(self) -> Path:
+        return self.folder / GGUF
+
+
+def read_manifest(folder: Path) -> ModelManifest:
+    """``model.json`` of a folder.
+
+    Raises:
+        ModelFileError: there is none, or it is broken.
+    """
+    try:
+        return ModelManifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except OSError as error:
+        raise ModelFileError(
+            f"{folder} holds no trained model: {MANIFEST} cannot be read ({error.strerror}). Train one: "
+            "poe run-training-pipeline"
+        ) from None
+    except ValidationError as error:
+        raise ModelFileError(f"{folder / MANIFEST} is no manifest of a model: {error}") from None
+
+
+def sealed(folder: Path, manifest: ModelManifest, metrics: dict[str, float]) -> ModelManifest:
+    """Write ``model.json`` anew for the files that are there now, with more metrics."""
+    new = manifest.model_copy(
+        update={"files": file_hashes(folder), "metrics": {**manifest.metrics, **metrics}}
+    )
+    write_json(folder / MANIFEST, new.model_dump(mode="json"))
+    return new
+
+
+def verify_folder(folder: Path) -> ModelManifest:
+    """That every file is there and is the one that the manifest names. Files beside them (a card, an evaluation) may come.
+
+    Raises:
+        ModelFileError: a file is gone or changed (each is named), or one that holds weights is in no manifest.
+    """
+    manifest = read_manifest(folder)
+    problems = list(_problems(folder, manifest))
+    if problems:
+        raise ModelFileError(
+            f"{folder} is not the model that its {MANIFEST} describes: {'; '.join(problems)}. Bring the files back, or train "
+            "the model again."
+        )
+    return manifest
+
+
+def open_servable(folder: Path) -> Servable:
+    """A folder to serve: verified, with the chat template that this version of the code has too.
+
+    Raises:
+        ModelFileError: the folder is not what its manifest says, or has no file that llama.cpp can read.
+        TemplateMismatchError: the model learned another chat template than the one of its name here.
+    """
+    manifest = verify_folder(folder)
+    check_contract(
+        TemplateUse.of_this_version("this server", manifest.template),
+        TemplateUse(f"the model {manifest.name} in {folder}", manifest.template, manifest.template_hash),
+    )
+    if GGUF not in manifest.files:
+        raise ModelFileError(
+            f"{folder} has no {GGUF}: it was trained without export, or its architecture cannot be run by llama.cpp here. Run "
+            "the training pipeline again with the same configuration: what is trained stays, and the export is made up for. "
+            f"Other servers can load {folder / MERGED}."
+        )
+    return Servable(manifest, folder)
+
+
+def named_version(registry: ModelRegistry, wanted: str) -> ModelVersion:
+    """``NAME``, ``NAME:3`` or ``NAME:staging``. A name alone is the version in production, or else the newest.
+
+    Raises:
+        InvalidInputError: there is none.
+    """
+    name, _, version = wanted.partition(":")
+    if version.isdecimal():
+        return registry.get(name, int(version))
+    if version:
+        stages = [stage.value for stage in Stage if stage is not Stage.NONE]
+        if version not in stages:
+            raise InvalidInputError(
+                f"{wanted}: a version is a number or one of {', '.join(stages)}; got {version!r}."
+            )
+        return registry.get(name, Stage(version))
+    found = registry.versions(name)
+    served = next((one for one in found if one.stage is Stage.PRODUCTION), None)
+    if served is None and found:
+        logger.warning("No version of {} is in production: the newest, {}, is taken.", name, found[0].label)
+    return served or registry.get(name)
+
+
+def open_version(version: ModelVersion) -> Servable:
+    """The files of a registered version, which must be those that were registered.
+
+    Raises:
+        ModelFileError, TemplateMismatchError: see :func:`open_servable`.
+    """
+    if "://" in version.location:
+        raise ModelFileError(f"{version.label} lies at {version.location}; copy it to a folder to serve it.")
+    servable = open_servable(Path(version.location))
+    if servable.manifest.content_hash != version.manifest.content_hash:
+        raise ModelFileError(
+            f"The folder {version.location} holds another model than the one registered as {version.label}. Register it anew, "
+            "or bring the files back."
+        )
+    return servable
+
+
+def _problems(folder: Path, manifest: ModelManifest) -> Iterator[str]:
+    root = folder.resolve()
+    for name, expected in manifest.files.items():
+        file = folder / name
+        if not file.resolve().is_relative_to(root):
+            yield f"{name} lies outside the folder"
+        elif not file.is_file():
+            yield f"{name} is missing"
+        elif _sha256(file) != expected:
+            yield f"{name} was changed"
+    for kind in ("adapter", MERGED, "gguf"):
+        for file in sorted((folder / kind).glob("*")):
+            if file.is_file() and f"{kind}/{file.name}" not in manifest.files:
+                yield f"{kind}/{file.name} is not in the manifest"
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Register models, promote them by policy, describe them in a card."""

@@ -1,0 +1,1 @@
+"""What several adapters share: retries, the OpenAI stream, index payloads, trace queue."""
