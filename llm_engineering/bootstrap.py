@@ -36,6 +36,7 @@ from llm_engineering.application.ports import (
     Reranker,
     SearchRequest,
     SourceReader,
+    TokenEncoder,
     Tracer,
     VectorIndex,
 )
@@ -51,7 +52,6 @@ from llm_engineering.application.training.finetune.tracking import NamedTracker,
 from llm_engineering.application.training.finetune.trainer import Trainer
 from llm_engineering.domain.errors import ConfigurationError, StoreUnavailableError
 from llm_engineering.domain.retrieval import SearchMode
-from llm_engineering.infrastructure.shared.late_interaction import TokenEncoder
 from llm_engineering.settings import (
     JsonLinesTracingSettings,
     JudgeSettings,

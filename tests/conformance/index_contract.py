@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm_engineering.application.inference.pipeline import fusion
+from llm_engineering.application.inference import fusion
 from llm_engineering.application.ports import SearchRequest, VectorIndex
 from llm_engineering.domain.documents import Chunk, EmbeddedChunk, EmbedderFingerprint, Span
 from llm_engineering.domain.errors import FingerprintMismatchError, InvalidInputError, StoreUnavailableError

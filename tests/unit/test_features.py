@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llm_engineering.application.features import index as indexing
 from llm_engineering.application.features.chunk import ChunkingConfig
 from llm_engineering.application.features.pipeline import (
     CleaningReport,
@@ -17,7 +18,6 @@ from llm_engineering.application.features.pipeline import (
     index_documents,
     mark_near_duplicates,
 )
-from llm_engineering.application.features.pipeline import index as indexing
 from llm_engineering.application.ports import IndexWriter
 from llm_engineering.domain.documents import EmbedderFingerprint, RawDocument
 from llm_engineering.domain.errors import ModelError, StoreError, TooManyFailuresError

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_engineering.application.inference.reranking import rerank_hits
+from llm_engineering.application.ports import TokenVectors
 from llm_engineering.domain.errors import ModelError
 from llm_engineering.domain.retrieval import Hit
 from llm_engineering.infrastructure.shared.late_interaction import (
     WEIGHT_FLOOR,
     TokenVectorCache,
-    TokenVectors,
     best_matches,
     rarity,
     relevance,

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_engineering.application.features import export as transfer
 from llm_engineering.application.features.export import export_warehouse, import_warehouse
-from llm_engineering.application.features.pipeline import export as transfer
 from llm_engineering.application.ports import UpsertCounts
 from llm_engineering.domain.documents import DeadLetter, RawDocument
 from llm_engineering.domain.errors import InvalidInputError, StoreError, StoreUnavailableError

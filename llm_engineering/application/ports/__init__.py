@@ -27,7 +27,9 @@ from llm_engineering.application.ports.retrieval import (
     IndexWriter,
     Reranker,
     SearchRequest,
+    TokenEncoder,
     Tokenizer,
+    TokenVectors,
     VectorIndex,
     Vectors,
 )
@@ -76,6 +78,8 @@ __all__ = [
     "SilentProgress",
     "SourceItem",
     "SourceReader",
+    "TokenEncoder",
+    "TokenVectors",
     "Tokenizer",
     "Tracer",
     "UpsertCounts",

@@ -138,3 +138,34 @@ class Reranker(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TokenVectors:
+    """The words of a text as a model sees them in their context; tokens without a letter or digit are left out."""
+
+    ids: npt.NDArray[np.int64]
+    """Shape (tokens,)."""
+    vectors: npt.NDArray[np.floating]
+    """Shape (tokens, dimension), each row of unit length."""
+
+    @property
+    def nbytes(self) -> int:
+        return self.ids.nbytes + self.vectors.nbytes
+
+
+class TokenEncoder(Protocol):
+    """Gives a vector for each token of a text; embedders whose model runs in this process can."""
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        ...
+
+    def token_vectors(self, texts: Sequence[str]) -> list[TokenVectors]:
+        """Token vectors of each text, whatever its length. What comes for a text depends on nothing but the text.
+
+        Raises:
+            ModelError: the model failed.
+        """
+        ...

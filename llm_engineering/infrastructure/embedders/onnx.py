@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from llm_engineering.application.ports import Vectors
+from llm_engineering.application.ports import TokenVectors, Vectors
 from llm_engineering.domain.documents import EmbedderFingerprint
 from llm_engineering.domain.errors import ConfigurationError, ModelError, ModelFileError
 from llm_engineering.infrastructure.embedders import WordPieceTokenizer
-from llm_engineering.infrastructure.shared.late_interaction import TokenVectors, as_unit
+from llm_engineering.infrastructure.shared.late_interaction import as_unit
 from llm_engineering.infrastructure.shared.token_batches import Ids, batches_by_length, padded_rows, windows
 
 WINDOW_TEXTS = 512

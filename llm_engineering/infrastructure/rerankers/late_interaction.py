@@ -7,14 +7,9 @@ tokens), which is why vectors are cached: passages that are found once are found
 
 from collections.abc import Sequence
 
+from llm_engineering.application.ports import TokenEncoder, TokenVectors
 from llm_engineering.domain.documents import text_hash
-from llm_engineering.infrastructure.shared.late_interaction import (
-    TokenEncoder,
-    TokenVectorCache,
-    TokenVectors,
-    halved,
-    relevance,
-)
+from llm_engineering.infrastructure.shared.late_interaction import TokenVectorCache, halved, relevance
 
 CACHE_BYTES = 256 << 20
 

@@ -7,48 +7,15 @@ hand hold the token, so that a question's telling words count more than its fill
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from threading import Lock
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from llm_engineering.application.ports import Vectors
+from llm_engineering.application.ports import TokenVectors, Vectors
 
 WEIGHT_FLOOR = 0.1
 """Added to each token's weight: one that every passage holds tells little, but not nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenVectors:
-    """The words of a text as a model sees them in their context; tokens without a letter or digit are left out."""
-
-    ids: npt.NDArray[np.int64]
-    """Shape (tokens,)."""
-    vectors: npt.NDArray[np.floating]
-    """Shape (tokens, dimension), each row of unit length."""
-
-    @property
-    def nbytes(self) -> int:
-        return self.ids.nbytes + self.vectors.nbytes
-
-
-class TokenEncoder(Protocol):
-    """Gives a vector for each token of a text; embedders whose model runs in this process can."""
-
-    @property
-    def model(self) -> str:
-        """The model's name."""
-        ...
-
-    def token_vectors(self, texts: Sequence[str]) -> list[TokenVectors]:
-        """Token vectors of each text, whatever its length. What comes for a text depends on nothing but the text.
-
-        Raises:
-            ModelError: the model failed.
-        """
-        ...
 
 
 def relevance(question: TokenVectors, passages: Sequence[TokenVectors]) -> npt.NDArray[np.float64]:
