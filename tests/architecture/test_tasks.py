@@ -51,14 +51,10 @@ PROMISED = [
     "call-inference-ml-service",
     "run-llm-server",
     "run-rag-evaluation",
-    "run-evaluation-pipeline",
     "push-prompts-to-opik",
     "create-api-key",
     "list-api-keys",
     "revoke-api-key",
-    "list-models",
-    "promote-model",
-    "rollback-model",
 ]
 
 

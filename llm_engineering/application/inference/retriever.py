@@ -84,7 +84,10 @@ class _Provenance:
     def failed(self, stage: str, degradation: str, error: BaseException | None = None) -> None:
         self.statuses[stage] = StageStatus.FAILED
         self.degradations[stage] = degradation
-        logger.warning("{} failed; the request goes on without it: {}", stage, error or degradation)
+        # A timeout has no text of its own, and would leave the log without a reason.
+        logger.warning(
+            "{} failed; the request goes on without it: {}", stage, str(error or "") or degradation
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +227,7 @@ class Retriever:
                 if found.status is StageStatus.FAILED:
                     span.status = "failed"
         except StoreError as error:
-            sentence = "What can be filtered on could not be read, so no filter was taken from the question."
+            sentence = "Filter values could not be loaded; searched without a filter."
             made.failed("self_query", sentence, error)
             return SelfQuery(query.filter, status=StageStatus.FAILED)
         made.statuses["self_query"] = found.status
