@@ -5,11 +5,11 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from llm_engineering.application.training.datasets.config import DecontaminationConfig
-from llm_engineering.application.llm.judges import JudgeAsking, JudgeNames
-from llm_engineering.application.evaluation.models.style import PIECE_CHARACTERS
-from llm_engineering.application.training.registry.promotion import PromotionPolicy
 from llm_engineering.application.config import StrictConfig
+from llm_engineering.application.evaluation.models.style import PIECE_CHARACTERS
+from llm_engineering.application.llm.judges import JudgeAsking, JudgeNames
+from llm_engineering.application.training.datasets.config import DecontaminationConfig
+from llm_engineering.application.training.registry.promotion import PromotionPolicy
 
 SystemName = Literal["base", "production", "sft", "dpo"]
 SliceName = Literal["category", "language", "length"]

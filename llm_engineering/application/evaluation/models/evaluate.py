@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 
 from loguru import logger
 
-from llm_engineering.application.llm.judges import Jury
 from llm_engineering.application.evaluation.models.bias import BiasReport, bias_report
 from llm_engineering.application.evaluation.models.bias import pairs as bias_pairs
 from llm_engineering.application.evaluation.models.config import JudgeConfig, ModelEvaluationRun
 from llm_engineering.application.evaluation.models.heldout import HeldOut
 from llm_engineering.application.evaluation.models.judging import Judgeable, Judging, judged
+from llm_engineering.application.evaluation.models.memorisation import TrainingText
 from llm_engineering.application.evaluation.models.metrics import (
     BY_NAME,
     UNINTERVALLED,
@@ -22,7 +22,6 @@ from llm_engineering.application.evaluation.models.metrics import (
     Yardsticks,
     measured,
 )
-from llm_engineering.application.evaluation.models.memorisation import TrainingText
 from llm_engineering.application.evaluation.models.slices import sliced
 from llm_engineering.application.evaluation.models.statistics import DocumentBootstrap, exponential
 from llm_engineering.application.evaluation.models.style import Calibration, Voice, style_models
@@ -34,6 +33,7 @@ from llm_engineering.application.evaluation.models.systems import (
     System,
     Written,
 )
+from llm_engineering.application.llm.judges import Jury
 from llm_engineering.application.ports import Embedder, Message, Progress
 from llm_engineering.domain.documents import derived_id
 from llm_engineering.domain.errors import InvalidInputError

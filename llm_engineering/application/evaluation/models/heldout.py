@@ -8,9 +8,9 @@ from pathlib import Path
 from loguru import logger
 from pydantic import ValidationError
 
+from llm_engineering.application.evaluation.models.systems import System
 from llm_engineering.application.training.datasets.config import DecontaminationConfig
 from llm_engineering.application.training.datasets.decontamination import Decontamination, Protected
-from llm_engineering.application.evaluation.models.systems import System
 from llm_engineering.application.training.finetune.data import DatasetFolder, open_dataset, read_instruct
 from llm_engineering.domain.datasets import DatasetManifest, InstructSample, PreferenceSample, Split
 from llm_engineering.domain.errors import InvalidInputError

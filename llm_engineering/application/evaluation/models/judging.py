@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 from typing import Any, TypeVar
 
+from llm_engineering.application.evaluation.models.config import JudgeConfig
+from llm_engineering.application.evaluation.models.statistics import correlation
 from llm_engineering.application.llm.batch import (
     MOST_ATTEMPTS,
     Ask,
@@ -18,10 +20,8 @@ from llm_engineering.application.llm.batch import (
 )
 from llm_engineering.application.llm.judge_agreement import Agreement, agreement
 from llm_engineering.application.llm.judges import Jury, JuryReport, Silent, json_object
-from llm_engineering.application.evaluation.models.config import JudgeConfig
-from llm_engineering.application.evaluation.models.statistics import correlation
-from llm_engineering.application.ports import GenerationOptions, Message, Progress, SilentProgress
 from llm_engineering.application.llm.prompts.fences import inert
+from llm_engineering.application.ports import GenerationOptions, Message, Progress, SilentProgress
 from llm_engineering.domain.documents import text_hash
 
 T = TypeVar("T")
