@@ -68,13 +68,13 @@ from llm_engineering.settings import (
 
 if TYPE_CHECKING:
     from llm_engineering.application.training.datasets.store import SaveForHub
-    from llm_engineering.infrastructure.api.auth import ApiKeyFile
     from llm_engineering.infrastructure.api.health import Dependency
-    from llm_engineering.infrastructure.api.middleware import Service
+    from llm_engineering.infrastructure.api.middleware.auth import ApiKeyFile
+    from llm_engineering.infrastructure.api.middleware.stack import Service
     from llm_engineering.infrastructure.api.server import Listener
-    from llm_engineering.infrastructure.datasets_hub import DatasetsHub
+    from llm_engineering.infrastructure.hub.datasets import DatasetsHub
+    from llm_engineering.infrastructure.llm_service.app import LlmService
     from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
-    from llm_engineering.infrastructure.llms.server import LlmService
     from llm_engineering.infrastructure.llms.transformers_local import TransformersModels
     from llm_engineering.infrastructure.model_files import BundledModels
     from llm_engineering.infrastructure.registry.zenml import ZenMLRegistry
@@ -461,9 +461,9 @@ def llm_service(
         TemplateMismatchError: it learned another chat template.
         ConfigurationError: ``host`` can be reached from elsewhere, and there is no key; or there is no such base.
     """
-    from llm_engineering.infrastructure.api.auth import is_loopback
+    from llm_engineering.infrastructure.api.middleware.auth import is_loopback
+    from llm_engineering.infrastructure.llm_service.app import LlmService
     from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
-    from llm_engineering.infrastructure.llms.server import LlmService
     from llm_engineering.infrastructure.model_files import path
 
     named = settings.llm if isinstance(settings.llm, LlamaCppSettings) else LlamaCppSettings()
@@ -500,7 +500,7 @@ def _with_adapters(settings: Settings, wanted: AdapterServing) -> tuple[Path, di
     """The base's file, and what else the model is made with: adapters and their chat template, which the base is served with
     too."""
     from llm_engineering.infrastructure.model_files import path
-    from llm_engineering.infrastructure.training.gguf_base import BaseFile, base_file, chat_template
+    from llm_engineering.infrastructure.training.gguf.base import BaseFile, base_file, chat_template
 
     models = {name: _servable(settings, trained)[0] for name, trained in wanted.adapters.items()}
     found = adapter_set(models)
@@ -545,7 +545,7 @@ def datasets_hub(settings: Settings) -> "DatasetsHub":
     Raises:
         ConfigurationError: there is no token.
     """
-    from llm_engineering.infrastructure.datasets_hub import DatasetsHub
+    from llm_engineering.infrastructure.hub.datasets import DatasetsHub
 
     if settings.hf_token is None or not settings.hf_token.get_secret_value():
         raise ConfigurationError(
@@ -600,7 +600,7 @@ def _listed(text: str) -> tuple[str, ...]:
 
 def dataset_saver() -> "SaveForHub":
     """What writes splits for the library ``datasets``; it raises MissingDependencyError where that is not installed."""
-    from llm_engineering.infrastructure.datasets_hub import save_for_hub
+    from llm_engineering.infrastructure.hub.datasets import save_for_hub
 
     return save_for_hub
 
@@ -649,7 +649,7 @@ def show_progress(settings: Settings) -> Iterator[Progress]:
 
 def api_keys(settings: Settings) -> "ApiKeyFile":
     """The API keys of the inference service."""
-    from llm_engineering.infrastructure.api.auth import ApiKeyFile
+    from llm_engineering.infrastructure.api.middleware.auth import ApiKeyFile
 
     return ApiKeyFile(settings.service.keys_file)
 
@@ -670,10 +670,10 @@ def service_app(
     """
     from llm_engineering import __version__
     from llm_engineering.infrastructure.api.app import ServiceParts, create_app
-    from llm_engineering.infrastructure.api.auth import Access
     from llm_engineering.infrastructure.api.health import Health
     from llm_engineering.infrastructure.api.metrics import MeasuringTracer, ServiceMetrics
-    from llm_engineering.infrastructure.api.middleware import protect
+    from llm_engineering.infrastructure.api.middleware.auth import Access
+    from llm_engineering.infrastructure.api.middleware.stack import protect
 
     settings, service = twin.settings, twin.settings.service
     address = host or service.host

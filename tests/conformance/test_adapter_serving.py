@@ -18,9 +18,9 @@ from llm_engineering.application.training.finetune.adapters import ADAPTER_GGUF,
 from llm_engineering.application.training.finetune.model_folder import GGUF, verify_folder
 from llm_engineering.bootstrap import llm_service
 from llm_engineering.domain.errors import ConfigurationError, ModelFileError
+from llm_engineering.infrastructure.llm_service.app import LlmService
 from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
-from llm_engineering.infrastructure.llms.server import LlmService
-from llm_engineering.infrastructure.training.gguf_adapter import write_adapter
+from llm_engineering.infrastructure.training.gguf.adapter import write_adapter
 from llm_engineering.settings import Settings, load_settings
 from tests.conformance.adapter_runs import make_adapters, make_base
 

@@ -17,7 +17,7 @@ from llm_engineering.domain.errors import (
     MissingDependencyError,
     StoreError,
 )
-from llm_engineering.infrastructure.datasets_hub import PUSHED, DatasetsHub, save_for_hub
+from llm_engineering.infrastructure.hub.datasets import PUSHED, DatasetsHub, save_for_hub
 from tests.fakes.dataset_hub import COMMIT, DatasetHub
 from tests.unit.dataset_samples import document, instruct, preference, prose
 

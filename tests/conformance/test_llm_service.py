@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from llm_engineering.infrastructure.llms.server import MAX_BODY_BYTES, LlmService
+from llm_engineering.infrastructure.llm_service.app import MAX_BODY_BYTES, LlmService
 from tests.fakes.openai_server import Fault, OpenAIServer
 
 CHAT = "/v1/chat/completions"

@@ -22,8 +22,8 @@ from llm_engineering.domain.errors import (
 from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
 from llm_engineering.infrastructure.training import export
 from llm_engineering.infrastructure.training.export import DIFFERENCE, Exporter
-from llm_engineering.infrastructure.training.gguf_files import write_gguf
-from llm_engineering.infrastructure.training.gguf_vocabulary import _LLAMA3, _splitting
+from llm_engineering.infrastructure.training.gguf.vocabulary import _LLAMA3, _splitting
+from llm_engineering.infrastructure.training.gguf.writer import write_gguf
 from tests.conformance.sft_runs import base, dataset, train
 
 pytest.importorskip("trl", reason="the group 'training' is not installed")

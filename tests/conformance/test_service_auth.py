@@ -12,7 +12,7 @@ from loguru import logger
 
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
 from llm_engineering.infrastructure.api.api_keys import PREFIX, digest
-from llm_engineering.infrastructure.api.auth import ApiKeyFile, is_loopback
+from llm_engineering.infrastructure.api.middleware.auth import ApiKeyFile, is_loopback
 from tests.fakes.operated_service import OperatedService, eventually
 from tests.fakes.service import QUESTION, serving
 

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_engineering.application.ports import Delta, GenerationOptions, Message
-from llm_engineering.infrastructure.api import limits
-from llm_engineering.infrastructure.api import slots as slot_module
-from llm_engineering.infrastructure.api.limits import TokenBuckets, caller_of
 from llm_engineering.infrastructure.api.metrics import ServiceMetrics
-from llm_engineering.infrastructure.api.slots import NoSlotError, SlotLimit, Slots
+from llm_engineering.infrastructure.api.middleware import limits
+from llm_engineering.infrastructure.api.middleware import slots as slot_module
+from llm_engineering.infrastructure.api.middleware.limits import TokenBuckets, caller_of
+from llm_engineering.infrastructure.api.middleware.slots import NoSlotError, SlotLimit, Slots
 from tests.fakes.llm import Reply, ScriptedLanguageModel
 from tests.fakes.operated_service import OperatedService, eventually, metric
 from tests.fakes.service import ANSWER, QUESTION, serving

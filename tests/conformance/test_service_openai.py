@@ -14,7 +14,7 @@ import pytest
 from llm_engineering.domain.errors import ModelServiceError
 from llm_engineering.domain.retrieval import Citation
 from llm_engineering.infrastructure.api.openai_chat import to_request
-from llm_engineering.infrastructure.api.schemas_openai import REFUSED, ChatBody
+from llm_engineering.infrastructure.api.schemas.openai import REFUSED, ChatBody
 from tests.conformance.service_client import eventually, server_sent_events
 from tests.fakes.index import FakeVectorIndex
 from tests.fakes.llm import Reply, ScriptedLanguageModel

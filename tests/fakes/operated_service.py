@@ -18,7 +18,7 @@ import httpx
 
 from llm_engineering.application.ports import LanguageModel, VectorIndex
 from llm_engineering.bootstrap import Resources, service_app
-from llm_engineering.infrastructure.api.auth import ApiKeyFile
+from llm_engineering.infrastructure.api.middleware.auth import ApiKeyFile
 from llm_engineering.settings import load_settings
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.index import FakeVectorIndex

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from llm_engineering.infrastructure.api.sse import Feed, NothingYet, ended
+from llm_engineering.infrastructure.api.streaming import Feed, NothingYet, ended
 
 
 class Source:

@@ -33,7 +33,8 @@ from llm_engineering.domain.retrieval import (
 from llm_engineering.infrastructure.api.app import create_app
 from llm_engineering.infrastructure.api.errors import Problem, describe, error_body, invalid
 from llm_engineering.infrastructure.api.openai_chat import sources_text, without_sources
-from llm_engineering.infrastructure.api.schemas import (
+from llm_engineering.infrastructure.api.schemas.openai import REFUSED, ChatBody, TwinOptions
+from llm_engineering.infrastructure.api.schemas.rag import (
     Filter,
     RagBody,
     Request,
@@ -42,8 +43,7 @@ from llm_engineering.infrastructure.api.schemas import (
     SearchOptions,
     Weighted,
 )
-from llm_engineering.infrastructure.api.schemas_openai import REFUSED, ChatBody, TwinOptions
-from llm_engineering.infrastructure.api.sse import error_event, event
+from llm_engineering.infrastructure.api.streaming import error_event, event
 from tests.fakes.service import TwinService
 
 DEFAULTS = RetrievalConfig(k=7, mode=SearchMode.DENSE, fusion=WeightedFusion(alpha=0.25))

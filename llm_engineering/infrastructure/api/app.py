@@ -3,10 +3,14 @@
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
-from llm_engineering.infrastructure.api import errors, routes_docs, routes_openai, routes_page, routes_rag
+from llm_engineering.infrastructure.api import errors
 from llm_engineering.infrastructure.api.bodies import describe_requests
 from llm_engineering.infrastructure.api.parts import ServiceParts
-from llm_engineering.infrastructure.api.sse import ClientGoneError
+from llm_engineering.infrastructure.api.routes import docs as routes_docs
+from llm_engineering.infrastructure.api.routes import openai as routes_openai
+from llm_engineering.infrastructure.api.routes import page as routes_page
+from llm_engineering.infrastructure.api.routes import rag as routes_rag
+from llm_engineering.infrastructure.api.streaming import ClientGoneError
 
 __all__ = ["ServiceParts", "create_app"]
 

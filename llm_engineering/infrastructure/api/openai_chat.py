@@ -19,8 +19,7 @@ from llm_engineering.application.ports import Message
 from llm_engineering.domain.inference import RagResult
 from llm_engineering.domain.retrieval import Answer, Usage
 from llm_engineering.infrastructure.api.errors import Problem, ProblemError
-from llm_engineering.infrastructure.api.schemas import MAX_TURNS, printable
-from llm_engineering.infrastructure.api.schemas_openai import (
+from llm_engineering.infrastructure.api.schemas.openai import (
     AssistantMessage,
     ChatBody,
     ChatCompletion,
@@ -34,7 +33,8 @@ from llm_engineering.infrastructure.api.schemas_openai import (
     TwinAnswer,
     UserMessage,
 )
-from llm_engineering.infrastructure.api.sse import unnamed
+from llm_engineering.infrastructure.api.schemas.rag import MAX_TURNS, printable
+from llm_engineering.infrastructure.api.streaming import unnamed
 
 SOURCES_TITLE: Final = "Sources:"
 MAX_INSTRUCTION_CHARACTERS: Final = 8_000

@@ -13,7 +13,7 @@ import uvicorn
 from loguru import logger
 
 from llm_engineering.domain.errors import ConfigurationError
-from llm_engineering.infrastructure.api.asgi import Receive, Scope, Send
+from llm_engineering.infrastructure.api.middleware.asgi import Receive, Scope, Send
 
 _BACKLOG = 2048
 

@@ -56,8 +56,8 @@ class Exporter:
 
     @staticmethod
     def _gguf(folder: Path, manifest: ModelManifest) -> None:
-        from llm_engineering.infrastructure.training.gguf_adapter import write_adapter
-        from llm_engineering.infrastructure.training.gguf_files import write_gguf
+        from llm_engineering.infrastructure.training.gguf.adapter import write_adapter
+        from llm_engineering.infrastructure.training.gguf.writer import write_gguf
 
         try:
             write_gguf(folder / MERGED, folder / GGUF, template(manifest.template), manifest.name)

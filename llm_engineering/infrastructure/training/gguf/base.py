@@ -11,7 +11,7 @@ from loguru import logger
 
 from llm_engineering.application.llm.chat_templates import ChatTemplate
 from llm_engineering.domain.errors import ConfigurationError, ModelFileError
-from llm_engineering.infrastructure.training.gguf_header import F32, GgufHeader, read_header
+from llm_engineering.infrastructure.training.gguf.header import F32, GgufHeader, read_header
 
 _ROUNDING = 2.0**-8
 """Relative: what is left of a norm's weight once it has been stored in bf16."""
@@ -45,7 +45,7 @@ def base_file(
         )
     target = cache / f"{path.resolve().name}-{_state(path)}-{template.hash}.gguf"
     if not target.is_file():
-        from llm_engineering.infrastructure.training.gguf_files import write_gguf
+        from llm_engineering.infrastructure.training.gguf.writer import write_gguf
 
         logger.info("Converting {} for llama.cpp; once, and kept as {}.", path, target)
         write_gguf(path, target, template, path.name)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 
 from llm_engineering.domain.inference import MadeWith
 from llm_engineering.domain.retrieval import Citation, Support
-from llm_engineering.infrastructure.api.schemas import (
+from llm_engineering.infrastructure.api.schemas.rag import (
     MAX_SEED,
     MAX_TOKENS,
     MAX_TURN_CHARACTERS,

@@ -17,7 +17,9 @@ from loguru import logger
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, compile_path
 
-from llm_engineering.infrastructure.api.asgi import (
+from llm_engineering.infrastructure.api.health import Health, Readiness
+from llm_engineering.infrastructure.api.metrics import UNKNOWN_ROUTE, ServiceMetrics
+from llm_engineering.infrastructure.api.middleware.asgi import (
     ASGIApp,
     Message,
     Receive,
@@ -28,11 +30,9 @@ from llm_engineering.infrastructure.api.asgi import (
     header,
     state,
 )
-from llm_engineering.infrastructure.api.auth import Access, KeyGuard, is_loopback
-from llm_engineering.infrastructure.api.health import Health, Readiness
-from llm_engineering.infrastructure.api.limits import BodyLimit, RateLimit, TokenBuckets
-from llm_engineering.infrastructure.api.metrics import UNKNOWN_ROUTE, ServiceMetrics
-from llm_engineering.infrastructure.api.slots import SlotLimit, Slots
+from llm_engineering.infrastructure.api.middleware.auth import Access, KeyGuard, is_loopback
+from llm_engineering.infrastructure.api.middleware.limits import BodyLimit, RateLimit, TokenBuckets
+from llm_engineering.infrastructure.api.middleware.slots import SlotLimit, Slots
 
 CLIENT_LEFT: Final = 499
 """The status in logs and metrics of a request whose client left before its response was whole."""

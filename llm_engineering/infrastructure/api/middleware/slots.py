@@ -12,7 +12,8 @@ from contextlib import suppress
 
 from loguru import logger
 
-from llm_engineering.infrastructure.api.asgi import (
+from llm_engineering.infrastructure.api.metrics import ServiceMetrics
+from llm_engineering.infrastructure.api.middleware.asgi import (
     ASGIApp,
     Message,
     Receive,
@@ -22,9 +23,8 @@ from llm_engineering.infrastructure.api.asgi import (
     is_counted,
     request_id,
 )
-from llm_engineering.infrastructure.api.limits import replay
-from llm_engineering.infrastructure.api.metrics import ServiceMetrics
-from llm_engineering.infrastructure.api.sse import error_event
+from llm_engineering.infrastructure.api.middleware.limits import replay
+from llm_engineering.infrastructure.api.streaming import error_event
 
 _ENDING_SECONDS = 5.0
 """How long cancelled work may take to end before its caller is answered anyway."""

@@ -21,8 +21,16 @@ from pydantic import ValidationError
 
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.infrastructure.api.api_keys import ApiKey, KeyRing
-from llm_engineering.infrastructure.api.asgi import ASGIApp, Receive, Scope, Send, answer_error, header, state
 from llm_engineering.infrastructure.api.metrics import ServiceMetrics
+from llm_engineering.infrastructure.api.middleware.asgi import (
+    ASGIApp,
+    Receive,
+    Scope,
+    Send,
+    answer_error,
+    header,
+    state,
+)
 
 _PROBES = frozenset({"/health/live", "/health/ready"})
 _PAGE = ("/", "/favicon.ico")

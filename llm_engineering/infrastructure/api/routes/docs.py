@@ -11,7 +11,7 @@ from typing import Any, Final
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from llm_engineering.infrastructure.api.routes_page import HEADERS
+from llm_engineering.infrastructure.api.routes.page import HEADERS
 
 _BOUNDS: Final = (
     ("minLength", "at least {} characters"),

@@ -31,7 +31,7 @@ from llm_engineering.infrastructure.api.errors import (
     status_of,
 )
 from llm_engineering.infrastructure.api.parts import SERVED_NAME, ServiceParts
-from llm_engineering.infrastructure.api.schemas import (
+from llm_engineering.infrastructure.api.schemas.rag import (
     Defaults,
     DeltaEvent,
     ErrorBody,
@@ -43,7 +43,7 @@ from llm_engineering.infrastructure.api.schemas import (
     SearchBody,
     SourcesEvent,
 )
-from llm_engineering.infrastructure.api.sse import (
+from llm_engineering.infrastructure.api.streaming import (
     EventStream,
     Feed,
     NothingYet,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_engineering.application.llm.chat_templates import ChatTemplate
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError
-from llm_engineering.infrastructure.training.gguf_vocabulary import add_vocabulary
+from llm_engineering.infrastructure.training.gguf.vocabulary import add_vocabulary
 
 if TYPE_CHECKING:
     import numpy as np

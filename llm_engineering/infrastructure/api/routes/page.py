@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
 
-PAGE: Final = Path(__file__).parent / "page"
+PAGE: Final = Path(__file__).parent / "static"
 _FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}\.[a-z0-9]{1,8}", re.IGNORECASE | re.ASCII)
 
 HEADERS: Final = {

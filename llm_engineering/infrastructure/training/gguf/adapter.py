@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError
-from llm_engineering.infrastructure.training.gguf_files import gguf_name, interleaved, new_file
+from llm_engineering.infrastructure.training.gguf.writer import gguf_name, interleaved, new_file
 
 if TYPE_CHECKING:
     import numpy as np

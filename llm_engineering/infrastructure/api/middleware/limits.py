@@ -12,7 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from llm_engineering.infrastructure.api.asgi import (
+from llm_engineering.infrastructure.api.metrics import ServiceMetrics
+from llm_engineering.infrastructure.api.middleware.asgi import (
     ASGIApp,
     Message,
     Receive,
@@ -24,7 +25,6 @@ from llm_engineering.infrastructure.api.asgi import (
     is_counted,
     state,
 )
-from llm_engineering.infrastructure.api.metrics import ServiceMetrics
 
 _CALLERS = 10_000
 """Callers whose budgets are remembered; beyond, the ones that were silent longest begin anew."""

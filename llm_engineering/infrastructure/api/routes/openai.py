@@ -9,8 +9,8 @@ from llm_engineering.infrastructure.api.bodies import described, json_body
 from llm_engineering.infrastructure.api.errors import Problem, ProblemError
 from llm_engineering.infrastructure.api.openai_chat import Chunks, completion, to_request
 from llm_engineering.infrastructure.api.parts import SERVED_NAME, ServiceParts
-from llm_engineering.infrastructure.api.routes_rag import degraded_header, finished, streamed
-from llm_engineering.infrastructure.api.schemas_openai import (
+from llm_engineering.infrastructure.api.routes.rag import degraded_header, finished, streamed
+from llm_engineering.infrastructure.api.schemas.openai import (
     REFUSED,
     ChatBody,
     ChatCompletion,
@@ -18,7 +18,7 @@ from llm_engineering.infrastructure.api.schemas_openai import (
     ModelList,
     OpenAIErrorBody,
 )
-from llm_engineering.infrastructure.api.sse import unless_client_leaves
+from llm_engineering.infrastructure.api.streaming import unless_client_leaves
 
 BODIES: Final = (ChatBody,)
 _STARTED: Final = 1_767_225_600

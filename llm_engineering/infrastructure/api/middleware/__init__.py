@@ -1,0 +1,1 @@
+"""What every request passes: keys, limits, slots, observation."""

@@ -1,0 +1,1 @@
+"""Huggingface's hub."""

@@ -1,0 +1,1 @@
+"""An OpenAI-compatible service over a local model."""

@@ -1,0 +1,1 @@
+"""Write adapters and bases as GGUF files for llama.cpp."""
