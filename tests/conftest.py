@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.guard import start_guard
+
 TESTS = Path(__file__).parent
 TIERS = ("e2e", "pipelines", "conformance", "architecture", "unit")
 """The tiers' folders, the slowest first: in that order workers take them up, so that none is left with a long one."""
@@ -28,8 +30,9 @@ _zenml_home = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give ZenML a home that ends with the run: the project's own stays as it is."""
+    """Give ZenML a home that ends with the run, and end with it what tests start."""
     config.stash[_zenml_home] = tempfile.mkdtemp(prefix="twin-tests-zenml-")
+    start_guard(Path(config.stash[_zenml_home]))
     os.environ["ZENML_CONFIG_PATH"] = config.stash[_zenml_home]
     os.environ["ZENML_ANALYTICS_OPT_IN"] = "false"
     os.environ["AUTO_OPEN_DASHBOARD"] = "false"

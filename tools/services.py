@@ -114,7 +114,7 @@ class LocalMongo:
         process = self._process()
         if process is not None:
             process.kill()
-            process.wait(STOP_SECONDS)
+            _wait_until_ended(process, STOP_SECONDS)
 
     def _process(self) -> psutil.Process | None:
         """Our server, as the pid file names it, or else the one that listens on the port with our storage."""
@@ -368,8 +368,26 @@ def _port_of(process: psutil.Process) -> int:
 def _end(process: psutil.Process) -> None:
     with suppress(psutil.NoSuchProcess):
         process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_SECONDS)
-        except psutil.TimeoutExpired:
+        if not _wait_until_ended(process, STOP_SECONDS):
             process.kill()
-            process.wait(STOP_SECONDS)
+            _wait_until_ended(process, STOP_SECONDS)
+
+
+def _wait_until_ended(process: psutil.Process, seconds: float) -> bool:
+    """Wait for the end of a process; False if it did not come in time.
+
+    A process that ended is a zombie until its parent asks how. In a container whose first process asks nobody that is
+    for ever, so psutil's own wait, which wants it gone, would last its full time.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            process.wait(0)  # collects it, where it is our child
+        except psutil.TimeoutExpired:
+            with suppress(psutil.NoSuchProcess):
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    return True
+            time.sleep(0.02)
+        else:
+            return True
+    return False

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -77,7 +76,11 @@ def test_up_twice_status_and_down_twice(mongo: LocalMongo) -> None:
         "the settings lead to this server, so there is nothing to warn of"
     )
     assert "stopped" in cli(mongo, "tools.local", "down").stdout
-    assert not psutil.pid_exists(int(pids[0][1]))
+    # Its parent is gone: where nobody collects orphans it stays a zombie.
+    assert (
+        not psutil.pid_exists(int(pids[0][1]))
+        or psutil.Process(int(pids[0][1])).status() == psutil.STATUS_ZOMBIE
+    )
     last = cli(mongo, "tools.local", "down")
     assert (last.returncode, "was not running" in last.stdout) == (0, True)
 
@@ -185,7 +188,6 @@ def test_it_outlives_the_command_that_started_it_and_its_interruption(mongo: Loc
     pid = mongo.status().pid
     assert pid is not None
     assert os.getsid(pid) != os.getsid(0), "Ctrl-C in the terminal must not reach it"
-    time.sleep(0.5)
     assert mongo.status().running
 
 
