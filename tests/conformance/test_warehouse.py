@@ -226,6 +226,7 @@ class TestWhatCannotBeStored:
         assert mongo.feedback.recall("t0") is None
 
 
+@pytest.mark.slow  # a server looks once a minute
 @pytest.mark.timeout(150)
 def test_the_server_itself_deletes_answers_that_are_due(mongo: MongoWarehouse) -> None:
     mongo.feedback.remember(answered("old", created_at=datetime.now(UTC) - timedelta(days=31)))

@@ -95,7 +95,11 @@ def assert_as_unbroken(twin: Resources, unbroken: Resources) -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    [Fault(COLLECT, die, nth=2), Fault(EMBED, die, nth=2), Fault(WRITE, die, nth=3, after=True)],
+    [
+        pytest.param(Fault(COLLECT, die, nth=2), marks=pytest.mark.slow),
+        pytest.param(Fault(EMBED, die, nth=2), marks=pytest.mark.slow),
+        Fault(WRITE, die, nth=3, after=True),
+    ],
     ids=str,
 )
 def test_a_first_run_that_is_killed_ends_as_an_unbroken_one_when_run_again(
@@ -112,16 +116,16 @@ def test_a_first_run_that_is_killed_ends_as_an_unbroken_one_when_run_again(
 
 @pytest.mark.parametrize(
     "fault",
-    [
-        Fault(COLLECT, die, nth=2, after=True),
-        Fault(CLEAN, die, nth=2),
-        Fault(MARK, die, nth=2),
-        Fault(EMBED, die),
-        Fault(CACHE, die, nth=2, after=True),
-        Fault(WRITE, die, nth=2),
+    [  # each costs a whole run; the quick suite breaks off the one at the point where most is at stake
+        pytest.param(Fault(COLLECT, die, nth=2, after=True), marks=pytest.mark.slow),
+        pytest.param(Fault(CLEAN, die, nth=2), marks=pytest.mark.slow),
+        pytest.param(Fault(MARK, die, nth=2), marks=pytest.mark.slow),
+        pytest.param(Fault(EMBED, die), marks=pytest.mark.slow),
+        pytest.param(Fault(CACHE, die, nth=2, after=True), marks=pytest.mark.slow),
+        pytest.param(Fault(WRITE, die, nth=2), marks=pytest.mark.slow),
         Fault(PUBLISH, die),
-        Fault(SWITCH, die),
-        Fault(PUBLISH, die, after=True),
+        pytest.param(Fault(SWITCH, die), marks=pytest.mark.slow),
+        pytest.param(Fault(PUBLISH, die, after=True), marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -152,7 +156,9 @@ def test_an_update_that_is_killed_leaves_a_whole_index_and_ends_as_an_unbroken_o
 
 
 @pytest.mark.parametrize(
-    "fault", [(COLLECT, 2), (CLEAN, 2), (WRITE, 3)], ids=lambda fault: fault[0].rpartition(":")[2]
+    "fault",
+    [*(pytest.param(fault, marks=pytest.mark.slow) for fault in ((COLLECT, 2), (CLEAN, 2))), (WRITE, 3)],
+    ids=lambda fault: fault[0].rpartition(":")[2],
 )
 def test_a_run_whose_server_dies_says_which_task_starts_it_and_ends_as_an_unbroken_one_when_run_again(
     run: Run,
