@@ -78,9 +78,7 @@ def show_sources(result: RagResult) -> None:
     for sentence in result.made_with.degradations:
         console.print(f"[yellow]{escape(sentence)}[/]")
     if finished.abstained:
-        silent = "Nothing that was collected bears on this question closely enough."
-        reason = "The answer was withheld." if "prompt_leak" in finished.guard else silent
-        console.print(f"[dim]{reason}[/]")
+        console.print("[dim]Nothing that was collected bears on this question closely enough.[/]")
         return
     if finished.quoted:
         console.print("[dim]In the sources' own words: what the model said was not close enough to them.[/]")

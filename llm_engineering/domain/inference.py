@@ -44,7 +44,7 @@ class MadeWith(Model):
     degradations: tuple[str, ...] = ()
     """One sentence for each stage that failed, fit to be shown to the caller."""
     notes: tuple[str, ...] = ()
-    """What the input guard noted: ``personal_data_masked``, ``injection_signal`` …"""
+    """What the input guard noted: ``invisible_characters_removed``, ``personal_data_masked``, ``history_cut``"""
 
     @property
     def degraded(self) -> bool:

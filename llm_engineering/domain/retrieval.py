@@ -181,7 +181,7 @@ class Support(Model):
     """Sources that the sentence cites, checked; empty: a claim that cites nothing."""
 
 
-FinishReason = Literal["stop", "length", "content_filter"]
+FinishReason = Literal["stop", "length"]
 
 
 class Answer(Model):
@@ -200,9 +200,9 @@ class Answer(Model):
     unsupported: int = 0
     """Sentences of the model that no source backs: left out with strict grounding, else shown without a citation."""
     finish_reason: FinishReason = "stop"
-    """``length``: cut at the token limit; ``content_filter``: the output guard ended it."""
+    """``length``: cut at the token limit."""
     guard: tuple[str, ...] = ()
-    """What the output guard did: ``truncated``, ``repeated``, ``prompt_leak``, ``personal_data``, ``empty``."""
+    """What the output guard did: ``truncated``, ``repeated``, ``personal_data``, ``empty``."""
     model: str = ""
     prompt_hash: str = ""
     usage: Usage = Usage()

@@ -186,7 +186,6 @@ def test_all_calls_of_the_model_are_paid_for_not_only_the_answers() -> None:
         ({}, "answered"),
         ({"quoted": True}, "quoted"),
         ({"abstained": True}, "abstained"),
-        ({"finish_reason": "content_filter"}, "blocked"),
         ({"finish_reason": "length"}, "answered"),
     ],
 )

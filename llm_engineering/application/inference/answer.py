@@ -111,9 +111,8 @@ async def answer(
     """Stream an answer; the last piece carries the finished :class:`Answer`, whose text is all pieces joined.
 
     Every sentence gets a verdict. One that is supported and cites nothing is given its source; a citation of a source that
-    does not exist, or does not back the sentence, is removed. Generation stops when the model repeats itself or recites
-    its instructions. Where nothing is left to show, the closest sentences of the sources are quoted, if ``embed`` is
-    given, else the answer abstains.
+    does not exist, or does not back the sentence, is removed. Generation stops when the model repeats itself. Where nothing
+    is left to show, the closest sentences of the sources are quoted, if ``embed`` is given, else the answer abstains.
 
     Args:
         passages: best first.
@@ -189,20 +188,12 @@ class _Run:
         config, sources = self._config, packed.citations
         similarity = embed if config.verify_similarity or config.strict else None
         judge = Judge(await asyncio.to_thread(Evidence, sources, similarity, config.evidence))
-        rules = prompts.render(
-            config.prompt,
-            config.template_version,
-            sources=[],
-            question="",
-            instructions="",
-            nothing_found=NOTHING_FOUND,
-        )[0].content
         writer: Writer
         mask = config.mask_personal_data
         if config.strict:
-            writer = StrictWriter(self._question, sources, judge, rules, mask=mask, limits=config)
+            writer = StrictWriter(self._question, sources, judge, mask=mask, limits=config)
         else:
-            writer = LenientWriter(self._question, sources, judge, rules, mask=mask)
+            writer = LenientWriter(self._question, sources, judge, mask=mask)
         async with (
             aclosing(_closable(self._model.stream(messages, options))) as deltas,
             aclosing(writer.write(deltas)) as written,
@@ -270,7 +261,7 @@ async def _instead(
 ) -> AsyncGenerator[Written, None]:
     """The sources' own words where nothing of the model's may be shown, or that they say nothing."""
     quotes = []
-    if not writer.declined and "prompt_leak" not in writer.guard and not judge.failed and config.max_quotes:
+    if not writer.declined and not judge.failed and config.max_quotes:
         try:
             quotes = await asyncio.to_thread(
                 judge.evidence.quotes, question, most=config.max_quotes, min_similarity=config.min_relevance

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from loguru import logger
 
-from llm_engineering.application.inference.evidence import Backing, Evidence, passage_text
-from llm_engineering.application.inference.output_guard import LeakGuard, LoopGuard
+from llm_engineering.application.inference.evidence import Backing, Evidence
+from llm_engineering.application.inference.output_guard import LoopGuard
 from llm_engineering.application.ports import Delta
 from llm_engineering.application.text.pii import mask_personal_data
 from llm_engineering.application.text.sentences import Item, Splitter, Words
@@ -94,9 +94,7 @@ class Judge:
 class Writer(ABC):
     """What both ways share: the text so far, and how the reply ended."""
 
-    def __init__(
-        self, question: str, sources: Sequence[Citation], judge: Judge, secret: str, *, mask: bool
-    ) -> None:
+    def __init__(self, question: str, sources: Sequence[Citation], judge: Judge, *, mask: bool) -> None:
         self.text = ""
         self.supports: list[Support] = []
         self.unsupported = 0
@@ -110,7 +108,6 @@ class Writer(ABC):
         self._judge = judge
         self._mask = mask
         self._splitter = Splitter()
-        self._leak = LeakGuard(secret, [passage_text(source.passage) for source in sources])
         self._loops = {False: LoopGuard(), True: LoopGuard(_CODE_PATIENCE)}
         self._sources = {source.number: source for source in sources}
         self._over = False
@@ -126,24 +123,16 @@ class Writer(ABC):
         async for delta in deltas:
             self.usage = delta.usage or self.usage
             self.said += delta.text
-            async for written in self._take(self._splitter.feed(self._leak.feed(delta.text))):
+            async for written in self._take(self._splitter.feed(delta.text)):
                 yield written
-            if self._leak.leaked:
-                break
             if self._over:
                 return
             if delta.finish_reason == "length":
                 self.finish_reason = "length"
                 self.note("truncated")
-        async for written in self._take(self._splitter.feed(self._leak.close())):
+        self._cut_short = self.finish_reason == "length"
+        async for written in self._take(self._splitter.close()):
             yield written
-        self._cut_short = self._leak.leaked or self.finish_reason == "length"
-        async for written in self._take([] if self._over else self._splitter.close()):
-            yield written
-        if self._leak.leaked:
-            logger.warning("The model recited its instructions; the answer ends before that.")
-            self.finish_reason = "content_filter"
-            self.note("prompt_leak")
 
     @abstractmethod
     def _take(self, items: Sequence[Item]) -> AsyncGenerator[Written, None]:

@@ -1,11 +1,9 @@
-"""What comes in from outside is made harmless before anything is done with it, and before it leaves the machine.
+"""Sanitise user input: remove invisible characters, mask personal data, cut long histories.
 
-Invisible characters go, personal data is masked, and phrases that try to steer the model are noted. Noted, not blocked:
-such a phrase is a legitimate question in a collection about prompt injection, and a filter that refuses would be a false
-promise of safety. What really protects is that sources and questions are data to the prompt, and that answers are checked.
+There is no filter for prompt injection: it would refuse honest questions about the subject and stop no attacker. The
+protection is elsewhere: sources and questions are data to the prompt, and answers are checked against the sources.
 """
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +22,6 @@ class GuardConfig(Model):
     enabled: bool = True
     mask_personal_data: bool = True
     """Mask e-mail addresses and phone numbers in the question and its history, before any model or log sees them."""
-    note_injections: bool = True
     max_history: int = Field(default=20, ge=0)
     """Turns of the conversation that are kept, the latest."""
     max_turn_characters: int = Field(default=MAX_QUESTION_CHARACTERS, ge=1)
@@ -38,9 +35,7 @@ class Guarded:
     query: Query
     history: tuple[Message, ...] = ()
     notes: tuple[str, ...] = ()
-    """``invisible_characters_removed``, ``personal_data_masked``, ``injection_signal``, ``history_cut``."""
-    signals: tuple[str, ...] = ()
-    """Names of the kinds of injection that were noted."""
+    """``invisible_characters_removed``, ``personal_data_masked``, ``history_cut``."""
 
 
 def guard(query: Query, history: Sequence[Message], config: GuardConfig) -> Guarded:
@@ -57,13 +52,10 @@ def guard(query: Query, history: Sequence[Message], config: GuardConfig) -> Guar
     turns = [Message(turn.role, run.harmless(run.cut(turn.content))) for turn in kept]
     if len(kept) < len(history):
         run.notes["history_cut"] = None
-    if run.signals:
-        run.notes["injection_signal"] = None
     return Guarded(
         query=query.model_copy(update={"text": question}),
         history=tuple(turn for turn in turns if turn.content.strip()),
         notes=tuple(run.notes),
-        signals=tuple(run.signals),
     )
 
 
@@ -72,7 +64,6 @@ class _Run:
 
     def __init__(self, config: GuardConfig) -> None:
         self.notes: dict[str, None] = {}
-        self.signals: dict[str, None] = {}
         self._config = config
 
     def cut(self, text: str) -> str:
@@ -86,8 +77,6 @@ class _Run:
         visible = clean_text(composed)
         if visible != composed:
             self.notes["invisible_characters_removed"] = None
-        if self._config.note_injections:
-            self.signals |= dict.fromkeys(injection_signals(visible))
         if not self._config.mask_personal_data:
             return visible
         masked = _masked(visible)
@@ -140,79 +129,3 @@ def _is_visible(character: str, last: str) -> bool:
         return last > "\x7f" and not last.isspace() and last not in _JOINERS and last != character
     category = unicodedata.category(character)
     return category not in ("Cc", "Cf", "Cs") and ord(character) not in _HIDDEN_MARKS
-
-
-# --- signs of prompt injection ---------------------------------------------------------------------------------------
-
-_OURS = (
-    r"(?:instructions?|prompts?|rules?|guidelines?|directions?|directives?|constraints?|messages?|context)"
-)
-_EARLIER = (
-    r"(?:previous|prior|above|earlier|preceding|foregoing|all|any|your|these|those|system|initial|original)"
-)
-_HIDDEN = r"(?:(?:your|the|this|its)\W+(?:system|initial|original|developer|internal)|hidden|secret)"
-
-
-def _some(most: int) -> str:
-    """At most so many words; bounded, so that no text takes long to be searched."""
-    return rf"(?:\W+\w+){{0,{most}}}?\W+"
-
-
-_PATTERNS: dict[str, tuple[str, ...]] = {
-    "override": (
-        r"\b(?:ignore|disregard|forget|override|bypass|drop|skip)\b"
-        rf"{_some(4)}{_EARLIER}\W+(?:\w+\W+){{0,2}}?{_OURS}\b",
-        r"\b(?:ignore|disregard|forget)\W+(?:\w+\W+)?(?:everything|anything|all)"
-        rf"{_some(2)}(?:above|before|earlier|prior|previous\w*|told|said)\b",
-        rf"\b(?:do\s+not|don'?t|never|stop)\s+(?:follow|obey|listen\s+to|heed)\w*{_some(3)}{_OURS}\b",
-        r"\b(?:new|updated|real|actual)\s+(?:system\s+)?(?:instructions?|prompt|task)\s*(?::|are\b|is\b)",
-        rf"\b(?:ignorier\w*|vergiss|vergesst|missachte\w*)\b{_some(5)}(?:anweisung|regel|vorgabe|befehl|prompt)",
-        rf"\b(?:ignore[zr]?|oublie[zr]?)\b{_some(4)}(?:instructions|consignes|r[eè]gles)"
-        r"\s+(?:pr[eé]c[eé]dente|ant[eé]rieure|ci-dessus)",
-        rf"\b(?:ignora|olvida|ignore|olvide)\b{_some(4)}(?:instrucciones|reglas|indicaciones|instru[cç][oõ]es)\b",
-    ),
-    "prompt_request": (
-        r"\b(?:reveal|show|print|repeat|output|display|leak|dump|tell|give|write|recite|quote|translate|summari[sz]e"
-        r"|what(?:'s|\s+is|\s+are|\s+were))\b"
-        rf"{_some(5)}(?:{_HIDDEN}\W+(?:\w+\W+)?(?:prompts?|instructions?|messages?|rules?)"
-        r"|your\W+(?:\w+\W+)?(?:prompt|instructions))\b",
-        rf"\b(?:repeat|print|output|copy)\b{_some(4)}(?:text|words|everything|all){_some(2)}(?:above|before|preceding)\b",
-    ),
-    "role_play": (
-        r"\byou\s+are\s+(?:now|no\s+longer)\s+(?:an?|in|free|bound|dan|my|the)\b",
-        r"\b(?:act|behave|respond|answer|reply)\s+(?:as\s+if|like|as)\s+"
-        r"(?:you\s+(?:are|were|have|had)|an?\s+(?:unrestricted|unfiltered|uncensored|evil|jailbroken)|dan)\b",
-        r"\b(?:pretend|imagine)\s+(?:that\s+)?(?:you\s+(?:are|were|have|can)|to\s+be)\b",
-        r"\b(?:(?:jail\s?break(?:ed)?|developer|dan|god)\s+mode|do\s+anything\s+now)\b",
-        r"\bwithout\s+(?:any\s+)?(?:restrictions?|filters?|censorship|safety|guardrails|limitations)\b",
-    ),
-    "forged_turn": (
-        r"<\|?\s*(?:im_start|im_end|system|endoftext|eot_id|start_header_id)\s*\|?>|\[/?INST\]|<</?SYS>>",
-        r"(?:^|\n)[^\S\n]*(?:#{1,4}[^\S\n]*)?(?:system|assistant|developer)"
-        r"(?:\s+(?:prompt|message|instruction))?\s?:",
-        r"</?\s?(?:source|sources|system|instructions?|context|prompt|user|assistant)\s?>",
-    ),
-    "exfiltration": (
-        r"!\[[^\]]{0,200}\]\(\s?https?://",
-        rf"\b(?:send|post|forward|upload|exfiltrate)\b{_some(6)}to\s+https?://",
-    ),
-    "encoded": (
-        rf"\b(?:decode|decrypt|rot13|base64|from\s+hex)\b{_some(6)}(?:and|then)\s+(?:follow|execute|obey|run|do)\b",
-    ),
-}
-_SIGNALS = tuple(
-    (name, re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE))
-    for name, patterns in _PATTERNS.items()
-)
-
-
-def injection_signals(text: str) -> tuple[str, ...]:
-    """Kinds of attempts to steer the model that the text shows signs of, each once.
-
-    ``override`` (forget your instructions), ``prompt_request`` (show your system prompt), ``role_play`` (you are now …),
-    ``forged_turn`` (text that passes for the chat's own markup), ``exfiltration``, ``encoded``. Read from the text with
-    look-alike forms folded (NFKC). English, with the commonest phrase in German, French, Spanish and Portuguese: a sign is a
-    hint for whoever reads the traces, and its absence means nothing.
-    """
-    folded = unicodedata.normalize("NFKC", text)
-    return tuple(name for name, pattern in _SIGNALS if pattern.search(folded))

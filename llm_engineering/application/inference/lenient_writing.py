@@ -25,10 +25,8 @@ class LenientWriter(Writer):
     """Text is passed on as it comes. Held back are only what may be a citation until it is known to hold, white space
     behind a sentence, and words that so far repeat an earlier sentence, the question or the phrase for "nothing found"."""
 
-    def __init__(
-        self, question: str, sources: Sequence[Citation], judge: Judge, secret: str, *, mask: bool
-    ) -> None:
-        super().__init__(question, sources, judge, secret, mask=mask)
+    def __init__(self, question: str, sources: Sequence[Citation], judge: Judge, *, mask: bool) -> None:
+        super().__init__(question, sources, judge, mask=mask)
         self._known = {squeezed(question): "echo", squeezed(NOTHING_FOUND): "declined"}
         self._claim = ""
         self._letters = ""

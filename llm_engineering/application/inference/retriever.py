@@ -198,7 +198,7 @@ class Retriever:
                 guarded = guard(query, history, self._config.guard)
             made.statuses["guard"] = StageStatus.OK if self._config.guard.enabled else StageStatus.OFF
             made.notes.extend(guarded.notes)
-            span.attributes |= {"notes": list(guarded.notes), "signals": list(guarded.signals)}
+            span.attributes["notes"] = list(guarded.notes)
             span.outputs["question"] = guarded.query.text
             await self._check_filter(query.filter)
         return guarded.query, guarded.history

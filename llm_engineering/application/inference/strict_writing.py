@@ -28,12 +28,11 @@ class StrictWriter(Writer):
         question: str,
         sources: Sequence[Citation],
         judge: Judge,
-        secret: str,
         *,
         mask: bool,
         limits: StrictLimits,
     ) -> None:
-        super().__init__(question, sources, judge, secret, mask=mask)
+        super().__init__(question, sources, judge, mask=mask)
         self._limits = limits
         self._asked = content(question)
         self._seen: set[frozenset[str]] = set()

@@ -19,7 +19,7 @@ from llm_engineering.application.ports.tracing import Trace, TraceSpan
 UNKNOWN_ROUTE = "unknown"
 """The route label of every path that the service does not have."""
 
-Outcome = Literal["answered", "quoted", "abstained", "blocked", "failed"]
+Outcome = Literal["answered", "quoted", "abstained", "failed"]
 
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 5, 10, 30, 60, 120)
 _STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60)
@@ -108,7 +108,7 @@ class ServiceMetrics:
 
     def _begin_at_zero(self) -> None:
         """Series that alerts and rates are made of exist from the start: an increase from nothing is no increase."""
-        for outcome in ("answered", "quoted", "abstained", "blocked", "failed"):
+        for outcome in ("answered", "quoted", "abstained", "failed"):
             self.answers.labels(outcome)
         for rating in ("up", "down"):
             self.feedback.labels(rating)
@@ -201,8 +201,6 @@ def _outcome(trace: Trace) -> Outcome:
     if trace.status == "failed":
         return "failed"
     told = trace.attributes
-    if told.get("finish_reason") == "content_filter":
-        return "blocked"
     if told.get("abstained"):
         return "abstained"
     return "quoted" if told.get("quoted") else "answered"

@@ -236,7 +236,7 @@ class Choice(BaseModel):
     index: Literal[0] = 0
     message: ReplyMessage
     logprobs: None = None
-    finish_reason: Literal["stop", "length", "content_filter"]
+    finish_reason: Literal["stop", "length"]
 
 
 class ChatCompletion(BaseModel):
@@ -260,7 +260,7 @@ class ChunkChoice(BaseModel):
     index: Literal[0] = 0
     delta: ChunkDelta
     logprobs: None = None
-    finish_reason: Literal["stop", "length", "content_filter"] | None = None
+    finish_reason: Literal["stop", "length"] | None = None
 
 
 class ModelCard(BaseModel):

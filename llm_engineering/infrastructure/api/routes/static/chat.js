@@ -9,7 +9,6 @@ const TURNS_REMEMBERED = 3;
 const REMARKS = {
   truncated: "The answer was cut at its length limit.",
   repeated: "The model began to repeat itself and was stopped.",
-  prompt_leak: "The answer was stopped by the service's rules.",
   personal_data: "Personal data in the answer was masked.",
 };
 
