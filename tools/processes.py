@@ -12,7 +12,7 @@ from llm_engineering.application.training.finetune.dpo import newest_sft, train_
 from llm_engineering.application.training.finetune.record import NoTracker
 from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.application.training.finetune.sft import train_sft
-from llm_engineering.bootstrap import open_resources
+from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.domain.errors import ConfigurationError
 
 
@@ -51,11 +51,17 @@ def help_training(parameters: StrictConfig) -> None:
     if not isinstance(parameters, Training):
         return
     told: dict[str, Any] = {"tracker": NoTracker(), "progress": SilentProgress()}
-    with open_resources() as twin:
+    with open_resources() as resources:
         if (sft := parameters.training) is not None and sft.dataset is not None:
-            train_sft(twin.trainer(), sft.sft, sft.dataset, name=sft.name, root=sft.output, **told)
+            train_sft(resources.trainer(), sft.sft, sft.dataset, name=sft.name, root=sft.output, **told)
         if (dpo := parameters.dpo) is not None and dpo.dataset is not None:
             start = dpo.sft or newest_sft(dpo.output, dpo.name)
             train_dpo(
-                twin.preference_trainer(), dpo.dpo, dpo.dataset, start, name=dpo.name, root=dpo.output, **told
+                resources.preference_trainer(),
+                dpo.dpo,
+                dpo.dataset,
+                start,
+                name=dpo.name,
+                root=dpo.output,
+                **told,
             )

@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.markup import escape
 
 from llm_engineering.application.training.datasets.store import read_dataset
-from llm_engineering.bootstrap import datasets_hub, start_logging
+from llm_engineering.bootstrap.logging import start_logging
+from llm_engineering.bootstrap.training import open_datasets_hub
 from llm_engineering.settings import load_settings
 from tools.console import console, run, user_path
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"Nothing was pushed. Without --dry-run it goes to {escape(options.repository)}, {seen}."
         )
         return 0
-    pushed = datasets_hub(settings).push(folder, options.repository, private=not options.public)
+    pushed = open_datasets_hub(settings).push(folder, options.repository, private=not options.public)
     console.print(f"[green]✓[/] {escape(pushed.url)}  [dim]{pushed.commit[:12]}[/]", soft_wrap=True)
     return 0
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from rich.markup import escape
 
 from llm_engineering.application.llm.prompts import templates
-from llm_engineering.bootstrap import prompt_library, start_logging
+from llm_engineering.bootstrap.logging import start_logging
+from llm_engineering.bootstrap.training import open_prompt_library
 from llm_engineering.settings import load_settings
 from tools.console import console, run
 
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ).parse_args(arguments)
     settings = load_settings()
     start_logging(settings)
-    with prompt_library(settings) as library:
+    with open_prompt_library(settings) as library:
         pushed = library.push(templates())
     for template in pushed:
         console.print(f"[green]+[/] {escape(template.name)} v{template.version}  [dim]{template.hash}[/]")

@@ -24,7 +24,7 @@ from llm_engineering.application.training.datasets.run_config import (
     GeneratePreferenceDataset,
 )
 from llm_engineering.application.training.finetune.run import Training
-from llm_engineering.bootstrap import start_logging
+from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.domain.errors import ConfigurationError, TwinError
 from llm_engineering.settings import load_settings
 from tools.console import console, run, user_path
@@ -49,7 +49,9 @@ PIPELINES = {
         "feature_engineering", FeatureEngineering, Path("configs/feature_engineering.yaml")
     ),
     "rag-evaluation": Runnable("rag_evaluation", RagEvaluation, Path("configs/rag_evaluation.yaml")),
-    "evaluation": Runnable("model_evaluation", ModelEvaluationParameters, Path("configs/evaluation.yaml")),
+    "evaluation": Runnable(
+        "model_evaluation", ModelEvaluationParameters, Path("configs/model_evaluation.yaml")
+    ),
     "generate-instruct-datasets": Runnable(
         "generate_instruct_dataset", GenerateInstructDataset, Path("configs/generate_instruct_datasets.yaml")
     ),

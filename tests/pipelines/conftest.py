@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.bootstrap import Resources, open_resources
+from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.settings import load_settings
 from tests.services import mongo_database, mongo_server
 from tools.services import LocalMongo
@@ -32,7 +32,7 @@ def project(
 
 
 @pytest.fixture
-def twin(project: Path) -> Iterator[Resources]:
+def resources(project: Path) -> Iterator[Resources]:
     """The stores of the project, to look at what a run has left in them."""
     with open_resources(load_settings(None)) as resources:
         yield resources

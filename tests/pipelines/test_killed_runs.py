@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from llm_engineering.bootstrap import Resources, open_resources
+from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.settings import QdrantEdgeSettings, Settings, load_settings
 from tests.broken_runs import Fault, die, kill, run_command
 from tests.pipelines.clocks import AFTER, BEFORE, END_TO_END, Run, run, similarities, state, write_source
@@ -62,10 +62,12 @@ def unbroken(
     source: Path, tmp_path_factory: pytest.TempPathFactory, mongo_server: LocalMongo
 ) -> Iterator[Resources]:
     """The stores after an unbroken run over what the source finally holds."""
-    with open_resources(finished(source, tmp_path_factory.mktemp("unbroken"), mongo_server, AFTER)) as twin:
-        assert twin.index.count() > 2 * len(AFTER)
-        assert len({document.duplicate_group for document in twin.warehouse.clean.stream()}) == 1 + 4
-        yield twin
+    with open_resources(
+        finished(source, tmp_path_factory.mktemp("unbroken"), mongo_server, AFTER)
+    ) as resources:
+        assert resources.index.count() > 2 * len(AFTER)
+        assert len({document.duplicate_group for document in resources.warehouse.clean.stream()}) == 1 + 4
+        yield resources
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +90,9 @@ def copy_stores(source: Settings, target: Settings) -> None:
     shutil.copytree(source.qdrant.path, target.qdrant.path)
 
 
-def assert_as_unbroken(twin: Resources, unbroken: Resources) -> None:
-    assert state(twin) == state(unbroken)
-    assert similarities(twin) == pytest.approx(similarities(unbroken), abs=0.01)
+def assert_as_unbroken(resources: Resources, unbroken: Resources) -> None:
+    assert state(resources) == state(unbroken)
+    assert similarities(resources) == pytest.approx(similarities(unbroken), abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -99,15 +101,15 @@ def assert_as_unbroken(twin: Resources, unbroken: Resources) -> None:
     ids=str,
 )
 def test_a_first_run_that_is_killed_ends_as_an_unbroken_one_when_run_again(
-    run: Run, twin: Resources, source: Path, unbroken: Resources, fault: Fault
+    run: Run, resources: Resources, source: Path, unbroken: Resources, fault: Fault
 ) -> None:
     config = str(write_source(source, AFTER))
     killed = run("tools.run", *END_TO_END, config, fault=fault)
     assert killed.code == -9, killed.output
-    assert twin.index.count() == 0
+    assert resources.index.count() == 0
     again = run("tools.run", *END_TO_END, config)
     assert again.code == 0, again.output
-    assert_as_unbroken(twin, unbroken)
+    assert_as_unbroken(resources, unbroken)
 
 
 @pytest.mark.parametrize(
@@ -128,14 +130,14 @@ def test_a_first_run_that_is_killed_ends_as_an_unbroken_one_when_run_again(
 def test_an_update_that_is_killed_leaves_a_whole_index_and_ends_as_an_unbroken_one_when_run_again(
     project: Path,
     run: Run,
-    twin: Resources,
+    resources: Resources,
     source: Path,
     before: Settings,
     unbroken: Resources,
     fault: Fault,
 ) -> None:
-    copy_stores(before, twin.settings)
-    old = sorted(twin.index.versions()), similarities(twin)
+    copy_stores(before, resources.settings)
+    old = sorted(resources.index.versions()), similarities(resources)
     config = str(write_source(source, AFTER))
     killed = run("tools.run", *END_TO_END, config, fault=fault)
     assert killed.code == -9, killed.output
@@ -143,12 +145,12 @@ def test_an_update_that_is_killed_leaves_a_whole_index_and_ends_as_an_unbroken_o
         generations = project / "index" / "twin" / "generations"
         assert sorted(path.name for path in generations.iterdir()) == ["00000001", "00000002"]
     if fault.call == PUBLISH and fault.after:
-        assert sorted(twin.index.versions()) == sorted(unbroken.index.versions())
+        assert sorted(resources.index.versions()) == sorted(unbroken.index.versions())
     else:
-        assert (sorted(twin.index.versions()), similarities(twin)) == old
+        assert (sorted(resources.index.versions()), similarities(resources)) == old
     again = run("tools.run", *END_TO_END, config)
     assert again.code == 0, again.output
-    assert_as_unbroken(twin, unbroken)
+    assert_as_unbroken(resources, unbroken)
 
 
 @pytest.mark.parametrize(
@@ -177,5 +179,5 @@ def test_a_run_whose_server_dies_says_which_task_starts_it_and_ends_as_an_unbrok
     own_mongo_server.start()
     again = run("tools.run", *END_TO_END, config)
     assert again.code == 0, again.output
-    with open_resources(load_settings(None)) as twin:
-        assert_as_unbroken(twin, unbroken)
+    with open_resources(load_settings(None)) as resources:
+        assert_as_unbroken(resources, unbroken)

@@ -30,7 +30,7 @@ BY_PARAMETERS: dict[frozenset[str], type[StrictConfig]] = {
     frozenset({"collect"}): DigitalDataEtl,
     frozenset({"features"}): FeatureEngineering,
     frozenset({"collect", "features"}): EndToEndData,
-    frozenset({"evaluation"}): RagEvaluation,
+    frozenset({"rag_evaluation"}): RagEvaluation,
     frozenset({"instruct"}): GenerateInstructDataset,
     frozenset({"preference"}): GeneratePreferenceDataset,
     frozenset({"model_evaluation", "promotion"}): ModelEvaluationParameters,

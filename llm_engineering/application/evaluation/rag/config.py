@@ -142,4 +142,4 @@ class RagEvaluationRun(StrictConfig):
 class RagEvaluation(StrictConfig):
     """Parameters of the pipeline ``rag_evaluation``."""
 
-    evaluation: RagEvaluationRun = RagEvaluationRun()
+    rag_evaluation: RagEvaluationRun = RagEvaluationRun()
