@@ -78,7 +78,7 @@ def _stage(title: str, timings: dict[str, float]) -> Iterator[None]:
 def _start_services(settings: Settings, stack: ExitStack) -> None:
     """Start what is not running; only what was started here is stopped at the end."""
     mongo = LocalMongo(settings.local.data_dir, settings.local.mongo_port)
-    uses_local = settings.database.host.get_secret_value().endswith(f"127.0.0.1:{settings.local.mongo_port}")
+    uses_local = settings.database.uri.get_secret_value().endswith(f"127.0.0.1:{settings.local.mongo_port}")
     if uses_local and not mongo.status().running:
         mongo.start()
         stack.callback(mongo.stop)

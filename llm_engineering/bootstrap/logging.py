@@ -31,7 +31,7 @@ def _secrets(group: BaseModel) -> Iterator[str]:
         value = getattr(group, name)
         if isinstance(value, BaseModel):
             yield from _secrets(value)
-        elif isinstance(value, SecretStr) and name != "host":  # a URI's credentials are masked by their shape
+        elif isinstance(value, SecretStr) and name != "uri":  # a URI's credentials are masked by their shape
             yield value.get_secret_value()
 
 

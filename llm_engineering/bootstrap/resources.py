@@ -80,12 +80,12 @@ class Resources:
         from llm_engineering.infrastructure.stores.mongo import MongoWarehouse
 
         database = self.settings.database
-        warehouse = MongoWarehouse(database.host.get_secret_value(), database.name, database.timeout_seconds)
+        warehouse = MongoWarehouse(database.uri.get_secret_value(), database.name, database.timeout_seconds)
         return self._closing(warehouse, warehouse.close)
 
     @cached_property
     def index(self) -> VectorIndex:
-        chosen = self.settings.qdrant
+        chosen = self.settings.vector_index
         index: VectorIndex
         if isinstance(chosen, QdrantEdgeSettings):
             from llm_engineering.infrastructure.index.qdrant_edge import QdrantEdgeIndex

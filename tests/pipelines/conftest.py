@@ -23,9 +23,9 @@ def project(
     """The environment of a project in ``tmp_path``, as a user would set it; ``models/`` is shared with the checkout."""
     models = Path(os.environ.get("MODELS_DIR", ROOT / "models"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DATABASE_HOST", mongo_server.uri)
+    monkeypatch.setenv("DATABASE_URI", mongo_server.uri)
     monkeypatch.setenv("DATABASE_NAME", mongo_database)
-    monkeypatch.setenv("QDRANT_PATH", str(tmp_path / "index"))
+    monkeypatch.setenv("VECTOR_INDEX_PATH", str(tmp_path / "index"))
     monkeypatch.setenv("MODELS_DIR", str(models))
     monkeypatch.setenv("CRAWLER_PER_HOST_DELAY_SECONDS", "0")
     return tmp_path

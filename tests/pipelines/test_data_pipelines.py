@@ -109,7 +109,7 @@ def test_a_run_that_loses_too_much_fails_with_the_reasons(project: Path, resourc
 def test_without_a_warehouse_the_task_that_starts_it_is_named(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DATABASE_HOST", "mongodb://127.0.0.1:9")
+    monkeypatch.setenv("DATABASE_URI", "mongodb://127.0.0.1:9")
     monkeypatch.setenv("DATABASE_TIMEOUT_SECONDS", "1")
     with pytest.raises(StoreUnavailableError):
         run_pipeline("feature_engineering", FeatureEngineering())

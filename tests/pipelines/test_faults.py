@@ -196,7 +196,7 @@ def test_no_secret_is_shown_or_put_among_the_dead_letters_by_a_run_that_fails(
         "feature-engineering",
         "--config",
         features,
-        DATABASE_HOST=host,
+        DATABASE_URI=host,
         DATABASE_TIMEOUT_SECONDS="0.5",
         **loud,
     )
@@ -214,7 +214,7 @@ def test_no_secret_is_shown_or_put_among_the_dead_letters_by_a_run_that_fails(
 def test_a_full_disk_leaves_the_old_index_and_is_told(
     project: Path, small_disk: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("QDRANT_PATH", str(small_disk / "index"))
+    monkeypatch.setenv("VECTOR_INDEX_PATH", str(small_disk / "index"))
     config = str(write_source(project, BEFORE))
     assert run("tools.run", *END_TO_END, config).code == 0
     with open_resources(load_settings(None)) as resources:

@@ -42,9 +42,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(source: Path, folder: Path, server: LocalMongo, bodies: dict[int, str]) -> Settings:
     """Settings of a project in which an unbroken run over the bodies has ended."""
     environment = {
-        "DATABASE_HOST": server.uri,
+        "DATABASE_URI": server.uri,
         "DATABASE_NAME": f"test_{uuid4().hex[:12]}",
-        "QDRANT_PATH": str(folder / "index"),
+        "VECTOR_INDEX_PATH": str(folder / "index"),
         "MODELS_DIR": str(MODELS),
     }
     config = str(write_source(source, bodies))
@@ -80,14 +80,14 @@ def copy_stores(source: Settings, target: Settings) -> None:
     """Put what one project's stores hold into another's."""
     from pymongo import MongoClient
 
-    with MongoClient[dict[str, Any]](target.database.host.get_secret_value()) as client:
+    with MongoClient[dict[str, Any]](target.database.uri.get_secret_value()) as client:
         old, new = client[source.database.name], client[target.database.name]
         for name in old.list_collection_names():
             if records := list(old[name].find()):
                 new[name].insert_many(records)
-    assert isinstance(source.qdrant, QdrantEdgeSettings)
-    assert isinstance(target.qdrant, QdrantEdgeSettings)
-    shutil.copytree(source.qdrant.path, target.qdrant.path)
+    assert isinstance(source.vector_index, QdrantEdgeSettings)
+    assert isinstance(target.vector_index, QdrantEdgeSettings)
+    shutil.copytree(source.vector_index.path, target.vector_index.path)
 
 
 def assert_as_unbroken(resources: Resources, unbroken: Resources) -> None:
@@ -167,7 +167,7 @@ def test_a_run_whose_server_dies_says_which_task_starts_it_and_ends_as_an_unbrok
 ) -> None:
     pid = own_mongo_server.start().pid
     assert pid is not None
-    monkeypatch.setenv("DATABASE_HOST", own_mongo_server.uri)
+    monkeypatch.setenv("DATABASE_URI", own_mongo_server.uri)
     monkeypatch.setenv("DATABASE_TIMEOUT_SECONDS", "1")
     config = str(write_source(source, AFTER))
     call, number = fault

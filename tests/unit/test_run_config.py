@@ -92,6 +92,12 @@ def test_an_unknown_key_is_named_with_its_path_and_the_closest_known(tmp_path: P
     assert "parameters.collect.links: missing" in message
 
 
+def test_the_former_key_of_rag_evaluation_is_told_the_new_one(tmp_path: Path) -> None:
+    message = problems(tmp_path, "parameters: {evaluation: {seed: 1}}", RagEvaluation)
+    assert "'evaluation'" in message
+    assert "'rag_evaluation'" in message
+
+
 def test_a_key_deep_inside_a_list_is_found(tmp_path: Path) -> None:
     message = problems(tmp_path, "parameters: {collect: {author: A, links: [{url: http://x, rendr: true}]}}")
     assert "parameters.collect.links.0.rendr: unknown key. Did you mean 'render'?" in message
