@@ -122,7 +122,7 @@ def _written(run: DatasetRun, samples: Sequence[Sample]) -> Built:
 
 
 def _jury(run: DatasetRun, resources: Resources) -> Jury:
-    asking = run.quality.judge.asking
+    asking = run.quality.judge.requests
     return Jury(
         resources.judges(run.judges), resources.warehouse, asking, stage="judge-dataset", seed=run.seed
     )

@@ -177,7 +177,11 @@ async def _with_judge(
 def _jury(config: JudgeConfig, seed: int, resources: Resources) -> Jury:
     resources.warehouse.ping()  # where replies are kept; told now, not after the models have answered for an hour
     return Jury(
-        resources.judges(config.models), resources.warehouse, config.asking, stage="judge-answers", seed=seed
+        resources.judges(config.models),
+        resources.warehouse,
+        config.requests,
+        stage="judge-answers",
+        seed=seed,
     )
 
 

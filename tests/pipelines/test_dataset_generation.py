@@ -188,7 +188,7 @@ def test_a_killed_jury_goes_on_without_asking_anything_twice(
     )  # replies that came at the moment of the kill, of three other requests at most, and were not kept yet
     told = report["judging"]["judges"]
     assert sum(one["from_cache"] for one in told.values()) == 9 - lost
-    assert told["mild"]["given"] == told["strict"]["given"] == len(set(asked)) / 2
+    assert told["mild"]["received"] == told["strict"]["received"] == len(set(asked)) / 2
     lines = (articles / report["folder"] / "judgements.jsonl").read_text().splitlines()
     assert [json.loads(line)["scores"] for line in lines] == [{"mild": 4, "strict": 2}] * len(lines)
     assert len(lines) == len(set(asked)) / 2

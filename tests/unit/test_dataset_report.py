@@ -82,7 +82,7 @@ def test_figures_count_what_is_there() -> None:
 
 def test_the_report_stands_by_itself_and_escapes_the_texts() -> None:
     of = curated()
-    record = JudgeRecord("tiny", wanted=2, given=1, replies=2, unusable_replies=1, missing_share=0.5)
+    record = JudgeRecord("tiny", requested=2, received=1, replies=2, unusable_replies=1, missing_share=0.5)
     judged = Judged(JuryReport((record,)), {of.kept[0].id: {"tiny": 4}}, {}, {})
     page = html_report(manifest(of), of, statistics(of.splits, tokens), judged)
     parser = Page()

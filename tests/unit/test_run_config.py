@@ -179,3 +179,19 @@ def test_variables_in_a_link_are_filled_in_when_it_is_collected() -> None:
     assert second.url == "git@github.com:a/b.git"
     with pytest.raises(ConfigurationError, match="not set: GIT_PASSWORD"):
         run.as_links({"GIT_USER": "ada"})
+
+
+@pytest.mark.parametrize(
+    ("content", "model"),
+    [
+        ("{instruct: {asking: {attempts: 1}}}", GenerateInstructDataset),
+        ("{preference: {quality: {judge: {asking: {attempts: 1}}}}}", GeneratePreferenceDataset),
+        ("{model_evaluation: {judge: {asking: {attempts: 1}}}}", ModelEvaluationParameters),
+    ],
+)
+def test_the_former_key_of_requests_is_told_the_new_one(
+    tmp_path: Path, content: str, model: type[StrictConfig]
+) -> None:
+    message = problems(tmp_path, f"parameters: {content}", model)
+    assert "'asking'" in message
+    assert "'requests'" in message
