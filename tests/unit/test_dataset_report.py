@@ -8,12 +8,12 @@ import yaml
 
 from llm_engineering.application.llm.judges import JudgeRecord, JuryReport
 from llm_engineering.application.ports import Message
+from llm_engineering.application.reporting.charts import draw_bars, draw_histogram
 from llm_engineering.application.training.datasets.chat_samples import Sample, kind_of
 from llm_engineering.application.training.datasets.config import LengthBias, QualityConfig
 from llm_engineering.application.training.datasets.curate import Curated, curate, gates_of
 from llm_engineering.application.training.datasets.data_card import data_card
 from llm_engineering.application.training.datasets.judging import Judged
-from llm_engineering.application.training.datasets.plots import bars, histogram
 from llm_engineering.application.training.datasets.report import COLUMNS, html_report, rows
 from llm_engineering.application.training.datasets.statistics import statistics
 from llm_engineering.application.training.datasets.store import manifest_of
@@ -136,9 +136,9 @@ def test_the_card_of_pairs_has_the_lint() -> None:
 
 def test_plots_of_nothing_and_of_one_value_are_whole() -> None:
     for drawn in (
-        bars("a & b", {}),
-        bars("x", {"<n>": 0}),
-        histogram("h", (), "u"),
-        histogram("h", (5, 5), "u"),
+        draw_bars("a & b", {}),
+        draw_bars("x", {"<n>": 0}),
+        draw_histogram("h", (), "u"),
+        draw_histogram("h", (5, 5), "u"),
     ):
         ElementTree.fromstring(drawn)
