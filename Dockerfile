@@ -6,7 +6,7 @@
 #   twin llm-engineering create-api-key NAME                    # the service listens on all addresses, so it asks for one
 #   twin --publish 8088:8088 --stop-timeout 40 llm-engineering run-inference-ml-service
 #
-# `--stop-timeout`: running answers may take SERVICE_SHUTDOWN_SECONDS (30) to finish. DATABASE_HOST and QDRANT_URL in .env
+# `--stop-timeout`: running answers may take SERVICE_SHUTDOWN_SECONDS (30) to finish. DATABASE_URI and VECTOR_INDEX_URL in .env
 # must be addresses that a container reaches: not 127.0.0.1.
 #
 # Build arguments: INSTALL_GROUPS (Poetry groups, "main,local" brings the laptop's MongoDB, "main,aws" the AWS SDKs),

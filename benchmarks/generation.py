@@ -22,7 +22,7 @@ _SENTENCES = 12
 
 def main(items: int = 2_000, mongo: str | None = None) -> dict[str, Any]:
     """Measure with that many passages, one of a document each."""
-    run = PreferenceDatasetRun.model_validate({"asking": {"concurrency": 16}, "feedback": None})
+    run = PreferenceDatasetRun.model_validate({"requests": {"concurrency": 16}, "feedback": None})
     model = InstantModel()
     with mongo_server(mongo) as uri, new_warehouse(uri) as warehouse:
         warehouse.clean.upsert([_document(number) for number in range(items)])

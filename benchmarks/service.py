@@ -137,9 +137,9 @@ def _service(folder: Path, mongo: str, *, rerank: bool) -> Iterator[tuple[str, p
     file.write_text(yaml.safe_dump(config), encoding="utf-8")
     llm_port, port = _free_ports(2)
     environment = os.environ | {
-        "DATABASE_HOST": mongo,
+        "DATABASE_URI": mongo,
         "DATABASE_NAME": "benchmark_service",
-        "QDRANT_PATH": str(folder / "index"),
+        "VECTOR_INDEX_PATH": str(folder / "index"),
         "LLM_KIND": "openai_http",
         "LLM_BASE_URL": f"http://127.0.0.1:{llm_port}/v1",
         "LLM_MODEL": "fake",

@@ -1,10 +1,10 @@
 """Settings: typed, validated, read once from the environment and ``.env``. No instance lives at module level.
 
 Where a thing runs (endpoints, secrets, adapters) is settings; what a run does (links, chunk sizes, shares) is its YAML
-in ``configs/``. A variable's name is GROUP_NAME: ``DATABASE_HOST``, ``QDRANT_URL``, ``LLM_KIND``, ``LOG_FORMAT``.
+in ``configs/``. A variable's name is GROUP_NAME: ``DATABASE_URI``, ``VECTOR_INDEX_URL``, ``LLM_KIND``, ``LOG_FORMAT``.
 """
 
-import difflib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.settings_errors import describe_error, list_problems, suggest_name
 
 
 class Group(BaseModel):
@@ -38,14 +39,14 @@ class Group(BaseModel):
 class DatabaseSettings(Group):
     """The data warehouse: any server that speaks MongoDB's protocol."""
 
-    host: SecretStr = SecretStr("mongodb://127.0.0.1:27027")
+    uri: SecretStr = SecretStr("mongodb://127.0.0.1:27027")
     """A MongoDB URI. A secret, because it may carry a password. The default is the local server of
     ``poe local-infrastructure-up``."""
     name: str = "twin"
     timeout_seconds: float = Field(default=3.0, gt=0, le=60)
     """How long to wait for a server before saying that it is down."""
 
-    @field_validator("host")
+    @field_validator("uri")
     @classmethod
     def _is_uri(cls, value: SecretStr) -> SecretStr:
         if not value.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
@@ -126,7 +127,7 @@ class LlamaCppSettings(Group):
     parallel: int = Field(default=1, ge=1)
     """How many answers are generated at the same time; they share the context."""
     api_key: SecretStr | None = None
-    """What ``poe run-llm-server`` asks of its callers; on any other address than loopback it must be set."""
+    """API key that ``poe run-llm-server`` requires from clients; it must be set on any address other than loopback."""
     grounding: Literal["strict", "lenient"] = "strict"
     """``strict``: only what nearly repeats a source is shown, else the sources are quoted; right for small models.
     ``lenient``: what no source backs is shown too, without a citation, and counted."""
@@ -314,7 +315,7 @@ class RenderingSettings(Group):
 
 
 class CrawlerSettings(Group):
-    """Manners of the collector on the web."""
+    """Crawler politeness and limits."""
 
     user_agent: str = "llm-twin/0.1"
     timeout_seconds: float = Field(default=15.0, gt=0)
@@ -391,7 +392,7 @@ class SageMakerTrainingSettings(Group):
     """More variables for the container, as JSON; no secrets."""
     tags: dict[str, str] = Field(default_factory=dict)
     poll_seconds: float = Field(default=20.0, gt=0)
-    """Between two looks at a job."""
+    """Polling interval in seconds."""
 
 
 class LogSettings(Group):
@@ -413,7 +414,7 @@ class Settings(BaseSettings):
     )
 
     database: DatabaseSettings = DatabaseSettings()
-    qdrant: IndexSettings = QdrantEdgeSettings()
+    vector_index: IndexSettings = QdrantEdgeSettings()
     embedder: EmbedderSettings = OnnxEmbedderSettings()
     llm: LlmSettings = LlamaCppSettings()
     reranker: RerankerSettings = LateInteractionSettings()
@@ -436,7 +437,7 @@ class Settings(BaseSettings):
     hf_token: SecretStr | None = None
     """For ``poe push-to-huggingface``: a token with the right to write."""
 
-    @field_validator("qdrant", "embedder", "llm", "reranker", "tracing", mode="before")
+    @field_validator("vector_index", "embedder", "llm", "reranker", "tracing", mode="before")
     @classmethod
     def _infer_kind(cls, value: object, info: ValidationInfo) -> object:
         """Without a ``kind``, a variable that only one kind has means that kind; else the embedded default."""
@@ -447,12 +448,24 @@ class Settings(BaseSettings):
 
 
 _KINDS: dict[str, tuple[str, dict[str, str]]] = {
-    "qdrant": ("qdrant_edge", {"url": "qdrant_server"}),
+    "vector_index": ("qdrant_edge", {"url": "qdrant_server"}),
     "embedder": ("onnx", {"base_url": "openai_http"}),
     "llm": ("llama_cpp", {"base_url": "openai_http", "endpoint": "sagemaker"}),
     "reranker": ("late_interaction", {"model": "cross_encoder"}),
     "tracing": ("none", {"path": "jsonl", "url": "opik", "api_key": "opik"}),
 }
+
+
+RENAMED_VARIABLES = {
+    "DATABASE_HOST": "DATABASE_URI",
+    "QDRANT_KIND": "VECTOR_INDEX_KIND",
+    "QDRANT_PATH": "VECTOR_INDEX_PATH",
+    "QDRANT_COLLECTION": "VECTOR_INDEX_COLLECTION",
+    "QDRANT_URL": "VECTOR_INDEX_URL",
+    "QDRANT_API_KEY": "VECTOR_INDEX_API_KEY",
+    "QDRANT_TIMEOUT_SECONDS": "VECTOR_INDEX_TIMEOUT_SECONDS",
+}
+"""Former variables, each with its present name."""
 
 
 def load_settings(env_file: Path | None = Path(".env"), **overrides: Any) -> Settings:
@@ -461,15 +474,14 @@ def load_settings(env_file: Path | None = Path(".env"), **overrides: Any) -> Set
     Raises:
         ConfigurationError: anything is wrong; the message lists every problem with the variable to set.
     """
-    problems = list(_unknown_names(env_file))
+    problems = [*_renamed_in_environment(), *_unknown_names(env_file)]
     try:
         settings = Settings(_env_file=env_file, **overrides)
     except ValidationError as error:
         problems += [_explain(dict(item)) for item in error.errors(include_url=False)]
     if problems:
-        listing = "\n".join(f"  - {problem}" for problem in problems)
         raise ConfigurationError(
-            f"The settings have {len(problems)} problem(s):\n{listing}\nEvery setting is described in .env.example."
+            f"The settings have {list_problems(problems)}\nEvery setting is described in .env.example."
         )
     return settings
 
@@ -489,6 +501,13 @@ def variables(model: type[BaseModel] = Settings) -> Iterator[tuple[str, str, Any
             yield name.upper(), model.__name__, field.default
 
 
+def _renamed_in_environment() -> Iterator[str]:
+    """Name former variables of the environment, unless the present one is set too: then it is another program's."""
+    for former, present in RENAMED_VARIABLES.items():
+        if former in os.environ and present not in os.environ:
+            yield f"{former} is now called {present}."
+
+
 def _unknown_names(env_file: Path | None) -> Iterator[str]:
     if env_file is None or not env_file.is_file():
         return
@@ -499,15 +518,14 @@ def _unknown_names(env_file: Path | None) -> Iterator[str]:
             ("ZENML_", "COMET_", "OPIK_", "AWS_", "HF_", "OTEL_")
         ):
             continue
-        close = difflib.get_close_matches(name.upper(), known, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        yield f"{name} in {env_file} is not a setting.{hint}"
+        if present := RENAMED_VARIABLES.get(name.upper()):
+            yield f"{name} in {env_file} is now called {present}."
+        else:
+            yield f"{name} in {env_file} is not a setting.{suggest_name(name.upper(), known)}"
 
 
 def _explain(error: dict[str, Any]) -> str:
     kinds = {kind for default, telling in _KINDS.values() for kind in (default, *telling.values())}
-    path = [str(part) for part in error["loc"] if part not in kinds]
-    variable = "_".join(path).upper()
-    secret = variable.endswith(("_KEY", "_PASSWORD", "_TOKEN", "_HOST", "_USERNAME"))
-    came = "" if secret or isinstance(error["input"], Mapping) else f" (got {error['input']!r})"
-    return f"{variable}: {error['msg'].removeprefix('Value error, ')}{came}"
+    variable = "_".join(str(part) for part in error["loc"] if part not in kinds).upper()
+    secret = variable.endswith(("_KEY", "_PASSWORD", "_TOKEN", "_URI", "_USERNAME"))
+    return describe_error(variable, error, show_value=not secret)

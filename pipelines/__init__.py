@@ -2,8 +2,8 @@
 
 from pipelines.data import digital_data_etl, end_to_end_data, feature_engineering
 from pipelines.datasets import generate_instruct_dataset, generate_preference_dataset
-from pipelines.evaluation import rag_evaluation
 from pipelines.model_evaluation import model_evaluation
+from pipelines.rag_evaluation import rag_evaluation
 from pipelines.training import training
 
 __all__ = [

@@ -3,7 +3,7 @@
 from zenml import pipeline
 from zenml.enums import ExecutionMode
 
-from steps.etl import CollectRun, collect_links
+from steps.collect import CollectRun, collect_links
 from steps.features import FeatureRun, clean_documents, index_documents, mark_near_duplicates
 
 

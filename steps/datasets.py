@@ -26,11 +26,11 @@ from llm_engineering.application.training.datasets.run_config import (
     PreferenceDatasetRun,
 )
 from llm_engineering.application.training.datasets.store import Splits
-from llm_engineering.bootstrap import Resources, dataset_saver
+from llm_engineering.bootstrap.resources import Resources
+from llm_engineering.bootstrap.training import load_dataset_saver
 from llm_engineering.domain.datasets import InstructSample, PreferenceSample
 from llm_engineering.domain.errors import MissingDependencyError
-from steps.resources import step_resources
-from steps.tables import markdown_table
+from steps.context import markdown_table, open_step_resources
 
 __all__ = [
     "InstructDatasetRun",
@@ -50,9 +50,9 @@ def make_instruct_samples(
     Annotated[list[dict[str, Any]], "instruct_samples"], Annotated[dict[str, Any], "generation_report"]
 ]:
     """Instructions with their answers, of every passage of the warehouse."""
-    with step_resources() as (twin, progress):
-        model = twin.language_model if run.needs_model else None
-        made = _run(generate_instruct(twin.warehouse, run, model, progress=progress), model)
+    with open_step_resources() as (resources, progress):
+        model = resources.language_model if run.needs_model else None
+        made = _run(generate_instruct(resources.warehouse, run, model, progress=progress), model)
     report = _told(made)
     return _dumped(made.samples), report
 
@@ -64,9 +64,9 @@ def make_preference_samples(
     Annotated[list[dict[str, Any]], "preference_samples"], Annotated[dict[str, Any], "generation_report"]
 ]:
     """Prompts with the author's and a model's answer, of every passage of the warehouse."""
-    with step_resources() as (twin, progress):
-        model = twin.language_model if run.needs_model else None
-        made = _run(generate_preference(twin.warehouse, run, model, progress=progress), model)
+    with open_step_resources() as (resources, progress):
+        model = resources.language_model if run.needs_model else None
+        made = _run(generate_preference(resources.warehouse, run, model, progress=progress), model)
     report = _told(made)
     return _dumped(made.samples), report
 
@@ -114,30 +114,32 @@ def _gates(made: Built) -> MarkdownString:
 
 
 def _written(run: DatasetRun, samples: Sequence[Sample]) -> Built:
-    with step_resources() as (twin, progress):
-        jury = _jury(run, twin) if run.judges else None
-        made = _run(_dataset(run, samples, twin, jury, progress), jury)
+    with open_step_resources() as (resources, progress):
+        jury = _jury(run, resources) if run.judges else None
+        made = _run(_dataset(run, samples, resources, jury, progress), jury)
     log_metadata({key: value for key, value in made.metadata().items() if value != {}})
     return made
 
 
-def _jury(run: DatasetRun, twin: Resources) -> Jury:
-    asking = run.quality.judge.asking
-    return Jury(twin.judges(run.judges), twin.warehouse, asking, stage="judge-dataset", seed=run.seed)
+def _jury(run: DatasetRun, resources: Resources) -> Jury:
+    asking = run.quality.judge.requests
+    return Jury(
+        resources.judges(run.judges), resources.warehouse, asking, stage="judge-dataset", seed=run.seed
+    )
 
 
 async def _dataset(
-    run: DatasetRun, samples: Sequence[Sample], twin: Resources, jury: Jury | None, progress: Progress
+    run: DatasetRun, samples: Sequence[Sample], resources: Resources, jury: Jury | None, progress: Progress
 ) -> Built:
     return await build_dataset(
         samples,
-        twin.warehouse.clean,
+        resources.warehouse.clean,
         run.quality,
         Target(run.folder, run.name, run.chat_template, run.seed, run.model_dump(mode="json")),
         Helpers(
             # An estimate: the trained model's own tokenizer is known only once training is configured, and checked there.
-            count=twin.embedder.tokenizer.counts,
-            embedder=twin.embedder if "semantic_duplicates" in run.quality.gates else None,
+            count=resources.embedder.tokenizer.counts,
+            embedder=resources.embedder if "semantic_duplicates" in run.quality.gates else None,
             jury=jury,
             save_for_hub=_save_for_hub,
         ),
@@ -148,7 +150,7 @@ async def _dataset(
 
 def _save_for_hub(folder: Path, splits: Splits) -> None:
     try:
-        dataset_saver()(folder, splits)
+        load_dataset_saver()(folder, splits)
     except MissingDependencyError as error:
         logger.info("The data set is written as JSON Lines only. {}", error)
 

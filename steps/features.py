@@ -7,7 +7,7 @@ from zenml import log_metadata, step
 from llm_engineering.application.features import index as indexing
 from llm_engineering.application.features import pipeline as features
 from llm_engineering.application.features.config import FeatureRun
-from steps.resources import step_resources
+from steps.context import open_step_resources
 
 __all__ = ["FeatureRun", "clean_documents", "index_documents", "mark_near_duplicates"]
 
@@ -15,11 +15,11 @@ __all__ = ["FeatureRun", "clean_documents", "index_documents", "mark_near_duplic
 @step(enable_cache=False)
 def clean_documents(run: FeatureRun) -> Annotated[dict[str, Any], "cleaning_report"]:
     """Clean the documents that are new or have changed; forget those that are gone."""
-    with step_resources() as (twin, progress):
+    with open_step_resources() as (resources, progress):
         report = features.clean_documents(
-            twin.warehouse.documents,
-            twin.warehouse.clean,
-            twin.warehouse.dead_letters,
+            resources.warehouse.documents,
+            resources.warehouse.clean,
+            resources.warehouse.dead_letters,
             batch_size=run.batch_size,
             max_failed_share=run.max_failed_share,
             progress=progress,
@@ -31,9 +31,9 @@ def clean_documents(run: FeatureRun) -> Annotated[dict[str, Any], "cleaning_repo
 @step(enable_cache=False)
 def mark_near_duplicates(run: FeatureRun) -> Annotated[dict[str, Any], "near_duplicate_report"]:
     """Group documents that say nearly the same."""
-    with step_resources() as (twin, progress):
+    with open_step_resources() as (resources, progress):
         report = features.mark_near_duplicates(
-            twin.warehouse.clean, batch_size=run.batch_size, progress=progress
+            resources.warehouse.clean, batch_size=run.batch_size, progress=progress
         )
     log_metadata(report.metadata())
     return report.metadata()
@@ -42,14 +42,14 @@ def mark_near_duplicates(run: FeatureRun) -> Annotated[dict[str, Any], "near_dup
 @step(enable_cache=False)
 def index_documents(run: FeatureRun) -> Annotated[dict[str, Any], "index_report"]:
     """Chunk, embed and index what changed; remove what is stale."""
-    with step_resources() as (twin, progress):
+    with open_step_resources() as (resources, progress):
         report = indexing.index_documents(
-            twin.warehouse.clean,
-            twin.index,
-            twin.embedder,
-            twin.warehouse.embeddings,
+            resources.warehouse.clean,
+            resources.index,
+            resources.embedder,
+            resources.warehouse.embeddings,
             run.chunking,
-            dead_letters=twin.warehouse.dead_letters,
+            dead_letters=resources.warehouse.dead_letters,
             window_chunks=run.window_chunks,
             batch_size=run.batch_size,
             max_failed_share=run.max_failed_share,

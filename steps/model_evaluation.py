@@ -32,13 +32,11 @@ from llm_engineering.application.evaluation.models.systems import (
 from llm_engineering.application.llm.judges import Jury
 from llm_engineering.application.ports import Progress
 from llm_engineering.application.training.finetune.record import write_json
-from llm_engineering.bootstrap import Resources
+from llm_engineering.bootstrap.resources import Resources
 from llm_engineering.domain.datasets import DatasetManifest
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
 from llm_engineering.domain.models import EVALUATION, EvaluationReport, ModelVersion, Stage
-from steps.resources import step_resources
-from steps.tables import markdown_table
-from steps.training import newest_dataset
+from steps.context import find_newest_dataset, markdown_table, open_step_resources
 
 __all__ = ["ModelEvaluationRun", "compare_models"]
 
@@ -54,15 +52,15 @@ def compare_models(
     Annotated[HTMLString, "model_evaluation_report"],
 ]:
     """Have base, production, SFT and DPO answer the test split; measure and compare their answers."""
-    folder = run.dataset or newest_dataset("instruct_dataset")
-    with step_resources() as (twin, progress):
-        trained = _trained(run, twin)
-        bases = twin.base_models()
+    folder = run.dataset or find_newest_dataset("instruct_dataset")
+    with open_step_resources() as (resources, progress):
+        trained = _trained(run, resources)
+        bases = resources.base_models()
         for _, system in trained.values():
             if system.manifest is not None and system.adapter is not None:
                 bases.check(system.manifest)
         systems = _systems(run, folder, trained)
-        evaluation = _evaluated(run, folder, systems, twin, progress)
+        evaluation = _evaluated(run, folder, systems, resources, progress)
     report = evaluation.report
     _keep(report, [place for place, _ in trained.values()])
     log_metadata({**metadata(report)})
@@ -76,10 +74,10 @@ def compare_models(
     )
 
 
-def _trained(run: ModelEvaluationRun, twin: Resources) -> dict[str, tuple[Path, System]]:
+def _trained(run: ModelEvaluationRun, resources: Resources) -> dict[str, tuple[Path, System]]:
     """The trained systems that there are, with their folders, in the table's order."""
     found: dict[str, tuple[Path, System]] = {}
-    serving = _in_production(run, twin) if "production" in run.systems else None
+    serving = _in_production(run, resources) if "production" in run.systems else None
     if serving is not None:
         folder = Path(serving.location)
         found["production"] = folder, trained_system("production", folder, serving.manifest, serving.label)
@@ -109,9 +107,9 @@ def _candidate(trained: dict[str, tuple[Path, System]]) -> dict[str, str]:
     return {"system": newest, "folder": str(trained[newest][0])}
 
 
-def _in_production(run: ModelEvaluationRun, twin: Resources) -> ModelVersion | None:
+def _in_production(run: ModelEvaluationRun, resources: Resources) -> ModelVersion | None:
     try:
-        return twin.registry.get(run.name, Stage.PRODUCTION)
+        return resources.registry.get(run.name, Stage.PRODUCTION)
     except InvalidInputError:
         logger.info("No version of {} is in production yet; it is left out.", run.name)
         return None
@@ -142,7 +140,7 @@ def _dataset_template(folder: Path) -> str:
 
 
 def _evaluated(
-    run: ModelEvaluationRun, folder: Path, systems: list[System], twin: Resources, progress: Progress
+    run: ModelEvaluationRun, folder: Path, systems: list[System], resources: Resources, progress: Progress
 ) -> ModelEvaluation:
     held = hold_out(
         folder,
@@ -153,20 +151,20 @@ def _evaluated(
         seed=run.seed,
         config=run.overlap,
     )
-    return asyncio.run(_with_judge(run, held, systems, twin, progress))
+    return asyncio.run(_with_judge(run, held, systems, resources, progress))
 
 
 async def _with_judge(
-    run: ModelEvaluationRun, held: Any, systems: list[System], twin: Resources, progress: Progress
+    run: ModelEvaluationRun, held: Any, systems: list[System], resources: Resources, progress: Progress
 ) -> ModelEvaluation:
-    jury = _jury(run.judge, run.seed, twin) if run.judge is not None else None
-    models = twin.answering_models()
+    jury = _jury(run.judge, run.seed, resources) if run.judge is not None else None
+    models = resources.answering_models()
     tools = Tools(
         models=models,
-        references=twin.reference_metrics(run.bertscore),
-        embedder=twin.embedder if run.similarity else None,
+        references=resources.reference_metrics(run.bertscore),
+        embedder=resources.embedder if run.similarity else None,
         jury=jury,
-        harness=twin.harness(run.harness, run.batch_size, run.seed) if run.harness else None,
+        harness=resources.harness(run.harness, run.batch_size, run.seed) if run.harness else None,
     )
     try:
         return await evaluate_models(run, held, systems, tools, progress)
@@ -176,9 +174,15 @@ async def _with_judge(
             await jury.close()
 
 
-def _jury(config: JudgeConfig, seed: int, twin: Resources) -> Jury:
-    twin.warehouse.ping()  # where replies are kept; told now, not after the models have answered for an hour
-    return Jury(twin.judges(config.models), twin.warehouse, config.asking, stage="judge-answers", seed=seed)
+def _jury(config: JudgeConfig, seed: int, resources: Resources) -> Jury:
+    resources.warehouse.ping()  # where replies are kept; told now, not after the models have answered for an hour
+    return Jury(
+        resources.judges(config.models),
+        resources.warehouse,
+        config.requests,
+        stage="judge-answers",
+        seed=seed,
+    )
 
 
 def _keep(report: EvaluationReport, folders: list[Path]) -> None:

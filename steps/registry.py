@@ -12,7 +12,7 @@ from llm_engineering.application.training.registry.register import read_dataset_
 from llm_engineering.domain.datasets import DatasetManifest
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.models import EvaluationReport
-from steps.resources import step_resources
+from steps.context import open_step_resources
 
 __all__ = ["PromotionPolicy", "decide_on_candidate", "register_and_decide"]
 
@@ -64,10 +64,10 @@ def _registered(
     policy: PromotionPolicy | None,
     dataset: DatasetManifest | None,
 ) -> tuple[dict[str, Any], MarkdownString]:
-    with step_resources() as (twin, _):
-        done = register_model(twin.registry, folder, report=report, policy=policy, dataset=dataset)
+    with open_step_resources() as (resources, _):
+        done = register_model(resources.registry, folder, report=report, policy=policy, dataset=dataset)
         inputs = [artifact.id for given in get_step_context().inputs.values() for artifact in given]
-        twin.registry.link(done.version.name, done.version.number, inputs)
+        resources.registry.link(done.version.name, done.version.number, inputs)
     decision = done.decision
     undecided = "not evaluated yet" if report is None else "no policy to decide by ('promotion:' in the YAML)"
     found: dict[str, Any] = {

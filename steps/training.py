@@ -12,11 +12,10 @@ from llm_engineering.application.training.finetune.report import training_page
 from llm_engineering.application.training.finetune.run import SftRun
 from llm_engineering.application.training.finetune.sft import TrainedModel, train_sft
 from llm_engineering.application.training.registry.register import keep_dataset
-from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.domain.models import ModelManifest
-from steps.resources import step_resources
+from steps.context import find_newest_dataset, open_step_resources
 
-__all__ = ["DpoRun", "SftRun", "align", "fine_tune", "newest_dataset"]
+__all__ = ["DpoRun", "SftRun", "align", "fine_tune"]
 
 
 @step(enable_cache=False)
@@ -24,18 +23,18 @@ def fine_tune(
     run: SftRun,
 ) -> tuple[Annotated[dict[str, Any], "training_report"], Annotated[HTMLString, "training_plot"]]:
     """Train on instructions and answers; a run that is done already is not done again."""
-    folder = run.dataset or newest_dataset("instruct_dataset")
-    with step_resources() as (twin, progress):
+    folder = run.dataset or find_newest_dataset("instruct_dataset")
+    with open_step_resources() as (resources, progress):
         trained = train_sft(
-            twin.trainer(),
+            resources.trainer(),
             run.sft,
             folder,
             name=run.name,
             root=run.output,
-            tracker=twin.experiment_tracker(),
+            tracker=resources.experiment_tracker(),
             progress=progress,
         )
-        manifest = twin.exporter().export(trained.folder)
+        manifest = resources.exporter().export(trained.folder)
         keep_dataset(trained.folder, folder)
     return _report(trained, manifest), HTMLString(training_page(trained.record))
 
@@ -49,20 +48,20 @@ def align(
     Args:
         taught: the report of the SFT that ran just before; None: the model that the run names, or the newest.
     """
-    folder = run.dataset or newest_dataset("preference_dataset")
+    folder = run.dataset or find_newest_dataset("preference_dataset")
     start = Path(taught["folder"]) if taught else run.sft or newest_sft(run.output, run.name)
-    with step_resources() as (twin, progress):
+    with open_step_resources() as (resources, progress):
         trained = train_dpo(
-            twin.preference_trainer(),
+            resources.preference_trainer(),
             run.dpo,
             folder,
             start,
             name=run.name,
             root=run.output,
-            tracker=twin.experiment_tracker(),
+            tracker=resources.experiment_tracker(),
             progress=progress,
         )
-        manifest = twin.exporter().export(trained.folder)
+        manifest = resources.exporter().export(trained.folder)
         keep_dataset(trained.folder, folder)
     return _report(trained, manifest), HTMLString(training_page(trained.record))
 
@@ -79,23 +78,3 @@ def _report(trained: TrainedModel, manifest: ModelManifest) -> dict[str, Any]:
         "template": f"{trained.record.template} ({trained.record.template_hash})",
         "metrics": metrics,
     }
-
-
-def newest_dataset(artifact: str) -> Path:
-    """The folder of the newest data set that the generation pipeline has made.
-
-    Raises:
-        ConfigurationError: there is none.
-    """
-    from zenml.client import Client
-
-    try:
-        found = Client().get_artifact_version(artifact)
-    except KeyError:
-        kind = artifact.partition("_")[0]
-        raise ConfigurationError(
-            f"There is no data set to train on: no '{artifact}' was made yet. Make one with: poetry poe "
-            f"run-generate-{kind}-datasets-pipeline, or name a folder ('dataset:' in the YAML)."
-        ) from None
-    logger.info("Training on {} version {}.", artifact, found.version)
-    return Path(found.load())

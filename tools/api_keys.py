@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from llm_engineering.bootstrap import api_keys, start_logging
+from llm_engineering.bootstrap.logging import start_logging
+from llm_engineering.bootstrap.service import open_api_keys
 from llm_engineering.settings import Settings, load_settings
 from tools.console import console, errors, run
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def create(name: str, settings: Settings) -> None:
     """Make a key. The key alone goes to standard output, so that a script can take it from there."""
-    secret = api_keys(settings).create(name)
+    secret = open_api_keys(settings).create(name)
     errors.print(
         f"[green]✓[/] Key [bold]{escape(name)}[/]. It is shown this once and kept nowhere; put it where its user keeps "
         "secrets:"
@@ -45,7 +46,7 @@ def create(name: str, settings: Settings) -> None:
 
 def revoke(name: str, settings: Settings) -> None:
     """Remove a key."""
-    api_keys(settings).revoke(name)
+    open_api_keys(settings).revoke(name)
     console.print(
         f"[green]✓[/] Key [bold]{escape(name)}[/] is revoked: running services refuse it from now on."
     )
@@ -53,7 +54,7 @@ def revoke(name: str, settings: Settings) -> None:
 
 def show(settings: Settings) -> None:
     """List names and dates; the keys themselves are not known any more."""
-    file = api_keys(settings)
+    file = open_api_keys(settings)
     keys = file.ring().keys
     if not keys:
         console.print(f"There are no API keys in {escape(str(file.path))}. Make one: poe create-api-key NAME")

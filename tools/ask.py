@@ -9,7 +9,8 @@ from contextlib import aclosing
 from rich.markup import escape
 
 from llm_engineering.application.inference.pipeline import Finished, InferencePipeline, Piece, RagRequest
-from llm_engineering.bootstrap import Resources, open_resources, start_logging
+from llm_engineering.bootstrap.logging import start_logging
+from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.domain.inference import RagResult
 from llm_engineering.domain.retrieval import Answer, Citation, Query, Verdict
 from llm_engineering.settings import load_settings
@@ -34,22 +35,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = load_settings()
     start_logging(settings)
     query = query_from(options.question, options)
-    with open_resources(settings) as twin:
-        asyncio.run(ask_once(query, twin))
+    with open_resources(settings) as resources:
+        asyncio.run(ask_once(query, resources))
     return 0
 
 
-async def ask_once(query: Query, twin: Resources) -> Answer:
+async def ask_once(query: Query, resources: Resources) -> Answer:
     """Ask one question, then close the language model."""
     try:
-        return await ask(query, twin)
+        return await ask(query, resources)
     finally:
-        await twin.language_model.close()
+        await resources.language_model.close()
 
 
-async def ask(query: Query, twin: Resources) -> Answer:
+async def ask(query: Query, resources: Resources) -> Answer:
     """Answer on the console as the text comes, then list the sources with what of them backs the answer."""
-    pipeline = twin.inference_pipeline()
+    pipeline = resources.inference_pipeline()
     try:
         result = await _streamed(query, pipeline)
     finally:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from rich.markup import escape
 
-from llm_engineering.bootstrap import start_logging
+from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, TwinError
 from llm_engineering.settings import Settings, load_settings
 from tools.console import console, run

@@ -12,7 +12,8 @@ from rich.rule import Rule
 from rich.table import Table
 
 from llm_engineering.application.features.config import EndToEndData
-from llm_engineering.bootstrap import open_resources, start_logging
+from llm_engineering.bootstrap.logging import start_logging
+from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.domain.retrieval import Answer, Query
 from llm_engineering.settings import Settings, load_settings
 from tools.ask import ask
@@ -77,7 +78,7 @@ def _stage(title: str, timings: dict[str, float]) -> Iterator[None]:
 def _start_services(settings: Settings, stack: ExitStack) -> None:
     """Start what is not running; only what was started here is stopped at the end."""
     mongo = LocalMongo(settings.local.data_dir, settings.local.mongo_port)
-    uses_local = settings.database.host.get_secret_value().endswith(f"127.0.0.1:{settings.local.mongo_port}")
+    uses_local = settings.database.uri.get_secret_value().endswith(f"127.0.0.1:{settings.local.mongo_port}")
     if uses_local and not mongo.status().running:
         mongo.start()
         stack.callback(mongo.stop)
@@ -88,23 +89,23 @@ def _start_services(settings: Settings, stack: ExitStack) -> None:
 
 async def _ask_all(settings: Settings) -> list[Answer]:
     answers = []
-    with open_resources(settings) as twin:
+    with open_resources(settings) as resources:
         try:
             for question in QUESTIONS:
                 console.print(f"\n[bold cyan]?[/] [bold]{escape(question)}[/]\n")
-                answers.append(await ask(Query.ask(question, k=3), twin))
+                answers.append(await ask(Query.ask(question, k=3), resources))
         finally:
-            await twin.language_model.close()
+            await resources.language_model.close()
     return answers
 
 
 def _counts(settings: Settings) -> dict[str, int]:
-    with open_resources(settings) as twin:
+    with open_resources(settings) as resources:
         by_category: dict[str, int] = {}
-        for (category, _), count in twin.warehouse.documents.counts().items():
+        for (category, _), count in resources.warehouse.documents.counts().items():
             by_category[category] = by_category.get(category, 0) + count
         counts = {_SHOWN_AS.get(name, name): count for name, count in sorted(by_category.items())}
-        return {**counts, "chunks": twin.index.count()}
+        return {**counts, "chunks": resources.index.count()}
 
 
 def _closing_table(timings: dict[str, float], counts: dict[str, int], answers: Sequence[Answer]) -> None:

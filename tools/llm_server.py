@@ -13,7 +13,9 @@ from rich.panel import Panel
 from rich.table import Table
 
 from llm_engineering.application.training.finetune.adapters import AdapterServing
-from llm_engineering.bootstrap import listening, llm_service, start_logging
+from llm_engineering.bootstrap.llm_service import build_llm_service
+from llm_engineering.bootstrap.logging import start_logging
+from llm_engineering.bootstrap.service import open_listener
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import load_settings
 from tools.console import console, run, user_path
@@ -64,10 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overrides = {
         name: getattr(options, name) for name in ("model_path", "context_tokens", "parallel", "threads")
     }
-    model, service = llm_service(
+    model, service = build_llm_service(
         settings, options.host, trained=options.model, adapters=adapters, **overrides
     )
-    with listening(options.host, options.port) as listener:
+    with open_listener(options.host, options.port) as listener:
         console.print(f"Loading {escape(model.name)} …")
         asyncio.run(model.load())
         listener.serve(

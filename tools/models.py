@@ -15,7 +15,8 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingCo
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from llm_engineering.bootstrap import bundled_models, start_logging
+from llm_engineering.bootstrap.logging import start_logging
+from llm_engineering.bootstrap.training import open_bundled_models
 from llm_engineering.domain.errors import ModelFileError
 from llm_engineering.settings import Settings, load_settings
 from tools.console import console, run
@@ -59,7 +60,7 @@ def ensure_models(settings: Settings) -> list[Path]:
     Raises:
         ModelFileError: a file could not be had, or has another checksum than the pinned one.
     """
-    models = bundled_models(settings)
+    models = open_bundled_models(settings)
     with DownloadBars() as bars:
         return [file for name in models.names for file in models.download(name, bars)]
 
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     settings = load_settings()
     start_logging(settings)
-    models = bundled_models(settings)
+    models = open_bundled_models(settings)
     names = options.names or models.names
     for name in names:
         models.files(name)  # a wrong name is said before anything is fetched

@@ -22,14 +22,15 @@ from llm_engineering.application.training.registry.register import (
     read_evaluation,
     write_card,
 )
-from llm_engineering.bootstrap import open_resources, start_logging
+from llm_engineering.bootstrap.logging import start_logging
+from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
 from llm_engineering.domain.models import ModelVersion, PromotionDecision, Stage
 from llm_engineering.settings import load_settings
 from tools.console import console, run, user_path
 from tools.run_config import read_run_config
 
-POLICY = Path("configs/evaluation.yaml")
+POLICY = Path("configs/model_evaluation.yaml")
 _STYLES = {"production": "bold green", "staging": "cyan", "archived": "dim", "none": ""}
 
 
@@ -37,12 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     settings = load_settings()
     start_logging(settings)
-    with open_resources(settings) as twin:
+    with open_resources(settings) as resources:
         if options.command == "list":
-            return _list(twin.registry, options.name)
+            return _list(resources.registry, options.name)
         if options.command == "rollback":
-            return _rollback(twin.registry, options.name, options.reason)
-        return _promote(twin.registry, options)
+            return _rollback(resources.registry, options.name, options.reason)
+        return _promote(resources.registry, options)
 
 
 def _list(registry: ModelRegistry, name: str | None) -> int:

@@ -16,7 +16,8 @@ from rich.text import Text
 from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.application.inference.retriever import RetrievalConfig, Retrieved, Retriever
 from llm_engineering.application.ports.tracing import Recorder
-from llm_engineering.bootstrap import Resources, open_resources, start_logging
+from llm_engineering.bootstrap.logging import start_logging
+from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.retrieval import (
     Hit,
@@ -45,20 +46,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else RetrievalConfig()
     )
     query = query_from(options.query, options, config)
-    with open_resources(settings) as twin:
-        twin.embedder.embed_queries(
+    with open_resources(settings) as resources:
+        resources.embedder.embed_queries(
             ["warm up"]
         )  # so that the times shown are those of a search, not of loading a model
         recorder = Recorder("search")
-        found = asyncio.run(_retrieve(query, twin, config, recorder))
+        found = asyncio.run(_retrieve(query, resources, config, recorder))
     show_hits(found.hits)
     show_provenance(found, recorder.timings())
     return 0
 
 
-async def _retrieve(query: Query, twin: Resources, config: RetrievalConfig, recorder: Recorder) -> Retrieved:
-    model = twin.language_model if config.needs_model else None
-    retriever = Retriever(twin.index, twin.embedder, model, twin.reranker, config)
+async def _retrieve(
+    query: Query, resources: Resources, config: RetrievalConfig, recorder: Recorder
+) -> Retrieved:
+    model = resources.language_model if config.needs_model else None
+    retriever = Retriever(resources.index, resources.embedder, model, resources.reranker, config)
     try:
         return await retriever.retrieve(query, recorder)
     finally:

@@ -1,6 +1,5 @@
-"""Reads a run's YAML and checks all of it before anything starts."""
+"""Read a run's YAML and check all of it before anything starts."""
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,12 +9,13 @@ from pydantic import BaseModel, ValidationError
 
 from llm_engineering.application.features.links import shown_link
 from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.settings_errors import describe_error, list_problems, suggest_name
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def read_run_config(path: Path, model: type[ModelT]) -> tuple[ModelT, dict[str, Any]]:
-    """The run's parameters, and the rest of the file, which is ZenML's own (settings, run_name, tags …).
+    """Read the run's parameters, and the rest of the file, which is ZenML's own (settings, run_name, tags …).
 
     Raises:
         ConfigurationError: the file is missing, is not YAML, or holds an unknown key or a wrong type; the message gives
@@ -30,7 +30,7 @@ def read_run_config(path: Path, model: type[ModelT]) -> tuple[ModelT, dict[str, 
 
 
 def read_service_config(path: Path, model: type[ModelT]) -> ModelT:
-    """The configuration of a service, whose sections stand at the top of its file.
+    """Read the configuration of a service, whose sections stand at the top of its file.
 
     Raises:
         ConfigurationError: see :func:`read_run_config`.
@@ -55,7 +55,7 @@ def _mapping(path: Path, expected: str) -> dict[str, Any]:
 
 
 def check_parameters(parameters: Mapping[str, Any], model: type[ModelT], path: Path) -> ModelT:
-    """Parameters as the pipeline's model.
+    """Check parameters against the pipeline's model.
 
     Raises:
         ConfigurationError: see :func:`read_run_config`.
@@ -83,8 +83,7 @@ def _follows(error: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> b
 
 def _error(path: Path, problems: list[str]) -> ConfigurationError:
     # Problems quote what was given, and a link may carry a password.
-    listing = shown_link("\n".join(f"  - {problem}" for problem in problems))
-    return ConfigurationError(f"{path} has {len(problems)} problem(s):\n{listing}")
+    return ConfigurationError(f"{path} has {shown_link(list_problems(problems))}")
 
 
 def _unknown_sections(content: Mapping[str, Any]) -> Iterator[str]:
@@ -108,8 +107,7 @@ def _explain(error: Mapping[str, Any], model: type[BaseModel], root: tuple[str, 
         return f"{where}: unknown key.{_closest(str(error['loc'][-1]), known)}"
     if error["type"] == "missing":
         return f"{where}: missing, and it has no default"
-    came = "" if isinstance(error["input"], Mapping) else f" (got {error['input']!r})"
-    return f"{where}: {error['msg'].removeprefix('Value error, ')}{came}"
+    return describe_error(where, error)
 
 
 def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> set[str]:
@@ -125,7 +123,6 @@ def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> set[s
 
 
 def _closest(key: str, known: set[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    if close:
-        return f" Did you mean '{close[0]}'?"
+    if suggestion := suggest_name(key, known):
+        return suggestion
     return f" Known keys: {', '.join(sorted(known))}." if known else ""

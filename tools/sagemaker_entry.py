@@ -31,7 +31,8 @@ from llm_engineering.application.training.finetune.container import (
     stages,
 )
 from llm_engineering.application.training.finetune.run import Training
-from llm_engineering.bootstrap import bundled_models, container_secrets, start_logging
+from llm_engineering.bootstrap.logging import start_logging
+from llm_engineering.bootstrap.training import open_bundled_models, read_container_secrets
 from llm_engineering.domain.errors import TwinError
 from llm_engineering.settings import load_settings
 from tools.run_config import read_run_config
@@ -67,7 +68,7 @@ def _train(folders: ContainerFolders) -> int:
         start_logging(settings)
         base = base_of(training, folders)
         link_base(base, folders, work)
-        models = bundled_models(settings)
+        models = open_bundled_models(settings)
         if base in models.names:
             models.download(base, SilentProgress())
         for folder in (folders.checkpoints, folders.model):
@@ -94,7 +95,7 @@ def _environment(folders: ContainerFolders, work: Path) -> dict[str, str]:
         "TRACKING_FOLDER": str(folders.output / "tracking"),
     }
     given = {name: value for name, value in chosen.items() if name not in os.environ}
-    return {**fixed, **given, **container_secrets()}
+    return {**fixed, **given, **read_container_secrets()}
 
 
 def _run(stage: Training, cluster: Cluster, work: Path) -> tuple[int, str]:

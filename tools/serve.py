@@ -10,14 +10,9 @@ from rich.panel import Panel
 from rich.table import Table
 
 from llm_engineering.application.inference.pipeline import InferenceConfig
-from llm_engineering.bootstrap import (
-    Resources,
-    api_keys,
-    listening,
-    open_resources,
-    service_app,
-    start_logging,
-)
+from llm_engineering.bootstrap.logging import start_logging
+from llm_engineering.bootstrap.resources import Resources, open_resources
+from llm_engineering.bootstrap.service import build_service_app, open_api_keys, open_listener
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import load_settings
 from tools.console import console, run, user_path
@@ -42,34 +37,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise ConfigurationError(f"--port must lie between 0 and 65535, got {port}.")
     file = user_path(options.config) if options.config else CONFIG
     config = read_service_config(file, InferenceConfig)
-    with open_resources(settings) as twin, listening(host, port) as listener:
-        service = service_app(twin, config, host=host)
+    with open_resources(settings) as resources, open_listener(host, port) as listener:
+        service = build_service_app(resources, config, host=host)
         listener.serve(
             service,
             shutdown_seconds=settings.service.shutdown_seconds,
-            started=lambda: introduce(twin, listener.url, host, file),
+            started=lambda: introduce(resources, listener.url, host, file),
         )
     if settings.log.format == "human":
         console.print("[green]✓[/] Stopped.")
     return 0
 
 
-def introduce(twin: Resources, url: str, host: str, config: Path) -> None:
+def introduce(resources: Resources, url: str, host: str, config: Path) -> None:
     """Say what runs here and how to talk to it."""
-    settings = twin.settings
+    settings = resources.settings
     logger.info("The inference service listens on {}; its models are being loaded.", url)
     if settings.log.format == "json":
         return  # a machine reads this
-    keys = [key.name for key in api_keys(settings).ring().keys]
-    chunks = twin.index.count()
+    keys = [key.name for key in open_api_keys(settings).ring().keys]
+    chunks = resources.index.count()
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     rows = {
         "Chat page": f"[link={url}/]{url}/[/link]",
         "API": f"{url}/docs",
-        "Model": f"{escape(twin.language_model.name)} · {settings.llm.kind} · grounding {settings.llm.grounding}",
-        "Search": _search(twin),
+        "Model": f"{escape(resources.language_model.name)} · {settings.llm.kind} · grounding {settings.llm.grounding}",
+        "Search": _search(resources),
         "Index": f"{chunks:,} chunks"
         if chunks
         else "[yellow]empty; fill it: poe run-end-to-end-data-pipeline[/]",
@@ -92,9 +87,9 @@ def introduce(twin: Resources, url: str, host: str, config: Path) -> None:
     console.print(f"[dim]Try:[/] {_curl(url, with_key=bool(keys))}\n", soft_wrap=True)
 
 
-def _search(twin: Resources) -> str:
-    reranker = twin.reranker
-    return f"{escape(twin.settings.embedder.model)} · reranked by {escape(reranker.name) if reranker else 'nothing'}"
+def _search(resources: Resources) -> str:
+    reranker = resources.reranker
+    return f"{escape(resources.settings.embedder.model)} · reranked by {escape(reranker.name) if reranker else 'nothing'}"
 
 
 def _curl(url: str, *, with_key: bool) -> str:

@@ -1,10 +1,14 @@
-"""Services on this machine for development: a MongoDB-wire server, and ZenML's own server. Loopback only.
+"""Services on this machine for development: ``python -m tools.services up | down | status | zenml-up | zenml-down | set-stack``.
+
+A MongoDB-wire server, and ZenML's own server, on loopback only. Exit codes: 0 done (``status``: the MongoDB-wire server
+runs), 1 failed, 3 (``status`` only) it does not run.
 
 The MongoDB-wire server is SecantusDB's daemon. It is started as a process of its own (its licence, GPL-2, stays with
 it) that outlives the command which started it. Which process is ours is known by its pid, the moment it was started
 and its command line together: a pid alone may by now belong to somebody else.
 """
 
+import argparse
 import fcntl
 import json
 import os
@@ -16,21 +20,25 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 from loguru import logger
+from rich.markup import escape
 
 from llm_engineering.domain.errors import MissingDependencyError, StoreUnavailableError
+from llm_engineering.settings import Settings, load_settings
+from tools.console import console, run
 
 HOST = "127.0.0.1"
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 ZENML_SECONDS = 240.0
 LOG_TAIL_LINES = 15
+NOT_RUNNING = 3
 MAX_LOG_BYTES = 5_000_000
 
 
@@ -136,7 +144,7 @@ class LocalMongo:
         if taken:
             raise StoreUnavailableError(
                 f"The local MongoDB server cannot start: {taken}. End that program, or choose another port by setting "
-                f"LOCAL_MONGO_PORT and, with the same port, DATABASE_HOST=mongodb://{HOST}:PORT"
+                f"LOCAL_MONGO_PORT and, with the same port, DATABASE_URI=mongodb://{HOST}:PORT"
             )
 
     def _spawn(self) -> psutil.Process:
@@ -391,3 +399,109 @@ def _wait_until_ended(process: psutil.Process, seconds: float) -> bool:
         else:
             return True
     return False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.services", description="Services on this machine.")
+    parser.add_argument("action", choices=sorted(ACTIONS))
+    options = parser.parse_args(arguments)
+    return ACTIONS[options.action](load_settings())
+
+
+def start_mongo(settings: Settings) -> int:
+    mongo = _mongo(settings)
+    before = mongo.status()
+    if not before.running:
+        console.print(f"[dim]… starting the MongoDB-wire server on {mongo.uri}[/]")
+    status = mongo.start()
+    _print_status("MongoDB", status, "already running" if before.running else "started")
+    console.print(f"  [dim]log {escape(str(mongo.log))}; stop it with: poe local-infrastructure-down[/]")
+    _warn_of_other_database(settings, mongo)
+    return 0
+
+
+def stop_mongo(settings: Settings) -> int:
+    if _mongo(settings).stop():
+        console.print("[green]●[/] [bold]MongoDB[/] stopped; its data stays")
+    else:
+        console.print("[dim]○[/] [bold]MongoDB[/] was not running")
+    return 0
+
+
+def show_status(settings: Settings) -> int:
+    mongo = _mongo(settings)
+    current = mongo.status()
+    _print_status("MongoDB", current)
+    zenml = LocalZenml(settings.local.zenml_port).status()
+    _print_status(
+        "ZenML server",
+        zenml,
+        "" if zenml.running else "optional: poe local-zenml-server-up",
+    )
+    if not current.running:
+        console.print("  [dim]start MongoDB with: poe local-infrastructure-up[/]")
+    _warn_of_other_database(settings, mongo)
+    return 0 if current.running else NOT_RUNNING
+
+
+def start_zenml(settings: Settings) -> int:
+    zenml = LocalZenml(settings.local.zenml_port)
+    if not zenml.status().running:
+        console.print("[dim]… starting the ZenML server (about half a minute)[/]")
+    _print_status("ZenML server", zenml.start(), "open this address in a browser")
+    console.print("  [dim]runs are now stored there; stop it with: poe local-zenml-server-down[/]")
+    return 0
+
+
+def stop_zenml(settings: Settings) -> int:
+    stopped = LocalZenml(settings.local.zenml_port).stop()
+    outcome = "stopped; ZenML is back on its local store" if stopped else "was not running"
+    console.print(f"{'[green]●[/]' if stopped else '[dim]○[/]'} [bold]ZenML server[/] {outcome}")
+    return 0
+
+
+def activate_stack(_: Settings) -> int:
+    console.print("[dim]… asking ZenML[/]")
+    console.print(f"[green]●[/] [bold]Active stack[/] {escape(activate_local_stack())}")
+    return 0
+
+
+ACTIONS: dict[str, Callable[[Settings], int]] = {
+    "up": start_mongo,
+    "down": stop_mongo,
+    "status": show_status,
+    "zenml-up": start_zenml,
+    "zenml-down": stop_zenml,
+    "set-stack": activate_stack,
+}
+
+
+def _mongo(settings: Settings) -> LocalMongo:
+    return LocalMongo(settings.local.data_dir, settings.local.mongo_port)
+
+
+def _print_status(name: str, status: Status, note: str = "") -> None:
+    mark = "[green]●[/]" if status.running else "[red]○[/]"
+    where = f"[cyan]{escape(status.address)}[/]" if status.running else ""
+    pid = f"pid {status.pid}" if status.pid else ""
+    words = ", ".join(escape(part) for part in (status.detail, pid, note) if part)
+    console.print(f"{mark} [bold]{name}[/] {where} {words}".replace("  ", " "))
+
+
+def _warn_of_other_database(settings: Settings, mongo: LocalMongo) -> None:
+    """Say so when the settings lead elsewhere: starting a server that nobody asks helps nobody."""
+    hosts = (
+        settings.database.uri.get_secret_value()
+        .rpartition("@")[2]
+        .removeprefix("mongodb://")
+        .partition("/")[0]
+    )
+    if hosts not in {f"127.0.0.1:{mongo.port}", f"localhost:{mongo.port}"}:
+        console.print(
+            "[yellow]![/] DATABASE_URI names another server than this one: the pipelines will use that one. "
+            f"For this one, set DATABASE_URI={mongo.uri}"
+        )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -13,7 +13,8 @@ from rich.markup import escape
 from llm_engineering.application.training.finetune.dpo import newest_sft
 from llm_engineering.application.training.finetune.remote import RemoteRun, remote_run
 from llm_engineering.application.training.finetune.run import Training
-from llm_engineering.bootstrap import start_logging, training_jobs
+from llm_engineering.bootstrap.logging import start_logging
+from llm_engineering.bootstrap.training import open_training_jobs
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import load_settings
 from tools.console import console, errors, run, user_path
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     settings = load_settings()
     start_logging(settings)
-    with training_jobs(settings) as jobs:
+    with open_training_jobs(settings) as jobs:
         training, _ = read_run_config(options.config, Training)
         asked = _prepared(_with_dataset(training, options.dataset))
         if options.stop:
@@ -78,9 +79,9 @@ def _prepared(training: Training) -> RemoteRun:
 
 
 def _newest(artifact: str) -> Path:
-    from steps.training import newest_dataset  # ZenML takes seconds to load
+    from steps.context import find_newest_dataset  # ZenML takes seconds to load
 
-    return newest_dataset(artifact)
+    return find_newest_dataset(artifact)
 
 
 def _show(models: Sequence[Path], config: Path, dataset: Path | None) -> None:

@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from llm_engineering.application.features.export import ImportReport, export_warehouse, import_warehouse
-from llm_engineering.bootstrap import open_resources, show_progress, start_logging
+from llm_engineering.bootstrap.logging import show_progress, start_logging
+from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.settings import load_settings
 from tools.console import console, run, user_path
 
@@ -29,13 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     settings = load_settings()
     start_logging(settings)
-    with open_resources(settings) as twin, show_progress(settings) as progress:
-        twin.warehouse.ping()
+    with open_resources(settings) as resources, show_progress(settings) as progress:
+        resources.warehouse.ping()
         if options.action == "export":
-            written = export_warehouse(twin.warehouse, options.folder, progress).written
+            written = export_warehouse(resources.warehouse, options.folder, progress).written
             imported = None
         else:
-            imported = import_warehouse(twin.warehouse, options.folder, progress)
+            imported = import_warehouse(resources.warehouse, options.folder, progress)
     if imported is not None:
         return _show_import(imported, options.folder)
     _show(f"Exported to {options.folder}", {name: f"{count:,}" for name, count in written.items()})

@@ -10,12 +10,12 @@ from llm_engineering.domain.errors import StoreError, TooManyFailuresError
 
 Item = TypeVar("Item")
 
-LARGEST_PAYLOAD = 10_000
+MAX_PAYLOAD_CHARS = 10_000
 """Characters of a failed record that a dead letter keeps."""
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of ``size`` items, the last one shorter."""
+    """Group items into lists of ``size``, the last one shorter."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
@@ -44,7 +44,7 @@ def letter(stage: str, source: str, reason: str, payload: str = "") -> DeadLette
         stage=stage,
         source=source,
         reason=reason,
-        payload=payload[:LARGEST_PAYLOAD],
+        payload=payload[:MAX_PAYLOAD_CHARS],
         failed_at=datetime.now(UTC),
     )
 

@@ -7,7 +7,6 @@ file is used only with the pinned SHA-256, and appears under its name by an atom
 point leaves a ``.part`` that the next one goes on from.
 """
 
-import hashlib
 import io
 import json
 import os
@@ -27,6 +26,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 from loguru import logger
 
+from llm_engineering.application.files import sha256_of_file
 from llm_engineering.application.ports import Progress, SilentProgress
 from llm_engineering.domain.errors import ConfigurationError, ModelFileError
 
@@ -143,7 +143,7 @@ def verify(name: str, models_dir: Path) -> None:
     """
     path(name, models_dir)
     for file in _files(name):
-        came = _sha256(models_dir / file.target)
+        came = sha256_of_file(models_dir / file.target)
         if came != file.sha256:
             raise ModelFileError(
                 f"{models_dir / file.target} is not the pinned file: expected sha256 {file.sha256}, got {came}. "
@@ -166,7 +166,7 @@ def download(
     for file in _files(name):
         target = models_dir / file.target
         if target.is_file():
-            if _sha256(target) == file.sha256:
+            if sha256_of_file(target) == file.sha256:
                 continue
             logger.warning("{} does not have the pinned checksum; it is fetched again.", target)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -215,7 +215,7 @@ def _fetch(file: ModelFile, target: Path, progress: Progress, index_url: str | N
             except _SourceError as error:
                 failures.append(f"{way}: {error}")
                 continue
-            came = _sha256(part)
+            came = sha256_of_file(part)
             if came != file.sha256:
                 part.unlink()
                 raise ModelFileError(
@@ -522,11 +522,6 @@ class _RangeFile(io.RawIOBase):
             data = response.content
         self._position = end
         return data
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def _shown(url: str) -> str:

@@ -25,7 +25,8 @@ ROOT = sys.argv[1] + "/data"
 before = set(sys.modules)
 sys.dont_write_bytecode = True
 sys.addaudithook(watch)
-import steps, pipelines, llm_engineering.bootstrap, llm_engineering.settings
+import steps, pipelines, llm_engineering.settings
+from llm_engineering.bootstrap import llm_service, logging, resources, service, training
 print(json.dumps({"effects": effects, "modules": sorted(set(sys.modules) - before)}))
 """
 

@@ -16,7 +16,7 @@ from loguru import logger
 
 from llm_engineering.application.training.finetune.adapters import ADAPTER_GGUF, AdapterServing
 from llm_engineering.application.training.finetune.model_folder import GGUF, verify_folder
-from llm_engineering.bootstrap import llm_service
+from llm_engineering.bootstrap.llm_service import build_llm_service
 from llm_engineering.domain.errors import ConfigurationError, ModelFileError
 from llm_engineering.infrastructure.llm_service.app import LlmService
 from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
@@ -60,7 +60,7 @@ def serving(settings: Settings, adapters: dict[str, Path], **values: Any) -> tup
     wanted = AdapterServing.model_validate(
         {"adapters": {name: str(folder) for name, folder in adapters.items()}, **values}
     )
-    return llm_service(settings, "127.0.0.1", adapters=wanted, context_tokens=1024, parallel=4)
+    return build_llm_service(settings, "127.0.0.1", adapters=wanted, context_tokens=1024, parallel=4)
 
 
 @asynccontextmanager

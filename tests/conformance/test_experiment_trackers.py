@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from llm_engineering.application.training.finetune.tracking import NamedTracker, SafeTrackers
-from llm_engineering.bootstrap import Resources, open_resources
+from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.infrastructure.tracking.comet import CometTracker
 from llm_engineering.infrastructure.tracking.jsonl import JsonLinesTracker
@@ -135,16 +135,16 @@ def resources_with(tmp_path: Path, **tracking: Any) -> Any:
 
 
 def test_without_a_key_a_run_is_told_to_files_here_and_to_nobody_else(tmp_path: Path) -> None:
-    twin: Resources
-    with resources_with(tmp_path) as twin:
-        tell(twin.experiment_tracker())
+    resources: Resources
+    with resources_with(tmp_path) as resources:
+        tell(resources.experiment_tracker())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs", "tensorboard"]
 
 
 def test_comet_online_without_a_key_is_refused_with_the_variable_to_set(tmp_path: Path) -> None:
-    twin: Resources
+    resources: Resources
     with (
-        resources_with(tmp_path, comet="online") as twin,
+        resources_with(tmp_path, comet="online") as resources,
         pytest.raises(ConfigurationError, match="TRACKING_COMET_API_KEY"),
     ):
-        twin.experiment_tracker()
+        resources.experiment_tracker()

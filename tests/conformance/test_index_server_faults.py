@@ -68,7 +68,7 @@ def serve() -> Iterator[Callable[..., Server]]:
 def test_a_server_that_is_down_is_said_in_under_five_seconds() -> None:
     index = QdrantServerIndex("http://127.0.0.1:9", None, "twin", 60)
     start = time.monotonic()
-    with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:9 cannot be reached.*QDRANT_URL"):
+    with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:9 cannot be reached.*VECTOR_INDEX_URL"):
         index.count()
     assert time.monotonic() - start < 5
 
@@ -107,7 +107,7 @@ def test_the_key_is_sent_and_never_shown(serve: Callable[..., Server]) -> None:
     sink = logger.add(lines.append, level="TRACE")
     server = serve((503, {"status": "busy"}), (403, {"status": {"error": "forbidden"}}))
     index = QdrantServerIndex(server.url, KEY)
-    with pytest.raises(StoreError, match="Set QDRANT_API_KEY") as caught:
+    with pytest.raises(StoreError, match="Set VECTOR_INDEX_API_KEY") as caught:
         index.count()
     logger.remove(sink)
     assert [key for _, key in server.requests] == [KEY, KEY]

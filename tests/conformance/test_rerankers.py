@@ -11,7 +11,7 @@ import pytest
 from loguru import logger
 
 from llm_engineering.application.ports import Reranker
-from llm_engineering.bootstrap import Resources
+from llm_engineering.bootstrap.resources import Resources
 from llm_engineering.domain.errors import ModelFileError
 from llm_engineering.infrastructure import model_files
 from llm_engineering.infrastructure.embedders.onnx import OnnxEmbedder
@@ -262,21 +262,21 @@ class TestWhatTheSettingsName:
 
     def test_late_interaction_is_the_default_and_shares_the_embedders_model(self) -> None:
         with ExitStack() as stack:
-            twin = Resources(load_settings(None), stack)
-            reranker = twin.reranker
-            assert reranker is twin.reranker
+            resources = Resources(load_settings(None), stack)
+            reranker = resources.reranker
+            assert reranker is resources.reranker
             assert reranker is not None
             assert reranker.name == "late_interaction/all-MiniLM-L6-v2"
-            assert twin._token_encoder is twin.embedder
+            assert resources._token_encoder is resources.embedder
             assert len(reranker.rerank(QUESTION, TEXTS)) == len(TEXTS)
 
     def test_with_embeddings_of_a_service_the_bundled_model_still_reranks(self) -> None:
         embedder = {"kind": "openai_http", "base_url": "http://127.0.0.1:9/v1"}
         with ExitStack() as stack:
-            twin = Resources(load_settings(None, embedder=embedder), stack)
-            assert twin.reranker is not None
-            assert twin._token_encoder is not twin.embedder
-            scores = twin.reranker.rerank(QUESTION, TEXTS)
+            resources = Resources(load_settings(None, embedder=embedder), stack)
+            assert resources.reranker is not None
+            assert resources._token_encoder is not resources.embedder
+            scores = resources.reranker.rerank(QUESTION, TEXTS)
             assert scores.index(max(scores)) == TEXTS.index(ANSWER)
 
     def test_a_model_means_a_cross_encoder_and_none_means_none(self, folder: Path) -> None:

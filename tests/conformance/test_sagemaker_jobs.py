@@ -25,7 +25,7 @@ from moto.server import ThreadedMotoServer
 from llm_engineering.application.training.finetune.dpo import DpoRun
 from llm_engineering.application.training.finetune.remote import RemoteRun, remote_run
 from llm_engineering.application.training.finetune.run import SftRun, Training
-from llm_engineering.bootstrap import container_secrets
+from llm_engineering.bootstrap.training import read_container_secrets
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, ModelFileError, TrainingError
 from llm_engineering.infrastructure.training.sagemaker import JobPlace, SageMakerJobs, read_secret
 from llm_engineering.infrastructure.training.sagemaker.faults import explained
@@ -372,7 +372,7 @@ class TestSecret:
         client("secretsmanager").create_secret(Name="twin", SecretString=json.dumps({"HF_TOKEN": "hf_x"}))
         monkeypatch.setenv("TWIN_SECRET", "twin")
         monkeypatch.setenv("AWS_REGION", REGION)
-        assert container_secrets() == {"HF_TOKEN": "hf_x"}
+        assert read_container_secrets() == {"HF_TOKEN": "hf_x"}
 
     def test_another_content_is_refused_and_not_shown(self) -> None:
         client("secretsmanager").create_secret(Name="twin", SecretString="hf_verysecret")

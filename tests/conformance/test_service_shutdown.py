@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from llm_engineering.bootstrap import listening
+from llm_engineering.bootstrap.service import open_listener
 from llm_engineering.domain.errors import ConfigurationError
 from tests.fakes.operated_service import eventually, metric
 from tests.fakes.service import QUESTION
@@ -165,25 +165,25 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
 
 
 def test_an_address_that_is_taken_is_told_with_what_to_do() -> None:
-    with listening("127.0.0.1", 0) as first:
+    with open_listener("127.0.0.1", 0) as first:
         port = int(first.url.rpartition(":")[2])
         with (
             pytest.raises(ConfigurationError, match=rf"Port {port} .* taken .*--port"),
-            listening("127.0.0.1", port),
+            open_listener("127.0.0.1", port),
         ):
             pass
-    with listening("127.0.0.1", port) as again:
+    with open_listener("127.0.0.1", port) as again:
         assert again.url == f"http://127.0.0.1:{port}", "what is given back can be had at once"
 
 
 @pytest.mark.parametrize("host", ["256.1.1.1", "192.0.2.1"])
 def test_an_address_that_is_not_ours_is_told(host: str) -> None:
-    with pytest.raises(ConfigurationError, match=re.escape(host)), listening(host, 0):
+    with pytest.raises(ConfigurationError, match=re.escape(host)), open_listener(host, 0):
         pass
 
 
 def test_ports_of_the_system_are_told() -> None:
     if os.geteuid() == 0:
         pytest.skip("root may listen anywhere")
-    with pytest.raises(ConfigurationError, match="above 1023"), listening("127.0.0.1", 80):
+    with pytest.raises(ConfigurationError, match="above 1023"), open_listener("127.0.0.1", 80):
         pass

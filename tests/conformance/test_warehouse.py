@@ -278,7 +278,7 @@ class TestServerGone:
 
     def test_for_a_server_elsewhere_the_setting_is_named(self, connect: Connect) -> None:
         warehouse = connect("mongodb://user:s3cret@db.invalid:27017", "twin", 0.5)
-        with pytest.raises(StoreUnavailableError, match="DATABASE_HOST") as caught:
+        with pytest.raises(StoreUnavailableError, match="DATABASE_URI") as caught:
             warehouse.ping()
         assert "s3cret" not in str(caught.value)
         assert "local-infrastructure-up" not in str(caught.value)
@@ -290,7 +290,7 @@ class TestServerGone:
     def test_an_address_that_cannot_be_read_is_a_configuration_error_without_its_password(
         self, uri: str, connect: Connect
     ) -> None:
-        with pytest.raises(ConfigurationError, match="DATABASE_HOST") as caught:
+        with pytest.raises(ConfigurationError, match="DATABASE_URI") as caught:
             connect(uri, "twin", 0.5).ping()
         assert "pa/ss" not in str(caught.value)
         assert "p@ss" not in str(caught.value)

@@ -29,10 +29,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory, mongo_server: LocalMon
     """The environment of a project whose index holds two articles."""
     folder = tmp_path_factory.mktemp("asked")
     environment = {
-        "DATABASE_HOST": mongo_server.uri,
+        "DATABASE_URI": mongo_server.uri,
         "DATABASE_NAME": "asked",
-        "QDRANT_KIND": "qdrant_edge",
-        "QDRANT_PATH": str(folder / "index"),
+        "VECTOR_INDEX_KIND": "qdrant_edge",
+        "VECTOR_INDEX_PATH": str(folder / "index"),
         "EMBEDDER_KIND": "onnx",
         "MODELS_DIR": os.environ.get("MODELS_DIR", str(ROOT / "models")),
         "CRAWLER_PER_HOST_DELAY_SECONDS": "0",

@@ -62,10 +62,10 @@ def test_the_demo_answers_tidies_up_and_has_nothing_to_do_the_second_time(tmp_pa
     environment = {
         "LOCAL_DATA_DIR": str(tmp_path),
         "LOCAL_MONGO_PORT": str(port),
-        "DATABASE_HOST": f"mongodb://127.0.0.1:{port}",
+        "DATABASE_URI": f"mongodb://127.0.0.1:{port}",
         "DATABASE_NAME": "twin",
-        "QDRANT_KIND": "qdrant_edge",
-        "QDRANT_PATH": str(tmp_path / "index"),
+        "VECTOR_INDEX_KIND": "qdrant_edge",
+        "VECTOR_INDEX_PATH": str(tmp_path / "index"),
         "EMBEDDER_KIND": "onnx",
         "LLM_KIND": "llama_cpp",
         "MODELS_DIR": os.environ.get("MODELS_DIR", str(ROOT / "models")),

@@ -45,7 +45,7 @@ def cli(mongo: LocalMongo, *arguments: str) -> subprocess.CompletedProcess[str]:
         "LOCAL_DATA_DIR": str(mongo.storage.parent),
         "LOCAL_MONGO_PORT": str(mongo.port),
         "LOCAL_ZENML_PORT": str(free_port()),
-        "DATABASE_HOST": mongo.uri,
+        "DATABASE_URI": mongo.uri,
         "COLUMNS": "300",
     }
     return subprocess.run(
@@ -59,29 +59,29 @@ def cli(mongo: LocalMongo, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_up_twice_status_and_down_twice(mongo: LocalMongo) -> None:
-    assert cli(mongo, "tools.local", "status").returncode == 3
-    first = cli(mongo, "tools.local", "up")
+    assert cli(mongo, "tools.services", "status").returncode == 3
+    first = cli(mongo, "tools.services", "up")
     assert first.returncode == 0, first.stderr
     assert mongo.uri in first.stdout
-    second = cli(mongo, "tools.local", "up")
+    second = cli(mongo, "tools.services", "up")
     assert second.returncode == 0
     assert "already running" in second.stdout
     pids = [re.search(r"pid (\d+)", result.stdout) for result in (first, second)]
     assert pids[0]
     assert pids[1]
     assert pids[0][1] == pids[1][1]
-    status = cli(mongo, "tools.local", "status")
+    status = cli(mongo, "tools.services", "status")
     assert status.returncode == 0
-    assert "DATABASE_HOST" not in status.stdout, (
+    assert "DATABASE_URI" not in status.stdout, (
         "the settings lead to this server, so there is nothing to warn of"
     )
-    assert "stopped" in cli(mongo, "tools.local", "down").stdout
+    assert "stopped" in cli(mongo, "tools.services", "down").stdout
     # Its parent is gone: where nobody collects orphans it stays a zombie.
     assert (
         not psutil.pid_exists(int(pids[0][1]))
         or psutil.Process(int(pids[0][1])).status() == psutil.STATUS_ZOMBIE
     )
-    last = cli(mongo, "tools.local", "down")
+    last = cli(mongo, "tools.services", "down")
     assert (last.returncode, "was not running" in last.stdout) == (0, True)
 
 
@@ -183,7 +183,7 @@ def test_a_server_that_ignores_the_request_to_stop_is_ended(
 
 
 def test_it_outlives_the_command_that_started_it_and_its_interruption(mongo: LocalMongo) -> None:
-    result = cli(mongo, "tools.local", "up")
+    result = cli(mongo, "tools.services", "up")
     assert result.returncode == 0, result.stderr
     pid = mongo.status().pid
     assert pid is not None

@@ -20,7 +20,7 @@ def folder(root: Path) -> Path:
 def push(root: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "POE_"))}
     return subprocess.run(
-        [sys.executable, "-m", "tools.push_dataset", *arguments],
+        [sys.executable, "-m", "tools.push", "dataset", *arguments],
         capture_output=True,
         text=True,
         timeout=120,

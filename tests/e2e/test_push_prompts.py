@@ -13,7 +13,7 @@ from tests.fakes.opik_server import OpikServer
 
 def push(**variables: str) -> subprocess.CompletedProcess[str]:
     clean = {n: v for n, v in os.environ.items() if not n.startswith(("TRACING_", "OPIK_", "POE_"))}
-    command = [sys.executable, "-m", "tools.push_prompts"]
+    command = [sys.executable, "-m", "tools.push", "prompts"]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=120, check=False, env={**clean, **variables}
     )

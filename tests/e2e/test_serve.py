@@ -157,7 +157,7 @@ def test_an_answer_that_runs_when_the_service_is_stopped_is_finished(
 def test_it_starts_without_an_index_and_is_ready_as_soon_as_there_is_one(
     environment: dict[str, str], service: OpenAIServer, tmp_path: Path
 ) -> None:
-    missing = {**served_by(environment, service.base_url), "QDRANT_PATH": str(tmp_path / "index")}
+    missing = {**served_by(environment, service.base_url), "VECTOR_INDEX_PATH": str(tmp_path / "index")}
     with serve(missing, tmp_path) as served:
         eventually(lambda: "Not ready yet: index" in served.log.read_text(), LOADING_SECONDS)
         told = httpx.get(f"{served.url}/health/ready")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from llm_engineering.application.ports import Message
-from llm_engineering.bootstrap import listening
+from llm_engineering.bootstrap.service import open_listener
 from tests.fakes.llm import Reply, ScriptedLanguageModel
 from tests.fakes.operated_service import OperatedService
 from tests.fakes.service import ANSWER
@@ -30,7 +30,7 @@ def main() -> None:
     given = json.loads(sys.argv[2])
     model = PatientModel(given.pop("seconds_per_word"))
     service = OperatedService(Path(sys.argv[1]), model, **given)
-    with listening("127.0.0.1", 0) as listener:
+    with open_listener("127.0.0.1", 0) as listener:
         listener.serve(
             service.app,
             shutdown_seconds=given.get("shutdown_seconds", 30),

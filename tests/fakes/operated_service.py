@@ -17,7 +17,8 @@ from typing import Any
 import httpx
 
 from llm_engineering.application.ports import LanguageModel, VectorIndex
-from llm_engineering.bootstrap import Resources, service_app
+from llm_engineering.bootstrap.resources import Resources
+from llm_engineering.bootstrap.service import build_service_app
 from llm_engineering.infrastructure.api.middleware.auth import ApiKeyFile
 from llm_engineering.settings import load_settings
 from tests.fakes.embedder import HashEmbedder
@@ -49,16 +50,16 @@ class OperatedService:
         self.keys = ApiKeyFile(folder / "keys.json")
         given = {"rate_per_minute": 0, "keys_file": self.keys.path, "host": "127.0.0.1"} | settings
         chosen = load_settings(None, service=given, reranker={"kind": "none"}, tracing={"kind": "none"})
-        twin = Resources(chosen, ExitStack())
+        resources = Resources(chosen, ExitStack())
         # In place of what the settings name: the properties are cached, and so not asked.
-        twin.__dict__.update(
+        resources.__dict__.update(
             index=self.index,
             embedder=self.embedder,
             language_model=self.model,
             reranker=None,
             warehouse=self.warehouse,
         )
-        self.app = service_app(twin)
+        self.app = build_service_app(resources)
 
 
 def metric(client: httpx.Client, name: str, **labels: str) -> float:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from llm_engineering.application.ports import SearchRequest
-from llm_engineering.bootstrap import Resources
+from llm_engineering.bootstrap.resources import Resources
 from llm_engineering.domain.retrieval import SearchMode
 from tests.broken_runs import Ended, Fault, run_command
 
@@ -70,9 +70,9 @@ def run(project: Path) -> Run:
     return run
 
 
-def state(twin: Resources) -> dict[str, Any]:
+def state(resources: Resources) -> dict[str, Any]:
     """Everything that a reader of the stores can see."""
-    warehouse, index = twin.warehouse, twin.index
+    warehouse, index = resources.warehouse, resources.index
     parents = [f"{document}:{number}" for document, _ in index.versions() for number in range(20)]
     chunks = (
         [chunk for passage in index.passages(parents).values() for chunk in passage] if index.count() else []
@@ -88,9 +88,9 @@ def state(twin: Resources) -> dict[str, Any]:
     }
 
 
-def similarities(twin: Resources) -> dict[str, float]:
+def similarities(resources: Resources) -> dict[str, float]:
     """The cosine of every chunk to a question: says that each has its own vector."""
-    vector = twin.embedder.embed_queries(["How much does the clock of tower 7 lose?"])[0]
+    vector = resources.embedder.embed_queries(["How much does the clock of tower 7 lose?"])[0]
     request = SearchRequest("clock", vector, k=500, mode=SearchMode.DENSE)
-    [hits] = twin.index.search([request], twin.embedder.fingerprint)
+    [hits] = resources.index.search([request], resources.embedder.fingerprint)
     return {hit.chunk.id: hit.score for hit in hits}

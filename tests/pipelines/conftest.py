@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.bootstrap import Resources, open_resources
+from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.settings import load_settings
 from tests.services import mongo_database, mongo_server
 from tools.services import LocalMongo
@@ -23,16 +23,16 @@ def project(
     """The environment of a project in ``tmp_path``, as a user would set it; ``models/`` is shared with the checkout."""
     models = Path(os.environ.get("MODELS_DIR", ROOT / "models"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DATABASE_HOST", mongo_server.uri)
+    monkeypatch.setenv("DATABASE_URI", mongo_server.uri)
     monkeypatch.setenv("DATABASE_NAME", mongo_database)
-    monkeypatch.setenv("QDRANT_PATH", str(tmp_path / "index"))
+    monkeypatch.setenv("VECTOR_INDEX_PATH", str(tmp_path / "index"))
     monkeypatch.setenv("MODELS_DIR", str(models))
     monkeypatch.setenv("CRAWLER_PER_HOST_DELAY_SECONDS", "0")
     return tmp_path
 
 
 @pytest.fixture
-def twin(project: Path) -> Iterator[Resources]:
+def resources(project: Path) -> Iterator[Resources]:
     """The stores of the project, to look at what a run has left in them."""
     with open_resources(load_settings(None)) as resources:
         yield resources

@@ -16,7 +16,7 @@ from llm_engineering.application.training.datasets.run_config import (
     PreferenceDatasetRun,
 )
 from llm_engineering.application.training.datasets.store import read_dataset
-from llm_engineering.bootstrap import Resources
+from llm_engineering.bootstrap.resources import Resources
 from llm_engineering.domain.datasets import InstructSample, PreferenceSample, Split
 from llm_engineering.domain.errors import InvalidInputError
 from tests.fakes.llm import ScriptedLanguageModel
@@ -80,7 +80,7 @@ def in_many_words(messages: Sequence[Message]) -> str:
 
 @pytest.mark.slow
 def test_the_shipped_configuration_makes_a_grounded_data_set_without_a_model(
-    articles: Path, twin: Resources
+    articles: Path, resources: Resources
 ) -> None:
     read, _ = read_run_config(CONFIGS / "generate_instruct_datasets.yaml", GenerateInstructDataset)
     run = run_pipeline("generate_instruct_dataset", read)
@@ -88,7 +88,7 @@ def test_the_shipped_configuration_makes_a_grounded_data_set_without_a_model(
     dataset = read_dataset(articles / report["folder"])
     samples = [sample for part in dataset.splits.values() for sample in part]
     assert len(samples) >= 20
-    documents = {document.id: document for document in twin.warehouse.clean.stream()}
+    documents = {document.id: document for document in resources.warehouse.clean.stream()}
     for sample in samples:
         assert isinstance(sample, InstructSample)
         span = sample.origin.span
@@ -107,7 +107,7 @@ def test_the_shipped_configuration_makes_a_grounded_data_set_without_a_model(
 
 def test_a_killed_preference_run_goes_on_without_asking_anything_twice(
     articles: Path,
-    twin: Resources,
+    resources: Resources,
     model: Callable[[ScriptedLanguageModel], ScriptedLanguageModel],
 ) -> None:
     class Killed(BaseException):
@@ -138,7 +138,7 @@ def test_a_killed_preference_run_goes_on_without_asking_anything_twice(
     dataset = read_dataset(articles / report["folder"])
     triples = [sample for part in dataset.splits.values() for sample in part]
     assert len(triples) >= 5
-    documents = {document.id: document for document in twin.warehouse.clean.stream()}
+    documents = {document.id: document for document in resources.warehouse.clean.stream()}
     for triple in triples:
         assert isinstance(triple, PreferenceSample)
         span = triple.origin.span
@@ -150,7 +150,7 @@ def test_a_killed_preference_run_goes_on_without_asking_anything_twice(
 
 def test_a_killed_jury_goes_on_without_asking_anything_twice(
     articles: Path,
-    twin: Resources,
+    resources: Resources,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Killed(BaseException):
@@ -188,7 +188,7 @@ def test_a_killed_jury_goes_on_without_asking_anything_twice(
     )  # replies that came at the moment of the kill, of three other requests at most, and were not kept yet
     told = report["judging"]["judges"]
     assert sum(one["from_cache"] for one in told.values()) == 9 - lost
-    assert told["mild"]["given"] == told["strict"]["given"] == len(set(asked)) / 2
+    assert told["mild"]["received"] == told["strict"]["received"] == len(set(asked)) / 2
     lines = (articles / report["folder"] / "judgements.jsonl").read_text().splitlines()
     assert [json.loads(line)["scores"] for line in lines] == [{"mild": 4, "strict": 2}] * len(lines)
     assert len(lines) == len(set(asked)) / 2

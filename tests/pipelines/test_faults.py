@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from llm_engineering.bootstrap import Resources, open_resources
+from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.settings import load_settings
 from tests.fakes.fault_server import FaultServer, Reply
 from tests.fakes.git_server import GitServer
@@ -62,18 +62,18 @@ def table(path: Path, text: str) -> dict[str, object]:
     ids=["unknown key", "unknown key deep inside", "wrong type", "no links", "no author"],
 )
 def test_a_wrong_configuration_is_explained_before_anything_starts(
-    project: Path, run: Run, twin: Resources, collect: dict[str, object], said: str
+    project: Path, run: Run, resources: Resources, collect: dict[str, object], said: str
 ) -> None:
     ended = run("tools.run", *END_TO_END, write_config(project, {"collect": collect}))
     assert ended.code == 1
     assert said in ended.output
     assert "wrong.yaml" in ended.output
     assert "Traceback" not in ended.output
-    assert twin.warehouse.dead_letters.count() == 0
+    assert resources.warehouse.dead_letters.count() == 0
 
 
 def test_bad_links_among_good_ones_are_shown_with_their_reasons_and_cost_nothing_else(
-    project: Path, run: Run, twin: Resources, private_repository: str
+    project: Path, run: Run, resources: Resources, private_repository: str
 ) -> None:
     subprocess.run(["git", "init", "-q", str(project / "empty")], check=True)
     empty_feed = project / "site" / "feed.xml"
@@ -101,9 +101,9 @@ def test_bad_links_among_good_ones_are_shown_with_their_reasons_and_cost_nothing
         config = write_config(project, {"collect": collect})
         ended = run("tools.run", *END_TO_END, config, CRAWLER_MAX_RETRIES="0")
     assert ended.code == 0, ended.output
-    assert len(list(twin.warehouse.documents.stream())) == 3
-    assert len(twin.index.values("platform")) == 2
-    reasons = {letter.source: letter.reason for letter in twin.warehouse.dead_letters.stream("collect")}
+    assert len(list(resources.warehouse.documents.stream())) == 3
+    assert len(resources.index.values("platform")) == 2
+    reasons = {letter.source: letter.reason for letter in resources.warehouse.dead_letters.stream("collect")}
     refused = {str(link["url"] if isinstance(link, dict) else link) for link in bad}
     assert set(reasons) == {*refused, f"{project / 'good.jsonl'}:2"}
     assert "GITHUB_TOKEN" in reasons[private_repository]
@@ -116,7 +116,7 @@ def test_bad_links_among_good_ones_are_shown_with_their_reasons_and_cost_nothing
 
 
 async def test_every_kind_of_misbehaving_page_costs_its_own_link_and_no_other(
-    project: Path, run: Run, twin: Resources
+    project: Path, run: Run, resources: Resources
 ) -> None:
     prose = (
         "<p>"
@@ -156,9 +156,11 @@ async def test_every_kind_of_misbehaving_page_costs_its_own_link_and_no_other(
         config = write_config(project, {"collect": collect})
         ended = await asyncio.to_thread(run, "tools.run", *END_TO_END, config, **impatient)
     assert ended.code == 0, ended.output
-    assert {document.link for document in twin.warehouse.documents.stream()} == {server.url(p) for p in good}
-    assert any("übliche" in document.text for document in twin.warehouse.documents.stream())
-    reasons = {letter.source: letter.reason for letter in twin.warehouse.dead_letters.stream("collect")}
+    assert {document.link for document in resources.warehouse.documents.stream()} == {
+        server.url(p) for p in good
+    }
+    assert any("übliche" in document.text for document in resources.warehouse.documents.stream())
+    reasons = {letter.source: letter.reason for letter in resources.warehouse.dead_letters.stream("collect")}
     assert set(reasons) == {*(server.url(path) for path in bad), "http://", "ftp://example.org/x"}
     assert not [reason for reason in reasons.values() if len(reason) < 16 or "the reader '" in reason]
     for path, said in {
@@ -172,7 +174,7 @@ async def test_every_kind_of_misbehaving_page_costs_its_own_link_and_no_other(
 
 
 def test_no_secret_is_shown_or_put_among_the_dead_letters_by_a_run_that_fails(
-    project: Path, run: Run, twin: Resources, private_repository: str
+    project: Path, run: Run, resources: Resources, private_repository: str
 ) -> None:
     address = private_repository.replace("http://", "http://{GIT_USER}:{GIT_PASSWORD}@")
     config = write_config(project, {"collect": {"author": "A", "links": [address], "max_failed_share": 0}})
@@ -186,7 +188,7 @@ def test_no_secret_is_shown_or_put_among_the_dead_letters_by_a_run_that_fails(
     ended = run("tools.run", *END_TO_END, config, **loud)
     assert ended.code == 1
     assert "1 of 1 links could not be collected" in ended.output
-    [letter] = twin.warehouse.dead_letters.stream()
+    [letter] = resources.warehouse.dead_letters.stream()
     features = write_config(project, {"features": {}})
     host = f"mongodb://ada:s3cret-Pa55word@127.0.0.1:{free_port()}/?authSource=admin"
     silent = run(
@@ -194,7 +196,7 @@ def test_no_secret_is_shown_or_put_among_the_dead_letters_by_a_run_that_fails(
         "feature-engineering",
         "--config",
         features,
-        DATABASE_HOST=host,
+        DATABASE_URI=host,
         DATABASE_TIMEOUT_SECONDS="0.5",
         **loud,
     )
@@ -212,11 +214,11 @@ def test_no_secret_is_shown_or_put_among_the_dead_letters_by_a_run_that_fails(
 def test_a_full_disk_leaves_the_old_index_and_is_told(
     project: Path, small_disk: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("QDRANT_PATH", str(small_disk / "index"))
+    monkeypatch.setenv("VECTOR_INDEX_PATH", str(small_disk / "index"))
     config = str(write_source(project, BEFORE))
     assert run("tools.run", *END_TO_END, config).code == 0
-    with open_resources(load_settings(None)) as twin:
-        old = sorted(twin.index.versions()), similarities(twin)
+    with open_resources(load_settings(None)) as resources:
+        old = sorted(resources.index.versions()), similarities(resources)
     filler = fill(small_disk)
     write_source(project, AFTER)
     ended = run("tools.run", *END_TO_END, config)
@@ -224,19 +226,21 @@ def test_a_full_disk_leaves_the_old_index_and_is_told(
     assert re.search(r"✗ The disk of .*index/twin is almost full: .* MB are needed", ended.output)
     assert "the index as it was is untouched" in ended.output
     assert "Traceback" not in ended.output
-    with open_resources(load_settings(None)) as twin:
-        assert (sorted(twin.index.versions()), similarities(twin)) == old
+    with open_resources(load_settings(None)) as resources:
+        assert (sorted(resources.index.versions()), similarities(resources)) == old
     filler.unlink()
     again = run("tools.run", *END_TO_END, config)
     assert again.code == 0, again.output
-    with open_resources(load_settings(None)) as twin:
-        assert {document for document, _ in twin.index.versions()} != {document for document, _ in old[0]}
+    with open_resources(load_settings(None)) as resources:
+        assert {document for document, _ in resources.index.versions()} != {
+            document for document, _ in old[0]
+        }
 
 
 def test_an_index_of_another_embedder_is_refused_until_it_is_rebuilt(
-    run: Run, twin: Resources, indexed: Path
+    run: Run, resources: Resources, indexed: Path
 ) -> None:
-    chunks = twin.index.count()
+    chunks = resources.index.count()
     with OpenAIServer(dimension=64) as service:
         other = {
             "EMBEDDER_BASE_URL": service.base_url,
@@ -254,7 +258,7 @@ def test_an_index_of_another_embedder_is_refused_until_it_is_rebuilt(
         assert rebuilt.code == 0, rebuilt.output
         found = run("tools.retrieve", "--query", "clock of tower 7", **other)
         assert (found.code, "5 hits" in found.output) == (0, True), found.output
-    assert twin.index.count() == chunks
+    assert resources.index.count() == chunks
     assert run("tools.retrieve", "--query", "clock").code == 1
 
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from llm_engineering.bootstrap import Resources, open_resources
+from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.settings import QdrantEdgeSettings, Settings, load_settings
 from tests.broken_runs import Fault, die, kill, run_command
 from tests.pipelines.clocks import AFTER, BEFORE, END_TO_END, Run, run, similarities, state, write_source
@@ -42,9 +42,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(source: Path, folder: Path, server: LocalMongo, bodies: dict[int, str]) -> Settings:
     """Settings of a project in which an unbroken run over the bodies has ended."""
     environment = {
-        "DATABASE_HOST": server.uri,
+        "DATABASE_URI": server.uri,
         "DATABASE_NAME": f"test_{uuid4().hex[:12]}",
-        "QDRANT_PATH": str(folder / "index"),
+        "VECTOR_INDEX_PATH": str(folder / "index"),
         "MODELS_DIR": str(MODELS),
     }
     config = str(write_source(source, bodies))
@@ -62,10 +62,12 @@ def unbroken(
     source: Path, tmp_path_factory: pytest.TempPathFactory, mongo_server: LocalMongo
 ) -> Iterator[Resources]:
     """The stores after an unbroken run over what the source finally holds."""
-    with open_resources(finished(source, tmp_path_factory.mktemp("unbroken"), mongo_server, AFTER)) as twin:
-        assert twin.index.count() > 2 * len(AFTER)
-        assert len({document.duplicate_group for document in twin.warehouse.clean.stream()}) == 1 + 4
-        yield twin
+    with open_resources(
+        finished(source, tmp_path_factory.mktemp("unbroken"), mongo_server, AFTER)
+    ) as resources:
+        assert resources.index.count() > 2 * len(AFTER)
+        assert len({document.duplicate_group for document in resources.warehouse.clean.stream()}) == 1 + 4
+        yield resources
 
 
 @pytest.fixture(scope="module")
@@ -78,19 +80,19 @@ def copy_stores(source: Settings, target: Settings) -> None:
     """Put what one project's stores hold into another's."""
     from pymongo import MongoClient
 
-    with MongoClient[dict[str, Any]](target.database.host.get_secret_value()) as client:
+    with MongoClient[dict[str, Any]](target.database.uri.get_secret_value()) as client:
         old, new = client[source.database.name], client[target.database.name]
         for name in old.list_collection_names():
             if records := list(old[name].find()):
                 new[name].insert_many(records)
-    assert isinstance(source.qdrant, QdrantEdgeSettings)
-    assert isinstance(target.qdrant, QdrantEdgeSettings)
-    shutil.copytree(source.qdrant.path, target.qdrant.path)
+    assert isinstance(source.vector_index, QdrantEdgeSettings)
+    assert isinstance(target.vector_index, QdrantEdgeSettings)
+    shutil.copytree(source.vector_index.path, target.vector_index.path)
 
 
-def assert_as_unbroken(twin: Resources, unbroken: Resources) -> None:
-    assert state(twin) == state(unbroken)
-    assert similarities(twin) == pytest.approx(similarities(unbroken), abs=0.01)
+def assert_as_unbroken(resources: Resources, unbroken: Resources) -> None:
+    assert state(resources) == state(unbroken)
+    assert similarities(resources) == pytest.approx(similarities(unbroken), abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -103,15 +105,15 @@ def assert_as_unbroken(twin: Resources, unbroken: Resources) -> None:
     ids=str,
 )
 def test_a_first_run_that_is_killed_ends_as_an_unbroken_one_when_run_again(
-    run: Run, twin: Resources, source: Path, unbroken: Resources, fault: Fault
+    run: Run, resources: Resources, source: Path, unbroken: Resources, fault: Fault
 ) -> None:
     config = str(write_source(source, AFTER))
     killed = run("tools.run", *END_TO_END, config, fault=fault)
     assert killed.code == -9, killed.output
-    assert twin.index.count() == 0
+    assert resources.index.count() == 0
     again = run("tools.run", *END_TO_END, config)
     assert again.code == 0, again.output
-    assert_as_unbroken(twin, unbroken)
+    assert_as_unbroken(resources, unbroken)
 
 
 @pytest.mark.parametrize(
@@ -132,14 +134,14 @@ def test_a_first_run_that_is_killed_ends_as_an_unbroken_one_when_run_again(
 def test_an_update_that_is_killed_leaves_a_whole_index_and_ends_as_an_unbroken_one_when_run_again(
     project: Path,
     run: Run,
-    twin: Resources,
+    resources: Resources,
     source: Path,
     before: Settings,
     unbroken: Resources,
     fault: Fault,
 ) -> None:
-    copy_stores(before, twin.settings)
-    old = sorted(twin.index.versions()), similarities(twin)
+    copy_stores(before, resources.settings)
+    old = sorted(resources.index.versions()), similarities(resources)
     config = str(write_source(source, AFTER))
     killed = run("tools.run", *END_TO_END, config, fault=fault)
     assert killed.code == -9, killed.output
@@ -147,12 +149,12 @@ def test_an_update_that_is_killed_leaves_a_whole_index_and_ends_as_an_unbroken_o
         generations = project / "index" / "twin" / "generations"
         assert sorted(path.name for path in generations.iterdir()) == ["00000001", "00000002"]
     if fault.call == PUBLISH and fault.after:
-        assert sorted(twin.index.versions()) == sorted(unbroken.index.versions())
+        assert sorted(resources.index.versions()) == sorted(unbroken.index.versions())
     else:
-        assert (sorted(twin.index.versions()), similarities(twin)) == old
+        assert (sorted(resources.index.versions()), similarities(resources)) == old
     again = run("tools.run", *END_TO_END, config)
     assert again.code == 0, again.output
-    assert_as_unbroken(twin, unbroken)
+    assert_as_unbroken(resources, unbroken)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_a_run_whose_server_dies_says_which_task_starts_it_and_ends_as_an_unbrok
 ) -> None:
     pid = own_mongo_server.start().pid
     assert pid is not None
-    monkeypatch.setenv("DATABASE_HOST", own_mongo_server.uri)
+    monkeypatch.setenv("DATABASE_URI", own_mongo_server.uri)
     monkeypatch.setenv("DATABASE_TIMEOUT_SECONDS", "1")
     config = str(write_source(source, AFTER))
     call, number = fault
@@ -183,5 +185,5 @@ def test_a_run_whose_server_dies_says_which_task_starts_it_and_ends_as_an_unbrok
     own_mongo_server.start()
     again = run("tools.run", *END_TO_END, config)
     assert again.code == 0, again.output
-    with open_resources(load_settings(None)) as twin:
-        assert_as_unbroken(twin, unbroken)
+    with open_resources(load_settings(None)) as resources:
+        assert_as_unbroken(resources, unbroken)

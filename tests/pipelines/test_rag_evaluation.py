@@ -18,7 +18,7 @@ from llm_engineering.application.evaluation.rag.questions import (
     write_questions,
 )
 from llm_engineering.application.features.config import CollectRun, EndToEndData
-from llm_engineering.bootstrap import open_resources
+from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.settings import load_settings
 from tests.fakes.judge_server import JudgeServer
 from tests.fakes.openai_server import OpenAIServer
@@ -44,9 +44,9 @@ def collected(project: Path) -> Iterator[Path]:
 def sample_run(**changes: Any) -> RagEvaluation:
     """The sample's configuration with fewer rows, so that the gate is quick."""
     read, _ = read_run_config(ROOT / "configs" / "rag_evaluation_sample.yaml", RagEvaluation)
-    evaluation = read.evaluation
+    evaluation = read.rag_evaluation
     rows = {name: evaluation.configurations[name] for name in ROWS}
-    return RagEvaluation(evaluation=evaluation.model_copy(update={"configurations": rows, **changes}))
+    return RagEvaluation(rag_evaluation=evaluation.model_copy(update={"configurations": rows, **changes}))
 
 
 def output(run: Any, name: str, step: str = "evaluate_rag") -> Any:
@@ -85,8 +85,8 @@ def test_retrieval_on_the_sample_holds_its_baseline_and_beats_dense_search_and_a
 @pytest.mark.slow
 def test_questions_are_made_from_the_collection_and_kept_in_a_file(collected: Path) -> None:
     read, _ = read_run_config(ROOT / "configs" / "rag_evaluation.yaml", RagEvaluation)
-    rows = {name: read.evaluation.configurations[name] for name in ("dense", SERVED)}
-    parameters = RagEvaluation(evaluation=read.evaluation.model_copy(update={"configurations": rows}))
+    rows = {name: read.rag_evaluation.configurations[name] for name in ("dense", SERVED)}
+    parameters = RagEvaluation(rag_evaluation=read.rag_evaluation.model_copy(update={"configurations": rows}))
     run = run_pipeline("rag_evaluation", parameters)
     made = read_questions(collected / "data" / "rag_questions.jsonl")
     assert len(made) >= 10
@@ -114,7 +114,7 @@ def test_a_beir_folder_is_evaluated_in_an_index_of_its_own(project: Path) -> Non
     (folder / "qrels" / "test.tsv").write_text(
         "query-id\tcorpus-id\tscore\nq1\td1\t1\nq2\td3\t1\n", encoding="utf-8"
     )
-    run = RagEvaluation.model_validate({"evaluation": {"beir": {"folder": str(folder)}, "ks": [1]}})
+    run = RagEvaluation.model_validate({"rag_evaluation": {"beir": {"folder": str(folder)}, "ks": [1]}})
     found = output(run_pipeline("rag_evaluation", run), "rag_evaluation")
     assert {row["name"]: row["means"]["recall@1"] for row in found["rows"]}[SERVED] == 1.0
     assert found["corpus"] == "BEIR: tiny"
@@ -138,8 +138,8 @@ def test_answers_are_measured_by_rule_and_by_a_judge(project: Path, monkeypatch:
         "end_to_end_data",
         EndToEndData(collect=CollectRun.model_validate({"author": "Ada Winter", "links": [link]})),
     )
-    with open_resources(load_settings(None)) as twin:
-        [bees] = [document for document in twin.warehouse.clean.stream() if "smoker" in document.text]
+    with open_resources(load_settings(None)) as resources:
+        [bees] = [document for document in resources.warehouse.clean.stream() if "smoker" in document.text]
     place = Relevant(document_id=bees.id, quote=said)
     questions = [
         Question(id="bees", question="What calms the bees before the hive is opened?", relevant=(place,)),
@@ -156,7 +156,7 @@ def test_answers_are_measured_by_rule_and_by_a_judge(project: Path, monkeypatch:
         monkeypatch.setenv("LLM_BASE_URL", model.base_url)
         monkeypatch.setenv("LLM_MODEL", "scripted")
         monkeypatch.setenv("JUDGE_BASE_URL", judge.base_url)
-        run = run_pipeline("rag_evaluation", RagEvaluation.model_validate({"evaluation": parameters}))
+        run = run_pipeline("rag_evaluation", RagEvaluation.model_validate({"rag_evaluation": parameters}))
     found = output(run, "rag_evaluation")
     assert found["answers"]["failed"] == 0
     assert found["answers"]["answered_share"] == 1.0

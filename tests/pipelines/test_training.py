@@ -11,7 +11,7 @@ from llm_engineering.application.training.finetune.run import SftRun, Training
 from llm_engineering.application.training.finetune.sft import load_model_folder
 from llm_engineering.domain.datasets import Split
 from llm_engineering.domain.errors import ConfigurationError, TemplateMismatchError
-from steps.training import newest_dataset
+from steps.context import find_newest_dataset
 from tests.fakes.toy_model import make_model, make_samples, write_dataset
 from tools.run import main, run_pipeline
 
@@ -78,7 +78,7 @@ def test_without_a_folder_the_newest_data_set_is_taken(workplace: Path) -> None:
 
 def test_without_any_data_set_it_is_told_how_to_make_one() -> None:
     with pytest.raises(ConfigurationError, match="run-generate-absent-datasets-pipeline, or name a folder"):
-        newest_dataset("absent_dataset")
+        find_newest_dataset("absent_dataset")
 
 
 def test_another_template_than_the_data_sets_ends_the_run_naming_both(workplace: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llm_engineering.application.llm.budget import Budget
-from llm_engineering.application.llm.judges import JudgeAsking, Jury
+from llm_engineering.application.llm.judges import JudgeBatchConfig, Jury
 from llm_engineering.application.training.datasets.build import Helpers, Target, build_dataset
 from llm_engineering.application.training.datasets.chat_samples import Sample
 from llm_engineering.application.training.datasets.config import (
@@ -105,11 +105,11 @@ async def test_judges_are_asked_only_about_what_came_through(tmp_path: Path) -> 
     samples = [instruct(f"What of {i}?", of=d) for i, d in enumerate(documents)]
     samples.append(instruct("What of tiny?", "tiny", documents[0]))
     model = ScriptedLanguageModel(default='{"reason": "so", "score": 4}')
-    jury = Jury([model], store, JudgeAsking(), stage="judge")
+    jury = Jury([model], store, JudgeBatchConfig(), stage="judge")
     built = await build_dataset(samples, store.clean, QUALITY, target(tmp_path), Helpers(jury=jury))
     assert len(model.calls) == 8
     assert "Judged by scripted" in built.page
-    assert built.metadata()["judging"]["judges"]["scripted"]["given"] == 8
+    assert built.metadata()["judging"]["judges"]["scripted"]["received"] == 8
     lines = [json.loads(line) for line in (built.folder / "judgements.jsonl").read_text().splitlines()]
     assert [line["scores"] for line in lines] == [{"scripted": 4}] * 8
 
@@ -118,7 +118,7 @@ async def test_what_no_judge_spoke_of_is_kept_and_named_or_dropped_as_configured
     store, documents = world(20)
     samples = [instruct(f"What of {i}?", of=d) for i, d in enumerate(documents)]
     model = ScriptedLanguageModel(default='{"reason": "so", "score": 4}')
-    asking = JudgeAsking(concurrency=1, budget=Budget(tokens=4_000))
+    asking = JudgeBatchConfig(concurrency=1, budget=Budget(tokens=4_000))
     jury = Jury([model], store, asking, stage="judge")
     kept = await build_dataset(samples, store.clean, QUALITY, target(tmp_path), Helpers(jury=jury))
     judged = kept.judged

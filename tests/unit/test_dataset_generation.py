@@ -210,7 +210,7 @@ class TestPairsByModel:
             ScriptedLanguageModel(default=broken),
             back_translation=None,
             model_pairs=ModelPairs(per_passage=1),
-            asking={"attempts": 2},
+            requests={"attempts": 2},
         )
         assert len(samples) == 14
         told = made.metadata()
@@ -235,13 +235,13 @@ class TestPairsByModel:
         stores = warehouse(3)
         with pytest.raises(TooManyFailuresError):
             await instruct(
-                stores, model, model_pairs=ModelPairs(), asking={"attempts": 1}, max_failed_share=0
+                stores, model, model_pairs=ModelPairs(), requests={"attempts": 1}, max_failed_share=0
             )
 
     async def test_a_spent_budget_keeps_what_was_made_and_says_so(self) -> None:
         model = ScriptedLanguageModel(default=instructions_of())
         made, samples = await instruct(
-            warehouse(), model, model_pairs=ModelPairs(max_tokens=100), asking={"budget": {"tokens": 1200}}
+            warehouse(), model, model_pairs=ModelPairs(max_tokens=100), requests={"budget": {"tokens": 1200}}
         )
         told = made.metadata()
         assert "budget of 1,200 tokens is spent" in told["stopped"]
@@ -274,7 +274,7 @@ class TestRejected:
     async def test_a_reply_that_is_too_short_is_asked_for_again_and_then_given_up(self) -> None:
         stores = warehouse(3)
         model = ScriptedLanguageModel(["Yes.", prose(210)], default=prose(210))
-        made, triples = await preference(stores, model, asking={"concurrency": 1})
+        made, triples = await preference(stores, model, requests={"concurrency": 1})
         assert len(triples) == 3
         assert made.metadata()["reasons"] == {"a reply of another length": 1}
 

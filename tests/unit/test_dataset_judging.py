@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from llm_engineering.application.llm.judges import JudgeAsking, Jury
+from llm_engineering.application.llm.judges import JudgeBatchConfig, Jury
 from llm_engineering.application.ports import LanguageModel, Message
 from llm_engineering.application.training.datasets import judging
 from llm_engineering.application.training.datasets.chat_samples import Sample
@@ -15,7 +15,7 @@ from tests.fakes.llm import Reply, ScriptedLanguageModel
 from tests.fakes.warehouse import FakeWarehouse
 from tests.unit.dataset_samples import instruct, preference, prose
 
-CONFIG = JudgeConfig(asking=JudgeAsking(concurrency=1, attempts=1))
+CONFIG = JudgeConfig(requests=JudgeBatchConfig(concurrency=1, attempts=1))
 SAMPLES = [instruct(f"Question number {i}?", prose(i)) for i in range(6)]
 
 
@@ -23,7 +23,7 @@ async def judge(
     samples: Sequence[Sample], judges: Sequence[LanguageModel], config: JudgeConfig = CONFIG, seed: int = 0
 ) -> Judged:
     return await judging.judge(
-        samples, Jury(judges, FakeWarehouse(), config.asking, stage="judge", seed=seed), config
+        samples, Jury(judges, FakeWarehouse(), config.requests, stage="judge", seed=seed), config
     )
 
 
@@ -54,7 +54,7 @@ async def test_samples_with_a_low_mean_are_dropped() -> None:
         ScriptedLanguageModel(default=score(3), name="mild"),
     ]
     judged = await judge(SAMPLES, judges, CONFIG)
-    assert [record.given for record in judged.jury.judges] == [6, 6]
+    assert [record.received for record in judged.jury.judges] == [6, 6]
     assert judged.mean(SAMPLES[2]) == 2
     gated = run_gates(SAMPLES, [JudgeGate(judged, CONFIG)])
     assert [item.sample for item in gated.dropped] == [SAMPLES[2]]

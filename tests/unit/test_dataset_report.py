@@ -8,12 +8,12 @@ import yaml
 
 from llm_engineering.application.llm.judges import JudgeRecord, JuryReport
 from llm_engineering.application.ports import Message
+from llm_engineering.application.reporting.charts import draw_bars, draw_histogram
 from llm_engineering.application.training.datasets.chat_samples import Sample, kind_of
 from llm_engineering.application.training.datasets.config import LengthBias, QualityConfig
 from llm_engineering.application.training.datasets.curate import Curated, curate, gates_of
 from llm_engineering.application.training.datasets.data_card import data_card
 from llm_engineering.application.training.datasets.judging import Judged
-from llm_engineering.application.training.datasets.plots import bars, histogram
 from llm_engineering.application.training.datasets.report import COLUMNS, html_report, rows
 from llm_engineering.application.training.datasets.statistics import statistics
 from llm_engineering.application.training.datasets.store import manifest_of
@@ -82,7 +82,7 @@ def test_figures_count_what_is_there() -> None:
 
 def test_the_report_stands_by_itself_and_escapes_the_texts() -> None:
     of = curated()
-    record = JudgeRecord("tiny", wanted=2, given=1, replies=2, unusable_replies=1, missing_share=0.5)
+    record = JudgeRecord("tiny", requested=2, received=1, replies=2, unusable_replies=1, missing_share=0.5)
     judged = Judged(JuryReport((record,)), {of.kept[0].id: {"tiny": 4}}, {}, {})
     page = html_report(manifest(of), of, statistics(of.splits, tokens), judged)
     parser = Page()
@@ -136,9 +136,9 @@ def test_the_card_of_pairs_has_the_lint() -> None:
 
 def test_plots_of_nothing_and_of_one_value_are_whole() -> None:
     for drawn in (
-        bars("a & b", {}),
-        bars("x", {"<n>": 0}),
-        histogram("h", (), "u"),
-        histogram("h", (5, 5), "u"),
+        draw_bars("a & b", {}),
+        draw_bars("x", {"<n>": 0}),
+        draw_histogram("h", (), "u"),
+        draw_histogram("h", (5, 5), "u"),
     ):
         ElementTree.fromstring(drawn)

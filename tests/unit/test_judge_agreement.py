@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.llm.judge_agreement import agreement, krippendorff_alpha
+from llm_engineering.application.llm.judges import krippendorff_alpha, measure_agreement
 
 # Four observers, twelve units, some of them not rated by all (Krippendorff, "Computing Krippendorff's alpha-reliability", 2011).
 OBSERVERS = [
@@ -35,7 +35,7 @@ def test_alpha_is_at_most_one_and_one_only_in_full_agreement(units: list[list[in
 
 
 def test_pairs_are_compared_on_what_both_judged() -> None:
-    found = agreement([{"a": 4, "b": 4, "c": 1}, {"a": 2, "b": 4}, {"b": 3}, {}])
+    found = measure_agreement([{"a": 4, "b": 4, "c": 1}, {"a": 2, "b": 4}, {"b": 3}, {}])
     assert found.items == 2
     by_names = {(pair.first, pair.second): pair for pair in found.pairs}
     pair = by_names["a", "b"]
@@ -48,5 +48,5 @@ def test_means_that_do_not_vary_have_no_alpha_though_their_mean_is_rounded() -> 
 
 
 def test_one_judge_agrees_with_nobody() -> None:
-    found = agreement([{"a": 4}, {"a": 1}])
+    found = measure_agreement([{"a": 4}, {"a": 1}])
     assert (found.items, found.alpha, found.pairs) == (0, None, ())

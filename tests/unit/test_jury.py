@@ -6,16 +6,16 @@ from collections.abc import Sequence
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from llm_engineering.application.llm.batch import Ask, UnusableReplyError, at_a_time
+from llm_engineering.application.llm.batch import LlmRequest, run_in_order
 from llm_engineering.application.llm.budget import Budget
 from llm_engineering.application.llm.judges import (
-    JudgeAsking,
+    JudgeBatchConfig,
     JudgeNames,
     Jury,
     JuryReport,
-    Silent,
-    json_object,
+    MissingVerdict,
 )
+from llm_engineering.application.llm.structured_output import UnusableReplyError, parse_json_object
 from llm_engineering.application.ports import GenerationOptions, LanguageModel, Message
 from llm_engineering.domain.errors import ConfigurationError, StoreUnavailableError
 from tests.fakes.llm import Reply, ScriptedLanguageModel
@@ -25,28 +25,30 @@ GOOD = '{"score":3}'
 ITEMS = 20
 
 
-def ask(judge: str, number: int) -> Ask[int]:
+def ask(judge: str, number: int) -> LlmRequest[int]:
     messages = (Message("user", f"Judge this: {number}"),)
-    return Ask(f"{judge}/{number}", messages, GenerationOptions(max_tokens=8), "rubric", read)
+    return LlmRequest(f"{judge}/{number}", messages, GenerationOptions(max_tokens=8), "rubric", read)
 
 
 def read(text: str) -> int:
-    return int(json_object(text)["score"])
+    return int(parse_json_object(text)["score"])
 
 
 def jury(
-    judges: Sequence[LanguageModel], store: FakeWarehouse | None = None, asking: JudgeAsking | None = None
+    judges: Sequence[LanguageModel],
+    store: FakeWarehouse | None = None,
+    asking: JudgeBatchConfig | None = None,
 ) -> Jury:
-    return Jury(judges, store or FakeWarehouse(), asking or JudgeAsking(concurrency=1), stage="judge")
+    return Jury(judges, store or FakeWarehouse(), asking or JudgeBatchConfig(concurrency=1), stage="judge")
 
 
-async def ask_all(of: Jury, items: int = ITEMS) -> tuple[list[int | Silent], JuryReport]:
+async def ask_all(of: Jury, items: int = ITEMS) -> tuple[list[int | MissingVerdict], JuryReport]:
     calls = [(name, ask(name, number)) for number in range(items) for name in of.names]
 
-    async def one(call: tuple[str, Ask[int]]) -> int | Silent:
-        return await of.opinion(*call)
+    async def one(call: tuple[str, LlmRequest[int]]) -> int | MissingVerdict:
+        return await of.request_verdict(*call)
 
-    found = [opinion async for opinion in at_a_time(calls, one, of.under_way)]
+    found = [opinion async for opinion in run_in_order(calls, one, of.max_in_flight)]
     return found, await of.finish()
 
 
@@ -62,25 +64,27 @@ class TestFaults:
         store = FakeWarehouse()
         opinions, report = await ask_all(jury([down, up], store))
         assert opinions[1::2] == [3] * ITEMS
-        assert all(isinstance(one, Silent) for one in opinions[::2])
+        assert all(isinstance(one, MissingVerdict) for one in opinions[::2])
         assert len(down.calls) <= 13  # ten failures in a row, and what was under way by then
         one, other = report.judges
-        assert (one.given, one.missing, one.missing_share) == (0, ITEMS, 1)
-        assert "seems to be down" in one.down
-        assert (other.given, other.missing, other.down) == (ITEMS, 0, "")
+        assert (one.received, one.missing, one.missing_share) == (0, ITEMS, 1)
+        assert "seems to be down" in one.disabled_reason
+        assert (other.received, other.missing, other.disabled_reason) == (ITEMS, 0, "")
 
     async def test_thirty_per_cent_of_nonsense_costs_those_opinions_and_is_counted(self) -> None:
         model = ScriptedLanguageModel(default=spoiled, name="drunk")
         store = FakeWarehouse()
         opinions, report = await ask_all(jury([model], store))
         [record] = report.judges
-        assert [isinstance(one, Silent) for one in opinions] == [n % 10 in (0, 3, 6) for n in range(ITEMS)]
+        assert [isinstance(one, MissingVerdict) for one in opinions] == [
+            n % 10 in (0, 3, 6) for n in range(ITEMS)
+        ]
         assert record.missing_share == pytest.approx(0.3)
         assert record.unusable_replies == 12  # six, each asked for twice
-        assert record.down == ""
+        assert record.disabled_reason == ""
         assert store.dead_letters.count() == 6
         silent = opinions[0]
-        assert isinstance(silent, Silent)
+        assert isinstance(silent, MissingVerdict)
         assert (silent.why, "no JSON" in silent.detail) == ("unusable", True)
 
     async def test_a_second_attempt_may_save_an_opinion(self) -> None:
@@ -92,11 +96,11 @@ class TestFaults:
     async def test_a_price_budget_without_prices_silences_the_judge_and_says_what_to_set(self) -> None:
         of = jury(
             [ScriptedLanguageModel(default=GOOD)],
-            asking=JudgeAsking(concurrency=1, budget=Budget(usd=1)),
+            asking=JudgeBatchConfig(concurrency=1, budget=Budget(usd=1)),
         )
         opinions, report = await ask_all(of, 3)
-        assert all(isinstance(one, Silent) and one.why == "down" for one in opinions)
-        assert "JUDGE_PROMPT_PRICE" in report.judges[0].down
+        assert all(isinstance(one, MissingVerdict) and one.why == "down" for one in opinions)
+        assert "JUDGE_PROMPT_PRICE" in report.judges[0].disabled_reason
 
     async def test_a_store_that_is_down_ends_the_run_since_nothing_could_be_kept(self) -> None:
         store = FakeWarehouse()
@@ -107,7 +111,7 @@ class TestFaults:
     @pytest.mark.parametrize("text", ["", "[1]", "null", "4", "{'score': 4}", '{"score": 4', "[" * 100_000])
     def test_what_is_no_object_cannot_be_used(self, text: str) -> None:
         with pytest.raises(UnusableReplyError, match="no JSON"):
-            json_object(text)
+            parse_json_object(text)
 
 
 class TestResuming:
@@ -148,7 +152,7 @@ class TestResuming:
 
     async def test_a_budget_ends_the_asking_says_so_and_a_later_run_goes_on(self) -> None:
         store, models = FakeWarehouse(), [ScriptedLanguageModel(default=GOOD, name=name) for name in "ab"]
-        asking = JudgeAsking(concurrency=1, attempts=1, budget=Budget(tokens=60))
+        asking = JudgeBatchConfig(concurrency=1, attempts=1, budget=Budget(tokens=60))
         opinions, report = await ask_all(jury(models, store, asking))
         given = sum(one == 3 for one in opinions)
         assert 0 < given < 2 * ITEMS
@@ -157,7 +161,7 @@ class TestResuming:
         assert "budget of 60 tokens is spent" in report.stopped
         assert sum(record.not_asked for record in report.judges) == 2 * ITEMS - given
         assert [record.missing_share for record in report.judges] == [0, 0]
-        assert all(one == 3 or (isinstance(one, Silent) and one.why == "budget") for one in opinions)
+        assert all(one == 3 or (isinstance(one, MissingVerdict) and one.why == "budget") for one in opinions)
         later, _ = await ask_all(jury(models, store))
         assert later == [3] * 2 * ITEMS
         assert sum(len(model.calls) for model in models) == 2 * ITEMS

@@ -5,7 +5,7 @@ import json
 import pytest
 from loguru import logger
 
-from llm_engineering.bootstrap import show_progress
+from llm_engineering.bootstrap.logging import show_progress
 from llm_engineering.infrastructure.logs import configure_logging, mask
 from llm_engineering.infrastructure.progress import LogProgress
 from llm_engineering.settings import load_settings

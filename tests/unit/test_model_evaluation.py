@@ -28,7 +28,7 @@ from llm_engineering.application.evaluation.models.systems import (
 )
 from llm_engineering.application.llm.budget import Budget
 from llm_engineering.application.llm.chat_templates import template
-from llm_engineering.application.llm.judges import JudgeAsking, Jury
+from llm_engineering.application.llm.judges import JudgeBatchConfig, Jury
 from llm_engineering.application.ports import Message, SilentProgress
 from llm_engineering.application.training.datasets.config import DecontaminationConfig
 from llm_engineering.domain.datasets import InstructSample, Origin, Provenance, Split
@@ -42,7 +42,7 @@ from tests.fakes.systems import SharedWords, TellingModels, ToldHarness
 from tests.fakes.warehouse import FakeWarehouse
 
 QUIET = SilentProgress()
-ONE_AT_A_TIME = JudgeAsking(concurrency=1, attempts=1)
+ONE_AT_A_TIME = JudgeBatchConfig(concurrency=1, attempts=1)
 TRAINED = "We measure it, then we change one thing, and then we measure it again until the figure is better. "
 TESTED = (
     "Logs are for the night when nobody remembers what the service was asked to do {n}, so keep them short. "
@@ -241,12 +241,12 @@ async def evaluated(
     tmp_path: Path,
     judges: Sequence[ScriptedLanguageModel] = (),
     limit: int = 1000,
-    asking: JudgeAsking = ONE_AT_A_TIME,
+    asking: JudgeBatchConfig = ONE_AT_A_TIME,
     **changes: Any,
 ) -> tuple[ModelEvaluation, TellingModels]:
     models = TellingModels({"base": _poor, "sft": _echo}, {"base": 3.0, "sft": 2.0}, limit)
     run = ModelEvaluationRun(
-        resamples=200, judge=JudgeConfig(asking=asking) if judges else None, max_tokens=200, **changes
+        resamples=200, judge=JudgeConfig(requests=asking) if judges else None, max_tokens=200, **changes
     )
     systems = [system("base"), system("sft", manifest=manifest(), system_message="Be Ada.")]
     jury = Jury(judges, FakeWarehouse(), asking, stage="judge", seed=run.seed) if judges else None
@@ -383,7 +383,7 @@ async def test_nonsense_from_one_judge_costs_its_verdicts_and_nothing_else(tmp_p
 
 
 async def test_what_a_budget_cuts_off_is_missing_for_all_systems_alike(tmp_path: Path) -> None:
-    asking = JudgeAsking(concurrency=1, attempts=1, budget=Budget(tokens=4_000))
+    asking = JudgeBatchConfig(concurrency=1, attempts=1, budget=Budget(tokens=4_000))
     evaluation, _ = await evaluated(tmp_path, [ScriptedLanguageModel(default=GOOD)], asking=asking)
     assert evaluation.judging is not None
     assert 0 < evaluation.judging.unjudged < len(evaluation.judging.verdicts)

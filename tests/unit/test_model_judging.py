@@ -7,7 +7,7 @@ import pytest
 
 from llm_engineering.application.evaluation.models.config import JudgeConfig
 from llm_engineering.application.evaluation.models.judging import Judgeable, Judging, judged
-from llm_engineering.application.llm.judges import JudgeAsking, Jury
+from llm_engineering.application.llm.judges import JudgeBatchConfig, Jury
 from llm_engineering.application.ports import LanguageModel, Message
 from tests.fakes.llm import Reply, ScriptedLanguageModel
 from tests.fakes.warehouse import FakeWarehouse
@@ -25,9 +25,9 @@ async def judge(
     repeats: int = 2,
     store: FakeWarehouse | None = None,
 ) -> Judging:
-    asking = JudgeAsking(concurrency=1, attempts=1)
+    asking = JudgeBatchConfig(concurrency=1, attempts=1)
     jury = Jury(judges, store or FakeWarehouse(), asking, stage="judge", seed=7)
-    return await judged(jury, JudgeConfig(repeats=repeats, asking=asking), items, pairs)
+    return await judged(jury, JudgeConfig(repeats=repeats, requests=asking), items, pairs)
 
 
 def points(accuracy: int, style: int = 2) -> str:

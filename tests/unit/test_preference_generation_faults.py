@@ -69,7 +69,7 @@ async def test_of_30_percent_malformed_replies_nothing_else_is_lost_and_the_shar
         return "Yes, indeed." if number % 10 < 3 else prose(210)
 
     made, triples = await preference(
-        stores, ScriptedLanguageModel(default=broken), asking={"attempts": 2}, max_failed_share=0.4
+        stores, ScriptedLanguageModel(default=broken), requests={"attempts": 2}, max_failed_share=0.4
     )
     assert len(triples) == 14
     assert all(verbatim(stores, triple, triple.chosen) for triple in triples)

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from llm_engineering.application.ports import NullTracer
-from llm_engineering.bootstrap import Resources, llm_service, open_resources, prompt_library
+from llm_engineering.bootstrap.llm_service import build_llm_service
+from llm_engineering.bootstrap.resources import Resources, open_resources
+from llm_engineering.bootstrap.training import open_prompt_library
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
 from llm_engineering.infrastructure.llms.openai_http import OpenAIHttpModel
@@ -30,10 +32,10 @@ def settings(**groups: Any) -> Settings:
 )
 def test_the_language_model(llm: dict[str, Any], kind: type, name: str) -> None:
     chosen = settings(llm=llm)
-    with open_resources(chosen) as twin:
-        assert isinstance(twin.language_model, kind)
-        assert twin.language_model.name == name
-        assert twin.language_model.context_tokens == chosen.llm.context_tokens
+    with open_resources(chosen) as resources:
+        assert isinstance(resources.language_model, kind)
+        assert resources.language_model.name == name
+        assert resources.language_model.context_tokens == chosen.llm.context_tokens
 
 
 def test_prices_go_together() -> None:
@@ -46,12 +48,14 @@ def test_prices_go_together() -> None:
 
 
 def test_judges_are_found_by_the_names_of_a_run_and_keys_stand_in_the_settings_alone() -> None:
-    with open_resources(settings(judge={"model": "m"}, judge2={"base_url": "http://127.0.0.1:1/v1"})) as twin:
-        found = twin.judges(["judge", "judge:qwen2.5:7b", "judge2", "llm"])
+    with open_resources(
+        settings(judge={"model": "m"}, judge2={"base_url": "http://127.0.0.1:1/v1"})
+    ) as resources:
+        found = resources.judges(["judge", "judge:qwen2.5:7b", "judge2", "llm"])
         assert [one.name for one in found[:3]] == ["m", "qwen2.5:7b", "gpt-4o-mini"]
-        assert found[3] is twin.language_model
+        assert found[3] is resources.language_model
         with pytest.raises(ConfigurationError, match=r"no JUDGE3_\* setting is there. Set JUDGE3_MODEL"):
-            twin.judges(["judge3"])
+            resources.judges(["judge3"])
 
 
 def test_the_prices_of_judges_go_together() -> None:
@@ -63,9 +67,9 @@ def test_the_prices_of_judges_go_together() -> None:
 
 def test_the_tracer(tmp_path: Path) -> None:
     def made(**tracing: Any) -> object:
-        with open_resources(settings(tracing=tracing)) as twin:
-            assert twin.tracer is twin.tracer
-            return twin.tracer
+        with open_resources(settings(tracing=tracing)) as resources:
+            assert resources.tracer is resources.tracer
+            return resources.tracer
 
     assert isinstance(made(), NullTracer)
     assert isinstance(made(path=tmp_path / "traces.jsonl"), JsonLinesTracer)
@@ -74,8 +78,8 @@ def test_the_tracer(tmp_path: Path) -> None:
 
 def test_answers_are_kept_in_the_warehouse_unless_that_is_switched_off() -> None:
     def resources(**service: Any) -> Resources:
-        with open_resources(settings(service=service)) as twin:
-            return twin
+        with open_resources(settings(service=service)) as resources:
+            return resources
 
     kept = resources()
     assert kept.feedback is kept.warehouse.feedback
@@ -85,26 +89,26 @@ def test_answers_are_kept_in_the_warehouse_unless_that_is_switched_off() -> None
 class TestTheModelsService:
     def test_on_loopback_it_needs_no_key(self) -> None:
         for host in ("127.0.0.1", "localhost", "::1"):
-            model, service = llm_service(settings(), host)
+            model, service = build_llm_service(settings(), host)
             assert not service.keyed
             assert model.name == "SmolLM2-135M-Instruct.Q4_1"
 
     @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "models.example"])
     def test_where_others_can_reach_it_it_needs_one(self, host: str) -> None:
         with pytest.raises(ConfigurationError, match="LLM_API_KEY"):
-            llm_service(settings(), host)
-        _, service = llm_service(settings(llm={"api_key": "long-and-random"}), host)
+            build_llm_service(settings(), host)
+        _, service = build_llm_service(settings(llm={"api_key": "long-and-random"}), host)
         assert service.keyed
 
     def test_the_twins_own_settings_for_it_bring_their_key_and_nothing_else(self, tmp_path: Path) -> None:
-        twin = settings(llm={"base_url": "http://127.0.0.1:8089/v1", "model": "x", "api_key": "k"})
-        model, service = llm_service(
-            twin, "127.0.0.1", model_path=tmp_path / "mine.gguf", parallel=2, threads=None
+        resources = settings(llm={"base_url": "http://127.0.0.1:8089/v1", "model": "x", "api_key": "k"})
+        model, service = build_llm_service(
+            resources, "127.0.0.1", model_path=tmp_path / "mine.gguf", parallel=2, threads=None
         )
         assert service.keyed
         assert (model.name, model.context_tokens) == ("mine", 2048)
 
 
 def test_without_opik_there_is_no_prompt_library() -> None:
-    with pytest.raises(ConfigurationError, match="TRACING_KIND=opik"), prompt_library(settings()):
+    with pytest.raises(ConfigurationError, match="TRACING_KIND=opik"), open_prompt_library(settings()):
         raise AssertionError("there is none")

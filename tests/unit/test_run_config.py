@@ -30,7 +30,7 @@ BY_PARAMETERS: dict[frozenset[str], type[StrictConfig]] = {
     frozenset({"collect"}): DigitalDataEtl,
     frozenset({"features"}): FeatureEngineering,
     frozenset({"collect", "features"}): EndToEndData,
-    frozenset({"evaluation"}): RagEvaluation,
+    frozenset({"rag_evaluation"}): RagEvaluation,
     frozenset({"instruct"}): GenerateInstructDataset,
     frozenset({"preference"}): GeneratePreferenceDataset,
     frozenset({"model_evaluation", "promotion"}): ModelEvaluationParameters,
@@ -90,6 +90,12 @@ def test_an_unknown_key_is_named_with_its_path_and_the_closest_known(tmp_path: P
     message = problems(tmp_path, "parameters: {collect: {author: A, linkz: [http://x]}}")
     assert "parameters.collect.linkz: unknown key. Did you mean 'links'?" in message
     assert "parameters.collect.links: missing" in message
+
+
+def test_the_former_key_of_rag_evaluation_is_told_the_new_one(tmp_path: Path) -> None:
+    message = problems(tmp_path, "parameters: {evaluation: {seed: 1}}", RagEvaluation)
+    assert "'evaluation'" in message
+    assert "'rag_evaluation'" in message
 
 
 def test_a_key_deep_inside_a_list_is_found(tmp_path: Path) -> None:
@@ -173,3 +179,19 @@ def test_variables_in_a_link_are_filled_in_when_it_is_collected() -> None:
     assert second.url == "git@github.com:a/b.git"
     with pytest.raises(ConfigurationError, match="not set: GIT_PASSWORD"):
         run.as_links({"GIT_USER": "ada"})
+
+
+@pytest.mark.parametrize(
+    ("content", "model"),
+    [
+        ("{instruct: {asking: {attempts: 1}}}", GenerateInstructDataset),
+        ("{preference: {quality: {judge: {asking: {attempts: 1}}}}}", GeneratePreferenceDataset),
+        ("{model_evaluation: {judge: {asking: {attempts: 1}}}}", ModelEvaluationParameters),
+    ],
+)
+def test_the_former_key_of_requests_is_told_the_new_one(
+    tmp_path: Path, content: str, model: type[StrictConfig]
+) -> None:
+    message = problems(tmp_path, f"parameters: {content}", model)
+    assert "'asking'" in message
+    assert "'requests'" in message

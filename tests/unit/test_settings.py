@@ -6,6 +6,7 @@ import pytest
 
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import (
+    RENAMED_VARIABLES,
     LlamaCppSettings,
     OpenAIHttpSettings,
     QdrantEdgeSettings,
@@ -19,22 +20,22 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, _, _ in variables():
+    for name in (*RENAMED_VARIABLES, *(name for name, _, _ in variables())):
         monkeypatch.delenv(name, raising=False)
 
 
 def test_defaults_need_nothing_but_this_machine() -> None:
     settings = load_settings(None)
     assert isinstance(settings.llm, LlamaCppSettings)
-    assert isinstance(settings.qdrant, QdrantEdgeSettings)
-    assert "127.0.0.1" in settings.database.host.get_secret_value()
+    assert isinstance(settings.vector_index, QdrantEdgeSettings)
+    assert "127.0.0.1" in settings.database.uri.get_secret_value()
 
 
 def test_naming_an_address_chooses_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("QDRANT_URL", "https://qdrant.example:6333")
+    monkeypatch.setenv("VECTOR_INDEX_URL", "https://qdrant.example:6333")
     monkeypatch.setenv("LLM_BASE_URL", "http://localhost:11434/v1")
     settings = load_settings(None)
-    assert isinstance(settings.qdrant, QdrantServerSettings)
+    assert isinstance(settings.vector_index, QdrantServerSettings)
     assert isinstance(settings.llm, OpenAIHttpSettings)
 
 
@@ -47,14 +48,14 @@ def test_kind_wins_over_inference(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_problems_are_reported_at_once_by_variable_without_secrets(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("DATABASE_HOST", "http://me:hunter22@db")
+    monkeypatch.setenv("DATABASE_URI", "http://me:hunter22@db")
     monkeypatch.setenv("LLM_CONTEXT_TOKENS", "many")
     monkeypatch.setenv("CRAWLER_MAX_RETRIES", "99")
     with pytest.raises(ConfigurationError) as caught:
         load_settings(None)
     message = str(caught.value)
     assert "3 problem(s)" in message
-    assert "DATABASE_HOST" in message
+    assert "DATABASE_URI" in message
     assert "LLM_CONTEXT_TOKENS" in message
     assert "'many'" in message
     assert "CRAWLER_MAX_RETRIES" in message
@@ -63,9 +64,40 @@ def test_all_problems_are_reported_at_once_by_variable_without_secrets(
 
 def test_a_misspelt_name_in_the_env_file_is_refused_with_a_suggestion(tmp_path: Path) -> None:
     env = tmp_path / ".env"
-    env.write_text("DATABASE_HOTS=mongodb://x\nZENML_STORE_URL=https://zenml.example\n")
-    with pytest.raises(ConfigurationError, match=r"DATABASE_HOTS.*Did you mean DATABASE_HOST\?"):
+    env.write_text("DATABASE_URL=mongodb://x\nZENML_STORE_URL=https://zenml.example\n")
+    with pytest.raises(ConfigurationError, match=r"DATABASE_URL.*Did you mean 'DATABASE_URI'\?"):
         load_settings(env)
+
+
+@pytest.mark.parametrize(("former", "present"), RENAMED_VARIABLES.items())
+class TestFormerVariables:
+    def test_in_the_environment_the_present_name_is_told(
+        self, former: str, present: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(former, "5")
+        with pytest.raises(ConfigurationError, match=f"{former}.*{present}"):
+            load_settings(None)
+
+    def test_in_the_env_file_the_present_name_is_told(
+        self, former: str, present: str, tmp_path: Path
+    ) -> None:
+        env = tmp_path / ".env"
+        env.write_text(f"{former}=5\n")
+        with pytest.raises(ConfigurationError, match=f"{former}.*{present}"):
+            load_settings(env)
+
+    def test_it_is_no_setting_and_the_present_one_is(self, former: str, present: str) -> None:
+        known = {name for name, _, _ in variables()}
+        assert present in known
+        assert former not in known
+
+
+def test_a_former_name_is_left_alone_where_the_present_one_is_set_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DATABASE_HOST", "db.example")
+    monkeypatch.setenv("DATABASE_URI", "mongodb://db.example")
+    assert load_settings(None).database.uri.get_secret_value() == "mongodb://db.example"
 
 
 def test_other_programs_variables_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +107,7 @@ def test_other_programs_variables_are_left_alone(monkeypatch: pytest.MonkeyPatch
 
 
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_HOST", "mongodb://me:hunter22@db/")
+    monkeypatch.setenv("DATABASE_URI", "mongodb://me:hunter22@db/")
     monkeypatch.setenv("GITHUB_TOKEN", "ghp_verysecret")
     shown = f"{load_settings(None)!r} {load_settings(None).model_dump_json()}"
     assert "hunter22" not in shown
@@ -96,6 +128,6 @@ def test_the_example_file_is_valid_and_says_the_defaults(tmp_path: Path) -> None
         for line in lines
         if "=" in line and line.removeprefix("# ").split("=")[0].isupper()
     ]
-    common = [line for line in settings_lines if not line.startswith(("LLM_", "QDRANT_", "EMBEDDER_"))]
+    common = [line for line in settings_lines if not line.startswith(("LLM_", "VECTOR_INDEX_", "EMBEDDER_"))]
     env.write_text("\n".join(line for line in common if line.split("=", 1)[1]))
     assert load_settings(env) == load_settings(None)

@@ -28,7 +28,7 @@ from llm_engineering.domain.errors import ConfigurationError, ModelFileError, Te
 from llm_engineering.infrastructure.training.sagemaker.request import JobPlace, job_request
 from tests.fakes.toy_model import make_samples, write_dataset
 from tests.unit.training_archives import model_folder, packed
-from tools.processes import check_shared
+from tools.distributed import check_shared
 from tools.run_config import read_run_config
 
 PLACE = JobPlace(image="image:1", role_arn="arn:aws:iam::123456789012:role/x", bucket="bucket")

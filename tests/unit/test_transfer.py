@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_engineering.application.failures import MAX_PAYLOAD_CHARS
 from llm_engineering.application.features import export as transfer
 from llm_engineering.application.features.export import export_warehouse, import_warehouse
 from llm_engineering.application.ports import UpsertCounts
@@ -144,7 +145,7 @@ def test_a_bad_line_is_kept_with_its_number_and_reason_and_the_others_go_in(
         found for found in target.dead_letters.stream("import") if found.source.endswith("documents.jsonl:3")
     ]
     assert reason in kept.reason
-    assert len(kept.payload) <= transfer.MAX_PAYLOAD_CHARACTERS
+    assert len(kept.payload) <= MAX_PAYLOAD_CHARS
 
 
 def test_a_line_that_is_mended_resolves_its_letter(tmp_path: Path) -> None:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from llm_engineering.application.failures import MAX_PAYLOAD_CHARS
 from llm_engineering.application.features.links import normalise_link, shown_link
 from llm_engineering.application.ports import DeadLetterStore, DocumentStore, Known, Link, UserStore
 from llm_engineering.domain.documents import DeadLetter, RawDocument, derived_id
 
 STAGE = "collect"
 """Stage of this use case's dead letters."""
-MAX_PAYLOAD = 10_000
 
 T = TypeVar("T")
 
@@ -101,7 +101,7 @@ class Writer:
                 stage=STAGE,
                 source=source,
                 reason=reason,
-                payload=payload[:MAX_PAYLOAD],
+                payload=payload[:MAX_PAYLOAD_CHARS],
                 failed_at=datetime.now(UTC),
             )
         )

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import IO, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError, model_validator
 
+from llm_engineering.application.failures import MAX_PAYLOAD_CHARS, batched
 from llm_engineering.application.ports import (
     DeadLetterStore,
     DocumentStore,
@@ -43,7 +43,6 @@ STAGE = "import"
 BATCH = 500
 MAX_LINE_BYTES = 64_000_000
 """No document that a store can hold is longer; a file without line breaks must not fill the memory."""
-MAX_PAYLOAD_CHARACTERS = 10_000
 
 Value = TypeVar("Value", bound=BaseModel)
 Item = TypeVar("Item")
@@ -182,7 +181,7 @@ class _Importer:
     def read(self, path: Path, kind: type[Value]) -> Iterator[list[tuple[str, Value]]]:
         """Batches of (``FILE:LINE``, value); lines that are not one are rejected on the way."""
         with path.open("rb") as file:
-            for lines in _batched(_lines(file), BATCH):
+            for lines in batched(_lines(file), BATCH):
                 values: list[tuple[str, Value]] = []
                 letters: list[DeadLetter] = []
                 for number, line in lines:
@@ -252,7 +251,7 @@ class _Importer:
 def _write(path: Path, values: Iterable[BaseModel], name: str, total: int | None, progress: Progress) -> int:
     count = 0
     with path.open("wb") as file:
-        for batch in _batched(values, BATCH):
+        for batch in batched(values, BATCH):
             lines = (json.dumps(value.model_dump(mode="json"), ensure_ascii=False) for value in batch)
             file.write("".join(f"{line}\n" for line in lines).encode())
             count += len(batch)
@@ -302,15 +301,7 @@ def _shown(value: BaseModel) -> bytes:
 
 
 def _letter(source: str, reason: str, line: bytes) -> DeadLetter:
-    payload = (
-        line[: 4 * MAX_PAYLOAD_CHARACTERS].decode("utf-8", "replace").rstrip("\n")[:MAX_PAYLOAD_CHARACTERS]
-    )
+    payload = line[: 4 * MAX_PAYLOAD_CHARS].decode("utf-8", "replace").rstrip("\n")[:MAX_PAYLOAD_CHARS]
     return DeadLetter(
         stage=STAGE, source=source, reason=reason[:1_000], payload=payload, failed_at=datetime.now(UTC)
     )
-
-
-def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch

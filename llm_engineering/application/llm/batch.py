@@ -1,4 +1,4 @@
-"""Asking a language model for many small things: cached, limited, retried one by one, what fails kept as dead letters."""
+"""Send many requests to a language model: replies are cached, requests limited and retried, failures kept as dead letters."""
 
 import asyncio
 import hashlib
@@ -13,7 +13,8 @@ from loguru import logger
 from pydantic import Field
 
 from llm_engineering.application.failures import letter
-from llm_engineering.application.llm.budget import Budget, BudgetSpentError, SpendingLedger
+from llm_engineering.application.llm.budget import Budget, BudgetExhaustedError, CostTracker
+from llm_engineering.application.llm.structured_output import UnusableReplyError
 from llm_engineering.application.ports import (
     DeadLetterStore,
     Generation,
@@ -37,31 +38,27 @@ RETRY_TEMPERATURE = 0.4
 """At least so warm is asked again, since a model at temperature 0 would say the same as before."""
 
 
-class UnusableReplyError(ValueError):
-    """A reply is not what was asked for. The message says what was expected."""
-
-
 class NoAnswerError(Exception):
     """Nothing usable came after all attempts. Costs one item, not the run."""
 
 
-class Asking(Model):
-    """How the model is asked."""
+class BatchConfig(Model):
+    """How requests are sent to the model."""
 
     concurrency: int = Field(default=4, ge=1, le=256)
     """Requests in flight at a time."""
     requests_per_minute: int = Field(default=0, ge=0)
     """0: no limit. Replies from the cache do not count."""
     attempts: int = Field(default=3, ge=1, le=MOST_ATTEMPTS)
-    """How often one item is asked for before it is given up."""
+    """Most requests for one item, the first included."""
     timeout_seconds: float = Field(default=180.0, gt=0)
     """For one reply."""
     budget: Budget = Budget()
 
 
 @dataclass(frozen=True, slots=True)
-class Ask(Generic[T]):
-    """One thing to ask for."""
+class LlmRequest(Generic[T]):
+    """One thing to ask the model for."""
 
     name: str
     """Names the item in dead letters."""
@@ -75,8 +72,8 @@ class Ask(Generic[T]):
 
 
 @dataclass(slots=True)
-class AskingReport:
-    """Counts of what was asked and what came."""
+class BatchReport:
+    """Counts of requests and replies."""
 
     asked: int = 0
     """Items."""
@@ -103,7 +100,7 @@ class AskingReport:
 
 
 class RequestRate:
-    """At most so many requests a minute, evenly spaced, so that no service sees a burst."""
+    """Space requests evenly, at most so many a minute, so that no service sees a burst."""
 
     def __init__(
         self,
@@ -116,7 +113,7 @@ class RequestRate:
         self._sleep = sleep
         self._next = float("-inf")
 
-    async def turn(self) -> None:
+    async def wait_turn(self) -> None:
         """Wait until it is this request's turn."""
         if not self._gap:
             return
@@ -127,16 +124,16 @@ class RequestRate:
             await self._sleep(start - now)
 
 
-class Asker:
-    """Asks a model under one run's limits. For one event loop.
+class BatchClient:
+    """Send requests to a model within one run's limits. For one event loop.
 
-    Every reply is cached before it is used, also one that cannot be used, so a run that was killed makes no request twice:
-    what is under way at that moment is all that is lost.
+    Every reply is cached before it is read, even an unusable one, so an interrupted run resumes without paying twice: only the
+    requests in flight at that moment are lost.
 
     Args:
         stage: names this use in dead letters.
         seed: of the first attempt; further attempts count up from it.
-        ledger: of several that share one budget; None: one of its own.
+        costs: of several that share one budget; None: one of its own.
     """
 
     def __init__(
@@ -144,29 +141,29 @@ class Asker:
         model: LanguageModel,
         cache: GenerationCache,
         dead_letters: DeadLetterStore,
-        asking: Asking,
+        config: BatchConfig,
         *,
         stage: str,
         seed: int = 0,
         rate: RequestRate | None = None,
-        ledger: SpendingLedger | None = None,
+        costs: CostTracker | None = None,
     ) -> None:
         self.model = model
-        self.ledger = ledger or SpendingLedger(asking.budget)
-        self.report = AskingReport()
+        self.costs = costs or CostTracker(config.budget)
+        self.report = BatchReport()
         self.seed = seed
         self._cache = cache
         self._dead_letters = dead_letters
-        self._asking = asking
+        self._config = config
         self._stage = stage
-        self._rate = rate or RequestRate(asking.requests_per_minute)
-        self._slots = asyncio.Semaphore(asking.concurrency)
+        self._rate = rate or RequestRate(config.requests_per_minute)
+        self._slots = asyncio.Semaphore(config.concurrency)
         self._failed_in_a_row = 0
         self._succeeded: list[str] = []
-        self._under_way: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._in_flight: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def ask(self, ask: Ask[T]) -> T | None:
-        """What the model says, read; None: nothing usable came (there is a dead letter), or the budget is spent.
+    async def ask(self, request: LlmRequest[T]) -> T | None:
+        """Return what the reply says; None where no reply was usable (there is a dead letter) or the budget is exhausted.
 
         Raises:
             ModelServiceError: the service is down.
@@ -174,15 +171,15 @@ class Asker:
             StoreError: cache or dead letters cannot be written.
         """
         try:
-            return await self.answer(ask)
-        except (BudgetSpentError, NoAnswerError):
+            return await self.answer(request)
+        except (BudgetExhaustedError, NoAnswerError):
             return None
 
-    async def answer(self, ask: Ask[T]) -> T:
-        """What the model says, read; as :meth:`ask` does, but what is missing says why.
+    async def answer(self, request: LlmRequest[T]) -> T:
+        """Return what the reply says, as :meth:`ask` does, but raise where there is none.
 
         Raises:
-            BudgetSpentError: the budget leaves no room to ask.
+            BudgetExhaustedError: the budget leaves no room to ask.
             NoAnswerError: nothing usable came; there is a dead letter.
             ModelServiceError: the service is down.
             ConfigurationError: the model cannot be used as it is configured.
@@ -190,10 +187,10 @@ class Asker:
         """
         self.report.asked += 1
         reason = payload = ""
-        for attempt in range(self._asking.attempts):
+        for attempt in range(self._config.attempts):
             try:
-                reply = await self._reply(ask, self._options(ask, attempt))
-            except BudgetSpentError:
+                reply = await self._reply(request, self._options(request, attempt))
+            except BudgetExhaustedError:
                 self.report.not_asked += 1
                 raise
             except InvalidInputError as error:  # the prompt does not fit: asking again changes nothing
@@ -204,49 +201,49 @@ class Asker:
                 continue
             self.report.replies += 1
             try:
-                value = ask.read(reply.text)
+                value = request.read(reply.text)
             except UnusableReplyError as error:
                 reason, payload = str(error), reply.text
                 self._count_malformed(reason)
                 continue
             self.report.answered += 1
-            self._succeeded.append(ask.name)
+            self._succeeded.append(request.name)
             return value
         self.report.lost += 1
-        await self.give_up(ask.name, reason, payload)
+        await self.give_up(request.name, reason, payload)
         raise NoAnswerError(reason)
 
     async def give_up(self, name: str, reason: str, payload: str = "") -> None:
-        """Keep something that cannot be used as a dead letter, with its reason."""
+        """Keep an unusable reply as a dead letter, with the reason."""
         whole = payload.encode("utf-8", "replace").decode()
         await asyncio.to_thread(self._dead_letters.put, [letter(self._stage, name, reason, whole)])
 
-    async def settle(self) -> None:
-        """Forget the dead letters of earlier runs for what has succeeded."""
+    async def resolve_dead_letters(self) -> None:
+        """Remove the dead letters of earlier runs for what has succeeded."""
         await asyncio.to_thread(self._dead_letters.resolve, self._stage, self._succeeded)
 
     async def finish(self) -> None:
-        """Settle, and log what was spent."""
-        await self.settle()
-        report, ledger = self.report, self.ledger
+        """Resolve dead letters, and log counts and costs."""
+        await self.resolve_dead_letters()
+        report, costs = self.report, self.costs
         logger.info(
-            "Asked {} for {} things: {} came, {} given up ({:.0%} of the replies could not be used); {} requests, {} replies "
+            "Asked {} for {} items: {} answered, {} given up ({:.0%} of the replies could not be used); {} requests, {} replies "
             "from the cache, {} tokens.",
             self.model.name,
             report.asked,
             report.answered,
             report.lost,
             report.malformed_share,
-            ledger.requests,
+            costs.requests,
             report.from_cache,
-            ledger.spent.prompt_tokens + ledger.spent.completion_tokens,
+            costs.spent.prompt_tokens + costs.spent.completion_tokens,
         )
-        if ledger.stopped:
-            logger.warning("{} {} items were not asked for.", ledger.stopped, report.not_asked)
+        if costs.stopped:
+            logger.warning("{} {} items were not asked for.", costs.stopped, report.not_asked)
 
     def metadata(self) -> dict[str, Any]:
         """Counts and costs for a run's report."""
-        report, ledger = self.report, self.ledger
+        report, costs = self.report, self.costs
         return {
             "model": self.model.name,
             "asked": report.asked,
@@ -259,39 +256,39 @@ class Asker:
             "malformed_share": report.malformed_share,
             "unusable_items": report.unusable_items,
             "failed_requests": report.failures,
-            "requests": ledger.requests,
-            "prompt_tokens": ledger.spent.prompt_tokens,
-            "completion_tokens": ledger.spent.completion_tokens,
-            "cost_usd": ledger.spent.cost_usd,
-            "cached_tokens": ledger.saved.prompt_tokens + ledger.saved.completion_tokens,
-            "stopped": ledger.stopped,
+            "requests": costs.requests,
+            "prompt_tokens": costs.spent.prompt_tokens,
+            "completion_tokens": costs.spent.completion_tokens,
+            "cost_usd": costs.spent.cost_usd,
+            "cached_tokens": costs.saved.prompt_tokens + costs.saved.completion_tokens,
+            "stopped": costs.stopped,
             "reasons": dict(sorted(report.reasons.items())),
         }
 
-    def _options(self, ask: Ask[Any], attempt: int) -> GenerationOptions:
-        warmth = ask.options.temperature
+    def _options(self, request: LlmRequest[Any], attempt: int) -> GenerationOptions:
+        warmth = request.options.temperature
         warmer = max(warmth, RETRY_TEMPERATURE) if attempt else warmth
         return replace(
-            ask.options,
-            seed=self.seed + ask.seed + attempt,
+            request.options,
+            seed=self.seed + request.seed + attempt,
             temperature=warmer,
-            timeout_seconds=self._asking.timeout_seconds,
+            timeout_seconds=self._config.timeout_seconds,
         )
 
-    async def _reply(self, ask: Ask[Any], options: GenerationOptions) -> Generation:
-        key = generation_key(ask.messages, ask.prompt_hash, self.model.name, options)
-        same = self._under_way.setdefault(key, asyncio.Lock())
+    async def _reply(self, request: LlmRequest[Any], options: GenerationOptions) -> Generation:
+        key = generation_key(request.messages, request.prompt_hash, self.model.name, options)
+        same = self._in_flight.setdefault(key, asyncio.Lock())
         # Two items may ask for the very same; the second waits, and finds the first one's reply in the cache.
         async with same, self._slots:
             known = (await asyncio.to_thread(self._cache.get_many, [key])).get(key)
             if known is not None:
                 self.report.from_cache += 1
-                self.ledger.reuse(known.usage)
+                self.costs.add_cached(known.usage)
                 return known
-            prompt_tokens = sum(await self.model.count_tokens([m.content for m in ask.messages]))
-            async with self.ledger.reserved(prompt_tokens + options.max_tokens) as used:
-                await self._rate.turn()
-                reply = await _generated(self.model, ask.messages, options, prompt_tokens)
+            prompt_tokens = sum(await self.model.count_tokens([m.content for m in request.messages]))
+            async with self.costs.reserve(prompt_tokens + options.max_tokens) as used:
+                await self._rate.wait_turn()
+                reply = await _generated(self.model, request.messages, options, prompt_tokens)
                 self._failed_in_a_row = 0
                 # Kept at once, not in batches: a run that is killed here has paid for all that is in flight already. Shielded,
                 # because a task that is cancelled between reply and cache would pay again.
@@ -305,7 +302,7 @@ class Asker:
         if self._failed_in_a_row >= MOST_FAILURES_IN_A_ROW:
             raise ModelServiceError(
                 f"{self._failed_in_a_row} requests in a row failed, so the model's service seems to be down; the last one: "
-                f"{error} What was made is kept: run again when the service is back."
+                f"{error} Finished items are saved; rerun when the service is back."
             ) from error
         return str(error)
 
@@ -333,10 +330,10 @@ def generation_key(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-async def at_a_time(
+async def run_in_order(
     items: Iterable[Item], work: Callable[[Item], Coroutine[Any, Any, Result]], most: int
 ) -> AsyncIterator[Result]:
-    """Results of ``work`` in the order of the items, at most ``most`` under way; whatever fails cancels the rest."""
+    """Yield results of ``work`` in the order of the items, at most ``most`` in flight; a failure cancels the rest."""
     waiting: list[asyncio.Task[Result]] = []
     try:
         for item in items:
@@ -369,6 +366,6 @@ async def _generated(
             await close()
     # Halves of surrogate pairs cannot be stored as UTF-8.
     text = "".join(parts).encode("utf-8", "replace").decode()
-    if usage is None:  # the service did not tell; the ledger goes by our own count
+    if usage is None:  # the service did not tell; the tracker goes by our own count
         usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=sum(await model.count_tokens([text])))
     return Generation(text, usage)

@@ -1,4 +1,4 @@
-"""What a run spends on a language model, and the budget that ends it before it is exceeded."""
+"""Track what a run spends on a language model, and stop its requests before they exceed the budget."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -11,8 +11,8 @@ from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.domain.retrieval import Usage
 
 
-class BudgetSpentError(Exception):
-    """Asking once more might exceed the budget. Ends the asking, not the run."""
+class BudgetExhaustedError(Exception):
+    """The next request might exceed the budget. Requests stop; the run goes on."""
 
 
 class Budget(Model):
@@ -24,11 +24,11 @@ class Budget(Model):
     """US dollars at the prices of the settings; None: no limit."""
 
 
-class SpendingLedger:
-    """Counts tokens and costs, and reserves what a request may cost before it is made.
+class CostTracker:
+    """Count tokens and costs, and reserve what a request may cost before it is sent.
 
     A request that does not fit beside those in flight waits for them, since most cost less than was reserved; one that does
-    not fit although nothing is in flight ends the asking. Tokens so stay within the budget. What a request will cost in
+    not fit although nothing is in flight stops all further ones. Tokens so stay within the budget. What a request will cost in
     dollars is known only by the dearest token so far, so the very first ones are made one at a time.
     """
 
@@ -44,14 +44,14 @@ class SpendingLedger:
         """What replies from the cache had cost when they were made."""
         self.requests = 0
         self.stopped = ""
-        """Why the asking ended early; empty: it did not."""
+        """Why requests stopped early; empty: they did not."""
 
     @asynccontextmanager
-    async def reserved(self, tokens: int) -> AsyncIterator[Callable[[Usage | None], None]]:
-        """Room for a request of at most ``tokens``; the block reports what it really used.
+    async def reserve(self, tokens: int) -> AsyncIterator[Callable[[Usage | None], None]]:
+        """Reserve room for a request of at most ``tokens``; the block reports what it really used.
 
         Raises:
-            BudgetSpentError: there is no such room, or the asking has ended before.
+            BudgetExhaustedError: there is no such room, or requests have stopped before.
             ConfigurationError: the budget is in dollars, and the reply came without a price.
         """
         async with self._settled:
@@ -61,7 +61,7 @@ class SpendingLedger:
                     break
                 await self._settled.wait()
             if self.stopped:
-                raise BudgetSpentError(self.stopped)
+                raise BudgetExhaustedError(self.stopped)
             self._reserved += tokens
             self._in_flight += 1
         try:
@@ -72,8 +72,8 @@ class SpendingLedger:
                 self._in_flight -= 1
                 self._settled.notify_all()
 
-    def reuse(self, usage: Usage | None) -> None:
-        """A reply came from the cache."""
+    def add_cached(self, usage: Usage | None) -> None:
+        """Count a reply that came from the cache."""
         self.saved += usage or Usage()
 
     def _fits(self, tokens: int) -> bool:
@@ -97,7 +97,7 @@ class SpendingLedger:
         ]
         self.stopped = (
             f"The budget of {' and '.join(filter(None, limits))} is spent: {used:,} tokens{cost} were used, and the next "
-            f"request may need {tokens:,} tokens. What was made is kept; raise `budget` and run again to go on from here."
+            f"request may need {tokens:,} tokens. Finished samples are saved; raise `budget` and rerun to continue."
         )
 
     def _add(self, usage: Usage | None) -> None:

@@ -1,27 +1,27 @@
-"""Judges: language models that are asked for their opinion, each reply kept, each failure counted, under one budget.
+"""Judges: language models that give verdicts, how far they agree, and what they cost.
 
-Opinions are asked for as samples are: cached by prompt, model and seed (a killed run asks nothing twice), within each judge's
-limits of concurrency and rate, and with one ledger for the whole jury. A judge that is down is asked no more, and the others
-go on; where the budget ends, so does the asking, and nothing else.
+Replies are cached by prompt, model and seed, so an interrupted run resumes without paying twice. Concurrency and rate hold for
+each judge, the budget for the whole jury. A judge that is down is disabled while the others go on; an exhausted budget stops
+requests, and nothing else.
 """
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
+from statistics import fmean
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from loguru import logger
 from pydantic import AfterValidator, Field
 
 from llm_engineering.application.llm.batch import (
-    Ask,
-    Asker,
-    Asking,
+    BatchClient,
+    BatchConfig,
+    LlmRequest,
     NoAnswerError,
-    UnusableReplyError,
 )
-from llm_engineering.application.llm.budget import BudgetSpentError, SpendingLedger
+from llm_engineering.application.llm.budget import BudgetExhaustedError, CostTracker
 from llm_engineering.application.ports import DeadLetterStore, GenerationCache, LanguageModel
 from llm_engineering.domain.errors import ConfigurationError, ModelError
 
@@ -46,8 +46,8 @@ JudgeNames = Annotated[tuple[str, ...], AfterValidator(_known)]
 model at that address, with that key; ``llm``: the language model of ``LLM_*``, which favours what it would have written."""
 
 
-class JudgeAsking(Asking):
-    """How judges are asked. Concurrency and rate hold for each judge, the budget for all together."""
+class JudgeBatchConfig(BatchConfig):
+    """How requests are sent to judges. Concurrency and rate hold for each judge, the budget for all together."""
 
     concurrency: int = Field(default=2, ge=1, le=256)
     attempts: int = Field(default=2, ge=1, le=10)
@@ -65,37 +65,36 @@ class JuryStores(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Silent:
-    """A judge gave no opinion."""
+class MissingVerdict:
+    """A judge gave no verdict."""
 
     why: Literal["unusable", "down", "budget"]
-    """``unusable``: no attempt gave a usable reply; ``down``: the judge is asked no more; ``budget``: it was not asked."""
+    """``unusable``: no attempt gave a usable reply; ``down``: the judge is disabled; ``budget``: it was not asked."""
     detail: str
 
 
 @dataclass(slots=True)
 class JudgeRecord:
-    """What one judge was asked for, and what came."""
+    """Counts of the verdicts that one judge was asked for."""
 
     judge: str
-    wanted: int = 0
-    """Opinions."""
-    given: int = 0
+    requested: int = 0
+    received: int = 0
     not_asked: int = 0
-    """Opinions that the budget left no room for."""
+    """Verdicts that the budget left no room for."""
     replies: int = 0
     """Those from the cache and those of further attempts included."""
     from_cache: int = 0
     unusable_replies: int = 0
     missing_share: float = 0.0
-    """Of the opinions wanted that the budget left room for."""
-    down: str = ""
-    """Why it is asked no more; empty: it is."""
+    """Of the requested verdicts that the budget left room for."""
+    disabled_reason: str = ""
+    """Empty: the judge is not disabled."""
 
     @property
     def missing(self) -> int:
-        """Opinions that did not come although the budget left room for them."""
-        return self.wanted - self.given - self.not_asked
+        """Verdicts that did not come although the budget left room for them."""
+        return self.requested - self.received - self.not_asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,7 @@ class JuryReport:
     cached_tokens: int = 0
     """What replies from the cache had cost."""
     stopped: str = ""
-    """Why the asking ended early; empty: it did not."""
+    """Why requests stopped early; empty: they did not."""
 
     def metadata(self) -> dict[str, Any]:
         """Counts and costs for a run's report; what there is none of is left out."""
@@ -132,7 +131,7 @@ def _present(values: dict[str, Any]) -> dict[str, Any]:
 
 
 class Jury:
-    """Asks several models. For one event loop; whoever runs that closes it.
+    """Ask several models for verdicts. For one event loop; whoever runs that closes it.
 
     Args:
         stage: names this use in dead letters.
@@ -145,7 +144,7 @@ class Jury:
         self,
         judges: Sequence[LanguageModel],
         stores: JuryStores,
-        asking: JudgeAsking,
+        config: JudgeBatchConfig,
         *,
         stage: str,
         seed: int = 0,
@@ -157,101 +156,151 @@ class Jury:
                 f"The jury has {', '.join(twice)} twice, whose replies would be the same. Name each model once."
             )
         self.names = tuple(names)
-        self.asking = asking
+        self.config = config
         self.seed = seed
-        self._ledger = SpendingLedger(asking.budget)
-        self._askers = {
-            judge.name: Asker(
+        self._costs = CostTracker(config.budget)
+        self._clients = {
+            judge.name: BatchClient(
                 judge,
                 stores.generations,
                 stores.dead_letters,
-                asking,
+                config,
                 stage=stage,
                 seed=seed,
-                ledger=self._ledger,
+                costs=self._costs,
             )
             for judge in judges
         }
         self._records = {name: JudgeRecord(name) for name in names}
 
     @property
-    def under_way(self) -> int:
-        """How many opinions to ask for at a time, so that every judge has something to do."""
-        return 2 * self.asking.concurrency * len(self.names) + 2
+    def max_in_flight(self) -> int:
+        """Requests to have in flight so that every judge is busy."""
+        return 2 * self.config.concurrency * len(self.names) + 2
 
-    async def opinion(self, judge: str, ask: Ask[T]) -> T | Silent:
-        """A judge's opinion, or why there is none.
+    async def request_verdict(self, judge: str, request: LlmRequest[T]) -> T | MissingVerdict:
+        """Ask a judge for a verdict; return it, or why there is none.
 
         Raises:
             StoreError: cache or dead letters cannot be read or written.
         """
         record = self._records[judge]
-        record.wanted += 1
-        if record.down:
-            return Silent("down", record.down)
+        record.requested += 1
+        if record.disabled_reason:
+            return MissingVerdict("down", record.disabled_reason)
         try:
-            found = await self._askers[judge].answer(ask)
-        except BudgetSpentError as error:
+            verdict = await self._clients[judge].answer(request)
+        except BudgetExhaustedError as error:
             record.not_asked += 1
-            return Silent("budget", str(error))
+            return MissingVerdict("budget", str(error))
         except NoAnswerError as error:
-            return Silent("unusable", f"{judge}: {error}")
+            return MissingVerdict("unusable", f"{judge}: {error}")
         except (ModelError, ConfigurationError) as error:
-            if not record.down:
-                logger.warning("The judge {} is asked no more: {}", judge, error)
-            record.down = str(error)
-            return Silent("down", record.down)
-        record.given += 1
-        return found
+            if not record.disabled_reason:
+                logger.warning("The judge {} is disabled: {}", judge, error)
+            record.disabled_reason = str(error)
+            return MissingVerdict("down", record.disabled_reason)
+        record.received += 1
+        return verdict
 
     async def finish(self) -> JuryReport:
-        """Forget old dead letters of what has succeeded; tell what was asked and spent."""
-        for name, asker in self._askers.items():
-            await asker.settle()
-            record, counts = self._records[name], asker.report
+        """Remove old dead letters of what has succeeded; report counts and costs."""
+        for name, client in self._clients.items():
+            await client.resolve_dead_letters()
+            record, counts = self._records[name], client.report
             record.replies, record.from_cache = counts.replies, counts.from_cache
             record.unusable_replies = counts.malformed
-            due = record.wanted - record.not_asked
+            due = record.requested - record.not_asked
             record.missing_share = record.missing / due if due else 0.0
             logger.info(
-                "The judge {} gave {} of {} opinions ({:.0%} missing; {} of {} replies from the cache).",
+                "The judge {} gave {} of {} verdicts ({:.0%} missing; {} of {} replies from the cache).",
                 name,
-                record.given,
-                record.wanted,
+                record.received,
+                record.requested,
                 record.missing_share,
                 record.from_cache,
                 record.replies,
             )
-        ledger = self._ledger
+        costs = self._costs
         report = JuryReport(
             judges=tuple(self._records.values()),
-            requests=ledger.requests,
-            tokens=ledger.spent.prompt_tokens + ledger.spent.completion_tokens,
-            cost_usd=ledger.spent.cost_usd,
-            cached_tokens=ledger.saved.prompt_tokens + ledger.saved.completion_tokens,
-            stopped=ledger.stopped,
+            requests=costs.requests,
+            tokens=costs.spent.prompt_tokens + costs.spent.completion_tokens,
+            cost_usd=costs.spent.cost_usd,
+            cached_tokens=costs.saved.prompt_tokens + costs.saved.completion_tokens,
+            stopped=costs.stopped,
         )
         if report.stopped:
             missing = sum(record.not_asked for record in report.judges)
-            logger.warning("{} {} opinions were not asked for.", report.stopped, missing)
+            logger.warning("{} {} verdicts were not asked for.", report.stopped, missing)
         return report
 
     async def close(self) -> None:
         """Close the judges' models."""
-        for asker in self._askers.values():
-            await asker.model.close()
+        for client in self._clients.values():
+            await client.model.close()
 
 
-def json_object(text: str) -> dict[str, Any]:
-    """A reply as a JSON object.
+@dataclass(frozen=True, slots=True)
+class PairAgreement:
+    """Two judges on the things that both gave points to."""
 
-    Raises:
-        UnusableReplyError: it is none.
+    first: str
+    second: str
+    items: int
+    exact: float
+    """Share of the items with the same points."""
+    difference: float
+    """Mean absolute difference, in points."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """All judges. Agreement says nothing of whether they are right."""
+
+    items: int
+    """Things that at least two judges gave points to."""
+    alpha: float | None
+    """Krippendorff's alpha; None: fewer than two judges on anything, or all points the same."""
+    pairs: tuple[PairAgreement, ...] = ()
+
+
+def measure_agreement(points: Sequence[Mapping[str, float]]) -> Agreement:
+    """Measure how far judges agree; each mapping holds the points of one item by judge."""
+    judges = list(dict.fromkeys(name for item in points for name in item))
+    pairs = []
+    for first, second in combinations(judges, 2):
+        both = [(item[first], item[second]) for item in points if first in item and second in item]
+        if both:
+            exact = fmean(one == other for one, other in both)
+            difference = fmean(abs(one - other) for one, other in both)
+            pairs.append(PairAgreement(first, second, len(both), exact, difference))
+    values = [list(item.values()) for item in points if len(item) > 1]
+    return Agreement(len(values), krippendorff_alpha(values), tuple(pairs))
+
+
+def krippendorff_alpha(units: Sequence[Sequence[float]]) -> float | None:
+    """Compute Krippendorff's alpha for interval data: 1 perfect, 0 as by chance, below 0 systematic disagreement.
+
+    One minus observed over expected disagreement, with squared differences (Krippendorff, *Content Analysis*, 3rd edition,
+    2013, chapter 12). Takes any number of raters and missing ratings, which Cohen's kappa does not.
+
+    Args:
+        units: the ratings of each rated thing, in any order; those with fewer than two do not count.
+
+    Returns:
+        None where it is not defined: no pair of ratings, or ratings that do not vary.
     """
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        raise UnusableReplyError(f"no JSON: {text[:200]!r}") from None
-    if not isinstance(value, dict):
-        raise UnusableReplyError(f"no JSON object: {text[:200]!r}")
-    return value
+    paired = [unit for unit in units if len(unit) > 1]
+    every = [value for unit in paired for value in unit]
+    if len(set(every)) < 2:  # not by their differences, in which means of repeats leave a rounding error
+        return None
+    expected = _squared_differences(every)
+    observed = sum(_squared_differences(unit) / (len(unit) - 1) for unit in paired)
+    return 1 - (len(every) - 1) * observed / expected
+
+
+def _squared_differences(values: Sequence[float]) -> float:
+    """Over all ordered pairs of different places: 2 (n Σv² − (Σv)²)."""
+    middle = fmean(values)  # about the mean, so that nothing is lost to rounding
+    return 2 * len(values) * sum((value - middle) ** 2 for value in values)

@@ -79,3 +79,22 @@ async def _collect(stream: AsyncIterator[Delta]) -> tuple[str, Delta | None]:
         if close is not None:  # leaving early ends the generation
             await close()
     return "".join(parts), last
+
+
+class UnusableReplyError(ValueError):
+    """A reply is not what was asked for. The message says what was expected."""
+
+
+def parse_json_object(text: str) -> dict[str, Any]:
+    """Parse a reply that should be a JSON object.
+
+    Raises:
+        UnusableReplyError: it is not one.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise UnusableReplyError(f"no JSON: {text[:200]!r}") from None
+    if not isinstance(value, dict):
+        raise UnusableReplyError(f"no JSON object: {text[:200]!r}")
+    return value

@@ -263,7 +263,7 @@ class QdrantServerIndex:
     def _unavailable(self, reason: str) -> StoreUnavailableError:
         return StoreUnavailableError(
             f"The Qdrant server at {self._shown} cannot be reached: {reason}. Start it (docker compose up -d qdrant), set "
-            "QDRANT_URL to one that runs, or use the embedded index: QDRANT_KIND=qdrant_edge"
+            "VECTOR_INDEX_URL to one that runs, or use the embedded index: VECTOR_INDEX_KIND=qdrant_edge"
         )
 
     def _stored(self) -> "_Stored | None":
@@ -282,7 +282,7 @@ class QdrantServerIndex:
         except KeyError:
             raise StoreError(
                 f"The collection '{names[0]}' at {self._shown} was not made by this project: it names no embedder. "
-                "Choose another name with QDRANT_COLLECTION."
+                "Choose another name with VECTOR_INDEX_COLLECTION."
             ) from None
 
     def _present(self) -> "_Stored":
@@ -538,5 +538,5 @@ def _plain(error: Exception) -> str:
 def _refusal(error: Any) -> str:
     """Status and reason without the request's headers, which hold the key."""
     if error.status_code in (401, 403):
-        return f"status {error.status_code}. Set QDRANT_API_KEY to a key that may read and write."
+        return f"status {error.status_code}. Set VECTOR_INDEX_API_KEY to a key that may read and write."
     return f"status {error.status_code}, {(error.content or b'').decode('utf-8', 'replace')[:300]}"

@@ -1,13 +1,13 @@
 """What ``run-evaluation-pipeline`` does, as its YAML says it."""
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.evaluation.models.style import PIECE_CHARACTERS
-from llm_engineering.application.llm.judges import JudgeAsking, JudgeNames
+from llm_engineering.application.llm.judges import JudgeBatchConfig, JudgeNames
 from llm_engineering.application.training.datasets.config import DecontaminationConfig
 from llm_engineering.application.training.registry.promotion import PromotionPolicy
 
@@ -17,6 +17,8 @@ SliceName = Literal["category", "language", "length"]
 
 class JudgeConfig(StrictConfig):
     """Language models as judges."""
+
+    RENAMED: ClassVar = {"asking": "requests"}
 
     models: JudgeNames = Field(default=("judge",), min_length=1)
     """Several are a jury: the mean over the judges counts, and how far they agree is reported."""
@@ -28,7 +30,7 @@ class JudgeConfig(StrictConfig):
     """Pairs of answers shown in both orders, to see whether the place decides."""
     max_tokens: int = Field(default=300, ge=50)
     """Of a reply."""
-    asking: JudgeAsking = JudgeAsking()
+    requests: JudgeBatchConfig = JudgeBatchConfig()
     """What a budget leaves no room for is a missing score, as what no judge gave a usable verdict on."""
 
 

@@ -14,13 +14,18 @@ from llm_engineering.application.evaluation.models.config import JudgeConfig
 from llm_engineering.application.evaluation.models.statistics import correlation
 from llm_engineering.application.llm.batch import (
     MOST_ATTEMPTS,
-    Ask,
-    UnusableReplyError,
-    at_a_time,
+    LlmRequest,
+    run_in_order,
 )
-from llm_engineering.application.llm.judge_agreement import Agreement, agreement
-from llm_engineering.application.llm.judges import Jury, JuryReport, Silent, json_object
+from llm_engineering.application.llm.judges import (
+    Agreement,
+    Jury,
+    JuryReport,
+    MissingVerdict,
+    measure_agreement,
+)
 from llm_engineering.application.llm.prompts.fences import inert
+from llm_engineering.application.llm.structured_output import UnusableReplyError, parse_json_object
 from llm_engineering.application.ports import GenerationOptions, Message, Progress, SilentProgress
 from llm_engineering.domain.documents import text_hash
 
@@ -151,7 +156,7 @@ async def judged(
         tuple(verdicts),
         tuple(
             _probes(
-                one.judge, one.wanted - one.not_asked, one.missing_share, items, verdicts, swaps[one.judge]
+                one.judge, one.requested - one.not_asked, one.missing_share, items, verdicts, swaps[one.judge]
             )
             for one in report.judges
         ),
@@ -200,28 +205,28 @@ async def _swaps(
 
 
 async def _opinions(
-    jury: Jury, asks: Iterable[tuple[str, Ask[T]]], what: str, progress: Progress
+    jury: Jury, asks: Iterable[tuple[str, LlmRequest[T]]], what: str, progress: Progress
 ) -> list[T | None]:
     """Opinions in order; None: there is none."""
     known = list(asks)
 
-    async def one(wanted: tuple[str, Ask[T]]) -> T | Silent:
-        return await jury.opinion(*wanted)
+    async def one(wanted: tuple[str, LlmRequest[T]]) -> T | MissingVerdict:
+        return await jury.request_verdict(*wanted)
 
     found: list[T | None] = []
-    async for opinion in at_a_time(known, one, jury.under_way):
+    async for opinion in run_in_order(known, one, jury.max_in_flight):
         progress.advance(what, total=len(known))
-        found.append(None if isinstance(opinion, Silent) else opinion)
+        found.append(None if isinstance(opinion, MissingVerdict) else opinion)
     return found
 
 
-def _score(item: Judgeable, config: JudgeConfig, name: str, repeat: int) -> Ask[Points]:
+def _score(item: Judgeable, config: JudgeConfig, name: str, repeat: int) -> LlmRequest[Points]:
     data = {"instruction": item.instruction, "author": item.reference, "answer": item.answer}
     # Seeds of repeats stand so far apart that another attempt of one is never taken for the next repeat.
     return _ask(f"{name}/{repeat}", _SCORE_RULES, data, SCORE_SCHEMA, config, _points, repeat * MOST_ATTEMPTS)
 
 
-def _prefer(first: Judgeable, second: Judgeable, config: JudgeConfig, name: str) -> Ask[str]:
+def _prefer(first: Judgeable, second: Judgeable, config: JudgeConfig, name: str) -> LlmRequest[str]:
     data = {
         "instruction": first.instruction,
         "author": first.reference,
@@ -239,9 +244,9 @@ def _ask(
     config: JudgeConfig,
     read: Callable[[str], T],
     seed: int = 0,
-) -> Ask[T]:
+) -> LlmRequest[T]:
     shown = json.dumps({key: inert(value) for key, value in data.items()}, ensure_ascii=False)
-    return Ask(
+    return LlmRequest(
         # With what is shown, so that the letter of a failure is not taken for another evaluation's.
         name=f"{name}/{text_hash(shown)[:12]}",
         messages=(Message("system", rules), Message("user", shown)),
@@ -255,7 +260,7 @@ def _ask(
 
 
 def _points(text: str) -> Points:
-    reply = json_object(text)
+    reply = parse_json_object(text)
     accuracy, style = reply.get("accuracy"), reply.get("style")
     if _is_points(accuracy) and _is_points(style):
         return int(str(accuracy)), int(str(style))
@@ -267,7 +272,7 @@ def _is_points(value: object) -> bool:
 
 
 def _better(text: str) -> str:
-    value = json_object(text).get("better")
+    value = parse_json_object(text).get("better")
     if value in ("A", "B", "tie"):
         return str(value)
     raise UnusableReplyError(f"a choice other than A, B or tie: {str(value)[:80]}")
@@ -283,7 +288,7 @@ def _verdict(given: Mapping[str, tuple[Points, ...]]) -> Verdict:
 
 
 def _agreement(verdicts: Sequence[Verdict], which: int) -> Agreement:
-    return agreement(
+    return measure_agreement(
         [
             {judge: fmean(points[which] for points in repeats) for judge, repeats in verdict.given.items()}
             for verdict in verdicts

@@ -1,7 +1,7 @@
 """What ``run-rag-evaluation`` does, as its YAML says it."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -142,4 +142,6 @@ class RagEvaluationRun(StrictConfig):
 class RagEvaluation(StrictConfig):
     """Parameters of the pipeline ``rag_evaluation``."""
 
-    evaluation: RagEvaluationRun = RagEvaluationRun()
+    RENAMED: ClassVar = {"evaluation": "rag_evaluation"}
+
+    rag_evaluation: RagEvaluationRun = RagEvaluationRun()

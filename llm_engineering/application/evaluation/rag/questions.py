@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, model_validator
 
+from llm_engineering.application.files import atomic_write
 from llm_engineering.application.ports import CleanStore
 from llm_engineering.application.text.overlap import find_quote
 from llm_engineering.domain.documents import CleanDocument, Model, Span, derived_id
@@ -173,9 +174,7 @@ def write_questions(path: Path, questions: Iterable[Question]) -> None:
         for question in questions
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.part")
-    beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    beside.replace(path)
+    atomic_write(path, "".join(f"{line}\n" for line in lines))
 
 
 def merged(hand: Sequence[Question], made: Sequence[Question]) -> list[Question]:

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
 from llm_engineering.application.evaluation.rag.answers import AnswerMetrics
 from llm_engineering.application.evaluation.rag.calibration import Calibration
 from llm_engineering.application.evaluation.rag.evaluate import Evaluation
-from llm_engineering.application.evaluation.rag.plots import Bar, curve_plot, intervals_plot
+from llm_engineering.application.reporting.charts import Bar, draw_curve, draw_intervals
+from llm_engineering.application.reporting.page import render_page, trust_svg
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 MOST_QUOTES = 3
@@ -44,12 +43,11 @@ def rows(evaluation: Evaluation) -> Iterator[list[str]]:
 
 def html_report(evaluation: Evaluation) -> str:
     """The report as a page without any reference to the outside; follows the reader's light or dark scheme."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     questions = evaluation.questions.questions
     answerable = [item for item in questions if item.targets]
     calibration = evaluation.calibration
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
+    return render_page(
+        TEMPLATE,
         corpus=evaluation.corpus,
         answerable=len(answerable),
         unanswerable=len(questions) - len(answerable),
@@ -65,10 +63,10 @@ def html_report(evaluation: Evaluation) -> str:
         reference=evaluation.reference,
         serving=evaluation.serving,
         filters=any(row.filters_right is not None for row in evaluation.rows),
-        plot=_safe(_plot(evaluation)),
+        plot=trust_svg(_plot(evaluation)),
         kinds=evaluation.kinds(),
         calibration=calibration,
-        curve=_safe(_curve(calibration)) if calibration else "",
+        curve=trust_svg(_curve(calibration)) if calibration else "",
         points=_points(calibration) if calibration else (),
         threshold_settings=threshold_settings(calibration) if calibration else "",
         answers=evaluation.answers,
@@ -132,7 +130,7 @@ def _plot(evaluation: Evaluation) -> str:
         found = row.intervals[evaluation.primary]
         chosen = row.name == evaluation.recommendation.name
         bars.append(Bar(row.name, found.mean, found.low, found.high, chosen))
-    return intervals_plot(f"{evaluation.primary} with 95 % intervals", bars)
+    return draw_intervals(f"{evaluation.primary} with 95 % intervals", bars)
 
 
 def _curve(calibration: Calibration) -> str:
@@ -145,7 +143,7 @@ def _curve(calibration: Calibration) -> str:
             calibration.configured.risk,
         ),
     ]
-    return curve_plot("Risk and coverage", points, marks, "coverage: share of questions answered", "risk")
+    return draw_curve("Risk and coverage", points, marks, "coverage: share of questions answered", "risk")
 
 
 def _points(calibration: Calibration) -> list[tuple[str, Any]]:
@@ -158,10 +156,3 @@ def _points(calibration: Calibration) -> list[tuple[str, Any]]:
 
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
-
-
-def _safe(svg: str) -> Any:
-    from markupsafe import Markup  # jinja2's own dependency
-
-    # Drawn by plots.py, which escapes every text.
-    return Markup(svg)

@@ -1,12 +1,12 @@
 """What a data set must pass, as a run's YAML says it. Unknown keys are errors."""
 
 import re
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from llm_engineering.application.config import StrictConfig
-from llm_engineering.application.llm.judges import JudgeAsking
+from llm_engineering.application.llm.judges import JudgeBatchConfig
 
 GateName = Literal[
     "format",
@@ -110,6 +110,8 @@ class SplitShares(StrictConfig):
 class JudgeConfig(StrictConfig):
     """What the run's ``judges`` decide. Costs one call (of pairs, two) a sample and judge."""
 
+    RENAMED: ClassVar = {"asking": "requests"}
+
     least_score: float = Field(default=2.5, ge=1, le=4)
     """Samples whose mean score over the judges is below are dropped (rubric from 1 to 4)."""
     pairwise: bool = True
@@ -119,7 +121,7 @@ class JudgeConfig(StrictConfig):
     are counted in the report and named in ``judgements.jsonl``."""
     max_tokens: int = Field(default=160, gt=0)
     """Of a reply."""
-    asking: JudgeAsking = JudgeAsking()
+    requests: JudgeBatchConfig = JudgeBatchConfig()
 
 
 class QualityConfig(StrictConfig):

@@ -11,15 +11,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from llm_engineering.application.llm.batch import Ask, Asker, UnusableReplyError
+from llm_engineering.application.llm.batch import BatchClient, LlmRequest
 from llm_engineering.application.llm.prompts import prompt_hash, render
+from llm_engineering.application.llm.structured_output import UnusableReplyError, parse_json_object
 from llm_engineering.application.ports import GenerationOptions
 from llm_engineering.application.text.overlap import content_words, find_quote
 from llm_engineering.application.training.datasets.model_pairs import grounded_answer, written_sample
 from llm_engineering.application.training.datasets.passages import Passage
 from llm_engineering.application.training.datasets.samples import (
     checked_instruction,
-    json_object,
     object_schema,
     prompt_values,
     text_field,
@@ -64,7 +64,7 @@ class Evolution(Model):
 
 
 async def evolved(
-    sample: InstructSample, passage: Passage, config: Evolution, asker: Asker, counts: Counter[str]
+    sample: InstructSample, passage: Passage, config: Evolution, asker: BatchClient, counts: Counter[str]
 ) -> list[InstructSample]:
     """The sample, or what it became. ``counts`` gets what happened."""
     key = f"{asker.seed}/evolve/{sample.id}"
@@ -107,10 +107,10 @@ async def evolved(
 
 
 async def _evolve(
-    instruction: str, kind: Kind, passage: Passage, config: Evolution, asker: Asker
+    instruction: str, kind: Kind, passage: Passage, config: Evolution, asker: BatchClient
 ) -> str | None:
     def read(text: str) -> str:
-        new = text_field(json_object(text), "instruction")
+        new = text_field(parse_json_object(text), "instruction")
         checked_instruction(new, passage.text, config.max_copied_run)
         if new.casefold() == instruction.casefold():
             raise UnusableReplyError("an instruction that was not changed")
@@ -126,7 +126,7 @@ async def _evolve(
 
 
 async def _still_answers(
-    sample: InstructSample, instruction: str, passage: Passage, config: Evolution, asker: Asker
+    sample: InstructSample, instruction: str, passage: Passage, config: Evolution, asker: BatchClient
 ) -> bool:
     above = "\n".join((passage.document.title, *passage.headings, passage.text))
     new = content_words(instruction) - content_words(sample.instruction)
@@ -146,7 +146,7 @@ async def _still_answers(
 
 
 def _verdict(text: str, passage: Passage) -> bool:
-    reply = json_object(text)
+    reply = parse_json_object(text)
     if not isinstance(reply.get("answered"), bool):
         raise UnusableReplyError(f"no verdict: {text[:200]!r}")
     quote = text_field(reply, "quote")
@@ -155,9 +155,11 @@ def _verdict(text: str, passage: Passage) -> bool:
     )
 
 
-async def _new_answer(instruction: str, passage: Passage, config: Evolution, asker: Asker) -> str | None:
+async def _new_answer(
+    instruction: str, passage: Passage, config: Evolution, asker: BatchClient
+) -> str | None:
     def read(text: str) -> str:
-        answer = text_field(json_object(text), "answer")
+        answer = text_field(parse_json_object(text), "answer")
         return grounded_answer(answer, passage, config.min_grounded_share) if answer else ""
 
     prompt = {**prompt_values(passage), "instruction": instruction}
@@ -172,8 +174,8 @@ def _asked(
     read: Any,
     config: Evolution,
     **properties: dict[str, str],
-) -> Ask[Any]:
-    return Ask(
+) -> LlmRequest[Any]:
+    return LlmRequest(
         name,
         tuple(render(*template, **prompt)),
         GenerationOptions(max_tokens=config.max_tokens, json_schema=object_schema(**properties)),

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from loguru import logger
 
-from llm_engineering.application.llm.batch import Asker, at_a_time
+from llm_engineering.application.llm.batch import BatchClient, run_in_order
 from llm_engineering.application.ports import (
     CleanStore,
     DeadLetterStore,
@@ -244,10 +244,12 @@ def _from_votes(
     return made
 
 
-def _asker(stores: Stores, run: DatasetRun, model: LanguageModel | None, stage: str) -> Asker:
+def _asker(stores: Stores, run: DatasetRun, model: LanguageModel | None, stage: str) -> BatchClient:
     if model is None:
         raise ValueError("this run asks a language model, and none was handed in")
-    return Asker(model, stores.generations, stores.dead_letters, run.asking, stage=stage, seed=run.seed)
+    return BatchClient(
+        model, stores.generations, stores.dead_letters, run.requests, stage=stage, seed=run.seed
+    )
 
 
 async def _of_all(
@@ -257,20 +259,20 @@ async def _of_all(
     progress: Progress,
 ) -> AsyncIterator[Result]:
     # More passages than requests are under way, since a passage may wait for one reply to ask for the next.
-    async for made in at_a_time(found, work, 2 * run.asking.concurrency + 2):
+    async for made in run_in_order(found, work, 2 * run.requests.concurrency + 2):
         progress.advance("Make samples", total=len(found))
         yield made
 
 
 async def _generated(
-    samples: Sequence[Sample], material: Material, run: DatasetRun, asker: Asker | None
+    samples: Sequence[Sample], material: Material, run: DatasetRun, asker: BatchClient | None
 ) -> Generated:
     if asker is not None:
         await asker.finish()
         _check_failures(asker, run)
     unique = list(_unique(samples, material.counts))
     if not unique:
-        stopped = f" {asker.ledger.stopped}" if asker is not None and asker.ledger.stopped else ""
+        stopped = f" {asker.costs.stopped}" if asker is not None and asker.costs.stopped else ""
         raise InvalidInputError(
             f"No sample came of {len(material.found)} passages; what happened: {dict(sorted(material.counts.items()))}.{stopped} "
             "Allow more ways to ask in the run's configuration, or look into the dead letters."
@@ -293,7 +295,7 @@ def _unique(samples: Iterable[Sample], counts: Counter[str]) -> Iterator[Sample]
         yield sample
 
 
-def _check_failures(asker: Asker, run: DatasetRun) -> None:
+def _check_failures(asker: BatchClient, run: DatasetRun) -> None:
     lost, asked = asker.report.lost, asker.report.asked - asker.report.not_asked
     if lost > asked * run.max_failed_share:
         raise TooManyFailuresError(

@@ -13,10 +13,16 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from llm_engineering.application.llm.batch import Ask, UnusableReplyError, at_a_time
-from llm_engineering.application.llm.judge_agreement import Agreement, agreement
-from llm_engineering.application.llm.judges import Jury, JuryReport, Silent, json_object
+from llm_engineering.application.llm.batch import LlmRequest, run_in_order
+from llm_engineering.application.llm.judges import (
+    Agreement,
+    Jury,
+    JuryReport,
+    MissingVerdict,
+    measure_agreement,
+)
 from llm_engineering.application.llm.prompts.fences import inert
+from llm_engineering.application.llm.structured_output import UnusableReplyError, parse_json_object
 from llm_engineering.application.ports import GenerationOptions, Message, Progress, SilentProgress
 from llm_engineering.application.training.datasets.chat_samples import Sample, answer_of, prompt_of
 from llm_engineering.application.training.datasets.config import JudgeConfig
@@ -66,7 +72,7 @@ UNJUDGED = {
     "down": "the judge was down",
     "unusable": "no reply could be used",
 }
-"""Why a sample has no opinion of any judge, by :attr:`Silent.why`."""
+"""Why a sample has no opinion of any judge, by :attr:`MissingVerdict.why`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +114,11 @@ class Judged:
 
     def agreement(self) -> Agreement:
         """Of the scores."""
-        return agreement(list(self.scores.values()))
+        return measure_agreement(list(self.scores.values()))
 
     def pair_agreement(self) -> Agreement:
         """Of the choices on pairs: 1 for ``chosen``, 0 for ``rejected``, a half for equal."""
-        return agreement(
+        return measure_agreement(
             [
                 {name: _POINTS_OF_CHOSEN[verdict.chosen_won] for name, verdict in found.items()}
                 for found in self.verdicts.values()
@@ -202,15 +208,15 @@ async def judge(
         for name in jury.names
     ]
 
-    async def opinion(call: _Call) -> int | PairVerdict | Silent:
-        return await jury.opinion(call.judge, call.ask(config, jury.seed))
+    async def opinion(call: _Call) -> int | PairVerdict | MissingVerdict:
+        return await jury.request_verdict(call.judge, call.ask(config, jury.seed))
 
     scores: dict[str, dict[str, int]] = {}
     verdicts: dict[str, dict[str, PairVerdict]] = {}
-    silent: dict[tuple[str, bool], list[Silent]] = {}
+    silent: dict[tuple[str, bool], list[MissingVerdict]] = {}
     examples: list[str] = []
     waiting = iter(calls)
-    async for found in at_a_time(calls, opinion, jury.under_way):
+    async for found in run_in_order(calls, opinion, jury.max_in_flight):
         call = next(waiting)
         progress.advance("Judge samples", total=len(calls))
         if isinstance(found, int):
@@ -234,9 +240,9 @@ class _Call:
     judge: str
     pair: bool
 
-    def ask(self, config: JudgeConfig, seed: int) -> Ask[int | PairVerdict]:
+    def ask(self, config: JudgeConfig, seed: int) -> LlmRequest[int | PairVerdict]:
         first = random.Random(f"{seed}:{self.sample.id}").random() < 0.5
-        return Ask(
+        return LlmRequest(
             name=f"{self.judge}/{self.sample.id}/{'pair' if self.pair else 'score'}",
             messages=self._pair_messages(first) if self.pair else self._score_messages(),
             options=GenerationOptions(
@@ -261,7 +267,7 @@ class _Call:
 
     def _verdict(self, text: str, chosen_first: bool) -> PairVerdict:
         assert isinstance(self.sample, PreferenceSample)
-        better = json_object(text).get("better")
+        better = parse_json_object(text).get("better")
         if better == "equal":
             return PairVerdict(None, None, None)
         if better not in ("first", "second"):
@@ -272,13 +278,13 @@ class _Call:
 
 
 def _score(text: str) -> int:
-    value = json_object(text).get("score")
+    value = parse_json_object(text).get("score")
     if type(value) is int and LOWEST <= value <= HIGHEST:  # not a bool, which is an int too
         return value
     raise UnusableReplyError(f"no score from {LOWEST} to {HIGHEST}: {str(value)[:80]}")
 
 
-def _why(reasons: Sequence[Silent]) -> str:
+def _why(reasons: Sequence[MissingVerdict]) -> str:
     """The reason that another run can mend comes first."""
     kinds = {one.why for one in reasons}
     return next(text for kind, text in UNJUDGED.items() if kind in kinds)
@@ -286,14 +292,14 @@ def _why(reasons: Sequence[Silent]) -> str:
 
 def _jury_rows(jury: JuryReport) -> Iterator[tuple[str, str]]:
     for one in jury.judges:
-        yield f"{one.judge}: opinions", f"{one.given:,} of {one.wanted:,}"
+        yield f"{one.judge}: opinions", f"{one.received:,} of {one.requested:,}"
         if one.missing or one.unusable_replies:
             yield f"{one.judge}: missing", f"{one.missing:,} ({one.missing_share:.0%})"
             yield f"{one.judge}: replies of no use", f"{one.unusable_replies:,} of {one.replies:,}"
         if one.not_asked:
             yield f"{one.judge}: not asked for, the budget was spent", f"{one.not_asked:,}"
-        if one.down:
-            yield f"{one.judge}: asked no more", one.down
+        if one.disabled_reason:
+            yield f"{one.judge}: asked no more", one.disabled_reason
     cost = "" if jury.cost_usd is None else f", {jury.cost_usd:.4f} US dollars"
     yield "Spent", f"{jury.requests:,} requests, {jury.tokens:,} tokens{cost}"
     if jury.stopped:

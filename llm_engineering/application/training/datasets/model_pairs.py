@@ -5,15 +5,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from llm_engineering.application.llm.batch import Ask, Asker, UnusableReplyError
+from llm_engineering.application.llm.batch import BatchClient, LlmRequest
 from llm_engineering.application.llm.prompts import prompt_hash, render
+from llm_engineering.application.llm.structured_output import UnusableReplyError, parse_json_object
 from llm_engineering.application.ports import GenerationOptions
 from llm_engineering.application.text.overlap import copied_share, find_quote
 from llm_engineering.application.training.datasets.passages import Passage
 from llm_engineering.application.training.datasets.samples import (
     author_sample,
     checked_instruction,
-    json_object,
     object_schema,
     origin,
     prompt_values,
@@ -49,7 +49,7 @@ class _Read:
     """Reason and item, for each item of a list that cannot be used."""
 
 
-async def pairs_of(passage: Passage, config: ModelPairs, asker: Asker) -> list[InstructSample]:
+async def pairs_of(passage: Passage, config: ModelPairs, asker: BatchClient) -> list[InstructSample]:
     """What the model made of a passage. An item that cannot be used is a dead letter; the others of its reply are kept."""
     ask = _ask(passage, config, asker)
     read = await asker.ask(ask)
@@ -61,7 +61,7 @@ async def pairs_of(passage: Passage, config: ModelPairs, asker: Asker) -> list[I
     return list(read.samples)
 
 
-def _ask(passage: Passage, config: ModelPairs, asker: Asker) -> Ask[_Read]:
+def _ask(passage: Passage, config: ModelPairs, asker: BatchClient) -> LlmRequest[_Read]:
     name, version = INSTRUCTIONS if config.answers == "author" else PAIRS
     messages = render(
         name,
@@ -75,7 +75,7 @@ def _ask(passage: Passage, config: ModelPairs, asker: Asker) -> Ask[_Read]:
     used = Provenance(
         made_by="model", model=asker.model.name, prompt_hash=prompt_hash(name, version), seed=asker.seed
     )
-    return Ask(
+    return LlmRequest(
         f"pairs:{passage.name}",
         tuple(messages),
         GenerationOptions(max_tokens=config.max_tokens, json_schema=_schema(config)),
@@ -94,7 +94,7 @@ def _schema(config: ModelPairs) -> dict[str, Any]:
 
 def _read(text: str, passage: Passage, config: ModelPairs, used: Provenance) -> _Read:
     key = "instructions" if config.answers == "author" else "pairs"
-    items = json_object(text).get(key)
+    items = parse_json_object(text).get(key)
     if not isinstance(items, list) or not items:
         raise UnusableReplyError(f"no list of {key}: {text[:200]!r}")
     good: dict[str, InstructSample] = {}

@@ -9,8 +9,9 @@ import re
 
 from pydantic import Field
 
-from llm_engineering.application.llm.batch import Ask, Asker, UnusableReplyError
+from llm_engineering.application.llm.batch import BatchClient, LlmRequest
 from llm_engineering.application.llm.prompts import prompt_hash, render
+from llm_engineering.application.llm.structured_output import UnusableReplyError
 from llm_engineering.application.ports import GenerationOptions
 from llm_engineering.application.text.copied_runs import shares_run
 from llm_engineering.application.text.sentences import units
@@ -42,7 +43,7 @@ class Rejected(Model):
 
 
 async def preference_of(
-    passage: Passage, instruction: str, config: Rejected, asker: Asker, made_by: Provenance
+    passage: Passage, instruction: str, config: Rejected, asker: BatchClient, made_by: Provenance
 ) -> PreferenceSample | None:
     """A triple for an instruction; None where the model gave no reply that can be used."""
     wanted = sum(await asker.model.count_tokens([passage.text]))
@@ -56,7 +57,7 @@ async def preference_of(
     )
     # A tenth more than the author took, to end the last sentence in; what is cut in its middle is cut back to its last end.
     tokens = min(config.max_tokens, math.ceil(1.1 * wanted) + 16)
-    ask = Ask(
+    ask = LlmRequest(
         f"rejected:{passage.name}:{instruction}",
         tuple(messages),
         GenerationOptions(max_tokens=tokens, temperature=config.temperature),

@@ -4,14 +4,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
+from llm_engineering.application.reporting.charts import draw_bars, draw_histogram
+from llm_engineering.application.reporting.page import render_page, trust_svg
 from llm_engineering.application.training.datasets.chat_samples import Sample, answers_of, prompt_of
 from llm_engineering.application.training.datasets.curate import Curated
 from llm_engineering.application.training.datasets.gates import GateCount
 from llm_engineering.application.training.datasets.judging import Judged
-from llm_engineering.application.training.datasets.plots import bars, histogram
 from llm_engineering.application.training.datasets.preference_lint import PreferenceLint
 from llm_engineering.application.training.datasets.statistics import Lengths, Statistics
 from llm_engineering.domain.datasets import DatasetManifest, Split
@@ -36,26 +34,25 @@ def html_report(
     judged: Judged | None = None,
 ) -> str:
     """The report as a page without any reference to the outside; follows the reader's light or dark scheme."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     lengths = [*((item, "characters") for item in figures.characters)]
     if figures.tokens is not None:
         lengths.append((figures.tokens, "tokens"))
     drops = {count.gate: count.dropped for count in curated.counts}
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return page.render(
+    return render_page(
+        TEMPLATE,
         manifest=manifest,
         made=curated.made,
         kept=len(curated.kept),
         dropped=len(curated.dropped),
         splits=[(split, figures.samples[split], figures.documents[split]) for split in Split],
         counts=curated.counts,
-        drops=_svg(bars("Dropped by gate", drops)),
+        drops=trust_svg(draw_bars("Dropped by gate", drops)),
         lengths=[
-            (item, unit, _quantiles(item), _svg(histogram(item.name, item.values, unit)))
+            (item, unit, _quantiles(item), trust_svg(draw_histogram(item.name, item.values, unit)))
             for item, unit in lengths
         ],
         groups=[
-            (name, _svg(bars(name, values)))
+            (name, trust_svg(draw_bars(name, values)))
             for name, values in (
                 ("Categories", figures.categories),
                 ("Languages", figures.languages),
@@ -105,7 +102,3 @@ def _shown(sample: Sample) -> dict[str, Any]:
         "span": sample.origin.span,
         "made_by": sample.provenance.made_by.replace("_", " "),
     }
-
-
-def _svg(drawn: str) -> Markup:
-    return Markup(drawn)

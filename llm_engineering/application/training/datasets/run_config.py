@@ -1,11 +1,12 @@
 """What the runs that make data sets do, as their YAML says it."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
 from llm_engineering.application.config import StrictConfig
-from llm_engineering.application.llm.batch import Asking
+from llm_engineering.application.llm.batch import BatchConfig
 from llm_engineering.application.llm.chat_templates import template_names
 from llm_engineering.application.llm.judges import JudgeNames
 from llm_engineering.application.training.datasets.config import QualityConfig
@@ -20,6 +21,8 @@ from llm_engineering.application.training.datasets.template_instructions import 
 class DatasetRun(StrictConfig):
     """What both kinds of data sets share."""
 
+    RENAMED: ClassVar = {"asking": "requests"}
+
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,60}$")
     folder: Path = Path("data/datasets")
     """The data set is written to ``folder/name/version``."""
@@ -28,7 +31,7 @@ class DatasetRun(StrictConfig):
     passages: PassageConfig = PassageConfig()
     max_passages: int | None = Field(default=None, ge=1)
     """At most so many, drawn by seed; None: all."""
-    asking: Asking = Asking()
+    requests: BatchConfig = BatchConfig()
     quality: QualityConfig = QualityConfig()
     """Gates that every sample must pass, and the shares of the splits."""
     protected: tuple[Path, ...] = ()

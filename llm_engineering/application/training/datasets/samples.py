@@ -1,10 +1,9 @@
 """Samples of passages, and reading what a model replied."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from llm_engineering.application.llm.batch import UnusableReplyError
+from llm_engineering.application.llm.structured_output import UnusableReplyError
 from llm_engineering.application.text.copied_runs import shares_run
 from llm_engineering.application.text.overlap import folded_words
 from llm_engineering.application.training.datasets.passages import Passage
@@ -68,21 +67,6 @@ def object_schema(**properties: Mapping[str, Any]) -> dict[str, Any]:
         "required": list(properties),
         "additionalProperties": False,
     }
-
-
-def json_object(text: str) -> dict[str, Any]:
-    """A reply as a JSON object.
-
-    Raises:
-        UnusableReplyError: it is none (cut, or not JSON at all).
-    """
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        raise UnusableReplyError(f"no JSON: {text[:200]!r}") from None
-    if not isinstance(value, dict):
-        raise UnusableReplyError(f"not a JSON object: {text[:200]!r}")
-    return value
 
 
 def text_field(value: object, name: str) -> str:

@@ -1,6 +1,5 @@
 """A model's folder as one thing: its manifest names every file, and what is served is what was registered."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from loguru import logger
 from pydantic import ValidationError
 
+from llm_engineering.application.files import sha256_of_file
 from llm_engineering.application.llm.chat_templates import TemplateUse, check_contract
 from llm_engineering.application.ports import ModelRegistry
 from llm_engineering.application.training.finetune.record import write_json
@@ -141,14 +141,9 @@ def _problems(folder: Path, manifest: ModelManifest) -> Iterator[str]:
             yield f"{name} lies outside the folder"
         elif not file.is_file():
             yield f"{name} is missing"
-        elif _sha256(file) != expected:
+        elif sha256_of_file(file) != expected:
             yield f"{name} was changed"
     for kind in ("adapter", MERGED, "gguf"):
         for file in sorted((folder / kind).glob("*")):
             if file.is_file() and f"{kind}/{file.name}" not in manifest.files:
                 yield f"{kind}/{file.name} is not in the manifest"
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()

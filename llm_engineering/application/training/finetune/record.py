@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from llm_engineering.application.config import StrictConfig
+from llm_engineering.application.files import atomic_write
 
 FILE = "training.json"
 MARGIN, ACCURACY = "rewards/margins", "rewards/accuracies"
@@ -113,9 +114,7 @@ class TrainingRecord(StrictConfig):
 
 def write_json(file: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
     """Write in one act: a reader, or a run after a kill, sees the old file or the new one."""
-    part = file.with_name(file.name + ".part")
-    part.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(file)
+    atomic_write(file, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 class NoTracker:

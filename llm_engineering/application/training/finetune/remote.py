@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from llm_engineering.application.files import sha256_of_file
 from llm_engineering.application.training.finetune.container import (
     BASE,
     INSTRUCT,
@@ -156,5 +157,4 @@ def _input(channel: str, files: Mapping[str, Path | bytes]) -> JobInput:
 def _sha256(content: Path | bytes) -> str:
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()
-    with content.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
+    return sha256_of_file(content)

@@ -11,6 +11,7 @@ from typing import Literal
 from loguru import logger
 from pydantic import ValidationError
 
+from llm_engineering.application.files import sha256_of_file
 from llm_engineering.application.llm.chat_templates import RenderedChat, template
 from llm_engineering.application.ports import ExperimentTracker, Progress
 from llm_engineering.application.training.finetune.config import SftConfig, TrainingConfig
@@ -94,7 +95,7 @@ def file_hashes(folder: Path) -> dict[str, str]:
         str(file.relative_to(folder).as_posix()): file for file in sorted(folder.rglob("*")) if file.is_file()
     }
     return {
-        name: _sha256(file)
+        name: sha256_of_file(file)
         for name, file in found.items()
         if file.name != MANIFEST and name not in BESIDE and CHECKPOINTS not in Path(name).parts
     }
@@ -167,8 +168,3 @@ def finished(
     if trained.leader:
         write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     return TrainedModel(folder, manifest, record)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()

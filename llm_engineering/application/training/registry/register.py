@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from llm_engineering.application.files import atomic_write
 from llm_engineering.application.ports import ModelRegistry
 from llm_engineering.application.training.registry.model_card import model_card
 from llm_engineering.application.training.registry.promotion import PromotionPolicy, check_files, consider
@@ -175,10 +176,8 @@ def _read(file: Path, model: type[ModelT], hint: str) -> ModelT:
 
 def _write(file: Path, text: str) -> None:
     """In one act: a reader sees the old text or the new one."""
-    part = file.with_name(file.name + ".part")
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(file)
+        atomic_write(file, text)
     except OSError as error:
         raise ModelFileError(
             f"Cannot write {file}: {error.strerror}. Make room or mend the rights, and run it again."

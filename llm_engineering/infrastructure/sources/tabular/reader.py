@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import ValidationError
 
+from llm_engineering.application.failures import MAX_PAYLOAD_CHARS
 from llm_engineering.application.features.links import shown_link
 from llm_engineering.application.ports import Complete, Found, Known, Link, Rejected, SourceItem
 from llm_engineering.domain.categories import CategorySpec, category_spec
@@ -41,7 +42,6 @@ _OPTIONS = ("column_map", "date_format", "delimiter", "encoding", "format", "max
 # What every link may carry, or inherits from the feed that led to it.
 _COMMON_OPTIONS = ("author_from_page", "reader")
 _BATCH_ROWS = 256
-_PAYLOAD_CHARS = 10_000
 
 
 class TableReader:
@@ -314,7 +314,7 @@ def _require_unicode(*texts: str) -> None:
 
 
 def _storable(payload: str) -> str:
-    return payload[:_PAYLOAD_CHARS].encode("utf-8", "replace").decode()
+    return payload[:MAX_PAYLOAD_CHARS].encode("utf-8", "replace").decode()
 
 
 def _validation_reason(error: ValidationError) -> str:

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
@@ -13,13 +14,9 @@ from loguru import logger
 
 from llm_engineering.application.features.links import normalise_link, shown_link
 from llm_engineering.domain.errors import FetchError
+from llm_engineering.infrastructure.shared.retries import RETRIED_STATUSES, retry_after_seconds
 from llm_engineering.infrastructure.sources.web.charset import decode
-from llm_engineering.infrastructure.sources.web.retry import (
-    RETRIED_STATUSES,
-    backoff_seconds,
-    explain_failure,
-    retry_after_seconds,
-)
+from llm_engineering.infrastructure.sources.web.retry import backoff_seconds, explain_failure
 
 if TYPE_CHECKING:
     import httpx
@@ -307,7 +304,9 @@ class PoliteClient:
         status = response.status_code
         said = f"it answered {status} {response.reason_phrase}".rstrip()
         if status in RETRIED_STATUSES:
-            return _Retry(said, status, retry_after_seconds(response.headers.get("retry-after")))
+            return _Retry(
+                said, status, retry_after_seconds(response.headers.get("retry-after"), datetime.now(UTC))
+            )
         hints = {
             401: "it needs a log-in",
             402: "it must be paid for",

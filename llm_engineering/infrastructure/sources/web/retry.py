@@ -3,10 +3,7 @@
 import random
 import socket
 import ssl
-import time
-from email.utils import parsedate_to_datetime
 
-RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 MAX_BACKOFF_SECONDS = 30.0
 
 
@@ -15,20 +12,6 @@ def backoff_seconds(attempt: int, base: float) -> float:
     that many who failed at once do not come back at once."""
     full = min(base * 2.0**attempt, MAX_BACKOFF_SECONDS)
     return full / 2 + random.uniform(0, full / 2)
-
-
-def retry_after_seconds(value: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, as a number or as an HTTP date (RFC 9110, section 10.2.3); None where
-    there is none, or none that can be read."""
-    if not value:
-        return None
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
 
 
 def explain_failure(error: BaseException) -> tuple[str, bool]:

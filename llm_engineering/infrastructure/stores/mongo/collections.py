@@ -1,9 +1,9 @@
 """What every store does with its collection: bulk writes that survive races, and reads that stream in batches."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from llm_engineering.application.failures import batched
 from llm_engineering.infrastructure.stores.mongo.connection import MongoConnection, Record
 from llm_engineering.infrastructure.stores.mongo.records import encoded, refuse
 
@@ -23,12 +23,6 @@ ROW_BATCH = 10_000
 """Rows of one reply where a row is an id with a hash, about 120 bytes."""
 _DUPLICATE_KEY = 11000
 _RACE_RETRIES = 10
-
-
-def batched(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 class MongoCollection:

@@ -64,7 +64,7 @@ class MongoConnection:
             if error.code in _REFUSED_LOGIN:
                 raise StoreUnavailableError(
                     f"The data warehouse at {self.display_uri} refused the log-in while {doing}. Check the user, the "
-                    "password and the rights of that user in DATABASE_HOST."
+                    "password and the rights of that user in DATABASE_URI."
                 ) from error
             raise StoreError(
                 f"The data warehouse at {self.display_uri} failed while {doing}: {_first_reason(error)}"
@@ -132,14 +132,14 @@ class MongoConnection:
         hosts = self.display_uri.partition("://")[2]
         if _LOCAL.fullmatch(hosts):
             return "Start the local server with: poe local-infrastructure-up"
-        return "Check DATABASE_HOST, that this server is running, and that it lets this machine in."
+        return "Check DATABASE_URI, that this server is running, and that it lets this machine in."
 
 
 def _unusable(error: Exception) -> ConfigurationError:
     """Only the error's type is told, and the caller raises `from None`: these messages quote pieces of the address, at
     times of the password."""
     return ConfigurationError(
-        f"The address or name of the data warehouse cannot be used ({type(error).__name__}). Expected DATABASE_HOST like "
+        f"The address or name of the data warehouse cannot be used ({type(error).__name__}). Expected DATABASE_URI like "
         "mongodb://USER:PASSWORD@HOST:27017 with ':', '/', '@' and '%' of user and password percent-encoded (for "
         "mongodb+srv:// the name must also be known to DNS), and DATABASE_NAME without spaces, dots or slashes."
     )

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+from llm_engineering.application.failures import batched
 from llm_engineering.application.ports import Generation
 from llm_engineering.domain.documents import Model
 from llm_engineering.domain.retrieval import Usage
-from llm_engineering.infrastructure.stores.mongo.collections import WRITE_BATCH, MongoCollection, batched
+from llm_engineering.infrastructure.stores.mongo.collections import WRITE_BATCH, MongoCollection
 from llm_engineering.infrastructure.stores.mongo.records import encoded, from_record, refuse, to_record
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llm_engineering.application.failures import batched
 from llm_engineering.application.ports import Known, UpsertCounts, Vectors
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument, User
 from llm_engineering.domain.errors import StoreError
@@ -13,7 +14,6 @@ from llm_engineering.infrastructure.stores.mongo.collections import (
     ROW_BATCH,
     WRITE_BATCH,
     MongoCollection,
-    batched,
 )
 from llm_engineering.infrastructure.stores.mongo.connection import MongoConnection, Record
 from llm_engineering.infrastructure.stores.mongo.feedback import MongoFeedbackStore

@@ -15,6 +15,7 @@ from typing import Any
 
 from loguru import logger
 
+from llm_engineering.application.files import sha256_of_file
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError, ModelFileError
 from llm_engineering.domain.models import ModelManifest
 
@@ -108,7 +109,7 @@ class Bases:
             )
 
     def _converted(self, name: str, gguf: Path) -> Base:
-        checksum = _sha256(gguf)
+        checksum = sha256_of_file(gguf)
         target = self._cache / f"{gguf.stem}-{checksum[:12]}-v{CONVERSION}"
         found = Base(name, str(target), file=checksum)
         if (target / "config.json").is_file():
@@ -184,7 +185,7 @@ def weights_hash(base: Base) -> str:
     files = next((found for kind in _WEIGHTS if (found := sorted(folder.glob(kind)))), [])
     if not files:
         raise ModelFileError(f"{folder} has no weights of the base model {base.name}.")
-    hashes = [(file.name, _sha256(file)) for file in files]
+    hashes = [(file.name, sha256_of_file(file)) for file in files]
     if len(hashes) == 1:
         return hashes[0][1]
     return hashlib.sha256("".join(f"{name} {hash_}\n" for name, hash_ in hashes).encode()).hexdigest()
@@ -197,11 +198,6 @@ def _downloaded(base: Base) -> Path:
         return Path(snapshot_download(base.location, revision=base.revision, local_files_only=True))
     except OSError as error:
         raise _not_loaded(base, error) from error
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def load_tokenizer(base: Base) -> Any:

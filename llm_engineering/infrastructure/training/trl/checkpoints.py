@@ -5,6 +5,8 @@ import re
 import shutil
 from pathlib import Path
 
+from llm_engineering.application.files import atomic_write
+
 WHOLE = "WHOLE"
 _RESUMPTIONS = "resumptions.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -17,9 +19,7 @@ def mark_whole(checkpoint: Path) -> None:
         for file in checkpoint.iterdir()
         if file.is_file() and file.name != WHOLE
     }
-    part = checkpoint / f"{WHOLE}.part"
-    part.write_text(json.dumps(files), encoding="utf-8")
-    part.replace(checkpoint / WHOLE)
+    atomic_write(checkpoint / WHOLE, json.dumps(files))
 
 
 def is_whole(checkpoint: Path) -> bool:

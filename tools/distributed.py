@@ -1,6 +1,6 @@
 """One training by several processes, one for each GPU, as ``accelerate launch`` starts them.
 
-The first runs the pipeline as ever: it keeps the records and writes the model. The others take part in the training alone.
+The leader (rank 0) runs the whole pipeline: it keeps the records and writes the model. The others only train.
 """
 
 import os
@@ -12,17 +12,17 @@ from llm_engineering.application.training.finetune.dpo import newest_sft, train_
 from llm_engineering.application.training.finetune.record import NoTracker
 from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.application.training.finetune.sft import train_sft
-from llm_engineering.bootstrap import open_resources
+from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.domain.errors import ConfigurationError
 
 
-def several_processes() -> bool:
-    """Whether this process is one of several."""
+def is_distributed() -> bool:
+    """Say whether this process is one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def leads() -> bool:
-    """Whether this process is the first, or the only one."""
+def is_leader() -> bool:
+    """Say whether this process is the first, or the only one."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -46,16 +46,22 @@ def check_shared(parameters: StrictConfig) -> None:
         )
 
 
-def help_training(parameters: StrictConfig) -> None:
+def join_training(parameters: StrictConfig) -> None:
     """Take part in the training that the first process leads; nothing is recorded or written here."""
     if not isinstance(parameters, Training):
         return
-    told: dict[str, Any] = {"tracker": NoTracker(), "progress": SilentProgress()}
-    with open_resources() as twin:
+    options: dict[str, Any] = {"tracker": NoTracker(), "progress": SilentProgress()}
+    with open_resources() as resources:
         if (sft := parameters.training) is not None and sft.dataset is not None:
-            train_sft(twin.trainer(), sft.sft, sft.dataset, name=sft.name, root=sft.output, **told)
+            train_sft(resources.trainer(), sft.sft, sft.dataset, name=sft.name, root=sft.output, **options)
         if (dpo := parameters.dpo) is not None and dpo.dataset is not None:
             start = dpo.sft or newest_sft(dpo.output, dpo.name)
             train_dpo(
-                twin.preference_trainer(), dpo.dpo, dpo.dataset, start, name=dpo.name, root=dpo.output, **told
+                resources.preference_trainer(),
+                dpo.dpo,
+                dpo.dataset,
+                start,
+                name=dpo.name,
+                root=dpo.output,
+                **options,
             )

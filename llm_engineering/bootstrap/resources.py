@@ -1,23 +1,20 @@
-"""The only door to infrastructure: settings in, ready ports out, closed on exit.
+"""Open the ports that the settings name, and close them on exit.
 
 ::
 
-    with open_resources() as twin:
-        twin.index.search(...)
+    with open_resources() as resources:
+        resources.index.search(...)
 
 Nothing is opened before it is first asked for, and what was opened is closed in reverse order. Adapters are imported
-here, inside the property that needs them, so what is not chosen costs nothing.
+inside the property that needs them, so what is not chosen costs nothing.
 """
 
-import os
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from pydantic import BaseModel, SecretStr
+from typing import TYPE_CHECKING, TypeVar
 
 from llm_engineering.application.evaluation.models.config import HarnessConfig
 from llm_engineering.application.evaluation.models.metrics import ReferenceMetrics
@@ -25,33 +22,22 @@ from llm_engineering.application.evaluation.models.systems import Harness
 from llm_engineering.application.evaluation.rag.judging import AnswerJudge
 from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline
 from llm_engineering.application.inference.retriever import Retriever
-from llm_engineering.application.llm.chat_templates import template
 from llm_engineering.application.ports import (
     Embedder,
     ExperimentTracker,
     FeedbackStore,
     LanguageModel,
     NullTracer,
-    Progress,
     Reranker,
-    SearchRequest,
     SourceReader,
     TokenEncoder,
     Tracer,
     VectorIndex,
 )
-from llm_engineering.application.training.finetune.adapters import AdapterServing, adapter_set
 from llm_engineering.application.training.finetune.dpo import PreferenceTrainer
-from llm_engineering.application.training.finetune.model_folder import (
-    Servable,
-    named_version,
-    open_servable,
-    open_version,
-)
 from llm_engineering.application.training.finetune.tracking import NamedTracker, SafeTrackers
 from llm_engineering.application.training.finetune.trainer import Trainer
-from llm_engineering.domain.errors import ConfigurationError, StoreUnavailableError
-from llm_engineering.domain.retrieval import SearchMode
+from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import (
     JsonLinesTracingSettings,
     JudgeSettings,
@@ -67,22 +53,12 @@ from llm_engineering.settings import (
 )
 
 if TYPE_CHECKING:
-    from llm_engineering.application.training.datasets.store import SaveForHub
-    from llm_engineering.infrastructure.api.health import Dependency
-    from llm_engineering.infrastructure.api.middleware.auth import ApiKeyFile
-    from llm_engineering.infrastructure.api.middleware.stack import Service
-    from llm_engineering.infrastructure.api.server import Listener
-    from llm_engineering.infrastructure.hub.datasets import DatasetsHub
-    from llm_engineering.infrastructure.llm_service.app import LlmService
-    from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
     from llm_engineering.infrastructure.llms.transformers_local import TransformersModels
-    from llm_engineering.infrastructure.model_files import BundledModels
     from llm_engineering.infrastructure.registry.zenml import ZenMLRegistry
     from llm_engineering.infrastructure.stores.mongo import MongoWarehouse
-    from llm_engineering.infrastructure.tracing.opik import OpikPromptLibrary
     from llm_engineering.infrastructure.training.export import Exporter
-    from llm_engineering.infrastructure.training.sagemaker import SageMakerJobs
     from llm_engineering.infrastructure.training.trl import Bases
+
 
 T = TypeVar("T")
 
@@ -104,12 +80,12 @@ class Resources:
         from llm_engineering.infrastructure.stores.mongo import MongoWarehouse
 
         database = self.settings.database
-        warehouse = MongoWarehouse(database.host.get_secret_value(), database.name, database.timeout_seconds)
+        warehouse = MongoWarehouse(database.uri.get_secret_value(), database.name, database.timeout_seconds)
         return self._closing(warehouse, warehouse.close)
 
     @cached_property
     def index(self) -> VectorIndex:
-        chosen = self.settings.qdrant
+        chosen = self.settings.vector_index
         index: VectorIndex
         if isinstance(chosen, QdrantEdgeSettings):
             from llm_engineering.infrastructure.index.qdrant_edge import QdrantEdgeIndex
@@ -436,355 +412,3 @@ def open_resources(settings: Settings | None = None) -> Iterator[Resources]:
     """
     with ExitStack() as stack:
         yield Resources(settings or load_settings(), stack)
-
-
-def llm_service(
-    settings: Settings,
-    host: str,
-    *,
-    trained: str | None = None,
-    adapters: AdapterServing | None = None,
-    **overrides: Any,
-) -> "tuple[LlamaCppModel, LlmService]":
-    """The configured GGUF and the service that serves it; ``overrides`` win over the settings of llama_cpp.
-
-    Where the settings name another language model, perhaps this very service, the defaults of llama_cpp hold.
-
-    Args:
-        trained: a trained model in place of the configured file: its folder, or ``NAME[:VERSION]`` as the registry has it,
-            where a version is a number or a stage.
-        adapters: several trained models over one base, in place of ``trained``.
-
-    Raises:
-        InvalidInputError: there is no such version, or the adapters cannot share a base.
-        ModelFileError: the trained model's files are not those of its manifest, or the base is another one.
-        TemplateMismatchError: it learned another chat template.
-        ConfigurationError: ``host`` can be reached from elsewhere, and there is no key; or there is no such base.
-    """
-    from llm_engineering.infrastructure.api.middleware.auth import is_loopback
-    from llm_engineering.infrastructure.llm_service.app import LlmService
-    from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
-    from llm_engineering.infrastructure.model_files import path
-
-    named = settings.llm if isinstance(settings.llm, LlamaCppSettings) else LlamaCppSettings()
-    chosen = named.model_copy(update={name: value for name, value in overrides.items() if value is not None})
-    key = getattr(settings.llm, "api_key", None)
-    if key is None and not is_loopback(host):
-        raise ConfigurationError(
-            f"On {host}, others can reach the model: set LLM_API_KEY to a long random text (the twin sends the same), or "
-            "listen on 127.0.0.1."
-        )
-    served: dict[str, Any] = {}
-    if adapters is not None:
-        file, served = _with_adapters(settings, adapters)
-    elif trained is not None:
-        found, name = _servable(settings, trained)
-        file, served = found.gguf, {"name": name}
-    else:
-        file = chosen.model_path or path("SmolLM2-135M-Instruct", settings.models_dir)
-    model = LlamaCppModel(file, chosen.context_tokens, chosen.threads, chosen.parallel, **served)
-    return model, LlmService(model, key.get_secret_value() if key else None)
-
-
-def _servable(settings: Settings, trained: str) -> tuple[Servable, str]:
-    """A trained model, verified, and the name to serve it under."""
-    if Path(trained).expanduser().is_dir():
-        found = open_servable(Path(trained).expanduser())
-        return found, f"{found.manifest.name}-{found.manifest.content_hash[:8]}"
-    with open_resources(settings) as twin:
-        version = named_version(twin.registry, trained)
-    return open_version(version), version.label
-
-
-def _with_adapters(settings: Settings, wanted: AdapterServing) -> tuple[Path, dict[str, Any]]:
-    """The base's file, and what else the model is made with: adapters and their chat template, which the base is served with
-    too."""
-    from llm_engineering.infrastructure.model_files import path
-    from llm_engineering.infrastructure.training.gguf.base import BaseFile, base_file, chat_template
-
-    models = {name: _servable(settings, trained)[0] for name, trained in wanted.adapters.items()}
-    found = adapter_set(models)
-    bundled = {"SmolLM2-135M-Instruct": partial(path, "SmolLM2-135M-Instruct", settings.models_dir)}
-    cache = settings.models_dir / "servable"
-    file = base_file(wanted.base or found.base, bundled, cache, template(found.template))
-    if file.stem in models:
-        raise ConfigurationError(
-            f"An adapter is called {file.stem}, as the base is: nobody could ask for one of them. Rename the adapter."
-        )
-    base = BaseFile(file)
-    for name, model in models.items():
-        base.check(model.gguf, name)
-    first = next(iter(models.values()))
-    return file, {"adapters": found.files, "chat_template": chat_template(first.gguf)}
-
-
-@contextmanager
-def prompt_library(settings: Settings) -> "Iterator[OpikPromptLibrary]":
-    """The library of prompts that the tracing settings name.
-
-    Raises:
-        ConfigurationError: they name none.
-        MissingDependencyError: Opik's SDK is not installed.
-    """
-    from llm_engineering.infrastructure.tracing.opik import OpikPromptLibrary
-
-    chosen = settings.tracing
-    if not isinstance(chosen, OpikTracingSettings):
-        raise ConfigurationError(
-            "There is no prompt library to push to: set TRACING_KIND=opik, with TRACING_URL for a server of your own or "
-            "TRACING_API_KEY for Comet's cloud."
-        )
-    key = chosen.api_key.get_secret_value() if chosen.api_key else None
-    with closing(OpikPromptLibrary(chosen.url, key, chosen.workspace, chosen.project)) as library:
-        yield library
-
-
-def datasets_hub(settings: Settings) -> "DatasetsHub":
-    """The hub that data sets are pushed to; ``HF_ENDPOINT`` names another one than the public.
-
-    Raises:
-        ConfigurationError: there is no token.
-    """
-    from llm_engineering.infrastructure.hub.datasets import DatasetsHub
-
-    if settings.hf_token is None or not settings.hf_token.get_secret_value():
-        raise ConfigurationError(
-            "There is no token to push with: set HF_TOKEN to one with the right to write (on the hub: Settings, Access "
-            "Tokens). Add --dry-run to see what would be pushed."
-        )
-    return DatasetsHub(settings.hf_token.get_secret_value(), os.environ.get("HF_ENDPOINT") or None)
-
-
-@contextmanager
-def training_jobs(settings: Settings) -> "Iterator[SageMakerJobs]":
-    """Training jobs on SageMaker, for the time of the block.
-
-    Raises:
-        ConfigurationError: image, role or bucket are not set.
-    """
-    from llm_engineering.infrastructure.training.sagemaker import JobPlace, SageMakerJobs
-
-    chosen = settings.sagemaker
-    needed = {
-        "SAGEMAKER_IMAGE": chosen.image,
-        "SAGEMAKER_ROLE_ARN": chosen.role_arn,
-        "SAGEMAKER_BUCKET": chosen.bucket,
-    }
-    if missing := [name for name, value in needed.items() if not value]:
-        raise ConfigurationError(
-            f"A training job on SageMaker needs {', '.join(missing)}. Set them; .env.example says what each is."
-        )
-    told = chosen.model_dump(exclude={"poll_seconds", "subnets", "security_groups"})
-    told |= {name: _listed(getattr(chosen, name)) for name in ("subnets", "security_groups")}
-    with closing(SageMakerJobs(JobPlace(**told), chosen.poll_seconds)) as jobs:
-        yield jobs
-
-
-def container_secrets() -> dict[str, str]:
-    """Variables from the secret that this container was told the name of; empty where it was told none.
-
-    Raises:
-        ConfigurationError, TrainingError: the secret cannot be had.
-        MissingDependencyError: boto3 is not in the image.
-    """
-    from llm_engineering.infrastructure.training.sagemaker import SECRET_VARIABLE, read_secret
-
-    name = os.environ.get(SECRET_VARIABLE)
-    # SageMaker tells its containers their region as AWS_REGION, which boto3 does not read.
-    return read_secret(name, os.environ.get("AWS_REGION")) if name else {}
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def dataset_saver() -> "SaveForHub":
-    """What writes splits for the library ``datasets``; it raises MissingDependencyError where that is not installed."""
-    from llm_engineering.infrastructure.hub.datasets import save_for_hub
-
-    return save_for_hub
-
-
-def bundled_models(settings: Settings) -> "BundledModels":
-    """The bundled models' files, to fetch and to check."""
-    from llm_engineering.infrastructure.model_files import BundledModels
-
-    return BundledModels(settings.models_dir)
-
-
-def start_logging(settings: Settings, write: Callable[[str], object] | None = None) -> None:
-    """Log as the settings say, with every secret they hold masked."""
-    from llm_engineering.infrastructure.logs import configure_logging
-
-    configure_logging(
-        format=settings.log.format, level=settings.log.level, secrets=_secrets(settings), write=write
-    )
-
-
-def _secrets(group: BaseModel) -> Iterator[str]:
-    for name in type(group).model_fields:
-        value = getattr(group, name)
-        if isinstance(value, BaseModel):
-            yield from _secrets(value)
-        elif isinstance(value, SecretStr) and name != "host":  # a URI's credentials are masked by their shape
-            yield value.get_secret_value()
-
-
-@contextmanager
-def show_progress(settings: Settings) -> Iterator[Progress]:
-    """Progress as fits where the output goes; log lines are printed above the bars while they are drawn."""
-    from llm_engineering.infrastructure.progress import TerminalProgress, shown_progress
-
-    with shown_progress() as progress:
-        # Here, not only in the command line: on a remote stack a step is the first of our code to run.
-        start_logging(settings, progress.write if isinstance(progress, TerminalProgress) else None)
-        try:
-            yield progress
-        finally:
-            start_logging(settings)
-
-
-# --- the inference service --------------------------------------------------------------------------------------------
-
-
-def api_keys(settings: Settings) -> "ApiKeyFile":
-    """The API keys of the inference service."""
-    from llm_engineering.infrastructure.api.middleware.auth import ApiKeyFile
-
-    return ApiKeyFile(settings.service.keys_file)
-
-
-def service_app(
-    twin: Resources, config: InferenceConfig | None = None, *, host: str | None = None
-) -> "Service":
-    """The whole inference service as an ASGI application: routes, and every layer of protection around them.
-
-    Nothing is opened or loaded before its lifespan begins. At its end it closes the pipeline and the language model; the
-    other resources stay with ``twin``.
-
-    Args:
-        host: the address that it will listen on; None: as the settings say.
-
-    Raises:
-        ConfigurationError: the address can be reached from elsewhere, and there is no API key; or the keys' file is broken.
-    """
-    from llm_engineering import __version__
-    from llm_engineering.infrastructure.api.app import ServiceParts, create_app
-    from llm_engineering.infrastructure.api.health import Health
-    from llm_engineering.infrastructure.api.metrics import MeasuringTracer, ServiceMetrics
-    from llm_engineering.infrastructure.api.middleware.auth import Access
-    from llm_engineering.infrastructure.api.middleware.stack import protect
-
-    settings, service = twin.settings, twin.settings.service
-    address = host or service.host
-    chosen = config or InferenceConfig()
-    access, metrics = Access(api_keys(settings), address), ServiceMetrics()
-    access.check()
-    dependencies, closing = _dependencies(twin)
-    health = Health(dependencies, metrics)
-    pipeline = twin.inference_pipeline(chosen, tracer=MeasuringTracer(twin.tracer, metrics))
-    parts = ServiceParts(
-        pipeline=pipeline,
-        index=twin.index,
-        feedback=twin.feedback,
-        retrieval=chosen.retrieval,
-        grounding=settings.llm.grounding,
-        reranker=twin.reranker.name if twin.reranker else None,
-        embedder=settings.embedder.model,
-        version=__version__,
-        keys_required=access.required,
-        health=health,
-        metrics=metrics,
-    )
-    return protect(
-        create_app(parts),
-        access=access,
-        health=health,
-        metrics=metrics,
-        host=address,
-        origins=[origin.strip() for origin in service.cors_origins.split(",") if origin.strip()],
-        rate_per_minute=service.rate_per_minute,
-        max_concurrent=service.max_concurrent,
-        max_queue=service.max_queue,
-        queue_seconds=service.queue_seconds,
-        timeout_seconds=service.timeout_seconds,
-        max_body_bytes=service.max_body_bytes,
-        on_stop=(pipeline.close, twin.language_model.close, *closing),
-    )
-
-
-@contextmanager
-def listening(host: str, port: int) -> Iterator["Listener"]:
-    """Hold an address, so that it is known to be free before anything is loaded.
-
-    Raises:
-        ConfigurationError: it cannot be had; says why and what to do.
-    """
-    from llm_engineering.infrastructure.api.server import Listener
-
-    with Listener(host, port) as listener:
-        yield listener
-
-
-def _dependencies(twin: Resources) -> "tuple[list[Dependency], list[Callable[[], Awaitable[None]]]]":
-    """What the service's readiness depends on, and how to end looking at it."""
-    from llm_engineering.infrastructure.api.checks import HttpCheck, SageMakerCheck
-    from llm_engineering.infrastructure.api.health import Dependency
-
-    settings = twin.settings
-    closing: list[Callable[[], Awaitable[None]]] = []
-
-    def asked_by_http(base_url: str, key: SecretStr | None, what: str, variable: str) -> HttpCheck:
-        headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
-        check = HttpCheck(f"{base_url.rstrip('/')}/models", headers, what=what, variable=variable)
-        closing.append(check.close)
-        return check
-
-    found = [Dependency("index", lambda: _look_into_index(twin))]
-    embedder, llm = settings.embedder, settings.llm
-    if isinstance(embedder, OnnxEmbedderSettings):
-        found.append(
-            Dependency("embedder", lambda: _nothing(twin.embedder.embed_queries(["ready"])), lasting=True)
-        )
-    else:  # without it, searches go by words alone
-        remote = asked_by_http(
-            embedder.base_url, embedder.api_key, "The embedding service", "EMBEDDER_API_KEY"
-        )
-        found.append(Dependency("embedder", remote, matters=False, blocking=False))
-    if isinstance(llm, LlamaCppSettings):
-
-        async def load() -> None:
-            await twin.language_model.count_tokens(["ready"])
-
-        found.append(Dependency("language_model", load, lasting=True, blocking=False))
-    elif isinstance(llm, SageMakerSettings):
-        endpoint = SageMakerCheck(llm.endpoint, llm.region)
-        closing.append(endpoint.close)
-        found.append(Dependency("language_model", endpoint))
-    else:
-        served = asked_by_http(llm.base_url, llm.api_key, "The language model's service", "LLM_API_KEY")
-        found.append(Dependency("language_model", served, blocking=False))
-    if (reranker := twin.reranker) is not None:  # without it, hits stay as the search ranked them
-        found.append(
-            Dependency(
-                "reranker", lambda: _nothing(reranker.rerank("ready", ["set"])), matters=False, lasting=True
-            )
-        )
-    if twin.feedback is not None:  # without it, answers are not kept, and votes not taken
-        found.append(Dependency("database", lambda: twin.warehouse.ping(), matters=False))
-    return found, closing
-
-
-def _look_into_index(twin: Resources) -> str:
-    """Search for something, which shows whether the index is there and fits the embedder; tell its size."""
-    twin.index.search([SearchRequest("ready", None, k=1, mode=SearchMode.SPARSE)], twin.embedder.fingerprint)
-    chunks = twin.index.count()
-    if not chunks:
-        raise StoreUnavailableError(
-            "The index holds nothing yet. Fill it with: poe run-end-to-end-data-pipeline"
-        )
-    return f"{chunks:,} chunks"
-
-
-def _nothing(_: object) -> None:
-    """A check's result that tells nothing but that it came."""

@@ -1,4 +1,4 @@
-"""Asking a model for many things: cached, limited, retried; nothing is asked twice and nothing else is lost."""
+"""Many requests to a model: cached, limited, retried; nothing is asked twice and nothing else is lost."""
 
 import asyncio
 import json
@@ -9,15 +9,15 @@ import pytest
 
 from llm_engineering.application.llm.batch import (
     MOST_FAILURES_IN_A_ROW,
-    Ask,
-    Asker,
-    Asking,
+    BatchClient,
+    BatchConfig,
+    LlmRequest,
     RequestRate,
-    UnusableReplyError,
-    at_a_time,
     generation_key,
+    run_in_order,
 )
 from llm_engineering.application.llm.budget import Budget
+from llm_engineering.application.llm.structured_output import UnusableReplyError
 from llm_engineering.application.ports import Delta, GenerationOptions, Message
 from llm_engineering.domain.errors import ConfigurationError, ModelServiceError
 from llm_engineering.domain.retrieval import Usage
@@ -32,22 +32,26 @@ def read(text: str) -> str:
         raise UnusableReplyError("not the JSON that was asked for: " + text[:20]) from None
 
 
-def ask(number: int = 0, **options: Any) -> Ask[str]:
+def ask(number: int = 0, **options: Any) -> LlmRequest[str]:
     messages = (Message("user", f"Say {number}"),)
-    return Ask(f"item {number}", messages, GenerationOptions(**{"max_tokens": 10, **options}), "hash", read)
+    return LlmRequest(
+        f"item {number}", messages, GenerationOptions(**{"max_tokens": 10, **options}), "hash", read
+    )
 
 
 def said(messages: Sequence[Message]) -> str:
     return json.dumps({"said": messages[-1].content.split()[-1]}).replace(" ", "")
 
 
-def asker(model: Any, warehouse: FakeWarehouse | None = None, **asking: Any) -> Asker:
+def asker(model: Any, warehouse: FakeWarehouse | None = None, **asking: Any) -> BatchClient:
     stores = warehouse or FakeWarehouse()
-    return Asker(model, stores.generations, stores.dead_letters, Asking(**asking), stage="test", seed=7)
+    return BatchClient(
+        model, stores.generations, stores.dead_letters, BatchConfig(**asking), stage="test", seed=7
+    )
 
 
-async def ask_all(asking: Asker, count: int, most: int = 8) -> list[str | None]:
-    found = [value async for value in at_a_time((ask(n) for n in range(count)), asking.ask, most)]
+async def ask_all(asking: BatchClient, count: int, most: int = 8) -> list[str | None]:
+    found = [value async for value in run_in_order((ask(n) for n in range(count)), asking.ask, most)]
     await asking.finish()
     return found
 
@@ -87,11 +91,11 @@ class TestReplies:
         warehouse = FakeWarehouse()
         await ask_all(asker(ScriptedLanguageModel(default="no"), warehouse), 1)
         assert warehouse.dead_letters.count() == 1
-        one = Asker(
+        one = BatchClient(
             ScriptedLanguageModel(default=said),
             FakeWarehouse().generations,
             warehouse.dead_letters,
-            Asking(),
+            BatchConfig(),
             stage="test",
         )
         await ask_all(one, 1)
@@ -263,8 +267,8 @@ class TestLimits:
 
         rate = RequestRate(30, clock=lambda: now[0], sleep=sleep)
         for _ in range(3):
-            await rate.turn()
+            await rate.wait_turn()
         assert waits == [2.0, 4.0]
         now[0] += 60
-        await rate.turn()
+        await rate.wait_turn()
         assert len(waits) == 2

@@ -13,9 +13,8 @@ from llm_engineering.application.features.collect_report import COLUMNS, Collect
 from llm_engineering.application.features.config import CollectRun
 from llm_engineering.application.features.links import Router
 from llm_engineering.application.ports import Progress
-from llm_engineering.bootstrap import Resources
-from steps.resources import step_resources
-from steps.tables import markdown_table
+from llm_engineering.bootstrap.resources import Resources
+from steps.context import markdown_table, open_step_resources
 
 __all__ = ["CollectRun", "collect_links"]
 
@@ -25,24 +24,24 @@ def collect_links(
     run: CollectRun,
 ) -> tuple[Annotated[dict[str, Any], "collection_report"], Annotated[MarkdownString, "collection_table"]]:
     """Collect every link of the run; fails when more than ``max_failed_share`` of them fail."""
-    with step_resources() as (twin, progress):
-        report = asyncio.run(_collect(run, twin, progress))
+    with open_step_resources() as (resources, progress):
+        report = asyncio.run(_collect(run, resources, progress))
     log_metadata(report.metadata())
     report.check()
     return report.metadata(), markdown_table(COLUMNS, report.rows())
 
 
-async def _collect(run: CollectRun, twin: Resources, progress: Progress) -> CollectionReport:
-    readers = twin.source_readers()
+async def _collect(run: CollectRun, resources: Resources, progress: Progress) -> CollectionReport:
+    readers = resources.source_readers()
     async with AsyncExitStack() as stack:
         for reader in readers.values():
             stack.push_async_callback(reader.close)
         return await collect(
             run.as_links(os.environ),
             readers,
-            documents=twin.warehouse.documents,
-            users=twin.warehouse.users,
-            dead_letters=twin.warehouse.dead_letters,
+            documents=resources.warehouse.documents,
+            users=resources.warehouse.users,
+            dead_letters=resources.warehouse.dead_letters,
             router=Router([(route.pattern, route.reader) for route in run.routes], readers=readers),
             max_concurrency=run.max_concurrency,
             max_failed_share=run.max_failed_share,

@@ -32,9 +32,8 @@ from llm_engineering.application.evaluation.rag.questions import (
 from llm_engineering.application.evaluation.rag.report import columns, html_report, rows
 from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.application.ports import Progress, VectorIndex
-from llm_engineering.bootstrap import Resources
-from steps.resources import step_resources
-from steps.tables import markdown_table
+from llm_engineering.bootstrap.resources import Resources
+from steps.context import markdown_table, open_step_resources
 
 __all__ = ["RagEvaluationRun", "check_rag_gate", "evaluate_rag", "make_question_set"]
 
@@ -48,8 +47,8 @@ def make_question_set(run: RagEvaluationRun) -> Annotated[dict[str, Any], "quest
     made: list[Question] = []
     refused: dict[str, int] = {}
     if run.questions.make is not None:
-        with step_resources() as (twin, progress):
-            result = asyncio.run(_made(run, twin, progress))
+        with open_step_resources() as (resources, progress):
+            result = asyncio.run(_made(run, resources, progress))
         made, refused = list(result.questions), dict(result.refused)
         if run.questions.made_file is not None:
             write_questions(run.questions.made_file, made)
@@ -68,8 +67,8 @@ def evaluate_rag(
     Annotated[HTMLString, "rag_evaluation_report"],
 ]:
     """Ask the questions under each configuration, compare, recommend, calibrate; then answer a part of them."""
-    with step_resources() as (twin, progress), _index(run, twin, progress) as index:
-        evaluation = asyncio.run(_evaluated(run, question_set, twin, index, progress))
+    with open_step_resources() as (resources, progress), _index(run, resources, progress) as index:
+        evaluation = asyncio.run(_evaluated(run, question_set, resources, index, progress))
     log_metadata(evaluation.metadata())
     table = markdown_table(columns(evaluation), rows(evaluation))
     return evaluation.as_dict(), table, HTMLString(html_report(evaluation))
@@ -82,12 +81,12 @@ def check_rag_gate(evaluation: dict[str, Any]) -> Annotated[dict[str, Any], "rag
     return evaluation["gate"] or {"passed": True, "message": "no gate is configured"}
 
 
-async def _made(run: RagEvaluationRun, twin: Resources, progress: Progress) -> Any:
+async def _made(run: RagEvaluationRun, resources: Resources, progress: Progress) -> Any:
     assert run.questions.make is not None
-    model = twin.language_model if run.questions.make.with_model else None
+    model = resources.language_model if run.questions.make.with_model else None
     try:
         return await make_questions(
-            twin.warehouse.clean, run.questions.make, seed=run.seed, model=model, progress=progress
+            resources.warehouse.clean, run.questions.make, seed=run.seed, model=model, progress=progress
         )
     finally:
         if model is not None:
@@ -95,13 +94,15 @@ async def _made(run: RagEvaluationRun, twin: Resources, progress: Progress) -> A
 
 
 @contextmanager
-def _index(run: RagEvaluationRun, twin: Resources, progress: Progress) -> Iterator[VectorIndex]:
+def _index(run: RagEvaluationRun, resources: Resources, progress: Progress) -> Iterator[VectorIndex]:
     """The configured index, or one built from the BEIR folder for the time of the block."""
     if run.beir is None:
-        yield twin.index
+        yield resources.index
         return
-    with twin.throwaway_index() as index:
-        built = beir.build_index(run.beir.folder, index, twin.embedder, run.beir.chunking, progress=progress)
+    with resources.throwaway_index() as index:
+        built = beir.build_index(
+            run.beir.folder, index, resources.embedder, run.beir.chunking, progress=progress
+        )
         for line in built.bad[: beir.SHOWN]:
             logger.warning("Left out: {}", line)
         logger.info("Indexed {} documents in {} chunks.", built.documents, built.chunks)
@@ -111,16 +112,16 @@ def _index(run: RagEvaluationRun, twin: Resources, progress: Progress) -> Iterat
 async def _evaluated(
     run: RagEvaluationRun,
     question_set: dict[str, Any],
-    twin: Resources,
+    resources: Resources,
     index: VectorIndex,
     progress: Progress,
 ) -> Evaluation:
-    model = twin.language_model if run.needs_model else None
+    model = resources.language_model if run.needs_model else None
     try:
         evaluation = await evaluate_retrieval(
             run,
-            _resolved(run, question_set, twin),
-            Retrievers(index, twin.embedder, model, twin.reranker),
+            _resolved(run, question_set, resources),
+            Retrievers(index, resources.embedder, model, resources.reranker),
             corpus=f"BEIR: {run.beir.folder.name}" if run.beir else "the index",
             refused=question_set["refused"],
             by_document=run.beir is not None,
@@ -128,28 +129,28 @@ async def _evaluated(
         )
         if run.answers is None or model is None:
             return evaluation
-        return await _answered(run, evaluation, twin, progress)
+        return await _answered(run, evaluation, resources, progress)
     finally:
         if model is not None:
             await model.close()
 
 
-def _resolved(run: RagEvaluationRun, question_set: dict[str, Any], twin: Resources) -> Resolved:
+def _resolved(run: RagEvaluationRun, question_set: dict[str, Any], resources: Resources) -> Resolved:
     if run.beir is not None:
         resolved, bad = beir.questions(run.beir.folder, run.beir.split, run.beir.queries, run.seed)
         for line in bad[: beir.SHOWN]:
             logger.warning("Left out: {}", line)
         return resolved
     questions = [Question.model_validate(item) for item in question_set["questions"]]
-    return resolve(questions, twin.warehouse.clean)
+    return resolve(questions, resources.warehouse.clean)
 
 
 async def _answered(
-    run: RagEvaluationRun, evaluation: Evaluation, twin: Resources, progress: Progress
+    run: RagEvaluationRun, evaluation: Evaluation, resources: Resources, progress: Progress
 ) -> Evaluation:
     assert run.answers is not None
     retrieval = run.table[run.serving].retrieval
-    pipeline = twin.inference_pipeline(
+    pipeline = resources.inference_pipeline(
         InferenceConfig(retrieval=retrieval, answering=run.answering), keep_answers=False
     )
     chosen = sample(evaluation.questions.questions, run.answers.questions, run.seed)
@@ -167,7 +168,7 @@ async def _answered(
     evaluation = replace(evaluation, answers=summed_up(answered))
     if not run.answers.judge:
         return evaluation
-    judge = twin.answer_judge()
+    judge = resources.answer_judge()
     try:
         return replace(evaluation, judged=await judge_answers(judgeable(answered), judge, progress=progress))
     finally:

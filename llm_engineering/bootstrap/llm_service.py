@@ -1,0 +1,104 @@
+"""Put together the service that serves a language model of this machine."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llm_engineering.application.llm.chat_templates import template
+from llm_engineering.application.training.finetune.adapters import AdapterServing, adapter_set
+from llm_engineering.application.training.finetune.model_folder import (
+    Servable,
+    named_version,
+    open_servable,
+    open_version,
+)
+from llm_engineering.bootstrap.resources import open_resources
+from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.settings import (
+    LlamaCppSettings,
+    Settings,
+)
+
+if TYPE_CHECKING:
+    from llm_engineering.infrastructure.llm_service.app import LlmService
+    from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
+
+
+def build_llm_service(
+    settings: Settings,
+    host: str,
+    *,
+    trained: str | None = None,
+    adapters: AdapterServing | None = None,
+    **overrides: Any,
+) -> "tuple[LlamaCppModel, LlmService]":
+    """The configured GGUF and the service that serves it; ``overrides`` win over the settings of llama_cpp.
+
+    Where the settings name another language model, perhaps this very service, the defaults of llama_cpp hold.
+
+    Args:
+        trained: a trained model in place of the configured file: its folder, or ``NAME[:VERSION]`` as the registry has it,
+            where a version is a number or a stage.
+        adapters: several trained models over one base, in place of ``trained``.
+
+    Raises:
+        InvalidInputError: there is no such version, or the adapters cannot share a base.
+        ModelFileError: the trained model's files are not those of its manifest, or the base is another one.
+        TemplateMismatchError: it learned another chat template.
+        ConfigurationError: ``host`` can be reached from elsewhere, and there is no key; or there is no such base.
+    """
+    from llm_engineering.infrastructure.api.middleware.auth import is_loopback
+    from llm_engineering.infrastructure.llm_service.app import LlmService
+    from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
+    from llm_engineering.infrastructure.model_files import path
+
+    named = settings.llm if isinstance(settings.llm, LlamaCppSettings) else LlamaCppSettings()
+    chosen = named.model_copy(update={name: value for name, value in overrides.items() if value is not None})
+    key = getattr(settings.llm, "api_key", None)
+    if key is None and not is_loopback(host):
+        raise ConfigurationError(
+            f"On {host}, others can reach the model: set LLM_API_KEY to a long random text (the twin sends the same), or "
+            "listen on 127.0.0.1."
+        )
+    served: dict[str, Any] = {}
+    if adapters is not None:
+        file, served = _with_adapters(settings, adapters)
+    elif trained is not None:
+        found, name = _servable(settings, trained)
+        file, served = found.gguf, {"name": name}
+    else:
+        file = chosen.model_path or path("SmolLM2-135M-Instruct", settings.models_dir)
+    model = LlamaCppModel(file, chosen.context_tokens, chosen.threads, chosen.parallel, **served)
+    return model, LlmService(model, key.get_secret_value() if key else None)
+
+
+def _servable(settings: Settings, trained: str) -> tuple[Servable, str]:
+    """A trained model, verified, and the name to serve it under."""
+    if Path(trained).expanduser().is_dir():
+        found = open_servable(Path(trained).expanduser())
+        return found, f"{found.manifest.name}-{found.manifest.content_hash[:8]}"
+    with open_resources(settings) as resources:
+        version = named_version(resources.registry, trained)
+    return open_version(version), version.label
+
+
+def _with_adapters(settings: Settings, wanted: AdapterServing) -> tuple[Path, dict[str, Any]]:
+    """The base's file, and what else the model is made with: adapters and their chat template, which the base is served with
+    too."""
+    from llm_engineering.infrastructure.model_files import path
+    from llm_engineering.infrastructure.training.gguf.base import BaseFile, base_file, chat_template
+
+    models = {name: _servable(settings, trained)[0] for name, trained in wanted.adapters.items()}
+    found = adapter_set(models)
+    bundled = {"SmolLM2-135M-Instruct": partial(path, "SmolLM2-135M-Instruct", settings.models_dir)}
+    cache = settings.models_dir / "servable"
+    file = base_file(wanted.base or found.base, bundled, cache, template(found.template))
+    if file.stem in models:
+        raise ConfigurationError(
+            f"An adapter is called {file.stem}, as the base is: nobody could ask for one of them. Rename the adapter."
+        )
+    base = BaseFile(file)
+    for name, model in models.items():
+        base.check(model.gguf, name)
+    first = next(iter(models.values()))
+    return file, {"adapters": found.files, "chat_template": chat_template(first.gguf)}

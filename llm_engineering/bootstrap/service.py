@@ -1,0 +1,174 @@
+"""Put the inference service together: routes, protection, and what its readiness depends on."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+
+from llm_engineering.application.inference.pipeline import InferenceConfig
+from llm_engineering.application.ports import (
+    SearchRequest,
+)
+from llm_engineering.bootstrap.resources import Resources
+from llm_engineering.domain.errors import StoreUnavailableError
+from llm_engineering.domain.retrieval import SearchMode
+from llm_engineering.settings import (
+    LlamaCppSettings,
+    OnnxEmbedderSettings,
+    SageMakerSettings,
+    Settings,
+)
+
+if TYPE_CHECKING:
+    from llm_engineering.infrastructure.api.health import Dependency
+    from llm_engineering.infrastructure.api.middleware.auth import ApiKeyFile
+    from llm_engineering.infrastructure.api.middleware.stack import Service
+    from llm_engineering.infrastructure.api.server import Listener
+
+
+def open_api_keys(settings: Settings) -> "ApiKeyFile":
+    """The API keys of the inference service."""
+    from llm_engineering.infrastructure.api.middleware.auth import ApiKeyFile
+
+    return ApiKeyFile(settings.service.keys_file)
+
+
+def build_service_app(
+    resources: Resources, config: InferenceConfig | None = None, *, host: str | None = None
+) -> "Service":
+    """The whole inference service as an ASGI application: routes, and every layer of protection around them.
+
+    Nothing is opened or loaded before its lifespan begins. At its end it closes the pipeline and the language model; the
+    other resources stay with ``resources``.
+
+    Args:
+        host: the address that it will listen on; None: as the settings say.
+
+    Raises:
+        ConfigurationError: the address can be reached from elsewhere, and there is no API key; or the keys' file is broken.
+    """
+    from llm_engineering import __version__
+    from llm_engineering.infrastructure.api.app import ServiceParts, create_app
+    from llm_engineering.infrastructure.api.health import Health
+    from llm_engineering.infrastructure.api.metrics import MeasuringTracer, ServiceMetrics
+    from llm_engineering.infrastructure.api.middleware.auth import Access
+    from llm_engineering.infrastructure.api.middleware.stack import protect
+
+    settings, service = resources.settings, resources.settings.service
+    address = host or service.host
+    chosen = config or InferenceConfig()
+    access, metrics = Access(open_api_keys(settings), address), ServiceMetrics()
+    access.check()
+    dependencies, closing = _dependencies(resources)
+    health = Health(dependencies, metrics)
+    pipeline = resources.inference_pipeline(chosen, tracer=MeasuringTracer(resources.tracer, metrics))
+    parts = ServiceParts(
+        pipeline=pipeline,
+        index=resources.index,
+        feedback=resources.feedback,
+        retrieval=chosen.retrieval,
+        grounding=settings.llm.grounding,
+        reranker=resources.reranker.name if resources.reranker else None,
+        embedder=settings.embedder.model,
+        version=__version__,
+        keys_required=access.required,
+        health=health,
+        metrics=metrics,
+    )
+    return protect(
+        create_app(parts),
+        access=access,
+        health=health,
+        metrics=metrics,
+        host=address,
+        origins=[origin.strip() for origin in service.cors_origins.split(",") if origin.strip()],
+        rate_per_minute=service.rate_per_minute,
+        max_concurrent=service.max_concurrent,
+        max_queue=service.max_queue,
+        queue_seconds=service.queue_seconds,
+        timeout_seconds=service.timeout_seconds,
+        max_body_bytes=service.max_body_bytes,
+        on_stop=(pipeline.close, resources.language_model.close, *closing),
+    )
+
+
+@contextmanager
+def open_listener(host: str, port: int) -> Iterator["Listener"]:
+    """Hold an address, so that it is known to be free before anything is loaded.
+
+    Raises:
+        ConfigurationError: it cannot be had; says why and what to do.
+    """
+    from llm_engineering.infrastructure.api.server import Listener
+
+    with Listener(host, port) as listener:
+        yield listener
+
+
+def _dependencies(resources: Resources) -> "tuple[list[Dependency], list[Callable[[], Awaitable[None]]]]":
+    """What the service's readiness depends on, and how to end looking at it."""
+    from llm_engineering.infrastructure.api.checks import HttpCheck, SageMakerCheck
+    from llm_engineering.infrastructure.api.health import Dependency
+
+    settings = resources.settings
+    closing: list[Callable[[], Awaitable[None]]] = []
+
+    def asked_by_http(base_url: str, key: SecretStr | None, what: str, variable: str) -> HttpCheck:
+        headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+        check = HttpCheck(f"{base_url.rstrip('/')}/models", headers, what=what, variable=variable)
+        closing.append(check.close)
+        return check
+
+    found = [Dependency("index", lambda: _look_into_index(resources))]
+    embedder, llm = settings.embedder, settings.llm
+    if isinstance(embedder, OnnxEmbedderSettings):
+        found.append(
+            Dependency(
+                "embedder", lambda: _nothing(resources.embedder.embed_queries(["ready"])), lasting=True
+            )
+        )
+    else:  # without it, searches go by words alone
+        remote = asked_by_http(
+            embedder.base_url, embedder.api_key, "The embedding service", "EMBEDDER_API_KEY"
+        )
+        found.append(Dependency("embedder", remote, matters=False, blocking=False))
+    if isinstance(llm, LlamaCppSettings):
+
+        async def load() -> None:
+            await resources.language_model.count_tokens(["ready"])
+
+        found.append(Dependency("language_model", load, lasting=True, blocking=False))
+    elif isinstance(llm, SageMakerSettings):
+        endpoint = SageMakerCheck(llm.endpoint, llm.region)
+        closing.append(endpoint.close)
+        found.append(Dependency("language_model", endpoint))
+    else:
+        served = asked_by_http(llm.base_url, llm.api_key, "The language model's service", "LLM_API_KEY")
+        found.append(Dependency("language_model", served, blocking=False))
+    if (reranker := resources.reranker) is not None:  # without it, hits stay as the search ranked them
+        found.append(
+            Dependency(
+                "reranker", lambda: _nothing(reranker.rerank("ready", ["set"])), matters=False, lasting=True
+            )
+        )
+    if resources.feedback is not None:  # without it, answers are not kept, and votes not taken
+        found.append(Dependency("database", lambda: resources.warehouse.ping(), matters=False))
+    return found, closing
+
+
+def _look_into_index(resources: Resources) -> str:
+    """Search for something, which shows whether the index is there and fits the embedder; tell its size."""
+    resources.index.search(
+        [SearchRequest("ready", None, k=1, mode=SearchMode.SPARSE)], resources.embedder.fingerprint
+    )
+    chunks = resources.index.count()
+    if not chunks:
+        raise StoreUnavailableError(
+            "The index holds nothing yet. Fill it with: poe run-end-to-end-data-pipeline"
+        )
+    return f"{chunks:,} chunks"
+
+
+def _nothing(_: object) -> None:
+    """A check's result that tells nothing but that it came."""
