@@ -31,7 +31,7 @@ def fine_tune(
             run.sft,
             folder,
             name=run.name,
-            root=run.output,
+            root=run.output_dir,
             tracker=twin.experiment_tracker(),
             progress=progress,
         )
@@ -50,7 +50,7 @@ def align(
         taught: the report of the SFT that ran just before; None: the model that the run names, or the newest.
     """
     folder = run.dataset or newest_dataset("preference_dataset")
-    start = Path(taught["folder"]) if taught else run.sft or newest_sft(run.output, run.name)
+    start = Path(taught["folder"]) if taught else run.sft or newest_sft(run.output_dir, run.name)
     with step_resources() as (twin, progress):
         trained = train_dpo(
             twin.preference_trainer(),
@@ -58,7 +58,7 @@ def align(
             folder,
             start,
             name=run.name,
-            root=run.output,
+            root=run.output_dir,
             tracker=twin.experiment_tracker(),
             progress=progress,
         )

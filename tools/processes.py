@@ -53,9 +53,15 @@ def help_training(parameters: StrictConfig) -> None:
     told: dict[str, Any] = {"tracker": NoTracker(), "progress": SilentProgress()}
     with open_resources() as twin:
         if (sft := parameters.training) is not None and sft.dataset is not None:
-            train_sft(twin.trainer(), sft.sft, sft.dataset, name=sft.name, root=sft.output, **told)
+            train_sft(twin.trainer(), sft.sft, sft.dataset, name=sft.name, root=sft.output_dir, **told)
         if (dpo := parameters.dpo) is not None and dpo.dataset is not None:
-            start = dpo.sft or newest_sft(dpo.output, dpo.name)
+            start = dpo.sft or newest_sft(dpo.output_dir, dpo.name)
             train_dpo(
-                twin.preference_trainer(), dpo.dpo, dpo.dataset, start, name=dpo.name, root=dpo.output, **told
+                twin.preference_trainer(),
+                dpo.dpo,
+                dpo.dataset,
+                start,
+                name=dpo.name,
+                root=dpo.output_dir,
+                **told,
             )

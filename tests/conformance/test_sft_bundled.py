@@ -40,7 +40,7 @@ def model(bases: Bases, tmp_path_factory: pytest.TempPathFactory) -> TrainedMode
     root = tmp_path_factory.mktemp("bundled")
     data = write_dataset(root / "data", make_samples(12), make_samples(2, split=Split.VALIDATION))
     config = SftConfig(
-        max_steps=3, batch_size=2, max_length=128, evaluate_every=3, optimizer={"learning_rate": 1e-3}
+        max_steps=3, batch_size=2, max_length=128, eval_steps=3, optimizer={"learning_rate": 1e-3}
     )
     return train_sft(
         TrlTrainer(bases),

@@ -29,13 +29,13 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def parameters(**changes: Any) -> dict[str, Any]:
     sft = {
-        "base": "base",
+        "base_model": "base",
         "max_steps": 4,
         "max_length": 256,
-        "evaluate_every": 2,
+        "eval_steps": 2,
         "optimizer": {"learning_rate": 0.01},
     }
-    return {"name": "toy", "dataset": "dataset", "output": "trained", "sft": sft} | changes
+    return {"name": "toy", "dataset": "dataset", "output_dir": "trained", "sft": sft} | changes
 
 
 def training(**changes: Any) -> Training:

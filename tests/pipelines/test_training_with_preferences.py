@@ -32,13 +32,13 @@ def test_dpo_goes_on_from_the_sft_model_of_the_same_run(
                 "training": {
                     "name": "toy",
                     "dataset": str(taught),
-                    "output": str(tmp_path / "out"),
-                    "sft": {**fast, "base": str(base), "lora": {"rank": 4}},
+                    "output_dir": str(tmp_path / "out"),
+                    "sft": {**fast, "base_model": str(base), "lora": {"r": 4}},
                 },
                 "dpo": {
                     "name": "toy",
                     "dataset": str(preferred),
-                    "output": str(tmp_path / "out"),
+                    "output_dir": str(tmp_path / "out"),
                     "dpo": {**fast, "optimizer": {"learning_rate": 0.002}},
                 },
             }

@@ -103,7 +103,7 @@ class TestText:
     def test_no_instruction_shares_a_long_run_with_its_answer(self, seed: int, copied: int) -> None:
         title = "The adapter needs little memory, and the weights of the model"
         passage = one(f"# The weights of the model stay as they are\n\n{BODY}", title=title)
-        config = BackTranslation(per_passage=6, max_copied_run=copied)
+        config = BackTranslation(per_passage=6, max_ngram_overlap=copied)
         for made in instructions(passage, config, seed=seed, rules=rule_questions(passage.document)):
             assert longest_copy(made.text, passage.text) <= copied
 

@@ -72,19 +72,19 @@ def stages(run: Training, folders: ContainerFolders) -> Iterator[Training]:
     Apart, because of several processes only the first writes the SFT model, and none may start DPO before it is whole.
     """
     if run.training is not None:
-        update = {"dataset": folders.channel(INSTRUCT), "output": folders.checkpoints}
+        update = {"dataset": folders.channel(INSTRUCT), "output_dir": folders.checkpoints}
         yield Training(training=run.training.model_copy(update=update), dpo=None)
     if run.dpo is not None:
         taught = folders.channel(SFT)
         if run.training is not None:
             taught = newest_sft(folders.checkpoints, run.training.name)
-        update = {"dataset": folders.channel(PREFERENCE), "output": folders.checkpoints, "sft": taught}
+        update = {"dataset": folders.channel(PREFERENCE), "output_dir": folders.checkpoints, "sft": taught}
         yield Training(training=None, dpo=run.dpo.model_copy(update=update))
 
 
 def base_of(run: Training, folders: ContainerFolders) -> str:
     """The base model's name."""
-    return run.training.sft.base if run.training else read_manifest(folders.channel(SFT)).base
+    return run.training.sft.base_model if run.training else read_manifest(folders.channel(SFT)).base
 
 
 def link_base(base: str, folders: ContainerFolders, work: Path) -> None:

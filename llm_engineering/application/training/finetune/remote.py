@@ -75,7 +75,7 @@ def remote_run(run: Training) -> RemoteRun:
     inputs = []
     base = None
     if run.training is not None:
-        base = run.training.sft.base
+        base = run.training.sft.base_model
         inputs.append(_dataset(run.training, INSTRUCT, "instruct", run.training.sft.template))
     if run.dpo is not None:
         template = run.training.sft.template if run.training else None
@@ -89,13 +89,13 @@ def remote_run(run: Training) -> RemoteRun:
     main = run.training or run.dpo
     if main is None:
         raise ConfigurationError("There is nothing to train.")
-    return RemoteRun(main.name, kind, (described, *inputs, *([came] if came else [])), main.output)
+    return RemoteRun(main.name, kind, (described, *inputs, *([came] if came else [])), main.output_dir)
 
 
 def _described(run: Training) -> bytes:
     """The run without the paths of this machine: the container has its own."""
     told = run.model_dump(mode="json")
-    for part, paths in (("training", ("dataset", "output")), ("dpo", ("dataset", "output", "sft"))):
+    for part, paths in (("training", ("dataset", "output_dir")), ("dpo", ("dataset", "output_dir", "sft"))):
         if told[part] is not None:
             told[part] = {name: value for name, value in told[part].items() if name not in paths}
     return json.dumps({"parameters": told}, indent=2, sort_keys=True).encode()

@@ -65,10 +65,10 @@ class Dpo:
     def __init__(self, job: DpoJob, machine: Hardware, chosen: Plan, bases: Bases) -> None:
         self._job, self._config = job, job.config
         self._machine, self._plan = machine, chosen
-        self._base = bases.find(job.config.base, job.config.revision)
-        self._tokenizer = load_tokenizer(Base(job.config.base, str(job.sft / "tokenizer")))
+        self._base = bases.find(job.config.base_model, job.config.revision)
+        self._tokenizer = load_tokenizer(Base(job.config.base_model, str(job.sft / "tokenizer")))
         tokens = HuggingFaceTokenizer(self._tokenizer)
-        self._template: ChatTemplate = fitted(job.config.template, tokens, job.config.base)
+        self._template: ChatTemplate = fitted(job.config.template, tokens, job.config.base_model)
         self._kept = self._encoded(tokens)
 
     def run(self, tracker: ExperimentTracker, progress: Progress) -> Trained:
@@ -79,7 +79,7 @@ class Dpo:
         job, config, machine, kept = self._job, self._config, self._machine, self._kept
         check_steps(config, len(kept.train), machine.devices)
         model = load_config(self._base)
-        check_context(config.base, kept.longest_kept, context(model))
+        check_context(config.base_model, kept.longest_kept, context(model))
         estimator = partial(estimate_preference_memory, model_shape(model, config.lora), self._plan.precision)
         estimate = checked_estimate(estimator, config, kept.longest_kept, machine.free_memory, machine.device)
         folder = job.folder / CHECKPOINTS

@@ -30,7 +30,7 @@ def save_result(
             return
         for one in model.peft_config.values():
             one.base_model_name_or_path = (
-                config.base
+                config.base_model
             )  # by its name: a path of this machine means nothing elsewhere
         # Embeddings are not trained; asked to decide that itself, PEFT would look for the base on the hub.
         model.save_pretrained(target, save_embedding_layers=False)

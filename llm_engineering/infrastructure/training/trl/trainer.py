@@ -55,7 +55,7 @@ class _Sft:
     def __init__(self, job: SftJob, machine: Hardware, chosen: Plan, bases: Bases) -> None:
         self._job, self._config = job, job.config
         self._machine, self._plan = machine, chosen
-        self._base: Base = bases.find(job.config.base, job.config.revision)
+        self._base: Base = bases.find(job.config.base_model, job.config.revision)
         self._tokenizer = load_tokenizer(self._base)
 
     def run(self, tracker: ExperimentTracker, progress: Progress) -> Trained:
@@ -64,12 +64,12 @@ class _Sft:
 
         job, config, machine = self._job, self._config, self._machine
         tokens = HuggingFaceTokenizer(self._tokenizer)
-        template = fitted(config.template, tokens, config.base)
+        template = fitted(config.template, tokens, config.base_model)
         kept = _encoded(job, tokens, progress)
         check_steps(config, len(kept.train), machine.devices, packed=config.packing)
         model = load_config(self._base)
         longest = config.max_length if config.packing else kept.longest_kept
-        check_context(config.base, kept.longest_kept, context(model))
+        check_context(config.base_model, kept.longest_kept, context(model))
         estimator = partial(estimate_memory, model_shape(model, config.lora), self._plan.precision)
         estimate = checked_estimate(estimator, config, longest, machine.free_memory, machine.device)
         folder = job.folder / CHECKPOINTS

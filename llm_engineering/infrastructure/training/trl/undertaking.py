@@ -87,7 +87,7 @@ def carry_out(
     summary: Mapping[str, float] = {}
     try:
         with MemoryWatch(this.machine.device) as watch:
-            resume = checkpoints.newest(folder) if this.config.save_every else None
+            resume = checkpoints.newest(folder) if this.config.save_steps else None
             trainer = make(folder, _callbacks(this.config, tracker, progress), resume is not None)
             base_hash = _checked_base(this)
             resumed = _train(this, trainer, folder, resume)
