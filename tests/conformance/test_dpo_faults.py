@@ -14,7 +14,7 @@ import pytest
 
 from llm_engineering.application.training.finetune.data import open_dataset, read_preferences
 from llm_engineering.application.training.finetune.dpo import ADAPTER, DpoConfig
-from llm_engineering.application.training.finetune.model_folder import sealed
+from llm_engineering.application.training.finetune.model_folder import write_manifest
 from llm_engineering.application.training.finetune.sft import TrainedModel, load_model_folder
 from llm_engineering.domain.datasets import Split
 from llm_engineering.domain.errors import (
@@ -23,7 +23,7 @@ from llm_engineering.domain.errors import (
     TemplateMismatchError,
     TrainingError,
 )
-from llm_engineering.infrastructure.training.trl.faults import check_disk, explained
+from llm_engineering.infrastructure.training.trl.faults import check_disk, explain_failures
 from tests.conformance.dpo_runs import align, pairs, preferences, sft, write_preferences
 from tests.conformance.sft_runs import base, dataset, losses, weights
 from tests.fakes.toy_model import LINES
@@ -178,7 +178,7 @@ class TestFaults:
     ) -> None:
         spoilt = copied(sft, tmp_path / "sft")
         spoil(spoilt.folder / ADAPTER, "lora_B", float("nan"))
-        sealed(spoilt.folder, spoilt.manifest, {})
+        write_manifest(spoilt.folder, spoilt.manifest, {})
         tracker = RecordingTracker()
         with pytest.raises(TrainingError, match=r"The loss is no number at step 1.*learning rate below"):
             align(spoilt, preferences, tmp_path, tracker)
@@ -190,7 +190,7 @@ class TestFaults:
 
         with (
             pytest.raises(TrainingError, match=r"batch_size: 1 with gradient_accumulation_steps: 8") as told,
-            explained(DpoConfig(batch_size=4, gradient_accumulation_steps=2), tmp_path, "cuda"),
+            explain_failures(DpoConfig(batch_size=4, gradient_accumulation_steps=2), tmp_path, "cuda"),
         ):
             torch.empty(1 << 55)
         assert "gradient_checkpointing: true" in str(told.value)
@@ -299,7 +299,7 @@ def test_what_dpo_gives_is_known_by_its_sft_models_adapter(
     grown = copied(sft, tmp_path / "sft")
     (grown.folder / "merged").mkdir()
     (grown.folder / "merged" / "model.safetensors").write_bytes(b"weights")
-    manifest = sealed(grown.folder, grown.manifest, {})
+    manifest = write_manifest(grown.folder, grown.manifest, {})
     assert manifest.content_hash != sft.manifest.content_hash
     again = align(TrainedModel(grown.folder, manifest, grown.record), preferences, tmp_path, max_steps=1)
     assert again.folder == before.folder

@@ -14,7 +14,7 @@ from llm_engineering.application.training.finetune.dpo import (
     DpoJob,
     DpoRun,
     encode_pair,
-    inherited,
+    inherit_from_sft,
     newest_sft,
 )
 from llm_engineering.application.training.finetune.hardware import plan
@@ -104,7 +104,7 @@ def test_the_references_logits_are_the_sft_models_and_stay_so(
 
     from llm_engineering.infrastructure.training.trl.loop import StepClock
 
-    config = inherited(DpoConfig.model_validate({**FAST, "max_steps": 3}), sft.manifest)
+    config = inherit_from_sft(DpoConfig.model_validate({**FAST, "max_steps": 3}), sft.manifest)
     job = DpoJob("toy", config, sft.folder, pairs(8, Split.TRAIN), (), tmp_path)
     machine = hardware.detect()
     dpo = Dpo(job, machine, plan(config, machine), Bases(tmp_path / "bases", {}))

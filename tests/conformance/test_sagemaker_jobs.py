@@ -28,7 +28,7 @@ from llm_engineering.application.training.finetune.run import SftRun, Training
 from llm_engineering.bootstrap import container_secrets
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, ModelFileError, TrainingError
 from llm_engineering.infrastructure.training.sagemaker import JobPlace, SageMakerJobs, read_secret
-from llm_engineering.infrastructure.training.sagemaker.faults import explained
+from llm_engineering.infrastructure.training.sagemaker.faults import explain_failures
 from tests.fakes.sagemaker_server import ACCOUNT, KEY_ID, SECRET
 from tests.fakes.toy_model import make_samples, write_dataset
 from tests.services import free_port
@@ -332,7 +332,7 @@ class TestFetching:
     def test_a_full_disk_is_told(self) -> None:
         with (
             pytest.raises(TrainingError, match="disk is full"),
-            explained("Fetching"),
+            explain_failures("Fetching"),
             Path("/dev/full").open("wb") as full,
         ):
             full.write(b"model")

@@ -8,7 +8,7 @@ import pytest
 from llm_engineering.application.llm.chat_templates import template
 from llm_engineering.application.ports import Message, SilentProgress
 from llm_engineering.application.training.finetune.config import SftConfig
-from llm_engineering.application.training.finetune.labels import IGNORED, encode_chat, fitted
+from llm_engineering.application.training.finetune.labels import IGNORED, encode_chat, fit_template
 from llm_engineering.application.training.finetune.sft import TrainedModel, train_sft
 from llm_engineering.domain.datasets import Split
 from llm_engineering.infrastructure.model_files import path
@@ -71,7 +71,7 @@ def test_the_converted_tokenizer_has_the_control_tokens_of_the_file(bases: Bases
     tokenizer = load_tokenizer(bases.find(NAME))
     assert (tokenizer.eos_token, tokenizer.bos_token) == ("<|im_end|>", "<|im_start|>")
     tokens = HuggingFaceTokenizer(tokenizer)
-    chosen = fitted("chatml", tokens, NAME)
+    chosen = fit_template("chatml", tokens, NAME)
     answer = "Grüße, 世界 🙂\n"
     encoded = encode_chat(chosen.render([Message("user", "Why?"), Message("assistant", answer)]), tokens)
     assert tokenizer.decode([x for x in encoded.labels if x != IGNORED]) == answer + template("chatml").stop

@@ -19,7 +19,7 @@ from llm_engineering.domain.errors import (
     TooManyFailuresError,
     TrainingError,
 )
-from llm_engineering.infrastructure.training.trl.faults import explained
+from llm_engineering.infrastructure.training.trl.faults import explain_failures
 from tests.conformance.sft_runs import base, dataset, losses, train, weights
 from tests.fakes.toy_model import LINES, make_model, make_samples, write_dataset
 from tests.fakes.tracker import RecordingTracker
@@ -265,7 +265,7 @@ class TestFaults:
             pytest.raises(
                 TrainingError, match=r"batch_size: 1 with gradient_accumulation_steps: 8.*method: lora"
             ),
-            explained(config, tmp_path, "cpu"),
+            explain_failures(config, tmp_path, "cpu"),
         ):
             torch.empty(1 << 55)
 
@@ -285,7 +285,7 @@ class TestFaults:
         config = SftConfig(max_steps=9, save_steps=3, save_total_limit=3)
         with (
             pytest.raises(TrainingError, match=r"The disk is full.*save_total_limit"),
-            explained(config, tmp_path, "cpu"),
+            explain_failures(config, tmp_path, "cpu"),
         ):
             write()
 
@@ -309,5 +309,5 @@ class TestFaults:
         assert again.record.steps == 6
 
     def test_other_errors_pass_as_they_are(self, tmp_path: Path) -> None:
-        with pytest.raises(KeyError), explained(SftConfig(), tmp_path, "cpu"):
+        with pytest.raises(KeyError), explain_failures(SftConfig(), tmp_path, "cpu"):
             raise KeyError("x")

@@ -12,7 +12,7 @@ from loguru import logger
 from llm_engineering.application.llm.chat_templates import template
 from llm_engineering.application.ports import Message, SilentProgress
 from llm_engineering.application.training.finetune.config import SftConfig
-from llm_engineering.application.training.finetune.labels import IGNORED, encode_chat, fitted
+from llm_engineering.application.training.finetune.labels import IGNORED, encode_chat, fit_template
 from llm_engineering.application.training.finetune.sft import TrainedModel, load_model_folder, train_sft
 from llm_engineering.domain.datasets import Split
 from llm_engineering.domain.errors import ModelFileError
@@ -157,7 +157,7 @@ class TestTokens:
         tokenizer = load_tokenizer(Base("toy", str(tmp_path)))
         assert tokenizer.pad_token == tokenizer.eos_token, "the case that masks by padding would get wrong"
         tokens = HuggingFaceTokenizer(tokenizer)
-        chosen = fitted(name, tokens, "toy")
+        chosen = fit_template(name, tokens, "toy")
         answer = "Zwei Sätze. 🙂\n\n- and a list"
         encoded = encode_chat(chosen.render([Message("user", "Why?"), Message("assistant", answer)]), tokens)
         learned = [label for label in encoded.labels if label != IGNORED]

@@ -44,7 +44,7 @@ def test_dpo_goes_on_from_the_sft_model_of_the_same_run(
             }
         ),
     )
-    sft, dpo = (run.steps[name].outputs["training_report"][0].load() for name in ("fine_tune", "align"))
+    sft, dpo = (run.steps[name].outputs["training_report"][0].load() for name in ("train_sft", "train_dpo"))
     assert dpo["metrics"]["reward_margin_last"] > dpo["metrics"]["reward_margin_first"]
     manifests = [open_servable(Path(report["folder"])).manifest for report in (sft, dpo)]
     assert [manifest.stage for manifest in manifests] == ["sft", "dpo"]

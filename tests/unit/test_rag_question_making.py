@@ -107,7 +107,7 @@ class TestRules:
 
 class TestChecks:
     def test_a_good_candidate_passes(self) -> None:
-        assert refused(candidate(), max_copied_share=0.8, max_ngram_overlap=5) is None
+        assert refused(candidate(), max_copied_share=0.8, max_copied_run=5) is None
 
     @pytest.mark.parametrize(
         ("changes", "reason"),
@@ -121,7 +121,7 @@ class TestChecks:
         ],
     )
     def test_a_bad_one_is_refused_with_the_reason(self, changes: dict[str, object], reason: str) -> None:
-        assert refused(candidate(**changes), max_copied_share=0.8, max_ngram_overlap=5) == reason
+        assert refused(candidate(**changes), max_copied_share=0.8, max_copied_run=5) == reason
 
 
 class TestMaking:

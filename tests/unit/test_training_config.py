@@ -12,7 +12,7 @@ from llm_engineering.application.evaluation.models.config import HarnessConfig
 from llm_engineering.application.training.datasets.config import JudgeConfig, LengthBias, RuleBounds
 from llm_engineering.application.training.datasets.preferences import Rejected
 from llm_engineering.application.training.finetune.config import LoraConfig, OptimizerConfig, SftConfig
-from llm_engineering.application.training.finetune.dpo import ADAPTER, DpoConfig, DpoRun, inherited
+from llm_engineering.application.training.finetune.dpo import ADAPTER, DpoConfig, DpoRun, inherit_from_sft
 from llm_engineering.application.training.finetune.hardware import Hardware, plan
 from llm_engineering.application.training.finetune.run import SftRun
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError
@@ -212,4 +212,4 @@ class TestRenamedKeys:
                 "created_at": "2026-01-01T00:00:00Z",
             }
         )
-        assert inherited(DpoConfig(), sft).lora == LoraConfig(r=8, lora_alpha=4.0)
+        assert inherit_from_sft(DpoConfig(), sft).lora == LoraConfig(r=8, lora_alpha=4.0)

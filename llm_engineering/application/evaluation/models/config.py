@@ -1,4 +1,4 @@
-"""What ``run-evaluation-pipeline`` does, as its YAML says it."""
+"""Parameters of ``run-evaluation-pipeline``, as in its YAML."""
 
 from pathlib import Path
 from typing import ClassVar, Literal

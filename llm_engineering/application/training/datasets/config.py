@@ -1,4 +1,4 @@
-"""What a data set must pass, as a run's YAML says it. Unknown keys are errors."""
+"""Quality settings of a data set: gates, length bias, splits, judges. Unknown keys are errors."""
 
 import re
 from typing import ClassVar, Literal, Self

@@ -1,4 +1,4 @@
-"""From samples as they were made to samples by split: gates, lint, split, decontamination."""
+"""Curate samples: quality gates, preference lint, splits, decontamination."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -19,7 +19,7 @@ from llm_engineering.application.text.overlap import content_words, find_quote
 from llm_engineering.application.training.datasets.model_pairs import grounded_answer, written_sample
 from llm_engineering.application.training.datasets.passages import Passage
 from llm_engineering.application.training.datasets.samples import (
-    checked_instruction,
+    check_instruction,
     json_object,
     object_schema,
     prompt_values,
@@ -113,7 +113,7 @@ async def _evolve(
 ) -> str | None:
     def read(text: str) -> str:
         new = text_field(json_object(text), "instruction")
-        checked_instruction(new, passage.text, config.max_ngram_overlap)
+        check_instruction(new, passage.text, config.max_ngram_overlap)
         if new.casefold() == instruction.casefold():
             raise UnusableReplyError("an instruction that was not changed")
         return new

@@ -1,4 +1,4 @@
-"""Gates that judge each sample alone: length, format, language, rules of thumb, faithfulness to the source."""
+"""Gates for single samples: length, format, language, heuristics, faithfulness to the source."""
 
 import re
 from collections import Counter

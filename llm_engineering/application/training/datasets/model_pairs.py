@@ -1,4 +1,4 @@
-"""Instructions, and answers where they are wanted, written by a language model from a passage."""
+"""Instructions, and optionally answers, written by a language model from a passage."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -13,7 +13,7 @@ from llm_engineering.application.text.overlap import copied_share, find_quote
 from llm_engineering.application.training.datasets.passages import Passage
 from llm_engineering.application.training.datasets.samples import (
     author_sample,
-    checked_instruction,
+    check_instruction,
     json_object,
     object_schema,
     origin,
@@ -118,10 +118,10 @@ def _sample(item: object, passage: Passage, config: ModelPairs, used: Provenance
     if config.answers == "author":
         instruction = text_field({"instruction": item}, "instruction")
         return author_sample(
-            passage, checked_instruction(instruction, passage.text, config.max_ngram_overlap), used
+            passage, check_instruction(instruction, passage.text, config.max_ngram_overlap), used
         )
     answer = grounded_answer(text_field(item, "answer"), passage, config.min_grounded_share)
-    instruction = checked_instruction(text_field(item, "instruction"), answer, config.max_ngram_overlap)
+    instruction = check_instruction(text_field(item, "instruction"), answer, config.max_ngram_overlap)
     return written_sample(passage, instruction, answer, used)
 
 

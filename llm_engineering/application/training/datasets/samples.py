@@ -1,4 +1,4 @@
-"""Samples of passages, and reading what a model replied."""
+"""Build samples from passages, and parse a model's replies."""
 
 import json
 from collections.abc import Mapping
@@ -97,7 +97,7 @@ def text_field(value: object, name: str) -> str:
     return found.strip()
 
 
-def checked_instruction(instruction: str, answer: str, max_ngram_overlap: int) -> str:
+def check_instruction(instruction: str, answer: str, max_ngram_overlap: int) -> str:
     """An instruction that may be used.
 
     Raises:

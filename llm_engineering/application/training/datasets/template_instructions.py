@@ -50,7 +50,7 @@ _SENTENCE_WORDS = frozenset(
 )
 
 
-class BackTranslation(StrictConfig):
+class TemplateInstructions(StrictConfig):
     """How instructions are made by rule."""
 
     RENAMED: ClassVar = {"max_copied_run": "max_ngram_overlap"}
@@ -80,7 +80,7 @@ def language_for(passage: Passage) -> str | None:
 
 
 def instructions(
-    passage: Passage, config: BackTranslation, *, seed: int, rules: tuple[Draft, ...] = ()
+    passage: Passage, config: TemplateInstructions, *, seed: int, rules: tuple[Draft, ...] = ()
 ) -> list[Instruction]:
     """At most ``per_passage`` instructions, of different kinds first. The same passage and seed give the same.
 
@@ -109,7 +109,7 @@ def rule_questions(document: CleanDocument) -> tuple[Draft, ...]:
     return tuple(draft for draft in drafts(document) if draft.kind == "definition" and draft.language == "en")
 
 
-def _next_fit(group: list[Instruction], passage: Passage, config: BackTranslation) -> Instruction | None:
+def _next_fit(group: list[Instruction], passage: Passage, config: TemplateInstructions) -> Instruction | None:
     while group:
         one = group.pop(0)
         if not has_common_ngram(one.text, passage.text, config.max_ngram_overlap + 1):

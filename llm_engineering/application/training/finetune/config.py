@@ -1,4 +1,4 @@
-"""What a training run is to do. Unknown keys are errors, and so is a key that would have no effect."""
+"""Training configuration in the names of TRL and PEFT. Unknown keys are errors, and so are keys without effect."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, Self

@@ -1,4 +1,4 @@
-"""Training in a container elsewhere: which folders it finds, how the run's paths map to them, how its processes are started.
+"""Run a training inside a container: map its folders to the run's paths and start its processes.
 
 The folders are those of a SageMaker training job: inputs under ``input/data/CHANNEL``; ``checkpoints``, which is kept when the
 job is interrupted and is there again when it goes on; ``model``, which becomes the job's result.

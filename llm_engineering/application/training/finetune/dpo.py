@@ -140,7 +140,7 @@ def train_dpo(
     """
     sft = verify_folder(sft_folder)
     dataset = open_dataset(dataset_folder, "preference", sft.template)
-    effective = inherited(config, sft)
+    effective = inherit_from_sft(config, sft)
     folder = root / name / _run_name(effective, dataset.hash, sft)
     if (folder / MANIFEST).exists():
         logger.info("Already trained with this configuration and data: {}. Delete it to train again.", folder)
@@ -151,7 +151,7 @@ def train_dpo(
     return finished("dpo", name, effective, dataset, trained, folder, parent=sft.files[ADAPTER])
 
 
-def inherited(config: DpoConfig, sft: ModelManifest) -> DpoConfig:
+def inherit_from_sft(config: DpoConfig, sft: ModelManifest) -> DpoConfig:
     """The configuration with what the SFT model decides.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a training may be begun with: sequences within the limit, enough of them, and steps in which every setting acts."""
+"""Pre-flight checks: sequences within ``max_length``, enough samples, no setting without effect."""
 
 import math
 from collections.abc import Sequence, Sized

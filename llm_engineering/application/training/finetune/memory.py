@@ -1,4 +1,4 @@
-"""How much memory a training run needs, before it is started.
+"""Estimate the memory of a training run before it starts.
 
 Bytes, of one device. The parts:
 

@@ -1,4 +1,4 @@
-"""A training run to be done on another machine: what it needs there, and who it is. What cannot work is refused here."""
+"""Describe a run for remote execution (inputs, identity) and validate it before submission."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from llm_engineering.application.training.finetune.container import (
 )
 from llm_engineering.application.training.finetune.data import MANIFEST as DATASET_MANIFEST
 from llm_engineering.application.training.finetune.data import open_dataset
-from llm_engineering.application.training.finetune.dpo import DpoRun, inherited
+from llm_engineering.application.training.finetune.dpo import DpoRun, inherit_from_sft
 from llm_engineering.application.training.finetune.model_folder import verify_folder
 from llm_engineering.application.training.finetune.run import SftRun, Training
 from llm_engineering.application.training.finetune.sft import MANIFEST
@@ -119,7 +119,7 @@ def _taught(run: DpoRun) -> tuple[JobInput, str, str]:
             "The run names no SFT model to start from. Name its folder ('sft:' in the YAML)."
         )
     manifest = verify_folder(run.sft)
-    inherited(run.dpo, manifest)
+    inherit_from_sft(run.dpo, manifest)
     files = {name: run.sft / name for name in (*sorted(manifest.files), MANIFEST)}
     return _input(SFT, files), manifest.base, manifest.template
 

@@ -1,4 +1,4 @@
-"""The course of a training as a page: its curves against steps, drawn as SVG, and its numbers."""
+"""Render a training run as an HTML page: its curves as SVG, and its numbers."""
 
 import math
 from collections.abc import Iterator, Sequence

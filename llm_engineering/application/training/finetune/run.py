@@ -1,4 +1,4 @@
-"""The parameters of the training pipelines, as their YAML says them."""
+"""Parameters of the training pipelines, as in their YAML."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A configuration in the words of TRL."""
+"""Translate a training configuration into the arguments of TRL's trainers."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What stops a training, told with the knob to turn."""
+"""Turn errors of a training run (memory, disk) into messages that name the setting to change."""
 
 import errno
 import re
@@ -18,7 +18,7 @@ _NO_SPACE_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def explained(config: TrainingConfig, folder: Path, device: str) -> Iterator[None]:
+def explain_failures(config: TrainingConfig, folder: Path, device: str) -> Iterator[None]:
     """Turn exceptions of lack into errors that say what to do; others pass as they are.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a finished training leaves on disk. A folder appears whole, by a rename, or not at all."""
+"""Save adapter, merged weights and tokenizer. Folders are renamed into place, so each is complete or absent."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A model's sizes, from its configuration alone: no weights are read."""
+"""Read a model's sizes from its configuration, without loading weights."""
 
 from typing import Any
 
