@@ -7,30 +7,32 @@ from loguru import logger
 from zenml import log_metadata, step
 from zenml.types import HTMLString
 
-from llm_engineering.application.training.finetune.dpo import DpoRun, newest_sft, train_dpo
+from llm_engineering.application.training.finetune import dpo as preference_training
+from llm_engineering.application.training.finetune import sft as supervised_training
+from llm_engineering.application.training.finetune.dpo import DpoRun, newest_sft
 from llm_engineering.application.training.finetune.report import training_page
 from llm_engineering.application.training.finetune.run import SftRun
-from llm_engineering.application.training.finetune.sft import TrainedModel, train_sft
+from llm_engineering.application.training.finetune.sft import TrainedModel
 from llm_engineering.application.training.registry.register import keep_dataset
 from llm_engineering.domain.models import ModelManifest
 from steps.context import find_newest_dataset, open_step_resources
 
-__all__ = ["DpoRun", "SftRun", "align", "fine_tune"]
+__all__ = ["DpoRun", "SftRun", "train_dpo", "train_sft"]
 
 
 @step(enable_cache=False)
-def fine_tune(
+def train_sft(
     run: SftRun,
 ) -> tuple[Annotated[dict[str, Any], "training_report"], Annotated[HTMLString, "training_plot"]]:
     """Train on instructions and answers; a run that is done already is not done again."""
     folder = run.dataset or find_newest_dataset("instruct_dataset")
     with open_step_resources() as (resources, progress):
-        trained = train_sft(
+        trained = supervised_training.train_sft(
             resources.trainer(),
             run.sft,
             folder,
             name=run.name,
-            root=run.output,
+            root=run.output_dir,
             tracker=resources.experiment_tracker(),
             progress=progress,
         )
@@ -40,24 +42,24 @@ def fine_tune(
 
 
 @step(enable_cache=False)
-def align(
-    run: DpoRun, taught: dict[str, Any] | None = None
+def train_dpo(
+    run: DpoRun, sft_model: dict[str, Any] | None = None
 ) -> tuple[Annotated[dict[str, Any], "training_report"], Annotated[HTMLString, "training_plot"]]:
     """Train on preferences, from an SFT model; a run that is done already is not done again.
 
     Args:
-        taught: the report of the SFT that ran just before; None: the model that the run names, or the newest.
+        sft_model: the report of the SFT that ran just before; None: the model that the run names, or the newest.
     """
     folder = run.dataset or find_newest_dataset("preference_dataset")
-    start = Path(taught["folder"]) if taught else run.sft or newest_sft(run.output, run.name)
+    start = Path(sft_model["folder"]) if sft_model else run.sft or newest_sft(run.output_dir, run.name)
     with open_step_resources() as (resources, progress):
-        trained = train_dpo(
+        trained = preference_training.train_dpo(
             resources.preference_trainer(),
             run.dpo,
             folder,
             start,
             name=run.name,
-            root=run.output,
+            root=run.output_dir,
             tracker=resources.experiment_tracker(),
             progress=progress,
         )

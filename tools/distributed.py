@@ -53,15 +53,17 @@ def join_training(parameters: StrictConfig) -> None:
     options: dict[str, Any] = {"tracker": NoTracker(), "progress": SilentProgress()}
     with open_resources() as resources:
         if (sft := parameters.training) is not None and sft.dataset is not None:
-            train_sft(resources.trainer(), sft.sft, sft.dataset, name=sft.name, root=sft.output, **options)
+            train_sft(
+                resources.trainer(), sft.sft, sft.dataset, name=sft.name, root=sft.output_dir, **options
+            )
         if (dpo := parameters.dpo) is not None and dpo.dataset is not None:
-            start = dpo.sft or newest_sft(dpo.output, dpo.name)
+            start = dpo.sft or newest_sft(dpo.output_dir, dpo.name)
             train_dpo(
                 resources.preference_trainer(),
                 dpo.dpo,
                 dpo.dataset,
                 start,
                 name=dpo.name,
-                root=dpo.output,
+                root=dpo.output_dir,
                 **options,
             )

@@ -72,7 +72,7 @@ def _prepared(training: Training) -> RemoteRun:
     if training.dpo is not None:
         dpo = training.dpo
         dataset = dpo.dataset or _newest("preference_dataset")
-        start = None if training.training is not None else dpo.sft or newest_sft(dpo.output, dpo.name)
+        start = None if training.training is not None else dpo.sft or newest_sft(dpo.output_dir, dpo.name)
         found_dpo = dpo.model_copy(update={"dataset": dataset, "sft": start})
         training = training.model_copy(update={"dpo": found_dpo})
     return remote_run(training)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from llm_engineering.application.llm.chat_templates import template
 from llm_engineering.application.training.finetune.adapters import AdapterServing, adapter_set
 from llm_engineering.application.training.finetune.model_folder import (
-    Servable,
+    ServableModel,
     named_version,
     open_servable,
     open_version,
@@ -72,7 +72,7 @@ def build_llm_service(
     return model, LlmService(model, key.get_secret_value() if key else None)
 
 
-def _servable(settings: Settings, trained: str) -> tuple[Servable, str]:
+def _servable(settings: Settings, trained: str) -> tuple[ServableModel, str]:
     """A trained model, verified, and the name to serve it under."""
     if Path(trained).expanduser().is_dir():
         found = open_servable(Path(trained).expanduser())

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 ALLOWED_OUTSIDE = {
     "llm_engineering.domain": {"pydantic"},
     # Libraries that compute and hold no connection, file or model.
-    "llm_engineering.application": {"pydantic", "loguru", "numpy", "jinja2", "markupsafe"},
+    "llm_engineering.application": {"pydantic", "pydantic_core", "loguru", "numpy", "jinja2", "markupsafe"},
 }
 
 

@@ -38,7 +38,7 @@ def make_adapter(base: Path, root: Path, answers: Sequence[str] = LINES[:1], **v
     """The folder of a model that was trained to say ``answers``, exported."""
     samples = make_samples(16, answers=answers)
     dataset = write_dataset(root / "dataset", samples, template_name=str(values.get("template", "chatml")))
-    model = train(base, dataset, root, **{"max_steps": 12, "lora": {"rank": 8}, **values})
+    model = train(base, dataset, root, **{"max_steps": 12, "lora": {"r": 8}, **values})
     Exporter(lambda name, _: name).export(model.folder)
     return model.folder
 

@@ -67,7 +67,7 @@ def preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sft(base: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
-    return train(base, dataset, tmp_path_factory.mktemp("sft"), max_steps=6, lora={"rank": 8})
+    return train(base, dataset, tmp_path_factory.mktemp("sft"), max_steps=6, lora={"r": 8})
 
 
 def align(

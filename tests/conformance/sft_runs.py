@@ -30,7 +30,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(
     base: Path | str, dataset: Path, root: Path, tracker: RecordingTracker | None = None, **values: Any
 ) -> TrainedModel:
-    config = SftConfig.model_validate({**FAST, "base": str(base), **values})
+    config = SftConfig.model_validate({**FAST, "base_model": str(base), **values})
     trainer = TrlTrainer(Bases(root / "bases", {}))
     return train_sft(
         trainer,

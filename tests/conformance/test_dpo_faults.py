@@ -14,7 +14,7 @@ import pytest
 
 from llm_engineering.application.training.finetune.data import open_dataset, read_preferences
 from llm_engineering.application.training.finetune.dpo import ADAPTER, DpoConfig
-from llm_engineering.application.training.finetune.model_folder import sealed
+from llm_engineering.application.training.finetune.model_folder import write_manifest
 from llm_engineering.application.training.finetune.sft import TrainedModel, load_model_folder
 from llm_engineering.domain.datasets import Split
 from llm_engineering.domain.errors import (
@@ -23,7 +23,7 @@ from llm_engineering.domain.errors import (
     TemplateMismatchError,
     TrainingError,
 )
-from llm_engineering.infrastructure.training.trl.faults import check_disk, explained
+from llm_engineering.infrastructure.training.trl.faults import check_disk, explain_failures
 from tests.conformance.dpo_runs import align, pairs, preferences, sft, write_preferences
 from tests.conformance.sft_runs import base, dataset, losses, weights
 from tests.fakes.toy_model import LINES
@@ -73,7 +73,7 @@ def spoil(file: Path, tensor: str, value: float) -> None:
 def test_killed_and_gone_on_it_has_the_unbroken_runs_trace(
     sft: TrainedModel, preferences: Path, tmp_path: Path
 ) -> None:
-    values = {"max_steps": 6, "save_every": 2, "evaluate_every": 3}
+    values = {"max_steps": 6, "save_steps": 2, "eval_steps": 3}
     unbroken = align(sft, preferences, tmp_path / "unbroken", **values)
     arguments = [*map(str, (sft.folder, preferences, tmp_path / "killed")), json.dumps(values)]
     run = subprocess.run(
@@ -149,17 +149,17 @@ class TestRefusals:
     def test_a_machine_without_the_memory_is_told_the_knobs(
         self, sft: TrainedModel, preferences: Path, tmp_path: Path
     ) -> None:
-        told = r"needs about .* batch_size: 1 with accumulation: 4"
+        told = r"needs about .* batch_size: 1 with gradient_accumulation_steps: 4"
         with pytest.raises(ConfigurationError, match=told) as refusal:
-            align(sft, preferences, tmp_path, memory_share=1e-6)
+            align(sft, preferences, tmp_path, max_memory_fraction=1e-6)
         assert "method" not in str(refusal.value), "the method is that of the SFT model"
 
     def test_validation_without_a_validation_set_has_no_effect(
         self, sft: TrainedModel, tmp_path: Path
     ) -> None:
         data = write_preferences(tmp_path / "data", pairs(8, Split.TRAIN))
-        with pytest.raises(ConfigurationError, match="evaluate_every: without effect"):
-            align(sft, data, tmp_path, evaluate_every=2)
+        with pytest.raises(ConfigurationError, match="eval_steps: without effect"):
+            align(sft, data, tmp_path, eval_steps=2)
 
     def test_pairs_that_are_too_long_are_left_out_and_counted(
         self, sft: TrainedModel, tmp_path: Path
@@ -170,7 +170,7 @@ class TestRefusals:
         assert (samples.train, samples.over_limit) == (10, 2)
         assert samples.longest > 100
         with pytest.raises(ConfigurationError, match="2 of 12 pairs are longer than max_length"):
-            align(sft, data, tmp_path, max_length=100, over_limit="refuse")
+            align(sft, data, tmp_path, max_length=100, on_too_long="error")
 
 
 class TestFaults:
@@ -179,7 +179,7 @@ class TestFaults:
     ) -> None:
         spoilt = copied(sft, tmp_path / "sft")
         spoil(spoilt.folder / ADAPTER, "lora_B", float("nan"))
-        sealed(spoilt.folder, spoilt.manifest, {})
+        write_manifest(spoilt.folder, spoilt.manifest, {})
         tracker = RecordingTracker()
         with pytest.raises(TrainingError, match=r"The loss is no number at step 1.*learning rate below"):
             align(spoilt, preferences, tmp_path, tracker)
@@ -190,8 +190,8 @@ class TestFaults:
         import torch
 
         with (
-            pytest.raises(TrainingError, match=r"batch_size: 1 with accumulation: 8") as told,
-            explained(DpoConfig(batch_size=4, accumulation=2), tmp_path, "cuda"),
+            pytest.raises(TrainingError, match=r"batch_size: 1 with gradient_accumulation_steps: 8") as told,
+            explain_failures(DpoConfig(batch_size=4, gradient_accumulation_steps=2), tmp_path, "cuda"),
         ):
             torch.empty(1 << 55)
         assert "gradient_checkpointing: true" in str(told.value)
@@ -200,8 +200,8 @@ class TestFaults:
     def test_a_disk_without_room_for_the_checkpoints_is_refused_before_the_start(
         self, tmp_path: Path
     ) -> None:
-        config = DpoConfig(max_steps=9, save_every=3, keep_checkpoints=4)
-        with pytest.raises(TrainingError, match=r"are needed for 5 checkpoints.*keep_checkpoints below 4"):
+        config = DpoConfig(max_steps=9, save_steps=3, save_total_limit=4)
+        with pytest.raises(TrainingError, match=r"are needed for 5 checkpoints.*save_total_limit below 4"):
             check_disk(config, tmp_path, 1 << 60, 1 << 60)
 
     def test_a_line_of_the_file_is_a_line_whatever_the_text_holds(self, tmp_path: Path) -> None:
@@ -233,8 +233,15 @@ class TestSteps:
 
         values: dict[str, Any] = {"max_steps": 2, "optimizer": {"name": "sgd", "learning_rate": 0.5}}
         runs = [
-            align(sft, preferences, tmp_path / name, **values, batch_size=size, accumulation=accumulation)
-            for name, size, accumulation in (("a", 8, 1), ("b", 1, 8))
+            align(
+                sft,
+                preferences,
+                tmp_path / name,
+                **values,
+                batch_size=size,
+                gradient_accumulation_steps=steps,
+            )
+            for name, size, steps in (("a", 8, 1), ("b", 1, 8))
         ]
         first, second = map(weights, runs)
         before = weights(sft)
@@ -265,9 +272,9 @@ class TestSteps:
             data,
             tmp_path,
             max_steps=30,
-            evaluate_every=2,
-            save_every=2,
-            keep_checkpoints=9,
+            eval_steps=2,
+            save_steps=2,
+            save_total_limit=9,
             early_stopping={"patience": 2},
         )
         assert model.record.status == "stopped early"
@@ -293,7 +300,7 @@ def test_what_dpo_gives_is_known_by_its_sft_models_adapter(
     grown = copied(sft, tmp_path / "sft")
     (grown.folder / "merged").mkdir()
     (grown.folder / "merged" / "model.safetensors").write_bytes(b"weights")
-    manifest = sealed(grown.folder, grown.manifest, {})
+    manifest = write_manifest(grown.folder, grown.manifest, {})
     assert manifest.content_hash != sft.manifest.content_hash
     again = align(TrainedModel(grown.folder, manifest, grown.record), preferences, tmp_path, max_steps=1)
     assert again.folder == before.folder

@@ -14,7 +14,7 @@ from llm_engineering.application.training.finetune.dpo import (
     DpoJob,
     DpoRun,
     encode_pair,
-    inherited,
+    inherit_from_sft,
     newest_sft,
 )
 from llm_engineering.application.training.finetune.hardware import plan
@@ -48,7 +48,7 @@ def run(
 ) -> tuple[TrainedModel, RecordingTracker]:
     tracker = RecordingTracker()
     root = tmp_path_factory.mktemp("dpo")
-    return align(sft, preferences, root, tracker, evaluate_every=4, save_every=4), tracker
+    return align(sft, preferences, root, tracker, eval_steps=4, save_steps=4), tracker
 
 
 def test_it_starts_at_the_reference_and_the_margin_rises(run: tuple[TrainedModel, RecordingTracker]) -> None:
@@ -104,7 +104,7 @@ def test_the_references_logits_are_the_sft_models_and_stay_so(
 
     from llm_engineering.infrastructure.training.trl.loop import StepClock
 
-    config = inherited(DpoConfig.model_validate({**FAST, "max_steps": 3}), sft.manifest)
+    config = inherit_from_sft(DpoConfig.model_validate({**FAST, "max_steps": 3}), sft.manifest)
     job = DpoJob("toy", config, sft.folder, pairs(8, Split.TRAIN), (), tmp_path)
     machine = hardware.detect()
     dpo = Dpo(job, machine, plan(config, machine), Bases(tmp_path / "bases", {}))
@@ -152,7 +152,7 @@ def test_a_run_that_was_cut_goes_on_from_its_checkpoint_and_ends_the_same(
     cut = tmp_path / "toy" / whole.folder.name
     kept = next((whole.folder / "checkpoints").glob("checkpoint-4"))
     shutil.copytree(kept, cut / "checkpoints" / kept.name)
-    again = align(sft, preferences, tmp_path, evaluate_every=4, save_every=4)
+    again = align(sft, preferences, tmp_path, eval_steps=4, save_steps=4)
     assert again.folder == cut
     assert again.record.resumed_from == (4,)
     steps = [(p.step, p.loss) for p in again.record.trace if p.loss is not None]
@@ -201,7 +201,7 @@ def test_the_newest_sft_model_of_a_name_is_found(sft: TrainedModel) -> None:
 
 def test_settings_that_the_sft_model_decides_are_errors() -> None:
     with pytest.raises(ValidationError, match="would have no effect"):
-        DpoRun.model_validate({"dpo": {"base": "other"}})
+        DpoRun.model_validate({"dpo": {"base_model": "other"}})
     with pytest.raises(ValidationError, match="label_smoothing has no effect"):
         DpoConfig(loss="hinge", label_smoothing=0.1)
     kept = DpoRun.model_validate({"dpo": {"beta": 0.2}})

@@ -145,7 +145,13 @@ def test_written_answers_limit_examples_and_chat_reach_the_harness(
     models: TransformersModels, tasks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness = LmHarness(
-        ["counting", "counting_aloud"], include_path=tasks, limit=3, shots=2, chat=True, batch_size=2, seed=7
+        ["counting", "counting_aloud"],
+        include_path=tasks,
+        limit=3,
+        num_fewshot=2,
+        chat=True,
+        batch_size=2,
+        seed=7,
     )
     system = _system(system_message="Count.")
     asked: list[str] = []

@@ -43,7 +43,7 @@ TEXTS = (
 
 @pytest.fixture(scope="module")
 def exported(base: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
-    model = train(base, dataset, tmp_path_factory.mktemp("export"), max_steps=12, lora={"rank": 8})
+    model = train(base, dataset, tmp_path_factory.mktemp("export"), max_steps=12, lora={"r": 8})
     manifest = Exporter(lambda name, _: name).export(model.folder)
     return TrainedModel(model.folder, manifest, model.record)
 
@@ -122,7 +122,7 @@ class TestMerge:
         from safetensors.torch import load_file
         from transformers import AutoModelForCausalLM
 
-        model = train(base, dataset, tmp_path, max_steps=1, lora={"rank": 2})
+        model = train(base, dataset, tmp_path, max_steps=1, lora={"r": 2})
         wide = AutoModelForCausalLM.from_pretrained(base)
         with torch.no_grad():
             wide.model.embed_tokens.weight[-1] = 1e6  # of a token that the probe has not
@@ -135,7 +135,7 @@ class TestMerge:
     def test_a_merge_that_rounding_has_spoilt_is_not_kept(
         self, base: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        model = train(base, dataset, tmp_path, max_steps=1, lora={"rank": 2})
+        model = train(base, dataset, tmp_path, max_steps=1, lora={"r": 2})
         monkeypatch.setattr(export, "TOLERANCE", 1e-9)
         with pytest.raises(TrainingError, match="nats"):
             Exporter(lambda name, _: name).export(model.folder)
@@ -284,12 +284,12 @@ class TestSplitting:
 
 
 def test_an_unmerged_folder_is_no_servable_one(base: Path, dataset: Path, tmp_path: Path) -> None:
-    model = train(base, dataset, tmp_path, max_steps=1, lora={"rank": 2})
+    model = train(base, dataset, tmp_path, max_steps=1, lora={"r": 2})
     with pytest.raises(ModelFileError, match="has no gguf/model"):
         open_servable(model.folder)
 
 
 def test_a_base_that_is_gone_is_told(base: Path, dataset: Path, tmp_path: Path) -> None:
-    model = train(base, dataset, tmp_path, max_steps=1, lora={"rank": 2})
+    model = train(base, dataset, tmp_path, max_steps=1, lora={"r": 2})
     with pytest.raises(ModelFileError, match="cannot be loaded"):
         Exporter(lambda *_: str(tmp_path / "nowhere")).export(model.folder)

@@ -28,7 +28,7 @@ from llm_engineering.application.training.finetune.run import SftRun, Training
 from llm_engineering.bootstrap.training import read_container_secrets
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, ModelFileError, TrainingError
 from llm_engineering.infrastructure.training.sagemaker import JobPlace, SageMakerJobs, read_secret
-from llm_engineering.infrastructure.training.sagemaker.faults import explained
+from llm_engineering.infrastructure.training.sagemaker.faults import explain_failures
 from tests.fakes.sagemaker_server import ACCOUNT, KEY_ID, SECRET
 from tests.fakes.toy_model import make_samples, write_dataset
 from tests.services import free_port
@@ -86,7 +86,7 @@ def lines() -> Iterator[list[str]]:
 def run(tmp_path: Path) -> RemoteRun:
     data = write_dataset(tmp_path / "data", make_samples(3))
     (data / "dropped.jsonl").write_text("private\n")
-    return remote_run(Training(training=SftRun(dataset=data, output=tmp_path / "trained")))
+    return remote_run(Training(training=SftRun(dataset=data, output_dir=tmp_path / "trained")))
 
 
 @pytest.fixture
@@ -332,7 +332,7 @@ class TestFetching:
     def test_a_full_disk_is_told(self) -> None:
         with (
             pytest.raises(TrainingError, match="disk is full"),
-            explained("Fetching"),
+            explain_failures("Fetching"),
             Path("/dev/full").open("wb") as full,
         ):
             full.write(b"model")
@@ -347,7 +347,9 @@ class TestFetching:
 def test_a_dpo_run_takes_the_sft_model_along(jobs: SageMakerJobs, tmp_path: Path) -> None:
     sft = model_folder(tmp_path / "trained" / "twin" / "abc")
     data = write_dataset(tmp_path / "pairs", make_samples(2), kind="preference")
-    run = remote_run(Training(training=None, dpo=DpoRun(dataset=data, sft=sft, output=tmp_path / "trained")))
+    run = remote_run(
+        Training(training=None, dpo=DpoRun(dataset=data, sft=sft, output_dir=tmp_path / "trained"))
+    )
     jobs.start(run)
     kept = {key.split("/", 3)[3] for key in objects() if "/sft-" in key}
     assert kept == {"model.json", "adapter/adapter_model.safetensors"}
@@ -386,7 +388,7 @@ class TestTheTask:
     def config(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.chdir(tmp_path)
         write_dataset(tmp_path / "data", make_samples(3))
-        given = {"training": {"dataset": "data", "output": "trained"}}
+        given = {"training": {"dataset": "data", "output_dir": "trained"}}
         (tmp_path / "run.yaml").write_text(json.dumps({"parameters": given}))
         for name in ("image", "role_arn", "bucket", "region", "instance_type"):
             monkeypatch.setenv(f"SAGEMAKER_{name.upper()}", str(getattr(PLACE, name)))

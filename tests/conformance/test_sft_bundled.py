@@ -8,7 +8,7 @@ import pytest
 from llm_engineering.application.llm.chat_templates import template
 from llm_engineering.application.ports import Message, SilentProgress
 from llm_engineering.application.training.finetune.config import SftConfig
-from llm_engineering.application.training.finetune.labels import IGNORED, encode_chat, fitted
+from llm_engineering.application.training.finetune.labels import IGNORED, encode_chat, fit_template
 from llm_engineering.application.training.finetune.sft import TrainedModel, train_sft
 from llm_engineering.domain.datasets import Split
 from llm_engineering.infrastructure.model_files import path
@@ -40,7 +40,7 @@ def model(bases: Bases, tmp_path_factory: pytest.TempPathFactory) -> TrainedMode
     root = tmp_path_factory.mktemp("bundled")
     data = write_dataset(root / "data", make_samples(12), make_samples(2, split=Split.VALIDATION))
     config = SftConfig(
-        max_steps=3, batch_size=2, max_length=128, evaluate_every=3, optimizer={"learning_rate": 1e-3}
+        max_steps=3, batch_size=2, max_length=128, eval_steps=3, optimizer={"learning_rate": 1e-3}
     )
     return train_sft(
         TrlTrainer(bases),
@@ -71,7 +71,7 @@ def test_the_converted_tokenizer_has_the_control_tokens_of_the_file(bases: Bases
     tokenizer = load_tokenizer(bases.find(NAME))
     assert (tokenizer.eos_token, tokenizer.bos_token) == ("<|im_end|>", "<|im_start|>")
     tokens = HuggingFaceTokenizer(tokenizer)
-    chosen = fitted("chatml", tokens, NAME)
+    chosen = fit_template("chatml", tokens, NAME)
     answer = "Grüße, 世界 🙂\n"
     encoded = encode_chat(chosen.render([Message("user", "Why?"), Message("assistant", answer)]), tokens)
     assert tokenizer.decode([x for x in encoded.labels if x != IGNORED]) == answer + template("chatml").stop

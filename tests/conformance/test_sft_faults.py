@@ -19,7 +19,7 @@ from llm_engineering.domain.errors import (
     TooManyFailuresError,
     TrainingError,
 )
-from llm_engineering.infrastructure.training.trl.faults import explained
+from llm_engineering.infrastructure.training.trl.faults import explain_failures
 from tests.conformance.sft_runs import base, dataset, losses, train, weights
 from tests.fakes.toy_model import LINES, make_model, make_samples, write_dataset
 from tests.fakes.tracker import RecordingTracker
@@ -66,7 +66,7 @@ train(base, dataset, root, Filling(), **json.loads(sys.argv[5]))
 
 
 class TestKilled:
-    VALUES = {"max_steps": 10, "save_every": 3, "evaluate_every": 5, "lora": {"dropout": 0.3}}  # noqa: RUF012
+    VALUES = {"max_steps": 10, "save_steps": 3, "eval_steps": 5, "lora": {"lora_dropout": 0.3}}  # noqa: RUF012
 
     def kill_at(self, step: int, base: Path, dataset: Path, root: Path) -> None:
         run = subprocess.run(
@@ -112,8 +112,10 @@ class TestRefusals:
     def test_a_machine_without_the_memory_is_told_the_knobs(
         self, base: Path, dataset: Path, tmp_path: Path
     ) -> None:
-        with pytest.raises(ConfigurationError, match=r"needs about .* batch_size: 1 with accumulation: 4"):
-            train(base, dataset, tmp_path, memory_share=1e-6)
+        with pytest.raises(
+            ConfigurationError, match=r"needs about .* batch_size: 1 with gradient_accumulation_steps: 4"
+        ):
+            train(base, dataset, tmp_path, max_memory_fraction=1e-6)
 
     def test_a_data_set_of_another_template_is_refused_naming_both(self, base: Path, tmp_path: Path) -> None:
         data = write_dataset(tmp_path / "data", make_samples(4), template_name="gemma")
@@ -179,7 +181,7 @@ class TestRefusals:
     def test_validation_without_a_validation_set_has_no_effect(self, base: Path, tmp_path: Path) -> None:
         data = write_dataset(tmp_path / "data", make_samples(4))
         with pytest.raises(ConfigurationError, match="the validation set is empty"):
-            train(base, data, tmp_path, evaluate_every=2)
+            train(base, data, tmp_path, eval_steps=2)
 
     def test_steps_that_an_epoch_has_not_are_told(self, base: Path, dataset: Path, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=r"24 samples make a run of 6 steps.*\n.*warmup_steps"):
@@ -187,7 +189,7 @@ class TestRefusals:
 
     def test_layers_that_the_model_has_not_are_named(self, base: Path, dataset: Path, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=r"no layers named query.*down_proj"):
-            train(base, dataset, tmp_path, lora={"targets": ["query"]})
+            train(base, dataset, tmp_path, lora={"target_modules": ["query"]})
 
     @pytest.mark.parametrize("name", ["nothing", "./nowhere", "a/b/c"])
     def test_an_unknown_base_is_told_with_what_can_be_named(
@@ -226,7 +228,7 @@ class TestLimit:
 
     def test_or_refused_as_configured(self, long: Path, base: Path, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="2 of 10 samples are longer than max_length"):
-            train(base, long, tmp_path, max_length=60, over_limit="refuse")
+            train(base, long, tmp_path, max_length=60, on_too_long="error")
 
     def test_too_many_are_an_error(self, long: Path, base: Path, tmp_path: Path) -> None:
         with pytest.raises(TooManyFailuresError, match="max_dropped_share"):
@@ -258,10 +260,12 @@ class TestFaults:
     def test_memory_that_runs_out_is_told_with_the_knobs(self, tmp_path: Path) -> None:
         import torch
 
-        config = SftConfig(batch_size=4, accumulation=2, method="full")
+        config = SftConfig(batch_size=4, gradient_accumulation_steps=2, method="full")
         with (
-            pytest.raises(TrainingError, match=r"batch_size: 1 with accumulation: 8.*method: lora"),
-            explained(config, tmp_path, "cpu"),
+            pytest.raises(
+                TrainingError, match=r"batch_size: 1 with gradient_accumulation_steps: 8.*method: lora"
+            ),
+            explain_failures(config, tmp_path, "cpu"),
         ):
             torch.empty(1 << 55)
 
@@ -278,10 +282,10 @@ class TestFaults:
                 else:
                     full.write(b"x" * 100_000)
 
-        config = SftConfig(max_steps=9, save_every=3, keep_checkpoints=3)
+        config = SftConfig(max_steps=9, save_steps=3, save_total_limit=3)
         with (
-            pytest.raises(TrainingError, match=r"The disk is full.*keep_checkpoints"),
-            explained(config, tmp_path, "cpu"),
+            pytest.raises(TrainingError, match=r"The disk is full.*save_total_limit"),
+            explain_failures(config, tmp_path, "cpu"),
         ):
             write()
 
@@ -289,7 +293,7 @@ class TestFaults:
         self, base: Path, dataset: Path, tmp_path: Path
     ) -> None:
         """The kernel refuses files above a size, as a full disk does, from the second checkpoint on."""
-        values = {"max_steps": 6, "save_every": 2}
+        values = {"max_steps": 6, "save_steps": 2}
         run = subprocess.run(
             [sys.executable, "-c", FULL, *map(str, (base, dataset, tmp_path, 3)), json.dumps(values)],
             cwd=ROOT,
@@ -305,5 +309,5 @@ class TestFaults:
         assert again.record.steps == 6
 
     def test_other_errors_pass_as_they_are(self, tmp_path: Path) -> None:
-        with pytest.raises(KeyError), explained(SftConfig(), tmp_path, "cpu"):
+        with pytest.raises(KeyError), explain_failures(SftConfig(), tmp_path, "cpu"):
             raise KeyError("x")

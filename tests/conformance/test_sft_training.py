@@ -12,7 +12,7 @@ from loguru import logger
 from llm_engineering.application.llm.chat_templates import template
 from llm_engineering.application.ports import Message, SilentProgress
 from llm_engineering.application.training.finetune.config import SftConfig
-from llm_engineering.application.training.finetune.labels import IGNORED, encode_chat, fitted
+from llm_engineering.application.training.finetune.labels import IGNORED, encode_chat, fit_template
 from llm_engineering.application.training.finetune.sft import TrainedModel, load_model_folder, train_sft
 from llm_engineering.domain.datasets import Split
 from llm_engineering.domain.errors import ModelFileError
@@ -38,9 +38,9 @@ class TestRun:
         root = tmp_path_factory.mktemp("run")
         values = {
             "max_steps": 20,
-            "evaluate_every": 10,
-            "save_every": 10,
-            "lora": {"rank": 8, "dropout": 0.1},
+            "eval_steps": 10,
+            "save_steps": 10,
+            "lora": {"r": 8, "lora_dropout": 0.1},
         }
         return train(base, dataset, root, tracker, **values), tracker
 
@@ -115,7 +115,7 @@ class TestRun:
         said: list[str] = []
         sink = logger.add(said.append, format="{message}")
         try:
-            train(base, dataset, tmp_path, max_steps=1, accumulation=3)
+            train(base, dataset, tmp_path, max_steps=1, gradient_accumulation_steps=3)
         finally:
             logger.remove(sink)
         told = "".join(said)
@@ -157,7 +157,7 @@ class TestTokens:
         tokenizer = load_tokenizer(Base("toy", str(tmp_path)))
         assert tokenizer.pad_token == tokenizer.eos_token, "the case that masks by padding would get wrong"
         tokens = HuggingFaceTokenizer(tokenizer)
-        chosen = fitted(name, tokens, "toy")
+        chosen = fit_template(name, tokens, "toy")
         answer = "Zwei Sätze. 🙂\n\n- and a list"
         encoded = encode_chat(chosen.render([Message("user", "Why?"), Message("assistant", answer)]), tokens)
         learned = [label for label in encoded.labels if label != IGNORED]
@@ -208,8 +208,15 @@ class TestSteps:
         data = write_dataset(tmp_path / "data", make_samples(8, answers=answers))
         values = {"max_steps": 1, "method": "full", "optimizer": {"name": "sgd", "learning_rate": 0.5}}
         runs = [
-            train(base, data, tmp_path / name, **values, batch_size=size, accumulation=accumulation)
-            for name, size, accumulation in (("a", 8, 1), ("b", 1, 8))
+            train(
+                base,
+                data,
+                tmp_path / name,
+                **values,
+                batch_size=size,
+                gradient_accumulation_steps=steps,
+            )
+            for name, size, steps in (("a", 8, 1), ("b", 1, 8))
         ]
         first, second = (weights(run) for run in runs)
         assert first.keys() == second.keys()
@@ -220,7 +227,7 @@ class TestSteps:
         assert a.gradient_norm == pytest.approx(b.gradient_norm, rel=1e-4)
 
     def test_the_same_seed_gives_the_same_weights(self, base: Path, dataset: Path, tmp_path: Path) -> None:
-        values = {"lora": {"dropout": 0.2}}
+        values = {"lora": {"lora_dropout": 0.2}}
         first, second = (train(base, dataset, tmp_path / name, **values) for name in "ab")
         assert losses(first) == losses(second)
         assert all((weights(first)[name] == tensor).all() for name, tensor in weights(second).items())
@@ -243,8 +250,8 @@ class TestSteps:
             data,
             tmp_path,
             max_steps=60,
-            evaluate_every=2,
-            save_every=2,
+            eval_steps=2,
+            save_steps=2,
             method="full",
             optimizer={"learning_rate": 0.02},
             early_stopping={"patience": 3},

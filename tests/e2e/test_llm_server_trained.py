@@ -19,7 +19,7 @@ __all__ = ["base", "dataset"]
 
 @pytest.fixture(scope="module")
 def folder(base: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = train(base, dataset, tmp_path_factory.mktemp("served"), max_steps=2, lora={"rank": 2})
+    model = train(base, dataset, tmp_path_factory.mktemp("served"), max_steps=2, lora={"r": 2})
     Exporter(lambda name, _: name).export(model.folder)
     return model.folder
 

@@ -50,13 +50,13 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def trained(workplace: Path) -> Path:
     sft = {
-        "base": "base",
+        "base_model": "base",
         "max_steps": 4,
         "max_length": 256,
-        "evaluate_every": 2,
+        "eval_steps": 2,
         "optimizer": {"learning_rate": 0.01},
     }
-    given = {"name": "toy", "dataset": "dataset", "output": "trained", "sft": sft}
+    given = {"name": "toy", "dataset": "dataset", "output_dir": "trained", "sft": sft}
     run_pipeline("training", Training(training=SftRun.model_validate(given)))
     [folder] = [path.parent for path in (workplace / "trained" / "toy").glob("*/model.json")]
     return folder

@@ -35,7 +35,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
     monkeypatch.chdir(project)
     make_model(project / "base")
     write_dataset(project / "dataset", make_samples(12), make_samples(4, split=Split.VALIDATION))
-    sft = {"base": "base", "max_steps": STEPS, "max_length": 256, "save_every": 5, "evaluate_every": 20}
+    sft = {"base_model": "base", "max_steps": STEPS, "max_length": 256, "save_steps": 5, "eval_steps": 20}
     return Training(training=SftRun.model_validate({"name": "toy", "dataset": "dataset", "sft": sft}))
 
 

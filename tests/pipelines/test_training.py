@@ -29,13 +29,13 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def parameters(**changes: Any) -> dict[str, Any]:
     sft = {
-        "base": "base",
+        "base_model": "base",
         "max_steps": 4,
         "max_length": 256,
-        "evaluate_every": 2,
+        "eval_steps": 2,
         "optimizer": {"learning_rate": 0.01},
     }
-    return {"name": "toy", "dataset": "dataset", "output": "trained", "sft": sft} | changes
+    return {"name": "toy", "dataset": "dataset", "output_dir": "trained", "sft": sft} | changes
 
 
 def training(**changes: Any) -> Training:
@@ -55,7 +55,7 @@ def generation(folder: str) -> None:
 
 def test_a_data_set_becomes_a_model_with_report_metadata_and_plot(workplace: Path) -> None:
     run = run_pipeline("training", training())
-    outputs = run.steps["fine_tune"].outputs
+    outputs = run.steps["train_sft"].outputs
     report = outputs["training_report"][0].load()
     model = load_model_folder(workplace / report["folder"])
     assert model.manifest.dataset == "toy@1"
@@ -63,7 +63,7 @@ def test_a_data_set_becomes_a_model_with_report_metadata_and_plot(workplace: Pat
     assert report["metrics"]["validation_loss_last"] < report["metrics"]["validation_loss_first"]
     page = str(outputs["training_plot"][0].load())
     assert page.count("<polyline") == 2
-    logged = run.steps["fine_tune"].run_metadata
+    logged = run.steps["train_sft"].run_metadata
     assert logged["validation_loss_last"] == pytest.approx(report["metrics"]["validation_loss_last"])
 
 
@@ -72,7 +72,7 @@ def test_without_a_folder_the_newest_data_set_is_taken(workplace: Path) -> None:
     newer = write_dataset(workplace / "newer", make_samples(5), make_samples(1, split=Split.VALIDATION))
     generation(folder=str(newer))
     run = run_pipeline("training", training(dataset=None, name="newest"))
-    report = run.steps["fine_tune"].outputs["training_report"][0].load()
+    report = run.steps["train_sft"].outputs["training_report"][0].load()
     assert load_model_folder(workplace / report["folder"]).record.samples.train == 5
 
 

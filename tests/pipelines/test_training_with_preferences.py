@@ -32,19 +32,19 @@ def test_dpo_goes_on_from_the_sft_model_of_the_same_run(
                 "training": {
                     "name": "toy",
                     "dataset": str(taught),
-                    "output": str(tmp_path / "out"),
-                    "sft": {**fast, "base": str(base), "lora": {"rank": 4}},
+                    "output_dir": str(tmp_path / "out"),
+                    "sft": {**fast, "base_model": str(base), "lora": {"r": 4}},
                 },
                 "dpo": {
                     "name": "toy",
                     "dataset": str(preferred),
-                    "output": str(tmp_path / "out"),
+                    "output_dir": str(tmp_path / "out"),
                     "dpo": {**fast, "optimizer": {"learning_rate": 0.002}},
                 },
             }
         ),
     )
-    sft, dpo = (run.steps[name].outputs["training_report"][0].load() for name in ("fine_tune", "align"))
+    sft, dpo = (run.steps[name].outputs["training_report"][0].load() for name in ("train_sft", "train_dpo"))
     assert dpo["metrics"]["reward_margin_last"] > dpo["metrics"]["reward_margin_first"]
     manifests = [open_servable(Path(report["folder"])).manifest for report in (sft, dpo)]
     assert [manifest.stage for manifest in manifests] == ["sft", "dpo"]

@@ -9,12 +9,12 @@ from pydantic import ValidationError
 
 from llm_engineering.application.llm.chat_templates import template
 from llm_engineering.application.training.finetune.adapters import ADAPTER_GGUF, AdapterServing, adapter_set
-from llm_engineering.application.training.finetune.model_folder import GGUF, Servable
+from llm_engineering.application.training.finetune.model_folder import GGUF, ServableModel
 from llm_engineering.domain.errors import InvalidInputError, ModelFileError, TemplateMismatchError
 from llm_engineering.domain.models import ModelManifest
 
 
-def model(folder: str, **values: Any) -> Servable:
+def model(folder: str, **values: Any) -> ServableModel:
     manifest = ModelManifest.model_validate(
         {
             "name": "twin",
@@ -32,7 +32,7 @@ def model(folder: str, **values: Any) -> Servable:
             **values,
         }
     )
-    return Servable(manifest, Path(folder))
+    return ServableModel(manifest, Path(folder))
 
 
 def test_adapters_of_one_base_stand_together() -> None:

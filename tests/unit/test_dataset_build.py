@@ -76,7 +76,7 @@ async def test_an_instruct_set_s_test_part_is_kept_from_preference_training(tmp_
     held = {s.origin.document_id for s in first.curated.splits[Split.TEST]}
     # Another seed puts other documents into training; those the instruct set is tested with must leave it.
     pairs = [preference(f"What of {i}?", rejected=prose(100 + i), of=d) for i, d in enumerate(documents)]
-    loose = QualityConfig(length_bias=LengthBias(beyond="report"))
+    loose = QualityConfig(length_bias=LengthBias(on_exceed="report"))
     other = Target(tmp_path, "pairs", "chatml", seed=5)
     second = await build_dataset(pairs, store.clean, loose, other)
     train = {s.origin.document_id for s in second.curated.splits[Split.TRAIN]}
@@ -134,7 +134,7 @@ async def test_what_no_judge_spoke_of_is_kept_and_named_or_dropped_as_configured
     assert told == set(judged.unjudged)
     assert "the budget was spent" in kept.page
 
-    strict = QualityConfig(judge=JudgeConfig(unjudged="drop"))
+    strict = QualityConfig(judge=JudgeConfig(on_missing="drop"))
     jury = Jury([model], store, asking, stage="judge")
     left = await build_dataset(samples, store.clean, strict, target(tmp_path, "strict"), Helpers(jury=jury))
     dropped = [

@@ -102,7 +102,7 @@ def test_language_must_be_the_document_s() -> None:
 
 
 def test_rules() -> None:
-    gate = Rules(RuleBounds(most_links=1, forbidden=("subscribe now",)))
+    gate = Rules(RuleBounds(max_links=1, forbidden=("subscribe now",)))
     assert reason(gate, instruct(answer="1234 5678 90 == 12, so")) == "answer has too few letters"
     assert reason(gate, instruct(answer="see https://a.example and http://b.example")) == (
         "answer has too many links"

@@ -127,7 +127,7 @@ class TestNothingToMake:
     @pytest.mark.parametrize(
         ("run", "problem"),
         [
-            ({"back_translation": None, "feedback": None}, "nothing would be made"),
+            ({"template_instructions": None, "feedback": None}, "nothing would be made"),
             ({"chat_template": "chatlm"}, "no chat template 'chatlm'"),
             ({"name": "../elsewhere"}, "pattern"),
         ],
@@ -155,7 +155,7 @@ class TestPairsByModel:
     async def test_instructions_of_a_model_keep_the_authors_text_as_answer(self) -> None:
         stores = warehouse()
         model = ScriptedLanguageModel(default=instructions_of())
-        _, samples = await instruct(stores, model, back_translation=None, model_pairs=ModelPairs())
+        _, samples = await instruct(stores, model, template_instructions=None, model_pairs=ModelPairs())
         assert len(samples) == 10
         assert all(verbatim(stores, sample, sample.answer) for sample in samples)
         assert {(s.provenance.made_by, s.provenance.model) for s in samples} == {("model", "scripted")}
@@ -183,7 +183,7 @@ class TestPairsByModel:
         made, samples = await instruct(
             stores,
             ScriptedLanguageModel(default=pairs),
-            back_translation=None,
+            template_instructions=None,
             model_pairs=config,
             feedback=None,
         )
@@ -208,7 +208,7 @@ class TestPairsByModel:
         made, samples = await instruct(
             stores,
             ScriptedLanguageModel(default=broken),
-            back_translation=None,
+            template_instructions=None,
             model_pairs=ModelPairs(per_passage=1),
             requests={"attempts": 2},
         )
@@ -429,7 +429,7 @@ class TestEvolution:
         stores = FakeWarehouse()
         stores.clean.upsert([document(article(0).text, n, title=f"Notes {n}") for n in range(3)])
         made, samples = await instruct(
-            stores, model, back_translation={"per_passage": 1}, evolution=config, feedback=None
+            stores, model, template_instructions={"per_passage": 1}, evolution=config, feedback=None
         )
         return made, [
             sample
@@ -490,7 +490,7 @@ class TestEvolution:
         made, _ = await instruct(
             stores,
             model,
-            back_translation={"per_passage": 1},
+            template_instructions={"per_passage": 1},
             evolution=Evolution(share=0.3, kinds=("deepening",)),
         )
         assert 1 <= made.counts["evolved, answer kept"] <= 12

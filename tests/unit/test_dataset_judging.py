@@ -76,7 +76,7 @@ async def test_nonsense_failures_and_cut_replies_are_missing_and_drop_nothing() 
     assert set(judged.unjudged) == {sample.id for sample in SAMPLES}
     assert len(judged.examples) == 3
     assert len(run_gates(SAMPLES, [JudgeGate(judged, CONFIG)]).kept) == 6
-    strict = CONFIG.model_copy(update={"unjudged": "drop"})
+    strict = CONFIG.model_copy(update={"on_missing": "drop"})
     dropped = run_gates(SAMPLES, [JudgeGate(judged, strict)]).dropped
     assert {item.reason for item in dropped} == {"no judge's opinion: no reply could be used"}
     assert len(dropped) == 6

@@ -36,7 +36,7 @@ def curated(kind: str = "instruct") -> Curated[Sample]:
             else preference(f"What of {i}?", rejected=prose(100 + i), of=d)
         )
     samples.append(samples[0])
-    config = QualityConfig(length_bias=LengthBias(beyond="report"))
+    config = QualityConfig(length_bias=LengthBias(on_exceed="report"))
     return curate(samples, gates_of(config, documents, count=tokens), config, groups={}, seed=0)
 
 

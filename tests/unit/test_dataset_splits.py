@@ -251,9 +251,9 @@ def test_bounds_that_cannot_hold_are_an_error_that_says_what_to_do() -> None:
     always = pairs([(300, 30)] * 50)
     with pytest.raises(InvalidInputError, match=r"100% of 50 pairs.*does not mend it.*like length"):
         bound_length_bias(always, LengthBias(), 0)
-    with pytest.raises(InvalidInputError, match=r"length_bias\.beyond"):
-        bound_length_bias(pairs(UNEQUAL), LengthBias(beyond="error"), 0)
-    assert bound_length_bias(always, LengthBias(beyond="report"), 0) == (always, [])
+    with pytest.raises(InvalidInputError, match=r"length_bias\.on_exceed"):
+        bound_length_bias(pairs(UNEQUAL), LengthBias(on_exceed="error"), 0)
+    assert bound_length_bias(always, LengthBias(on_exceed="report"), 0) == (always, [])
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------

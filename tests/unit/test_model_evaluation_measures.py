@@ -11,11 +11,6 @@ from llm_engineering.application.evaluation.models.bias import CONTROL, bias_rep
 from llm_engineering.application.evaluation.models.memorisation import TrainingText
 from llm_engineering.application.evaluation.models.safety import repetition, safety, toxic_words
 from llm_engineering.application.evaluation.models.sentiment import NEGATIVE, POSITIVE, sentiment
-from llm_engineering.application.evaluation.models.statistics import (
-    DocumentBootstrap,
-    correlation,
-    exponential,
-)
 from llm_engineering.application.evaluation.models.style import (
     auc,
     fit_style,
@@ -28,6 +23,11 @@ from llm_engineering.application.evaluation.models.style_distances import (
     gram_frequencies,
     pieces,
     word_standard,
+)
+from llm_engineering.application.evaluation.statistics import (
+    DocumentBootstrap,
+    correlation,
+    exponential,
 )
 from llm_engineering.domain.errors import InvalidInputError
 

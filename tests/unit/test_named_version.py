@@ -10,7 +10,7 @@ from llm_engineering.application.training.finetune.model_folder import (
     GGUF,
     named_version,
     open_version,
-    sealed,
+    write_manifest,
 )
 from llm_engineering.domain.errors import InvalidInputError, ModelFileError
 from llm_engineering.domain.models import ModelManifest, ModelVersion, Stage
@@ -34,7 +34,7 @@ def model(folder: Path, weights: str) -> ModelManifest:
         files={},
         created_at=datetime.now(UTC),
     )
-    return sealed(folder, bare, {})
+    return write_manifest(folder, bare, {})
 
 
 @pytest.fixture

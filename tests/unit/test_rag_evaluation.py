@@ -37,7 +37,7 @@ from llm_engineering.application.evaluation.rag.questions import (
 from llm_engineering.application.evaluation.rag.recommend import recommend
 from llm_engineering.application.evaluation.rag.report import as_yaml, columns, html_report, rows
 from llm_engineering.application.evaluation.rag.retrieval import Row
-from llm_engineering.application.evaluation.rag.statistics import Comparison, Interval
+from llm_engineering.application.evaluation.statistics import Comparison, Interval
 from llm_engineering.application.inference.retriever import RetrievalConfig
 from llm_engineering.domain.documents import Chunk, EmbeddedChunk, Span
 from llm_engineering.domain.errors import InvalidInputError, ModelError

@@ -17,7 +17,7 @@ from llm_engineering.application.evaluation.rag.metrics import (
     reciprocal_rank,
 )
 from llm_engineering.application.evaluation.rag.questions import Target
-from llm_engineering.application.evaluation.rag.statistics import (
+from llm_engineering.application.evaluation.statistics import (
     compare,
     holm,
     interval,

@@ -7,10 +7,16 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from llm_engineering.application.training.finetune.config import LoraConfig, SftConfig
-from llm_engineering.application.training.finetune.dpo import DpoConfig
+from llm_engineering.application.config import StrictConfig
+from llm_engineering.application.evaluation.models.config import HarnessConfig
+from llm_engineering.application.training.datasets.config import JudgeConfig, LengthBias, RuleBounds
+from llm_engineering.application.training.datasets.preferences import Rejected
+from llm_engineering.application.training.finetune.config import LoraConfig, OptimizerConfig, SftConfig
+from llm_engineering.application.training.finetune.dpo import ADAPTER, DpoConfig, DpoRun, inherit_from_sft
 from llm_engineering.application.training.finetune.hardware import Hardware, plan
+from llm_engineering.application.training.finetune.run import SftRun
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError
+from llm_engineering.domain.models import ModelManifest
 
 CPU = Hardware("cpu", "CPU, 2 cores", 8 << 30)
 GPU = Hardware("cuda", "a GPU", 80 << 30, bf16=True, bitsandbytes=True, flash_attention=True)
@@ -21,24 +27,30 @@ class TestWithoutEffect:
     @pytest.mark.parametrize(
         ("values", "told"),
         [
-            ({"method": "full", "lora": {"rank": 8}}, "'lora' has no effect with method 'full'"),
+            ({"method": "full", "lora": {"r": 8}}, "'lora' has no effect with method 'full'"),
             ({"epochs": 1, "max_steps": 5}, "'epochs' has no effect beside 'max_steps'"),
-            ({"optimizer": {"scheduler": "constant", "warmup_steps": 2}}, "warmup_steps has no effect"),
-            ({"optimizer": {"scheduler": "constant_with_warmup"}}, "without warmup_steps is 'constant'"),
-            ({"max_steps": 5, "optimizer": {"warmup_steps": 5}}, "learning rate would never be reached"),
-            ({"max_steps": 5, "evaluate_every": 6}, r"evaluate_every \(6\) has no effect"),
-            ({"max_steps": 5, "save_every": 6}, r"save_every \(6\) has no effect"),
-            ({"max_steps": 5, "log_every": 6}, r"log_every \(6\) has no effect"),
-            ({"over_limit": "refuse", "max_dropped_share": 0.1}, "nothing is dropped"),
-            ({"keep_checkpoints": 3}, "'keep_checkpoints' has no effect without 'save_every'"),
-            ({"early_stopping": {}}, "'early_stopping' has no effect without 'evaluate_every'"),
-            ({"keep_best": True}, "'keep_best' and 'early_stopping' need 'evaluate_every'"),
-            ({"keep_best": True, "evaluate_every": 4, "save_every": 6}, "multiple of it"),
             (
-                {"max_steps": 8, "evaluate_every": 2, "save_every": 2, "early_stopping": {"patience": 4}},
+                {"optimizer": {"lr_scheduler_type": "constant", "warmup_steps": 2}},
+                "warmup_steps has no effect",
+            ),
+            (
+                {"optimizer": {"lr_scheduler_type": "constant_with_warmup"}},
+                "without warmup_steps is 'constant'",
+            ),
+            ({"max_steps": 5, "optimizer": {"warmup_steps": 5}}, "learning rate would never be reached"),
+            ({"max_steps": 5, "eval_steps": 6}, r"eval_steps \(6\) has no effect"),
+            ({"max_steps": 5, "save_steps": 6}, r"save_steps \(6\) has no effect"),
+            ({"max_steps": 5, "logging_steps": 6}, r"logging_steps \(6\) has no effect"),
+            ({"on_too_long": "error", "max_dropped_share": 0.1}, "nothing is dropped"),
+            ({"save_total_limit": 3}, "'save_total_limit' has no effect without 'save_steps'"),
+            ({"early_stopping": {}}, "'early_stopping' has no effect without 'eval_steps'"),
+            ({"keep_best": True}, "'keep_best' and 'early_stopping' need 'eval_steps'"),
+            ({"keep_best": True, "eval_steps": 4, "save_steps": 6}, "multiple of it"),
+            (
+                {"max_steps": 8, "eval_steps": 2, "save_steps": 2, "early_stopping": {"patience": 4}},
                 "it could never stop it",
             ),
-            ({"lora": {"targets": []}}, "name at least one layer"),
+            ({"lora": {"target_modules": []}}, "name at least one layer"),
             ({"template": "chatlm"}, "there is no such chat template"),
             ({"learning_rat": 1}, "Extra inputs"),
             ({"lora": {"rnk": 1}}, "Extra inputs"),
@@ -49,7 +61,7 @@ class TestWithoutEffect:
             SftConfig.model_validate(values)
 
     @pytest.mark.parametrize(
-        "values", [{}, {"method": "full"}, {"max_steps": 9, "save_every": 3}, {"over_limit": "refuse"}]
+        "values", [{}, {"method": "full"}, {"max_steps": 9, "save_steps": 3}, {"on_too_long": "error"}]
     )
     def test_what_was_filled_in_is_read_again_as_it_is(self, values: dict[str, Any]) -> None:
         config = SftConfig.model_validate(values)
@@ -151,3 +163,53 @@ def test_every_knob_stands_in_the_yaml_with_a_reason() -> None:
     assert set(SftConfig.model_fields) - set(section) == optional
     knobs = [line for line in text.splitlines() if ":" in line and not line.strip().startswith("#")]
     assert [line for line in knobs if "#" not in line and not line.rstrip().endswith(":")] == []
+
+
+class TestRenamedKeys:
+    @pytest.mark.parametrize(
+        ("model", "key", "name"),
+        [
+            (model, key, name)
+            for model in (
+                SftConfig,
+                DpoConfig,
+                LoraConfig,
+                OptimizerConfig,
+                SftRun,
+                DpoRun,
+                RuleBounds,
+                LengthBias,
+                JudgeConfig,
+                HarnessConfig,
+                Rejected,
+            )
+            for base in model.__mro__
+            for key, name in vars(base).get("RENAMED", {}).items()
+        ],
+    )
+    def test_a_former_key_is_refused_with_the_present_one_which_exists(
+        self, model: type[StrictConfig], key: str, name: str
+    ) -> None:
+        with pytest.raises(ValidationError) as caught:
+            model.model_validate({key: 1})
+        assert caught.value.errors()[0]["ctx"]["renamed"] == {key: name}
+        assert name in model.model_fields
+
+    def test_an_adapter_trained_under_the_former_keys_is_still_a_start_for_dpo(self) -> None:
+        sft = ModelManifest.model_validate(
+            {
+                "stage": "sft",
+                "name": "toy",
+                "base": "toy",
+                "template": "chatml",
+                "template_hash": SftConfig().chat_template_hash,
+                "method": "lora",
+                "config": {"lora": {"rank": 8, "alpha": 4.0, "dropout": 0.0, "targets": "all-linear"}},
+                "metrics": {},
+                "files": {ADAPTER: "0" * 64},
+                "dataset": "toy@1",
+                "dataset_hash": "0" * 64,
+                "created_at": "2026-01-01T00:00:00Z",
+            }
+        )
+        assert inherit_from_sft(DpoConfig(), sft).lora == LoraConfig(r=8, lora_alpha=4.0)

@@ -41,8 +41,8 @@ def sft_run(folder: Path, **values: object) -> RemoteRun:
 
 class TestIdentity:
     def test_it_is_of_configuration_and_data_and_not_of_places(self, tmp_path: Path) -> None:
-        one = sft_run(tmp_path / "a", output="here")
-        assert sft_run(tmp_path / "b", output="there").identity == one.identity
+        one = sft_run(tmp_path / "a", output_dir="here")
+        assert sft_run(tmp_path / "b", output_dir="there").identity == one.identity
         assert sft_run(tmp_path / "a", sft={"max_steps": 9}).identity != one.identity
         write_dataset(tmp_path / "a" / "data", make_samples(3))
         other = Training(training=SftRun(dataset=tmp_path / "a" / "data"))
@@ -67,13 +67,13 @@ class TestWhatGoesAlong:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "models" / "mine").mkdir(parents=True)
         (tmp_path / "models" / "mine" / "config.json").write_text("{}")
-        run = sft_run(tmp_path, sft={"base": "models/mine"})
+        run = sft_run(tmp_path, sft={"base_model": "models/mine"})
         base = next(item for item in run.inputs if item.channel == "base")
         assert list(base.files) == ["config.json"]
 
     def test_a_base_with_a_path_of_this_machine_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="relative"):
-            sft_run(tmp_path, sft={"base": str(tmp_path)})
+            sft_run(tmp_path, sft={"base_model": str(tmp_path)})
 
     def test_the_described_run_is_a_valid_yaml_without_paths(self, tmp_path: Path) -> None:
         run = sft_run(tmp_path, sft={"max_steps": 9})
@@ -143,7 +143,7 @@ class TestInTheContainer:
         assert first.dpo is None, "DPO is asked for when SFT is done"
         assert first.training is not None
         assert first.training.dataset == folders.channel("instruct")
-        assert first.training.output == folders.checkpoints
+        assert first.training.output_dir == folders.checkpoints
 
     def test_dpo_alone_starts_from_the_model_that_came_along(self, tmp_path: Path) -> None:
         folders = ContainerFolders(tmp_path)

@@ -20,7 +20,7 @@ from llm_engineering.application.training.finetune.labels import (
     IGNORED,
     EncodedChat,
     encode_chat,
-    fitted,
+    fit_template,
 )
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
 
@@ -80,7 +80,7 @@ class TestLabels:
         self, name: str, greedy: bool, answers: list[str]
     ) -> None:
         small = tokenizer(greedy)
-        chosen = fitted(name, small, "the test's model")
+        chosen = fit_template(name, small, "the test's model")
         rendered = chosen.render(chat(*answers))
         encoded = encode_chat(rendered, small)
         trimmed = [a.strip() if name in ("llama3", "gemma") else a for a in map(escaped, answers)]
@@ -91,7 +91,7 @@ class TestLabels:
     @pytest.mark.parametrize("name", NAMES)
     def test_the_prompts_tokens_are_those_that_a_server_gets(self, name: str, greedy: bool) -> None:
         small = tokenizer(greedy)
-        chosen = fitted(name, small, "the test's model")
+        chosen = fit_template(name, small, "the test's model")
         encoded = encode_chat(chosen.render(chat("Because of the cut")), small)
         prompt = chosen.render(chat("")[:1], add_generation_prompt=True).text
         first = next(place for place, label in enumerate(encoded.labels) if label != IGNORED)
@@ -100,7 +100,7 @@ class TestLabels:
     def test_a_tokenizer_that_merges_across_the_border_is_really_one(self) -> None:
         """So that the tests above prove something: taken whole, its tokens would hold a line end of the header."""
         small = tokenizer(greedy=True)
-        rendered = fitted("alpaca", small, "").render(chat("Because of the cut"))
+        rendered = fit_template("alpaca", small, "").render(chat("Because of the cut"))
         ids, offsets = small.encode(rendered.text)
         border = rendered.answers[0].start
         assert any(first < border < last for first, last in offsets)
@@ -144,14 +144,14 @@ class TestBos:
 class TestFit:
     def test_a_template_whose_marks_are_mere_text_to_the_tokenizer_is_refused(self) -> None:
         small = SmallTokenizer(control=["<|im_start|>", "<|im_end|>"])
-        assert fitted("chatml", small, "a model").name == "chatml"
+        assert fit_template("chatml", small, "a model").name == "chatml"
         with pytest.raises(ConfigurationError) as refusal:
-            fitted("llama3", small, "a model")
+            fit_template("llama3", small, "a model")
         assert "<|eot_id|>" in str(refusal.value)
         assert "Templates that fit: alpaca, chatml" in str(refusal.value)
 
     def test_alpaca_takes_the_tokenizers_eos(self) -> None:
         small = SmallTokenizer(control=["<end>"])
-        chosen = fitted("alpaca", small, "a model")
+        chosen = fit_template("alpaca", small, "a model")
         encoded = encode_chat(chosen.render(chat("Because")), small)
         assert learned(encoded, small) == "Because<end>"

@@ -33,8 +33,8 @@ def test_too_many_over_the_limit_are_an_error_in_the_words_of_the_data_set(what:
 
 
 def test_or_any_as_configured() -> None:
-    with pytest.raises(ConfigurationError, match=r"1 of 2 samples .* With over_limit: drop"):
-        within_limit(config(over_limit="refuse", max_dropped_share=None), sequences(40, 60), [])
+    with pytest.raises(ConfigurationError, match=r"1 of 2 samples .* With on_too_long: drop"):
+        within_limit(config(on_too_long="error", max_dropped_share=None), sequences(40, 60), [])
 
 
 def test_where_nothing_is_left_the_limit_and_the_longest_are_told() -> None:
@@ -46,10 +46,10 @@ def test_where_nothing_is_left_the_limit_and_the_longest_are_told() -> None:
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"evaluate_every": 2}, "evaluate_every"),
+        ({"eval_steps": 2}, "eval_steps"),
         ({"evaluation_batch_size": 2}, "evaluation_batch_size"),
-        ({"evaluate_every": 2, "save_every": 2, "keep_best": True}, "evaluate_every, keep_best"),
-        ({"evaluate_every": 2, "save_every": 2, "early_stopping": {}}, "evaluate_every, early_stopping"),
+        ({"eval_steps": 2, "save_steps": 2, "keep_best": True}, "eval_steps, keep_best"),
+        ({"eval_steps": 2, "save_steps": 2, "early_stopping": {}}, "eval_steps, early_stopping"),
     ],
 )
 def test_what_is_asked_of_an_empty_validation_set_is_named(values: dict[str, Any], named: str) -> None:
@@ -65,6 +65,6 @@ def test_a_sequence_longer_than_the_base_can_read_is_refused_with_the_limit_to_s
 
 
 def test_steps_are_counted_over_batches_accumulation_devices_and_epochs() -> None:
-    chosen = SftConfig(batch_size=4, accumulation=2, epochs=3)
+    chosen = SftConfig(batch_size=4, gradient_accumulation_steps=2, epochs=3)
     assert check_steps(chosen, 100, 2) == 21  # 13 batches, 7 steps an epoch
     assert check_steps(SftConfig(max_steps=5), 100, 2) == 5

@@ -104,7 +104,7 @@ class TestRefusal:
         assert "smaller base" in told
 
     def test_what_fits_is_let_through_up_to_the_allowed_share(self) -> None:
-        chosen = config(memory_share=0.5)
+        chosen = config(max_memory_fraction=0.5)
         needed = ESTIMATOR(chosen, 1024).total
         assert checked_estimate(ESTIMATOR, chosen, 1024, needed * 2 + 2, "cuda").total == needed
         with pytest.raises(ConfigurationError, match="50%"):
@@ -113,7 +113,9 @@ class TestRefusal:
     def test_preference_training_is_told_no_method_since_that_is_the_sft_models(self) -> None:
         chosen = DpoConfig(batch_size=2)
         estimator = partial(estimate_preference_memory, LLAMA_8B, "bf16")
-        with pytest.raises(ConfigurationError, match=r"batch_size: 1 with accumulation: 2") as refusal:
+        with pytest.raises(
+            ConfigurationError, match=r"batch_size: 1 with gradient_accumulation_steps: 2"
+        ) as refusal:
             checked_estimate(estimator, chosen, 1024, 16 * GIB, "cuda")
         assert "gradient_checkpointing: true" in str(refusal.value)
         assert "qlora" not in str(refusal.value)

@@ -26,7 +26,7 @@ TRACE = (
 
 def record(**changes: object) -> TrainingRecord:
     values = {
-        "config": {"base": "<b>ase", "method": "lora"},
+        "config": {"base_model": "<b>ase", "method": "lora"},
         "plan": {},
         "dataset": "toy@1",
         "template": "chatml",

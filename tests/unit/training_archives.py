@@ -24,7 +24,7 @@ def model_folder(folder: Path, *, base: str = "SmolLM2-135M-Instruct") -> Path:
         template_hash=template("chatml").hash,
         dataset="toy@1",
         dataset_hash="0" * 64,
-        config=SftConfig(base=base).model_dump(mode="json"),
+        config=SftConfig(base_model=base).model_dump(mode="json"),
         metrics={},
         files=file_hashes(folder),
         created_at=datetime.now(UTC),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from llm_engineering.application.text.overlap import folded_words
 
 
-def shares_run(text: str, other: str, length: int) -> bool:
+def has_common_ngram(text: str, other: str, length: int) -> bool:
     """Whether so many words in a row stand in both. Linear, where ``longest_copy`` is quadratic."""
     runs = set(_runs(text, length))
     return any(run in runs for run in _runs(other, length))

@@ -29,7 +29,7 @@ class LmHarness:
         *,
         include_path: Path | None = None,
         limit: int | None = None,
-        shots: int | None = None,
+        num_fewshot: int | None = None,
         chat: bool = False,
         batch_size: int = 8,
         seed: int = 0,
@@ -39,14 +39,14 @@ class LmHarness:
             tasks: names of tasks, groups or tags.
             include_path: folder of tasks of one's own (YAML); they go before the harness's.
             limit: items of each task; None: all.
-            shots: worked examples before each question; None: as many as the task says. A task that says 0 stays at 0.
+            num_fewshot: worked examples before each question; None: as many as the task says. A task that says 0 stays at 0.
             chat: ask in the system's chat template, with its system message, in place of the bare text.
             seed: of the examples that are drawn, and of sampling where a task samples.
         """
         self._tasks = list(tasks)
         self._include_path = include_path
         self._limit = limit
-        self._shots = shots
+        self._num_fewshot = num_fewshot
         self._chat = chat
         self._batch_size = batch_size
         self._seed = seed
@@ -79,7 +79,7 @@ class LmHarness:
                 model=_adapted(model, self._batch_size),
                 tasks=self._tasks,
                 task_manager=self._manager,
-                num_fewshot=self._shots,
+                num_fewshot=self._num_fewshot,
                 limit=self._limit,
                 apply_chat_template=self._chat,
                 system_instruction=(system.system_message or None) if self._chat else None,

@@ -1,4 +1,4 @@
-"""Answers judged by a language model through ragas: any OpenAI-compatible endpoint can be the judge."""
+"""Judge answers with ragas through any OpenAI-compatible endpoint."""
 
 import asyncio
 import logging

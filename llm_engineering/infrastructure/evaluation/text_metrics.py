@@ -1,4 +1,4 @@
-"""Answers held against reference texts: ROUGE, BLEU, chrF and BERTScore, by the libraries that others report them with."""
+"""ROUGE, BLEU, chrF and BERTScore of answers against reference texts, by their reference libraries."""
 
 import re
 from collections.abc import Sequence

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from llm_engineering.application.evaluation.models.systems import Likelihood, LoadedModel, System, Written
 from llm_engineering.application.llm.chat_templates import ChatTemplate
 from llm_engineering.application.ports import Message, Progress
-from llm_engineering.application.training.finetune.labels import IGNORED, encode_chat, fitted
+from llm_engineering.application.training.finetune.labels import IGNORED, encode_chat, fit_template
 from llm_engineering.domain.errors import (
     InvalidInputError,
     MissingDependencyError,
@@ -48,7 +48,7 @@ class TransformersModels:
             self.close()
             self._loaded = _load(source, system.revision if system.weights is None else None)
         loaded = self._loaded
-        chosen = fitted(system.template, _ChatTokenizer(loaded.tokenizer), system.base)
+        chosen = fit_template(system.template, _ChatTokenizer(loaded.tokenizer), system.base)
         with loaded.speaking_as(system.adapter):
             yield TransformersModel(loaded.model, loaded.tokenizer, chosen)
 

@@ -15,7 +15,12 @@ from loguru import logger
 from llm_engineering.application.llm.chat_templates import template
 from llm_engineering.application.ports import Message
 from llm_engineering.application.training.finetune.adapters import ADAPTER_GGUF
-from llm_engineering.application.training.finetune.model_folder import GGUF, MERGED, read_manifest, sealed
+from llm_engineering.application.training.finetune.model_folder import (
+    GGUF,
+    MERGED,
+    read_manifest,
+    write_manifest,
+)
 from llm_engineering.domain.errors import ConfigurationError, ModelFileError, TrainingError
 from llm_engineering.domain.models import ModelManifest
 
@@ -51,7 +56,7 @@ class Exporter:
         if GGUF not in manifest.files or metrics:
             self._gguf(folder, manifest)
         if metrics or GGUF not in manifest.files:
-            manifest = sealed(folder, manifest, metrics)
+            manifest = write_manifest(folder, manifest, metrics)
         return manifest
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""What ``run-evaluation-pipeline`` does, as its YAML says it."""
+"""Parameters of ``run-evaluation-pipeline``, as in its YAML."""
 
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -37,13 +37,15 @@ class JudgeConfig(StrictConfig):
 class HarnessConfig(StrictConfig):
     """Tasks of lm-evaluation-harness, for what a fine-tuned model may have unlearned."""
 
+    RENAMED: ClassVar = {"shots": "num_fewshot"}
+
     tasks: tuple[str, ...] = Field(min_length=1)
     """Names of tasks, groups or tags."""
     include_path: Path | None = None
     """Folder of tasks of one's own (YAML); files that these name are looked for from where the command runs."""
     limit: int | None = Field(default=None, ge=1)
     """Items of each task; None: all."""
-    shots: int | None = Field(default=None, ge=0)
+    num_fewshot: int | None = Field(default=None, ge=0)
     """Worked examples before each question; None: as many as the task says."""
     chat: bool = False
     """Ask in the chat template; off, as most published figures of small models are. On for tasks of written answers."""

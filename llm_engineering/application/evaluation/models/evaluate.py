@@ -1,4 +1,4 @@
-"""The evaluation as a whole: every system answers the same questions, is measured, and compared document by document."""
+"""Evaluate models: each answers the same test questions; metrics are compared in pairs, by document."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,6 @@ from llm_engineering.application.evaluation.models.metrics import (
     measured,
 )
 from llm_engineering.application.evaluation.models.slices import sliced
-from llm_engineering.application.evaluation.models.statistics import DocumentBootstrap, exponential
 from llm_engineering.application.evaluation.models.style import Calibration, Voice, style_models
 from llm_engineering.application.evaluation.models.systems import (
     AnsweringModel,
@@ -33,6 +32,7 @@ from llm_engineering.application.evaluation.models.systems import (
     System,
     Written,
 )
+from llm_engineering.application.evaluation.statistics import DocumentBootstrap, exponential
 from llm_engineering.application.llm.judges import Jury
 from llm_engineering.application.ports import Embedder, Message, Progress
 from llm_engineering.domain.documents import derived_id

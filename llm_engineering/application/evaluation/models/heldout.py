@@ -1,4 +1,4 @@
-"""The held-out test split: what is asked, and that no system has been trained on it."""
+"""Load the held-out test split, and refuse models that were trained on it."""
 
 import random
 from collections.abc import Iterable, Mapping, Sequence

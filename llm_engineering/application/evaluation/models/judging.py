@@ -11,7 +11,7 @@ from statistics import fmean, pstdev
 from typing import Any, TypeVar
 
 from llm_engineering.application.evaluation.models.config import JudgeConfig
-from llm_engineering.application.evaluation.models.statistics import correlation
+from llm_engineering.application.evaluation.statistics import correlation
 from llm_engineering.application.llm.batch import (
     MOST_ATTEMPTS,
     LlmRequest,

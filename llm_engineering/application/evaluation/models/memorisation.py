@@ -1,4 +1,4 @@
-"""How much of an answer is copied from the training text. Copying maximises every measure of style, so it stands beside."""
+"""Measure how much of an answer is copied from training text. Reported next to the style score, which copying maximises."""
 
 import re
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Values of single answers, by metric. A metric that an answer has no value for is None there, never a guess."""
+"""Metrics of single answers. A metric that does not apply to an answer is None."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The evaluation for people: one self-contained HTML page, and the table for a console or a dashboard."""
+"""Render the evaluation's report: one self-contained HTML page, and a table for console and dashboard."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""What the evaluation's page shows, worked out: metrics by theme, comparisons with their intervals as bars, slices."""
+"""Prepare the report's data: metrics by theme, comparisons with confidence intervals, slices."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Parts of the test split that are looked at by themselves."""
+"""Assign test items to slices: category, language, length."""
 
 from collections.abc import Sequence
 

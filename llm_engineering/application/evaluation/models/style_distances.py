@@ -1,4 +1,4 @@
-"""How far a text is from an author's writing: by its character sequences, and by its most frequent words."""
+"""Stylometric distances between a text and an author: character n-grams and Burrows' Delta."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

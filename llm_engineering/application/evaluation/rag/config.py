@@ -10,7 +10,7 @@ from llm_engineering.application.evaluation.rag.configurations import SERVED, st
 from llm_engineering.application.evaluation.rag.make_questions import QuestionMaking
 from llm_engineering.application.evaluation.rag.metrics import MIN_OVERLAP
 from llm_engineering.application.evaluation.rag.retrieval import Configuration
-from llm_engineering.application.evaluation.rag.statistics import RESAMPLES
+from llm_engineering.application.evaluation.statistics import RESAMPLES
 from llm_engineering.application.features.chunk import ChunkingConfig
 from llm_engineering.application.inference.answer import AnsweringConfig
 from llm_engineering.domain.retrieval import MetadataFilter

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from llm_engineering.application.evaluation.rag.questions import Labelled
 from llm_engineering.application.evaluation.rag.retrieval import ConfigurationRun
-from llm_engineering.application.evaluation.rag.statistics import Comparison, compare
+from llm_engineering.application.evaluation.statistics import Comparison, compare
 from llm_engineering.domain.documents import Model
 from llm_engineering.domain.errors import InvalidInputError
 

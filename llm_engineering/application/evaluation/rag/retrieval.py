@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from llm_engineering.application.evaluation.rag.metrics import MIN_OVERLAP, Source, judge, measured
 from llm_engineering.application.evaluation.rag.questions import Labelled
-from llm_engineering.application.evaluation.rag.statistics import (
+from llm_engineering.application.evaluation.statistics import (
     Comparison,
     Interval,
     compare,

@@ -1,4 +1,4 @@
-"""From made samples to a data set's folder: curated, described, written."""
+"""Turn generated samples into a data set's folder: curate, describe, write."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

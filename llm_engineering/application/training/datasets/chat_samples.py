@@ -1,4 +1,4 @@
-"""The two kinds of samples, seen alike."""
+"""View instruction and preference samples alike."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a data set must pass, as a run's YAML says it. Unknown keys are errors."""
+"""Quality settings of a data set: gates, length bias, splits, judges. Unknown keys are errors."""
 
 import re
 from typing import ClassVar, Literal, Self
@@ -50,10 +50,16 @@ class LengthBounds(StrictConfig):
 class RuleBounds(StrictConfig):
     """Rules of thumb for text that is no prose."""
 
-    least_letters: float = Field(default=0.5, ge=0, le=1)
+    RENAMED: ClassVar = {
+        "least_letters": "min_letter_share",
+        "most_links": "max_links",
+        "most_repeated": "max_repeated_share",
+    }
+
+    min_letter_share: float = Field(default=0.5, ge=0, le=1)
     """Share of letters among the characters that are no blank space."""
-    most_links: int = Field(default=8, ge=0)
-    most_repeated: float = Field(default=0.3, gt=0, le=1)
+    max_links: int = Field(default=8, ge=0)
+    max_repeated_share: float = Field(default=0.3, gt=0, le=1)
     """Share of four-word runs that have stood before in the same text."""
     forbidden: tuple[str, ...] = ()
     """Regular expressions; a text that one of them matches is dropped. Case does not matter."""
@@ -82,13 +88,20 @@ class DecontaminationConfig(StrictConfig):
 class LengthBias(StrictConfig):
     """How far ``chosen`` may be told from ``rejected`` by length alone. A model learns that first, and little else."""
 
-    most_share_longer: float = Field(default=0.65, ge=0.5, le=1)
+    RENAMED: ClassVar = {
+        "most_share_longer": "max_longer_share",
+        "most_effect": "max_effect_size",
+        "beyond": "on_exceed",
+        "least_pairs": "min_pairs",
+    }
+
+    max_longer_share: float = Field(default=0.65, ge=0.5, le=1)
     """Largest share of pairs in which the same side is the longer one; pairs of equal length count half."""
-    most_effect: float = Field(default=0.33, gt=0, le=1)
+    max_effect_size: float = Field(default=0.33, gt=0, le=1)
     """Largest Cliff's delta, either sign. 0.147 is called negligible, 0.33 small, 0.474 medium."""
-    beyond: Literal["error", "drop", "report"] = "drop"
+    on_exceed: Literal["error", "drop", "report"] = "drop"
     """``drop``: leave out the most unequal pairs until both bounds hold."""
-    least_pairs: int = Field(default=2, ge=1)
+    min_pairs: int = Field(default=2, ge=1)
     """With fewer left, dropping has failed, which is an error."""
 
 
@@ -110,13 +123,13 @@ class SplitShares(StrictConfig):
 class JudgeConfig(StrictConfig):
     """What the run's ``judges`` decide. Costs one call (of pairs, two) a sample and judge."""
 
-    RENAMED: ClassVar = {"asking": "requests"}
+    RENAMED: ClassVar = {"least_score": "min_score", "unjudged": "on_missing", "asking": "requests"}
 
-    least_score: float = Field(default=2.5, ge=1, le=4)
+    min_score: float = Field(default=2.5, ge=1, le=4)
     """Samples whose mean score over the judges is below are dropped (rubric from 1 to 4)."""
     pairwise: bool = True
     """Of preference pairs: drop those whose rejected answer the majority of the judges finds better."""
-    unjudged: Literal["keep", "drop"] = "keep"
+    on_missing: Literal["keep", "drop"] = "keep"
     """What no judge gave an opinion on, because none answered usably, all were down, or the budget was spent. Kept samples
     are counted in the report and named in ``judgements.jsonl``."""
     max_tokens: int = Field(default=160, gt=0)

@@ -1,4 +1,4 @@
-"""From samples as they were made to samples by split: gates, lint, split, decontamination."""
+"""Curate samples: quality gates, preference lint, splits, decontamination."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ def gates_of(
             "The gate semantic_duplicates needs an embedder; configure one or leave the gate out."
         )
     made: dict[str, Gate] = {
-        "format": Format(config.rules.most_repeated),
+        "format": Format(config.rules.max_repeated_share),
         "length": Length(config.lengths, count),
         "rules": Rules(config.rules),
         "language": Language(detect) if detect is not None else Language(),

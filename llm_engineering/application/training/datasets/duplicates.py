@@ -1,4 +1,4 @@
-"""Gates that judge samples against each other. Of samples that are alike the first stays."""
+"""Gates for duplicates: exact, near (MinHash) and semantic. The first sample of a group is kept."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -7,10 +7,11 @@ length) and new instructions never keep the old answer: the author did not write
 """
 
 from collections import Counter
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.llm.batch import BatchClient, LlmRequest
 from llm_engineering.application.llm.prompts import prompt_hash, render
 from llm_engineering.application.llm.structured_output import UnusableReplyError, parse_json_object
@@ -19,14 +20,13 @@ from llm_engineering.application.text.overlap import content_words, find_quote
 from llm_engineering.application.training.datasets.model_pairs import grounded_answer, written_sample
 from llm_engineering.application.training.datasets.passages import Passage
 from llm_engineering.application.training.datasets.samples import (
-    checked_instruction,
+    check_instruction,
     object_schema,
     prompt_values,
     text_field,
 )
 from llm_engineering.application.training.datasets.template_instructions import drawn_number
 from llm_engineering.domain.datasets import InstructSample, Provenance
-from llm_engineering.domain.documents import Model
 
 Kind = Literal["constraints", "deepening", "concretising", "reasoning", "breadth"]
 KINDS: tuple[Kind, ...] = ("constraints", "deepening", "concretising", "reasoning", "breadth")
@@ -43,8 +43,10 @@ _TEXT = {"type": "string"}
 MIN_QUOTE = 20
 
 
-class Evolution(Model):
+class Evolution(StrictConfig):
     """Which instructions are evolved, and how."""
+
+    RENAMED: ClassVar = {"max_copied_run": "max_ngram_overlap"}
 
     kinds: tuple[Kind, ...] = Field(default=KINDS, min_length=1)
     share: float = Field(default=0.5, gt=0, le=1)
@@ -56,7 +58,7 @@ class Evolution(Model):
     unanswered: Literal["regenerate", "drop"] = "regenerate"
     """What is done where the passage is no answer any more: let the model write one from it, or drop the sample."""
     added_words: int = Field(default=20, ge=1)
-    max_copied_run: int = Field(default=6, ge=1)
+    max_ngram_overlap: int = Field(default=6, ge=1)
     min_covered: float = Field(default=0.5, ge=0, le=1)
     """Share of an evolved instruction's new content words that must stand in the passage for the old answer to be kept."""
     min_grounded_share: float = Field(default=0.7, ge=0, le=1)
@@ -111,12 +113,16 @@ async def _evolve(
 ) -> str | None:
     def read(text: str) -> str:
         new = text_field(parse_json_object(text), "instruction")
-        checked_instruction(new, passage.text, config.max_copied_run)
+        check_instruction(new, passage.text, config.max_ngram_overlap)
         if new.casefold() == instruction.casefold():
             raise UnusableReplyError("an instruction that was not changed")
         return new
 
-    values = {"rule": RULES[kind], "added_words": config.added_words, "max_copied_run": config.max_copied_run}
+    values = {
+        "rule": RULES[kind],
+        "added_words": config.added_words,
+        "max_ngram_overlap": config.max_ngram_overlap,
+    }
     prompt = {**prompt_values(passage), "instruction": instruction, **values}
     return await asker.ask(
         _asked(

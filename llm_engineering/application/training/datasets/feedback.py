@@ -12,19 +12,21 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from pydantic import Field
 
+from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.failures import batched
 from llm_engineering.application.ports import CleanStore
-from llm_engineering.application.text.copied_runs import shares_run
+from llm_engineering.application.text.copied_runs import has_common_ngram
 from llm_engineering.application.text.overlap import content_words
 from llm_engineering.application.text.pii import mask_personal_data
 from llm_engineering.application.text.sentences import Unit, units
 from llm_engineering.application.training.datasets.passages import Passage, PassageConfig, passages
 from llm_engineering.application.training.datasets.samples import origin
 from llm_engineering.domain.datasets import InstructSample, PreferenceSample, Provenance
-from llm_engineering.domain.documents import CleanDocument, Model, Span
+from llm_engineering.domain.documents import CleanDocument, Span
 from llm_engineering.domain.inference import Feedback, Interaction
 
 _MARKER = re.compile(r"\s*\[\d{1,3}(?:\s*[,;–-]\s*\d{1,3})*\]")
@@ -32,12 +34,14 @@ _BATCH = 64
 MIN_ANSWER = 20
 
 
-class FeedbackConfig(Model):
+class FeedbackConfig(StrictConfig):
     """How votes are turned into samples."""
+
+    RENAMED: ClassVar = {"max_copied_run": "max_ngram_overlap"}
 
     min_covered: float = Field(default=0.6, ge=0, le=1)
     """Share of the question's content words that must stand in the author's passage, its title or its headings."""
-    max_copied_run: int = Field(default=15, ge=5)
+    max_ngram_overlap: int = Field(default=15, ge=5)
     """Words in a row that a down-voted answer may share with the passage; more, and it quotes the author."""
     max_length_ratio: float = Field(default=1.6, ge=1)
     """Longer of the two texts to the shorter one; sentences of the passage are chosen to come near the answer's length."""
@@ -102,7 +106,7 @@ def _add(
     rejected = mask_personal_data(_MARKER.sub("", answer.answer).strip())
     if len(rejected) < MIN_ANSWER:
         return "too short an answer"
-    if shares_run(rejected, found.text, config.max_copied_run + 1):
+    if has_common_ngram(rejected, found.text, config.max_ngram_overlap + 1):
         return "quotes the author"
     span = _like_in_length(found, question, len(rejected))
     chosen = found.document.text[span.start : span.end]

@@ -1,4 +1,4 @@
-"""Gates that judge each sample alone: length, format, language, rules of thumb, faithfulness to the source."""
+"""Gates for single samples: length, format, language, heuristics, faithfulness to the source."""
 
 import re
 from collections import Counter
@@ -51,7 +51,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd]")
 class Format:
     """Texts are there, hold no marks of a chat template, do not repeat the prompt, and a model does not speak of itself."""
 
-    most_repeated: float = 0.3
+    max_repeated_share: float = 0.3
     name: str = "format"
 
     def __call__(self, samples: Sequence[Sample]) -> Reasons:
@@ -69,7 +69,7 @@ class Format:
                 return f"{part.name} repeats the prompt"
             if part.written_by_model and _BOILERPLATE.search(part.text):
                 return f"{part.name} has a model speak of itself"
-            if repeated_share(part.text) > self.most_repeated:
+            if repeated_share(part.text) > self.max_repeated_share:
                 return f"{part.name} repeats itself"
         return None
 
@@ -151,9 +151,9 @@ class Rules:
             if pattern.search(prompt_of(sample)):
                 return "prompt matches a forbidden pattern"
         for part in answers_of(sample):
-            if letters_share(part.text) < self.bounds.least_letters:
+            if letters_share(part.text) < self.bounds.min_letter_share:
                 return f"{part.name} has too few letters"
-            if len(_LINK.findall(part.text)) > self.bounds.most_links:
+            if len(_LINK.findall(part.text)) > self.bounds.max_links:
                 return f"{part.name} has too many links"
             if len(_FENCE.findall(part.text)) % 2:
                 return f"{part.name} leaves a code block open"

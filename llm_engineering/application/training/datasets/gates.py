@@ -1,4 +1,4 @@
-"""Gates: each says which samples it drops and why; a run of gates loses none without a word."""
+"""Quality gates: each returns the samples it drops, with a reason for each."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

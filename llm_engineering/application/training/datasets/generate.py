@@ -1,4 +1,4 @@
-"""All samples of a warehouse: passages, instructions, answers, votes, in one go."""
+"""Generate all samples of a data set: passages, instructions, answers, readers' votes."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
@@ -108,7 +108,7 @@ async def generate_instruct(
         ModelServiceError: the model's service is down.
         TooManyFailuresError: too much of what was asked of the model came to nothing.
     """
-    material = gather(stores.clean, run, with_rules=run.back_translation is not None, progress=progress)
+    material = gather(stores.clean, run, with_rules=run.template_instructions is not None, progress=progress)
     asker = _asker(stores, run, model, INSTRUCT_STAGE) if run.needs_model else None
 
     async def of_passage(item: tuple[Passage, list[Instruction]]) -> list[InstructSample]:
@@ -191,11 +191,11 @@ def gather(
             material.counts["documents not read (source code, copies, other categories)"] += 1
             continue
         material.documents.append(document.id)
-        rules = rule_questions(document) if with_rules and run.back_translation else ()
+        rules = rule_questions(document) if with_rules and run.template_instructions else ()
         for passage in passages(document, run.passages):
             ruled = []
-            if with_rules and run.back_translation is not None:
-                ruled = instructions(passage, run.back_translation, seed=run.seed, rules=rules)
+            if with_rules and run.template_instructions is not None:
+                ruled = instructions(passage, run.template_instructions, seed=run.seed, rules=rules)
                 if not ruled:
                     known = language_for(passage) is not None
                     material.counts[

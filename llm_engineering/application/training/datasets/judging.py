@@ -180,11 +180,11 @@ class JudgeGate:
         reasons = {}
         for position, sample in enumerate(samples):
             mean = self.judged.mean(sample)
-            if mean is not None and mean < self.config.least_score:
+            if mean is not None and mean < self.config.min_score:
                 reasons[position] = "the judges' score is too low"
             elif self.config.pairwise and self.judged.rejected_won(sample):
                 reasons[position] = "the judges prefer the rejected answer"
-            elif self.config.unjudged == "drop" and sample.id in self.judged.unjudged:
+            elif self.config.on_missing == "drop" and sample.id in self.judged.unjudged:
                 reasons[position] = f"no judge's opinion: {self.judged.unjudged[sample.id]}"
         return reasons
 

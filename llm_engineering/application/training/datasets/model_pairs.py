@@ -1,10 +1,11 @@
-"""Instructions, and answers where they are wanted, written by a language model from a passage."""
+"""Instructions, and optionally answers, written by a language model from a passage."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.llm.batch import BatchClient, LlmRequest
 from llm_engineering.application.llm.prompts import prompt_hash, render
 from llm_engineering.application.llm.structured_output import UnusableReplyError, parse_json_object
@@ -13,28 +14,30 @@ from llm_engineering.application.text.overlap import copied_share, find_quote
 from llm_engineering.application.training.datasets.passages import Passage
 from llm_engineering.application.training.datasets.samples import (
     author_sample,
-    checked_instruction,
+    check_instruction,
     object_schema,
     origin,
     prompt_values,
     text_field,
 )
 from llm_engineering.domain.datasets import InstructSample, Provenance
-from llm_engineering.domain.documents import Model, Span
+from llm_engineering.domain.documents import Span
 
 INSTRUCTIONS, PAIRS = ("dataset_instructions", 1), ("dataset_pairs", 1)
 MIN_ANSWER = 40
 """Characters of an answer that a model wrote."""
 
 
-class ModelPairs(Model):
+class ModelPairs(StrictConfig):
     """How a model is asked for pairs."""
+
+    RENAMED: ClassVar = {"max_copied_run": "max_ngram_overlap"}
 
     per_passage: int = Field(default=2, ge=1, le=10)
     answers: Literal["author", "model"] = "author"
     """``author``: the model writes instructions only, and the author's passage is the answer. ``model``: it writes answers
     too, which then say what the passage says, but in a model's words."""
-    max_copied_run: int = Field(default=6, ge=1)
+    max_ngram_overlap: int = Field(default=6, ge=1)
     """Words in a row that an instruction may share with its answer."""
     min_grounded_share: float = Field(default=0.7, ge=0, le=1)
     """Share of a written answer's content words that must stand in the passage."""
@@ -70,7 +73,7 @@ def _ask(passage: Passage, config: ModelPairs, asker: BatchClient) -> LlmRequest
         title=passage.document.title,
         headings=" > ".join(passage.headings),
         count=config.per_passage,
-        max_copied_run=config.max_copied_run,
+        max_ngram_overlap=config.max_ngram_overlap,
     )
     used = Provenance(
         made_by="model", model=asker.model.name, prompt_hash=prompt_hash(name, version), seed=asker.seed
@@ -115,10 +118,10 @@ def _sample(item: object, passage: Passage, config: ModelPairs, used: Provenance
     if config.answers == "author":
         instruction = text_field({"instruction": item}, "instruction")
         return author_sample(
-            passage, checked_instruction(instruction, passage.text, config.max_copied_run), used
+            passage, check_instruction(instruction, passage.text, config.max_ngram_overlap), used
         )
     answer = grounded_answer(text_field(item, "answer"), passage, config.min_grounded_share)
-    instruction = checked_instruction(text_field(item, "instruction"), answer, config.max_copied_run)
+    instruction = check_instruction(text_field(item, "instruction"), answer, config.max_ngram_overlap)
     return written_sample(passage, instruction, answer, used)
 
 

@@ -1,4 +1,4 @@
-"""Ways to ask for a passage, by language. ``{topic}``, ``{title}``, ``{terms}`` … stand for what is filled in."""
+"""Templates of instructions about a passage, by language, with placeholders like ``{topic}`` and ``{title}``."""
 
 from typing import Literal
 

@@ -42,8 +42,8 @@ class PreferenceLint:
     def exceeds(self, bounds: LengthBias) -> bool:
         """Whether length tells the two sides apart by more than the bounds allow."""
         return (
-            max(self.share_longer, 1 - self.share_longer) > bounds.most_share_longer
-            or abs(self.cliffs_delta) > bounds.most_effect
+            max(self.share_longer, 1 - self.share_longer) > bounds.max_longer_share
+            or abs(self.cliffs_delta) > bounds.max_effect_size
         )
 
 
@@ -76,26 +76,26 @@ def bound_length_bias(
     decides among equals), as few as do.
 
     Raises:
-        InvalidInputError: the bounds do not hold, and ``beyond`` is ``error``, or dropping leaves too few pairs.
+        InvalidInputError: the bounds do not hold, and ``on_exceed`` is ``error``, or dropping leaves too few pairs.
     """
     found = lint(pairs)
-    if not pairs or bounds.beyond == "report" or not found.exceeds(bounds):
+    if not pairs or bounds.on_exceed == "report" or not found.exceeds(bounds):
         return list(pairs), []
     said = (
         f"In {found.share_longer:.0%} of {found.pairs} pairs the chosen answer is the longer one (Cliff's delta "
-        f"{found.cliffs_delta:+.2f}); allowed are at most {bounds.most_share_longer:.0%} and "
-        f"{bounds.most_effect:.2f}, either way. A model would learn the length."
+        f"{found.cliffs_delta:+.2f}); allowed are at most {bounds.max_longer_share:.0%} and "
+        f"{bounds.max_effect_size:.2f}, either way. A model would learn the length."
     )
-    if bounds.beyond == "error":
+    if bounds.on_exceed == "error":
         raise InvalidInputError(
-            f"{said} Have rejected answers written of like length, or set length_bias.beyond to 'drop' or 'report'."
+            f"{said} Have rejected answers written of like length, or set length_bias.on_exceed to 'drop' or 'report'."
         )
     longer = found.cliffs_delta + (found.share_longer - 0.5) > 0
     out = _fewest(pairs, _most_unequal(pairs, longer, seed), longer, bounds)
     if out is None:
         raise InvalidInputError(
-            f"{said} Leaving out pairs does not mend it: fewer than {bounds.least_pairs} would be left. Have rejected "
-            "answers written of like length (more tokens, or fewer), or set length_bias.beyond to 'report'."
+            f"{said} Leaving out pairs does not mend it: fewer than {bounds.min_pairs} would be left. Have rejected "
+            "answers written of like length (more tokens, or fewer), or set length_bias.on_exceed to 'report'."
         )
     reason = "length tells chosen from rejected"
     kept = [pair for position, pair in enumerate(pairs) if position not in out]
@@ -164,9 +164,9 @@ def _fewest(
         kept[list(order[:number])] = False
         share = sign * (_share_longer(chosen[kept], rejected[kept]) - 0.5)
         effect = sign * cliffs_delta(chosen[kept], rejected[kept])
-        return max(share - (bounds.most_share_longer - 0.5), effect - bounds.most_effect)
+        return max(share - (bounds.max_longer_share - 0.5), effect - bounds.max_effect_size)
 
-    most = min(len(order), len(pairs) - bounds.least_pairs)
+    most = min(len(order), len(pairs) - bounds.min_pairs)
     low, high = 0, most
     while low < high:
         middle = (low + high) // 2

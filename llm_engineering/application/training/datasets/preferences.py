@@ -6,33 +6,36 @@ and a check), since otherwise length alone tells the two apart and is what a tra
 
 import math
 import re
+from typing import ClassVar
 
 from pydantic import Field
 
+from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.llm.batch import BatchClient, LlmRequest
 from llm_engineering.application.llm.prompts import prompt_hash, render
 from llm_engineering.application.llm.structured_output import UnusableReplyError
 from llm_engineering.application.ports import GenerationOptions
-from llm_engineering.application.text.copied_runs import shares_run
+from llm_engineering.application.text.copied_runs import has_common_ngram
 from llm_engineering.application.text.sentences import units
 from llm_engineering.application.training.datasets.gate_rules import repeated_share
 from llm_engineering.application.training.datasets.passages import Passage
 from llm_engineering.application.training.datasets.samples import language_name, origin
 from llm_engineering.domain.datasets import PreferenceSample, Provenance
-from llm_engineering.domain.documents import Model
 
 PROMPT = ("dataset_rejected", 1)
 _ENDS = re.compile(r"[.!?…。！？:;)\"'”’»`|]\s*$")
 
 
-class Rejected(Model):
+class Rejected(StrictConfig):
     """How a model is asked for the worse answer."""
+
+    RENAMED: ClassVar = {"max_copied_run": "max_ngram_overlap"}
 
     temperature: float = Field(default=0.7, ge=0, le=2)
     min_length_ratio: float = Field(default=0.6, gt=0, le=1)
     """Of the characters of ``rejected`` to those of ``chosen``; a shorter reply is asked for again."""
     max_length_ratio: float = Field(default=1.4, ge=1)
-    max_copied_run: int = Field(default=15, ge=5)
+    max_ngram_overlap: int = Field(default=15, ge=5)
     """Words in a row that ``rejected`` may share with ``chosen``. More, and the model knows the text by heart: the pair would
     teach it to unlearn what it should say."""
     max_repeated: float = Field(default=0.3, gt=0, le=1)
@@ -87,8 +90,8 @@ def checked_rejected(text: str, chosen: str, prompt: str, config: Rejected) -> s
     whole = whole_sentences(text.strip())
     if " ".join(whole.split()) == " ".join(chosen.split()):
         raise UnusableReplyError("the author's own text: nothing to prefer")
-    if shares_run(whole, chosen, config.max_copied_run + 1):
-        raise UnusableReplyError(f"a copy of the author's text: more than {config.max_copied_run} words")
+    if has_common_ngram(whole, chosen, config.max_ngram_overlap + 1):
+        raise UnusableReplyError(f"a copy of the author's text: more than {config.max_ngram_overlap} words")
     if " ".join(prompt.split()).casefold() in " ".join(whole.split()).casefold():
         raise UnusableReplyError("a reply that repeats the prompt")
     if (repeated := repeated_share(whole)) > config.max_repeated:

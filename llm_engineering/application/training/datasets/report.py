@@ -1,4 +1,4 @@
-"""The data set for people: one self-contained HTML page, and the table for a console or a dashboard."""
+"""Render a data set's report: one self-contained HTML page, and a table for console and dashboard."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the runs that make data sets do, as their YAML says it."""
+"""Parameters of the data-set pipelines, as in their YAML."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -15,7 +15,7 @@ from llm_engineering.application.training.datasets.feedback import FeedbackConfi
 from llm_engineering.application.training.datasets.model_pairs import ModelPairs
 from llm_engineering.application.training.datasets.passages import PassageConfig
 from llm_engineering.application.training.datasets.preferences import Rejected
-from llm_engineering.application.training.datasets.template_instructions import BackTranslation
+from llm_engineering.application.training.datasets.template_instructions import TemplateInstructions
 
 
 class DatasetRun(StrictConfig):
@@ -56,7 +56,9 @@ class InstructDatasetRun(DatasetRun):
     """Parameters of the steps that make an instruction data set."""
 
     name: str = Field(default="instruct", pattern=r"^[a-z0-9][a-z0-9_-]{0,60}$")
-    back_translation: BackTranslation | None = BackTranslation()
+    RENAMED: ClassVar = {"back_translation": "template_instructions"}
+
+    template_instructions: TemplateInstructions | None = TemplateInstructions()
     """Instructions by rule; None: none."""
     model_pairs: ModelPairs | None = None
     """Instructions, or pairs, by the language model; None: none."""
@@ -67,8 +69,8 @@ class InstructDatasetRun(DatasetRun):
 
     @model_validator(mode="after")
     def _from_somewhere(self) -> "InstructDatasetRun":
-        if self.back_translation is None and self.model_pairs is None and self.feedback is None:
-            raise ValueError("nothing would be made: give back_translation, model_pairs or feedback")
+        if self.template_instructions is None and self.model_pairs is None and self.feedback is None:
+            raise ValueError("nothing would be made: give template_instructions, model_pairs or feedback")
         return self
 
     @property
@@ -81,7 +83,9 @@ class PreferenceDatasetRun(DatasetRun):
     """Parameters of the steps that make a preference data set."""
 
     name: str = Field(default="preference", pattern=r"^[a-z0-9][a-z0-9_-]{0,60}$")
-    back_translation: BackTranslation | None = BackTranslation(per_passage=1)
+    RENAMED: ClassVar = {"back_translation": "template_instructions"}
+
+    template_instructions: TemplateInstructions | None = TemplateInstructions(per_passage=1)
     """Prompts by rule; None: none."""
     model_pairs: ModelPairs | None = None
     """Prompts by the language model; None: none."""
@@ -94,8 +98,8 @@ class PreferenceDatasetRun(DatasetRun):
     def _from_somewhere(self) -> "PreferenceDatasetRun":
         if self.rejected is None and self.feedback is None:
             raise ValueError("nothing would be made: give 'rejected' or 'feedback'")
-        if self.rejected is not None and self.back_translation is None and self.model_pairs is None:
-            raise ValueError("there would be no prompts: give back_translation or model_pairs")
+        if self.rejected is not None and self.template_instructions is None and self.model_pairs is None:
+            raise ValueError("there would be no prompts: give template_instructions or model_pairs")
         if self.model_pairs is not None and self.model_pairs.answers != "author":
             raise ValueError(
                 "'chosen' is the author's own text, so model_pairs.answers must be 'author' here"

@@ -1,10 +1,10 @@
-"""Samples of passages, and reading what a model replied."""
+"""Build samples from passages, and parse a model's replies."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from llm_engineering.application.llm.structured_output import UnusableReplyError
-from llm_engineering.application.text.copied_runs import shares_run
+from llm_engineering.application.text.copied_runs import has_common_ngram
 from llm_engineering.application.text.overlap import folded_words
 from llm_engineering.application.training.datasets.passages import Passage
 from llm_engineering.application.training.datasets.template_instructions import language_for
@@ -81,7 +81,7 @@ def text_field(value: object, name: str) -> str:
     return found.strip()
 
 
-def checked_instruction(instruction: str, answer: str, max_copied_run: int) -> str:
+def check_instruction(instruction: str, answer: str, max_ngram_overlap: int) -> str:
     """An instruction that may be used.
 
     Raises:
@@ -92,9 +92,9 @@ def checked_instruction(instruction: str, answer: str, max_copied_run: int) -> s
     words = " ".join(folded_words(instruction))
     if any(f" {phrase} " in f" {words} " for phrase in _SOURCE_WORDS):
         raise UnusableReplyError(f"an instruction that speaks of its source: {instruction!r}")
-    if shares_run(instruction, answer, max_copied_run + 1):
+    if has_common_ngram(instruction, answer, max_ngram_overlap + 1):
         raise UnusableReplyError(
-            f"an instruction that copies its answer: more than {max_copied_run} words of {instruction!r}"
+            f"an instruction that copies its answer: more than {max_ngram_overlap} words of {instruction!r}"
         )
     return instruction
 

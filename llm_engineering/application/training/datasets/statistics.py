@@ -1,4 +1,4 @@
-"""Figures over a data set: lengths, sources, topics, how the samples came about."""
+"""Statistics of a data set: lengths, sources, topics, how samples were made."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

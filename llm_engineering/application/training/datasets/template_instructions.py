@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from llm_engineering.application.text.copied_runs import shares_run
+from llm_engineering.application.config import StrictConfig
+from llm_engineering.application.text.copied_runs import has_common_ngram
 from llm_engineering.application.text.overlap import folded_words
 from llm_engineering.application.text.question_rules import Draft, drafts, language_of, plain
 from llm_engineering.application.text.sentences import units
@@ -30,7 +31,7 @@ from llm_engineering.application.training.datasets.phrasings import (
     QUOTES,
     Kind,
 )
-from llm_engineering.domain.documents import CleanDocument, Model
+from llm_engineering.domain.documents import CleanDocument
 
 MAX_BEFORE = 320
 """Characters of a sentence that is quoted to be gone on from."""
@@ -49,12 +50,14 @@ _SENTENCE_WORDS = frozenset(
 )
 
 
-class BackTranslation(Model):
+class TemplateInstructions(StrictConfig):
     """How instructions are made by rule."""
+
+    RENAMED: ClassVar = {"max_copied_run": "max_ngram_overlap"}
 
     per_passage: int = Field(default=2, ge=1, le=10)
     """Different ways to ask for one passage."""
-    max_copied_run: int = Field(default=6, ge=1)
+    max_ngram_overlap: int = Field(default=6, ge=1)
     """Words in a row that an instruction may share with its answer."""
 
 
@@ -77,7 +80,7 @@ def language_for(passage: Passage) -> str | None:
 
 
 def instructions(
-    passage: Passage, config: BackTranslation, *, seed: int, rules: tuple[Draft, ...] = ()
+    passage: Passage, config: TemplateInstructions, *, seed: int, rules: tuple[Draft, ...] = ()
 ) -> list[Instruction]:
     """At most ``per_passage`` instructions, of different kinds first. The same passage and seed give the same.
 
@@ -106,10 +109,10 @@ def rule_questions(document: CleanDocument) -> tuple[Draft, ...]:
     return tuple(draft for draft in drafts(document) if draft.kind == "definition" and draft.language == "en")
 
 
-def _next_fit(group: list[Instruction], passage: Passage, config: BackTranslation) -> Instruction | None:
+def _next_fit(group: list[Instruction], passage: Passage, config: TemplateInstructions) -> Instruction | None:
     while group:
         one = group.pop(0)
-        if not shares_run(one.text, passage.text, config.max_copied_run + 1):
+        if not has_common_ngram(one.text, passage.text, config.max_ngram_overlap + 1):
             return one
     return None
 

@@ -1,1 +1,1 @@
-"""Training, as far as it needs no deep-learning library: configuration, samples, labels, memory, what a run records."""
+"""Fine-tuning without deep-learning libraries: configuration, samples, labels, memory estimate, records."""

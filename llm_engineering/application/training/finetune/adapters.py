@@ -1,4 +1,4 @@
-"""Several adapters over one base, as one server offers them: which may stand together, and what the server needs of them."""
+"""Check that several LoRA adapters can be served over one base model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints
 
 from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.llm.chat_templates import TemplateUse, check_contract
-from llm_engineering.application.training.finetune.model_folder import MERGED, Servable
+from llm_engineering.application.training.finetune.model_folder import MERGED, ServableModel
 from llm_engineering.domain.errors import InvalidInputError, ModelFileError
 
 ADAPTER_GGUF = "gguf/adapter.gguf"
@@ -33,7 +33,7 @@ class AdapterSet:
     base: str
     """As the adapters' configurations call it."""
     template: str
-    models: Mapping[str, Servable]
+    models: Mapping[str, ServableModel]
 
     @property
     def files(self) -> dict[str, Path]:
@@ -41,7 +41,7 @@ class AdapterSet:
         return {name: model.folder / ADAPTER_GGUF for name, model in self.models.items()}
 
 
-def adapter_set(models: Mapping[str, Servable]) -> AdapterSet:
+def adapter_set(models: Mapping[str, ServableModel]) -> AdapterSet:
     """Opened models, by the names to serve them under, if they can share a server.
 
     Raises:
@@ -58,7 +58,7 @@ def adapter_set(models: Mapping[str, Servable]) -> AdapterSet:
     return AdapterSet(manifest.base, manifest.template, dict(models))
 
 
-def _check_adapter(name: str, model: Servable) -> None:
+def _check_adapter(name: str, model: ServableModel) -> None:
     if model.manifest.method == "full":
         raise InvalidInputError(
             f"{name} ({model.folder}) is a full fine-tune: all its weights are its own, so it is no adapter over a base. Serve "
@@ -72,7 +72,7 @@ def _check_adapter(name: str, model: Servable) -> None:
         )
 
 
-def _check_pair(first: str, reference: Servable, name: str, model: Servable) -> None:
+def _check_pair(first: str, reference: ServableModel, name: str, model: ServableModel) -> None:
     one, other = reference.manifest, model.manifest
     if (one.base, one.base_revision) != (other.base, other.base_revision):
         bases = [f"{m.base}{f' at {m.base_revision}' if m.base_revision else ''}" for m in (one, other)]

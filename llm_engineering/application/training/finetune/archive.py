@@ -1,4 +1,4 @@
-"""A job's result as an archive: unpacked without trust, checked against its manifests, then put among the models here."""
+"""Unpack a remote job's result safely, verify it against its manifests, and move it among the local models."""
 
 import errno
 import shutil

@@ -1,7 +1,7 @@
-"""What a training run is to do. Unknown keys are errors, and so is a key that would have no effect."""
+"""Training configuration in the names of TRL and PEFT. Unknown keys are errors, and so are keys without effect."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,15 +17,22 @@ _WITHOUT_WARMUP = "constant"
 
 
 class LoraConfig(StrictConfig):
-    """Low-rank adapters (Hu et al. 2021): ``W + alpha / rank · B A``, with A of rank × in and B of out × rank."""
+    """Low-rank adapters (Hu et al. 2021): ``W + lora_alpha / r · B A``, with A of r × in and B of out × r."""
 
-    rank: int = Field(default=16, ge=1, le=1024)
-    alpha: float = Field(default=32, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    RENAMED: ClassVar = {
+        "rank": "r",
+        "alpha": "lora_alpha",
+        "dropout": "lora_dropout",
+        "targets": "target_modules",
+    }
+
+    r: int = Field(default=16, ge=1, le=1024)
+    lora_alpha: float = Field(default=32, gt=0)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     """Names of the layers that get adapters; ``all-linear``: every linear layer but the output layer."""
 
-    @field_validator("targets")
+    @field_validator("target_modules")
     @classmethod
     def _some(cls, value: object) -> object:
         if value == ():
@@ -38,23 +45,25 @@ class LoraConfig(StrictConfig):
 class OptimizerConfig(StrictConfig):
     """How weights follow gradients."""
 
+    RENAMED: ClassVar = {"scheduler": "lr_scheduler_type"}
+
     name: OptimizerName = "adamw"
     """``adamw_8bit`` keeps its two moments in a byte each (CUDA and bitsandbytes only)."""
     learning_rate: float = Field(default=2e-4, gt=0, le=1)
-    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
     warmup_steps: int = Field(default=0, ge=0)
     weight_decay: float = Field(default=0.0, ge=0, lt=1)
     max_grad_norm: float = Field(default=1.0, gt=0)
 
     @model_validator(mode="after")
     def _warmup_has_an_effect(self) -> Self:
-        if self.scheduler == _WITHOUT_WARMUP and self.warmup_steps:
+        if self.lr_scheduler_type == _WITHOUT_WARMUP and self.warmup_steps:
             raise ValueError(
-                "warmup_steps has no effect with the scheduler 'constant'; take 'constant_with_warmup' or set it to 0"
+                "warmup_steps has no effect with lr_scheduler_type 'constant'; take 'constant_with_warmup' or set it to 0"
             )
-        if self.scheduler == "constant_with_warmup" and not self.warmup_steps:
+        if self.lr_scheduler_type == "constant_with_warmup" and not self.warmup_steps:
             raise ValueError(
-                "the scheduler 'constant_with_warmup' without warmup_steps is 'constant'; set one of them"
+                "lr_scheduler_type 'constant_with_warmup' without warmup_steps is 'constant'; set one of them"
             )
         return self
 
@@ -71,7 +80,18 @@ class EarlyStopping(StrictConfig):
 class TrainingConfig(StrictConfig):
     """What SFT and DPO have in common."""
 
-    base: str = Field(default="SmolLM2-135M-Instruct", min_length=1)
+    RENAMED: ClassVar = {
+        "base": "base_model",
+        "accumulation": "gradient_accumulation_steps",
+        "over_limit": "on_too_long",
+        "evaluate_every": "eval_steps",
+        "save_every": "save_steps",
+        "keep_checkpoints": "save_total_limit",
+        "log_every": "logging_steps",
+        "memory_share": "max_memory_fraction",
+    }
+
+    base_model: str = Field(default="SmolLM2-135M-Instruct", min_length=1)
     """The model to start from: a bundled name, a folder, a GGUF file, or a name on the hub."""
     revision: str | None = None
     """Of a model on the hub; None: its main branch."""
@@ -85,13 +105,13 @@ class TrainingConfig(StrictConfig):
     """Optimizer steps; give this or ``epochs``."""
     batch_size: int = Field(default=4, ge=1)
     """Sequences at a time on each device."""
-    accumulation: int = Field(default=1, ge=1)
-    """Batches whose gradients are added before a step: effective batch = batch_size × accumulation × devices."""
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    """Batches whose gradients are added before a step: effective batch = batch_size × gradient_accumulation_steps × devices."""
     evaluation_batch_size: int | None = Field(default=None, ge=1)
     """None: as ``batch_size``."""
     max_length: int = Field(default=1024, ge=16)
     """Tokens of a sequence. Longer ones are never cut."""
-    over_limit: Literal["drop", "refuse"] = "drop"
+    on_too_long: Literal["drop", "error"] = "drop"
     max_dropped_share: float | None = Field(default=None, ge=0, lt=1)
     """Left out with ``drop``: 0.2. The run refuses to start when more samples than this would be dropped."""
     gradient_checkpointing: bool = False
@@ -101,17 +121,17 @@ class TrainingConfig(StrictConfig):
     backend: Literal["auto"] | Backend = "auto"
     """``auto``: Unsloth where it is installed and there is a CUDA GPU, else plain TRL."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    evaluate_every: int | None = Field(default=None, ge=1)
+    eval_steps: int | None = Field(default=None, ge=1)
     """Steps between scores of the validation set; None: at the end only (it is scored before the first step too)."""
-    save_every: int | None = Field(default=None, ge=1)
+    save_steps: int | None = Field(default=None, ge=1)
     """Steps between checkpoints; None: a killed run begins again."""
-    keep_checkpoints: int | None = Field(default=None, ge=2, le=100)
-    """Left out with ``save_every``: 2. At least 2, so that a kill while one is written leaves the one before."""
-    log_every: int = Field(default=1, ge=1)
+    save_total_limit: int | None = Field(default=None, ge=2, le=100)
+    """Left out with ``save_steps``: 2. At least 2, so that a kill while one is written leaves the one before."""
+    logging_steps: int = Field(default=1, ge=1)
     keep_best: bool = False
     """Hand over the weights with the lowest validation loss in place of the last."""
     early_stopping: EarlyStopping | None = None
-    memory_share: float = Field(default=0.9, gt=0, le=1)
+    max_memory_fraction: float = Field(default=0.9, gt=0, le=1)
     """The run refuses to start when its estimate is above this share of the free memory."""
 
     @model_validator(mode="before")
@@ -123,10 +143,10 @@ class TrainingConfig(StrictConfig):
         filled = dict(values)
         if filled.get("method", "lora") in ("lora", "qlora") and filled.get("lora") is None:
             filled["lora"] = LoraConfig()
-        if filled.get("over_limit", "drop") == "drop" and filled.get("max_dropped_share") is None:
+        if filled.get("on_too_long", "drop") == "drop" and filled.get("max_dropped_share") is None:
             filled["max_dropped_share"] = 0.2
-        if filled.get("save_every") is not None and filled.get("keep_checkpoints") is None:
-            filled["keep_checkpoints"] = 2
+        if filled.get("save_steps") is not None and filled.get("save_total_limit") is None:
+            filled["save_total_limit"] = 2
         if filled.get("epochs") is None and filled.get("max_steps") is None:
             filled["epochs"] = 1.0
         return filled
@@ -150,15 +170,15 @@ class TrainingConfig(StrictConfig):
             yield "'lora' has no effect with method 'full': leave it out, or take method 'lora'"
         if self.epochs is not None and self.max_steps is not None:
             yield "'epochs' has no effect beside 'max_steps': give one of them"
-        if self.over_limit == "refuse" and self.max_dropped_share is not None:
-            yield "'max_dropped_share' has no effect with over_limit 'refuse': nothing is dropped"
-        if self.save_every is None and self.keep_checkpoints is not None:
-            yield "'keep_checkpoints' has no effect without 'save_every'"
-        if self.early_stopping is not None and self.evaluate_every is None:
-            yield "'early_stopping' has no effect without 'evaluate_every'"
+        if self.on_too_long == "error" and self.max_dropped_share is not None:
+            yield "'max_dropped_share' has no effect with on_too_long 'error': nothing is dropped"
+        if self.save_steps is None and self.save_total_limit is not None:
+            yield "'save_total_limit' has no effect without 'save_steps'"
+        if self.early_stopping is not None and self.eval_steps is None:
+            yield "'early_stopping' has no effect without 'eval_steps'"
         if (self.keep_best or self.early_stopping is not None) and not self._best_can_be_kept():
             yield (
-                "'keep_best' and 'early_stopping' need 'evaluate_every', and a 'save_every' that is a multiple of it: "
+                "'keep_best' and 'early_stopping' need 'eval_steps', and a 'save_steps' that is a multiple of it: "
                 "the best weights can be handed over only where they were saved"
             )
         if self.max_steps is not None:
@@ -166,9 +186,9 @@ class TrainingConfig(StrictConfig):
 
     def _best_can_be_kept(self) -> bool:
         return (
-            self.evaluate_every is not None
-            and self.save_every is not None
-            and self.save_every % self.evaluate_every == 0
+            self.eval_steps is not None
+            and self.save_steps is not None
+            and self.save_steps % self.eval_steps == 0
         )
 
     def steps_without_effect(self, steps: int) -> Iterator[str]:
@@ -178,16 +198,16 @@ class TrainingConfig(StrictConfig):
                 f"optimizer.warmup_steps ({self.optimizer.warmup_steps}) is not below the {steps} steps of the run: "
                 "the learning rate would never be reached"
             )
-        for name in ("evaluate_every", "save_every"):
+        for name in ("eval_steps", "save_steps"):
             every = getattr(self, name)
             if every is not None and every > steps:
                 yield f"{name} ({every}) has no effect: the run has {steps} steps"
-        if self.log_every > steps:
-            yield f"log_every ({self.log_every}) has no effect: the run has {steps} steps"
-        stopping, every = self.early_stopping, self.evaluate_every
+        if self.logging_steps > steps:
+            yield f"logging_steps ({self.logging_steps}) has no effect: the run has {steps} steps"
+        stopping, every = self.early_stopping, self.eval_steps
         if stopping is not None and every is not None and stopping.patience * every >= steps:
             yield (
-                f"early_stopping.patience ({stopping.patience}) × evaluate_every ({every}) is not below the {steps} steps "
+                f"early_stopping.patience ({stopping.patience}) × eval_steps ({every}) is not below the {steps} steps "
                 "of the run: it could never stop it"
             )
 

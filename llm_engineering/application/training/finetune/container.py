@@ -1,4 +1,4 @@
-"""Training in a container elsewhere: which folders it finds, how the run's paths map to them, how its processes are started.
+"""Run a training inside a container: map its folders to the run's paths and start its processes.
 
 The folders are those of a SageMaker training job: inputs under ``input/data/CHANNEL``; ``checkpoints``, which is kept when the
 job is interrupted and is there again when it goes on; ``model``, which becomes the job's result.
@@ -72,19 +72,19 @@ def stages(run: Training, folders: ContainerFolders) -> Iterator[Training]:
     Apart, because of several processes only the first writes the SFT model, and none may start DPO before it is whole.
     """
     if run.training is not None:
-        update = {"dataset": folders.channel(INSTRUCT), "output": folders.checkpoints}
+        update = {"dataset": folders.channel(INSTRUCT), "output_dir": folders.checkpoints}
         yield Training(training=run.training.model_copy(update=update), dpo=None)
     if run.dpo is not None:
         taught = folders.channel(SFT)
         if run.training is not None:
             taught = newest_sft(folders.checkpoints, run.training.name)
-        update = {"dataset": folders.channel(PREFERENCE), "output": folders.checkpoints, "sft": taught}
+        update = {"dataset": folders.channel(PREFERENCE), "output_dir": folders.checkpoints, "sft": taught}
         yield Training(training=None, dpo=run.dpo.model_copy(update=update))
 
 
 def base_of(run: Training, folders: ContainerFolders) -> str:
     """The base model's name."""
-    return run.training.sft.base if run.training else read_manifest(folders.channel(SFT)).base
+    return run.training.sft.base_model if run.training else read_manifest(folders.channel(SFT)).base
 
 
 def link_base(base: str, folders: ContainerFolders, work: Path) -> None:

@@ -1,4 +1,4 @@
-"""A data set's folder, as training reads it."""
+"""Read training samples from a data set's folder."""
 
 import hashlib
 from collections.abc import Iterator

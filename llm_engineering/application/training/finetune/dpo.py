@@ -6,10 +6,10 @@ switched to for the reference's half of each step.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from loguru import logger
 from pydantic import Field, model_validator
@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.llm.chat_templates import ChatTemplate, TemplateUse, check_contract
 from llm_engineering.application.ports import ExperimentTracker, Message, Progress
-from llm_engineering.application.training.finetune.config import TrainingConfig
+from llm_engineering.application.training.finetune.config import LoraConfig, TrainingConfig
 from llm_engineering.application.training.finetune.data import open_dataset, read_preferences
 from llm_engineering.application.training.finetune.labels import IGNORED, ChatTokenizer, encode_chat
 from llm_engineering.application.training.finetune.model_folder import verify_folder
@@ -33,7 +33,7 @@ from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
 from llm_engineering.domain.models import ModelManifest
 
 ADAPTER = "adapter/adapter_model.safetensors"
-_INHERITED = ("base", "revision", "template", "method", "lora")
+_INHERITED = ("base_model", "revision", "template", "method", "lora")
 
 
 class DpoConfig(TrainingConfig):
@@ -60,12 +60,14 @@ class DpoConfig(TrainingConfig):
 class DpoRun(StrictConfig):
     """Parameters of the step that trains with preferences."""
 
+    RENAMED: ClassVar = {"output": "output_dir"}
+
     name: str = Field(default="twin", pattern=r"^[a-z0-9][a-z0-9_-]*$")
     sft: Path | None = None
-    """Folder of the SFT model to start from; None: the newest of that name under ``output``."""
+    """Folder of the SFT model to start from; None: the newest of that name under ``output_dir``."""
     dataset: Path | None = None
     """Folder of the data set; None: the newest ``preference_dataset`` of the generation pipeline."""
-    output: Path = Path("data/trained")
+    output_dir: Path = Path("data/trained")
     dpo: DpoConfig = DpoConfig()
 
     @model_validator(mode="after")
@@ -138,7 +140,7 @@ def train_dpo(
     """
     sft = verify_folder(sft_folder)
     dataset = open_dataset(dataset_folder, "preference", sft.template)
-    effective = inherited(config, sft)
+    effective = inherit_from_sft(config, sft)
     folder = root / name / _run_name(effective, dataset.hash, sft)
     if (folder / MANIFEST).exists():
         logger.info("Already trained with this configuration and data: {}. Delete it to train again.", folder)
@@ -149,7 +151,7 @@ def train_dpo(
     return finished("dpo", name, effective, dataset, trained, folder, parent=sft.files[ADAPTER])
 
 
-def inherited(config: DpoConfig, sft: ModelManifest) -> DpoConfig:
+def inherit_from_sft(config: DpoConfig, sft: ModelManifest) -> DpoConfig:
     """The configuration with what the SFT model decides.
 
     Raises:
@@ -165,11 +167,11 @@ def inherited(config: DpoConfig, sft: ModelManifest) -> DpoConfig:
         TemplateUse(f"the SFT model {sft.name}", sft.template, sft.template_hash),
     )
     told = {
-        "base": sft.base,
+        "base_model": sft.base,
         "revision": sft.base_revision,
         "template": sft.template,
         "method": sft.method,
-        "lora": sft.config["lora"],
+        "lora": _with_present_names(sft.config["lora"]),
     }
     system = sft.config.get("system", "")
     if config.system and config.system != system:
@@ -177,6 +179,13 @@ def inherited(config: DpoConfig, sft: ModelManifest) -> DpoConfig:
             f"The SFT model was trained with the system message {system!r}; 'system' says {config.system!r}. Use the same."
         )
     return DpoConfig.model_validate({**config.model_dump(), **told, "system": system})
+
+
+def _with_present_names(lora: object) -> object:
+    # A model trained before the keys took PEFT's names has the former ones in its manifest.
+    if not isinstance(lora, Mapping):
+        return lora
+    return {LoraConfig.RENAMED.get(key, key): value for key, value in lora.items()}
 
 
 def newest_sft(root: Path, name: str) -> Path:

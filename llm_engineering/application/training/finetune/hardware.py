@@ -1,4 +1,4 @@
-"""What the machine has, and whether a configuration can have its effect on it."""
+"""Plan precision, backend and attention for a machine, and refuse what it cannot do."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -48,7 +48,7 @@ class EncodedChat:
         return len(self.input_ids)
 
 
-def fitted(name: str, tokenizer: ChatTokenizer, base: str) -> ChatTemplate:
+def fit_template(name: str, tokenizer: ChatTokenizer, base: str) -> ChatTemplate:
     """The template for this tokenizer.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a training may be begun with: sequences within the limit, enough of them, and steps in which every setting acts."""
+"""Pre-flight checks: sequences within ``max_length``, enough samples, no setting without effect."""
 
 import math
 from collections.abc import Sequence, Sized
@@ -65,7 +65,7 @@ def within_limit(
 
 def _asks_for_validation(config: TrainingConfig) -> Sequence[str]:
     asked = {
-        "evaluate_every": config.evaluate_every,
+        "eval_steps": config.eval_steps,
         "evaluation_batch_size": config.evaluation_batch_size,
         "keep_best": config.keep_best,
         "early_stopping": config.early_stopping,
@@ -76,8 +76,8 @@ def _asks_for_validation(config: TrainingConfig) -> Sequence[str]:
 def _judge_dropped(config: TrainingConfig, dropped: int, total: int, longest: int, what: str) -> None:
     found = f"{dropped} of {total} {what} are longer than max_length ({config.max_length} tokens); the longest has {longest}"
     advice = "Raise max_length, or make a data set of shorter passages."
-    if config.over_limit == "refuse":
-        raise ConfigurationError(f"{found}. {advice} With over_limit: drop they would be left out.")
+    if config.on_too_long == "error":
+        raise ConfigurationError(f"{found}. {advice} With on_too_long: drop they would be left out.")
     if config.max_dropped_share is not None and dropped > config.max_dropped_share * total:
         raise TooManyFailuresError(
             f"{found}: more than max_dropped_share ({config.max_dropped_share:.0%}) allows. {advice}"
@@ -111,7 +111,7 @@ def check_steps(config: TrainingConfig, samples: int, devices: int, *, packed: b
     if config.max_steps is not None:
         return config.max_steps
     batches = math.ceil(samples / (config.batch_size * devices))
-    steps = math.ceil(math.ceil(batches / config.accumulation) * (config.epochs or 1))
+    steps = math.ceil(math.ceil(batches / config.gradient_accumulation_steps) * (config.epochs or 1))
     if packed:
         return steps  # an upper bound: how many sequences packing leaves is not known yet
     if problems := list(config.steps_without_effect(steps)):

@@ -1,4 +1,4 @@
-"""How much memory a training run needs, before it is started.
+"""Estimate the memory of a training run before it starts.
 
 Bytes, of one device. The parts:
 
@@ -133,7 +133,7 @@ def estimate_preference_memory(
 
 def adapter_parameters(shape: ModelShape, lora: LoraConfig | None) -> int:
     """Trained parameters of the adapters: ``rank · (in + out)`` each."""
-    return sum(lora.rank * (inner + outer) for inner, outer in shape.adapted) if lora else 0
+    return sum(lora.r * (inner + outer) for inner, outer in shape.adapted) if lora else 0
 
 
 def _weights(shape: ModelShape, config: TrainingConfig, width: int) -> float:
@@ -158,8 +158,8 @@ def _block_elements(shape: ModelShape, lora: LoraConfig | None) -> float:
         + 4 * shape.intermediate
     )
     if lora is not None and shape.layers:
-        elements += lora.rank * len(shape.adapted) / shape.layers
-        if lora.dropout:
+        elements += lora.r * len(shape.adapted) / shape.layers
+        if lora.lora_dropout:
             elements += 1.25 * sum(inner for inner, _ in shape.adapted) / shape.layers
     return elements
 
@@ -183,7 +183,7 @@ def checked_estimate(
     """
     estimate = estimator(config, sequence).on(device)
     logger.info("Memory: about {} will be needed, {} are free.", _gib(estimate.total), _gib(free))
-    allowed = int(free * config.memory_share)
+    allowed = int(free * config.max_memory_fraction)
     if estimate.total <= allowed:
         return estimate
     parts = ", ".join(f"{name} {_gib(size)}" for name, size in estimate._asdict().items() if size)
@@ -198,7 +198,7 @@ def checked_estimate(
         advice = "Take a smaller base model or a machine with more memory."
     raise ConfigurationError(
         f"This run needs about {_gib(estimate.total)} ({parts}); {_gib(allowed)} may be used "
-        f"({config.memory_share:.0%} of the {_gib(free)} that are free). {advice}"
+        f"({config.max_memory_fraction:.0%} of the {_gib(free)} that are free). {advice}"
     )
 
 
@@ -213,8 +213,11 @@ def _knobs(
     if not config.gradient_checkpointing:
         yield "gradient_checkpointing: true", total(gradient_checkpointing=True)
     if config.batch_size > 1:
-        whole = config.batch_size * config.accumulation
-        yield f"batch_size: 1 with accumulation: {whole}", total(batch_size=1, accumulation=whole)
+        whole = config.batch_size * config.gradient_accumulation_steps
+        yield (
+            f"batch_size: 1 with gradient_accumulation_steps: {whole}",
+            total(batch_size=1, gradient_accumulation_steps=whole),
+        )
     if sequence >= 512:
         yield f"max_length: {sequence // 2}", total(sequence // 2)
     if not isinstance(config, SftConfig):

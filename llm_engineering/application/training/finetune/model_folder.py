@@ -1,4 +1,4 @@
-"""A model's folder as one thing: its manifest names every file, and what is served is what was registered."""
+"""Read, verify and describe a model's folder by its manifest, which lists every file with its hash."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ MERGED, GGUF = "merged", "gguf/model.gguf"
 
 
 @dataclass(frozen=True, slots=True)
-class Servable:
+class ServableModel:
     """A verified model that a server can load."""
 
     manifest: ModelManifest
@@ -47,7 +47,7 @@ def read_manifest(folder: Path) -> ModelManifest:
         raise ModelFileError(f"{folder / MANIFEST} is no manifest of a model: {error}") from None
 
 
-def sealed(folder: Path, manifest: ModelManifest, metrics: dict[str, float]) -> ModelManifest:
+def write_manifest(folder: Path, manifest: ModelManifest, metrics: dict[str, float]) -> ModelManifest:
     """Write ``model.json`` anew for the files that are there now, with more metrics."""
     new = manifest.model_copy(
         update={"files": file_hashes(folder), "metrics": {**manifest.metrics, **metrics}}
@@ -72,7 +72,7 @@ def verify_folder(folder: Path) -> ModelManifest:
     return manifest
 
 
-def open_servable(folder: Path) -> Servable:
+def open_servable(folder: Path) -> ServableModel:
     """A folder to serve: verified, with the chat template that this version of the code has too.
 
     Raises:
@@ -90,7 +90,7 @@ def open_servable(folder: Path) -> Servable:
             "the training pipeline again with the same configuration: what is trained stays, and the export is made up for. "
             f"Other servers can load {folder / MERGED}."
         )
-    return Servable(manifest, folder)
+    return ServableModel(manifest, folder)
 
 
 def named_version(registry: ModelRegistry, wanted: str) -> ModelVersion:
@@ -116,7 +116,7 @@ def named_version(registry: ModelRegistry, wanted: str) -> ModelVersion:
     return served or registry.get(name)
 
 
-def open_version(version: ModelVersion) -> Servable:
+def open_version(version: ModelVersion) -> ServableModel:
     """The files of a registered version, which must be those that were registered.
 
     Raises:

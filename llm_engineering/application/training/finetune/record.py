@@ -1,4 +1,4 @@
-"""What a training run leaves on record: ``training.json``, and numbers for a tracker and the dashboard."""
+"""The record of a training run: ``training.json``, and metrics for a tracker and the dashboard."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A training run to be done on another machine: what it needs there, and who it is. What cannot work is refused here."""
+"""Describe a run for remote execution (inputs, identity) and validate it before submission."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from llm_engineering.application.training.finetune.container import (
 )
 from llm_engineering.application.training.finetune.data import MANIFEST as DATASET_MANIFEST
 from llm_engineering.application.training.finetune.data import open_dataset
-from llm_engineering.application.training.finetune.dpo import DpoRun, inherited
+from llm_engineering.application.training.finetune.dpo import DpoRun, inherit_from_sft
 from llm_engineering.application.training.finetune.model_folder import verify_folder
 from llm_engineering.application.training.finetune.run import SftRun, Training
 from llm_engineering.application.training.finetune.sft import MANIFEST
@@ -76,7 +76,7 @@ def remote_run(run: Training) -> RemoteRun:
     inputs = []
     base = None
     if run.training is not None:
-        base = run.training.sft.base
+        base = run.training.sft.base_model
         inputs.append(_dataset(run.training, INSTRUCT, "instruct", run.training.sft.template))
     if run.dpo is not None:
         template = run.training.sft.template if run.training else None
@@ -90,13 +90,13 @@ def remote_run(run: Training) -> RemoteRun:
     main = run.training or run.dpo
     if main is None:
         raise ConfigurationError("There is nothing to train.")
-    return RemoteRun(main.name, kind, (described, *inputs, *([came] if came else [])), main.output)
+    return RemoteRun(main.name, kind, (described, *inputs, *([came] if came else [])), main.output_dir)
 
 
 def _described(run: Training) -> bytes:
     """The run without the paths of this machine: the container has its own."""
     told = run.model_dump(mode="json")
-    for part, paths in (("training", ("dataset", "output")), ("dpo", ("dataset", "output", "sft"))):
+    for part, paths in (("training", ("dataset", "output_dir")), ("dpo", ("dataset", "output_dir", "sft"))):
         if told[part] is not None:
             told[part] = {name: value for name, value in told[part].items() if name not in paths}
     return json.dumps({"parameters": told}, indent=2, sort_keys=True).encode()
@@ -120,7 +120,7 @@ def _taught(run: DpoRun) -> tuple[JobInput, str, str]:
             "The run names no SFT model to start from. Name its folder ('sft:' in the YAML)."
         )
     manifest = verify_folder(run.sft)
-    inherited(run.dpo, manifest)
+    inherit_from_sft(run.dpo, manifest)
     files = {name: run.sft / name for name in (*sorted(manifest.files), MANIFEST)}
     return _input(SFT, files), manifest.base, manifest.template
 

@@ -1,4 +1,4 @@
-"""The course of a training as a page: its curves against steps, drawn as SVG, and its numbers."""
+"""Render a training run as an HTML page: its curves as SVG, and its numbers."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ Point = tuple[float, float]
 
 def training_page(record: TrainingRecord) -> str:
     """Curves and numbers of a run, as an HTML page of its own."""
-    base, method = record.config.get("base", ""), record.config.get("method", "")
+    base, method = record.config.get("base_model", ""), record.config.get("method", "")
     under = f"{base} · {method} · {record.dataset} · {record.template} ({record.template_hash})"
     charts = [(_LOSS[record.kind], *_losses(record.trace))]
     if record.kind == "dpo":

@@ -1,8 +1,8 @@
-"""The parameters of the training pipelines, as their YAML says them."""
+"""Parameters of the training pipelines, as in their YAML."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -14,11 +14,13 @@ from llm_engineering.application.training.finetune.dpo import DpoRun
 class SftRun(StrictConfig):
     """Parameters of the steps that train with instructions and answers."""
 
+    RENAMED: ClassVar = {"output": "output_dir"}
+
     name: str = Field(default="twin", pattern=r"^[a-z0-9][a-z0-9_-]*$")
     """Of the model; its versions are listed under it."""
     dataset: Path | None = None
     """Folder of the data set; None: the newest ``instruct_dataset`` of the generation pipeline."""
-    output: Path = Path("data/trained")
+    output_dir: Path = Path("data/trained")
     sft: SftConfig = SftConfig()
 
 

@@ -149,7 +149,7 @@ def finished(
         write_json(folder / FILE, record.model_dump(mode="json"))
     manifest = ModelManifest(
         name=name,
-        base=config.base,
+        base=config.base_model,
         base_revision=config.revision,
         base_hash=trained.base_hash,
         method=config.method,

@@ -1,4 +1,4 @@
-"""Several trackers as one, none of which can stop a training."""
+"""Combine several experiment trackers; one that fails is logged and never stops a training."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

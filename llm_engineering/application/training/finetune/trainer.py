@@ -1,4 +1,4 @@
-"""The port of training, and what goes through it."""
+"""The trainer port, its input and its output."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

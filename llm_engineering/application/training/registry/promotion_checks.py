@@ -1,4 +1,4 @@
-"""What must hold before a candidate counts as better: one small check each, in plain words either way."""
+"""Checks that a candidate must pass to count as better, each with a reason in plain words."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Registers a model's folder, puts evaluation and card beside its files, and lets the evaluation decide."""
+"""Register a model's folder with its evaluation and card, and decide on its promotion."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

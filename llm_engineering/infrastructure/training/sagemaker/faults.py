@@ -48,7 +48,7 @@ _OF_A_JOB = (
 
 
 @contextmanager
-def explained(doing: str) -> Iterator[None]:
+def explain_failures(doing: str) -> Iterator[None]:
     """Raise what boto3 raises in our words.
 
     Raises:

@@ -13,7 +13,7 @@ from llm_engineering.application.training.finetune.remote import JobInput, Remot
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, TrainingError
 from llm_engineering.infrastructure.training.sagemaker.faults import (
     code_of,
-    explained,
+    explain_failures,
     failed_job,
     is_absent,
     require_boto3,
@@ -112,7 +112,7 @@ class SageMakerJobs:
             if state is None:
                 break
             if state["TrainingJobStatus"] == "InProgress":
-                with explained(f"Stopping the training job {name}"):
+                with explain_failures(f"Stopping the training job {name}"):
                     self._client("sagemaker").stop_training_job(TrainingJobName=name)
                 stopped.append(name)
         return stopped
@@ -133,7 +133,7 @@ class SageMakerJobs:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".job-", dir=root) as folder:
             archive = Path(folder) / "model.tar.gz"
-            with explained(f"Fetching s3://{bucket}/{key}"):
+            with explain_failures(f"Fetching s3://{bucket}/{key}"):
                 size = self._client("s3").head_object(Bucket=bucket, Key=key)["ContentLength"]
                 logger.info("Fetching the model: {:.1f} MB.", size / 1e6)
                 self._client("s3").download_file(bucket, key, str(archive))
@@ -150,7 +150,7 @@ class SageMakerJobs:
         self._upload(run.inputs)
         from botocore.exceptions import ClientError
 
-        with explained(f"Starting the training job {name}"):
+        with explain_failures(f"Starting the training job {name}"):
             try:
                 self._client("sagemaker").create_training_job(**job_request(name, run, self._place))
             except ClientError as error:
@@ -168,7 +168,7 @@ class SageMakerJobs:
     def _upload(self, inputs: Sequence[JobInput]) -> None:
         for item in inputs:
             folder = self._place.key(*input_parts(item.channel, item.digest)) + "/"
-            with explained(f"Uploading {item.channel} to s3://{self._place.bucket}/{folder}"):
+            with explain_failures(f"Uploading {item.channel} to s3://{self._place.bucket}/{folder}"):
                 there = self._there(folder)
                 missing = {
                     name: content
@@ -221,7 +221,7 @@ class SageMakerJobs:
     def _state(self, name: str) -> dict[str, Any] | None:
         from botocore.exceptions import ClientError
 
-        with explained(f"Looking for the training job {name}"):
+        with explain_failures(f"Looking for the training job {name}"):
             try:
                 found: dict[str, Any] = self._client("sagemaker").describe_training_job(TrainingJobName=name)
             except ClientError as error:

@@ -3,7 +3,7 @@
 import json
 
 from llm_engineering.domain.errors import ConfigurationError
-from llm_engineering.infrastructure.training.sagemaker.faults import explained, require_boto3
+from llm_engineering.infrastructure.training.sagemaker.faults import explain_failures, require_boto3
 
 
 def read_secret(name: str, region: str | None = None) -> dict[str, str]:
@@ -17,7 +17,7 @@ def read_secret(name: str, region: str | None = None) -> dict[str, str]:
     require_boto3()
     import boto3
 
-    with explained(f"Reading the secret {name}"):
+    with explain_failures(f"Reading the secret {name}"):
         text = (
             boto3.Session(region_name=region)
             .client("secretsmanager")

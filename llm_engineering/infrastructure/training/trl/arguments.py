@@ -1,4 +1,4 @@
-"""A configuration in the words of TRL."""
+"""Translate a training configuration into the arguments of TRL's trainers."""
 
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,9 @@ def common_arguments(
         "max_steps": config.max_steps or -1,
         "per_device_train_batch_size": config.batch_size,
         "per_device_eval_batch_size": config.evaluation_batch_size or config.batch_size,
-        "gradient_accumulation_steps": config.accumulation,
+        "gradient_accumulation_steps": config.gradient_accumulation_steps,
         "learning_rate": config.optimizer.learning_rate,
-        "lr_scheduler_type": config.optimizer.scheduler,
+        "lr_scheduler_type": config.optimizer.lr_scheduler_type,
         "warmup_steps": config.optimizer.warmup_steps,
         "weight_decay": config.optimizer.weight_decay,
         "max_grad_norm": config.optimizer.max_grad_norm,
@@ -51,16 +51,16 @@ def common_arguments(
         "gradient_checkpointing_kwargs": {"use_reentrant": False} if config.gradient_checkpointing else None,
         "seed": config.seed,
         "data_seed": config.seed,
-        "eval_strategy": "steps" if validated and config.evaluate_every else "no",
-        "eval_steps": config.evaluate_every if validated else None,
+        "eval_strategy": "steps" if validated and config.eval_steps else "no",
+        "eval_steps": config.eval_steps if validated else None,
         "eval_on_start": validated and not resumed,
-        "save_strategy": "steps" if config.save_every else "no",
-        "save_steps": config.save_every or 500,
-        "save_total_limit": config.keep_checkpoints,
+        "save_strategy": "steps" if config.save_steps else "no",
+        "save_steps": config.save_steps or 500,
+        "save_total_limit": config.save_total_limit,
         "load_best_model_at_end": best,
         "metric_for_best_model": "eval_loss" if best else None,
         "greater_is_better": False if best else None,
-        "logging_steps": config.log_every,
+        "logging_steps": config.logging_steps,
         "logging_nan_inf_filter": False,  # it would put the last good loss in the place of one that is no number
         "report_to": "none",
         "disable_tqdm": True,

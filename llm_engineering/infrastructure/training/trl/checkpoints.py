@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill at any point: only one that was written to its end is gone on from."""
+"""Find the newest complete checkpoint; one that an interrupted run left unfinished is ignored."""
 
 import json
 import re

@@ -14,7 +14,7 @@ from llm_engineering.application.llm.chat_templates import ChatTemplate
 from llm_engineering.application.ports import ExperimentTracker, Progress
 from llm_engineering.application.training.finetune.dpo import DpoJob, EncodedPair, encode_pair
 from llm_engineering.application.training.finetune.hardware import Hardware, Plan, plan
-from llm_engineering.application.training.finetune.labels import fitted
+from llm_engineering.application.training.finetune.labels import fit_template
 from llm_engineering.application.training.finetune.limits import (
     Kept,
     check_context,
@@ -33,11 +33,11 @@ from llm_engineering.infrastructure.training.trl.base import (
     load_model,
     load_tokenizer,
 )
-from llm_engineering.infrastructure.training.trl.faults import check_disk, explained
+from llm_engineering.infrastructure.training.trl.faults import check_disk, explain_failures
 from llm_engineering.infrastructure.training.trl.models import loading
+from llm_engineering.infrastructure.training.trl.run import TrainingRun, check_installed, run_training
 from llm_engineering.infrastructure.training.trl.shape import context, model_shape
 from llm_engineering.infrastructure.training.trl.tokens import HuggingFaceTokenizer
-from llm_engineering.infrastructure.training.trl.undertaking import Undertaking, carry_out, check_installed
 
 REFERENCE = "ref"
 """The name that TRL gives the frozen copy."""
@@ -55,7 +55,7 @@ class TrlPreferenceTrainer:
         machine = hardware.detect()
         chosen = plan(job.config, machine)
         job.folder.mkdir(parents=True, exist_ok=True)
-        with explained(job.config, job.folder, machine.device):
+        with explain_failures(job.config, job.folder, machine.device):
             return Dpo(job, machine, chosen, self._bases).run(tracker, progress)
 
 
@@ -65,10 +65,10 @@ class Dpo:
     def __init__(self, job: DpoJob, machine: Hardware, chosen: Plan, bases: Bases) -> None:
         self._job, self._config = job, job.config
         self._machine, self._plan = machine, chosen
-        self._base = bases.find(job.config.base, job.config.revision)
-        self._tokenizer = load_tokenizer(Base(job.config.base, str(job.sft / "tokenizer")))
+        self._base = bases.find(job.config.base_model, job.config.revision)
+        self._tokenizer = load_tokenizer(Base(job.config.base_model, str(job.sft / "tokenizer")))
         tokens = HuggingFaceTokenizer(self._tokenizer)
-        self._template: ChatTemplate = fitted(job.config.template, tokens, job.config.base)
+        self._template: ChatTemplate = fit_template(job.config.template, tokens, job.config.base_model)
         self._kept = self._encoded(tokens)
 
     def run(self, tracker: ExperimentTracker, progress: Progress) -> Trained:
@@ -79,7 +79,7 @@ class Dpo:
         job, config, machine, kept = self._job, self._config, self._machine, self._kept
         check_steps(config, len(kept.train), machine.devices)
         model = load_config(self._base)
-        check_context(config.base, kept.longest_kept, context(model))
+        check_context(config.base_model, kept.longest_kept, context(model))
         estimator = partial(estimate_preference_memory, model_shape(model, config.lora), self._plan.precision)
         estimate = checked_estimate(estimator, config, kept.longest_kept, machine.free_memory, machine.device)
         folder = job.folder / CHECKPOINTS
@@ -87,7 +87,7 @@ class Dpo:
         check_disk(
             config, folder, estimate.adapters, estimate.optimizer
         )  # checkpoints hold the reference too
-        this = Undertaking(
+        this = TrainingRun(
             name=job.name,
             config=config,
             folder=job.folder,
@@ -100,7 +100,7 @@ class Dpo:
             samples=_counts(kept),
             estimate=estimate,
         )
-        return carry_out(
+        return run_training(
             this,
             self.trainer,
             tracker,
@@ -109,7 +109,7 @@ class Dpo:
         )
 
     def trainer(self, folder: Path, callbacks: list[Any], resumed: bool) -> Any:
-        """TRL's trainer, ready; see :data:`~llm_engineering.infrastructure.training.trl.undertaking.Make`."""
+        """TRL's trainer, ready; see :data:`~llm_engineering.infrastructure.training.trl.run.Make`."""
         from datasets import Dataset
 
         from llm_engineering.infrastructure.training.trl.arguments import dpo_arguments

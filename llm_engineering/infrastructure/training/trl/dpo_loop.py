@@ -1,4 +1,4 @@
-"""TRL's preference trainer, watched. Imported only when a training begins."""
+"""TRL's preference trainer with throughput and a stop at a NaN loss. Imported only when a training starts."""
 
 from typing import Any
 

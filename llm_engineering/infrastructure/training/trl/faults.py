@@ -1,4 +1,4 @@
-"""What stops a training, told with the knob to turn."""
+"""Turn errors of a training run (memory, disk) into messages that name the setting to change."""
 
 import errno
 import re
@@ -18,7 +18,7 @@ _NO_SPACE_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def explained(config: TrainingConfig, folder: Path, device: str) -> Iterator[None]:
+def explain_failures(config: TrainingConfig, folder: Path, device: str) -> Iterator[None]:
     """Turn exceptions of lack into errors that say what to do; others pass as they are.
 
     Raises:
@@ -46,8 +46,8 @@ def explained(config: TrainingConfig, folder: Path, device: str) -> Iterator[Non
 def _memory(config: TrainingConfig, device: str) -> str:
     knobs = []
     if config.batch_size > 1:
-        whole = config.batch_size * config.accumulation
-        knobs.append(f"batch_size: 1 with accumulation: {whole} (the same effective batch)")
+        whole = config.batch_size * config.gradient_accumulation_steps
+        knobs.append(f"batch_size: 1 with gradient_accumulation_steps: {whole} (the same effective batch)")
     if not config.gradient_checkpointing:
         knobs.append("gradient_checkpointing: true")
     knobs.append(f"max_length below {config.max_length}")
@@ -61,9 +61,9 @@ def _memory(config: TrainingConfig, device: str) -> str:
 
 def _disk(config: TrainingConfig, folder: Path) -> str:
     free = shutil.disk_usage(folder if folder.exists() else Path()).free
-    knobs = ["free some", "set 'output' to another disk"]
-    if config.keep_checkpoints is not None:
-        knobs.append(f"keep_checkpoints below {config.keep_checkpoints} or a larger save_every")
+    knobs = ["free some", "set 'output_dir' to another disk"]
+    if config.save_total_limit is not None:
+        knobs.append(f"save_total_limit below {config.save_total_limit} or a larger save_steps")
     return (
         f"The disk is full, or files may not grow further: {free / 2**20:,.0f} MiB are left at {folder}. Do one of these: "
         f"{'; '.join(knobs)}. The last whole checkpoint is kept; the same command goes on from it."
@@ -80,7 +80,7 @@ def check_disk(config: TrainingConfig, folder: Path, trained: int, optimizer: in
     Raises:
         TrainingError: there is less free space than its checkpoints and its result need.
     """
-    checkpoints = (config.keep_checkpoints or 0) + (config.save_every is not None)
+    checkpoints = (config.save_total_limit or 0) + (config.save_steps is not None)
     needed = checkpoints * (trained + optimizer) + trained
     free = shutil.disk_usage(folder).free
     if needed > free:

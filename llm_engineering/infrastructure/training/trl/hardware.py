@@ -1,4 +1,4 @@
-"""What this machine has for training."""
+"""Detect this machine's GPU or CPU, its free memory and the optional libraries."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""The loop of a training: what is added to TRL's trainer. Imported only when a training begins."""
+"""What is added to TRL's trainers: throughput, progress, a stop at a NaN loss. Imported only when a training starts."""
 
 import math
 import time

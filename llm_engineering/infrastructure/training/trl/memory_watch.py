@@ -1,4 +1,4 @@
-"""The memory that a training takes at its peak."""
+"""Measure the peak memory of a training run."""
 
 import ctypes
 import gc

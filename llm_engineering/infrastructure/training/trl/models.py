@@ -33,13 +33,13 @@ def with_adapters(model: Any, lora: LoraConfig, *, quantised: bool = False) -> A
 
     if quantised:
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    targets = lora.targets if lora.targets == "all-linear" else list(lora.targets)
+    targets = lora.target_modules if lora.target_modules == "all-linear" else list(lora.target_modules)
     return peft.get_peft_model(
         model,
         peft.LoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
+            r=lora.r,
+            lora_alpha=lora.lora_alpha,
+            lora_dropout=lora.lora_dropout,
             target_modules=targets,
             bias="none",
             task_type="CAUSAL_LM",
@@ -82,12 +82,12 @@ def _by_unsloth(base: Base, config: TrainingConfig, plan: Plan) -> Any:
     )
     if config.lora is None:
         return model
-    targets = config.lora.targets
+    targets = config.lora.target_modules
     return FastLanguageModel.get_peft_model(
         model,
-        r=config.lora.rank,
-        lora_alpha=config.lora.alpha,
-        lora_dropout=config.lora.dropout,
+        r=config.lora.r,
+        lora_alpha=config.lora.lora_alpha,
+        lora_dropout=config.lora.lora_dropout,
         target_modules="all-linear" if targets == "all-linear" else list(targets),
         bias="none",
         use_gradient_checkpointing="unsloth" if config.gradient_checkpointing else False,
@@ -101,8 +101,8 @@ def log_plan(plan: Plan, config: TrainingConfig, devices: int) -> None:
         logger.info("Training: {}.", line)
     logger.info(
         "Effective batch: {} = {} sequences × {} accumulated × {} device(s).",
-        config.batch_size * config.accumulation * devices,
+        config.batch_size * config.gradient_accumulation_steps * devices,
         config.batch_size,
-        config.accumulation,
+        config.gradient_accumulation_steps,
         devices,
     )

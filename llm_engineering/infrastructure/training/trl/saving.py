@@ -1,4 +1,4 @@
-"""What a finished training leaves on disk. A folder appears whole, by a rename, or not at all."""
+"""Save adapter, merged weights and tokenizer. Folders are renamed into place, so each is complete or absent."""
 
 import shutil
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def save_result(
             return
         for one in model.peft_config.values():
             one.base_model_name_or_path = (
-                config.base
+                config.base_model
             )  # by its name: a path of this machine means nothing elsewhere
         # Embeddings are not trained; asked to decide that itself, PEFT would look for the base on the hub.
         model.save_pretrained(target, save_embedding_layers=False)

@@ -1,4 +1,4 @@
-"""A model's sizes, from its configuration alone: no weights are read."""
+"""Read a model's sizes from its configuration, without loading weights."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ def model_shape(config: Any, lora: LoraConfig | None) -> ModelShape:
     """Sizes of a decoder, and of the layers that adapters would be attached to.
 
     Raises:
-        ConfigurationError: the model has no layer of a name in ``lora.targets``.
+        ConfigurationError: the model has no layer of a name in ``lora.target_modules``.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -47,12 +47,12 @@ def context(config: Any) -> int | None:
 
 
 def _adapted(linear: dict[str, tuple[int, int]], lora: LoraConfig) -> tuple[tuple[int, int], ...]:
-    if lora.targets == "all-linear":
+    if lora.target_modules == "all-linear":
         return tuple(linear.values())
     names = {name.rpartition(".")[2] for name in linear}
-    unknown = sorted(set(lora.targets) - names)
+    unknown = sorted(set(lora.target_modules) - names)
     if unknown:
         raise ConfigurationError(
-            f"lora.targets: the model has no layers named {', '.join(unknown)}. It has: {', '.join(sorted(names))}."
+            f"lora.target_modules: the model has no layers named {', '.join(unknown)}. It has: {', '.join(sorted(names))}."
         )
-    return tuple(size for name, size in linear.items() if name.rpartition(".")[2] in lora.targets)
+    return tuple(size for name, size in linear.items() if name.rpartition(".")[2] in lora.target_modules)

@@ -1,4 +1,4 @@
-"""A tokenizer of transformers as the training's labels need it."""
+"""Adapt a transformers tokenizer to the protocol that training labels need."""
 
 from typing import Any
 

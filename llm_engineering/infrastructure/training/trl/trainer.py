@@ -1,4 +1,4 @@
-"""Supervised fine-tuning with TRL: plan, encode, estimate; the rest is what every training is."""
+"""Supervised fine-tuning with TRL: plan, encode, estimate memory. The lifecycle is in ``run.py``."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,12 @@ from llm_engineering.application.llm.chat_templates import RenderedChat
 from llm_engineering.application.ports import ExperimentTracker, Progress
 from llm_engineering.application.training.finetune.config import SftConfig
 from llm_engineering.application.training.finetune.hardware import Hardware, Plan, plan
-from llm_engineering.application.training.finetune.labels import IGNORED, EncodedChat, encode_chat, fitted
+from llm_engineering.application.training.finetune.labels import (
+    IGNORED,
+    EncodedChat,
+    encode_chat,
+    fit_template,
+)
 from llm_engineering.application.training.finetune.limits import (
     Kept,
     check_context,
@@ -22,11 +27,11 @@ from llm_engineering.application.training.finetune.record import SampleCounts
 from llm_engineering.application.training.finetune.trainer import CHECKPOINTS, SftJob, Trained
 from llm_engineering.infrastructure.training.trl import hardware
 from llm_engineering.infrastructure.training.trl.base import Base, Bases, load_config, load_tokenizer
-from llm_engineering.infrastructure.training.trl.faults import check_disk, explained
+from llm_engineering.infrastructure.training.trl.faults import check_disk, explain_failures
 from llm_engineering.infrastructure.training.trl.models import trainable_model
+from llm_engineering.infrastructure.training.trl.run import TrainingRun, check_installed, run_training
 from llm_engineering.infrastructure.training.trl.shape import context, model_shape
 from llm_engineering.infrastructure.training.trl.tokens import HuggingFaceTokenizer
-from llm_engineering.infrastructure.training.trl.undertaking import Undertaking, carry_out, check_installed
 
 
 class TrlTrainer:
@@ -45,7 +50,7 @@ class TrlTrainer:
         if chosen.backend == "unsloth":
             import unsloth  # noqa: F401 - before transformers and trl, which it patches
         job.folder.mkdir(parents=True, exist_ok=True)
-        with explained(job.config, job.folder, machine.device):
+        with explain_failures(job.config, job.folder, machine.device):
             return _Sft(job, machine, chosen, self._bases).run(tracker, progress)
 
 
@@ -55,7 +60,7 @@ class _Sft:
     def __init__(self, job: SftJob, machine: Hardware, chosen: Plan, bases: Bases) -> None:
         self._job, self._config = job, job.config
         self._machine, self._plan = machine, chosen
-        self._base: Base = bases.find(job.config.base, job.config.revision)
+        self._base: Base = bases.find(job.config.base_model, job.config.revision)
         self._tokenizer = load_tokenizer(self._base)
 
     def run(self, tracker: ExperimentTracker, progress: Progress) -> Trained:
@@ -64,18 +69,18 @@ class _Sft:
 
         job, config, machine = self._job, self._config, self._machine
         tokens = HuggingFaceTokenizer(self._tokenizer)
-        template = fitted(config.template, tokens, config.base)
+        template = fit_template(config.template, tokens, config.base_model)
         kept = _encoded(job, tokens, progress)
         check_steps(config, len(kept.train), machine.devices, packed=config.packing)
         model = load_config(self._base)
         longest = config.max_length if config.packing else kept.longest_kept
-        check_context(config.base, kept.longest_kept, context(model))
+        check_context(config.base_model, kept.longest_kept, context(model))
         estimator = partial(estimate_memory, model_shape(model, config.lora), self._plan.precision)
         estimate = checked_estimate(estimator, config, longest, machine.free_memory, machine.device)
         folder = job.folder / CHECKPOINTS
         folder.mkdir(exist_ok=True)
         check_disk(config, folder, estimate.adapters or estimate.weights, estimate.optimizer)
-        this = Undertaking(
+        this = TrainingRun(
             name=job.name,
             config=config,
             folder=job.folder,
@@ -88,7 +93,7 @@ class _Sft:
             samples=_counts(kept),
             estimate=estimate,
         )
-        return carry_out(this, partial(self._trainer, kept), tracker, progress)
+        return run_training(this, partial(self._trainer, kept), tracker, progress)
 
     def _trainer(self, kept: Kept[EncodedChat], folder: Path, callbacks: list[Any], resumed: bool) -> Any:
         from llm_engineering.infrastructure.training.trl.arguments import sft_arguments

@@ -1,4 +1,4 @@
-"""What every training is, around a trainer of its kind: told, watched, gone on from where it was, measured, saved."""
+"""Shared lifecycle of SFT and DPO runs: logging, resuming, memory tracking, saving."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ Make = Callable[[Path, list[Any], bool], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Undertaking:
+class TrainingRun:
     """A training with all that is decided before it begins."""
 
     name: str
@@ -62,8 +62,8 @@ def check_installed() -> None:
             raise MissingDependencyError(package, "training", "Training")
 
 
-def carry_out(
-    this: Undertaking,
+def run_training(
+    this: TrainingRun,
     make: Make,
     tracker: ExperimentTracker,
     progress: Progress,
@@ -87,7 +87,7 @@ def carry_out(
     summary: Mapping[str, float] = {}
     try:
         with MemoryWatch(this.machine.device) as watch:
-            resume = checkpoints.newest(folder) if this.config.save_every else None
+            resume = checkpoints.newest(folder) if this.config.save_steps else None
             trainer = make(folder, _callbacks(this.config, tracker, progress), resume is not None)
             base_hash = _checked_base(this)
             resumed = _train(this, trainer, folder, resume)
@@ -117,7 +117,7 @@ def _callbacks(config: TrainingConfig, tracker: ExperimentTracker, progress: Pro
     return callbacks
 
 
-def _checked_base(this: Undertaking) -> str:
+def _checked_base(this: TrainingRun) -> str:
     found = weights_hash(this.base)
     if this.base_hash not in (None, found):
         raise ConfigurationError(
@@ -127,7 +127,7 @@ def _checked_base(this: Undertaking) -> str:
     return found
 
 
-def _train(this: Undertaking, trainer: Any, folder: Path, resume: Path | None) -> tuple[int, ...]:
+def _train(this: TrainingRun, trainer: Any, folder: Path, resume: Path | None) -> tuple[int, ...]:
     from transformers import PrinterCallback
     from transformers.utils.logging import disable_progress_bar
 
@@ -154,7 +154,7 @@ def _score_at_end(trainer: Any, config: TrainingConfig) -> None:
 
 
 def _result(
-    this: Undertaking,
+    this: TrainingRun,
     trainer: Any,
     memory: MemoryRecord,
     resumed: tuple[int, ...],
@@ -206,7 +206,7 @@ def _log_memory(memory: MemoryRecord) -> None:
         )
 
 
-def _parameters(this: Undertaking) -> dict[str, Any]:
+def _parameters(this: TrainingRun) -> dict[str, Any]:
     return {
         **this.config.model_dump(mode="json"),
         "plan": {**asdict(this.plan), "device": this.machine.name},

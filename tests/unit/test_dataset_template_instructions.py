@@ -10,7 +10,7 @@ from llm_engineering.application.text.overlap import longest_copy
 from llm_engineering.application.training.datasets.passages import Passage, passages
 from llm_engineering.application.training.datasets.phrasings import PHRASINGS, QUESTION_WORDS
 from llm_engineering.application.training.datasets.template_instructions import (
-    BackTranslation,
+    TemplateInstructions,
     instructions,
     key_terms,
     language_for,
@@ -30,7 +30,7 @@ def one(text: str, title: str = "Fine-tuning on one card", **fields: str) -> Pas
 
 def asked(passage: Passage, count: int = 4, seed: int = 1) -> list[tuple[str, str]]:
     rules = rule_questions(passage.document)
-    made = instructions(passage, BackTranslation(per_passage=count), seed=seed, rules=rules)
+    made = instructions(passage, TemplateInstructions(per_passage=count), seed=seed, rules=rules)
     return [(one.kind, one.text) for one in made]
 
 
@@ -103,7 +103,7 @@ class TestText:
     def test_no_instruction_shares_a_long_run_with_its_answer(self, seed: int, copied: int) -> None:
         title = "The adapter needs little memory, and the weights of the model"
         passage = one(f"# The weights of the model stay as they are\n\n{BODY}", title=title)
-        config = BackTranslation(per_passage=6, max_copied_run=copied)
+        config = TemplateInstructions(per_passage=6, max_ngram_overlap=copied)
         for made in instructions(passage, config, seed=seed, rules=rule_questions(passage.document)):
             assert longest_copy(made.text, passage.text) <= copied
 
