@@ -109,7 +109,7 @@ class TemplateMismatchError(ModelError):
 
 
 class TrainingError(ModelError):
-    """A training run cannot go on: no memory, no disk, a loss that is no number. The message names the knob to turn."""
+    """A training run cannot go on: out of memory or disk, or a NaN loss. The message names the setting to change."""
 
 
 class PromotionRefusedError(ModelError):

@@ -252,7 +252,7 @@ class TestFaults:
             model.model.norm.weight[0] = float("nan")
         model.save_pretrained(spoilt)
         tracker = RecordingTracker()
-        with pytest.raises(TrainingError, match=r"The loss is no number at step 1.*learning rate below"):
+        with pytest.raises(TrainingError, match=r"at step 1;.*learning rate below"):
             train(spoilt, dataset, tmp_path, tracker)
         assert tracker.finished == [("failed", {})]
         assert not list(tmp_path.rglob("model.json"))

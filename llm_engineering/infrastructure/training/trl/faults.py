@@ -56,17 +56,17 @@ def _memory(config: TrainingConfig, device: str) -> str:
         knobs.append("method: lora")
     if chosen and device == "cuda" and config.method != "qlora":
         knobs.append("method: qlora")
-    return f"The {device} ran out of memory. Turn one of these, in this order: {'; '.join(knobs)}; or take a smaller base."
+    return f"Out of memory on {device}. Try, in this order: {'; '.join(knobs)}; or a smaller base model."
 
 
 def _disk(config: TrainingConfig, folder: Path) -> str:
     free = shutil.disk_usage(folder if folder.exists() else Path()).free
-    knobs = ["free some", "set 'output_dir' to another disk"]
+    knobs = ["free some space", "set 'output_dir' to another disk"]
     if config.save_total_limit is not None:
         knobs.append(f"save_total_limit below {config.save_total_limit} or a larger save_steps")
     return (
-        f"The disk is full, or files may not grow further: {free / 2**20:,.0f} MiB are left at {folder}. Do one of these: "
-        f"{'; '.join(knobs)}. The last whole checkpoint is kept; the same command goes on from it."
+        f"The disk is full, or a file-size limit was reached: {free / 2**20:,.0f} MiB are left at {folder}. Try: "
+        f"{'; '.join(knobs)}. The last complete checkpoint is kept; rerun the same command to resume from it."
     )
 
 

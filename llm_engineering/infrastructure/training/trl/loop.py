@@ -31,7 +31,7 @@ LINES = 10
 
 
 class WatchedLoss:
-    """For a trainer: a loss that is no number ends the run, and throughput is part of the log."""
+    """Trainer mix-in: stop at a NaN or infinite loss, and log throughput."""
 
     def training_step(self, *arguments: Any, **keywords: Any) -> Any:
         loss = super().training_step(*arguments, **keywords)  # type: ignore[misc]
@@ -54,13 +54,13 @@ class WatchedSftTrainer(WatchedLoss, SFTTrainer):  # type: ignore[misc]
 
 
 def not_a_number(step: int, arguments: Any) -> str:
-    """What is told when the loss is NaN or infinite."""
+    """Explain a NaN or infinite loss, and name the settings to change."""
     knobs = [f"a learning rate below {arguments.learning_rate:g}", "more warmup_steps"]
     if arguments.fp16:
         knobs.insert(0, "precision: fp32")
     return (
-        f"The loss is no number at step {step + 1}. The run is stopped: its weights are spoilt, and every further step would "
-        f"keep them so. Try {', or '.join(knobs)}; and look at the data for samples of odd length. The checkpoint before is kept."
+        f"Loss became NaN or infinite at step {step + 1}; training stopped. Try {', or '.join(knobs)}; and check the data for "
+        "samples of odd length. The last checkpoint is kept."
     )
 
 

@@ -31,7 +31,7 @@ Make = Callable[[Path, list[Any], bool], Any]
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """A training with all that is decided before it begins."""
+    """A training run, with everything that is decided before it starts."""
 
     name: str
     config: TrainingConfig
@@ -73,11 +73,11 @@ def run_training(
     """Train and save.
 
     Args:
-        before_saving: takes off the model what is not to be kept.
+        before_saving: called with the model before it is saved, to remove what must not be saved.
 
     Raises:
-        ConfigurationError: the base is not the one that it must be.
-        TrainingError: the loss is no number.
+        ConfigurationError: the base model's weights are not those that the SFT model was trained over.
+        TrainingError: the loss became NaN or infinite.
     """
     started = time.monotonic()
     folder = this.folder / CHECKPOINTS
