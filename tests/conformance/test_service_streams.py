@@ -171,8 +171,8 @@ class TestStreaming:
         assert head.index(b"event: sources") < head.index(b"event: delta")
 
     def test_a_silent_stream_sends_comments_that_are_no_events(self) -> None:
-        model = ScriptedLanguageModel([Reply(ANSWER, seconds_per_piece=0.05)])
-        with serving(TwinService(model, heartbeat_seconds=0.1).app) as url:
+        model = ScriptedLanguageModel([Reply(ANSWER, seconds_per_piece=0.15)])
+        with serving(TwinService(model, heartbeat_seconds=0.04).app) as url:
             text = httpx.post(f"{url}/rag/stream", json={"query": QUESTION}).text
         assert text.count(": keep-alive\n\n") >= 3
         shown = [event.data["text"] for event in server_sent_events(text) if event.name == "delta"]

@@ -313,7 +313,7 @@ class TestChatPage:
 
 
 def test_the_page_needs_no_build_and_loads_nothing_from_elsewhere() -> None:
-    folder = Path(__file__).parents[2] / "llm_engineering" / "infrastructure" / "api" / "page"
+    folder = Path(__file__).parents[2] / "llm_engineering" / "infrastructure" / "api" / "routes" / "static"
     for file in folder.iterdir():
         text = file.read_text(encoding="utf-8")
         assert not re.search(r"""(?:src|href|import|url\()\s*[=(]?\s*["']?(?:https?:)?//""", text), file.name

@@ -65,7 +65,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
     policy = "parameters: {promotion: {metric: rougeL, margin: 0.01}}"
-    (tmp_path / "configs" / "evaluation.yaml").write_text(policy)
+    (tmp_path / "configs" / "model_evaluation.yaml").write_text(policy)
     yield tmp_path
     for model in Client().list_models(size=100).items:
         Client().delete_model(model.id)

@@ -1,6 +1,7 @@
 """The evaluation of models as a whole: held-out questions, systems side by side, a judge that may fail, the report."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -447,6 +448,10 @@ async def test_a_task_that_cannot_be_had_is_told_before_a_model_is_opened(tmp_pa
 
 
 def test_a_missing_harness_is_told_with_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "lm_eval", None)
+    for module in (
+        "lm_eval",
+        "lm_eval.tasks",
+    ):  # where another test imported it, the package alone would not do
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigurationError, match="--with harness"):
         LmHarness(["arc"]).prepare()
