@@ -85,13 +85,16 @@ class Durations:
         ]
 
     def _write(self) -> None:
-        """Replace the files that ran, and the tiers' budgets; files that did not run keep their seconds."""
+        """Replace the seconds of the files that ran, and the budgets of tiers that ran as a whole."""
         stored = read_durations()
         files = {**stored["files"], **{file: round(seconds) for file, seconds in self._files.items()}}
         kept = {
             file: seconds for file, seconds in files.items() if seconds and (FILE.parents[1] / file).exists()
         }
-        budgets = {**stored["budgets"], **{tier: round(seconds) for tier, seconds in self._tiers.items()}}
+        missed = {Path(file).parts[1] for file in kept.keys() - self._files.keys()}
+        # A part of a tier says nothing about the whole.
+        measured = {tier: round(seconds) for tier, seconds in self._tiers.items() if tier not in missed}
+        budgets = {**stored["budgets"], **measured}
         content = {
             "loop": round(measure_machine(), 4),
             "budgets": dict(sorted(budgets.items())),
