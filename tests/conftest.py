@@ -16,17 +16,26 @@ from pathlib import Path
 
 import pytest
 
+from tests.durations import Durations, read_durations
 from tests.guard import start_guard
 
 TESTS = Path(__file__).parent
 TIERS = ("e2e", "pipelines", "conformance", "architecture", "unit")
-"""The tiers' folders, the slowest first: in that order workers take them up, so that none is left with a long one."""
+"""The tiers' folders."""
 MOST_WORKERS = 8
 """A worker may hold a database server, a browser and a model: memory ends before many cores do."""
 UNIT_TEST_SECONDS = 30
 """Far more than a unit test may take, so that only one that hangs is stopped, on a busy machine too."""
 
 _zenml_home = pytest.StashKey[str]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("durations")
+    group.addoption("--store-durations", action="store_true", help="write tests/durations.json from this run")
+    group.addoption(
+        "--check-budgets", action="store_true", help="fail where a tier takes far more than its budget"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,6 +47,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["AUTO_OPEN_DASHBOARD"] = "false"
     if hasattr(config, "workerinput"):
         _be_started_as_pytest()
+    else:
+        store, check = config.option.store_durations, config.option.check_budgets
+        config.pluginmanager.register(Durations(store=store, check=check))
 
 
 def _be_started_as_pytest() -> None:
@@ -79,4 +91,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if not (item.get_closest_marker("allow_hosts") or item.get_closest_marker("enable_socket")):
                 item.add_marker(pytest.mark.disable_socket)
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: TIERS.index(item.path.relative_to(TESTS).parts[0]))
+        # The longest files first, so that no worker is left with one of them at the end.
+        seconds = read_durations()["files"]
+        items.sort(key=lambda item: -seconds.get(item.path.relative_to(TESTS.parent).as_posix(), 0))

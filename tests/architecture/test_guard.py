@@ -61,7 +61,7 @@ def alive(process: psutil.Process) -> bool:
 
 @pytest.mark.parametrize(
     "ending",
-    [signal.SIGKILL, *(pytest.param(s, marks=pytest.mark.slow) for s in (signal.SIGTERM, signal.SIGINT))],
+    [signal.SIGKILL, *(pytest.param(s, marks=pytest.mark.nightly) for s in (signal.SIGTERM, signal.SIGINT))],
 )
 def test_nothing_that_tests_started_outlives_them(tmp_path: Path, ending: signal.Signals) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST, encoding="utf-8")

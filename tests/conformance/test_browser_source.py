@@ -18,6 +18,7 @@ from llm_engineering.domain.errors import CollectionError, ExtractionError, Fetc
 from llm_engineering.infrastructure.sources.browser.chromium import find_programs
 from llm_engineering.infrastructure.sources.browser.driver import Browser
 from llm_engineering.infrastructure.sources.browser.posts import PostsPageReader
+from tests.durations import allow
 from tests.fakes.chromium import NO_CHROMIUM
 from tests.fakes.serving import LoopbackServer
 from tools.sample_site import DEFAULT_ROOT, SampleSite
@@ -286,7 +287,7 @@ class TestEnd:
             await task
         await browser.close()
 
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < allow(15)
         assert family
         assert not _left(family)
 

@@ -69,7 +69,7 @@ def spoil(file: Path, tensor: str, value: float) -> None:
     save_file(tensors, file, metadata={"format": "pt"})
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_killed_and_gone_on_it_has_the_unbroken_runs_trace(
     sft: TrainedModel, preferences: Path, tmp_path: Path
 ) -> None:

@@ -98,7 +98,7 @@ def test_comet_keeps_an_archive_without_any_network(tmp_path: Path) -> None:
     assert not [name for name in names if name.endswith((".py", ".patch"))]
 
 
-@pytest.mark.slow  # the SDK tries for half a minute before it gives up
+@pytest.mark.nightly  # the SDK tries for half a minute before it gives up
 @pytest.mark.allow_hosts(["127.0.0.1"])
 def test_comet_that_cannot_be_reached_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("comet_ml")

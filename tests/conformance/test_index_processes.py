@@ -336,7 +336,7 @@ def test_an_index_of_another_form_is_rebuilt(index: QdrantEdgeIndex, tmp_path: P
     assert index.count() == 4
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("exact_up_to", [100_000, 5_000])
 def test_a_large_index_is_as_good_as_a_scan(tmp_path: Path, exact_up_to: int) -> None:
     """Above the engine's own threshold vectors are quantised, and beyond ``exact_up_to`` there is a graph."""

@@ -178,6 +178,7 @@ def test_written_answers_limit_examples_and_chat_reach_the_harness(
     assert any(text.count("<|im_start|>user") == 3 for text in prompts)  # two examples, then the question
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "told"),
     [

@@ -64,6 +64,7 @@ class TestZenMLRegistry(RegistryContract):
         version = zenml_registry.register(manifest(), "somewhere")
         assert ZenMLRegistry().get("twin") == version
 
+    @pytest.mark.slow
     def test_two_processes_that_promote_at_once_leave_one_in_production(
         self, zenml_registry: ZenMLRegistry, tmp_path: Path
     ) -> None:

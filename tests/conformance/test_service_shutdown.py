@@ -19,6 +19,7 @@ import pytest
 
 from llm_engineering.bootstrap.service import open_listener
 from llm_engineering.domain.errors import ConfigurationError
+from tests.durations import allow
 from tests.fakes.operated_service import eventually, metric
 from tests.fakes.service import QUESTION
 
@@ -81,7 +82,7 @@ def test_an_idle_service_ends_soon_and_well(tmp_path: Path) -> None:
                 started = time.monotonic()
                 service.stop(number)
                 code, output, errors = service.ended()
-            assert time.monotonic() - started < 10
+            assert time.monotonic() - started < allow(10)
             assert (code, output) == (0, "ended, model closed 1 time(s)\n"), errors
             assert "Traceback" not in errors
 

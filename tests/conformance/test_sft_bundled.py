@@ -24,7 +24,7 @@ pytest.importorskip("gguf", reason="the group 'training' is not installed")
 NAME = "SmolLM2-135M-Instruct"
 MODELS = Path(os.environ.get("MODELS_DIR", Path(__file__).resolve().parents[2] / "models"))
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -80,6 +80,7 @@ class TestKilled:
         )
         assert run.returncode == -signal.SIGKILL, run.stderr
 
+    @pytest.mark.slow
     def test_gone_on_from_its_checkpoint_it_has_the_unbroken_runs_trace(
         self, base: Path, dataset: Path, tmp_path: Path
     ) -> None:
@@ -94,6 +95,7 @@ class TestKilled:
         ours, theirs = weights(resumed), weights(unbroken)
         assert all((ours[name] == tensor).all() for name, tensor in theirs.items())
 
+    @pytest.mark.slow
     def test_a_checkpoint_that_was_being_written_is_not_gone_on_from(
         self, base: Path, dataset: Path, tmp_path: Path
     ) -> None:
@@ -289,6 +291,7 @@ class TestFaults:
         ):
             write()
 
+    @pytest.mark.nightly
     def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_the_next_goes_on(
         self, base: Path, dataset: Path, tmp_path: Path
     ) -> None:

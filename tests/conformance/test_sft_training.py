@@ -226,12 +226,14 @@ class TestSteps:
         assert a.loss == pytest.approx(b.loss, rel=1e-5)
         assert a.gradient_norm == pytest.approx(b.gradient_norm, rel=1e-4)
 
+    @pytest.mark.slow
     def test_the_same_seed_gives_the_same_weights(self, base: Path, dataset: Path, tmp_path: Path) -> None:
         values = {"lora": {"lora_dropout": 0.2}}
         first, second = (train(base, dataset, tmp_path / name, **values) for name in "ab")
         assert losses(first) == losses(second)
         assert all((weights(first)[name] == tensor).all() for name, tensor in weights(second).items())
 
+    @pytest.mark.slow
     def test_checkpointing_changes_memory_and_not_the_loss(
         self, base: Path, dataset: Path, tmp_path: Path
     ) -> None:
@@ -241,6 +243,7 @@ class TestSteps:
             [loss for _, loss, _ in losses(plain)]
         )
 
+    @pytest.mark.slow
     def test_it_stops_early_and_hands_over_the_best(self, base: Path, tmp_path: Path) -> None:
         """The validation answers are noise to what is learned, so that their loss must rise."""
         noise = make_samples(4, split=Split.VALIDATION, answers=["xq zk jv wq xx qz"])

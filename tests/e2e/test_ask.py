@@ -24,7 +24,7 @@ KEY = "sk-l0calTestKey"
 WRONG_KEY = "sk-wr0ngTestKey"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory, mongo_server: LocalMongo) -> dict[str, str]:
     """The environment of a project whose index holds two articles."""
     folder = tmp_path_factory.mktemp("asked")
@@ -119,6 +119,7 @@ def test_retrieval_is_narrowed_by_filters(environment: dict[str, str]) -> None:
     assert "Closest: Ada Winter." in errors
 
 
+@pytest.mark.slow
 def test_the_bundled_model_answers_with_numbered_sources_and_is_silent_where_they_are(
     environment: dict[str, str],
 ) -> None:
@@ -137,6 +138,7 @@ def test_the_bundled_model_answers_with_numbered_sources_and_is_silent_where_the
     assert "http://" not in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "question", ["为什么要结合BM25和向量搜索？", "Почему поиск бывает гибридным?", "🔍" * 50]
 )

@@ -52,7 +52,7 @@ def demo(environment: Mapping[str, str]) -> str:
     return result.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(
     listens(SITE_PORT), reason=f"port {SITE_PORT} of the sample site is taken on this machine"

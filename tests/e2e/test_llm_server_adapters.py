@@ -53,6 +53,7 @@ def twins_reply(url: str, name: str) -> str:
     return asyncio.run(ask())
 
 
+@pytest.mark.slow
 def test_the_setting_llm_model_picks_the_adapter(server: Running) -> None:
     assert "LLM_MODEL=articles" in server.introduction
     assert "posts" in server.introduction
@@ -73,6 +74,7 @@ def test_the_setting_llm_model_picks_the_adapter(server: Running) -> None:
     assert reply.choices[0].message.content == texts["posts"]
 
 
+@pytest.mark.slow
 def test_a_wrong_llm_model_names_those_that_there_are(server: Running) -> None:
     with pytest.raises(
         ModelServiceError, match=r"404: There is no model 'poems'.*articles, posts.*LLM_MODEL"

@@ -24,6 +24,7 @@ def folder(base: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) 
     return model.folder
 
 
+@pytest.mark.slow
 def test_a_trained_model_answers_by_openais_protocol(folder: Path) -> None:
     with serving(["--model", str(folder), "--context-tokens", "256", "--threads", "1"]) as running:
         with openai.OpenAI(base_url=running.url, api_key="none", max_retries=0) as client:

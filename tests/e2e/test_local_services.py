@@ -103,6 +103,7 @@ def test_two_that_start_it_at_once_start_one(mongo: LocalMongo) -> None:
     assert len({status.pid for status in statuses}) == 1
 
 
+@pytest.mark.slow
 def test_a_stale_pid_file_of_a_dead_process_is_no_hindrance(mongo: LocalMongo) -> None:
     mongo.start()
     mongo.kill()
@@ -182,6 +183,7 @@ def test_a_server_that_ignores_the_request_to_stop_is_ended(
     assert not process.is_running()
 
 
+@pytest.mark.slow
 def test_it_outlives_the_command_that_started_it_and_its_interruption(mongo: LocalMongo) -> None:
     result = cli(mongo, "tools.services", "up")
     assert result.returncode == 0, result.stderr
@@ -191,6 +193,7 @@ def test_it_outlives_the_command_that_started_it_and_its_interruption(mongo: Loc
     assert mongo.status().running
 
 
+@pytest.mark.slow
 def test_export_and_import_from_the_command_line(mongo: LocalMongo, tmp_path: Path) -> None:
     down = cli(mongo, "tools.warehouse", "export", str(tmp_path / "out"))
     assert down.returncode == 1
@@ -219,7 +222,7 @@ def test_export_and_import_from_the_command_line(mongo: LocalMongo, tmp_path: Pa
     assert json.loads(rejected)["source"].endswith("documents.jsonl:2")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_zenml_server_comes_up_is_found_and_goes_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ def push(**variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("opik") is None, reason="needs the group observability")
 def test_every_version_is_pushed_once() -> None:
     with OpikServer() as server:

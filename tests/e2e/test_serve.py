@@ -125,6 +125,7 @@ def test_the_call_tool_streams_an_answer_with_its_sources(
         assert "Ada Winter" in errors
 
 
+@pytest.mark.slow
 def test_an_answer_that_runs_when_the_service_is_stopped_is_finished(
     environment: dict[str, str], service: OpenAIServer, tmp_path: Path
 ) -> None:
@@ -154,6 +155,7 @@ def test_an_answer_that_runs_when_the_service_is_stopped_is_finished(
         assert served.process.wait(30) == 0
 
 
+@pytest.mark.slow
 def test_it_starts_without_an_index_and_is_ready_as_soon_as_there_is_one(
     environment: dict[str, str], service: OpenAIServer, tmp_path: Path
 ) -> None:
@@ -176,6 +178,7 @@ def test_it_starts_without_an_index_and_is_ready_as_soon_as_there_is_one(
         assert httpx.post(f"{served.url}/rag", json={"query": QUESTION}, timeout=60).status_code == 200
 
 
+@pytest.mark.slow
 def test_keys_are_made_asked_for_and_revoked_while_it_runs(
     environment: dict[str, str], service: OpenAIServer, tmp_path: Path
 ) -> None:

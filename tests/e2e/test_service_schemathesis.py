@@ -45,7 +45,7 @@ class Counted:
         await self._app(scope, receive, counted)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_no_malformed_request_is_a_failure_of_the_service(tmp_path: Path) -> None:
     """Statuses, content types, headers and bodies are as described, too: schemathesis checks them all."""

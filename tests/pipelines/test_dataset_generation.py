@@ -78,7 +78,7 @@ def in_many_words(messages: Sequence[Message]) -> str:
     return text
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_shipped_configuration_makes_a_grounded_data_set_without_a_model(
     articles: Path, resources: Resources
 ) -> None:
@@ -105,6 +105,7 @@ def test_the_shipped_configuration_makes_a_grounded_data_set_without_a_model(
     assert output(again, "write_instruct_dataset", "dataset_report")["version"] == report["version"]
 
 
+@pytest.mark.slow
 def test_a_killed_preference_run_goes_on_without_asking_anything_twice(
     articles: Path,
     resources: Resources,
@@ -196,6 +197,7 @@ def test_a_killed_jury_goes_on_without_asking_anything_twice(
     assert [judge.closed for judge in judges] == [1, 1]
 
 
+@pytest.mark.slow
 def test_an_empty_warehouse_is_told_apart_from_too_few_documents(project: Path) -> None:
     with pytest.raises(InvalidInputError, match="holds no clean documents"):
         run_pipeline("generate_instruct_dataset", GenerateInstructDataset())

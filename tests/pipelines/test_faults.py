@@ -115,6 +115,7 @@ def test_bad_links_among_good_ones_are_shown_with_their_reasons_and_cost_nothing
         assert "".join(reason.split())[:40] in shown
 
 
+@pytest.mark.slow
 async def test_every_kind_of_misbehaving_page_costs_its_own_link_and_no_other(
     project: Path, run: Run, resources: Resources
 ) -> None:
@@ -211,6 +212,7 @@ def test_no_secret_is_shown_or_put_among_the_dead_letters_by_a_run_that_fails(
     assert b"wrong-Pa55word" not in stored
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_old_index_and_is_told(
     project: Path, small_disk: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +239,7 @@ def test_a_full_disk_leaves_the_old_index_and_is_told(
         }
 
 
+@pytest.mark.slow
 def test_an_index_of_another_embedder_is_refused_until_it_is_rebuilt(
     run: Run, resources: Resources, indexed: Path
 ) -> None:
@@ -270,6 +273,7 @@ def features_of(config: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_questions_that_cannot_be_used_are_refused_with_what_to_do(run: Run, indexed: Path) -> None:
     refused = {
         ("--query", "  "): "The question is empty",

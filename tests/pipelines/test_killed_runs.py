@@ -95,11 +95,12 @@ def assert_as_unbroken(resources: Resources, unbroken: Resources) -> None:
     assert similarities(resources) == pytest.approx(similarities(unbroken), abs=0.01)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param(Fault(COLLECT, die, nth=2), marks=pytest.mark.slow),
-        pytest.param(Fault(EMBED, die, nth=2), marks=pytest.mark.slow),
+        pytest.param(Fault(COLLECT, die, nth=2), marks=pytest.mark.nightly),
+        pytest.param(Fault(EMBED, die, nth=2), marks=pytest.mark.nightly),
         Fault(WRITE, die, nth=3, after=True),
     ],
     ids=str,
@@ -119,15 +120,15 @@ def test_a_first_run_that_is_killed_ends_as_an_unbroken_one_when_run_again(
 @pytest.mark.parametrize(
     "fault",
     [  # each costs a whole run; the quick suite breaks off the one at the point where most is at stake
-        pytest.param(Fault(COLLECT, die, nth=2, after=True), marks=pytest.mark.slow),
-        pytest.param(Fault(CLEAN, die, nth=2), marks=pytest.mark.slow),
-        pytest.param(Fault(MARK, die, nth=2), marks=pytest.mark.slow),
-        pytest.param(Fault(EMBED, die), marks=pytest.mark.slow),
-        pytest.param(Fault(CACHE, die, nth=2, after=True), marks=pytest.mark.slow),
-        pytest.param(Fault(WRITE, die, nth=2), marks=pytest.mark.slow),
+        pytest.param(Fault(COLLECT, die, nth=2, after=True), marks=pytest.mark.nightly),
+        pytest.param(Fault(CLEAN, die, nth=2), marks=pytest.mark.nightly),
+        pytest.param(Fault(MARK, die, nth=2), marks=pytest.mark.nightly),
+        pytest.param(Fault(EMBED, die), marks=pytest.mark.nightly),
+        pytest.param(Fault(CACHE, die, nth=2, after=True), marks=pytest.mark.nightly),
+        pytest.param(Fault(WRITE, die, nth=2), marks=pytest.mark.nightly),
         Fault(PUBLISH, die),
-        pytest.param(Fault(SWITCH, die), marks=pytest.mark.slow),
-        pytest.param(Fault(PUBLISH, die, after=True), marks=pytest.mark.slow),
+        pytest.param(Fault(SWITCH, die), marks=pytest.mark.nightly),
+        pytest.param(Fault(PUBLISH, die, after=True), marks=pytest.mark.nightly),
     ],
     ids=str,
 )
@@ -157,9 +158,10 @@ def test_an_update_that_is_killed_leaves_a_whole_index_and_ends_as_an_unbroken_o
     assert_as_unbroken(resources, unbroken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
-    [*(pytest.param(fault, marks=pytest.mark.slow) for fault in ((COLLECT, 2), (CLEAN, 2))), (WRITE, 3)],
+    [*(pytest.param(fault, marks=pytest.mark.nightly) for fault in ((COLLECT, 2), (CLEAN, 2))), (WRITE, 3)],
     ids=lambda fault: fault[0].rpartition(":")[2],
 )
 def test_a_run_whose_server_dies_says_which_task_starts_it_and_ends_as_an_unbroken_one_when_run_again(

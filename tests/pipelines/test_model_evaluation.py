@@ -177,6 +177,7 @@ def test_training_registers_and_evaluation_decides(
     assert registry.get("toy").metadata["evaluation_report"] == str(trained / "evaluation.json")
 
 
+@pytest.mark.slow
 def test_without_a_policy_nothing_is_decided(trained: Path, registry: ZenMLRegistry) -> None:
     found = decision(run_pipeline("model_evaluation", evaluation()))
     assert (found["decided"], found["stage"]) == (False, "none")
@@ -184,6 +185,7 @@ def test_without_a_policy_nothing_is_decided(trained: Path, registry: ZenMLRegis
     assert registry.decisions("toy") == []
 
 
+@pytest.mark.slow
 def test_the_model_in_production_is_measured_once_and_not_decided_on(
     trained: Path, registry: ZenMLRegistry
 ) -> None:
@@ -194,6 +196,7 @@ def test_the_model_in_production_is_measured_once_and_not_decided_on(
     assert decision(run)["reasons"] == ["the model in production is the newest"]
 
 
+@pytest.mark.slow
 def test_an_older_model_than_that_in_production_is_measured_and_not_decided_on(
     trained: Path, registry: ZenMLRegistry
 ) -> None:

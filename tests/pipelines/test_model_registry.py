@@ -250,6 +250,7 @@ def test_wrong_arguments_are_told(home: Path) -> None:
         task("promote", "twin", "--to", "staging", "--report", str(broken))
 
 
+@pytest.mark.slow
 def test_the_task_itself_ends_with_a_message_and_no_traceback(home: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tools.registry", "promote", "twin"],

@@ -68,7 +68,7 @@ def start(folders: ContainerFolders) -> "subprocess.Popen[str]":
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_a_machine_that_is_taken_away_costs_no_more_than_to_the_last_checkpoint(
     asked: Training, tmp_path: Path
@@ -105,7 +105,7 @@ def test_a_machine_that_is_taken_away_costs_no_more_than_to_the_last_checkpoint(
     assert manifest.parent.name == here, "the same run has the same folder here, and is not trained again"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_failure_is_left_where_the_platform_reads_it(asked: Training, tmp_path: Path) -> None:
     folders = machine(tmp_path / "ml", asked)
     (folders.channel("instruct") / "manifest.json").unlink()
