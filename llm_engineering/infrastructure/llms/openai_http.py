@@ -109,7 +109,7 @@ class OpenAIHttpModel:
         try:
             async with self._http().stream("POST", "/chat/completions", json=body) as response:
                 if not response.is_success:
-                    await self._refused(response)
+                    await self._raise_refusal(response)
                 async for line in response.aiter_lines():
                     data = event_data(line)
                     if data == DONE:
@@ -120,7 +120,7 @@ class OpenAIHttpModel:
             late: Reason = "timeout" if isinstance(error, httpx.TimeoutException) else "failed"
             raise TryAgain(f"{type(error).__name__}: {error}".rstrip(": "), reason=late) from error
 
-    async def _refused(self, response: "httpx.Response") -> None:
+    async def _raise_refusal(self, response: "httpx.Response") -> None:
         message, kind = error_message((await response.aread()).decode("utf-8", "replace"))
         if response.status_code in RETRIED_STATUSES:
             asked = retry_after_seconds(response.headers.get("retry-after"), datetime.now(UTC))
@@ -135,7 +135,7 @@ class OpenAIHttpModel:
             f"{self._check}."
         )
 
-    def _with_key(self, request: "httpx.Request") -> "httpx.Request":
+    def _add_key(self, request: "httpx.Request") -> "httpx.Request":
         request.headers["Authorization"] = f"Bearer {self._api_key}"
         return request
 
@@ -146,7 +146,7 @@ class OpenAIHttpModel:
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:
             # As "auth" and not as a header of the client: else credentials in the address would replace it.
-            auth = self._with_key if self._api_key else None
+            auth = self._add_key if self._api_key else None
             self._client = httpx.AsyncClient(base_url=self._base_url, auth=auth, timeout=self._timeout)
             self._loop = loop
         return self._client

@@ -5,8 +5,8 @@ from llm_engineering.domain.retrieval import Usage
 TOKENS_PER_PRICE = 1_000_000
 
 
-def priced(usage: Usage | None, prompt_price: float | None, completion_price: float | None) -> Usage | None:
-    """The usage with its cost in US dollars, at prices in US dollars for a million tokens.
+def add_cost(usage: Usage | None, prompt_price: float | None, completion_price: float | None) -> Usage | None:
+    """Add the cost in US dollars to a usage, at prices in US dollars for a million tokens.
 
     None stays None (the service did not tell), and without both prices no cost is stated: half of it would pass for all.
     """

@@ -12,7 +12,7 @@ from loguru import logger
 
 from llm_engineering.application.ports import Delta, GenerationOptions
 from llm_engineering.domain.errors import ModelServiceError
-from llm_engineering.infrastructure.shared.costs import priced
+from llm_engineering.infrastructure.shared.costs import add_cost
 from llm_engineering.infrastructure.shared.openai_stream import ReplyReader
 from llm_engineering.infrastructure.shared.retries import delay_seconds
 
@@ -88,4 +88,4 @@ class Attempts:
 
     def _closing(self, reader: ReplyReader) -> Delta:
         last = reader.last()
-        return dataclasses.replace(last, usage=priced(last.usage, self.prompt_price, self.completion_price))
+        return dataclasses.replace(last, usage=add_cost(last.usage, self.prompt_price, self.completion_price))

@@ -104,12 +104,12 @@ class TraceQueue:
     def _next(self) -> list[Trace]:
         """The next batch; empty: this thread's work is done."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closing or self._replaced())
-            if self._replaced() and not self._closing:
+            self._changed.wait_for(lambda: self._waiting or self._closing or self._is_replaced())
+            if self._is_replaced() and not self._closing:
                 return []
             return [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
 
-    def _replaced(self) -> bool:
+    def _is_replaced(self) -> bool:
         """After a close that did not wait for this thread's last write, another may have been started."""
         return self._thread is not None and self._thread is not threading.current_thread()
 

@@ -151,11 +151,13 @@ class OpikTracer:
         import httpx
         from opik.rest_api.core.api_error import ApiError
 
-        written = [(_trace(trace, self._project), _spans(trace, self._project)) for trace in traces]
+        written = [
+            (_build_trace(trace, self._project), _build_spans(trace, self._project)) for trace in traces
+        ]
         try:
-            for some in _portions([trace for trace, _ in written]):
+            for some in _split_by_size([trace for trace, _ in written]):
                 api.traces.create_traces(traces=some)
-            for more in _portions([span for _, spans in written for span in spans]):
+            for more in _split_by_size([span for _, spans in written for span in spans]):
                 api.spans.create_spans(spans=more)
         except (ApiError, httpx.HTTPError) as error:
             raise self._connection.error(error) from error
@@ -246,7 +248,7 @@ def time_ordered_id(at: datetime, *parts: str) -> str:
     return str(UUID(int=number))
 
 
-def _trace(trace: Trace, project: str) -> "TraceWrite":
+def _build_trace(trace: Trace, project: str) -> "TraceWrite":
     from opik.rest_api.types.trace_write import TraceWrite
 
     record = as_record(trace)
@@ -260,12 +262,12 @@ def _trace(trace: Trace, project: str) -> "TraceWrite":
         output=record["outputs"] or None,
         metadata={"trace_id": record["id"], "status": trace.status, **record["attributes"]},
         tags=[trace.status],
-        error_info=_error(record["error"]),
-        ttft=_milliseconds(trace.attributes.get("first_token")),
+        error_info=_build_error_info(record["error"]),
+        ttft=_to_milliseconds(trace.attributes.get("first_token")),
     )
 
 
-def _spans(trace: Trace, project: str) -> "Iterator[SpanWrite]":
+def _build_spans(trace: Trace, project: str) -> "Iterator[SpanWrite]":
     from opik.rest_api.types.span_write import SpanWrite
 
     identifier = time_ordered_id(trace.started_at, trace.id)
@@ -284,14 +286,14 @@ def _spans(trace: Trace, project: str) -> "Iterator[SpanWrite]":
             output=record["outputs"] or None,
             metadata=record["attributes"] or None,
             model=record["model"],
-            usage=_usage(span),
+            usage=_build_usage(span),
             total_estimated_cost=span.usage.cost_usd if span.usage else None,
-            error_info=_error(record["error"] or ("failed" if span.status == "failed" else "")),
-            ttft=_milliseconds(span.attributes.get("first_token")),
+            error_info=_build_error_info(record["error"] or ("failed" if span.status == "failed" else "")),
+            ttft=_to_milliseconds(span.attributes.get("first_token")),
         )
 
 
-def _usage(span: TraceSpan) -> dict[str, int] | None:
+def _build_usage(span: TraceSpan) -> dict[str, int] | None:
     usage: Usage | None = span.usage
     if usage is None:
         return None
@@ -302,7 +304,7 @@ def _usage(span: TraceSpan) -> dict[str, int] | None:
     }
 
 
-def _error(error: str) -> "ErrorInfoWrite | None":
+def _build_error_info(error: str) -> "ErrorInfoWrite | None":
     """``error`` is "TYPE" or, where content is traced, "TYPE: message"."""
     if not error:
         return None
@@ -312,11 +314,11 @@ def _error(error: str) -> "ErrorInfoWrite | None":
     return ErrorInfoWrite(exception_type=kind, message=message or None, traceback="")
 
 
-def _milliseconds(seconds: Any) -> float | None:
+def _to_milliseconds(seconds: Any) -> float | None:
     return seconds * 1000.0 if isinstance(seconds, int | float) else None
 
 
-def _portions(items: Sequence[Any]) -> Iterator[list[Any]]:
+def _split_by_size(items: Sequence[Any]) -> Iterator[list[Any]]:
     """Items in lists of up to _SPANS_PER_CALL, and of about _CHARACTERS_PER_CALL at most."""
     portion: list[Any] = []
     size = 0
