@@ -24,8 +24,8 @@ from benchmarks.common import Check, console, show_checks
 from benchmarks.corpora import documents as read_documents
 from benchmarks.pipeline import bundled_embedder, run_steps
 from llm_engineering.application.inference.answer import AnsweringConfig, confidence
-from llm_engineering.application.inference.embedding_cache import EmbeddingMemory
-from llm_engineering.application.inference.evidence import Evidence
+from llm_engineering.application.inference.embedding import EmbeddingMemory
+from llm_engineering.application.inference.grounding import Evidence
 from llm_engineering.application.inference.search import narrow, retrieve, widen
 from llm_engineering.application.ports import Embedder, VectorIndex
 from llm_engineering.domain.retrieval import Citation, Query, Verdict

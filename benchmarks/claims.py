@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from llm_engineering.application.inference.statements import plain, quotable, statements
+from llm_engineering.application.inference.grounding import plain, quotable, statements
 from llm_engineering.domain.documents import RawDocument, Span
 from llm_engineering.domain.retrieval import Passage
 

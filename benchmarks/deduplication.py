@@ -10,8 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.common import Check, console, peak_mb, show_checks, timed
-from llm_engineering.application.training.datasets.duplicates import ExactDuplicates, NearDuplicates
-from llm_engineering.application.training.datasets.gates import run_gates
+from llm_engineering.application.training.datasets.gates import ExactDuplicates, NearDuplicates, run_gates
 from llm_engineering.domain.datasets import InstructSample, Origin, Provenance
 from llm_engineering.domain.documents import Span
 

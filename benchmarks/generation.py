@@ -11,8 +11,8 @@ from rich.table import Table
 
 from benchmarks.common import Check, console, mongo_server, new_warehouse, show_checks, timed
 from llm_engineering.application.ports import Delta, GenerationOptions, Message
+from llm_engineering.application.training.datasets.config import PreferenceDatasetRun
 from llm_engineering.application.training.datasets.generate import Generated, generate_preference
-from llm_engineering.application.training.datasets.run_config import PreferenceDatasetRun
 from llm_engineering.domain.documents import CleanDocument, RawDocument
 from llm_engineering.domain.retrieval import Usage
 

@@ -13,18 +13,18 @@ from llm_engineering.application.failures import rounded
 from llm_engineering.application.llm.judges import Jury
 from llm_engineering.application.ports import LanguageModel, Progress
 from llm_engineering.application.training.datasets.build import Built, Helpers, Target, build_dataset
-from llm_engineering.application.training.datasets.chat_samples import Sample
+from llm_engineering.application.training.datasets.config import (
+    DatasetRun,
+    InstructDatasetRun,
+    PreferenceDatasetRun,
+)
 from llm_engineering.application.training.datasets.generate import (
     Generated,
     generate_instruct,
     generate_preference,
 )
 from llm_engineering.application.training.datasets.report import COLUMNS, rows
-from llm_engineering.application.training.datasets.run_config import (
-    DatasetRun,
-    InstructDatasetRun,
-    PreferenceDatasetRun,
-)
+from llm_engineering.application.training.datasets.samples import Sample
 from llm_engineering.application.training.datasets.store import Splits
 from llm_engineering.bootstrap.resources import Resources
 from llm_engineering.bootstrap.training import load_dataset_saver

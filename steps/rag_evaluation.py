@@ -11,7 +11,13 @@ from zenml import log_metadata, step
 from zenml.types import HTMLString, MarkdownString
 
 from llm_engineering.application.evaluation.rag import beir
-from llm_engineering.application.evaluation.rag.answers import answer_all, judgeable, sample, summed_up
+from llm_engineering.application.evaluation.rag.answers import (
+    answer_all,
+    judge_answers,
+    judgeable,
+    sample,
+    summed_up,
+)
 from llm_engineering.application.evaluation.rag.config import RagEvaluationRun
 from llm_engineering.application.evaluation.rag.evaluate import (
     Evaluation,
@@ -19,7 +25,6 @@ from llm_engineering.application.evaluation.rag.evaluate import (
     check_gate,
     evaluate_retrieval,
 )
-from llm_engineering.application.evaluation.rag.judging import judge_answers
 from llm_engineering.application.evaluation.rag.make_questions import make_questions
 from llm_engineering.application.evaluation.rag.questions import (
     Question,

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from llm_engineering.application.training.finetune.adapters import AdapterServing
+from llm_engineering.application.training.finetune.model_folder import AdapterServing
 from llm_engineering.bootstrap.llm_service import build_llm_service
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.service import open_listener

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.application.inference.retriever import RetrievalConfig, Retrieved, Retriever
-from llm_engineering.application.ports.tracing import Recorder
+from llm_engineering.application.ports.observability import Recorder
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.domain.errors import InvalidInputError

@@ -17,7 +17,7 @@ from llm_engineering.application.features.config import (
     EndToEndData,
     FeatureEngineering,
 )
-from llm_engineering.application.training.datasets.run_config import (
+from llm_engineering.application.training.datasets.config import (
     GenerateInstructDataset,
     GeneratePreferenceDataset,
 )

@@ -18,7 +18,7 @@ import yaml
 from loguru import logger
 
 from llm_engineering.application.ports import SilentProgress
-from llm_engineering.application.training.finetune.container import (
+from llm_engineering.application.training.finetune.remote import (
     Cluster,
     ContainerFolders,
     base_of,

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.application.llm.chat_templates import template
-from llm_engineering.application.training.finetune.adapters import AdapterServing, adapter_set
 from llm_engineering.application.training.finetune.model_folder import (
+    AdapterServing,
     ServableModel,
+    adapter_set,
     named_version,
     open_servable,
     open_version,

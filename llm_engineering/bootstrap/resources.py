@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 from llm_engineering.application.evaluation.models.config import HarnessConfig
 from llm_engineering.application.evaluation.models.metrics import ReferenceMetrics
 from llm_engineering.application.evaluation.models.systems import Harness
-from llm_engineering.application.evaluation.rag.judging import AnswerJudge
+from llm_engineering.application.evaluation.rag.answers import AnswerJudge
 from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline
 from llm_engineering.application.inference.retriever import Retriever
 from llm_engineering.application.ports import (

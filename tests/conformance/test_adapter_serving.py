@@ -14,8 +14,12 @@ import httpx
 import pytest
 from loguru import logger
 
-from llm_engineering.application.training.finetune.adapters import ADAPTER_GGUF, AdapterServing
-from llm_engineering.application.training.finetune.model_folder import GGUF, verify_folder
+from llm_engineering.application.training.finetune.model_folder import (
+    ADAPTER_GGUF,
+    GGUF,
+    AdapterServing,
+    verify_folder,
+)
 from llm_engineering.bootstrap.llm_service import build_llm_service
 from llm_engineering.domain.errors import ConfigurationError, ModelFileError
 from llm_engineering.infrastructure.llm_service.app import LlmService

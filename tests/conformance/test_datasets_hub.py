@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.application.training.datasets.chat_samples import Sample
 from llm_engineering.application.training.datasets.gates import Dropped
+from llm_engineering.application.training.datasets.samples import Sample
 from llm_engineering.application.training.datasets.store import manifest_of, read_dataset, write_dataset
 from llm_engineering.domain.datasets import Split
 from llm_engineering.domain.errors import (

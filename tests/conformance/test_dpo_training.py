@@ -17,7 +17,7 @@ from llm_engineering.application.training.finetune.dpo import (
     inherit_from_sft,
     newest_sft,
 )
-from llm_engineering.application.training.finetune.hardware import plan
+from llm_engineering.application.training.finetune.preflight import plan
 from llm_engineering.application.training.finetune.record import MARGIN
 from llm_engineering.application.training.finetune.sft import TrainedModel
 from llm_engineering.domain.datasets import Split

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from llm_engineering.application.evaluation.rag.judging import NOT_ASKED, JudgedSample, judge_answers
+from llm_engineering.application.evaluation.rag.answers import NOT_ASKED, JudgedSample, judge_answers
 from llm_engineering.domain.errors import MissingDependencyError
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.judge_server import Fault, JudgeServer

@@ -11,7 +11,7 @@ import pytest
 from loguru import logger
 
 from llm_engineering.application.ports import NullTracer
-from llm_engineering.application.ports.tracing import Recorder, Trace
+from llm_engineering.application.ports.observability import Recorder, Trace
 from llm_engineering.domain.errors import ModelServiceError
 from llm_engineering.domain.retrieval import Usage
 from llm_engineering.infrastructure.api.metrics import MeasuringTracer, ServiceMetrics

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import httpx
 import pytest
 
-from llm_engineering.application.inference.grounded_writing import NOTHING_FOUND
+from llm_engineering.application.inference.writers import NOTHING_FOUND
 from llm_engineering.application.ports import Message, Vectors
 from llm_engineering.domain.errors import (
     FingerprintMismatchError,

@@ -281,7 +281,7 @@ class TestOpikTracer(TracerContract):
             "logger.remove()\n"
             "from llm_engineering.infrastructure.tracing.opik import OpikPromptLibrary, OpikTracer\n"
             "from llm_engineering.application.llm.prompts import Template\n"
-            "from llm_engineering.application.ports.tracing import Trace\n"
+            "from llm_engineering.application.ports.observability import Trace\n"
             "tracer = OpikTracer(sys.argv[1], None, 'default', 'p')\n"
             "tracer.open()\n"
             "tracer.record(Trace('rag'))\n"

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from llm_engineering.application.ports import Tracer
-from llm_engineering.application.ports.tracing import Trace, TraceSpan
+from llm_engineering.application.ports.observability import Trace, TraceSpan
 from llm_engineering.domain.retrieval import Usage
 from tests.conformance.warehouse_contract import at_once
 from tests.durations import allow

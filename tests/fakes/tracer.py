@@ -1,6 +1,6 @@
 """A tracer that keeps traces in memory, for tests of what is traced."""
 
-from llm_engineering.application.ports.tracing import Trace, TraceSpan
+from llm_engineering.application.ports.observability import Trace, TraceSpan
 
 
 class RecordingTracer:

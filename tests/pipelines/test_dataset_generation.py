@@ -10,7 +10,7 @@ import pytest
 
 from llm_engineering.application.features.config import CollectRun, EndToEndData
 from llm_engineering.application.ports import Message
-from llm_engineering.application.training.datasets.run_config import (
+from llm_engineering.application.training.datasets.config import (
     GenerateInstructDataset,
     GeneratePreferenceDataset,
     PreferenceDatasetRun,

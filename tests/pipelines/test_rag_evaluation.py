@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.application.evaluation.rag.config import RagEvaluation
-from llm_engineering.application.evaluation.rag.configurations import SERVED
+from llm_engineering.application.evaluation.rag.config import SERVED, RagEvaluation
 from llm_engineering.application.evaluation.rag.evaluate import GateFailedError
 from llm_engineering.application.evaluation.rag.questions import (
     Question,

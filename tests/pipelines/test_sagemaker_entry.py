@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.application.training.finetune.container import Cluster, ContainerFolders
 from llm_engineering.application.training.finetune.model_folder import verify_folder
-from llm_engineering.application.training.finetune.remote import remote_run
+from llm_engineering.application.training.finetune.remote import Cluster, ContainerFolders, remote_run
 from llm_engineering.application.training.finetune.run import SftRun, Training
 from llm_engineering.application.training.finetune.sft import load_model_folder
 from llm_engineering.domain.datasets import Split

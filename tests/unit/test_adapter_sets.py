@@ -8,8 +8,13 @@ import pytest
 from pydantic import ValidationError
 
 from llm_engineering.application.llm.chat_templates import template
-from llm_engineering.application.training.finetune.adapters import ADAPTER_GGUF, AdapterServing, adapter_set
-from llm_engineering.application.training.finetune.model_folder import GGUF, ServableModel
+from llm_engineering.application.training.finetune.model_folder import (
+    ADAPTER_GGUF,
+    GGUF,
+    AdapterServing,
+    ServableModel,
+    adapter_set,
+)
 from llm_engineering.domain.errors import InvalidInputError, ModelFileError, TemplateMismatchError
 from llm_engineering.domain.models import ModelManifest
 

@@ -15,7 +15,7 @@ from llm_engineering.application.inference.answer import (
     confidence,
 )
 from llm_engineering.application.inference.context import ContextConfig
-from llm_engineering.application.inference.grounded_writing import NOTHING_FOUND
+from llm_engineering.application.inference.writers import NOTHING_FOUND
 from llm_engineering.application.ports import Delta, GenerationOptions, Message, Vectors
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.errors import ModelError, ModelServiceError

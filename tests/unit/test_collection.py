@@ -4,14 +4,13 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.application.features.collect import collect
+from llm_engineering.application.features.collect import STAGE, collect
 from llm_engineering.application.features.collect_report import (
     COLUMNS,
     CollectionReport,
     LinkOutcome,
     LinkStatus,
 )
-from llm_engineering.application.features.collect_tasks import STAGE
 from llm_engineering.application.features.links import Router
 from llm_engineering.application.ports import Complete, Discovered, Found, Known, Link, NotModified, Rejected
 from llm_engineering.domain.documents import DeadLetter, RawDocument

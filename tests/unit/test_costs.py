@@ -3,7 +3,7 @@
 import pytest
 
 from llm_engineering.domain.retrieval import Usage
-from llm_engineering.infrastructure.shared.costs import add_cost
+from llm_engineering.infrastructure.shared.retries import add_cost
 
 USAGE = Usage(prompt_tokens=1_000, completion_tokens=200)
 

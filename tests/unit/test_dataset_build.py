@@ -8,13 +8,13 @@ import pytest
 from llm_engineering.application.llm.budget import Budget
 from llm_engineering.application.llm.judges import JudgeBatchConfig, Jury
 from llm_engineering.application.training.datasets.build import Helpers, Target, build_dataset
-from llm_engineering.application.training.datasets.chat_samples import Sample
 from llm_engineering.application.training.datasets.config import (
     JudgeConfig,
     LengthBias,
     LengthBounds,
     QualityConfig,
 )
+from llm_engineering.application.training.datasets.samples import Sample
 from llm_engineering.application.training.datasets.store import read_dataset
 from llm_engineering.domain.datasets import Split
 from llm_engineering.domain.documents import CleanDocument

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from llm_engineering.application.llm.chat_templates import template
 from llm_engineering.application.training.datasets import store as files
-from llm_engineering.application.training.datasets.chat_samples import Sample
 from llm_engineering.application.training.datasets.gates import Dropped
+from llm_engineering.application.training.datasets.samples import Sample
 from llm_engineering.application.training.datasets.store import (
     manifest_of,
     read_dataset,

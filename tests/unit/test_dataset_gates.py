@@ -7,25 +7,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_engineering.application.training.datasets.chat_samples import Sample
 from llm_engineering.application.training.datasets.config import LengthBounds, QualityConfig, RuleBounds
 from llm_engineering.application.training.datasets.curate import gates_of
-from llm_engineering.application.training.datasets.duplicates import (
-    ExactDuplicates,
-    NearDuplicates,
-    SemanticDuplicates,
-    close_rows,
-    embedding_of_any_length,
-)
-from llm_engineering.application.training.datasets.gate_rules import (
+from llm_engineering.application.training.datasets.gates import (
     Differs,
+    ExactDuplicates,
     Format,
+    Gate,
     Language,
     Length,
+    NearDuplicates,
     Rules,
+    SemanticDuplicates,
     Verbatim,
+    close_rows,
+    embedding_of_any_length,
+    run_gates,
 )
-from llm_engineering.application.training.datasets.gates import Gate, run_gates
+from llm_engineering.application.training.datasets.samples import Sample
 from llm_engineering.domain.errors import ConfigurationError
 from tests.fakes.embedder import HashEmbedder
 from tests.unit.dataset_samples import document, instruct, preference, prose

@@ -9,19 +9,18 @@ import pytest
 from pydantic import ValidationError
 
 from llm_engineering.application.ports import Message
-from llm_engineering.application.training.datasets.evolution import Evolution
+from llm_engineering.application.training.datasets.config import InstructDatasetRun, PreferenceDatasetRun
 from llm_engineering.application.training.datasets.generate import (
     Generated,
     generate_instruct,
     generate_preference,
 )
-from llm_engineering.application.training.datasets.model_pairs import ModelPairs
+from llm_engineering.application.training.datasets.model_pairs import Evolution, ModelPairs
 from llm_engineering.application.training.datasets.preferences import (
     Rejected,
     checked_rejected,
     whole_sentences,
 )
-from llm_engineering.application.training.datasets.run_config import InstructDatasetRun, PreferenceDatasetRun
 from llm_engineering.domain.datasets import InstructSample, PreferenceSample
 from llm_engineering.domain.documents import CleanDocument
 from llm_engineering.domain.errors import InvalidInputError, TooManyFailuresError

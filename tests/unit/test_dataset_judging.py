@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from llm_engineering.application.llm.judges import JudgeBatchConfig, Jury
 from llm_engineering.application.ports import LanguageModel, Message
 from llm_engineering.application.training.datasets import judging
-from llm_engineering.application.training.datasets.chat_samples import Sample
 from llm_engineering.application.training.datasets.config import JudgeConfig
 from llm_engineering.application.training.datasets.gates import run_gates
 from llm_engineering.application.training.datasets.judging import Judged, JudgeGate
+from llm_engineering.application.training.datasets.samples import Sample
 from tests.fakes.llm import Reply, ScriptedLanguageModel
 from tests.fakes.warehouse import FakeWarehouse
 from tests.unit.dataset_samples import instruct, preference, prose

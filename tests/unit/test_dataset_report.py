@@ -9,12 +9,12 @@ import yaml
 from llm_engineering.application.llm.judges import JudgeRecord, JuryReport
 from llm_engineering.application.ports import Message
 from llm_engineering.application.reporting.charts import draw_bars, draw_histogram
-from llm_engineering.application.training.datasets.chat_samples import Sample, kind_of
 from llm_engineering.application.training.datasets.config import LengthBias, QualityConfig
 from llm_engineering.application.training.datasets.curate import Curated, curate, gates_of
 from llm_engineering.application.training.datasets.data_card import data_card
 from llm_engineering.application.training.datasets.judging import Judged
 from llm_engineering.application.training.datasets.report import COLUMNS, html_report, rows
+from llm_engineering.application.training.datasets.samples import Sample, kind_of
 from llm_engineering.application.training.datasets.statistics import statistics
 from llm_engineering.application.training.datasets.store import manifest_of
 from llm_engineering.domain.datasets import DatasetManifest, Split

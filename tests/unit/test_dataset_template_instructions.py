@@ -7,15 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_engineering.application.text.overlap import longest_copy
-from llm_engineering.application.training.datasets.passages import Passage, passages
-from llm_engineering.application.training.datasets.phrasings import PHRASINGS, QUESTION_WORDS
-from llm_engineering.application.training.datasets.template_instructions import (
+from llm_engineering.application.training.datasets.instructions import (
+    PHRASINGS,
+    QUESTION_WORDS,
     TemplateInstructions,
     instructions,
     key_terms,
     language_for,
     rule_questions,
 )
+from llm_engineering.application.training.datasets.passages import Passage, passages
 from tests.unit.test_dataset_passages import document
 
 BODY = (

@@ -9,8 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_engineering.application.inference.claims import claim_of, numbers_of, numbers_written
-from llm_engineering.application.inference.embedding_cache import EmbeddingMemory
-from llm_engineering.application.inference.evidence import Evidence, EvidenceConfig, coverage, word_confidence
+from llm_engineering.application.inference.embedding import EmbeddingMemory
+from llm_engineering.application.inference.grounding import (
+    Evidence,
+    EvidenceConfig,
+    coverage,
+    word_confidence,
+)
 from llm_engineering.application.ports import Vectors
 from llm_engineering.application.text.words import content, language_of, root, words
 from llm_engineering.domain.documents import Span

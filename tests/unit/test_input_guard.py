@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.inference.input_guard import (
+from llm_engineering.application.inference.guards import (
     GuardConfig,
     clean_text,
     guard,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_engineering.application.inference.micro_batching import MicroBatcher
+from llm_engineering.application.inference.embedding import MicroBatcher
 from llm_engineering.domain.errors import ModelError
 
 

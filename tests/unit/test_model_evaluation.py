@@ -17,10 +17,10 @@ from llm_engineering.application.evaluation.models.evaluate import (
     ModelEvaluation,
     Tools,
     evaluate_models,
+    sliced,
 )
 from llm_engineering.application.evaluation.models.heldout import HeldOut, drawn, hold_out
 from llm_engineering.application.evaluation.models.report import as_dict, html_report, metadata, rows
-from llm_engineering.application.evaluation.models.slices import sliced
 from llm_engineering.application.evaluation.models.systems import (
     System,
     base_system,

@@ -8,20 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_engineering.application.evaluation.models.bias import CONTROL, bias_report, pairs, rubric
-from llm_engineering.application.evaluation.models.memorisation import TrainingText
+from llm_engineering.application.evaluation.models.metrics import TrainingText
 from llm_engineering.application.evaluation.models.safety import repetition, safety, toxic_words
 from llm_engineering.application.evaluation.models.sentiment import NEGATIVE, POSITIVE, sentiment
 from llm_engineering.application.evaluation.models.style import (
     auc,
-    fit_style,
-    logistic_regression,
-    style_models,
-)
-from llm_engineering.application.evaluation.models.style_distances import (
     delta,
+    fit_style,
     gram_distance,
     gram_frequencies,
+    logistic_regression,
     pieces,
+    style_models,
     word_standard,
 )
 from llm_engineering.application.evaluation.statistics import (

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.inference.output_guard import LoopGuard
+from llm_engineering.application.inference.guards import LoopGuard
 
 
 class TestLoopGuard:

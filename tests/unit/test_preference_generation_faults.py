@@ -8,8 +8,11 @@ from pydantic import ValidationError
 
 from llm_engineering.application.ports import Message
 from llm_engineering.application.training.datasets.build import build_dataset
-from llm_engineering.application.training.datasets.config import LengthBounds, QualityConfig
-from llm_engineering.application.training.datasets.run_config import PreferenceDatasetRun
+from llm_engineering.application.training.datasets.config import (
+    LengthBounds,
+    PreferenceDatasetRun,
+    QualityConfig,
+)
 from llm_engineering.domain.errors import InvalidInputError, TooManyFailuresError
 from tests.fakes.llm import ScriptedLanguageModel
 from tests.fakes.warehouse import FakeWarehouse

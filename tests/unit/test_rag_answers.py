@@ -4,12 +4,14 @@ import pytest
 
 from llm_engineering.application.evaluation.rag.answers import (
     AnswerRun,
+    JudgedSample,
+    Scores,
     answer_all,
+    judge_answers,
     judgeable,
     sample,
     summed_up,
 )
-from llm_engineering.application.evaluation.rag.judging import JudgedSample, Scores, judge_answers
 from llm_engineering.application.evaluation.rag.questions import Labelled, Question, Relevant, Target
 from llm_engineering.application.inference.answer import AnsweringConfig
 from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline

@@ -18,8 +18,7 @@ from llm_engineering.application.evaluation.rag.calibration import (
     best_threshold,
     calibrate,
 )
-from llm_engineering.application.evaluation.rag.config import RagEvaluationRun
-from llm_engineering.application.evaluation.rag.configurations import SERVED, standard
+from llm_engineering.application.evaluation.rag.config import SERVED, RagEvaluationRun, standard
 from llm_engineering.application.evaluation.rag.evaluate import (
     Evaluation,
     GateFailedError,

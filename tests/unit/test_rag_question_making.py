@@ -4,8 +4,12 @@ import json
 
 import pytest
 
-from llm_engineering.application.evaluation.rag.checks import Candidate, refused
-from llm_engineering.application.evaluation.rag.make_questions import QuestionMaking, make_questions
+from llm_engineering.application.evaluation.rag.make_questions import (
+    Candidate,
+    QuestionMaking,
+    make_questions,
+    refused,
+)
 from llm_engineering.application.evaluation.rag.questions import resolve
 from llm_engineering.application.text.overlap import longest_copy, reworded
 from llm_engineering.application.text.question_rules import drafts, language_of

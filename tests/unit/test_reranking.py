@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_engineering.application.inference.reranking import rerank_hits
+from llm_engineering.application.inference.search import rerank_hits
 from llm_engineering.application.ports import TokenVectors
 from llm_engineering.domain.errors import ModelError
 from llm_engineering.domain.retrieval import Hit

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.inference.facets import KnownValues
 from llm_engineering.application.inference.search import (
+    KnownValues,
     check_filter,
     drop_near_duplicates,
     narrow,

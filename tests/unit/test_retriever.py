@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_engineering.application.inference.answer import AnsweringConfig
-from llm_engineering.application.inference.input_guard import GuardConfig
+from llm_engineering.application.inference.guards import GuardConfig
 from llm_engineering.application.inference.pipeline import (
     Finished,
     InferenceConfig,
@@ -30,7 +30,7 @@ from llm_engineering.application.inference.retriever import (
 from llm_engineering.application.inference.search import fuse_hits
 from llm_engineering.application.inference.self_query import SelfQueryConfig
 from llm_engineering.application.ports import Message, Reranker, SearchRequest, Vectors
-from llm_engineering.application.ports.tracing import Recorder
+from llm_engineering.application.ports.observability import Recorder
 from llm_engineering.domain.documents import EmbedderFingerprint
 from llm_engineering.domain.errors import (
     FingerprintMismatchError,

@@ -16,11 +16,11 @@ from llm_engineering.application.features.config import (
 )
 from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.application.inference.retriever import RetrievalConfig
-from llm_engineering.application.training.datasets.run_config import (
+from llm_engineering.application.training.datasets.config import (
     GenerateInstructDataset,
     GeneratePreferenceDataset,
 )
-from llm_engineering.application.training.finetune.adapters import AdapterServing
+from llm_engineering.application.training.finetune.model_folder import AdapterServing
 from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.domain.errors import ConfigurationError
 from tools.run_config import read_run_config, read_service_config

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.inference.facets import FILTERS, FilterValues, KnownValues
+from llm_engineering.application.inference.search import FILTERS, FilterValues, KnownValues
 from llm_engineering.application.inference.self_query import (
     NOT_READ,
     SelfQuery,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
 
-from llm_engineering.application.ports.tracing import Trace, as_record, sampled
+from llm_engineering.application.ports.observability import Trace, as_record, sampled
 from llm_engineering.infrastructure.shared.trace_queue import BATCH, CAPACITY, TraceQueue
 
 shares = st.floats(0, 1)

@@ -13,7 +13,7 @@ from llm_engineering.application.training.datasets.config import JudgeConfig, Le
 from llm_engineering.application.training.datasets.preferences import Rejected
 from llm_engineering.application.training.finetune.config import LoraConfig, OptimizerConfig, SftConfig
 from llm_engineering.application.training.finetune.dpo import ADAPTER, DpoConfig, DpoRun, inherit_from_sft
-from llm_engineering.application.training.finetune.hardware import Hardware, plan
+from llm_engineering.application.training.finetune.preflight import Hardware, plan
 from llm_engineering.application.training.finetune.run import SftRun
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError
 from llm_engineering.domain.models import ModelManifest

@@ -8,21 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.application.training.finetune.archive import install, unpack
 from llm_engineering.application.training.finetune.config import SftConfig
-from llm_engineering.application.training.finetune.container import (
+from llm_engineering.application.training.finetune.dpo import DpoRun
+from llm_engineering.application.training.finetune.remote import (
     Cluster,
     ContainerFolders,
+    RemoteRun,
     command,
     gpus,
+    install,
     link_base,
     publish,
     read_cluster,
+    remote_run,
     remove_torn,
     stages,
+    unpack,
 )
-from llm_engineering.application.training.finetune.dpo import DpoRun
-from llm_engineering.application.training.finetune.remote import RemoteRun, remote_run
 from llm_engineering.application.training.finetune.run import SftRun, Training
 from llm_engineering.domain.errors import ConfigurationError, ModelFileError, TemplateMismatchError
 from llm_engineering.infrastructure.training.sagemaker.request import JobPlace, job_request

@@ -6,7 +6,7 @@ import pytest
 
 from llm_engineering.application.training.finetune.config import SftConfig
 from llm_engineering.application.training.finetune.labels import EncodedChat
-from llm_engineering.application.training.finetune.limits import check_context, check_steps, within_limit
+from llm_engineering.application.training.finetune.preflight import check_context, check_steps, within_limit
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, TooManyFailuresError
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llm_engineering.application.training.finetune.config import SftConfig
 from llm_engineering.application.training.finetune.dpo import DpoConfig
-from llm_engineering.application.training.finetune.memory import (
+from llm_engineering.application.training.finetune.preflight import (
     ModelShape,
     adapter_parameters,
     checked_estimate,

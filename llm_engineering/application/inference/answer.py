@@ -14,15 +14,15 @@ from loguru import logger
 from pydantic import Field
 
 from llm_engineering.application.inference.context import ContextConfig, Packed, Source, heading, pack
-from llm_engineering.application.inference.evidence import Evidence, EvidenceConfig, word_confidence
-from llm_engineering.application.inference.grounded_writing import (
+from llm_engineering.application.inference.grounding import Evidence, EvidenceConfig, word_confidence
+from llm_engineering.application.inference.writers import (
     NOTHING_FOUND,
     Judge,
+    LenientWriter,
+    StrictWriter,
     Writer,
     Written,
 )
-from llm_engineering.application.inference.lenient_writing import LenientWriter
-from llm_engineering.application.inference.strict_writing import StrictWriter
 from llm_engineering.application.llm import prompts
 from llm_engineering.application.ports import Delta, GenerationOptions, LanguageModel, Message, Vectors
 from llm_engineering.domain.documents import Model
@@ -117,7 +117,7 @@ async def answer(
     Args:
         passages: best first.
         embed: texts to unit vectors, shape (n, dimension); blocking, so it is called in a thread. Pass the same
-            :class:`~llm_engineering.application.inference.embedding_cache.EmbeddingMemory` for all
+            :class:`~llm_engineering.application.inference.embedding.EmbeddingMemory` for all
             answers, so that sentences of the sources are embedded once.
         history: earlier turns, oldest first; those that do not fit are dropped, the oldest first.
         instructions: of the calling application; they stand below the prompt's own rules.

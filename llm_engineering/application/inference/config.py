@@ -2,10 +2,9 @@
 
 from pydantic import Field
 
-from llm_engineering.application.inference.input_guard import GuardConfig
+from llm_engineering.application.inference.guards import GuardConfig
 from llm_engineering.application.inference.query_expansion import ExpansionConfig
-from llm_engineering.application.inference.reranking import RERANKER_WEIGHT
-from llm_engineering.application.inference.search import CANDIDATES_PER_HIT
+from llm_engineering.application.inference.search import CANDIDATES_PER_HIT, RERANKER_WEIGHT
 from llm_engineering.application.inference.self_query import SelfQueryConfig
 from llm_engineering.domain.documents import Model
 from llm_engineering.domain.retrieval import Fusion, MetadataFilter, Query, RrfFusion, SearchMode

@@ -9,7 +9,7 @@ import numpy as np
 from loguru import logger
 from pydantic import Field
 
-from llm_engineering.application.inference.statements import statements
+from llm_engineering.application.inference.grounding import statements
 from llm_engineering.application.ports import LanguageModel, Message, Vectors
 from llm_engineering.application.text.words import content, grams
 from llm_engineering.domain.documents import Model, Span

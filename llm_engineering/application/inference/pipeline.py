@@ -10,7 +10,7 @@ from typing import Any, Literal
 from loguru import logger
 
 from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer
-from llm_engineering.application.inference.embedding_cache import EmbeddingMemory
+from llm_engineering.application.inference.embedding import EmbeddingMemory
 from llm_engineering.application.inference.retriever import RetrievalConfig, Retriever
 from llm_engineering.application.inference.search import narrow, widen
 from llm_engineering.application.ports import (
@@ -22,7 +22,7 @@ from llm_engineering.application.ports import (
     Tracer,
     VectorIndex,
 )
-from llm_engineering.application.ports.tracing import Recorder, Trace
+from llm_engineering.application.ports.observability import Recorder, Trace
 from llm_engineering.domain.documents import Model
 from llm_engineering.domain.errors import StoreError
 from llm_engineering.domain.inference import MadeWith, RagResult, SearchResult, StageStatus, interaction

@@ -19,15 +19,16 @@ from functools import partial
 from loguru import logger
 
 from llm_engineering.application.inference.config import EmbeddingConfig, RerankConfig, RetrievalConfig
-from llm_engineering.application.inference.facets import FilterValues, KnownValues
-from llm_engineering.application.inference.input_guard import guard
-from llm_engineering.application.inference.micro_batching import MicroBatcher
+from llm_engineering.application.inference.embedding import MicroBatcher
+from llm_engineering.application.inference.guards import guard
 from llm_engineering.application.inference.query_expansion import Expansion, expand
-from llm_engineering.application.inference.reranking import rerank_hits
 from llm_engineering.application.inference.search import (
+    FilterValues,
+    KnownValues,
     check_filter,
     drop_near_duplicates,
     fuse_hits,
+    rerank_hits,
 )
 from llm_engineering.application.inference.self_query import SelfQuery, self_query
 from llm_engineering.application.ports import (
@@ -39,7 +40,7 @@ from llm_engineering.application.ports import (
     VectorIndex,
     Vectors,
 )
-from llm_engineering.application.ports.tracing import Recorder
+from llm_engineering.application.ports.observability import Recorder
 from llm_engineering.domain.errors import ModelError, StoreError
 from llm_engineering.domain.inference import MadeWith, StageStatus
 from llm_engineering.domain.retrieval import (

@@ -1,16 +1,152 @@
 """From a question to the passages that may answer it."""
 
+import asyncio
 import difflib
+import math
 import re
+import threading
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
-from llm_engineering.application.inference.facets import FILTERS, KnownValues
+import numpy as np
+
 from llm_engineering.application.inference.fusion import ranked
-from llm_engineering.application.ports import Embedder, SearchRequest, VectorIndex
+from llm_engineering.application.ports import Embedder, Reranker, SearchRequest, VectorIndex
 from llm_engineering.domain.documents import Chunk, Span
-from llm_engineering.domain.errors import UnknownFilterValueError
+from llm_engineering.domain.errors import ModelError, UnknownFilterValueError
 from llm_engineering.domain.retrieval import Hit, MetadataFilter, Passage, Query, SearchMode
+
+Field = Literal["author", "category", "platform", "language"]
+
+FILTERS: tuple[tuple[str, Field], ...] = (
+    ("authors", "author"),
+    ("categories", "category"),
+    ("platforms", "platform"),
+    ("languages", "language"),
+)
+"""Fields of a :class:`MetadataFilter`, and what the index calls them."""
+FIELDS = tuple(name for _, name in FILTERS)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownValues:
+    """Distinct values of each filterable field with the number of chunks of each."""
+
+    author: Mapping[str, int] = field(default_factory=dict)
+    category: Mapping[str, int] = field(default_factory=dict)
+    platform: Mapping[str, int] = field(default_factory=dict)
+    language: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, index: VectorIndex, fields: Iterable[Field] = FIELDS) -> "KnownValues":
+        """Read the fields; creates nothing. Blocking.
+
+        Raises:
+            StoreError: the index is not there, or failed.
+        """
+        return cls(**{name: index.values(name) for name in fields})
+
+    def of(self, name: Field) -> Mapping[str, int]:
+        values: Mapping[str, int] = getattr(self, name)
+        return values
+
+    @staticmethod
+    def named_by(filter: MetadataFilter) -> tuple[Field, ...]:
+        """The fields in which the filter names values; dates and document ids are not looked up."""
+        return tuple(name for plural, name in FILTERS if getattr(filter, plural))
+
+    def cover(self, filter: MetadataFilter) -> bool:
+        """Whether every value that the filter names exists."""
+        return all(value in self.of(name) for plural, name in FILTERS for value in getattr(filter, plural))
+
+
+class FilterValues:
+    """The index's values, read at most every few seconds however many requests ask.
+
+    Args:
+        keep_seconds: how long a reading may be old. An index that is replaced meanwhile is seen that much later; a
+            caller who names a value that is not known has it looked up afresh (``fresh=True``).
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self, index: VectorIndex, keep_seconds: float = 5.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._index = index
+        self._keep_seconds = keep_seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kept: tuple[float, KnownValues] | None = None
+
+    async def get(self, *, fresh: bool = False) -> KnownValues:
+        """The values; without a thread where they are still kept.
+
+        Raises:
+            StoreError: the index is not there, or failed.
+        """
+        kept = None if fresh else self._current()
+        return kept if kept is not None else await asyncio.to_thread(self._read, fresh)
+
+    def _current(self) -> KnownValues | None:
+        kept = self._kept
+        return kept[1] if kept and self._clock() - kept[0] < self._keep_seconds else None
+
+    def _read(self, fresh: bool) -> KnownValues:
+        with self._lock:  # of many requests that find nothing kept, one reads
+            kept = None if fresh else self._current()
+            if kept is not None:
+                return kept
+            read = KnownValues.read(self._index)
+            self._kept = (self._clock(), read)
+            return read
+
+
+RERANKER_WEIGHT = 0.85
+"""The reranker's share of the final score; the rest is the search's own.
+
+Chosen with the late interaction reranker over 20 candidates, on three sets of labelled questions (90 and 86 about the
+sample site, 54 about 38 articles of others): the mean reciprocal rank is one point higher than at 1.0, where the reranker
+alone decides, and recall at 5 no lower. Towards 0.7 such questions gain a little more, but those that quote rare words
+lose; that depends on the first stage (with ``weighted`` fusion 0.7 is as good). All of this is within chance: a
+tie-breaker more than a trade."""
+
+
+def rerank_hits(
+    query_text: str, hits: Sequence[Hit], reranker: Reranker, *, weight: float = RERANKER_WEIGHT
+) -> list[Hit]:
+    """The hits in the order of ``weight · reranker + (1 − weight) · search``, both scaled to [0, 1] over these hits.
+
+    Passages are judged with the trail of title and headings above them. Hits that are equal in both keep their order.
+    A returned hit's ``score`` is the mixture; ``dense_score`` stays. Blocking.
+
+    Args:
+        weight: 1 leaves the order to the reranker alone, 0 to the search.
+
+    Raises:
+        ModelError: the reranker failed, or gave not one finite score for each text.
+    """
+    if not hits:
+        return []
+    scores = reranker.rerank(query_text, [hit.chunk.embedding_text for hit in hits])
+    if len(scores) != len(hits) or not all(map(math.isfinite, scores)):
+        raise ModelError(
+            f"The reranker {reranker.name} gave {len(scores)} scores for {len(hits)} texts; expected one finite number "
+            "for each. Check the model, or switch reranking off: RERANKER_KIND=none"
+        )
+    mixed = weight * _scaled(scores) + (1 - weight) * _scaled([hit.score for hit in hits])
+    order = np.argsort(-mixed, kind="stable")
+    return [hits[i].model_copy(update={"score": float(mixed[i])}) for i in order]
+
+
+def _scaled(values: Sequence[float]) -> np.ndarray:
+    """Values scaled to [0, 1]; where all are equal each counts 1."""
+    numbers = np.asarray(values, dtype=np.float64)
+    low, spread = numbers.min(), np.ptp(numbers)
+    return (numbers - low) / spread if spread > 0 else np.ones_like(numbers)
+
 
 CANDIDATES_PER_HIT = 2
 """How many hits are fetched for one that is returned, so that dropping near-duplicates leaves enough."""

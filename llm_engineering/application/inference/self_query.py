@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from llm_engineering.application.inference.facets import FILTERS, KnownValues
+from llm_engineering.application.inference.search import FILTERS, KnownValues
 from llm_engineering.application.inference.self_query_rules import Reading, read_rules
 from llm_engineering.application.llm.structured_output import ask_json
 from llm_engineering.application.ports import LanguageModel, Message

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
-from llm_engineering.application.inference.facets import KnownValues
+from llm_engineering.application.inference.search import KnownValues
 from llm_engineering.application.inference.self_query_dates import read_period
 from llm_engineering.domain.retrieval import MetadataFilter
 

@@ -110,3 +110,14 @@ def find_quote(text: str, quote: str) -> Span | None:
         return None
     match = re.search(r"\s+".join(re.escape(word) for word in words), text)
     return Span(start=match.start(), end=match.end()) if match else None
+
+
+def has_common_ngram(text: str, other: str, length: int) -> bool:
+    """Whether so many words in a row stand in both. Linear, where ``longest_copy`` is quadratic."""
+    runs = set(_runs(text, length))
+    return any(run in runs for run in _runs(other, length))
+
+
+def _runs(text: str, length: int) -> Iterator[tuple[str, ...]]:
+    words = list(folded_words(text))
+    return (tuple(words[start : start + length]) for start in range(len(words) - length + 1))

@@ -1,7 +1,7 @@
 """Questions by rule: a sentence that defines, gives a reason, a condition or a purpose can be asked for.
 
 No model is needed and none is trusted. The patterns are narrow on purpose: what they do not understand they leave, and
-each question still has to pass :mod:`checks <llm_engineering.application.evaluation.rag.checks>`.
+each question still has to pass :mod:`checks <llm_engineering.application.evaluation.rag.make_questions>`.
 """
 
 import re

@@ -14,7 +14,7 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 
 from llm_engineering.application.ports import Tracer
-from llm_engineering.application.ports.tracing import Trace, TraceSpan
+from llm_engineering.application.ports.observability import Trace, TraceSpan
 
 UNKNOWN_ROUTE = "unknown"
 """The route label of every path that the service does not have."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
-from llm_engineering.application.evaluation.rag.judging import JudgedSample, Scores
+from llm_engineering.application.evaluation.rag.answers import JudgedSample, Scores
 from llm_engineering.application.ports import Vectors
 from llm_engineering.domain.errors import MissingDependencyError
 

@@ -21,20 +21,18 @@ from llm_engineering.domain.documents import Chunk, EmbeddedChunk, EmbedderFinge
 from llm_engineering.domain.errors import StoreError, StoreUnavailableError
 from llm_engineering.domain.retrieval import Hit, MetadataFilter, RrfFusion, SearchMode
 from llm_engineering.infrastructure.index import Bm25Encoder
-from llm_engineering.infrastructure.shared.index_checks import (
-    BUILD,
-    check_embedding,
-    check_fingerprint,
-    check_request,
-    describe_index,
-)
 from llm_engineering.infrastructure.shared.index_payload import (
+    BUILD,
     DATETIME_FIELDS,
     FORMAT,
     INTEGER_FIELDS,
     KEYWORD_FIELDS,
     RECORD_FIELD,
     alternatives,
+    check_embedding,
+    check_fingerprint,
+    check_request,
+    describe_index,
     published_between,
     to_chunk,
     to_payload,

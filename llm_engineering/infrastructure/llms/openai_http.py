@@ -16,13 +16,14 @@ from llm_engineering.infrastructure.shared.openai_stream import (
     request_body,
     tokens_at_most,
 )
-from llm_engineering.infrastructure.shared.reply_attempts import (
+from llm_engineering.infrastructure.shared.retries import (
     OVERLOADED_STATUSES,
+    RETRIED_STATUSES,
     Attempts,
     Reason,
     TryAgain,
+    retry_after_seconds,
 )
-from llm_engineering.infrastructure.shared.retries import RETRIED_STATUSES, retry_after_seconds
 
 if TYPE_CHECKING:
     import httpx

@@ -21,8 +21,13 @@ from llm_engineering.infrastructure.shared.openai_stream import (
     request_body,
     tokens_at_most,
 )
-from llm_engineering.infrastructure.shared.reply_attempts import OVERLOADED_STATUSES, Attempts, TryAgain
-from llm_engineering.infrastructure.shared.retries import RETRIED_STATUSES, retry_after_seconds
+from llm_engineering.infrastructure.shared.retries import (
+    OVERLOADED_STATUSES,
+    RETRIED_STATUSES,
+    Attempts,
+    TryAgain,
+    retry_after_seconds,
+)
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError

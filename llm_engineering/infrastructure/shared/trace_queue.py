@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from loguru import logger
 
-from llm_engineering.application.ports.tracing import Trace, sampled
+from llm_engineering.application.ports.observability import Trace, sampled
 
 CAPACITY = 2_000
 """Traces that may wait. With content, one has some ten kilobytes."""

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from llm_engineering.application.ports.tracing import Trace, as_record
+from llm_engineering.application.ports.observability import Trace, as_record
 from llm_engineering.infrastructure.shared.trace_queue import TraceQueue
 
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from llm_engineering.application.llm.prompts import Template
-from llm_engineering.application.ports.tracing import Trace, TraceSpan, as_record
+from llm_engineering.application.ports.observability import Trace, TraceSpan, as_record
 from llm_engineering.domain.errors import MissingDependencyError, StoreError, StoreUnavailableError
 from llm_engineering.domain.retrieval import Usage
 from llm_engineering.infrastructure.shared.trace_queue import TraceQueue

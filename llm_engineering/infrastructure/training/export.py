@@ -14,8 +14,8 @@ from loguru import logger
 
 from llm_engineering.application.llm.chat_templates import template
 from llm_engineering.application.ports import Message
-from llm_engineering.application.training.finetune.adapters import ADAPTER_GGUF
 from llm_engineering.application.training.finetune.model_folder import (
+    ADAPTER_GGUF,
     GGUF,
     MERGED,
     read_manifest,

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+import numpy as np
 from loguru import logger
 
 from llm_engineering.application.evaluation.models.bias import BiasReport, bias_report
@@ -12,17 +13,16 @@ from llm_engineering.application.evaluation.models.bias import pairs as bias_pai
 from llm_engineering.application.evaluation.models.config import JudgeConfig, ModelEvaluationRun
 from llm_engineering.application.evaluation.models.heldout import HeldOut
 from llm_engineering.application.evaluation.models.judging import Judgeable, Judging, judged
-from llm_engineering.application.evaluation.models.memorisation import TrainingText
 from llm_engineering.application.evaluation.models.metrics import (
     BY_NAME,
     UNINTERVALLED,
     Column,
     ReferenceMetrics,
     Similarity,
+    TrainingText,
     Yardsticks,
     measured,
 )
-from llm_engineering.application.evaluation.models.slices import sliced
 from llm_engineering.application.evaluation.models.style import Calibration, Voice, style_models
 from llm_engineering.application.evaluation.models.systems import (
     AnsweringModel,
@@ -35,9 +35,38 @@ from llm_engineering.application.evaluation.models.systems import (
 from llm_engineering.application.evaluation.statistics import DocumentBootstrap, exponential
 from llm_engineering.application.llm.judges import Jury
 from llm_engineering.application.ports import Embedder, Message, Progress
+from llm_engineering.domain.datasets import InstructSample
 from llm_engineering.domain.documents import derived_id
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.models import Difference, EvaluationReport, Score, SystemReport
+
+FEWEST = 2
+"""Samples below which a part is left out."""
+_LENGTHS = ("short", "medium", "long")
+
+
+def sliced(samples: Sequence[InstructSample], kinds: Sequence[str]) -> dict[str, list[int]]:
+    """Places of the samples by slice: ``category=article``, ``language=en``, ``length=short`` (thirds of the author's
+    answers). The first key, empty, is all of them. A kind that has but one value is left out: it would be all again."""
+    found: dict[str, list[int]] = {"": list(range(len(samples)))}
+    for kind in kinds:
+        values = _values(samples, kind)
+        parts = {
+            value: [place for place, v in enumerate(values) if v == value] for value in sorted(set(values))
+        }
+        if len(parts) > 1:
+            found.update({f"{kind}={value}": p for value, p in parts.items() if len(p) >= FEWEST})
+    return found
+
+
+def _values(samples: Sequence[InstructSample], kind: str) -> list[str]:
+    if kind == "category":
+        return [sample.origin.category for sample in samples]
+    if kind == "language":
+        return [sample.origin.language for sample in samples]
+    lengths = np.array([len(sample.answer) for sample in samples])
+    borders = np.quantile(lengths, (1 / 3, 2 / 3)) if len(lengths) else np.zeros(2)
+    return [_LENGTHS[int(number)] for number in np.searchsorted(borders, lengths)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from llm_engineering.application.evaluation.rag import gate as gates
-from llm_engineering.application.evaluation.rag.answers import AnswerMetrics
+from llm_engineering.application.evaluation.rag.answers import AnswerMetrics, Judgements
 from llm_engineering.application.evaluation.rag.calibration import Calibration, Judgement, calibrate
-from llm_engineering.application.evaluation.rag.config import Gate, RagEvaluationRun
-from llm_engineering.application.evaluation.rag.configurations import patient, without_rerank
-from llm_engineering.application.evaluation.rag.judging import Judgements
+from llm_engineering.application.evaluation.rag.config import Gate, RagEvaluationRun, patient, without_rerank
 from llm_engineering.application.evaluation.rag.questions import Resolved, kinds
 from llm_engineering.application.evaluation.rag.recommend import Recommendation, recommend
 from llm_engineering.application.evaluation.rag.retrieval import (

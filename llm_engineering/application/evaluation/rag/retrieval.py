@@ -18,7 +18,7 @@ from llm_engineering.application.inference.answer import confidence
 from llm_engineering.application.inference.retriever import RetrievalConfig, Retrieved, Retriever
 from llm_engineering.application.inference.search import narrow, widen
 from llm_engineering.application.ports import Progress, SilentProgress, VectorIndex
-from llm_engineering.application.ports.tracing import Recorder
+from llm_engineering.application.ports.observability import Recorder
 from llm_engineering.domain.documents import Model
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.retrieval import MetadataFilter, Passage

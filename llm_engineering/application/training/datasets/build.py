@@ -11,7 +11,6 @@ from llm_engineering.application.failures import batched
 from llm_engineering.application.llm.chat_templates import ChatTemplate, template
 from llm_engineering.application.llm.judges import Jury
 from llm_engineering.application.ports import CleanStore, Embedder, Message, Progress, SilentProgress
-from llm_engineering.application.training.datasets.chat_samples import Sample, kind_of
 from llm_engineering.application.training.datasets.config import QualityConfig
 from llm_engineering.application.training.datasets.curate import Curated, curate, gates_of
 from llm_engineering.application.training.datasets.data_card import data_card
@@ -20,10 +19,15 @@ from llm_engineering.application.training.datasets.decontamination import (
     protected_samples,
     read_protected,
 )
-from llm_engineering.application.training.datasets.gate_rules import LanguageDetector, TokenCounter
-from llm_engineering.application.training.datasets.gates import Gate, run_gates
+from llm_engineering.application.training.datasets.gates import (
+    Gate,
+    LanguageDetector,
+    TokenCounter,
+    run_gates,
+)
 from llm_engineering.application.training.datasets.judging import Judged, JudgeGate, judge
 from llm_engineering.application.training.datasets.report import html_report
+from llm_engineering.application.training.datasets.samples import Sample, kind_of
 from llm_engineering.application.training.datasets.statistics import statistics
 from llm_engineering.application.training.datasets.store import (
     MANIFEST,

@@ -5,34 +5,29 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
 from llm_engineering.application.ports import Embedder
-from llm_engineering.application.training.datasets.chat_samples import Sample
 from llm_engineering.application.training.datasets.config import QualityConfig
 from llm_engineering.application.training.datasets.decontamination import (
     Decontamination,
     Protected,
     protected_samples,
 )
-from llm_engineering.application.training.datasets.duplicates import (
-    ExactDuplicates,
-    NearDuplicates,
-    SemanticDuplicates,
-    embedding_of_any_length,
-)
-from llm_engineering.application.training.datasets.gate_rules import (
+from llm_engineering.application.training.datasets.gates import (
     Differs,
+    Dropped,
+    ExactDuplicates,
     Format,
+    Gate,
+    GateCount,
     Language,
     LanguageDetector,
     Length,
+    NearDuplicates,
     Rules,
+    SemanticDuplicates,
     TokenCounter,
     Verbatim,
-)
-from llm_engineering.application.training.datasets.gates import (
-    Dropped,
-    Gate,
-    GateCount,
     count_of,
+    embedding_of_any_length,
     run_gates,
 )
 from llm_engineering.application.training.datasets.preference_lint import (
@@ -41,6 +36,7 @@ from llm_engineering.application.training.datasets.preference_lint import (
     bound_length_bias,
     lint,
 )
+from llm_engineering.application.training.datasets.samples import Sample
 from llm_engineering.application.training.datasets.splits import split_by_document
 from llm_engineering.domain.datasets import PreferenceSample, Split
 from llm_engineering.domain.documents import CleanDocument

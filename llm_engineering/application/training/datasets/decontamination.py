@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from llm_engineering.application.text.words import words
-from llm_engineering.application.training.datasets.chat_samples import (
+from llm_engineering.application.training.datasets.config import DecontaminationConfig
+from llm_engineering.application.training.datasets.gates import Reasons
+from llm_engineering.application.training.datasets.samples import (
     Sample,
     answer_of,
     normalised,
     prompt_of,
 )
-from llm_engineering.application.training.datasets.config import DecontaminationConfig
-from llm_engineering.application.training.datasets.gates import Reasons
 from llm_engineering.domain.errors import InvalidInputError
 
 Hashes = npt.NDArray[np.uint64]

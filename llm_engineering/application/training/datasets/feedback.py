@@ -19,8 +19,7 @@ from pydantic import Field
 from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.failures import batched
 from llm_engineering.application.ports import CleanStore
-from llm_engineering.application.text.copied_runs import has_common_ngram
-from llm_engineering.application.text.overlap import content_words
+from llm_engineering.application.text.overlap import content_words, has_common_ngram
 from llm_engineering.application.text.pii import mask_personal_data
 from llm_engineering.application.text.sentences import Unit, units
 from llm_engineering.application.training.datasets.passages import Passage, PassageConfig, passages

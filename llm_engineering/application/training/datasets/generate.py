@@ -17,25 +17,23 @@ from llm_engineering.application.ports import (
     Progress,
     SilentProgress,
 )
-from llm_engineering.application.training.datasets.chat_samples import Sample
-from llm_engineering.application.training.datasets.evolution import evolved
-from llm_engineering.application.training.datasets.feedback import FromFeedback, samples_of_votes
-from llm_engineering.application.training.datasets.model_pairs import pairs_of
-from llm_engineering.application.training.datasets.passages import Passage, passages
-from llm_engineering.application.training.datasets.preferences import preference_of
-from llm_engineering.application.training.datasets.run_config import (
+from llm_engineering.application.training.datasets.config import (
     DatasetRun,
     InstructDatasetRun,
     PreferenceDatasetRun,
 )
-from llm_engineering.application.training.datasets.samples import author_sample
-from llm_engineering.application.training.datasets.template_instructions import (
+from llm_engineering.application.training.datasets.feedback import FromFeedback, samples_of_votes
+from llm_engineering.application.training.datasets.instructions import (
     Instruction,
     drawn_number,
     instructions,
     language_for,
     rule_questions,
 )
+from llm_engineering.application.training.datasets.model_pairs import evolved, pairs_of
+from llm_engineering.application.training.datasets.passages import Passage, passages
+from llm_engineering.application.training.datasets.preferences import preference_of
+from llm_engineering.application.training.datasets.samples import Sample, author_sample
 from llm_engineering.domain.datasets import InstructSample, PreferenceSample, Provenance
 from llm_engineering.domain.errors import InvalidInputError, TooManyFailuresError
 

@@ -24,9 +24,9 @@ from llm_engineering.application.llm.judges import (
 from llm_engineering.application.llm.prompts.fences import inert
 from llm_engineering.application.llm.structured_output import UnusableReplyError, parse_json_object
 from llm_engineering.application.ports import GenerationOptions, Message, Progress, SilentProgress
-from llm_engineering.application.training.datasets.chat_samples import Sample, answer_of, prompt_of
 from llm_engineering.application.training.datasets.config import JudgeConfig
 from llm_engineering.application.training.datasets.gates import Reasons
+from llm_engineering.application.training.datasets.samples import Sample, answer_of, prompt_of
 from llm_engineering.domain.datasets import PreferenceSample
 from llm_engineering.domain.documents import text_hash
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from llm_engineering.application.training.datasets.chat_samples import normalised
 from llm_engineering.application.training.datasets.config import LengthBias
-from llm_engineering.application.training.datasets.gate_rules import leaks
-from llm_engineering.application.training.datasets.gates import Dropped
+from llm_engineering.application.training.datasets.gates import Dropped, leaks
+from llm_engineering.application.training.datasets.samples import normalised
 from llm_engineering.domain.datasets import PreferenceSample
 from llm_engineering.domain.errors import InvalidInputError
 

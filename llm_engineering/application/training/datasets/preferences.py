@@ -15,9 +15,9 @@ from llm_engineering.application.llm.batch import BatchClient, LlmRequest
 from llm_engineering.application.llm.prompts import prompt_hash, render
 from llm_engineering.application.llm.structured_output import UnusableReplyError
 from llm_engineering.application.ports import GenerationOptions
-from llm_engineering.application.text.copied_runs import has_common_ngram
+from llm_engineering.application.text.overlap import has_common_ngram
 from llm_engineering.application.text.sentences import units
-from llm_engineering.application.training.datasets.gate_rules import repeated_share
+from llm_engineering.application.training.datasets.gates import repeated_share
 from llm_engineering.application.training.datasets.passages import Passage
 from llm_engineering.application.training.datasets.samples import language_name, origin
 from llm_engineering.domain.datasets import PreferenceSample, Provenance

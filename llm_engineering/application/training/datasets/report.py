@@ -6,11 +6,11 @@ from typing import Any
 
 from llm_engineering.application.reporting.charts import draw_bars, draw_histogram
 from llm_engineering.application.reporting.page import render_page, trust_svg
-from llm_engineering.application.training.datasets.chat_samples import Sample, answers_of, prompt_of
 from llm_engineering.application.training.datasets.curate import Curated
 from llm_engineering.application.training.datasets.gates import GateCount
 from llm_engineering.application.training.datasets.judging import Judged
 from llm_engineering.application.training.datasets.preference_lint import PreferenceLint
+from llm_engineering.application.training.datasets.samples import Sample, answers_of, prompt_of
 from llm_engineering.application.training.datasets.statistics import Lengths, Statistics
 from llm_engineering.domain.datasets import DatasetManifest, Split
 

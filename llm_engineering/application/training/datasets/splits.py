@@ -12,8 +12,8 @@ from typing import TypeVar, cast
 
 from loguru import logger
 
-from llm_engineering.application.training.datasets.chat_samples import Sample
 from llm_engineering.application.training.datasets.config import SplitShares
+from llm_engineering.application.training.datasets.samples import Sample
 from llm_engineering.domain.datasets import Split
 from llm_engineering.domain.errors import InvalidInputError
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llm_engineering.application.training.datasets.chat_samples import (
+from llm_engineering.application.training.datasets.gates import TokenCounter
+from llm_engineering.application.training.datasets.samples import (
     Sample,
     answers_of,
     conversations,
     prompt_of,
 )
-from llm_engineering.application.training.datasets.gate_rules import TokenCounter
 from llm_engineering.domain.datasets import Split
 
 MOST_TOPICS = 15

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from llm_engineering.application.training.datasets.chat_samples import Sample
 from llm_engineering.application.training.datasets.gates import Dropped
+from llm_engineering.application.training.datasets.samples import Sample
 from llm_engineering.domain.datasets import (
     DatasetKind,
     DatasetManifest,

@@ -19,8 +19,14 @@ from llm_engineering.infrastructure.index.qdrant_edge.engine import DENSE, SPARS
 from llm_engineering.infrastructure.index.qdrant_edge.generations import Generations
 from llm_engineering.infrastructure.index.qdrant_edge.reading import OpenGeneration
 from llm_engineering.infrastructure.index.qdrant_edge.writing import EdgeWriter
-from llm_engineering.infrastructure.shared.index_checks import BUILD, check_request, describe_index
-from llm_engineering.infrastructure.shared.index_payload import FORMAT, RECORD_FIELD, to_chunk
+from llm_engineering.infrastructure.shared.index_payload import (
+    BUILD,
+    FORMAT,
+    RECORD_FIELD,
+    check_request,
+    describe_index,
+    to_chunk,
+)
 
 if TYPE_CHECKING:
     from qdrant_edge import EdgeShard, QueryRequest

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 from llm_engineering.domain.documents import EmbedderFingerprint
 from llm_engineering.infrastructure.index.qdrant_edge.engine import engine, load
 from llm_engineering.infrastructure.index.qdrant_edge.generations import Lease
-from llm_engineering.infrastructure.shared.index_checks import check_fingerprint, describe_index
-from llm_engineering.infrastructure.shared.index_payload import FORMAT
+from llm_engineering.infrastructure.shared.index_payload import FORMAT, check_fingerprint, describe_index
 
 if TYPE_CHECKING:
     from qdrant_edge import Filter

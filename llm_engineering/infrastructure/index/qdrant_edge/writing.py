@@ -21,12 +21,12 @@ from llm_engineering.infrastructure.index.qdrant_edge.engine import (
 )
 from llm_engineering.infrastructure.index.qdrant_edge.generations import Generations, copy_tree, stored_bytes
 from llm_engineering.infrastructure.index.qdrant_edge.reading import OpenGeneration
-from llm_engineering.infrastructure.shared.index_checks import check_embedding
 from llm_engineering.infrastructure.shared.index_payload import (
     DATETIME_FIELDS,
     FORMAT,
     INTEGER_FIELDS,
     KEYWORD_FIELDS,
+    check_embedding,
     to_payload,
 )
 

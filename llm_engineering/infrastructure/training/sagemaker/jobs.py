@@ -8,8 +8,7 @@ from typing import Any
 
 from loguru import logger
 
-from llm_engineering.application.training.finetune.archive import install, unpack
-from llm_engineering.application.training.finetune.remote import JobInput, RemoteRun
+from llm_engineering.application.training.finetune.remote import JobInput, RemoteRun, install, unpack
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, TrainingError
 from llm_engineering.infrastructure.training.sagemaker.faults import (
     code_of,

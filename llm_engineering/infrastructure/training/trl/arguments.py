@@ -5,7 +5,7 @@ from typing import Any
 
 from llm_engineering.application.training.finetune.config import SftConfig, TrainingConfig
 from llm_engineering.application.training.finetune.dpo import DpoConfig
-from llm_engineering.application.training.finetune.hardware import Hardware, Plan
+from llm_engineering.application.training.finetune.preflight import Hardware, Plan
 
 _OPTIMIZERS = {
     "adamw": "adamw_torch",

@@ -13,15 +13,18 @@ from typing import Any
 from llm_engineering.application.llm.chat_templates import ChatTemplate
 from llm_engineering.application.ports import ExperimentTracker, Progress
 from llm_engineering.application.training.finetune.dpo import DpoJob, EncodedPair, encode_pair
-from llm_engineering.application.training.finetune.hardware import Hardware, Plan, plan
 from llm_engineering.application.training.finetune.labels import fit_template
-from llm_engineering.application.training.finetune.limits import (
+from llm_engineering.application.training.finetune.preflight import (
+    Hardware,
     Kept,
+    Plan,
     check_context,
     check_steps,
+    checked_estimate,
+    estimate_preference_memory,
+    plan,
     within_limit,
 )
-from llm_engineering.application.training.finetune.memory import checked_estimate, estimate_preference_memory
 from llm_engineering.application.training.finetune.record import SampleCounts
 from llm_engineering.application.training.finetune.trainer import CHECKPOINTS, Trained
 from llm_engineering.domain.datasets import PreferenceSample

@@ -4,7 +4,7 @@ import importlib.util
 import os
 from pathlib import Path
 
-from llm_engineering.application.training.finetune.hardware import Hardware
+from llm_engineering.application.training.finetune.preflight import Hardware
 
 _CGROUP = Path("/sys/fs/cgroup")
 

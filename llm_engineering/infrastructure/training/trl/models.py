@@ -5,7 +5,7 @@ from typing import Any
 from loguru import logger
 
 from llm_engineering.application.training.finetune.config import LoraConfig, TrainingConfig
-from llm_engineering.application.training.finetune.hardware import Plan
+from llm_engineering.application.training.finetune.preflight import Plan
 from llm_engineering.infrastructure.training.trl.base import Base, load_model
 
 

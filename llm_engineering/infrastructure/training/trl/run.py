@@ -12,8 +12,7 @@ from loguru import logger
 from llm_engineering.application.llm.chat_templates import ChatTemplate
 from llm_engineering.application.ports import ExperimentTracker, Progress
 from llm_engineering.application.training.finetune.config import TrainingConfig
-from llm_engineering.application.training.finetune.hardware import Hardware, Plan
-from llm_engineering.application.training.finetune.memory import MemoryEstimate
+from llm_engineering.application.training.finetune.preflight import Hardware, MemoryEstimate, Plan
 from llm_engineering.application.training.finetune.record import MemoryRecord, SampleCounts
 from llm_engineering.application.training.finetune.trainer import CHECKPOINTS, Trained
 from llm_engineering.domain.errors import ConfigurationError

@@ -3,7 +3,7 @@
 from typing import Any
 
 from llm_engineering.application.training.finetune.config import LoraConfig
-from llm_engineering.application.training.finetune.memory import ModelShape
+from llm_engineering.application.training.finetune.preflight import ModelShape
 from llm_engineering.domain.errors import ConfigurationError
 
 

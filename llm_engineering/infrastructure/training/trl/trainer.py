@@ -9,20 +9,23 @@ from typing import Any
 from llm_engineering.application.llm.chat_templates import RenderedChat
 from llm_engineering.application.ports import ExperimentTracker, Progress
 from llm_engineering.application.training.finetune.config import SftConfig
-from llm_engineering.application.training.finetune.hardware import Hardware, Plan, plan
 from llm_engineering.application.training.finetune.labels import (
     IGNORED,
     EncodedChat,
     encode_chat,
     fit_template,
 )
-from llm_engineering.application.training.finetune.limits import (
+from llm_engineering.application.training.finetune.preflight import (
+    Hardware,
     Kept,
+    Plan,
     check_context,
     check_steps,
+    checked_estimate,
+    estimate_memory,
+    plan,
     within_limit,
 )
-from llm_engineering.application.training.finetune.memory import checked_estimate, estimate_memory
 from llm_engineering.application.training.finetune.record import SampleCounts
 from llm_engineering.application.training.finetune.trainer import CHECKPOINTS, SftJob, Trained
 from llm_engineering.infrastructure.training.trl import hardware

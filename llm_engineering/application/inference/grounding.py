@@ -1,9 +1,10 @@
-"""Evidence: which words of which source back a sentence, how well, and what of the sources is worth quoting.
+"""Hold an answer's sentences against the sources: which words of which source support them, and how well.
 
-Words are compared first, which costs next to nothing. Only where they do not decide, the sentence and the few candidates
-that look likest are embedded. What must not be taken lightly (numbers, negations, names) can only lower a verdict.
+Words are compared first, which costs next to nothing. Where they do not decide, the sentence and the few most similar
+candidates are embedded. Mismatched numbers, names or negation can only lower a verdict.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,12 +14,72 @@ from math import log
 from pydantic import Field
 
 from llm_engineering.application.inference.claims import Claim, claim_of, lowered, negated_like, numbers_of
-from llm_engineering.application.inference.embedding_cache import EmbeddingMemory
-from llm_engineering.application.inference.statements import LONGEST, plain, quotable, statements
+from llm_engineering.application.inference.embedding import EmbeddingMemory
 from llm_engineering.application.ports import Vectors
+from llm_engineering.application.text.sentences import Unit, units
 from llm_engineering.application.text.words import content, grams
 from llm_engineering.domain.documents import Model, Span
 from llm_engineering.domain.retrieval import Citation, Passage, Verdict
+
+SHORTEST, LONGEST = 30, 400
+"""Characters of a sentence that is worth quoting."""
+
+_MARKUP = re.compile(r"[`*_#>|]+|!?\[([^\]]*)\]\([^)]*\)")
+# Orders to whoever reads the source with a machine. What they say, and what they want said, is evidence of nothing.
+_ORDER = re.compile(
+    r"\b(?:ignore|disregard|forget|override|bypass)\b.{0,40}\b(?:instruction|prompt|rule|above|previous|prior|earlier|"
+    r"everything)|\byour system prompt\b|\byou (?:are now an?|must now|will now|should now)\b|\bnew instructions?\b|"
+    r"\b(?:dear|attention|hey|note to)\b.{0,20}\b(?:ai|assistant|chatbot|language model|llm|gpt)\b|"
+    r"^\W*(?:system|assistant|instructions?|ai)\s*:|(?:^\W*|[.:;,!]\s+|\b(?:and|then|please|must|now|always|just|only|to)\s+)(?:say|reply|respond|answer|output|print|write|repeat|tell)\b.{0,30}"
+    r"\b(?:exactly|only|verbatim|the following|the user|this text|every question|all questions)\b|"
+    r"\b(?:ignorier|vergiss|missachte)\w*\b.{0,40}\b(?:anweisung|regel|vorgabe|bisherig|vorherig|obig)|"
+    r"(?:^\W*|[.:;,!]\s+|\b(?:und|dann|bitte|nun|immer)\s+)(?:antworte|sage|schreibe|gib)\b.{0,30}\b(?:genau|nur|ausschließlich|wörtlich)\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A unit of a source, prepared for comparing."""
+
+    unit: Unit
+    roots: frozenset[str]
+    order: bool
+    """It tells the reader's machine what to do, or stands right behind such a sentence."""
+
+    @property
+    def grams(self) -> frozenset[str]:
+        """Runs of letters within its words; made when first asked for, since words mostly decide."""
+        return grams(self.roots)
+
+
+@lru_cache(maxsize=512)
+def statements(text: str) -> tuple[Statement, ...]:
+    """The statements of a passage, in order. Kept for the passages used last, which questions share."""
+    found: list[Statement] = []
+    tainted = False
+    for unit in units(text):
+        said = text[unit.start : unit.end]
+        order = _ORDER.search(said) is not None
+        roots = content(said)
+        found.append(Statement(unit, roots, order or tainted))
+        tainted = order
+    return tuple(found)
+
+
+def plain(text: str) -> str:
+    """The text without Markdown's marks, on one line."""
+    bare = " ".join(_MARKUP.sub(lambda match: match.group(1) or "", text).split())
+    return re.sub(r"^[-+•]\s+|^\d+[.)]\s+", "", bare)
+
+
+def quotable(unit: Unit, text: str) -> bool:
+    """Whether a unit can stand alone as an answer: prose, whole, and no question."""
+    if unit.kind != "sentence":
+        return False
+    said = plain(text[unit.start : unit.end])
+    return SHORTEST <= len(said) <= LONGEST and said[-1] in ".!。！।۔"
+
 
 _GRAMS_WEIGH = 0.3
 """What parts of words in common count beside whole words in common."""
