@@ -2,7 +2,7 @@
 
 Three sets: questions with an answer in one of the articles; questions of the same trade that no article answers; questions
 of another world. Each is retrieved the way ``ask`` does; what counts is
-:func:`~llm_engineering.application.inference.answer.confidence`, which is held against ``min_similarity``.
+:func:`~llm_engineering.application.inference.answer.estimate_confidence`, which is held against ``min_similarity``.
 
 And what verdicts are worth: sentences with a label (``claims.py``) are judged against the passages that their question
 finds, by words and similarity and by words alone, with the time and the embedded texts that a verdict costs. The thresholds
@@ -23,10 +23,10 @@ from benchmarks.claims import CLAIMS, altered
 from benchmarks.common import Check, console, show_checks
 from benchmarks.corpora import documents as read_documents
 from benchmarks.pipeline import bundled_embedder, run_steps
-from llm_engineering.application.inference.answer import AnsweringConfig, confidence
-from llm_engineering.application.inference.embedding import EmbeddingMemory
-from llm_engineering.application.inference.grounding import Evidence
-from llm_engineering.application.inference.search import narrow, retrieve, widen
+from llm_engineering.application.inference.answer import AnsweringConfig, estimate_confidence
+from llm_engineering.application.inference.embedding import InMemoryEmbeddingCache
+from llm_engineering.application.inference.grounding import GroundingVerifier
+from llm_engineering.application.inference.search import as_passages, expand_to_parents, retrieve
 from llm_engineering.application.ports import Embedder, VectorIndex
 from llm_engineering.domain.retrieval import Citation, Query, Verdict
 from llm_engineering.infrastructure.index.qdrant_edge import QdrantEdgeIndex
@@ -199,7 +199,7 @@ def main() -> dict[str, Any]:
 
 def best_cosine(question: str, index: VectorIndex, embedder: Embedder) -> float:
     """The confidence in the sources of a question: their highest cosine; 0 where there is none."""
-    return confidence(question, narrow(retrieve(Query.ask(question, k=K), index, embedder)))
+    return estimate_confidence(question, as_passages(retrieve(Query.ask(question, k=K), index, embedder)))
 
 
 def verdicts(index: VectorIndex, embedder: Embedder, *, similarity: bool) -> dict[str, Any]:
@@ -213,12 +213,12 @@ def verdicts(index: VectorIndex, embedder: Embedder, *, similarity: bool) -> dic
     seconds: list[float] = []
     embedded = 0
     for claim in CLAIMS:
-        passages = widen(retrieve(Query.ask(claim.question, k=5), index, embedder), index)
-        memory = EmbeddingMemory(embedder.embed_queries)
+        passages = expand_to_parents(retrieve(Query.ask(claim.question, k=5), index, embedder), index)
+        memory = InMemoryEmbeddingCache(embedder.embed_queries)
         sources = [
             Citation(number=number, passage=passage) for number, passage in enumerate(passages, start=1)
         ]
-        evidence = Evidence(sources, memory if similarity else None)
+        evidence = GroundingVerifier(sources, memory if similarity else None)
         started = perf_counter()
         verdict = evidence.judge(claim.text).verdict
         seconds.append(perf_counter() - started)
@@ -235,9 +235,9 @@ def by_rule(embedder: Embedder) -> dict[str, Any]:
     """Judge sentences of the sample site that were altered by rule. Returns what :func:`verdicts` does."""
     counts: dict[str, Counter[str]] = {}
     seconds: list[float] = []
-    memory = EmbeddingMemory(embedder.embed_queries)
+    memory = InMemoryEmbeddingCache(embedder.embed_queries)
     for kind, sentence, passage in altered(read_documents(None, {})):
-        evidence = Evidence([Citation(number=1, passage=passage)], memory)
+        evidence = GroundingVerifier([Citation(number=1, passage=passage)], memory)
         started = perf_counter()
         counts.setdefault(kind, Counter())[evidence.judge(sentence).verdict] += 1
         seconds.append(perf_counter() - started)

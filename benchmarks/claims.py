@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from llm_engineering.application.inference.grounding import plain, quotable, statements
+from llm_engineering.application.inference.grounding import is_quotable, split_statements, strip_markdown
 from llm_engineering.domain.documents import RawDocument, Span
 from llm_engineering.domain.retrieval import Passage
 
@@ -156,7 +156,11 @@ def altered(
         document, other = draw.sample(long, 2)
         passage, elsewhere = _passage(document, draw), _passage(other, draw)
         text = passage.text
-        prose = [plain(text[s.unit.start : s.unit.end]) for s in statements(text) if quotable(s.unit, text)]
+        prose = [
+            strip_markdown(text[s.unit.start : s.unit.end])
+            for s in split_statements(text)
+            if is_quotable(s.unit, text)
+        ]
         for sentence in draw.sample(prose, min(3, len(prose))):
             yield "copy", sentence, passage
             yield "foreign", sentence, elsewhere

@@ -27,9 +27,9 @@ from llm_engineering.domain.documents import EmbedderFingerprint, RawDocument
 from llm_engineering.infrastructure.embedders.onnx import (
     OnnxEmbedder,
     open_session,
-    padded,
+    pad_batch,
 )
-from llm_engineering.infrastructure.model_files import path
+from llm_engineering.infrastructure.model_files import model_path
 from llm_engineering.infrastructure.shared.token_batches import batches_by_length
 from llm_engineering.settings import load_settings
 
@@ -48,7 +48,7 @@ def main(
     mongo: str | None = None,
 ) -> dict[str, Any]:
     """Measure ``count`` texts, and documents in the index step, print the tables and return the numbers."""
-    model_dir = path("all-MiniLM-L6-v2", load_settings().models_dir)
+    model_dir = model_path("all-MiniLM-L6-v2", load_settings().models_dir)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     embedder = OnnxEmbedder(model_dir, threads=threads, batch_tokens=batch_tokens)
     opened = _seconds(lambda: embedder.embed_queries(["open"]))
@@ -114,7 +114,7 @@ def _inputs(tokenizer: Any, calls: Sequence[Sequence[str]], batch_tokens: int) -
     for texts in calls:
         ids = tokenizer.ids(texts)
         batches = batches_by_length([len(row) for row in ids], batch_tokens)
-        inputs += [padded([ids[i] for i in rows]) for rows in batches]
+        inputs += [pad_batch([ids[i] for i in rows]) for rows in batches]
     return inputs
 
 
@@ -220,7 +220,7 @@ def _settings(
     for workers, spread in ((threads, 1), (1, threads)):
         session = open_session(model_dir / "model.onnx", spread)
         for size in (1, 2, 4, 8, 16):
-            inputs = [padded(ids[i : i + size]) for i in range(0, len(ids), size)]
+            inputs = [pad_batch(ids[i : i + size]) for i in range(0, len(ids), size)]
             with ThreadPoolExecutor(workers) as pool:
                 seconds = _seconds(partial(_run_all, session, pool, inputs))
             results[f"{workers} × {spread}, {size * 256:>4} tokens"] = len(ids) / seconds

@@ -82,7 +82,7 @@ def _functions(documents: Sequence[RawDocument], tokenizer: Tokenizer) -> dict[s
     """Cleaning, MinHash and chunking by themselves, in seconds; the tokenizer is warm, its memory of words is not."""
     tokenizer.counts(["warm"])
     cleaned, cleaning = timed(lambda: [clean(document) for document in documents])
-    _, hashing = timed(lambda: [near_duplicates.signature(document.text) for document in cleaned])
+    _, hashing = timed(lambda: [near_duplicates.sign(document.text) for document in cleaned])
     counts = TokenCounts(tokenizer)
     chunks, chunking = timed(
         lambda: [c for d in cleaned for c in chunk_document(d, counts, ChunkingConfig(), MAX_TOKENS, "v")]

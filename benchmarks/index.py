@@ -18,7 +18,7 @@ from rich.table import Table
 
 from benchmarks.common import Check, show_checks
 from llm_engineering.application.ports import SearchRequest
-from llm_engineering.domain.documents import Chunk, EmbeddedChunk, EmbedderFingerprint, Span, derived_id
+from llm_engineering.domain.documents import Chunk, EmbeddedChunk, EmbedderFingerprint, Span, derive_id
 from llm_engineering.domain.retrieval import MetadataFilter, SearchMode, WeightedFusion
 from llm_engineering.infrastructure.index.qdrant_edge import QdrantEdgeIndex
 
@@ -77,7 +77,7 @@ class Corpus:
 
 def _embedded(number: int, text: str, vector: np.ndarray) -> EmbeddedChunk:
     document, position = divmod(number, 10)
-    document_id = derived_id("benchmark", str(document))
+    document_id = derive_id("benchmark", str(document))
     chunk = Chunk(
         id=Chunk.derive_id(document_id, position, text),
         document_id=document_id,

@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks.common import ROOT, Check, console, load, mongo_server, new_warehouse, peak_mb, show_checks
 from benchmarks.corpora import made_up_documents
 from benchmarks.pipeline import MadeUpEmbedder, bundled_embedder, run_steps
-from llm_engineering.application.failures import batched
+from llm_engineering.application.failures import group_batches
 
 TARGET_MB = 1_500
 FLAT = 1.25
@@ -93,7 +93,7 @@ def measure(documents: int, uri: str) -> dict[str, Any]:
     embedder = MadeUpEmbedder(real.tokenizer)
     peaks = {"imported": peak_mb()}
     with _Own() as own, new_warehouse(uri) as warehouse, tempfile.TemporaryDirectory() as folder:
-        for batch in batched(made_up_documents(documents, parts=2), 500):
+        for batch in group_batches(made_up_documents(documents, parts=2), 500):
             warehouse.documents.upsert(batch)
         peaks["stored"] = peak_mb()
         run = run_steps(warehouse, embedder, Path(folder), lambda step: peaks.update({step: peak_mb()}))

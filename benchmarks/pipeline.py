@@ -25,7 +25,7 @@ from llm_engineering.application.ports import (
 from llm_engineering.domain.documents import EmbedderFingerprint
 from llm_engineering.infrastructure.embedders.onnx import OnnxEmbedder
 from llm_engineering.infrastructure.index.qdrant_edge import QdrantEdgeIndex
-from llm_engineering.infrastructure.model_files import path
+from llm_engineering.infrastructure.model_files import model_path
 from llm_engineering.settings import load_settings
 
 DIMENSION, MAX_TOKENS = 384, 256
@@ -72,7 +72,7 @@ class MadeUpEmbedder:
 
 def bundled_embedder(threads: int = 0) -> OnnxEmbedder:
     """The embedder that a default installation runs; close it."""
-    return OnnxEmbedder(path("all-MiniLM-L6-v2", load_settings().models_dir), threads=threads)
+    return OnnxEmbedder(model_path("all-MiniLM-L6-v2", load_settings().models_dir), threads=threads)
 
 
 def run_steps(

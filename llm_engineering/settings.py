@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from dotenv import dotenv_values
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -23,7 +24,19 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.domain.inference import Grounding
 from llm_engineering.settings_errors import describe_error, list_problems, suggest_name
+
+_FORMER_GROUNDING = {"strict": "extractive", "lenient": "annotate"}
+
+
+def _refuse_former_grounding(value: object) -> object:
+    if isinstance(value, str) and value in _FORMER_GROUNDING:
+        raise ValueError(f"'{value}' is now called '{_FORMER_GROUNDING[value]}'")
+    return value
+
+
+GroundingSetting = Annotated[Grounding, BeforeValidator(_refuse_former_grounding)]
 
 
 class Group(BaseModel):
@@ -128,9 +141,9 @@ class LlamaCppSettings(Group):
     """How many answers are generated at the same time; they share the context."""
     api_key: SecretStr | None = None
     """API key that ``poe run-llm-server`` requires from clients; it must be set on any address other than loopback."""
-    grounding: Literal["strict", "lenient"] = "strict"
-    """``strict``: only what nearly repeats a source is shown, else the sources are quoted; right for small models.
-    ``lenient``: what no source backs is shown too, without a citation, and counted."""
+    grounding: GroundingSetting = "extractive"
+    """``extractive``: only what nearly repeats a source is shown, else the sources are quoted; right for small models.
+    ``annotate``: what no source backs is shown too, without a citation, and counted."""
 
 
 def _both_prices(
@@ -150,7 +163,7 @@ class OpenAIHttpSettings(Group):
     context_tokens: int = Field(default=16_384, ge=512)
     timeout_seconds: float = Field(default=60.0, gt=0)
     max_retries: int = Field(default=3, ge=0, le=10)
-    grounding: Literal["strict", "lenient"] = "lenient"
+    grounding: GroundingSetting = "annotate"
     prompt_price: float | None = Field(default=None, ge=0)
     """US dollars for a million prompt tokens; None: costs are not counted."""
     completion_price: float | None = Field(default=None, ge=0)
@@ -179,7 +192,7 @@ class SageMakerSettings(Group):
     context_tokens: int = Field(default=4096, ge=512)
     timeout_seconds: float = Field(default=60.0, gt=0)
     max_retries: int = Field(default=3, ge=0, le=10)
-    grounding: Literal["strict", "lenient"] = "lenient"
+    grounding: GroundingSetting = "annotate"
     prompt_price: float | None = Field(default=None, ge=0)
     completion_price: float | None = Field(default=None, ge=0)
 
@@ -486,7 +499,7 @@ def load_settings(env_file: Path | None = Path(".env"), **overrides: Any) -> Set
     return settings
 
 
-def variables(model: type[BaseModel] = Settings) -> Iterator[tuple[str, str, Any]]:
+def list_variables(model: type[BaseModel] = Settings) -> Iterator[tuple[str, str, Any]]:
     """(variable, group, default) of every setting, for ``.env.example`` and for checking names."""
     for name, field in model.model_fields.items():
         groups = [
@@ -511,7 +524,7 @@ def _renamed_in_environment() -> Iterator[str]:
 def _unknown_names(env_file: Path | None) -> Iterator[str]:
     if env_file is None or not env_file.is_file():
         return
-    known = {name for name, _, _ in variables()}
+    known = {name for name, _, _ in list_variables()}
     for name in dotenv_values(env_file):
         # ZenML, Comet and AWS read variables of their own from the same file.
         if name.upper() in known or name.upper().startswith(

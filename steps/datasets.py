@@ -9,7 +9,7 @@ from loguru import logger
 from zenml import log_metadata, step
 from zenml.types import HTMLString, MarkdownString
 
-from llm_engineering.application.failures import rounded
+from llm_engineering.application.failures import round_values
 from llm_engineering.application.llm.judges import Jury
 from llm_engineering.application.ports import LanguageModel, Progress
 from llm_engineering.application.training.datasets.build import Built, Helpers, Target, build_dataset
@@ -23,7 +23,7 @@ from llm_engineering.application.training.datasets.generate import (
     generate_instruct,
     generate_preference,
 )
-from llm_engineering.application.training.datasets.report import COLUMNS, rows
+from llm_engineering.application.training.datasets.report import COLUMNS, table_rows
 from llm_engineering.application.training.datasets.samples import Sample
 from llm_engineering.application.training.datasets.store import Splits
 from llm_engineering.bootstrap.resources import Resources
@@ -100,7 +100,7 @@ def write_preference_dataset(
 
 
 def _told(made: Generated) -> dict[str, Any]:
-    report = rounded(made.metadata())
+    report = round_values(made.metadata())
     log_metadata({key: value for key, value in report.items() if value is not None and value != {}})
     return report
 
@@ -110,7 +110,7 @@ def _dumped(samples: Sequence[Sample]) -> list[dict[str, Any]]:
 
 
 def _gates(made: Built) -> MarkdownString:
-    return markdown_table(COLUMNS, rows(made.curated.counts))
+    return markdown_table(COLUMNS, table_rows(made.curated.counts))
 
 
 def _written(run: DatasetRun, samples: Sequence[Sample]) -> Built:

@@ -17,17 +17,17 @@ from llm_engineering.application.evaluation.models.evaluate import (
 from llm_engineering.application.evaluation.models.heldout import hold_out
 from llm_engineering.application.evaluation.models.report import (
     as_dict,
-    columns,
     html_report,
-    metadata,
-    rows,
+    run_metadata,
+    table_columns,
+    table_rows,
 )
 from llm_engineering.application.evaluation.models.systems import (
     System,
     base_system,
     newest_folder,
+    open_trained,
     read_manifest,
-    trained_system,
 )
 from llm_engineering.application.llm.judges import Jury
 from llm_engineering.application.ports import Progress
@@ -63,8 +63,8 @@ def compare_models(
         evaluation = _evaluated(run, folder, systems, resources, progress)
     report = evaluation.report
     _keep(report, [place for place, _ in trained.values()])
-    log_metadata({**metadata(report)})
-    table = markdown_table(columns(report), rows(report))
+    log_metadata({**run_metadata(report)})
+    table = markdown_table(table_columns(report), table_rows(report))
     return (
         report.model_dump(mode="json"),
         _candidate(trained),
@@ -80,7 +80,7 @@ def _trained(run: ModelEvaluationRun, resources: Resources) -> dict[str, tuple[P
     serving = _in_production(run, resources) if "production" in run.systems else None
     if serving is not None:
         folder = Path(serving.location)
-        found["production"] = folder, trained_system("production", folder, serving.manifest, serving.label)
+        found["production"] = folder, open_trained("production", folder, serving.manifest, serving.label)
     for name, named in (("sft", run.sft), ("dpo", run.dpo)):
         if name not in run.systems:
             continue
@@ -92,7 +92,7 @@ def _trained(run: ModelEvaluationRun, resources: Resources) -> dict[str, tuple[P
                 "The {} model is {}, the one in production; it is not measured twice.", name, serving.label
             )
         else:
-            found[name] = newest[0], trained_system(name, *newest)
+            found[name] = newest[0], open_trained(name, *newest)
     return found
 
 

@@ -14,9 +14,9 @@ from llm_engineering.application.evaluation.rag import beir
 from llm_engineering.application.evaluation.rag.answers import (
     answer_all,
     judge_answers,
-    judgeable,
     sample,
-    summed_up,
+    select_judgeable,
+    summarise_answers,
 )
 from llm_engineering.application.evaluation.rag.config import RagEvaluationRun
 from llm_engineering.application.evaluation.rag.evaluate import (
@@ -29,12 +29,12 @@ from llm_engineering.application.evaluation.rag.make_questions import make_quest
 from llm_engineering.application.evaluation.rag.questions import (
     Question,
     Resolved,
-    merged,
+    merge_questions,
     read_questions,
     resolve,
     write_questions,
 )
-from llm_engineering.application.evaluation.rag.report import columns, html_report, rows
+from llm_engineering.application.evaluation.rag.report import html_report, table_columns, table_rows
 from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.application.ports import Progress, VectorIndex
 from llm_engineering.bootstrap.resources import Resources
@@ -57,7 +57,7 @@ def make_question_set(run: RagEvaluationRun) -> Annotated[dict[str, Any], "quest
         made, refused = list(result.questions), dict(result.refused)
         if run.questions.made_file is not None:
             write_questions(run.questions.made_file, made)
-    questions = merged(found, made)
+    questions = merge_questions(found, made)
     log_metadata({"questions": len(questions), "made": len(made)})
     dumped = [question.model_dump(mode="json", exclude_defaults=True) for question in questions]
     return {"questions": dumped, "refused": refused}
@@ -75,7 +75,7 @@ def evaluate_rag(
     with open_step_resources() as (resources, progress), _index(run, resources, progress) as index:
         evaluation = asyncio.run(_evaluated(run, question_set, resources, index, progress))
     log_metadata(evaluation.metadata())
-    table = markdown_table(columns(evaluation), rows(evaluation))
+    table = markdown_table(table_columns(evaluation), table_rows(evaluation))
     return evaluation.as_dict(), table, HTMLString(html_report(evaluation))
 
 
@@ -142,7 +142,7 @@ async def _evaluated(
 
 def _resolved(run: RagEvaluationRun, question_set: dict[str, Any], resources: Resources) -> Resolved:
     if run.beir is not None:
-        resolved, bad = beir.questions(run.beir.folder, run.beir.split, run.beir.queries, run.seed)
+        resolved, bad = beir.read_questions(run.beir.folder, run.beir.split, run.beir.queries, run.seed)
         for line in bad[: beir.SHOWN]:
             logger.warning("Left out: {}", line)
         return resolved
@@ -170,11 +170,13 @@ async def _answered(
         )
     finally:
         await pipeline.close()
-    evaluation = replace(evaluation, answers=summed_up(answered))
+    evaluation = replace(evaluation, answers=summarise_answers(answered))
     if not run.answers.judge:
         return evaluation
     judge = resources.answer_judge()
     try:
-        return replace(evaluation, judged=await judge_answers(judgeable(answered), judge, progress=progress))
+        return replace(
+            evaluation, judged=await judge_answers(select_judgeable(answered), judge, progress=progress)
+        )
     finally:
         await judge.close()

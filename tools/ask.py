@@ -76,7 +76,7 @@ async def _streamed(query: Query, pipeline: InferencePipeline) -> RagResult:
 def show_sources(result: RagResult) -> None:
     """List the numbered sources, those that the answer cites in bold, each with the sentences that it backs."""
     finished = result.answer
-    for sentence in result.made_with.degradations:
+    for sentence in result.provenance.degradations:
         console.print(f"[yellow]{escape(sentence)}[/]")
     if finished.abstained:
         console.print("[dim]Nothing that was collected bears on this question closely enough.[/]")

@@ -123,7 +123,7 @@ class Caller:
                 if not response.is_success:
                     response.read()
                     raise self._refused(response)
-                for name, data in events(response.iter_lines()):
+                for name, data in parse_events(response.iter_lines()):
                     if name == "error":
                         raise TwinError(f"The answer broke off: {data['error']['message']}")
                     yield name, data
@@ -168,7 +168,7 @@ class Caller:
                 return TwinError(told)
 
 
-def events(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def parse_events(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(name, data) of each Server-Sent Event; comments and unknown fields are passed over."""
     name, data = "message", ""
     for line in lines:
@@ -200,17 +200,17 @@ def show_stream(stream: Iterator[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
 
 def show_result(result: Mapping[str, Any]) -> None:
     """Print the sources, and what the answer was made with."""
-    answer, made_with, timings = result["answer"], result["made_with"], result["timings"]
+    answer, provenance, timings = result["answer"], result["provenance"], result["timings"]
     _show_verdict(answer)
     if not answer["abstained"]:
         _show_sources(answer)
-    for sentence in made_with["degradations"]:
+    for sentence in provenance["degradations"]:
         console.print(f"[yellow]![/] {escape(sentence)}", soft_wrap=True)
     usage = answer["usage"]
     parts = [
         answer["model"] or "no model",
-        f"{made_with['mode']} search",
-        f"reranked by {made_with['reranker']}" if made_with["reranker"] else "not reranked",
+        f"{provenance['mode']} search",
+        f"reranked by {provenance['reranker']}" if provenance["reranker"] else "not reranked",
         f"{usage['prompt_tokens']} + {usage['completion_tokens']} tokens",
         *([f"${usage['cost_usd']:.5f}"] if usage["cost_usd"] is not None else []),
         f"{timings['total']:.1f} s",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from llm_engineering.application.llm.prompts import templates
+from llm_engineering.application.llm.prompts import list_prompts
 from llm_engineering.application.training.datasets.store import read_dataset
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.training import open_datasets_hub, open_prompt_library
@@ -54,10 +54,12 @@ def push_prompts() -> int:
     settings = load_settings()
     start_logging(settings)
     with open_prompt_library(settings) as library:
-        pushed = library.push(templates())
+        pushed = library.push(list_prompts())
     for template in pushed:
         console.print(f"[green]+[/] {escape(template.name)} v{template.version}  [dim]{template.hash}[/]")
-    console.print(f"[green]✓[/] {len(pushed)} of {len(templates())} prompt versions were new to the library.")
+    console.print(
+        f"[green]✓[/] {len(pushed)} of {len(list_prompts())} prompt versions were new to the library."
+    )
     return 0
 
 

@@ -155,7 +155,7 @@ def show_hits(hits: Sequence[Hit]) -> None:
 
 def show_provenance(found: Retrieved, timings: dict[str, float]) -> None:
     """Print what the hits were found with: the filter read from the question, what failed, how long each stage took."""
-    made = found.made_with
+    made = found.provenance
     for sentence in made.degradations:
         console.print(f"[yellow]{escape(sentence)}[/]")
     for note in made.notes:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from llm_engineering.application.features.links import shown_link
+from llm_engineering.application.features.links import hide_credentials
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings_errors import describe_error, list_problems, suggest_name
 
@@ -83,7 +83,7 @@ def _follows(error: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> b
 
 def _error(path: Path, problems: list[str]) -> ConfigurationError:
     # Problems quote what was given, and a link may carry a password.
-    return ConfigurationError(f"{path} has {shown_link(list_problems(problems))}")
+    return ConfigurationError(f"{path} has {hide_credentials(list_problems(problems))}")
 
 
 def _unknown_sections(content: Mapping[str, Any]) -> Iterator[str]:

@@ -22,13 +22,13 @@ from llm_engineering.application.training.finetune.remote import (
     Cluster,
     ContainerFolders,
     base_of,
-    command,
-    gpus,
+    count_gpus,
     link_base,
+    plan_stages,
     publish,
     read_cluster,
     remove_torn,
-    stages,
+    training_command,
 )
 from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.bootstrap.logging import start_logging
@@ -75,7 +75,7 @@ def _train(folders: ContainerFolders) -> int:
             folder.mkdir(parents=True, exist_ok=True)
         for torn in remove_torn(folders.checkpoints):
             logger.warning("{} did not come back whole: it goes on from its checkpoints.", torn.name)
-        for stage in stages(training, folders):
+        for stage in plan_stages(training, folders):
             code, told = _run(stage, cluster, work)
             if code != 0:
                 return _failed(folders, told, code)
@@ -102,11 +102,11 @@ def _run(stage: Training, cluster: Cluster, work: Path) -> tuple[int, str]:
     """Train; exit code, and the last lines of the errors."""
     config = work / "stage.yaml"
     config.write_text(yaml.safe_dump({"parameters": stage.model_dump(mode="json")}), encoding="utf-8")
-    line = command(
+    line = training_command(
         sys.executable,
         ["-m", "tools.run", "training", "--config", str(config)],
         cluster,
-        gpus(os.environ),
+        count_gpus(os.environ),
         ACCELERATE,
     )
     logger.info("Starting: {}", " ".join(line))

@@ -14,7 +14,7 @@ MAX_PAYLOAD_CHARS = 10_000
 """Characters of a failed record that a dead letter keeps."""
 
 
-def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def group_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Group items into lists of ``size``, the last one shorter."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
@@ -38,7 +38,7 @@ def in_order(rows: Iterable[tuple[str, str]], what: str) -> Iterator[tuple[str, 
         yield row
 
 
-def letter(stage: str, source: str, reason: str, payload: str = "") -> DeadLetter:
+def dead_letter(stage: str, source: str, reason: str, payload: str = "") -> DeadLetter:
     """A dead letter of now."""
     return DeadLetter(
         stage=stage,
@@ -63,10 +63,10 @@ def check_failures(stage: str, failed: int, total: int, max_failed_share: float)
         )
 
 
-def rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+def round_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values for people: fractions to three digits, nested ones too."""
     return {
-        key: rounded(value)
+        key: round_values(value)
         if isinstance(value, Mapping)
         else round(value, 3)
         if isinstance(value, float)

@@ -4,12 +4,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm_engineering.application.llm.chat_templates import template
+from llm_engineering.application.llm.chat_templates import load_template
 from llm_engineering.application.training.finetune.model_folder import (
     AdapterServing,
     ServableModel,
     adapter_set,
-    named_version,
+    find_version,
     open_servable,
     open_version,
 )
@@ -51,7 +51,7 @@ def build_llm_service(
     from llm_engineering.infrastructure.api.middleware.auth import is_loopback
     from llm_engineering.infrastructure.llm_service.app import LlmService
     from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
-    from llm_engineering.infrastructure.model_files import path
+    from llm_engineering.infrastructure.model_files import model_path
 
     named = settings.llm if isinstance(settings.llm, LlamaCppSettings) else LlamaCppSettings()
     chosen = named.model_copy(update={name: value for name, value in overrides.items() if value is not None})
@@ -68,7 +68,7 @@ def build_llm_service(
         found, name = _servable(settings, trained)
         file, served = found.gguf, {"name": name}
     else:
-        file = chosen.model_path or path("SmolLM2-135M-Instruct", settings.models_dir)
+        file = chosen.model_path or model_path("SmolLM2-135M-Instruct", settings.models_dir)
     model = LlamaCppModel(file, chosen.context_tokens, chosen.threads, chosen.parallel, **served)
     return model, LlmService(model, key.get_secret_value() if key else None)
 
@@ -79,21 +79,21 @@ def _servable(settings: Settings, trained: str) -> tuple[ServableModel, str]:
         found = open_servable(Path(trained).expanduser())
         return found, f"{found.manifest.name}-{found.manifest.content_hash[:8]}"
     with open_resources(settings) as resources:
-        version = named_version(resources.registry, trained)
+        version = find_version(resources.registry, trained)
     return open_version(version), version.label
 
 
 def _with_adapters(settings: Settings, wanted: AdapterServing) -> tuple[Path, dict[str, Any]]:
     """The base's file, and what else the model is made with: adapters and their chat template, which the base is served with
     too."""
-    from llm_engineering.infrastructure.model_files import path
+    from llm_engineering.infrastructure.model_files import model_path
     from llm_engineering.infrastructure.training.gguf.base import BaseFile, base_file, chat_template
 
     models = {name: _servable(settings, trained)[0] for name, trained in wanted.adapters.items()}
     found = adapter_set(models)
-    bundled = {"SmolLM2-135M-Instruct": partial(path, "SmolLM2-135M-Instruct", settings.models_dir)}
+    bundled = {"SmolLM2-135M-Instruct": partial(model_path, "SmolLM2-135M-Instruct", settings.models_dir)}
     cache = settings.models_dir / "servable"
-    file = base_file(wanted.base or found.base, bundled, cache, template(found.template))
+    file = base_file(wanted.base or found.base, bundled, cache, load_template(found.template))
     if file.stem in models:
         raise ConfigurationError(
             f"An adapter is called {file.stem}, as the base is: nobody could ask for one of them. Rename the adapter."

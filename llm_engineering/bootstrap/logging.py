@@ -38,9 +38,9 @@ def _secrets(group: BaseModel) -> Iterator[str]:
 @contextmanager
 def show_progress(settings: Settings) -> Iterator[Progress]:
     """Progress as fits where the output goes; log lines are printed above the bars while they are drawn."""
-    from llm_engineering.infrastructure.progress import TerminalProgress, shown_progress
+    from llm_engineering.infrastructure.progress import TerminalProgress, show_bars
 
-    with shown_progress() as progress:
+    with show_bars() as progress:
         # Here, not only in the command line: on a remote stack a step is the first of our code to run.
         start_logging(settings, progress.write if isinstance(progress, TerminalProgress) else None)
         try:

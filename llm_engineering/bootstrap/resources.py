@@ -100,14 +100,14 @@ class Resources:
 
     @cached_property
     def embedder(self) -> Embedder:
-        from llm_engineering.infrastructure.model_files import path
+        from llm_engineering.infrastructure.model_files import model_path
 
         chosen = self.settings.embedder
         embedder: Embedder
         if isinstance(chosen, OnnxEmbedderSettings):
             from llm_engineering.infrastructure.embedders.onnx import OnnxEmbedder
 
-            model_dir = path(chosen.model, self.settings.models_dir)
+            model_dir = model_path(chosen.model, self.settings.models_dir)
             embedder = OnnxEmbedder(model_dir, chosen.model, chosen.threads, chosen.batch_tokens)
         else:
             from llm_engineering.infrastructure.embedders.openai_http import OpenAIEmbedder
@@ -122,7 +122,7 @@ class Resources:
                 timeout_seconds=chosen.timeout_seconds,
                 query_prefix=chosen.query_prefix,
                 document_prefix=chosen.document_prefix,
-                tokenizer_path=path("all-MiniLM-L6-v2", self.settings.models_dir) / "tokenizer.json",
+                tokenizer_path=model_path("all-MiniLM-L6-v2", self.settings.models_dir) / "tokenizer.json",
             )
         return self._closing(embedder, embedder.close)
 
@@ -132,9 +132,9 @@ class Resources:
         chosen = self.settings.llm
         if isinstance(chosen, LlamaCppSettings):
             from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
-            from llm_engineering.infrastructure.model_files import path
+            from llm_engineering.infrastructure.model_files import model_path
 
-            file = chosen.model_path or path("SmolLM2-135M-Instruct", self.settings.models_dir)
+            file = chosen.model_path or model_path("SmolLM2-135M-Instruct", self.settings.models_dir)
             return LlamaCppModel(file, chosen.context_tokens, chosen.threads, chosen.parallel)
         if isinstance(chosen, SageMakerSettings):
             from llm_engineering.infrastructure.llms.sagemaker import SageMakerModel
@@ -174,11 +174,11 @@ class Resources:
     def _token_encoder(self) -> TokenEncoder:
         """The embedder itself where its model runs here: one model in memory for both."""
         from llm_engineering.infrastructure.embedders.onnx import OnnxEmbedder
-        from llm_engineering.infrastructure.model_files import path
+        from llm_engineering.infrastructure.model_files import model_path
 
         if isinstance(self.embedder, OnnxEmbedder):
             return self.embedder
-        encoder = OnnxEmbedder(path("all-MiniLM-L6-v2", self.settings.models_dir))
+        encoder = OnnxEmbedder(model_path("all-MiniLM-L6-v2", self.settings.models_dir))
         return self._closing(encoder, encoder.close)
 
     @cached_property
@@ -262,7 +262,7 @@ class Resources:
             self.index,
             self.embedder,
             config=chosen,
-            strict=self.settings.llm.grounding == "strict",
+            grounding=self.settings.llm.grounding,
             tracer=tracer or self.tracer,
             trace_content=getattr(self.settings.tracing, "content", False),
             feedback=self.feedback if keep_answers else None,
@@ -289,12 +289,12 @@ class Resources:
 
     def base_models(self) -> "Bases":
         """Finds models to train or evaluate by name; a GGUF file is converted once, into the models folder."""
-        from llm_engineering.infrastructure.model_files import path
+        from llm_engineering.infrastructure.model_files import model_path
         from llm_engineering.infrastructure.training.trl import Bases
 
         name = "SmolLM2-135M-Instruct"
         return Bases(
-            self.settings.models_dir / "trainable", {name: lambda: path(name, self.settings.models_dir)}
+            self.settings.models_dir / "trainable", {name: lambda: model_path(name, self.settings.models_dir)}
         )
 
     def answering_models(self) -> "TransformersModels":

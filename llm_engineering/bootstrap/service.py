@@ -53,7 +53,7 @@ def build_service_app(
     from llm_engineering.infrastructure.api.health import Health
     from llm_engineering.infrastructure.api.metrics import MeasuringTracer, ServiceMetrics
     from llm_engineering.infrastructure.api.middleware.auth import Access
-    from llm_engineering.infrastructure.api.middleware.stack import protect
+    from llm_engineering.infrastructure.api.middleware.stack import add_middleware
 
     settings, service = resources.settings, resources.settings.service
     address = host or service.host
@@ -76,7 +76,7 @@ def build_service_app(
         health=health,
         metrics=metrics,
     )
-    return protect(
+    return add_middleware(
         create_app(parts),
         access=access,
         health=health,

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from llm_engineering.domain.documents import Model, Span, derived_id
+from llm_engineering.domain.documents import Model, Span, derive_id
 
 
 class Split(StrEnum):
@@ -54,7 +54,7 @@ class InstructSample(Model):
     @property
     def id(self) -> str:
         """Derived from place and text, so that making it again gives the same sample."""
-        return derived_id("instruct", self.origin.document_id, self.instruction, self.answer)
+        return derive_id("instruct", self.origin.document_id, self.instruction, self.answer)
 
 
 class PreferenceSample(Model):
@@ -76,7 +76,7 @@ class PreferenceSample(Model):
 
     @property
     def id(self) -> str:
-        return derived_id("preference", self.origin.document_id, self.prompt, self.chosen, self.rejected)
+        return derive_id("preference", self.origin.document_id, self.prompt, self.chosen, self.rejected)
 
 
 DatasetKind = Literal["instruct", "preference"]

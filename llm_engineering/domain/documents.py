@@ -18,7 +18,7 @@ NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:llm-twin")
 Scalar = str | int | float | bool
 
 
-def derived_id(*parts: str) -> str:
+def derive_id(*parts: str) -> str:
     """A UUID (version 5) that depends on the parts and on nothing else."""
     return str(uuid.uuid5(NAMESPACE, json.dumps(parts, ensure_ascii=False)))
 
@@ -60,7 +60,7 @@ class User(Model):
     @cached_property
     def id(self) -> str:
         """Derived from the name, ignoring case, so that two writers cannot create the same person twice."""
-        return derived_id("user", self.full_name.casefold())
+        return derive_id("user", self.full_name.casefold())
 
 
 class RawDocument(Model):
@@ -91,7 +91,7 @@ class RawDocument(Model):
 
     @cached_property
     def id(self) -> str:
-        return derived_id("document", self.link)
+        return derive_id("document", self.link)
 
     @cached_property
     def author_id(self) -> str:
@@ -184,7 +184,7 @@ class Chunk(Model):
     @staticmethod
     def derive_id(document_id: str, position: int, text: str) -> str:
         """Equal text in two documents, or twice in one, still makes two chunks."""
-        return derived_id("chunk", document_id, str(position), text_hash(text))
+        return derive_id("chunk", document_id, str(position), text_hash(text))
 
     @property
     def parent_id(self) -> str:
@@ -253,4 +253,4 @@ class DeadLetter(Model):
     @cached_property
     def id(self) -> str:
         """One letter per stage and source: a repeated failure replaces the earlier one."""
-        return derived_id("dead-letter", self.stage, self.source)
+        return derive_id("dead-letter", self.stage, self.source)

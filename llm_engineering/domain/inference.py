@@ -9,6 +9,13 @@ from pydantic import Field
 from llm_engineering.domain.documents import Model, UtcDatetime
 from llm_engineering.domain.retrieval import Answer, Fusion, Hit, MetadataFilter, SearchMode
 
+Grounding = Literal["extractive", "annotate"]
+"""How answers are held to their sources.
+
+``extractive``: a sentence is shown once it was checked, and only where it nearly repeats a source; else the sources are quoted.
+``annotate``: text is shown as it comes, each sentence with a verdict; what no source backs has no citation and is counted.
+"""
+
 
 class StageStatus(StrEnum):
     """How a stage of the pipeline ended."""
@@ -20,7 +27,7 @@ class StageStatus(StrEnum):
     """It failed and the request went on without it."""
 
 
-class MadeWith(Model):
+class ResponseProvenance(Model):
     """What a response was made with, in band, so that nothing falls back silently."""
 
     mode: SearchMode
@@ -56,7 +63,7 @@ class SearchResult(Model):
 
     trace_id: str
     hits: tuple[Hit, ...]
-    made_with: MadeWith
+    provenance: ResponseProvenance
     timings: dict[str, float] = Field(default_factory=dict)
     """Seconds by stage, with ``total``."""
 
@@ -66,7 +73,7 @@ class RagResult(Model):
 
     trace_id: str
     answer: Answer
-    made_with: MadeWith
+    provenance: ResponseProvenance
     timings: dict[str, float] = Field(default_factory=dict)
     """Seconds by stage, with ``total`` and ``first_token`` (from the request to the first text shown)."""
 
@@ -94,7 +101,7 @@ class Feedback(Model):
     created_at: UtcDatetime
 
 
-def interaction(result: RagResult, at: datetime) -> Interaction:
+def make_interaction(result: RagResult, at: datetime) -> Interaction:
     """What is kept of a finished answer."""
     answer = result.answer
     return Interaction(

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from llm_engineering.domain.documents import Model, UtcDatetime, derived_id, text_hash
+from llm_engineering.domain.documents import Model, UtcDatetime, derive_id, text_hash
 
 
 class Stage(StrEnum):
@@ -165,4 +165,4 @@ class PromotionDecision(Model):
         """Of a decision: derived from what went in and came out, not from the time. Of an act: its time counts too."""
         without = {"decided_at"} if self.act == "decision" else set()
         content = self.model_dump(mode="json", exclude=without)
-        return derived_id("promotion", json.dumps(content, sort_keys=True))
+        return derive_id("promotion", json.dumps(content, sort_keys=True))

@@ -198,7 +198,7 @@ class Answer(Model):
     quoted: bool = False
     """The text is quotations, because nothing that the model said could be shown."""
     unsupported: int = 0
-    """Sentences of the model that no source backs: left out with strict grounding, else shown without a citation."""
+    """Sentences of the model that no source backs: left out with extractive grounding, else shown without a citation."""
     finish_reason: FinishReason = "stop"
     """``length``: cut at the token limit."""
     guard: tuple[str, ...] = ()

@@ -116,7 +116,7 @@ class _SourceError(Exception):
     """One way to a file failed; the next may work."""
 
 
-def path(name: str, models_dir: Path) -> Path:
+def model_path(name: str, models_dir: Path) -> Path:
     """Where a model is: its file, or its folder where it has several.
 
     Raises:
@@ -141,7 +141,7 @@ def verify(name: str, models_dir: Path) -> None:
         ModelFileError: a file is missing or is not the pinned one.
         ConfigurationError: no bundled model has that name.
     """
-    path(name, models_dir)
+    model_path(name, models_dir)
     for file in _files(name):
         came = sha256_of_file(models_dir / file.target)
         if came != file.sha256:

@@ -79,7 +79,7 @@ class LogProgress:
 
 
 @contextmanager
-def shown_progress() -> Iterator[Progress]:
+def show_bars() -> Iterator[Progress]:
     """Bars where standard error is a terminal, else log lines."""
     if sys.stderr.isatty():
         with TerminalProgress() as bars:

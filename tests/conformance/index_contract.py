@@ -190,7 +190,7 @@ class IndexContract:
     def test_hybrid_search_fuses_both_lists_by_the_formula(self, index: VectorIndex, kind: Any) -> None:
         write(index, corpus())
         question, text, k = unit(0.5, 0.5, -0.7), "chunking word31 word2", 8
-        wide = fusion.candidates(k)
+        wide = fusion.count_candidates(k)
         dense, sparse, hybrid = index.search(
             [
                 SearchRequest(text, question, k=wide, mode=SearchMode.DENSE),
@@ -264,7 +264,7 @@ class IndexContract:
         items = titled(corpus())
         write(index, items, titles=True)
         question, text, k = unit(0.5, 0.5, -0.7), "chunking word31 word2", 8
-        wide = fusion.candidates(k)
+        wide = fusion.count_candidates(k)
         dense, sparse, hybrid, without = index.search(
             [
                 SearchRequest(text, question, k=wide, mode=SearchMode.DENSE),

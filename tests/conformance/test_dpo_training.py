@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from llm_engineering.application.llm.chat_templates import template
+from llm_engineering.application.llm.chat_templates import load_template
 from llm_engineering.application.training.finetune.dpo import (
     ADAPTER,
     DpoConfig,
@@ -166,7 +166,7 @@ def test_a_run_that_was_cut_goes_on_from_its_checkpoint_and_ends_the_same(
 def test_both_answers_end_with_the_stop_token_behind_one_prompt(sft: TrainedModel) -> None:
     tokenizer = load_tokenizer(Base("sft", str(sft.folder / "tokenizer")))
     pair = pairs(1, Split.TRAIN)[0]
-    encoded = encode_pair(pair, template("chatml"), HuggingFaceTokenizer(tokenizer), "Be brief.")
+    encoded = encode_pair(pair, load_template("chatml"), HuggingFaceTokenizer(tokenizer), "Be brief.")
     prompt = tokenizer.decode(encoded.prompt_ids)
     assert prompt.startswith("<|im_start|>system\nBe brief.<|im_end|>")
     assert prompt.endswith("<|im_start|>assistant\n")

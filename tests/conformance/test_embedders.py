@@ -23,7 +23,7 @@ MODELS = Path("models")
 @pytest.fixture(scope="module")
 def model_dir() -> Path:
     model_files.verify("all-MiniLM-L6-v2", MODELS)  # names the task that fetches it
-    return model_files.path("all-MiniLM-L6-v2", MODELS)
+    return model_files.model_path("all-MiniLM-L6-v2", MODELS)
 
 
 class TestHashEmbedder(EmbedderContract):

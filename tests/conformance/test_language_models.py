@@ -56,7 +56,7 @@ class _Slow(ScriptedLanguageModel):
 @pytest.fixture(scope="module")
 def file() -> Path:
     model_files.verify("SmolLM2-135M-Instruct", MODELS)  # names the task that fetches it
-    return model_files.path("SmolLM2-135M-Instruct", MODELS)
+    return model_files.model_path("SmolLM2-135M-Instruct", MODELS)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from loguru import logger
 from llm_engineering.application.ports import Complete, Found, Link, Rejected, SourceItem
 from llm_engineering.domain.errors import CollectionError, ExtractionError
 from llm_engineering.infrastructure.sources.browser.driver import Browser
-from llm_engineering.infrastructure.sources.browser.linkedin import LinkedInReader, posted_at
+from llm_engineering.infrastructure.sources.browser.linkedin import LinkedInReader, parse_date
 from tests.fakes.chromium import NO_CHROMIUM
 from tests.fakes.linkedin_site import CHALLENGED, PASSWORD, USERNAME, LinkedInSite, Post
 
@@ -172,6 +172,6 @@ async def test_a_password_goes_to_this_machine_or_by_https_only(
 
 
 def test_the_number_of_a_post_holds_its_time() -> None:
-    assert posted_at(urn(0)) == WHEN
-    assert posted_at("urn:li:activity:17") is None
-    assert posted_at("urn:li:share:x") is None
+    assert parse_date(urn(0)) == WHEN
+    assert parse_date("urn:li:activity:17") is None
+    assert parse_date("urn:li:share:x") is None

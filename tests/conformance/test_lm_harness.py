@@ -11,7 +11,7 @@ pytest.importorskip("lm_eval")
 torch = pytest.importorskip("torch")
 
 from llm_engineering.application.evaluation.models.systems import LoadedModel, System  # noqa: E402
-from llm_engineering.application.llm.chat_templates import template  # noqa: E402
+from llm_engineering.application.llm.chat_templates import load_template  # noqa: E402
 from llm_engineering.application.ports import Message  # noqa: E402
 from llm_engineering.domain.errors import ConfigurationError  # noqa: E402
 from llm_engineering.domain.models import Score  # noqa: E402
@@ -171,7 +171,7 @@ def test_written_answers_limit_examples_and_chat_reach_the_harness(
         "harness/counting_aloud/exact_match": 3,
     }
     turns = [Message("system", "Count."), Message("user", "How many are 0 and 1?")]
-    head = template("chatml").render(turns).text.partition("How many")[0]
+    head = load_template("chatml").render(turns).text.partition("How many")[0]
     prompts = [text for text in asked if "How many" in text]
     assert prompts
     assert all(head in text for text in prompts)

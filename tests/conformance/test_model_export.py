@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.application.llm.chat_templates import template
+from llm_engineering.application.llm.chat_templates import load_template
 from llm_engineering.application.ports import GenerationOptions, Message
 from llm_engineering.application.training.finetune.model_folder import GGUF, open_servable, verify_folder
 from llm_engineering.application.training.finetune.sft import TrainedModel
@@ -102,7 +102,7 @@ class TestMerge:
 
         merged = exported.folder / "merged"
         assert {str(w.dtype) for w in load_file(merged / "model.safetensors").values()} == {"torch.float16"}
-        assert tokenizer_of(merged).chat_template == template("chatml").source
+        assert tokenizer_of(merged).chat_template == load_template("chatml").source
         assert json.loads((merged / "generation_config.json").read_text())["eos_token_id"]
 
     def test_exporting_again_changes_nothing(self, exported: TrainedModel) -> None:
@@ -210,7 +210,7 @@ class TestGguf:
         counted = []
         for folder in (together, tmp_path / "merged"):
             tokenizer = tokenizer_of(folder)
-            write_gguf(folder, folder / "x.gguf", template("chatml"), "x")
+            write_gguf(folder, folder / "x.gguf", load_template("chatml"), "x")
             ours = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
             assert llama_cpp_tokens(folder / "x.gguf", TEXTS) == ours
             counted.append(len(ours[1]))
@@ -224,7 +224,7 @@ class TestGguf:
         question = [Message("user", "What about number 3?")]
         merged = exported.folder / "merged"
         tokenizer = tokenizer_of(merged)
-        prompt = template("chatml").render(question, add_generation_prompt=True).text
+        prompt = load_template("chatml").render(question, add_generation_prompt=True).text
         ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
         model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)
         out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
@@ -252,7 +252,7 @@ class TestGguf:
         ):
             (tmp_path / "config.json").write_text(json.dumps({**config, **wrong}))
             with pytest.raises(ConfigurationError, match=told):
-                write_gguf(tmp_path, tmp_path / "gguf" / "x.gguf", template("chatml"), "x")
+                write_gguf(tmp_path, tmp_path / "gguf" / "x.gguf", load_template("chatml"), "x")
         assert not list(tmp_path.glob("gguf/*"))
 
 

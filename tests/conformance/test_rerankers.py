@@ -30,7 +30,7 @@ BERT_WORDS, SPECIAL = 30_522, (0, 100, 101, 102)
 @pytest.fixture(scope="module")
 def model_dir() -> Path:
     model_files.verify("all-MiniLM-L6-v2", MODELS)  # names the task that fetches it
-    return model_files.path("all-MiniLM-L6-v2", MODELS)
+    return model_files.model_path("all-MiniLM-L6-v2", MODELS)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from loguru import logger
 
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
-from llm_engineering.infrastructure.api.api_keys import PREFIX, digest
+from llm_engineering.infrastructure.api.api_keys import PREFIX, hash_secret
 from llm_engineering.infrastructure.api.middleware.auth import ApiKeyFile, is_loopback
 from tests.fakes.operated_service import OperatedService, eventually
 from tests.fakes.service import QUESTION, serving
@@ -59,7 +59,7 @@ def test_a_key_is_long_random_and_kept_only_as_its_hash(keys: ApiKeyFile) -> Non
     stored = keys.path.read_text()
     assert first not in stored
     assert first.removeprefix(PREFIX) not in stored
-    assert digest(first) in stored
+    assert hash_secret(first) in stored
     assert [entry["name"] for entry in json.loads(stored)["keys"]] == ["laptop", "phone"]
 
 
@@ -185,7 +185,7 @@ def test_a_key_that_is_nearly_right_is_wrong(locked: httpx.Client, laptop: str, 
         "shorter": laptop[:-1],
         "longer": laptop + "A",
         "foreign": "sk-something-else",
-        "hash": digest(laptop),
+        "hash": hash_secret(laptop),
         "not-ascii": "twin_éé",
     }[change]
     response = locked.post("/rag", json=ASK, headers={b"X-API-Key": wrong.encode("latin-1")})
@@ -239,7 +239,7 @@ def test_keys_are_never_logged_and_names_are(locked: httpx.Client, laptop: str) 
     assert "POST /rag 200" in log
     assert "laptop" in log
     assert laptop not in log
-    assert digest(laptop) not in log
+    assert hash_secret(laptop) not in log
     assert QUESTION not in log
 
 

@@ -19,7 +19,7 @@ from llm_engineering.infrastructure.api.metrics import ServiceMetrics
 from llm_engineering.infrastructure.api.middleware import limits
 from llm_engineering.infrastructure.api.middleware import slots as slot_module
 from llm_engineering.infrastructure.api.middleware.limits import TokenBuckets, caller_of
-from llm_engineering.infrastructure.api.middleware.slots import NoSlotError, SlotLimit, Slots
+from llm_engineering.infrastructure.api.middleware.slots import ConcurrencyLimiter, NoSlotError, SlotLimit
 from tests.durations import allow
 from tests.fakes.llm import Reply, ScriptedLanguageModel
 from tests.fakes.operated_service import OperatedService, eventually, metric
@@ -277,7 +277,7 @@ def begun(response: httpx.Response) -> Iterator[str]:
 
 
 async def test_slots_are_given_in_the_order_of_asking_and_none_is_lost() -> None:
-    slots = Slots(2, 10, ServiceMetrics())
+    slots = ConcurrencyLimiter(2, 10, ServiceMetrics())
     order: list[int] = []
 
     async def one(number: int) -> None:
@@ -292,7 +292,7 @@ async def test_slots_are_given_in_the_order_of_asking_and_none_is_lost() -> None
 
 
 async def test_a_slot_that_comes_as_its_taker_gives_up_is_passed_on() -> None:
-    slots = Slots(1, 10, ServiceMetrics())
+    slots = ConcurrencyLimiter(1, 10, ServiceMetrics())
     await slots.take(1)
     waiting = asyncio.create_task(slots.take(60))
     await asyncio.sleep(0)
@@ -306,7 +306,7 @@ async def test_a_slot_that_comes_as_its_taker_gives_up_is_passed_on() -> None:
 
 
 async def test_the_queue_has_an_end_and_a_time() -> None:
-    slots = Slots(1, 1, ServiceMetrics())
+    slots = ConcurrencyLimiter(1, 1, ServiceMetrics())
     await slots.take(1)
     waiting = asyncio.create_task(slots.take(0.05))
     await asyncio.sleep(0)
@@ -318,7 +318,7 @@ async def test_the_queue_has_an_end_and_a_time() -> None:
 
 
 async def test_stopping_turns_away_who_waits_and_keeps_who_is_inside() -> None:
-    slots = Slots(1, 5, ServiceMetrics())
+    slots = ConcurrencyLimiter(1, 5, ServiceMetrics())
     await slots.take(1)
     waiting = [asyncio.create_task(slots.take(60)) for _ in range(3)]
     await asyncio.sleep(0)
@@ -369,7 +369,7 @@ async def test_a_client_that_does_not_read_holds_its_slot_no_longer_than_its_tim
 ) -> None:
     """A socket whose buffers are full: sending waits for a reader, for ever."""
     monkeypatch.setattr(slot_module, "_ENDING_SECONDS", 0.1)
-    slots = Slots(1, 0, ServiceMetrics())
+    slots = ConcurrencyLimiter(1, 0, ServiceMetrics())
     sent: list[Any] = []
 
     async def flood(scope: Any, receive: Any, send: Any) -> None:

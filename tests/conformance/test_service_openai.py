@@ -60,15 +60,15 @@ class TestCompletion:
         assert reply.id == f"chatcmpl-{twin['trace_id']}"
         assert Citation.model_validate(twin["citations"][0]).passage.title == "Chunk overlap"
         assert twin["cited"] == [1]
-        assert twin["made_with"]["model"] == "scripted"
+        assert twin["provenance"]["model"] == "scripted"
         assert twin["abstained"] is False
 
     def test_the_field_twin_asks_what_openai_has_no_field_for(self, client: openai.OpenAI) -> None:
         options = {"k": 1, "mode": "sparse", "filter": {"authors": ["Ada Winter"]}, "sources_in_text": False}
         reply = client.chat.completions.create(model=TWIN, messages=ASK, extra_body={"twin": options})
         twin = (reply.model_extra or {})["twin"]
-        assert twin["made_with"]["mode"] == "sparse"
-        assert twin["made_with"]["filter"]["authors"] == ["Ada Winter"]
+        assert twin["provenance"]["mode"] == "sparse"
+        assert twin["provenance"]["filter"]["authors"] == ["Ada Winter"]
         assert len(twin["citations"]) == 1
         assert "Sources:" not in (reply.choices[0].message.content or "")
 

@@ -51,15 +51,15 @@ class TestSearch:
         result = SearchResult.model_validate(response.json())
         assert result.hits[0].chunk.title == "Chunk overlap"
         assert len(result.hits) == 2
-        assert result.made_with.mode == "hybrid"
-        assert result.made_with.embedder == "hash-words"
+        assert result.provenance.mode == "hybrid"
+        assert result.provenance.embedder == "hash-words"
         assert "x-twin-degraded" not in response.headers
 
     def test_mode_and_fusion_are_the_callers(self, client: httpx.Client) -> None:
         body = {"query": QUESTION, "mode": "dense", "fusion": {"kind": "weighted", "alpha": 0.25}}
-        made_with = client.post("/search", json=body).json()["made_with"]
-        assert made_with["mode"] == "dense"
-        assert made_with["fusion"] == {"kind": "weighted", "alpha": 0.25}
+        provenance = client.post("/search", json=body).json()["provenance"]
+        assert provenance["mode"] == "dense"
+        assert provenance["fusion"] == {"kind": "weighted", "alpha": 0.25}
 
     def test_the_filter_narrows(self, client: httpx.Client) -> None:
         body = {"query": "Katze", "filter": {"languages": ["de"], "authors": ["Ben Okafor"]}}
@@ -91,8 +91,8 @@ class TestAnswer:
         assert result.answer.text == ANSWER
         assert result.answer.cited == (1,)
         assert result.answer.citations[0].passage.title == "Chunk overlap"
-        assert result.made_with.model == "scripted"
-        assert result.made_with.prompt_hash == result.answer.prompt_hash != ""
+        assert result.provenance.model == "scripted"
+        assert result.provenance.prompt_hash == result.answer.prompt_hash != ""
         assert result.timings["total"] >= result.timings["first_token"] > 0
 
     def test_the_callers_token_limit_holds(self) -> None:
@@ -208,7 +208,7 @@ class TestDescriptions:
     def test_info_says_what_answers(self, client: httpx.Client) -> None:
         info = client.get("/info").json()
         assert info["model"] == "scripted"
-        assert info["grounding"] == "lenient"
+        assert info["grounding"] == "annotate"
         assert info["feedback"] is True
         assert info["keys_required"] is False
         assert info["defaults"] == {"k": 5, "mode": "hybrid", "fusion": {"kind": "rrf", "k": 60}}

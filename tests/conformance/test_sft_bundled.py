@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.application.llm.chat_templates import template
+from llm_engineering.application.llm.chat_templates import load_template
 from llm_engineering.application.ports import Message, SilentProgress
 from llm_engineering.application.training.finetune.config import SftConfig
 from llm_engineering.application.training.finetune.labels import IGNORED, encode_chat, fit_template
 from llm_engineering.application.training.finetune.sft import TrainedModel, train_sft
 from llm_engineering.domain.datasets import Split
-from llm_engineering.infrastructure.model_files import path
+from llm_engineering.infrastructure.model_files import model_path
 from llm_engineering.infrastructure.training.trl import Bases, TrlTrainer
 from llm_engineering.infrastructure.training.trl.base import load_tokenizer
 from llm_engineering.infrastructure.training.trl.tokens import HuggingFaceTokenizer
@@ -32,7 +32,7 @@ def bases() -> Bases:
     """With the conversion beside the models, as the project keeps it: it is made once."""
     if not (MODELS / f"{NAME}.Q4_1.gguf").is_file():
         pytest.skip("the bundled model is not here: poetry poe download-models")
-    return Bases(MODELS / "trainable", {NAME: lambda: path(NAME, MODELS)})
+    return Bases(MODELS / "trainable", {NAME: lambda: model_path(NAME, MODELS)})
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,9 @@ def test_the_converted_tokenizer_has_the_control_tokens_of_the_file(bases: Bases
     chosen = fit_template("chatml", tokens, NAME)
     answer = "Grüße, 世界 🙂\n"
     encoded = encode_chat(chosen.render([Message("user", "Why?"), Message("assistant", answer)]), tokens)
-    assert tokenizer.decode([x for x in encoded.labels if x != IGNORED]) == answer + template("chatml").stop
+    assert (
+        tokenizer.decode([x for x in encoded.labels if x != IGNORED]) == answer + load_template("chatml").stop
+    )
 
 
 def test_it_is_converted_once(bases: Bases) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from llm_engineering.application.llm.chat_templates import template
+from llm_engineering.application.llm.chat_templates import load_template
 from llm_engineering.application.ports import Message, SilentProgress
 from llm_engineering.application.training.finetune.config import SftConfig
 from llm_engineering.application.training.finetune.labels import IGNORED, encode_chat, fit_template
@@ -80,7 +80,9 @@ class TestRun:
         tokenizer = load_tokenizer(Base("saved", str(run[0].folder / "tokenizer")))
         messages = [{"role": "user", "content": "Why?"}]
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        assert text == template("chatml").render([Message("user", "Why?")], add_generation_prompt=True).text
+        assert (
+            text == load_template("chatml").render([Message("user", "Why?")], add_generation_prompt=True).text
+        )
         stops = json.loads(
             (run[0].folder / "tokenizer" / "generation_config.json").read_text(encoding="utf-8")
         )
@@ -171,7 +173,7 @@ class TestTokens:
 
         make_tokenizer(tmp_path, padding_is_eos=True)
         tokens = HuggingFaceTokenizer(tokenizer := load_tokenizer(Base("toy", str(tmp_path))))
-        chosen = template("chatml")
+        chosen = load_template("chatml")
         pairs = [[Message("user", "Why?"), Message("assistant", answer)] for answer in ("Yes.", LINES[0])]
         encoded = [encode_chat(chosen.render(pair), tokens) for pair in pairs]
         collate = DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id)
@@ -305,7 +307,7 @@ def validation_loss(folder: Path, samples: list[Any]) -> float:
     total, count = 0.0, 0
     for sample in samples:
         pair = [Message("user", sample.instruction), Message("assistant", sample.answer)]
-        encoded = encode_chat(template("chatml").render(pair), tokens)
+        encoded = encode_chat(load_template("chatml").render(pair), tokens)
         ids, labels = torch.tensor([encoded.input_ids]), torch.tensor(encoded.labels)
         with torch.no_grad():
             logits = model(input_ids=ids).logits[0]

@@ -16,7 +16,7 @@ from uuid import UUID
 import pytest
 from loguru import logger
 
-from llm_engineering.application.llm.prompts import Template, templates
+from llm_engineering.application.llm.prompts import Template, list_prompts
 from llm_engineering.application.ports import Tracer
 from llm_engineering.domain.errors import MissingDependencyError, StoreError, StoreUnavailableError
 from llm_engineering.infrastructure.tracing.jsonl import JsonLinesTracer
@@ -350,7 +350,7 @@ class TestOpikPromptLibrary:
     def test_all_the_prompts_of_the_project_can_be_pushed(
         self, server: OpikServer, library: OpikPromptLibrary
     ) -> None:
-        assert library.push(templates()) == templates() != []
+        assert library.push(list_prompts()) == list_prompts() != []
 
     def test_a_failing_server_is_one_clear_error(
         self, server: OpikServer, library: OpikPromptLibrary

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from llm_engineering.application.evaluation.models.systems import System  # noqa: E402
-from llm_engineering.application.llm.chat_templates import template  # noqa: E402
+from llm_engineering.application.llm.chat_templates import load_template  # noqa: E402
 from llm_engineering.application.ports import Message, SilentProgress  # noqa: E402
 from llm_engineering.domain.errors import ConfigurationError, ModelFileError  # noqa: E402
 from llm_engineering.infrastructure.llms.transformers_local import TransformersModels  # noqa: E402
@@ -90,8 +90,8 @@ def test_likelihoods_are_those_of_the_answers_tokens_alone(models: TransformersM
         found = model.likelihoods(ANSWERED, batch_size=3, progress=QUIET)
     tokenizer, plain = AutoTokenizer.from_pretrained(base), AutoModelForCausalLM.from_pretrained(base).eval()
     for turns, likelihood in zip(ANSWERED, found, strict=True):
-        text = template("chatml").render(turns).text
-        prompt = template("chatml").render(turns[:-1], add_generation_prompt=True).text
+        text = load_template("chatml").render(turns).text
+        prompt = load_template("chatml").render(turns[:-1], add_generation_prompt=True).text
         before = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
         stop = text.index("<|im_end|>", len(prompt)) + len("<|im_end|>")
         ids = tokenizer(text[:stop], add_special_tokens=False)["input_ids"]

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from llm_engineering.application.llm.prompts import templates
+from llm_engineering.application.llm.prompts import list_prompts
 from tests.fakes.opik_server import OpikServer
 
 
@@ -29,9 +29,9 @@ def test_every_version_is_pushed_once() -> None:
         }
         count = sum(len(versions) for versions in server.prompts.values())
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
-    assert pushed == {(template.name, template.hash) for template in templates()}
-    assert count == len(templates())
-    assert f"0 of {len(templates())} prompt versions were new" in second.stdout
+    assert pushed == {(template.name, template.hash) for template in list_prompts()}
+    assert count == len(list_prompts())
+    assert f"0 of {len(list_prompts())} prompt versions were new" in second.stdout
 
 
 def test_without_a_library_the_settings_to_make_are_named() -> None:

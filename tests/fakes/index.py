@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from llm_engineering.application.inference.fusion import candidates, fuse, ranked
+from llm_engineering.application.inference.fusion import count_candidates, fuse, rank_scores
 from llm_engineering.application.ports import IndexWriter, SearchRequest
 from llm_engineering.domain.documents import Chunk, EmbeddedChunk, EmbedderFingerprint
 from llm_engineering.domain.errors import FingerprintMismatchError, InvalidInputError, StoreUnavailableError
@@ -87,22 +87,26 @@ class FakeVectorIndex:
 
     def _search(self, request: SearchRequest) -> list[Hit]:
         pool = [item for item in self.chunks.values() if request.filter.accepts(item.chunk)]
-        wanted = candidates(request.k) if request.mode is SearchMode.HYBRID else request.k
+        wanted = count_candidates(request.k) if request.mode is SearchMode.HYBRID else request.k
         dense = (
-            dict(ranked(self._cosines(pool, request))[:wanted])
+            dict(rank_scores(self._cosines(pool, request))[:wanted])
             if request.mode is not SearchMode.SPARSE
             else {}
         )
         sparse = (
-            dict(ranked(self._bm25(pool, request.text))[:wanted])
+            dict(rank_scores(self._bm25(pool, request.text))[:wanted])
             if request.mode is not SearchMode.DENSE
             else {}
         )
         hybrid = request.mode is SearchMode.HYBRID
         titles = None
         if self.titles and request.titles:
-            titles = dict(ranked(self._cosines(pool, request, titles=True))[:wanted])
-        best = fuse(dense, sparse, request.fusion, titles)[: request.k] if hybrid else ranked(dense or sparse)
+            titles = dict(rank_scores(self._cosines(pool, request, titles=True))[:wanted])
+        best = (
+            fuse(dense, sparse, request.fusion, titles)[: request.k]
+            if hybrid
+            else rank_scores(dense or sparse)
+        )
         cosines = self._cosines(pool, request) if request.mode is not SearchMode.SPARSE else {}
         return [Hit(chunk=self.chunks[i].chunk, score=score, dense_score=cosines.get(i)) for i, score in best]
 

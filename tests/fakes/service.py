@@ -25,7 +25,7 @@ from fastapi import FastAPI
 from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline
 from llm_engineering.application.inference.retriever import Retriever
 from llm_engineering.application.ports import LanguageModel, Message, Reranker, VectorIndex
-from llm_engineering.domain.documents import Chunk, EmbeddedChunk, Span, derived_id
+from llm_engineering.domain.documents import Chunk, EmbeddedChunk, Span, derive_id
 from llm_engineering.infrastructure.api.app import ServiceParts, create_app
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.index import FakeVectorIndex
@@ -54,7 +54,7 @@ class Writing:
 
     def chunk(self) -> Chunk:
         """Its only chunk."""
-        document = derived_id("document", self.link)
+        document = derive_id("document", self.link)
         return Chunk(
             id=Chunk.derive_id(document, 0, self.text),
             document_id=document,
@@ -68,7 +68,7 @@ class Writing:
             link=self.link,
             platform=self.platform,
             author=self.author,
-            author_id=derived_id("user", self.author.casefold()),
+            author_id=derive_id("user", self.author.casefold()),
             language=self.language,
             published_at=self.published_at,
         )

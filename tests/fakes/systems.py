@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from llm_engineering.application.evaluation.models.systems import Likelihood, LoadedModel, System, Written
-from llm_engineering.application.llm.chat_templates import template
+from llm_engineering.application.llm.chat_templates import load_template
 from llm_engineering.application.ports import Message, Progress
 from llm_engineering.domain.models import Score
 
@@ -21,7 +21,7 @@ class TellingModel:
 
     @property
     def loaded(self) -> LoadedModel:
-        return LoadedModel(None, None, template("chatml"))
+        return LoadedModel(None, None, load_template("chatml"))
 
     def answers(
         self,

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from llm_engineering.application.llm.chat_templates import template, template_names
+from llm_engineering.application.llm.chat_templates import load_template, template_names
 from llm_engineering.domain.datasets import DatasetManifest, InstructSample, Origin, Provenance, Split
 from llm_engineering.domain.documents import Span
 
@@ -27,7 +27,7 @@ def make_tokenizer(folder: Path, *, adds_bos: bool = False, padding_is_eos: bool
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    control = sorted({token for name in template_names() for token in template(name).control_tokens})
+    control = sorted({token for name in template_names() for token in load_template(name).control_tokens})
     special = ["<pad>", *control, "<|endoftext|>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -122,7 +122,7 @@ def write_dataset(
             "counts": {split: len(samples) for split, samples in splits.items()},
             "documents": {split: len(samples) for split, samples in splits.items()},
             "template": template_name,
-            "template_hash": template(template_name).hash,
+            "template_hash": load_template(template_name).hash,
             "seed": 0,
         }
     )

@@ -10,7 +10,7 @@ import pytest
 
 from llm_engineering.application.features.config import CollectRun, EndToEndData, FeatureEngineering
 from llm_engineering.application.inference.answer import answer
-from llm_engineering.application.inference.search import narrow, retrieve
+from llm_engineering.application.inference.search import as_passages, retrieve
 from llm_engineering.bootstrap.resources import Resources
 from llm_engineering.domain.errors import StoreUnavailableError, TooManyFailuresError
 from llm_engineering.domain.retrieval import Answer, MetadataFilter, Passage, Query
@@ -129,7 +129,7 @@ def test_the_sample_site_is_collected_filtered_and_answered(project: Path, resou
     hits = retrieve(
         Query.ask("Which team won the football world cup in 1998?"), resources.index, resources.embedder
     )
-    answered = asyncio.run(finished("?", narrow(hits), ScriptedLanguageModel(["Invented."])))
+    answered = asyncio.run(finished("?", as_passages(hits), ScriptedLanguageModel(["Invented."])))
     assert answered.abstained
 
 

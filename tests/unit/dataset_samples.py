@@ -4,7 +4,7 @@ import random
 from typing import Literal
 
 from llm_engineering.domain.datasets import InstructSample, Origin, PreferenceSample, Provenance, Split
-from llm_engineering.domain.documents import CleanDocument, Span, User, derived_id
+from llm_engineering.domain.documents import CleanDocument, Span, User, derive_id
 
 WORDS = [f"{a}{b}{c}" for a in ("ba", "ko", "mi", "tu", "re") for b in ("lan", "dor", "vis", "mek", "sto") for c in
          ("", "ta", "no", "ri", "se", "lu", "pa", "ki")]  # fmt: skip
@@ -24,7 +24,7 @@ def prose(seed: int, words: int = 120) -> str:
 
 def document(text: str, name: str = "d1", language: str = "en", group: str | None = None) -> CleanDocument:
     return CleanDocument(
-        id=derived_id("document", name),
+        id=derive_id("document", name),
         category="articles",
         title=f"On {name}",
         text=text,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from llm_engineering.application.llm.chat_templates import template
+from llm_engineering.application.llm.chat_templates import load_template
 from llm_engineering.application.training.finetune.model_folder import (
     ADAPTER_GGUF,
     GGUF,
@@ -27,7 +27,7 @@ def model(folder: str, **values: Any) -> ServableModel:
             "method": "lora",
             "stage": "sft",
             "template": "chatml",
-            "template_hash": template("chatml").hash,
+            "template_hash": load_template("chatml").hash,
             "dataset": "toy@1",
             "dataset_hash": "0" * 64,
             "config": {},
@@ -73,7 +73,7 @@ def test_a_base_that_was_changed_in_between_is_told() -> None:
 
 
 def test_adapters_of_two_templates_are_refused_by_name() -> None:
-    other = {"template": "llama3", "template_hash": template("llama3").hash}
+    other = {"template": "llama3", "template_hash": load_template("llama3").hash}
     with pytest.raises(TemplateMismatchError, match=r"the adapter articles has 'chatml'.*the adapter posts"):
         adapter_set({"articles": model("a"), "posts": model("b", **other)})
 

@@ -2,24 +2,26 @@
 
 from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from llm_engineering.application.inference.answer import (
     AnsweringConfig,
     AnswerPiece,
     abstains,
     answer,
-    confidence,
+    estimate_confidence,
 )
 from llm_engineering.application.inference.context import ContextConfig
 from llm_engineering.application.inference.writers import NOTHING_FOUND
 from llm_engineering.application.ports import Delta, GenerationOptions, Message, Vectors
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.errors import ModelError, ModelServiceError
-from llm_engineering.domain.inference import StageStatus
+from llm_engineering.domain.inference import Grounding, StageStatus
 from llm_engineering.domain.retrieval import Answer, Passage, Usage, Verdict
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.llm import Reply, ScriptedLanguageModel
@@ -98,17 +100,17 @@ class TestAnswer:
         assert shown == "Overlap repeats the last sentences. [1] Unicorns invented it in Atlantis."
         assert finished.unsupported == 1
 
-    async def test_strict_grounding_leaves_it_out(self) -> None:
+    async def test_extractive_grounding_leaves_it_out(self) -> None:
         model = ScriptedLanguageModel(
             ["Unicorns invented it in Atlantis. Overlap repeats the last sentences."]
         )
-        shown, finished = await run(model, [OVERLAP], strict=True)
+        shown, finished = await run(model, [OVERLAP], grounding="extractive")
         assert shown == "Overlap repeats the last sentences. [1]"
         assert finished.unsupported == 1
 
-    async def test_strict_grounding_stops_a_model_that_keeps_inventing(self) -> None:
+    async def test_extractive_grounding_stops_a_model_that_keeps_inventing(self) -> None:
         model = ScriptedLanguageModel([" ".join(f"Unicorn number{i} flew to planet{i}." for i in range(30))])
-        _, finished = await run(model, [OVERLAP], strict=True)
+        _, finished = await run(model, [OVERLAP], grounding="extractive")
         assert finished.abstained
         assert finished.unsupported == 2
         assert not model.calls[0].finished
@@ -126,19 +128,19 @@ class TestAnswer:
         assert finished.guard == ("repeated",)
         assert not model.calls[0].finished
 
-    @pytest.mark.parametrize("strict", [True, False])
-    async def test_a_model_that_never_ends_a_sentence_is_stopped(self, strict: bool) -> None:
+    @pytest.mark.parametrize("grounding", get_args(Grounding))
+    async def test_a_model_that_never_ends_a_sentence_is_stopped(self, grounding: Grounding) -> None:
         model = ScriptedLanguageModel(["overlap " * 500])
-        shown, finished = await run(model, [OVERLAP], max_tokens=1000, strict=strict)
+        shown, finished = await run(model, [OVERLAP], max_tokens=1000, grounding=grounding)
         assert finished.guard == ("repeated",)
         assert not model.calls[0].finished
         assert len(shown) < 100
 
-    async def test_strict_grounding_shows_no_half_sentence_at_the_token_limit(self) -> None:
+    async def test_extractive_grounding_shows_no_half_sentence_at_the_token_limit(self) -> None:
         model = ScriptedLanguageModel(
             [Reply("Overlap repeats sentences. Overlap never", finish_reason="length")]
         )
-        shown, finished = await run(model, [OVERLAP], strict=True)
+        shown, finished = await run(model, [OVERLAP], grounding="extractive")
         assert shown == "Overlap repeats sentences. [1]"
         assert (finished.finish_reason, finished.guard) == ("length", ("truncated",))
 
@@ -152,7 +154,7 @@ class TestAnswer:
     async def test_where_nothing_said_may_be_shown_the_sources_are_quoted(self) -> None:
         model = ScriptedLanguageModel(["Unicorns invented it in Atlantis."])
         question = "What is overlap: the last sentences of a chunk at the start of the next?"
-        config = AnsweringConfig(strict=True)
+        config = AnsweringConfig(grounding="extractive")
         embed = HashEmbedder().embed_queries
         pieces = [piece async for piece in answer(question, [VECTORS, OVERLAP], model, config, embed=embed)]
         finished = pieces[-1].answer
@@ -307,7 +309,7 @@ class TestVerdicts:
     async def test_a_quotation_is_supported_by_its_own_place(self) -> None:
         model = ScriptedLanguageModel(["Unicorns invented it in Atlantis."])
         question = "What is overlap: the last sentences of a chunk at the start of the next?"
-        config = AnsweringConfig(strict=True)
+        config = AnsweringConfig(grounding="extractive")
         embed = HashEmbedder().embed_queries
         pieces = [piece async for piece in answer(question, [OVERLAP], model, config, embed=embed)]
         finished = pieces[-1].answer
@@ -378,7 +380,7 @@ class TestContext:
 class TestConfidence:
     def test_it_is_the_best_similarity(self) -> None:
         assert (
-            confidence(
+            estimate_confidence(
                 "q",
                 [passage("a", similarity=0.2), passage("b", similarity=0.6), passage("c", similarity=None)],
             )
@@ -389,8 +391,8 @@ class TestConfidence:
         sparse = [OVERLAP.model_copy(update={"dense_score": None})]
         assert not abstains("What does overlap repeat?", sparse, AnsweringConfig())
         assert abstains("Which unicorn won the football cup?", sparse, AnsweringConfig())
-        assert confidence("What does overlap repeat?", sparse) == pytest.approx(0.7)
-        assert confidence("q", []) == 0.0
+        assert estimate_confidence("What does overlap repeat?", sparse) == pytest.approx(0.7)
+        assert estimate_confidence("q", []) == 0.0
 
 
 class TestAttacks:
@@ -465,11 +467,15 @@ async def said(pieces: Sequence[str], **config: object) -> tuple[str, Answer, li
 
 
 @settings(max_examples=150, deadline=None)
-@given(text=TEXT, places=st.lists(st.integers(0, 400), max_size=12), strict=st.booleans())
+@given(
+    text=TEXT,
+    places=st.lists(st.integers(0, 400), max_size=12),
+    grounding=st.sampled_from(get_args(Grounding)),
+)
 async def test_whatever_is_said_pieces_make_the_text_and_spans_lie_in_order(
-    text: str, places: list[int], strict: bool
+    text: str, places: list[int], grounding: Grounding
 ) -> None:
-    shown, finished, pieces = await said(cut(text, places), strict=strict)
+    shown, finished, pieces = await said(cut(text, places), grounding=grounding)
     assert shown == finished.text
     assert shown.strip() == shown != ""
     end = 0
@@ -490,13 +496,25 @@ async def test_whatever_is_said_pieces_make_the_text_and_spans_lie_in_order(
 
 
 @settings(max_examples=150, deadline=None)
-@given(text=TEXT, places=st.lists(st.integers(0, 400), max_size=30), strict=st.booleans(), mask=st.booleans())
+@given(
+    text=TEXT,
+    places=st.lists(st.integers(0, 400), max_size=30),
+    grounding=st.sampled_from(get_args(Grounding)),
+    mask=st.booleans(),
+)
 async def test_the_answer_does_not_depend_on_how_the_reply_was_cut(
-    text: str, places: list[int], strict: bool, mask: bool
+    text: str, places: list[int], grounding: Grounding, mask: bool
 ) -> None:
-    whole = await said([text], strict=strict, mask_personal_data=mask)
-    pieces = await said(cut(text, places), strict=strict, mask_personal_data=mask)
-    letters = await said(list(text), strict=strict, mask_personal_data=mask)
+    whole = await said([text], grounding=grounding, mask_personal_data=mask)
+    pieces = await said(cut(text, places), grounding=grounding, mask_personal_data=mask)
+    letters = await said(list(text), grounding=grounding, mask_personal_data=mask)
     # How much was read before the end, and so the usage, does depend on it.
     made = [answer.model_copy(update={"usage": Usage()}) for _, answer, _ in (whole, pieces, letters)]
     assert made[0] == made[1] == made[2]
+
+
+@pytest.mark.parametrize("former", ["strict", "min_support", "min_nearness", "min_coverage", "max_left_out"])
+def test_a_former_key_is_told_its_present_name(former: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        AnsweringConfig.model_validate({former: 1})
+    assert [error["type"] for error in caught.value.errors()] == ["renamed_key"]

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from llm_engineering.infrastructure.api.streaming import Feed, NothingYet, ended
+from llm_engineering.infrastructure.api.streaming import Feed, NothingYet, cancel_tasks
 
 
 class Source:
@@ -117,5 +117,5 @@ async def test_what_an_ended_task_raised_is_nobodys_warning() -> None:
 
     task = asyncio.create_task(failing())
     await asyncio.sleep(0)
-    await ended(task)
+    await cancel_tasks(task)
     assert isinstance(task.exception(), ValueError)

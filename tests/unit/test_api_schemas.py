@@ -31,7 +31,7 @@ from llm_engineering.domain.retrieval import (
     WeightedFusion,
 )
 from llm_engineering.infrastructure.api.app import create_app
-from llm_engineering.infrastructure.api.errors import Problem, describe, error_body, invalid
+from llm_engineering.infrastructure.api.errors import Problem, describe, describe_invalid, error_body
 from llm_engineering.infrastructure.api.openai_chat import sources_text, without_sources
 from llm_engineering.infrastructure.api.schemas.openai import REFUSED, ChatBody, TwinOptions
 from llm_engineering.infrastructure.api.schemas.rag import (
@@ -43,7 +43,7 @@ from llm_engineering.infrastructure.api.schemas.rag import (
     SearchOptions,
     Weighted,
 )
-from llm_engineering.infrastructure.api.streaming import error_event, event
+from llm_engineering.infrastructure.api.streaming import error_event, format_event
 from tests.fakes.service import TwinService
 
 DEFAULTS = RetrievalConfig(k=7, mode=SearchMode.DENSE, fusion=WeightedFusion(alpha=0.25))
@@ -250,7 +250,7 @@ def refusal(model: type[BaseModel], content: bytes) -> Problem | None:
     try:
         model.model_validate_json(content, strict=True)
     except ValidationError as error:
-        return invalid(error)
+        return describe_invalid(error)
     return None
 
 
@@ -303,18 +303,18 @@ class TestErrors:
         body = {"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}
         with pytest.raises(ValidationError) as caught:
             ChatBody.model_validate_json(json.dumps(body), strict=True)
-        assert invalid(caught.value).param == "messages[0].content[0].text"
+        assert describe_invalid(caught.value).param == "messages[0].content[0].text"
 
     def test_what_came_is_not_repeated(self) -> None:
         with pytest.raises(ValidationError) as caught:
             SearchBody.model_validate_json('{"query": "x", "mode": "my secret"}', strict=True)
-        assert "my secret" not in invalid(caught.value).message
+        assert "my secret" not in describe_invalid(caught.value).message
 
     def test_a_long_name_and_many_mistakes_are_cut(self) -> None:
         body = {"query": "x", "k" * 100_000: 1} | {f"unknown_{number}": 1 for number in range(50)}
         with pytest.raises(ValidationError) as caught:
             SearchBody.model_validate_json(json.dumps(body), strict=True)
-        message = invalid(caught.value).message
+        message = describe_invalid(caught.value).message
         assert len(message) <= 1_000
         assert message.endswith("and 46 more")
 
@@ -379,7 +379,7 @@ class TestErrors:
         }
 
     def test_events_of_a_stream_end_with_an_empty_line(self) -> None:
-        assert event("delta", '{"text":"ä"}') == 'event: delta\ndata: {"text":"ä"}\n\n'.encode()
+        assert format_event("delta", '{"text":"ä"}') == 'event: delta\ndata: {"text":"ä"}\n\n'.encode()
         assert error_event("/rag/stream", "c", "a\nb", "r1").startswith(b'event: error\ndata: {"error"')
         assert error_event("/rag/stream", "c", "a\nb", "r1").count(b"\n") == 3
         assert error_event("/v1/chat/completions", "c", "m", "r1").startswith(b'data: {"error"')

@@ -12,7 +12,7 @@ from benchmarks.answering import separation
 from benchmarks.common import Check, number
 from benchmarks.corpora import documents, file_documents, made_up_documents, shuffled, site_documents
 from benchmarks.roundtrips import Row
-from llm_engineering.application.text.minhash import group, signature
+from llm_engineering.application.text.minhash import group, sign
 from llm_engineering.domain.errors import InvalidInputError
 
 ARTICLE = {
@@ -146,7 +146,7 @@ class TestCorpora:
         assert copy == shuffled(original, 1)
         assert copy.id != original.id
         assert copy.content_hash != original.content_hash
-        rows = [(d.id, signature(d.text), None) for d in (original, copy, shuffled(original, 2))]
+        rows = [(d.id, sign(d.text), None) for d in (original, copy, shuffled(original, 2))]
         assert group(iter(sorted(rows)), 0.8) == {}
 
     def test_scaling_multiplies_the_documents(self) -> None:

@@ -10,8 +10,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from llm_engineering.application.llm.chat_templates import (
     TemplateUse,
     check_contract,
-    escaped,
-    template,
+    escape_markers,
+    load_template,
     template_names,
 )
 from llm_engineering.application.ports import Message
@@ -77,31 +77,31 @@ class TestFormat:
     @pytest.mark.parametrize("name", NAMES)
     def test_it_is_the_familys_published_one(self, name: str) -> None:
         plain, with_system = PUBLISHED[name]
-        assert template(name).render(CHAT, add_generation_prompt=True).text == plain
-        assert template(name).render(WITH_SYSTEM, add_generation_prompt=True).text == with_system
+        assert load_template(name).render(CHAT, add_generation_prompt=True).text == plain
+        assert load_template(name).render(WITH_SYSTEM, add_generation_prompt=True).text == with_system
 
     def test_phi_closes_a_finished_conversation_with_eos(self) -> None:
-        assert template("phi3").render(CHAT[:2]).text.endswith("Because.<|end|>\n<|endoftext|>")
+        assert load_template("phi3").render(CHAT[:2]).text.endswith("Because.<|end|>\n<|endoftext|>")
 
     @pytest.mark.parametrize("name", ["llama3", "gemma"])
     def test_families_that_trim_trim(self, name: str) -> None:
         ragged = [Message("user", " Why? \n"), Message("assistant", "\n Because. ")]
-        assert template(name).render(ragged) == template(name).render(CHAT[:2])
+        assert load_template(name).render(ragged) == load_template(name).render(CHAT[:2])
 
     @pytest.mark.parametrize("name", NAMES)
     def test_a_blank_system_message_is_none(self, name: str) -> None:
-        chosen = template(name)
+        chosen = load_template(name)
         assert chosen.render([Message("system", " \n"), *CHAT]) == chosen.render(CHAT)
 
     @pytest.mark.parametrize("name", NAMES)
     def test_bos_is_written_once_and_can_be_left_to_a_server(self, name: str) -> None:
-        rendered = template(name).render([Message("user", template(name).bos + "Why?")])
+        rendered = load_template(name).render([Message("user", load_template(name).bos + "Why?")])
         assert rendered.text == rendered.bos + rendered.text_without_bos
         assert not rendered.bos or rendered.text.count(rendered.bos) == 1
 
     @pytest.mark.parametrize("name", NAMES)
     def test_engines_without_the_generation_tag_render_the_same(self, name: str) -> None:
-        chosen = template(name)
+        chosen = load_template(name)
         plain = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(
             chosen.portable
         )
@@ -112,15 +112,15 @@ class TestFormat:
         assert text == chosen.render(WITH_SYSTEM, add_generation_prompt=True).text
 
     def test_alpaca_ends_answers_with_the_tokenizers_own_eos(self) -> None:
-        chosen = template("alpaca").for_eos("<|im_end|>")
+        chosen = load_template("alpaca").for_eos("<|im_end|>")
         assert chosen.stop == "<|im_end|>"
         assert chosen.render(CHAT[:2]).text.endswith("Because.<|im_end|>")
-        assert chosen.hash == template("alpaca").hash
+        assert chosen.hash == load_template("alpaca").hash
 
     @pytest.mark.parametrize("name", ["chatml", "llama3", "phi3", "gemma"])
     def test_a_family_with_a_stop_token_keeps_it_whatever_eos_is(self, name: str) -> None:
-        assert template(name).for_eos("<other>").stop == template(name).stop
-        assert template(name).stop in template(name).control_tokens
+        assert load_template(name).for_eos("<other>").stop == load_template(name).stop
+        assert load_template(name).stop in load_template(name).control_tokens
 
 
 class TestSpans:
@@ -129,9 +129,9 @@ class TestSpans:
     def test_they_hold_the_assistants_words_and_the_stop_token_and_nothing_else(
         self, name: str, messages: list[Message]
     ) -> None:
-        chosen = template(name)
+        chosen = load_template(name)
         rendered = chosen.render(messages)
-        answers = [escaped(message.content) for message in messages if message.role == "assistant"]
+        answers = [escape_markers(message.content) for message in messages if message.role == "assistant"]
         if name in ("llama3", "gemma"):
             answers = [answer.strip() for answer in answers]
         assert [rendered.text[a:b] for a, b in rendered.answers] == [a + chosen.stop for a in answers]
@@ -141,7 +141,7 @@ class TestSpans:
     def test_what_stands_before_an_answer_is_the_prompt_that_asks_for_it(
         self, name: str, messages: list[Message]
     ) -> None:
-        chosen = template(name)
+        chosen = load_template(name)
         rendered = chosen.render(messages)
         prompt = chosen.render(messages[:-1], add_generation_prompt=True)
         assert rendered.text[: rendered.answers[-1].start] == prompt.text
@@ -152,7 +152,7 @@ class TestForgery:
     @pytest.mark.parametrize("name", NAMES)
     @given(messages=conversations())
     def test_no_text_makes_a_control_mark(self, name: str, messages: list[Message]) -> None:
-        chosen = template(name)
+        chosen = load_template(name)
         harmless = [Message(message.role, "x") for message in messages]
         marks = re.compile(
             r"<\|\w+\|>|</?(?:start|end)_of_turn>|</?s>|<[be]os>|^### (?:Instruction|Response):", re.M
@@ -161,18 +161,18 @@ class TestForgery:
 
     @given(text=st.one_of(st.text(), hostile))
     def test_escaping_twice_changes_nothing_more(self, text: str) -> None:
-        assert escaped(escaped(text)) == escaped(text)
-        assert len(escaped(text)) == len(text)
+        assert escape_markers(escape_markers(text)) == escape_markers(text)
+        assert len(escape_markers(text)) == len(text)
 
     @pytest.mark.parametrize(
         "text", ["a <| b |> c", "x < y", "## Response", "# Notes:", "list[int]", "<em>s</em>", "<source>"]
     )
     def test_ordinary_text_stays_as_it_is(self, text: str) -> None:
-        assert escaped(text) == text
+        assert escape_markers(text) == text
 
     def test_text_is_never_a_template(self) -> None:
         text = "{{ bos_token }}{% generation %}{# x #}"
-        assert text in template("chatml").render([Message("user", text)]).text
+        assert text in load_template("chatml").render([Message("user", text)]).text
 
 
 class TestOrder:
@@ -183,16 +183,16 @@ class TestOrder:
     def test_what_is_no_conversation_is_refused(self, name: str, roles: str) -> None:
         messages = [Message(role, "x") for role in roles.split()]  # type: ignore[arg-type]
         with pytest.raises(InvalidInputError):
-            template(name).render(messages)
+            load_template(name).render(messages)
 
     def test_a_reply_to_a_reply_is_refused(self) -> None:
         with pytest.raises(InvalidInputError, match="nothing to answer"):
-            template("chatml").render(CHAT[:2], add_generation_prompt=True)
+            load_template("chatml").render(CHAT[:2], add_generation_prompt=True)
 
 
 class TestContract:
     def test_each_template_has_its_own_hash_and_keeps_it(self) -> None:
-        hashes = {name: template(name).hash for name in NAMES}
+        hashes = {name: load_template(name).hash for name in NAMES}
         assert len(set(hashes.values())) == len(NAMES)
         assert hashes == PINNED, "a version that models were trained on is not edited: add a new one"
 
@@ -214,9 +214,9 @@ class TestContract:
 
     def test_an_unknown_template_is_told_with_those_that_exist(self) -> None:
         with pytest.raises(ConfigurationError, match="There are: alpaca, chatml"):
-            template("chatlm")
+            load_template("chatlm")
         with pytest.raises(ConfigurationError, match="no version 99"):
-            template("chatml", 99)
+            load_template("chatml", 99)
 
 
 PINNED = {

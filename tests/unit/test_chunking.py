@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from llm_engineering.application.features.chunk import ChunkingConfig, chunk_document
 from llm_engineering.application.text.markdown import sentence_starts
 from llm_engineering.application.text.tokens import TokenCounts
-from llm_engineering.domain.documents import Chunk, CleanDocument, derived_id
+from llm_engineering.domain.documents import Chunk, CleanDocument, derive_id
 from llm_engineering.domain.errors import InvalidInputError
 from tests.fakes.embedder import WordTokenizer
 
@@ -54,7 +54,7 @@ TOKENIZERS = [SpaceTokenizer(), ContextTokenizer(), UnknownWordTokenizer()]
 
 def document(text: str, category: str = "article", **fields: Any) -> CleanDocument:
     values = {
-        "id": derived_id("test"),
+        "id": derive_id("test"),
         "category": category,
         "title": "On Clocks",
         "text": text,

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.inference.context import ContextConfig, Source, compress, edges, merged, pack
+from llm_engineering.application.inference.context import (
+    ContextConfig,
+    Source,
+    compress,
+    fit_to_context,
+    reorder_for_long_context,
+    merge_overlapping,
+)
 from llm_engineering.application.ports import Message, Vectors
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.errors import ModelError
@@ -51,7 +58,7 @@ async def packed_into(
 ) -> tuple[list[int], list[str], list[str]]:
     """Numbers, texts in the model's reading order, and the kept turns."""
     model = ScriptedLanguageModel([], context_tokens=context_tokens)
-    found = await pack(
+    found = await fit_to_context(
         "topic3", passages, model, config or ContextConfig(reserve_tokens=0), frame=FRAME, max_tokens=max_tokens,
         history=history,
     )  # fmt: skip
@@ -61,7 +68,7 @@ async def packed_into(
 
 class TestMerged:
     def test_overlapping_passages_of_a_document_become_one_at_the_better_rank(self) -> None:
-        found = merged(
+        found = merge_overlapping(
             [
                 passage(100, 200, score=3),
                 passage(0, 60, document="d2"),
@@ -73,18 +80,20 @@ class TestMerged:
         assert (found[0].score, found[0].dense_score) == (3, 0.9)
 
     def test_a_passage_inside_another_goes(self) -> None:
-        assert [p.span for p in merged([passage(100, 150), passage(50, 300)])] == [Span(start=50, end=300)]
+        assert [p.span for p in merge_overlapping([passage(100, 150), passage(50, 300)])] == [
+            Span(start=50, end=300)
+        ]
 
     def test_the_same_text_in_another_document_goes(self) -> None:
-        assert len(merged([passage(0, 100), passage(0, 100, document="copy")])) == 1
+        assert len(merge_overlapping([passage(0, 100), passage(0, 100, document="copy")])) == 1
 
     def test_a_third_passage_may_bridge_two(self) -> None:
-        found = merged([passage(0, 100), passage(200, 300), passage(90, 210)])
+        found = merge_overlapping([passage(0, 100), passage(200, 300), passage(90, 210)])
         assert [p.span for p in found] == [Span(start=0, end=300)]
 
     def test_two_versions_of_a_document_stay_apart(self) -> None:
         other = passage(50, 150).model_copy(update={"text": "x" * 100})
-        assert len(merged([passage(0, 100), other])) == 2
+        assert len(merge_overlapping([passage(0, 100), other])) == 2
 
     @given(
         spans=st.lists(
@@ -95,7 +104,7 @@ class TestMerged:
         self, spans: list[tuple[int, int, str]]
     ) -> None:
         passages = [passage(a, a + length, document=d) for a, length, d in spans]
-        found = merged(passages)
+        found = merge_overlapping(passages)
         for p in found:
             assert p.text == DOCUMENT[p.span.start : p.span.end]
         for p in passages:
@@ -134,7 +143,7 @@ class TestPack:
 
         model = Counting([], context_tokens=900)
         history = [Message("user", "a"), Message("assistant", "b")]
-        await pack(
+        await fit_to_context(
             "q", [passage(0, 300)] * 3, model, ContextConfig(), frame=FRAME, max_tokens=9, history=history
         )
         assert model.calls_to_count == 1
@@ -215,18 +224,20 @@ class TestCompress:
 
         model = ScriptedLanguageModel([])
         config = ContextConfig(compress=True)
-        found = await pack("q", [passage(0, 300)], model, config, frame=FRAME, max_tokens=9, embed=fail)
+        found = await fit_to_context(
+            "q", [passage(0, 300)], model, config, frame=FRAME, max_tokens=9, embed=fail
+        )
         assert found.compression_status is StageStatus.FAILED
         assert found.sources[0].text == DOCUMENT[:300]
         assert (
-            await pack("q", [passage(0, 300)], model, config, frame=FRAME, max_tokens=9)
+            await fit_to_context("q", [passage(0, 300)], model, config, frame=FRAME, max_tokens=9)
         ).compression_status is (StageStatus.OK)
 
 
 @given(count=st.integers(0, 20))
 def test_edges_keeps_all_with_the_best_at_both_ends(count: int) -> None:
     sources = [source("x", number) for number in range(1, count + 1)]
-    laid = [s.citation.number for s in edges(sources)]
+    laid = [s.citation.number for s in reorder_for_long_context(sources)]
     assert sorted(laid) == list(range(1, count + 1))
     if count > 1:
         assert (laid[0], laid[-1]) == (1, 2)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm_engineering.application.llm.chat_templates import template
+from llm_engineering.application.llm.chat_templates import load_template
 from llm_engineering.application.training.datasets import store as files
 from llm_engineering.application.training.datasets.gates import Dropped
 from llm_engineering.application.training.datasets.samples import Sample
@@ -22,7 +22,7 @@ from llm_engineering.domain.datasets import DatasetManifest, Split
 from llm_engineering.domain.errors import InvalidInputError, StoreError
 from tests.unit.dataset_samples import document, instruct, preference, prose
 
-CHATML = template("chatml")
+CHATML = load_template("chatml")
 
 
 def splits(answer: str = "An answer.") -> dict[Split, list[Sample]]:

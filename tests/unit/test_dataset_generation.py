@@ -18,7 +18,7 @@ from llm_engineering.application.training.datasets.generate import (
 from llm_engineering.application.training.datasets.model_pairs import Evolution, ModelPairs
 from llm_engineering.application.training.datasets.preferences import (
     Rejected,
-    checked_rejected,
+    check_rejected,
     whole_sentences,
 )
 from llm_engineering.domain.datasets import InstructSample, PreferenceSample
@@ -315,7 +315,7 @@ class TestRejected:
     def test_replies_that_would_teach_the_wrong_thing_are_refused(self, reply: str, problem: str) -> None:
         chosen = article(0, 8).text.partition("\n\n")[2]
         with pytest.raises(ValueError, match=problem):
-            checked_rejected(reply.replace("{chosen}", chosen), chosen, "What is it?", Rejected())
+            check_rejected(reply.replace("{chosen}", chosen), chosen, "What is it?", Rejected())
 
     @pytest.mark.parametrize(
         ("text", "whole"),

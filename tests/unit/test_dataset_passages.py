@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from llm_engineering.application.text.sentences import units
-from llm_engineering.application.training.datasets.passages import Passage, PassageConfig, passages
+from llm_engineering.application.text.sentences import split_units
+from llm_engineering.application.training.datasets.passages import Passage, PassageConfig, split_passages
 from llm_engineering.domain.documents import CleanDocument, RawDocument
 
 
@@ -34,7 +34,7 @@ def sentences(count: int, length: int = 100, word: str = "word") -> str:
 
 
 def cut(text: str, **config: Any) -> list[Passage]:
-    return list(passages(document(text), PassageConfig(**config)))
+    return list(split_passages(document(text), PassageConfig(**config)))
 
 
 sentence = st.integers(8, 400).map(lambda n: "A" + "bc d" * (n // 4) + " end.")
@@ -56,9 +56,9 @@ def test_passages_are_verbatim_within_bounds_in_order_and_never_overlap(
 ) -> None:
     source = document(text)
     config = PassageConfig(code=code, tables=tables)
-    made = list(passages(source, config))
+    made = list(split_passages(source, config))
     ends = [0, *(passage.end for passage in made)]
-    bounds = {edge for unit in units(text) for edge in (unit.start, unit.end)}
+    bounds = {edge for unit in split_units(text) for edge in (unit.start, unit.end)}
     for end, passage in zip(ends, made, strict=False):
         assert end <= passage.start < passage.end
         assert passage.text == text[passage.span.start : passage.span.end]

@@ -13,9 +13,9 @@ from llm_engineering.application.training.datasets.config import LengthBias, Qua
 from llm_engineering.application.training.datasets.curate import Curated, curate, gates_of
 from llm_engineering.application.training.datasets.data_card import data_card
 from llm_engineering.application.training.datasets.judging import Judged
-from llm_engineering.application.training.datasets.report import COLUMNS, html_report, rows
+from llm_engineering.application.training.datasets.report import COLUMNS, html_report, table_rows
 from llm_engineering.application.training.datasets.samples import Sample, kind_of
-from llm_engineering.application.training.datasets.statistics import statistics
+from llm_engineering.application.training.datasets.statistics import compute_statistics
 from llm_engineering.application.training.datasets.store import manifest_of
 from llm_engineering.domain.datasets import DatasetManifest, Split
 from tests.unit.dataset_samples import document, instruct, preference, prose
@@ -67,7 +67,7 @@ class Page(HTMLParser):
 
 def test_figures_count_what_is_there() -> None:
     of = curated()
-    found = statistics(of.splits, tokens)
+    found = compute_statistics(of.splits, tokens)
     assert sum(found.samples.values()) == 30
     assert sum(found.documents.values()) == 30
     assert [item.name for item in found.characters] == ["prompt", "answer"]
@@ -75,7 +75,7 @@ def test_figures_count_what_is_there() -> None:
     assert found.tokens.quantile(0) <= found.tokens.quantile(0.5) <= found.tokens.quantile(1)
     assert found.made_by == {"back translation": 30}
     assert len(found.topics) == 15
-    empty = statistics({})
+    empty = compute_statistics({})
     assert empty.samples == dict.fromkeys(Split, 0)
     assert not empty.characters
 
@@ -84,7 +84,7 @@ def test_the_report_stands_by_itself_and_escapes_the_texts() -> None:
     of = curated()
     record = JudgeRecord("tiny", requested=2, received=1, replies=2, unusable_replies=1, missing_share=0.5)
     judged = Judged(JuryReport((record,)), {of.kept[0].id: {"tiny": 4}}, {}, {})
-    page = html_report(manifest(of), of, statistics(of.splits, tokens), judged)
+    page = html_report(manifest(of), of, compute_statistics(of.splits, tokens), judged)
     parser = Page()
     parser.feed(page)
     assert not parser.addresses
@@ -100,14 +100,14 @@ def test_the_report_stands_by_itself_and_escapes_the_texts() -> None:
 
 def test_the_report_of_pairs_shows_the_length_figures() -> None:
     of = curated("preference")
-    page = html_report(manifest(of), of, statistics(of.splits))
+    page = html_report(manifest(of), of, compute_statistics(of.splits))
     assert "Cliff’s delta" in page
     assert "as it came through the gates" in page
 
 
 def test_the_table_has_a_line_for_each_gate() -> None:
     of = curated()
-    lines = list(rows(of.counts))
+    lines = list(table_rows(of.counts))
     assert all(len(line) == len(COLUMNS) for line in lines)
     assert [line[0] for line in lines] == [*QualityConfig().gates, "split_overlap"]
 
@@ -116,7 +116,7 @@ def test_the_card_names_splits_counts_gates_lineage_and_licence() -> None:
     of = curated()
     made = manifest(of)
     first = of.kept[0].origin.document_id
-    card = data_card(made, of, statistics(of.splits), {first: "https://example.org/a|b"})
+    card = data_card(made, of, compute_statistics(of.splits), {first: "https://example.org/a|b"})
     _, header, body = card.split("---\n", 2)
     meta = yaml.safe_load(header)
     assert meta["language"] == ["en"]
@@ -131,7 +131,7 @@ def test_the_card_names_splits_counts_gates_lineage_and_licence() -> None:
 
 def test_the_card_of_pairs_has_the_lint() -> None:
     of = curated("preference")
-    assert "| Chosen is the longer one" in data_card(manifest(of), of, statistics(of.splits))
+    assert "| Chosen is the longer one" in data_card(manifest(of), of, compute_statistics(of.splits))
 
 
 def test_plots_of_nothing_and_of_one_value_are_whole() -> None:

@@ -19,7 +19,7 @@ from llm_engineering.application.training.datasets.curate import curate, gates_o
 from llm_engineering.application.training.datasets.decontamination import (
     Decontamination,
     Protected,
-    protected_samples,
+    protect_samples,
     read_protected,
 )
 from llm_engineering.application.training.datasets.gates import run_gates
@@ -114,7 +114,7 @@ def test_planted_leaks_are_found_and_clean_samples_stay(part: float, least_recal
     test = [instruct(f"Tell of {i}", prose(i, 100)) for i in range(100)]
     clean = [instruct(f"Speak of {i}", prose(5_000 + i, 150)) for i in range(200)]
     leaks = [instruct(f"Say {i}", leak(test[i].answer, chance, part)) for i in range(100)]
-    gate = Decontamination(protected_samples(test, "test"), DecontaminationConfig(), "split_overlap")
+    gate = Decontamination(protect_samples(test, "test"), DecontaminationConfig(), "split_overlap")
     gated = run_gates([*clean, *leaks], [gate])
     recall = sum(item.sample in leaks for item in gated.dropped) / len(leaks)
     assert recall >= least_recall
@@ -137,9 +137,7 @@ def test_n_and_share_decide_what_a_leak_is() -> None:
 
 def test_prompts_leak_only_where_they_are_the_same() -> None:
     asked = "Write in the author's words, as a passage of an article, about: gardens"
-    gate = Decontamination(
-        protected_samples([instruct(asked, prose(1))], "test"), DecontaminationConfig(), "x"
-    )
+    gate = Decontamination(protect_samples([instruct(asked, prose(1))], "test"), DecontaminationConfig(), "x")
     other = asked.replace("gardens", "rivers")
     assert sorted(gate([instruct(asked.upper(), prose(2)), instruct(other, prose(3))])) == [0]
 
@@ -315,7 +313,7 @@ def test_held_out_parts_of_other_data_sets_leave_the_training_split_alone() -> N
     documents = [document(prose(i), f"d{i}") for i in range(20)]
     config = QualityConfig(gates=())
     samples = [instruct(f"What of {i}?", of=d) for i, d in enumerate(documents)]
-    other = list(protected_samples(samples, "preference/test"))
+    other = list(protect_samples(samples, "preference/test"))
     result = curate(samples, [], config, groups={}, held_out=other, seed=0)
     assert not result.splits[Split.TRAIN]
     assert result.splits[Split.TEST]

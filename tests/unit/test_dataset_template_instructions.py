@@ -11,12 +11,12 @@ from llm_engineering.application.training.datasets.instructions import (
     PHRASINGS,
     QUESTION_WORDS,
     TemplateInstructions,
-    instructions,
     key_terms,
     language_for,
     rule_questions,
+    write_instructions,
 )
-from llm_engineering.application.training.datasets.passages import Passage, passages
+from llm_engineering.application.training.datasets.passages import Passage, split_passages
 from tests.unit.test_dataset_passages import document
 
 BODY = (
@@ -26,12 +26,12 @@ BODY = (
 
 
 def one(text: str, title: str = "Fine-tuning on one card", **fields: str) -> Passage:
-    return next(iter(passages(document(text, title=title, **fields))))
+    return next(iter(split_passages(document(text, title=title, **fields))))
 
 
 def asked(passage: Passage, count: int = 4, seed: int = 1) -> list[tuple[str, str]]:
     rules = rule_questions(passage.document)
-    made = instructions(passage, TemplateInstructions(per_passage=count), seed=seed, rules=rules)
+    made = write_instructions(passage, TemplateInstructions(per_passage=count), seed=seed, rules=rules)
     return [(one.kind, one.text) for one in made]
 
 
@@ -67,7 +67,9 @@ class TestKinds:
             f"Run{number} of{number} a{number} trainer{number} saved{number} it{number}."
             for number in range(40)
         )
-        _, second = passages(document(f"# Low rank\n\n{BODY[:900]}once.\n\n{more[:1_300]}", title="Tuning"))
+        _, second = split_passages(
+            document(f"# Low rank\n\n{BODY[:900]}once.\n\n{more[:1_300]}", title="Tuning")
+        )
         kinds = dict(asked(second))
         assert second.before.split(".")[0] in kinds["continue"]
         assert "section" not in kinds, "another passage has the section's beginning"
@@ -105,7 +107,7 @@ class TestText:
         title = "The adapter needs little memory, and the weights of the model"
         passage = one(f"# The weights of the model stay as they are\n\n{BODY}", title=title)
         config = TemplateInstructions(per_passage=6, max_ngram_overlap=copied)
-        for made in instructions(passage, config, seed=seed, rules=rule_questions(passage.document)):
+        for made in write_instructions(passage, config, seed=seed, rules=rule_questions(passage.document)):
             assert longest_copy(made.text, passage.text) <= copied
 
     def test_quotation_marks_in_a_heading_do_not_end_the_quote(self) -> None:

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.inference.fusion import candidates, fuse, min_max, ranked, rrf, weighted
+from llm_engineering.application.inference.fusion import (
+    count_candidates,
+    fuse,
+    fuse_by_rank,
+    fuse_by_score,
+    min_max,
+    rank_scores,
+)
 from llm_engineering.domain.retrieval import RrfFusion, WeightedFusion
 
 names = st.text("abcdefgh", min_size=1, max_size=2)
@@ -13,7 +20,7 @@ scores = st.dictionaries(names, st.floats(-10, 10), max_size=8)
 
 
 def test_rrf_follows_the_paper() -> None:
-    assert rrf([["a", "b"], ["b", "c"]], k=60) == [
+    assert fuse_by_rank([["a", "b"], ["b", "c"]], k=60) == [
         ("b", pytest.approx(1 / 62 + 1 / 61)),
         ("a", pytest.approx(1 / 61)),
         ("c", pytest.approx(1 / 62)),
@@ -21,12 +28,12 @@ def test_rrf_follows_the_paper() -> None:
 
 
 def test_equal_scores_are_ordered_by_id() -> None:
-    assert [name for name, _ in rrf([["z"], ["a"], ["m"]])] == ["a", "m", "z"]
-    assert [name for name, _ in weighted({"z": 1.0, "a": 1.0}, {}, 0.5)] == ["a", "z"]
+    assert [name for name, _ in fuse_by_rank([["z"], ["a"], ["m"]])] == ["a", "m", "z"]
+    assert [name for name, _ in fuse_by_score({"z": 1.0, "a": 1.0}, {}, 0.5)] == ["a", "z"]
 
 
 def test_weighted_scales_each_list_and_counts_the_missing_as_nothing() -> None:
-    merged = weighted({"a": 0.9, "b": 0.5, "c": 0.1}, {"c": 12.0, "d": 2.0}, alpha=0.25)
+    merged = fuse_by_score({"a": 0.9, "b": 0.5, "c": 0.1}, {"c": 12.0, "d": 2.0}, alpha=0.25)
     assert merged == [
         ("c", pytest.approx(0.75)),
         ("a", pytest.approx(0.25)),
@@ -45,8 +52,8 @@ def test_a_list_of_one_or_of_equals_counts_in_full() -> None:
 def test_titles_are_a_third_list_by_rank_and_half_of_the_dense_weight_by_score(
     dense: dict[str, float], sparse: dict[str, float], titles: dict[str, float], alpha: float
 ) -> None:
-    lists = [[name for name, _ in ranked(listed)] for listed in (dense, sparse, titles)]
-    assert fuse(dense, sparse, RrfFusion(k=7), titles) == rrf(lists, 7)
+    lists = [[name for name, _ in rank_scores(listed)] for listed in (dense, sparse, titles)]
+    assert fuse(dense, sparse, RrfFusion(k=7), titles) == fuse_by_rank(lists, 7)
     scaled = [min_max(listed) for listed in (dense, titles, sparse)]
     shares = (alpha / 2, alpha / 2, 1 - alpha)
     for name, score in fuse(dense, sparse, WeightedFusion(alpha=alpha), titles):
@@ -56,7 +63,7 @@ def test_titles_are_a_third_list_by_rank_and_half_of_the_dense_weight_by_score(
 
 @given(lists=rankings, k=st.integers(1, 100))
 def test_rrf_keeps_every_id_once_and_never_gains_from_a_worse_rank(lists: list[list[str]], k: int) -> None:
-    merged = dict(rrf(lists, k))
+    merged = dict(fuse_by_rank(lists, k))
     assert set(merged) == {name for names in lists for name in names}
     for name, score in merged.items():
         assert score <= sum(1 / (k + 1) for names in lists if name in names) + 1e-12
@@ -66,7 +73,7 @@ def test_rrf_keeps_every_id_once_and_never_gains_from_a_worse_rank(lists: list[l
 def test_weighted_scores_stay_between_nothing_and_one(
     dense: dict[str, float], sparse: dict[str, float], alpha: float
 ) -> None:
-    merged = weighted(dense, sparse, alpha)
+    merged = fuse_by_score(dense, sparse, alpha)
     assert {name for name, _ in merged} == dense.keys() | sparse.keys()
     assert all(-1e-9 <= score <= 1 + 1e-9 for _, score in merged)
     assert merged == sorted(merged, key=lambda item: (-item[1], item[0]))
@@ -76,18 +83,18 @@ def test_weighted_scores_stay_between_nothing_and_one(
 def test_the_extremes_of_alpha_trust_one_list_alone(
     dense: dict[str, float], sparse: dict[str, float]
 ) -> None:
-    only_dense = dict(weighted(dense, sparse, 1.0))
+    only_dense = dict(fuse_by_score(dense, sparse, 1.0))
     assert {name: only_dense[name] for name in dense} == pytest.approx(min_max(dense))
-    only_sparse = dict(weighted(dense, sparse, 0.0))
+    only_sparse = dict(fuse_by_score(dense, sparse, 0.0))
     assert {name: only_sparse[name] for name in sparse} == pytest.approx(min_max(sparse))
 
 
 def test_fuse_does_what_the_query_asks_for() -> None:
     dense, sparse = {"a": 0.9, "b": 0.8}, {"b": 7.0}
-    assert fuse(dense, sparse, RrfFusion(k=5)) == rrf([["a", "b"], ["b"]], 5)
-    assert fuse(dense, sparse, WeightedFusion(alpha=0.2)) == weighted(dense, sparse, 0.2)
+    assert fuse(dense, sparse, RrfFusion(k=5)) == fuse_by_rank([["a", "b"], ["b"]], 5)
+    assert fuse(dense, sparse, WeightedFusion(alpha=0.2)) == fuse_by_score(dense, sparse, 0.2)
 
 
 def test_a_fusion_looks_at_more_than_it_returns() -> None:
-    assert candidates(5) == 50
-    assert candidates(100) == 300
+    assert count_candidates(5) == 50
+    assert count_candidates(100) == 300

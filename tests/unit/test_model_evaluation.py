@@ -17,18 +17,23 @@ from llm_engineering.application.evaluation.models.evaluate import (
     ModelEvaluation,
     Tools,
     evaluate_models,
-    sliced,
+    slice_samples,
 )
-from llm_engineering.application.evaluation.models.heldout import HeldOut, drawn, hold_out
-from llm_engineering.application.evaluation.models.report import as_dict, html_report, metadata, rows
+from llm_engineering.application.evaluation.models.heldout import HeldOut, draw_samples, hold_out
+from llm_engineering.application.evaluation.models.report import (
+    as_dict,
+    html_report,
+    run_metadata,
+    table_rows,
+)
 from llm_engineering.application.evaluation.models.systems import (
     System,
     base_system,
     newest_folder,
-    trained_system,
+    open_trained,
 )
 from llm_engineering.application.llm.budget import Budget
-from llm_engineering.application.llm.chat_templates import template
+from llm_engineering.application.llm.chat_templates import load_template
 from llm_engineering.application.llm.judges import JudgeBatchConfig, Jury
 from llm_engineering.application.ports import Message, SilentProgress
 from llm_engineering.application.training.datasets.config import DecontaminationConfig
@@ -95,7 +100,7 @@ def write(folder: Path, splits: dict[Split, Sequence[InstructSample]]) -> Path:
         "counts": counts,
         "documents": counts,
         "template": "chatml",
-        "template_hash": template("chatml").hash,
+        "template_hash": load_template("chatml").hash,
         "seed": 0,
     }
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
@@ -109,7 +114,7 @@ def manifest(stage: str = "sft", **changes: Any) -> ModelManifest:
         "method": "lora",
         "stage": stage,
         "template": "chatml",
-        "template_hash": template("chatml").hash,
+        "template_hash": load_template("chatml").hash,
         "dataset": "toy@1",
         "dataset_hash": "x",
         "config": {"system": "Be Ada."},
@@ -179,17 +184,17 @@ def test_another_template_is_refused(tmp_path: Path) -> None:
 
 def test_samples_are_drawn_by_document_and_seed() -> None:
     samples = held_samples(12)
-    chosen = drawn(samples, 6, 1)
-    assert chosen == drawn(samples, 6, 1)
+    chosen = draw_samples(samples, 6, 1)
+    assert chosen == draw_samples(samples, 6, 1)
     assert len(chosen) == 6
     assert len({s.origin.document_id for s in chosen}) == 3
-    assert {drawn(samples, 6, seed)[0].id for seed in range(10)} != {chosen[0].id}
-    assert len(drawn(samples, 1, 0)) == 1
-    assert drawn(samples, None, 0) == samples
+    assert {draw_samples(samples, 6, seed)[0].id for seed in range(10)} != {chosen[0].id}
+    assert len(draw_samples(samples, 1, 0)) == 1
+    assert draw_samples(samples, None, 0) == samples
 
 
 def test_slices_hold_every_sample_once_and_leave_out_what_has_one_value() -> None:
-    found = sliced(held_samples(12), ["category", "language", "length"])
+    found = slice_samples(held_samples(12), ["category", "language", "length"])
     assert found[""] == list(range(12))
     assert sorted(found["category=article"] + found["category=post"]) == list(range(12))
     assert not any(name.startswith("language") for name in found)
@@ -210,7 +215,7 @@ def test_the_newest_model_of_a_stage_is_found_and_the_base_asked_as_it_is(tmp_pa
     assert newest is not None
     assert newest[0].name == "b"
     assert newest_folder(tmp_path, "twin", "other") is None
-    trained = trained_system("sft", *newest)
+    trained = open_trained("sft", *newest)
     assert trained.label == newest[1].content_hash
     assert trained.adapter == newest[0] / "adapter"
     base = base_system(trained, None, "chatml")
@@ -219,7 +224,7 @@ def test_the_newest_model_of_a_stage_is_found_and_the_base_asked_as_it_is(tmp_pa
 
 def test_a_folder_without_weights_and_a_base_that_nobody_named_are_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="neither adapter/ nor merged/"):
-        trained_system("sft", tmp_path, manifest())
+        open_trained("sft", tmp_path, manifest())
     with pytest.raises(ConfigurationError, match="Which base model"):
         base_system(None, None, "chatml")
 
@@ -313,10 +318,10 @@ async def test_the_page_is_self_contained_and_runs_nothing_that_a_model_wrote(tm
     assert "http" not in page
     assert "fewer than ten documents" in page
     json.dumps(as_dict(evaluation), allow_nan=False)
-    shown = {row[0]: row[1:] for row in rows(evaluation.report)}
+    shown = {row[0]: row[1:] for row in table_rows(evaluation.report)}
     assert shown["nll ↓"][0].startswith("3.000 [")
     assert shown["style"][0] == "–"
-    assert metadata(evaluation.report)["sft_perplexity"] == pytest.approx(7.389056, abs=1e-5)
+    assert run_metadata(evaluation.report)["sft_perplexity"] == pytest.approx(7.389056, abs=1e-5)
 
 
 async def test_one_document_has_values_and_no_intervals(tmp_path: Path) -> None:
@@ -435,7 +440,7 @@ async def test_tasks_of_the_harness_stand_in_the_table_with_their_intervals(tmp_
     tools = Tools(models, SharedWords(), harness=ToldHarness())
     run = ModelEvaluationRun(resamples=100, bias=False)
     found = await evaluate_models(run, held_out(tmp_path), systems, tools, QUIET)
-    (row,) = [row for row in rows(found.report) if row[0] == "harness/arc/acc"]
+    (row,) = [row for row in table_rows(found.report) if row[0] == "harness/arc/acc"]
     assert row[1:] == ["0.500 [0.400, 0.600]"] * 2
 
 

@@ -12,20 +12,20 @@ from llm_engineering.application.evaluation.models.metrics import TrainingText
 from llm_engineering.application.evaluation.models.safety import repetition, safety, toxic_words
 from llm_engineering.application.evaluation.models.sentiment import NEGATIVE, POSITIVE, sentiment
 from llm_engineering.application.evaluation.models.style import (
-    auc,
-    delta,
+    burrows_delta,
+    compute_auc,
     fit_style,
     gram_distance,
     gram_frequencies,
     logistic_regression,
-    pieces,
+    split_pieces,
     style_models,
     word_standard,
 )
 from llm_engineering.application.evaluation.statistics import (
     DocumentBootstrap,
-    correlation,
     exponential,
+    pearson_correlation,
 )
 from llm_engineering.domain.errors import InvalidInputError
 
@@ -68,8 +68,8 @@ def test_delta_is_burrows_formula() -> None:
         for word, counts in frequencies.items()
     }
     expected = np.mean([abs(z[word][0] - z[word][1]) for word in "abc"])
-    assert delta(texts[0], standard.scores(texts[1]), standard) == pytest.approx(expected)
-    assert delta(texts[0], standard.scores(texts[0]), standard) == 0
+    assert burrows_delta(texts[0], standard.scores(texts[1]), standard) == pytest.approx(expected)
+    assert burrows_delta(texts[0], standard.scores(texts[0]), standard) == 0
 
 
 def test_the_score_is_calibrated_on_text_by_the_author_and_by_others() -> None:
@@ -158,7 +158,7 @@ def test_short_texts_have_no_style_score_and_little_writing_no_model() -> None:
 @settings(deadline=None, max_examples=50)
 @given(st.text(max_size=3000), st.integers(50, 800))
 def test_pieces_are_about_as_long_as_asked_and_lose_only_a_short_rest(text: str, size: int) -> None:
-    found = pieces(text, size)
+    found = split_pieces(text, size)
     assert all(len(piece) <= size * 1.25 + 1 for piece in found)
     assert sum(len("".join(piece.split())) for piece in found) >= len("".join(text.split())) - size
 
@@ -175,7 +175,7 @@ def test_logistic_regression_agrees_with_the_gradient_being_zero() -> None:
 
 
 def test_auc_counts_ordered_pairs_and_ties_half() -> None:
-    assert auc(np.array([1.0, 0.5]), np.array([0.5, 0.0])) == pytest.approx(3.5 / 4)
+    assert compute_auc(np.array([1.0, 0.5]), np.array([0.5, 0.0])) == pytest.approx(3.5 / 4)
 
 
 # --- copying -----------------------------------------------------------------------------------------------------------
@@ -393,5 +393,5 @@ def test_perplexity_weighs_tokens_and_is_the_exponential_of_the_mean() -> None:
 
 
 def test_correlation_is_none_where_nothing_varies() -> None:
-    assert correlation([1, 2, 3], [2, 4, 6]) == pytest.approx(1)
-    assert correlation([1, 1, 1], [2, 4, 6]) is None
+    assert pearson_correlation([1, 2, 3], [2, 4, 6]) == pytest.approx(1)
+    assert pearson_correlation([1, 1, 1], [2, 4, 6]) is None

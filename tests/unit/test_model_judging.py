@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from llm_engineering.application.evaluation.models.config import JudgeConfig
-from llm_engineering.application.evaluation.models.judging import Judgeable, Judging, judged
+from llm_engineering.application.evaluation.models.judging import Judgeable, Judging, judge_items
 from llm_engineering.application.llm.judges import JudgeBatchConfig, Jury
 from llm_engineering.application.ports import LanguageModel, Message
 from tests.fakes.llm import Reply, ScriptedLanguageModel
@@ -27,7 +27,7 @@ async def judge(
 ) -> Judging:
     asking = JudgeBatchConfig(concurrency=1, attempts=1)
     jury = Jury(judges, store or FakeWarehouse(), asking, stage="judge", seed=7)
-    return await judged(jury, JudgeConfig(repeats=repeats, requests=asking), items, pairs)
+    return await judge_items(jury, JudgeConfig(repeats=repeats, requests=asking), items, pairs)
 
 
 def points(accuracy: int, style: int = 2) -> str:

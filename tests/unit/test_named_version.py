@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.application.llm.chat_templates import template
+from llm_engineering.application.llm.chat_templates import load_template
 from llm_engineering.application.training.finetune.model_folder import (
     GGUF,
-    named_version,
+    find_version,
     open_version,
     write_manifest,
 )
@@ -26,7 +26,7 @@ def model(folder: Path, weights: str) -> ModelManifest:
         method="lora",
         stage="sft",
         template="chatml",
-        template_hash=template("chatml").hash,
+        template_hash=load_template("chatml").hash,
         dataset="toy@1",
         dataset_hash="0" * 64,
         config={},
@@ -47,21 +47,21 @@ def registry(tmp_path: Path) -> FakeRegistry:
 
 
 def test_a_name_alone_is_the_newest_until_one_is_in_production(registry: FakeRegistry) -> None:
-    assert named_version(registry, "twin").number == 3
+    assert find_version(registry, "twin").number == 3
     registry.set_stage("twin", 2, Stage.PRODUCTION)
-    assert named_version(registry, "twin").number == 2
+    assert find_version(registry, "twin").number == 2
 
 
 def test_a_version_is_a_number_or_a_stage(registry: FakeRegistry) -> None:
     registry.set_stage("twin", 2, Stage.STAGING)
-    assert named_version(registry, "twin:1").number == 1
-    assert named_version(registry, "twin:staging").number == 2
+    assert find_version(registry, "twin:1").number == 1
+    assert find_version(registry, "twin:staging").number == 2
 
 
 @pytest.mark.parametrize("wanted", ["twin:9", "twin:newest", "twin:none", "other", "twin:production"])
 def test_what_is_not_there_is_refused(registry: FakeRegistry, wanted: str) -> None:
     with pytest.raises(InvalidInputError):
-        named_version(registry, wanted)
+        find_version(registry, wanted)
 
 
 def test_a_version_is_served_from_the_files_that_were_registered(registry: FakeRegistry) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.text.minhash import PERMUTATIONS, group, signature, similarity
+from llm_engineering.application.text.minhash import PERMUTATIONS, estimate_jaccard, group, sign
 
 WORDS = [f"word{i}" for i in range(3_000)]
 
@@ -31,13 +31,13 @@ def test_similarity_estimates_the_share_of_common_shingles(removed: int) -> None
     for seed in range(12):
         one, other = text(seed), without(text(seed), 40, removed)
         a, b = shingles(one), shingles(other)
-        errors.append(similarity(signature(one), signature(other)) - len(a & b) / len(a | b))
+        errors.append(estimate_jaccard(sign(one), sign(other)) - len(a & b) / len(a | b))
     assert abs(sum(errors) / len(errors)) < 0.04
     assert max(map(abs, errors)) < 0.18  # four standard errors
 
 
 def test_a_signature_is_128_values_and_stays_the_same() -> None:
-    value = signature(text(1))
+    value = sign(text(1))
     assert len(value) == 4 * PERMUTATIONS
     # Signatures are stored: if this changes, CLEANING_VERSION must be raised.
     assert value[:8].hex() == "a07823015d376900"
@@ -45,21 +45,21 @@ def test_a_signature_is_128_values_and_stays_the_same() -> None:
 
 def test_case_and_punctuation_do_not_matter() -> None:
     plain = text(2)
-    assert signature(plain.upper().replace(" ", ",  ")) == signature(plain)
+    assert sign(plain.upper().replace(" ", ",  ")) == sign(plain)
 
 
 @pytest.mark.parametrize("words", [0, 1, 49])
 def test_short_texts_are_not_compared(words: int) -> None:
-    assert signature(text(3, words)) == b""
+    assert sign(text(3, words)) == b""
     assert group([("a", b"", None), ("b", b"", None)]) == {}
 
 
 def test_near_duplicates_share_the_smallest_id() -> None:
     one, other = text(4), text(5)
     rows = [
-        ("d", signature(one), None),
-        ("b", signature(without(one, 100, 8)), None),
-        ("c", signature(other), None),
+        ("d", sign(one), None),
+        ("b", sign(without(one, 100, 8)), None),
+        ("c", sign(other), None),
         ("e", b"", None),
     ]
     assert group(rows) == {"b": "b", "d": "b"}
@@ -68,17 +68,17 @@ def test_near_duplicates_share_the_smallest_id() -> None:
 def test_groups_reach_through_common_members() -> None:
     first = text(6, 400)
     second, third = without(first, 10, 30), without(without(first, 10, 30), 300, 30)
-    rows = [(name, signature(t), None) for name, t in (("a", first), ("b", second), ("c", third))]
+    rows = [(name, sign(t), None) for name, t in (("a", first), ("b", second), ("c", third))]
     assert group(rows, threshold=0.85) == {"a": "a", "b": "a", "c": "a"}
     assert group([rows[0], rows[2]], threshold=0.85) == {}
 
 
 def test_only_changes_are_returned() -> None:
-    one = signature(text(7))
+    one = sign(text(7))
     rows = [
         ("a", one, "a"),
         ("b", one, "old"),
-        ("c", signature(text(8)), "old"),
+        ("c", sign(text(8)), "old"),
         ("d", b"", "old"),
         ("e", b"", None),
     ]
@@ -86,13 +86,13 @@ def test_only_changes_are_returned() -> None:
 
 
 def test_applying_the_changes_leaves_none() -> None:
-    rows = [(f"{i:02}", signature(without(text(i % 4), i, 2)), "old" if i % 3 else None) for i in range(20)]
+    rows = [(f"{i:02}", sign(without(text(i % 4), i, 2)), "old" if i % 3 else None) for i in range(20)]
     changes = group(rows)
     assert changes
     assert group([(i, s, changes.get(i, g)) for i, s, g in rows]) == {}
 
 
-ROWS = [(f"{i:02}", signature(without(text(i % 5), 7 * (i // 5), 6)), None) for i in range(25)] + [
+ROWS = [(f"{i:02}", sign(without(text(i % 5), 7 * (i // 5), 6)), None) for i in range(25)] + [
     ("zz", b"", None)
 ]
 

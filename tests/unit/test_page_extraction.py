@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_engineering.domain.errors import ExtractionError
-from llm_engineering.infrastructure.sources.web.blocks import fenced
+from llm_engineering.infrastructure.sources.web.blocks import fence_code
 from llm_engineering.infrastructure.sources.web.extraction import NoTextError, Page, extract_page
 from llm_engineering.infrastructure.sources.web.page_metadata import parse_date
 
@@ -179,7 +179,7 @@ def test_any_code_comes_back_as_it_was(code: str) -> None:
     expected = "\n".join(lines).rstrip()
     escaped = code.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = text_of(f"<pre>{escaped}</pre>")
-    assert (fenced(expected) in text) if expected.strip() else ("```" not in text)
+    assert (fence_code(expected) in text) if expected.strip() else ("```" not in text)
 
 
 def test_a_table_of_data_is_kept_cell_by_cell() -> None:

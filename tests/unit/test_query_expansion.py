@@ -14,7 +14,7 @@ from llm_engineering.application.inference.query_expansion import (
     Expansion,
     ExpansionConfig,
     FollowUpConfig,
-    distinct,
+    drop_repeats,
     expand,
     previous_question,
 )
@@ -168,8 +168,8 @@ class TestFollowUp:
 
 @given(question=st.text(max_size=20), texts=st.lists(st.text(max_size=20), max_size=8))
 def test_distinct_texts_differ_from_the_question_and_each_other(question: str, texts: list[str]) -> None:
-    found = distinct(question, texts)
-    assert distinct(question, found) == found
+    found = drop_repeats(question, texts)
+    assert drop_repeats(question, found) == found
     assert len({text.casefold() for text in found}) == len(found)
     assert question.strip() not in found
 

@@ -8,9 +8,9 @@ from llm_engineering.application.evaluation.rag.answers import (
     Scores,
     answer_all,
     judge_answers,
-    judgeable,
     sample,
-    summed_up,
+    select_judgeable,
+    summarise_answers,
 )
 from llm_engineering.application.evaluation.rag.questions import Labelled, Question, Relevant, Target
 from llm_engineering.application.inference.answer import AnsweringConfig
@@ -89,7 +89,7 @@ async def test_citing_another_place_than_the_one_asked_for_is_no_precision() -> 
 
 async def test_silence_counts_for_what_nothing_answers_and_against_what_something_does() -> None:
     asked = [labelled("a", "Zebra volcano parliament?", "bees"), labelled("n", "Dentist umbrella?", None)]
-    metrics = summed_up(await answer_all(asked, pipeline(), CONFIG))
+    metrics = summarise_answers(await answer_all(asked, pipeline(), CONFIG))
     assert metrics.answered_share == 0.0
     assert metrics.declined_share == 1.0
     assert metrics.citation_precision is None
@@ -98,7 +98,7 @@ async def test_silence_counts_for_what_nothing_answers_and_against_what_somethin
 
 async def test_a_model_that_fails_loses_one_answer() -> None:
     asked = [labelled("a", WHY, "bees"), labelled("b", WHY, "bees")]
-    metrics = summed_up(await answer_all(asked, pipeline(Reply("x", fail_after=0), SAID), CONFIG))
+    metrics = summarise_answers(await answer_all(asked, pipeline(Reply("x", fail_after=0), SAID), CONFIG))
     assert (metrics.answers, metrics.failed, metrics.answerable, metrics.answered_share) == (2, 1, 1, 1.0)
     assert "failed" in metrics.runs[0].error
 
@@ -133,7 +133,7 @@ class ScriptedJudge:
 async def test_means_are_over_the_scores_that_came() -> None:
     runs = [AnswerRun(f"q{i}", "?", True, text="x", contexts=("y",)) for i in range(3)]
     runs += [AnswerRun("silent", "?", True, abstained=True), AnswerRun("broken", "?", True, error="down")]
-    found = await judge_answers(judgeable(runs), ScriptedJudge(1.0, None, 0.5))
+    found = await judge_answers(select_judgeable(runs), ScriptedJudge(1.0, None, 0.5))
     metric = found.metrics["faithfulness"]
     assert metric.mean == pytest.approx(0.75)
     assert (metric.scored, metric.missing, metric.reasons) == (2, 1, {"shy": 1})

@@ -48,7 +48,7 @@ def test_the_table_is_run_on_an_index_of_its_own(folder: Path) -> None:
 async def test_queries_are_judged_by_document_and_missing_documents_count(folder: Path) -> None:
     index, embedder = FakeVectorIndex(), HashEmbedder()
     beir.build_index(folder, index, embedder, ChunkingConfig())
-    resolved, bad = beir.questions(folder, "test", 100, seed=0)
+    resolved, bad = beir.read_questions(folder, "test", 100, seed=0)
     assert bad == []
     assert [labelled.question.id for labelled in resolved.questions] == ["q1", "q2"]
     run = RagEvaluationRun.model_validate(
@@ -90,20 +90,20 @@ def test_bad_lines_are_left_out_and_named(folder: Path) -> None:
 
 def test_bad_judgements_are_named_by_line(folder: Path) -> None:
     lines(folder / "qrels" / "dev.tsv", ["q1\td1\tmuch", "q1 d1 1", "q2\td2\t1"])
-    resolved, bad = beir.questions(folder, "dev", 100, seed=0)
+    resolved, bad = beir.read_questions(folder, "dev", 100, seed=0)
     assert [labelled.question.id for labelled in resolved.questions] == ["q2"]
     assert [(line.file, line.line) for line in bad] == [("dev.tsv", 1), ("dev.tsv", 2)]
 
 
 def test_queries_are_drawn_by_seed(folder: Path) -> None:
-    drawn = [beir.questions(folder, "test", 1, seed)[0].questions[0].question.id for seed in range(20)]
+    drawn = [beir.read_questions(folder, "test", 1, seed)[0].questions[0].question.id for seed in range(20)]
     assert set(drawn) == {"q1", "q2"}
-    assert beir.questions(folder, "test", 1, 3) == beir.questions(folder, "test", 1, 3)
+    assert beir.read_questions(folder, "test", 1, 3) == beir.read_questions(folder, "test", 1, 3)
 
 
 def test_what_is_missing_from_the_folder_is_said(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=r"validation\.tsv cannot be read"):
-        beir.questions(folder, "validation", 10, 0)
+        beir.read_questions(folder, "validation", 10, 0)
     lines(folder / "corpus.jsonl", ["nothing"])
     with pytest.raises(
         InvalidInputError, match=r"holds no document\. Lines that were left out: corpus\.jsonl, line 1"

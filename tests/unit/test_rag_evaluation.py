@@ -13,12 +13,16 @@ from pydantic import ValidationError
 from llm_engineering.application.evaluation.rag import gate as gates
 from llm_engineering.application.evaluation.rag.calibration import (
     Judgement,
-    at,
-    aurc,
     best_threshold,
     calibrate,
+    compute_aurc,
+    evaluate_threshold,
 )
-from llm_engineering.application.evaluation.rag.config import SERVED, RagEvaluationRun, standard
+from llm_engineering.application.evaluation.rag.config import (
+    SERVED,
+    RagEvaluationRun,
+    standard_configurations,
+)
 from llm_engineering.application.evaluation.rag.evaluate import (
     Evaluation,
     GateFailedError,
@@ -34,7 +38,7 @@ from llm_engineering.application.evaluation.rag.questions import (
     Target,
 )
 from llm_engineering.application.evaluation.rag.recommend import recommend
-from llm_engineering.application.evaluation.rag.report import as_yaml, columns, html_report, rows
+from llm_engineering.application.evaluation.rag.report import as_yaml, html_report, table_columns, table_rows
 from llm_engineering.application.evaluation.rag.retrieval import Row
 from llm_engineering.application.evaluation.statistics import Comparison, Interval
 from llm_engineering.application.inference.retriever import RetrievalConfig
@@ -138,7 +142,7 @@ async def evaluated(run: RagEvaluationRun | None = None, reranker: Any = None) -
 class TestTable:
     async def test_every_configuration_is_asked_every_question(self) -> None:
         evaluation = await evaluated()
-        assert [row.name for row in evaluation.rows] == list(standard())
+        assert [row.name for row in evaluation.rows] == list(standard_configurations())
         assert all(len(run.runs) == 9 for run in evaluation.runs)
         assert all(len(run.answerable()) == 6 for run in evaluation.runs)
         assert evaluation.rows[0].against is None
@@ -209,7 +213,7 @@ class TestRecommendation:
             "parents": "hybrid + parents",
         }
         rows_ = [self.row(names[key], value) for key, value in values.items()]
-        return recommend(rows_, standard(), by=("ndcg@5", "recall@5")).name
+        return recommend(rows_, standard_configurations(), by=("ndcg@5", "recall@5")).name
 
     def test_the_best_wins(self) -> None:
         assert self.pick(dense=0.7, hybrid=0.8, reranked=0.9) == "hybrid + rerank"
@@ -221,10 +225,12 @@ class TestRecommendation:
         assert self.pick(dense=0.7, hybrid=0.8, parents=0.95) == "hybrid"
 
     def test_what_to_set_is_said(self) -> None:
-        found = recommend([self.row("weighted 0.3", 0.9), self.row("dense", 0.2)], standard(), by=("ndcg@5",))
+        found = recommend(
+            [self.row("weighted 0.3", 0.9), self.row("dense", 0.2)], standard_configurations(), by=("ndcg@5",)
+        )
         written = yaml.safe_load(as_yaml({"retrieval": dict(found.settings)}))
         read = RetrievalConfig.model_validate(written["retrieval"])
-        assert read == standard()["weighted 0.3"].retrieval
+        assert read == standard_configurations()["weighted 0.3"].retrieval
         assert "large enough" in found.reason
 
 
@@ -238,16 +244,16 @@ class TestCalibration:
     )
 
     def test_risk_and_coverage_at_a_threshold(self) -> None:
-        point = at(self.MIXED, 0.5)
+        point = evaluate_threshold(self.MIXED, 0.5)
         assert (point.coverage, point.answered_share, point.declined_share) == (0.6, 1.0, 1.0)
         assert point.risk == pytest.approx(1 / 3)
 
     def test_the_area_by_hand(self) -> None:
-        assert aurc(self.MIXED) == pytest.approx((0 + 1 / 2 + 1 / 3 + 2 / 4 + 3 / 5) / 5)
+        assert compute_aurc(self.MIXED) == pytest.approx((0 + 1 / 2 + 1 / 3 + 2 / 4 + 3 / 5) / 5)
 
     def test_equal_confidences_count_in_no_lucky_order(self) -> None:
         pair = [Judgement(0.5, True, True), Judgement(0.5, False, False)]
-        assert aurc(pair) == aurc(pair[::-1]) == 0.5
+        assert compute_aurc(pair) == compute_aurc(pair[::-1]) == 0.5
 
     def test_the_threshold_lies_between_the_two_sorts(self) -> None:
         assert best_threshold(self.MIXED) == pytest.approx(0.55)
@@ -337,14 +343,14 @@ class TestReport:
 
     async def test_the_table_marks_the_recommended_row(self) -> None:
         evaluation = await evaluated()
-        lines = list(rows(evaluation))
-        assert all(len(line) == len(columns(evaluation)) for line in lines)
+        lines = list(table_rows(evaluation))
+        assert all(len(line) == len(table_columns(evaluation)) for line in lines)
         assert [line[0] for line in lines if line[0].endswith("*")] == [f"{evaluation.recommendation.name} *"]
 
     async def test_all_of_it_is_plain_json_with_every_question(self) -> None:
         evaluation = await evaluated()
         plain = json.loads(json.dumps(evaluation.as_dict()))
-        assert set(plain["configurations"]) == set(standard())
+        assert set(plain["configurations"]) == set(standard_configurations())
         assert len(plain["configurations"][SERVED]["questions"]) == 9
         assert plain["stale"] == {"gone": "there is no document 'gone'"}
         assert evaluation.metadata()["unanswerable_questions"] == 3
@@ -366,7 +372,7 @@ class TestConfig:
             RagEvaluationRun.model_validate(fields)
 
     def test_the_served_row_runs_as_the_service_does_by_default(self) -> None:
-        assert standard()[SERVED].retrieval == RetrievalConfig()
+        assert standard_configurations()[SERVED].retrieval == RetrievalConfig()
 
     def test_a_model_is_needed_only_where_one_is_asked(self) -> None:
         assert not RagEvaluationRun().needs_model

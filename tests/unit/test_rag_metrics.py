@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 from llm_engineering.application.evaluation.rag.metrics import (
     Judged,
     Source,
+    compute_ndcg,
+    compute_recall,
     covers,
     judge,
-    measured,
-    ndcg,
-    recall,
+    measure_ranking,
     reciprocal_rank,
 )
 from llm_engineering.application.evaluation.rag.questions import Target
 from llm_engineering.application.evaluation.statistics import (
+    bootstrap_interval,
     compare,
-    holm,
-    interval,
+    correct_holm,
     randomisation_test,
 )
 from llm_engineering.domain.documents import Span
@@ -62,9 +62,9 @@ class TestCovering:
 class TestByHand:
     def test_recall(self) -> None:
         judged = judge([source("x"), source("a"), source("b")], [target("a"), target("b"), target("z")])
-        assert recall(judged, 1) == 0
-        assert recall(judged, 2) == pytest.approx(1 / 3)
-        assert recall(judged, 3) == pytest.approx(2 / 3)
+        assert compute_recall(judged, 1) == 0
+        assert compute_recall(judged, 2) == pytest.approx(1 / 3)
+        assert compute_recall(judged, 3) == pytest.approx(2 / 3)
 
     def test_mean_reciprocal_rank_of_ranks_1_2_and_4(self) -> None:
         ranks = [
@@ -77,20 +77,26 @@ class TestByHand:
         # (3 + 2/log2(3) + 0 + 1/log2(5)) / (3 + 2/log2(3) + 1/log2(4)) = 4.6925 / 4.7619
         targets = [target("a", grade=3), target("b", grade=2), target("c", grade=1)]
         judged = judge([source("a"), source("b"), source("x"), source("c")], targets)
-        assert ndcg(judged, 4) == pytest.approx(4.69254 / 4.76186, abs=1e-5)
+        assert compute_ndcg(judged, 4) == pytest.approx(4.69254 / 4.76186, abs=1e-5)
 
     def test_the_ideal_counts_relevant_places_that_were_not_found(self) -> None:
         judged = judge([source("a")], [target("a"), target("b")])
-        assert ndcg(judged, 2) == pytest.approx(1 / (1 + 1 / math.log2(3)))
+        assert compute_ndcg(judged, 2) == pytest.approx(1 / (1 + 1 / math.log2(3)))
 
     def test_a_place_found_twice_counts_once(self) -> None:
         judged = judge([source("a", 0, 100), source("a", 20, 120)], [target("a", 10, 100)])
         assert judged == Judged(((1,), ()), (1,))
-        assert ndcg(judged, 2) == 1
+        assert compute_ndcg(judged, 2) == 1
 
     def test_a_source_that_covers_two_places_at_once_does_not_exceed_1(self) -> None:
         judged = judge([source("a", 0, 100)], [target("a", 0, 40), target("a", 60, 100)])
-        assert measured(judged, (1, 5)) == {"recall@1": 1, "recall@5": 1, "ndcg@1": 1, "ndcg@5": 1, "mrr": 1}
+        assert measure_ranking(judged, (1, 5)) == {
+            "recall@1": 1,
+            "recall@5": 1,
+            "ndcg@1": 1,
+            "ndcg@5": 1,
+            "mrr": 1,
+        }
 
     def test_a_question_that_nothing_answers_has_no_metrics(self) -> None:
         with pytest.raises(InvalidInputError, match="leave unanswerable questions out"):
@@ -99,19 +105,19 @@ class TestByHand:
 
 class TestStatistics:
     def test_the_interval_of_equal_values_is_a_point(self) -> None:
-        found = interval([0.5] * 8, [str(i) for i in range(8)], seed=1, resamples=500)
+        found = bootstrap_interval([0.5] * 8, [str(i) for i in range(8)], seed=1, resamples=500)
         assert (found.mean, found.low, found.high) == (0.5, 0.5, 0.5)
 
     def test_the_interval_is_that_of_the_normal_approximation_on_many_independent_values(self) -> None:
         values = [1.0] * 80 + [0.0] * 20
-        found = interval(values, [str(i) for i in range(100)], seed=0)
+        found = bootstrap_interval(values, [str(i) for i in range(100)], seed=0)
         assert found.low == pytest.approx(0.8 - 1.96 * 0.04, abs=0.015)
         assert found.high == pytest.approx(0.8 + 1.96 * 0.04, abs=0.015)
 
     def test_questions_of_one_document_count_as_one_observation(self) -> None:
         values = [1.0] * 50 + [0.0] * 50
-        apart = interval(values, [str(i) for i in range(100)], seed=0)
-        together = interval(values, [str(i // 10) for i in range(100)], seed=0)
+        apart = bootstrap_interval(values, [str(i) for i in range(100)], seed=0)
+        together = bootstrap_interval(values, [str(i // 10) for i in range(100)], seed=0)
         assert together.high - together.low > 2 * (apart.high - apart.low)
 
     def test_the_same_seed_gives_the_same_numbers(self) -> None:
@@ -128,7 +134,7 @@ class TestStatistics:
         assert (found.p_value, found.ties, found.difference.mean) == (1.0, 3, 0.0)
 
     def test_holm_against_the_textbook(self) -> None:
-        corrected = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+        corrected = correct_holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
         assert corrected == pytest.approx({"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06})
 
     def test_pairs_must_be_pairs(self) -> None:

@@ -7,13 +7,13 @@ import pytest
 from llm_engineering.application.evaluation.rag.make_questions import (
     Candidate,
     QuestionMaking,
+    find_fault,
     make_questions,
-    refused,
 )
 from llm_engineering.application.evaluation.rag.questions import resolve
-from llm_engineering.application.text.overlap import longest_copy, reworded
-from llm_engineering.application.text.question_rules import drafts, language_of
-from llm_engineering.domain.documents import CleanDocument, Span, derived_id
+from llm_engineering.application.text.overlap import longest_copy, reword
+from llm_engineering.application.text.question_rules import draft_questions, language_of
+from llm_engineering.domain.documents import CleanDocument, Span, derive_id
 from tests.fakes.llm import Reply, ScriptedLanguageModel
 from tests.fakes.warehouse import FakeWarehouse
 
@@ -36,7 +36,7 @@ GERMAN = "Eine Beute ist der Kasten aus Holz, in dem ein Volk von Bienen das gan
 def document(name: str, text: str, title: str = "Bees", **fields: object) -> CleanDocument:
     link = f"https://bees.example/{name}"
     base = {
-        "id": derived_id("document", link),
+        "id": derive_id("document", link),
         "category": "article",
         "title": title,
         "text": text,
@@ -75,7 +75,7 @@ def candidate(**changes: object) -> Candidate:
 
 class TestRules:
     def test_definitions_conditions_and_purposes_become_questions(self) -> None:
-        made = {draft.question: draft for draft in drafts(document("a", GARDEN))}
+        made = {draft.question: draft for draft in draft_questions(document("a", GARDEN))}
         assert "What is a smoker?" in made
         assert "What occurs if the queen dies?" in made
         assert any(question.startswith("How can somebody protect a hive") for question in made)
@@ -84,12 +84,12 @@ class TestRules:
         assert GARDEN[smoker.span.start : smoker.span.end].startswith("A smoker is")
 
     def test_code_and_what_points_elsewhere_make_none(self) -> None:
-        questions = " ".join(draft.question for draft in drafts(document("a", GARDEN)))
+        questions = " ".join(draft.question for draft in draft_questions(document("a", GARDEN)))
         assert "varroa" not in questions
         assert "calm trade" not in questions
 
     def test_german_is_asked_in_german(self) -> None:
-        [draft] = drafts(document("b", GERMAN, language="de"))
+        [draft] = draft_questions(document("b", GERMAN, language="de"))
         assert (draft.question, draft.language) == ("Was ist Beute?", "de")
 
     def test_languages_are_told_by_their_small_words(self) -> None:
@@ -98,7 +98,7 @@ class TestRules:
         assert language_of("Varroa destructor") is None
 
     def test_common_words_are_exchanged_with_their_form_kept(self) -> None:
-        assert reworded("Avoid a problem") == "Prevent an issue"
+        assert reword("Avoid a problem") == "Prevent an issue"
 
     def test_the_longest_copied_run_is_counted_in_words(self) -> None:
         assert (
@@ -111,7 +111,7 @@ class TestRules:
 
 class TestChecks:
     def test_a_good_candidate_passes(self) -> None:
-        assert refused(candidate(), max_copied_share=0.8, max_copied_run=5) is None
+        assert find_fault(candidate(), max_copied_share=0.8, max_copied_run=5) is None
 
     @pytest.mark.parametrize(
         ("changes", "reason"),
@@ -125,7 +125,7 @@ class TestChecks:
         ],
     )
     def test_a_bad_one_is_refused_with_the_reason(self, changes: dict[str, object], reason: str) -> None:
-        assert refused(candidate(**changes), max_copied_share=0.8, max_copied_run=5) == reason
+        assert find_fault(candidate(**changes), max_copied_share=0.8, max_copied_run=5) == reason
 
 
 class TestMaking:

@@ -7,14 +7,14 @@ import pytest
 from llm_engineering.application.evaluation.rag.questions import (
     Question,
     Relevant,
-    merged,
+    merge_questions,
     question_id,
     read_questions,
     resolve,
     write_questions,
 )
 from llm_engineering.application.text.overlap import find_quote
-from llm_engineering.domain.documents import CleanDocument, Span, derived_id
+from llm_engineering.domain.documents import CleanDocument, Span, derive_id
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.retrieval import MetadataFilter
 from tests.fakes.warehouse import FakeWarehouse
@@ -24,7 +24,7 @@ TEXT = "# Overlap\n\nOverlap repeats the last\nsentences of a chunk. It costs ro
 
 def document(link: str, text: str = TEXT) -> CleanDocument:
     return CleanDocument(
-        id=derived_id("document", link),
+        id=derive_id("document", link),
         category="article",
         title="Overlap",
         text=text,
@@ -92,7 +92,7 @@ class TestFile:
     def test_what_was_written_by_hand_wins(self) -> None:
         hand = Question(id="mine", question="What is  RRF?", answerable=False)
         made = Question(id="rule-1", question="what is RRF?", answerable=False, source="rule")
-        assert merged([hand], [made]) == [hand]
+        assert merge_questions([hand], [made]) == [hand]
 
 
 class TestPlaces:

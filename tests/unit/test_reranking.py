@@ -16,10 +16,10 @@ from llm_engineering.infrastructure.shared.late_interaction import (
     WEIGHT_FLOOR,
     TokenVectorCache,
     best_matches,
-    rarity,
-    relevance,
+    score_passages,
+    token_rarity,
 )
-from llm_engineering.infrastructure.shared.token_batches import batches_by_length, padded_rows, windows
+from llm_engineering.infrastructure.shared.token_batches import batches_by_length, pad_rows, split_windows
 from tests.conformance.index_contract import chunk
 from tests.fakes.reranker import WordOverlapReranker
 
@@ -50,18 +50,20 @@ class TestMaxSim:
                 total += weight * max((float(vector @ other) for other in passage.vectors), default=-1.0)
                 weights += weight
             expected.append(total / weights if weights else 0.0)
-        assert relevance(question, passages) == pytest.approx(expected, abs=1e-5)
+        assert score_passages(question, passages) == pytest.approx(expected, abs=1e-5)
 
     def test_a_passage_that_holds_every_token_scores_one(self) -> None:
-        assert relevance(tokens([1, 2]), [tokens([3, 2, 1]), tokens([1])])[0] == pytest.approx(1, abs=1e-6)
+        assert score_passages(tokens([1, 2]), [tokens([3, 2, 1]), tokens([1])])[0] == pytest.approx(
+            1, abs=1e-6
+        )
 
     def test_a_passage_without_tokens_scores_lowest(self) -> None:
         assert list(best_matches(tokens([1, 2]), [tokens([])])[0]) == [-1, -1]
-        scores = relevance(tokens([1]), [tokens([2]), tokens([]), tokens([3])])
+        scores = score_passages(tokens([1]), [tokens([2]), tokens([]), tokens([3])])
         assert scores.argmin() == 1
 
     def test_a_token_that_few_passages_hold_weighs_more(self) -> None:
-        common, rare = rarity(tokens([1, 2]), [tokens([1]), tokens([1, 2]), tokens([1])])
+        common, rare = token_rarity(tokens([1, 2]), [tokens([1]), tokens([1, 2]), tokens([1])])
         assert rare > common > 0
 
 
@@ -161,9 +163,9 @@ class TestTokenBatches:
     def test_windows_hold_every_token_once_between_the_special_ones(
         self, inner: list[int], limit: int
     ) -> None:
-        parts = windows(np.array([101, *inner, 102]), limit)
+        parts = split_windows(np.array([101, *inner, 102]), limit)
         assert [int(i) for part in parts for i in part[1:-1]] == inner
         assert all(len(part) <= limit and part[0] == 101 and part[-1] == 102 for part in parts)
 
     def test_rows_are_filled_up_to_the_longest(self) -> None:
-        assert padded_rows([np.array([1, 2]), np.array([3])], 9).tolist() == [[1, 2], [3, 9]]
+        assert pad_rows([np.array([1, 2]), np.array([3])], 9).tolist() == [[1, 2], [3, 9]]

@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_engineering.application.inference.search import (
-    KnownValues,
+    Facets,
+    as_passages,
     check_filter,
     drop_near_duplicates,
-    narrow,
+    expand_to_parents,
     retrieve,
     stitch,
-    widen,
 )
 from llm_engineering.domain.documents import Chunk, EmbeddedChunk, Span
 from llm_engineering.domain.errors import InvalidInputError, StoreUnavailableError, UnknownFilterValueError
@@ -82,7 +82,7 @@ class TestRetrieve:
     def test_a_filter_on_an_empty_index_says_what_to_do(self) -> None:
         index = filled_index([], HashEmbedder())
         with pytest.raises(UnknownFilterValueError, match="the index is empty"):
-            check_filter(MetadataFilter(languages=("en",)), KnownValues.read(index))
+            check_filter(MetadataFilter(languages=("en",)), Facets.read(index))
 
     def test_without_an_index_the_task_that_builds_it_is_named(self) -> None:
         with pytest.raises(StoreUnavailableError, match="run-feature-engineering-pipeline"):
@@ -134,10 +134,10 @@ class TestPassages:
         embedder = HashEmbedder()
         index = filled_index(chunks, embedder)
         hits = retrieve(Query.ask("second sentence"), index, embedder)
-        [passage] = widen(hits, index)
+        [passage] = expand_to_parents(hits, index)
         assert passage.text == text
         assert passage.span == Span(start=0, end=53)
-        assert len(narrow(hits)) == 2
+        assert len(as_passages(hits)) == 2
 
     @given(st.text(alphabet=st.characters(codec="utf-8"), min_size=1, max_size=60), st.data())
     def test_stitching_overlapping_slices_gives_the_text_back(self, text: str, data: st.DataObject) -> None:

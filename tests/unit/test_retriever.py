@@ -128,8 +128,8 @@ class TestRetrieving:
     def test_finds_what_the_question_is_about_in_every_mode(self, mode: SearchMode) -> None:
         found = Setup().ask("sentence overlap across chunks", mode=mode)
         assert documents(found)[0] == "overlap"
-        assert found.made_with.mode is mode
-        assert found.made_with.dense_status is (
+        assert found.provenance.mode is mode
+        assert found.provenance.dense_status is (
             StageStatus.OFF if mode is SearchMode.SPARSE else StageStatus.OK
         )
 
@@ -152,7 +152,7 @@ class TestRetrieving:
             rerank=RerankConfig(enabled=False),
         )
         setup = Setup(config, reranker=WordsReranker("a"))
-        made = setup.ask("What does Ada Winter say about overlap? a@b.org", mode=SearchMode.SPARSE).made_with
+        made = setup.ask("What does Ada Winter say about overlap? a@b.org", mode=SearchMode.SPARSE).provenance
         assert setup.spans == ["guard", "search"]
         statuses = (
             made.guard_status,
@@ -169,11 +169,11 @@ class TestRetrieving:
         model = ScriptedLanguageModel([said(["chunk overlap", "shared sentences"])])
         setup = Setup(RetrievalConfig(expansion=ExpansionConfig(rewrites=2)), model=model)
         found = setup.ask("What is overlap?")
-        assert found.made_with.queries == ("What is overlap?", "chunk overlap", "shared sentences")
+        assert found.provenance.queries == ("What is overlap?", "chunk overlap", "shared sentences")
         assert (setup.embedder.calls, setup.embedder.queries_embedded, setup.index.searches) == (1, 3, 1)
 
     def test_says_the_fusion_and_the_embedder(self) -> None:
-        made = Setup().ask("overlap", fusion=WeightedFusion(alpha=0.3)).made_with
+        made = Setup().ask("overlap", fusion=WeightedFusion(alpha=0.3)).provenance
         assert made.fusion == WeightedFusion(alpha=0.3)
         assert made.embedder == "hash-words"
 
@@ -190,8 +190,8 @@ class TestGuarding:
         found = Setup().ask("what did ada@example.org say?", (Message("user", "I am +49 170 1234567"),))
         assert found.question == "what did [e-mail] say?"
         assert found.history == (Message("user", "I am [phone]"),)
-        assert found.made_with.notes[0] == "personal_data_masked"
-        assert all("ada@" not in query and "1234567" not in query for query in found.made_with.queries)
+        assert found.provenance.notes[0] == "personal_data_masked"
+        assert all("ada@" not in query and "1234567" not in query for query in found.provenance.queries)
 
     def test_personal_data_reaches_no_trace(self) -> None:
         setup = Setup()
@@ -223,27 +223,27 @@ class TestSelfQuery:
     def test_narrows_the_search_and_says_from_which_words(self) -> None:
         found = Setup().ask("What does Ben Okafor say about chunks?")
         assert documents(found) == ["bananas"]
-        assert found.made_with.filter == MetadataFilter(authors=("Ben Okafor",))
-        assert found.made_with.self_query_status is StageStatus.OK
-        assert found.made_with.notes == ("self_query: authors = Ben Okafor (“does Ben Okafor say”)",)
+        assert found.provenance.filter == MetadataFilter(authors=("Ben Okafor",))
+        assert found.provenance.self_query_status is StageStatus.OK
+        assert found.provenance.notes == ("self_query: authors = Ben Okafor (“does Ben Okafor say”)",)
 
     def test_that_leaves_nothing_is_taken_back_and_that_is_said(self) -> None:
         given = MetadataFilter(categories=("article",))
         found = Setup().ask("Which texts did Ada Winter share on LinkedIn?", filter=given)
-        assert found.made_with.filter == given
+        assert found.provenance.filter == given
         assert len(found.hits) > 0
-        assert "nothing matched the filter" in found.made_with.notes[-1]
-        assert not found.made_with.degraded
+        assert "nothing matched the filter" in found.provenance.notes[-1]
+        assert not found.provenance.degraded
 
     def test_a_callers_filter_that_leaves_nothing_stays(self) -> None:
         given = MetadataFilter(authors=("Ben Okafor",), categories=("post",))
         found = Setup().ask("overlap", filter=given)
-        assert (found.hits, found.made_with.filter) == ((), given)
+        assert (found.hits, found.provenance.filter) == ((), given)
 
     def test_by_a_model_that_fails_goes_on_with_the_rules(self) -> None:
         config = RetrievalConfig(self_query=SelfQueryConfig(kind="model"))
         setup = Setup(config, model=ScriptedLanguageModel([Reply("", fail_after=0)]))
-        made = setup.ask("What does Ben Okafor say about chunks?").made_with
+        made = setup.ask("What does Ben Okafor say about chunks?").provenance
         assert made.self_query_status is StageStatus.FAILED
         assert made.filter.authors == ("Ben Okafor",)
         assert made.degradations == (
@@ -252,7 +252,7 @@ class TestSelfQuery:
         assert setup.recorder.trace.spans[1].status == "failed"
 
     def test_goes_on_without_where_the_values_cannot_be_read(self) -> None:
-        made = Setup(index=Unlisted(CHUNKS)).ask("What does Ben Okafor say about chunks?").made_with
+        made = Setup(index=Unlisted(CHUNKS)).ask("What does Ben Okafor say about chunks?").provenance
         assert made.self_query_status is StageStatus.FAILED
         assert made.filter == MetadataFilter()
         assert made.degradations == ("Filter values could not be loaded; searched without a filter.",)
@@ -283,9 +283,9 @@ class TestExpansion:
         )
         found = setup.ask("sentence overlap")
         assert documents(found)[0] == "overlap"
-        assert found.made_with.queries == ("sentence overlap",)
-        assert found.made_with.expansion_status is StageStatus.FAILED
-        assert "could not reword it" in found.made_with.degradations[0]
+        assert found.provenance.queries == ("sentence overlap",)
+        assert found.provenance.expansion_status is StageStatus.FAILED
+        assert "could not reword it" in found.provenance.degradations[0]
 
     def test_an_invented_answer_is_searched_for_by_meaning_only(self) -> None:
         asked: list[SearchRequest] = []
@@ -317,8 +317,8 @@ class TestExpansion:
     def test_a_follow_up_stands_alone_where_that_was_chosen(self) -> None:
         config = RetrievalConfig(expansion=ExpansionConfig(follow_up=FollowUpConfig(kind="off")))
         found = Setup(config).ask("and rich in what?", (Message("user", "bananas?"),))
-        assert found.made_with.queries == ("and rich in what?",)
-        assert found.made_with.expansion_status is StageStatus.OFF
+        assert found.provenance.queries == ("and rich in what?",)
+        assert found.provenance.expansion_status is StageStatus.OFF
 
 
 class StuckEmbedder(HashEmbedder):
@@ -339,8 +339,11 @@ class TestEmbedding:
         setup.embedder.embed_queries = setup.embedder.embed_documents  # type: ignore[method-assign]
         found = setup.ask("sentence overlap")
         assert documents(found)[0] == "overlap"
-        assert (found.made_with.mode, found.made_with.dense_status) == (SearchMode.SPARSE, StageStatus.FAILED)
-        assert found.made_with.degradations == (
+        assert (found.provenance.mode, found.provenance.dense_status) == (
+            SearchMode.SPARSE,
+            StageStatus.FAILED,
+        )
+        assert found.provenance.degradations == (
             "The question could not be embedded, so passages were searched by their words only, not by meaning.",
         )
         assert found.hits[0].dense_score is None
@@ -356,7 +359,7 @@ class TestEmbedding:
 
         found = asyncio.run(ask())
         assert documents(found)[0] == "overlap"
-        assert found.made_with.dense_status is StageStatus.FAILED
+        assert found.provenance.dense_status is StageStatus.FAILED
 
     async def test_of_many_requests_at_a_time_is_one_call(self) -> None:
         setup = Setup(RetrievalConfig(embedding=EmbeddingConfig(max_batch=64)))
@@ -379,7 +382,7 @@ class TestReranking:
         assert found.hits[0].score == 1.0
         cosines = {hit.chunk.id: hit.dense_score for hit in plain.hits}
         assert {hit.chunk.id: hit.dense_score for hit in found.hits} == cosines
-        assert (found.made_with.reranker, found.made_with.rerank_status) == ("words", StageStatus.OK)
+        assert (found.provenance.reranker, found.provenance.rerank_status) == ("words", StageStatus.OK)
 
     @pytest.mark.parametrize(("k", "candidates"), [(1, 2), (2, 3), (4, 4)])
     def test_sees_n_candidates_a_hit_within_the_cap_but_never_fewer_than_k(
@@ -402,15 +405,15 @@ class TestReranking:
         found = Setup(config, reranker=reranker).ask("overlap of chunks and bananas", k=3)
         gate.set()
         assert documents(found) == documents(plain)
-        assert (found.made_with.reranker, found.made_with.rerank_status) == (None, StageStatus.FAILED)
-        assert found.made_with.degradations == (
+        assert (found.provenance.reranker, found.provenance.rerank_status) == (None, StageStatus.FAILED)
+        assert found.provenance.degradations == (
             "The reranker failed, so the passages stand as the search ranked them.",
         )
 
     def test_of_nothing_is_not_asked_for(self) -> None:
         reranker = WordsReranker("a")
         given = MetadataFilter(authors=("Ben Okafor",), categories=("post",))
-        made = Setup(reranker=reranker).ask("overlap", filter=given).made_with
+        made = Setup(reranker=reranker).ask("overlap", filter=given).provenance
         assert (reranker.asked, made.rerank_status) == ([], StageStatus.OFF)
 
 
@@ -435,7 +438,7 @@ def test_whatever_is_asked_hits_are_few_distinct_in_order_and_within_the_filter(
 ) -> None:
     given = MetadataFilter(authors=tuple(authors))
     found = Setup(reranker=WordsReranker("a")).ask(question, k=k, mode=mode, filter=given)
-    used = found.made_with.filter
+    used = found.provenance.filter
     assert len(found.hits) <= k
     assert len({hit.chunk.id for hit in found.hits}) == len(found.hits)
     assert [hit.score for hit in found.hits] == sorted((hit.score for hit in found.hits), reverse=True)
@@ -502,7 +505,7 @@ class TestFusingTheListsOfSeveralQueries:
 async def test_the_language_model_sees_no_personal_data_of_question_or_history() -> None:
     setup = Setup()
     model = ScriptedLanguageModel(default="Overlap keeps a sentence whole across two chunks. [1]")
-    config = InferenceConfig(answering=AnsweringConfig(min_similarity=-1.0, strict=False))
+    config = InferenceConfig(answering=AnsweringConfig(min_similarity=-1.0, grounding="annotate"))
     pipeline = InferencePipeline(setup.retriever, model, setup.index, setup.embedder, config=config)
     history = (
         Message("user", "My mail is ada@example.org."),

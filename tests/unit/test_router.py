@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.features.links import Router, normalise_link, shown_link
+from llm_engineering.application.features.links import Router, hide_credentials, normalise_link
 from llm_engineering.domain.errors import ConfigurationError
 
 
@@ -119,8 +119,8 @@ def test_an_address_drawn_by_scripts_keeps_its_fragment() -> None:
 
 
 def test_credentials_are_not_shown() -> None:
-    assert shown_link("https://me:secret@example.org/a@b") == "https://example.org/a@b"
-    assert shown_link("git@example.org:owner/repo") == "git@example.org:owner/repo"
+    assert hide_credentials("https://me:secret@example.org/a@b") == "https://example.org/a@b"
+    assert hide_credentials("git@example.org:owner/repo") == "git@example.org:owner/repo"
 
 
 @given(st.text(max_size=80) | st.text(max_size=60).map("http://example.org/".__add__))

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.inference.search import FILTERS, FilterValues, KnownValues
+from llm_engineering.application.inference.search import FILTERS, FacetCache, Facets
 from llm_engineering.application.inference.self_query import (
     NOT_READ,
     SelfQuery,
     SelfQueryConfig,
     filter_schema,
-    merged,
-    offered_values,
+    merge_filters,
+    select_values,
     self_query,
 )
 from llm_engineering.application.inference.self_query_dates import read_period
@@ -30,7 +30,7 @@ from tests.fakes.llm import Reply, ScriptedLanguageModel
 from tests.unit.test_retrieval import filled_index, make_chunk
 
 NOW = datetime(2026, 11, 22, 15, tzinfo=UTC)
-KNOWN = KnownValues(
+KNOWN = Facets(
     author={"Ada Winter": 9, "Ben Okafor": 5, "Ben Stone": 1, "The project": 3, "May Chen": 1},
     category={"article": 9, "post": 5, "repository": 3, "review": 1, "ticket": 1},
     platform={"medium": 4, "linkedin": 5, "github": 3, "example.org": 5, "web": 1},
@@ -277,8 +277,8 @@ def test_a_filter_is_made_of_existing_values_only(question: str) -> None:
 
 @given(question=st.text(max_size=80))
 def test_an_empty_index_gives_no_filter_but_dates(question: str) -> None:
-    found = read_rules(question, KnownValues(), NOW).filter
-    assert not KnownValues.named_by(found)
+    found = read_rules(question, Facets(), NOW).filter
+    assert not Facets.fields_used(found)
 
 
 # --- the stage -------------------------------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ class TestTheCallersFilter:
         read=st.sets(st.sampled_from(sorted(KNOWN.author))),
     )
     def test_is_never_widened(self, authors: set[str], read: set[str]) -> None:
-        result = merged(MetadataFilter(authors=tuple(authors)), MetadataFilter(authors=tuple(read)))
+        result = merge_filters(MetadataFilter(authors=tuple(authors)), MetadataFilter(authors=tuple(read)))
         assert set(result.authors) == (authors or read)
 
 
@@ -395,8 +395,8 @@ class TestWithAModel:
 
     def test_values_that_the_question_names_are_offered_before_frequent_ones(self) -> None:
         counts = {f"Author {i}": 100 - i for i in range(50)} | {"Rare Person": 1}
-        assert "Rare Person" in offered_values("what does person rare say", counts, 5)
-        assert len(offered_values("x", counts, 5)) == 5
+        assert "Rare Person" in select_values("what does person rare say", counts, 5)
+        assert len(select_values("x", counts, 5)) == 5
 
     def test_a_field_without_values_cannot_be_named(self) -> None:
         assert set(filter_schema({"authors": [], "categories": ["post"]})["properties"]) == {
@@ -414,9 +414,9 @@ class TestKnownValues:
 
     def test_are_read_once_for_many_requests_and_again_when_they_are_old(self) -> None:
         now = 0.0
-        values = FilterValues(self.index(), 5.0, lambda: now)
+        values = FacetCache(self.index(), 5.0, lambda: now)
 
-        async def many() -> list[KnownValues]:
+        async def many() -> list[Facets]:
             return await asyncio.gather(*(values.get() for _ in range(20)))
 
         first = asyncio.run(many())
@@ -428,13 +428,13 @@ class TestKnownValues:
         assert asyncio.run(values.get()) is not first[0]
 
     def test_are_read_afresh_on_demand(self) -> None:
-        values = FilterValues(self.index(), 60.0)
+        values = FacetCache(self.index(), 60.0)
         kept = asyncio.run(values.get())
         assert asyncio.run(values.get(fresh=True)) is not kept
 
     def test_reading_creates_no_index(self) -> None:
         index = FakeVectorIndex()
         with pytest.raises(StoreUnavailableError):
-            asyncio.run(FilterValues(index).get())
+            asyncio.run(FacetCache(index).get())
         assert index.fingerprint is None
         assert index.commits == 0

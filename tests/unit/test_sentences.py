@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.text.sentences import End, Item, Marker, Splitter, Words, units
+from llm_engineering.application.text.sentences import End, Item, Marker, Splitter, Words, split_units
 
 
 def written(text: str, size: int | None = None) -> list[Item]:
@@ -112,7 +112,7 @@ class TestUnits:
             "# Head\n\nOne is, e.g., here. Two\nwraps over. Three!\n\n- a b\n- c d\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n"
             "```\ncode()\nmore()\n```\n\n你好。世界！"
         )
-        assert [(text[unit.start : unit.end], unit.kind) for unit in units(text)] == [
+        assert [(text[unit.start : unit.end], unit.kind) for unit in split_units(text)] == [
             ("# Head", "heading"),
             ("One is, e.g., here.", "sentence"),
             ("Two\nwraps over.", "sentence"),
@@ -130,7 +130,7 @@ class TestUnits:
     @given(text=st.text(alphabet="ab. \n[]12`#-|。!é", max_size=120))
     def test_units_stand_in_order_and_hold_all_letters(self, text: str) -> None:
         end, letters = 0, ""
-        for unit in units(text):
+        for unit in split_units(text):
             assert end <= unit.start < unit.end <= len(text)
             assert text[unit.start : unit.end].strip() == text[unit.start : unit.end]
             letters += "".join(filter(str.isalnum, text[unit.start : unit.end]))

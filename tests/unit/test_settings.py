@@ -11,8 +11,8 @@ from llm_engineering.settings import (
     OpenAIHttpSettings,
     QdrantEdgeSettings,
     QdrantServerSettings,
+    list_variables,
     load_settings,
-    variables,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*RENAMED_VARIABLES, *(name for name, _, _ in variables())):
+    for name in (*RENAMED_VARIABLES, *(name for name, _, _ in list_variables())):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -87,7 +87,7 @@ class TestFormerVariables:
             load_settings(env)
 
     def test_it_is_no_setting_and_the_present_one_is(self, former: str, present: str) -> None:
-        known = {name for name, _, _ in variables()}
+        known = {name for name, _, _ in list_variables()}
         assert present in known
         assert former not in known
 
@@ -116,7 +116,7 @@ def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_setting_is_in_the_example_file() -> None:
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
-    missing = [name for name, _, _ in variables() if f"{name}=" not in example]
+    missing = [name for name, _, _ in list_variables() if f"{name}=" not in example]
     assert missing == []
 
 
@@ -131,3 +131,10 @@ def test_the_example_file_is_valid_and_says_the_defaults(tmp_path: Path) -> None
     common = [line for line in settings_lines if not line.startswith(("LLM_", "VECTOR_INDEX_", "EMBEDDER_"))]
     env.write_text("\n".join(line for line in common if line.split("=", 1)[1]))
     assert load_settings(env) == load_settings(None)
+
+
+@pytest.mark.parametrize(("former", "present"), [("strict", "extractive"), ("lenient", "annotate")])
+def test_a_former_kind_of_grounding_is_told_its_present_name(former: str, present: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(None, llm={"kind": "llama_cpp", "grounding": former})
+    assert present in str(caught.value)

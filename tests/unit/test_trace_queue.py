@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
 
-from llm_engineering.application.ports.observability import Trace, as_record, sampled
+from llm_engineering.application.ports.observability import Trace, as_record, is_sampled
 from llm_engineering.infrastructure.shared.trace_queue import BATCH, CAPACITY, TraceQueue
 
 shares = st.floats(0, 1)
@@ -32,10 +32,10 @@ anything = st.recursive(
 def test_a_larger_share_keeps_all_that_a_smaller_one_keeps(identifier: str, low: float, high: float) -> None:
     low, high = min(low, high), max(low, high)
     trace = Trace("rag", id=identifier)
-    assert not sampled(trace, low) or sampled(trace, high)
-    assert sampled(trace, 1.0)
-    assert not sampled(trace, 0.0)
-    assert sampled(Trace("rag", id=identifier, status="failed"), 0.0)
+    assert not is_sampled(trace, low) or is_sampled(trace, high)
+    assert is_sampled(trace, 1.0)
+    assert not is_sampled(trace, 0.0)
+    assert is_sampled(Trace("rag", id=identifier, status="failed"), 0.0)
 
 
 @given(value=anything)

@@ -14,15 +14,15 @@ from llm_engineering.application.training.finetune.remote import (
     Cluster,
     ContainerFolders,
     RemoteRun,
-    command,
-    gpus,
+    count_gpus,
     install,
     link_base,
+    plan_stages,
     publish,
     read_cluster,
     remote_run,
     remove_torn,
-    stages,
+    training_command,
     unpack,
 )
 from llm_engineering.application.training.finetune.run import SftRun, Training
@@ -141,7 +141,7 @@ class TestRequest:
 class TestInTheContainer:
     def test_paths_are_those_of_the_container(self, tmp_path: Path) -> None:
         folders = ContainerFolders(tmp_path)
-        first = next(stages(Training(training=SftRun(dataset=Path("x")), dpo=DpoRun()), folders))
+        first = next(plan_stages(Training(training=SftRun(dataset=Path("x")), dpo=DpoRun()), folders))
         assert first.dpo is None, "DPO is asked for when SFT is done"
         assert first.training is not None
         assert first.training.dataset == folders.channel("instruct")
@@ -149,7 +149,7 @@ class TestInTheContainer:
 
     def test_dpo_alone_starts_from_the_model_that_came_along(self, tmp_path: Path) -> None:
         folders = ContainerFolders(tmp_path)
-        (only,) = stages(Training(training=None, dpo=DpoRun()), folders)
+        (only,) = plan_stages(Training(training=None, dpo=DpoRun()), folders)
         assert only.dpo is not None
         assert only.dpo.sft == folders.channel("sft")
 
@@ -187,19 +187,21 @@ class TestProcesses:
 
     def test_one_gpu_or_none_is_one_process(self) -> None:
         for count in (0, 1):
-            assert command("python", self.ARGUMENTS, Cluster(), count, Path("a.yaml")) == [
+            assert training_command("python", self.ARGUMENTS, Cluster(), count, Path("a.yaml")) == [
                 "python",
                 *self.ARGUMENTS,
             ]
 
     def test_several_gpus_are_started_by_accelerate(self) -> None:
-        line = command("python", self.ARGUMENTS, Cluster(), 4, Path("a.yaml"))
+        line = training_command("python", self.ARGUMENTS, Cluster(), 4, Path("a.yaml"))
         assert line[:5] == ["python", "-m", "accelerate.commands.launch", "--config_file", "a.yaml"]
         assert {"--num_processes=4", "--num_machines=1", "--machine_rank=0"} <= set(line)
         assert tuple(line[-3:]) == self.ARGUMENTS
 
     def test_machines_meet_at_the_first(self) -> None:
-        line = command("python", self.ARGUMENTS, Cluster(("algo-1", "algo-2"), "algo-2"), 8, Path("a.yaml"))
+        line = training_command(
+            "python", self.ARGUMENTS, Cluster(("algo-1", "algo-2"), "algo-2"), 8, Path("a.yaml")
+        )
         assert {"--num_processes=16", "--machine_rank=1", "--main_process_ip=algo-1"} <= set(line)
 
     def test_the_platform_tells_machines_and_gpus(self, tmp_path: Path) -> None:
@@ -212,8 +214,8 @@ class TestProcesses:
             read_cluster(told)
         for name in ("nvidia0", "nvidia1", "nvidiactl"):
             (tmp_path / name).touch()
-        assert gpus({}, tmp_path) == 2
-        assert gpus({"SM_NUM_GPUS": "8"}, tmp_path) == 8
+        assert count_gpus({}, tmp_path) == 2
+        assert count_gpus({"SM_NUM_GPUS": "8"}, tmp_path) == 8
 
     def test_what_processes_could_see_differently_is_refused(self) -> None:
         with pytest.raises(ConfigurationError, match="dataset:"):

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from llm_engineering.application.llm.chat_templates import (
     RenderedChat,
     TextSpan,
-    escaped,
-    template,
+    escape_markers,
+    load_template,
     template_names,
 )
 from llm_engineering.application.ports import Message
@@ -25,7 +25,9 @@ from llm_engineering.application.training.finetune.labels import (
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
 
 NAMES = template_names()
-CONTROL = sorted({token for name in NAMES for token in template(name).control_tokens} | {"<|endoftext|>"})
+CONTROL = sorted(
+    {token for name in NAMES for token in load_template(name).control_tokens} | {"<|endoftext|>"}
+)
 
 
 class SmallTokenizer:
@@ -83,7 +85,7 @@ class TestLabels:
         chosen = fit_template(name, small, "the test's model")
         rendered = chosen.render(chat(*answers))
         encoded = encode_chat(rendered, small)
-        trimmed = [a.strip() if name in ("llama3", "gemma") else a for a in map(escaped, answers)]
+        trimmed = [a.strip() if name in ("llama3", "gemma") else a for a in map(escape_markers, answers)]
         assert learned(encoded, small) == "".join(answer + chosen.stop for answer in trimmed)
         assert small.decode(encoded.input_ids) == rendered.text
 
@@ -108,7 +110,7 @@ class TestLabels:
 
     def test_the_stop_token_carries_loss_and_the_header_does_not(self) -> None:
         small = tokenizer()
-        encoded = encode_chat(template("chatml").render(chat("Because")), small)
+        encoded = encode_chat(load_template("chatml").render(chat("Because")), small)
         stop = small.encode("<|im_end|>")[0][0]
         assert [label for label in encoded.labels if label == stop] == [stop]
         assert encoded.input_ids.count(stop) == 2, "the user's turn ends with one too, without loss"
@@ -125,7 +127,7 @@ class TestLabels:
 class TestBos:
     def test_a_tokenizer_that_wants_bos_gets_one(self) -> None:
         small = tokenizer(adds_bos=True)
-        encoded = encode_chat(template("chatml").render(chat("Because")), small)
+        encoded = encode_chat(load_template("chatml").render(chat("Because")), small)
         assert encoded.input_ids[0] == small.bos_id
         assert encoded.input_ids.count(small.bos_id) == 1
         assert encoded.labels[0] == IGNORED
@@ -133,12 +135,14 @@ class TestBos:
     def test_where_the_template_writes_it_there_is_no_second(self) -> None:
         small = SmallTokenizer(adds_bos=True)
         small.bos_id = small.encode("<|begin_of_text|>")[0][0]
-        encoded = encode_chat(template("llama3").render(chat("Because")), small)
+        encoded = encode_chat(load_template("llama3").render(chat("Because")), small)
         assert encoded.input_ids.count(small.bos_id) == 1
 
     def test_a_tokenizer_without_bos_gets_none(self) -> None:
         small = tokenizer()
-        assert small.bos_id not in encode_chat(template("chatml").render(chat("Because")), small).input_ids
+        assert (
+            small.bos_id not in encode_chat(load_template("chatml").render(chat("Because")), small).input_ids
+        )
 
 
 class TestFit:

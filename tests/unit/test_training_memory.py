@@ -11,7 +11,7 @@ from llm_engineering.application.training.finetune.dpo import DpoConfig
 from llm_engineering.application.training.finetune.preflight import (
     ModelShape,
     adapter_parameters,
-    checked_estimate,
+    check_memory,
     estimate_memory,
     estimate_preference_memory,
 )
@@ -86,7 +86,7 @@ def test_a_cpus_allocator_keeps_a_share_of_what_comes_and_goes() -> None:
 class TestRefusal:
     def refused(self, free: int, device: str = "cuda", **values: object) -> str:
         with pytest.raises(ConfigurationError) as refusal:
-            checked_estimate(ESTIMATOR, config(**values), 1024, free, device)
+            check_memory(ESTIMATOR, config(**values), 1024, free, device)
         return str(refusal.value)
 
     def test_it_gives_the_parts_and_what_would_make_it_fit(self) -> None:
@@ -106,9 +106,9 @@ class TestRefusal:
     def test_what_fits_is_let_through_up_to_the_allowed_share(self) -> None:
         chosen = config(max_memory_fraction=0.5)
         needed = ESTIMATOR(chosen, 1024).total
-        assert checked_estimate(ESTIMATOR, chosen, 1024, needed * 2 + 2, "cuda").total == needed
+        assert check_memory(ESTIMATOR, chosen, 1024, needed * 2 + 2, "cuda").total == needed
         with pytest.raises(ConfigurationError, match="50%"):
-            checked_estimate(ESTIMATOR, chosen, 1024, needed * 2 - 2, "cuda")
+            check_memory(ESTIMATOR, chosen, 1024, needed * 2 - 2, "cuda")
 
     def test_preference_training_is_told_no_method_since_that_is_the_sft_models(self) -> None:
         chosen = DpoConfig(batch_size=2)
@@ -116,7 +116,7 @@ class TestRefusal:
         with pytest.raises(
             ConfigurationError, match=r"batch_size: 1 with gradient_accumulation_steps: 2"
         ) as refusal:
-            checked_estimate(estimator, chosen, 1024, 16 * GIB, "cuda")
+            check_memory(estimator, chosen, 1024, 16 * GIB, "cuda")
         assert "gradient_checkpointing: true" in str(refusal.value)
         assert "qlora" not in str(refusal.value)
 

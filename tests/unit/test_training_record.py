@@ -13,7 +13,7 @@ from llm_engineering.application.training.finetune.record import (
     TrainingRecord,
     write_json,
 )
-from llm_engineering.application.training.finetune.report import HEIGHT, WIDTH, curves, training_page
+from llm_engineering.application.training.finetune.report import HEIGHT, WIDTH, draw_curves, training_page
 from llm_engineering.application.training.finetune.sft import run_name
 
 TRACE = (
@@ -61,7 +61,7 @@ VALIDATION = [(0.0, 3.0), (2.0, 2.6), (3.0, 2.7)]
 
 
 def test_the_plot_is_one_drawing_with_both_lines_inside_its_frame() -> None:
-    drawing = ElementTree.fromstring(curves("Loss", TRAIN, VALIDATION))
+    drawing = ElementTree.fromstring(draw_curves("Loss", TRAIN, VALIDATION))
     name = "{http://www.w3.org/2000/svg}polyline"
     lines = {line.get("class"): str(line.get("points")).split() for line in drawing.iter(name)}
     assert {kind: len(points) for kind, points in lines.items()} == {"train": 3, "validation": 3}
@@ -82,14 +82,14 @@ def test_the_plot_is_one_drawing_with_both_lines_inside_its_frame() -> None:
     ],
 )
 def test_the_grid_stands_at_round_values_around_the_curve(values: list[float], labels: list[str]) -> None:
-    drawing = ElementTree.fromstring(curves("Loss", [(float(i), v) for i, v in enumerate(values)], []))
+    drawing = ElementTree.fromstring(draw_curves("Loss", [(float(i), v) for i, v in enumerate(values)], []))
     texts = [t for t in drawing.iter("{http://www.w3.org/2000/svg}text") if t.get("x") == "48"]
     assert [text.text for text in texts] == labels
 
 
 def test_one_point_and_none_are_drawn_too() -> None:
-    assert "<svg" in curves("Loss", TRAIN[:1], [])
-    assert "Nothing was logged" in curves("Loss", [], [])
+    assert "<svg" in draw_curves("Loss", TRAIN[:1], [])
+    assert "Nothing was logged" in draw_curves("Loss", [], [])
 
 
 def test_the_page_of_preferences_shows_the_margins_too() -> None:

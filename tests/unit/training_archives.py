@@ -5,7 +5,7 @@ import tarfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from llm_engineering.application.llm.chat_templates import template
+from llm_engineering.application.llm.chat_templates import load_template
 from llm_engineering.application.training.finetune.config import SftConfig
 from llm_engineering.application.training.finetune.record import write_json
 from llm_engineering.application.training.finetune.sft import MANIFEST, file_hashes
@@ -21,7 +21,7 @@ def model_folder(folder: Path, *, base: str = "SmolLM2-135M-Instruct") -> Path:
         method="lora",
         stage="sft",
         template="chatml",
-        template_hash=template("chatml").hash,
+        template_hash=load_template("chatml").hash,
         dataset="toy@1",
         dataset_hash="0" * 64,
         config=SftConfig(base_model=base).model_dump(mode="json"),

@@ -134,7 +134,7 @@ class DocumentBootstrap:
             yield random.integers(0, clusters, size=(min(_BATCH, self._resamples - start), clusters))
 
 
-def interval(
+def bootstrap_interval(
     values: Sequence[float], clusters: Sequence[str], *, seed: int, resamples: int = RESAMPLES
 ) -> Interval:
     """Compute the mean and its bootstrap interval, drawing whole clusters; see :class:`DocumentBootstrap`.
@@ -166,7 +166,7 @@ def compare(
         raise InvalidInputError(f"A paired test needs pairs: {len(ours)} values against {len(theirs)}.")
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
     return Comparison(
-        difference=interval(differences, clusters, seed=seed, resamples=resamples),
+        difference=bootstrap_interval(differences, clusters, seed=seed, resamples=resamples),
         p_value=randomisation_test(differences, clusters, seed=seed, resamples=resamples),
         wins=sum(difference > 0 for difference in differences),
         losses=sum(difference < 0 for difference in differences),
@@ -192,7 +192,7 @@ def randomisation_test(
     return (1 + hits) / (1 + resamples)
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def correct_holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Correct p-values for having been computed together (Holm, *Scandinavian Journal of Statistics* 6, 1979)."""
     corrected: dict[str, float] = {}
     largest = 0.0
@@ -219,7 +219,7 @@ def _check_clusters(values: Sequence[float], clusters: Sequence[str]) -> None:
         )
 
 
-def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+def pearson_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Compute Pearson's coefficient, −1 to 1; None where one of them does not vary or there are fewer than three pairs."""
     if len(first) < 3:
         return None

@@ -13,7 +13,7 @@ class Block:
     kind: Literal["text", "code", "blank"]
 
 
-def indented(line: str) -> bool:
+def is_indented(line: str) -> bool:
     """Whether Markdown takes this line for code, or for part of a list item."""
     return line.startswith(("    ", "\t"))
 
@@ -108,7 +108,7 @@ def _is_furniture(block: Block) -> bool:
         return False
     if block.lines[0].startswith("#"):
         return len(block.lines) == 1 and _bare(block.lines[0]) in _FURNITURE_HEADINGS
-    if any(indented(line) or len(line) > _LONGEST_FURNITURE for line in block.lines):
+    if any(is_indented(line) or len(line) > _LONGEST_FURNITURE for line in block.lines):
         return False
     if len(block.lines) > 1 and _bare(" ".join(block.lines[:4])) in _FURNITURE:
         return len(block.lines) <= 4
@@ -132,7 +132,7 @@ def _is_companion(block: Block) -> bool:
     if block.kind != "text" or len(block.lines) > 12:
         return False
     return all(
-        len(line) <= 60 and not indented(line) and _is_companion_line(_bare(line)) for line in block.lines
+        len(line) <= 60 and not is_indented(line) and _is_companion_line(_bare(line)) for line in block.lines
     )
 
 

@@ -16,12 +16,12 @@ from llm_engineering.application.text.markdown import (
     Block,
     Kind,
     code_blocks,
+    find_signature,
     group_starts,
     item_starts,
     line_starts,
     markdown_blocks,
     sentence_starts,
-    signature,
 )
 from llm_engineering.application.text.tokens import TokenCounts
 from llm_engineering.domain.categories import Chunking, category_spec
@@ -204,7 +204,7 @@ class _Chunker:
         sections: list[tuple[tuple[str, ...], list[Block]]] = []
         for block in code_blocks(self._text):
             large = self._measured.count(block.start, block.end) > self._budget(())
-            name = signature(self._text, block) if large else ""
+            name = find_signature(self._text, block) if large else ""
             path = (name,) if name else ()
             if path or not sections or sections[-1][0]:
                 sections.append((path, []))

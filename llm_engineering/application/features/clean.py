@@ -9,8 +9,8 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Literal
 
-from llm_engineering.application.features.boilerplate import Block, indented, without_furniture
-from llm_engineering.application.text.markdown import closes_fence, opened_fence
+from llm_engineering.application.features.boilerplate import Block, is_indented, without_furniture
+from llm_engineering.application.text.markdown import closes_fence, match_fence
 from llm_engineering.application.text.pii import mask_personal_data
 from llm_engineering.domain.categories import Chunking, category_spec
 from llm_engineering.domain.documents import CleanDocument, RawDocument, Scalar, text_hash
@@ -132,8 +132,8 @@ def clean_markdown(text: str) -> str:
             # Blank lines inside indented code are the code's own.
             inside = (
                 0 < i < len(blocks) - 1
-                and indented(blocks[i - 1].lines[-1])
-                and indented(blocks[i + 1].lines[0])
+                and is_indented(blocks[i - 1].lines[-1])
+                and is_indented(blocks[i + 1].lines[0])
             )
             lines += [""] * len(block.lines) if inside else [""]
         else:
@@ -153,7 +153,7 @@ def _blocks(text: str) -> Iterator[Block]:
                 yield Block(lines, "code")
                 lines, fence, kind = [], "", "blank"
             continue
-        opening = opened_fence(line)
+        opening = match_fence(line)
         now: Literal["text", "code", "blank"] = "code" if opening else "text" if line.strip() else "blank"
         if lines and (now != kind or opening):
             yield Block(lines, kind)
@@ -166,7 +166,7 @@ def _blocks(text: str) -> Iterator[Block]:
 
 def _fold_space(line: str) -> str:
     """One space between words; indentation, indented code and lines with code spans stay."""
-    if indented(line) or "`" in line:
+    if is_indented(line) or "`" in line:
         return line
     line = line.rstrip()
     if "  " not in line and "\t" not in line and line.isascii():

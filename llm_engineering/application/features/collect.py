@@ -12,7 +12,7 @@ from loguru import logger
 
 from llm_engineering.application.failures import MAX_PAYLOAD_CHARS
 from llm_engineering.application.features.collect_report import CollectionReport, LinkOutcome, LinkStatus
-from llm_engineering.application.features.links import Router, normalise_link, shown_link
+from llm_engineering.application.features.links import Router, hide_credentials, normalise_link
 from llm_engineering.application.ports import (
     DeadLetterStore,
     Discovered,
@@ -28,7 +28,7 @@ from llm_engineering.application.ports import (
     SourceReader,
     UserStore,
 )
-from llm_engineering.domain.documents import DeadLetter, RawDocument, derived_id
+from llm_engineering.domain.documents import DeadLetter, RawDocument, derive_id
 from llm_engineering.domain.errors import CollectionError, ConfigurationError, InvalidInputError
 
 STAGE = "collect"
@@ -71,12 +71,12 @@ class Task:
 
     @property
     def url(self) -> str:
-        return shown_link(self.link.url.strip())
+        return hide_credentials(self.link.url.strip())
 
     @property
     def origin(self) -> str:
         """The link that the user gave, without credentials and in one spelling."""
-        return self.parent.origin if self.parent else shown_link(normalise_link(self.link.url))
+        return self.parent.origin if self.parent else hide_credentials(normalise_link(self.link.url))
 
     @property
     def depth(self) -> int:
@@ -87,7 +87,7 @@ class Task:
         if not self.complete or self.reason or self.rejected or self.children:
             return []
         # What a feed's other links gave has the same origin; of a discovered repository only its own files may go.
-        own = f"{shown_link(normalise_link(self.link.url))}#" if self.parent else ""
+        own = f"{hide_credentials(normalise_link(self.link.url))}#" if self.parent else ""
         return [link for link in self.known if link.startswith(own) and link not in self.yielded]
 
 
@@ -139,7 +139,7 @@ class Writer:
     async def remove(self, links: Sequence[str]) -> int:
         """Delete documents by link, after everything pending is written."""
         await self.flush()
-        return await in_thread(self._documents.delete, [derived_id("document", link) for link in links])
+        return await in_thread(self._documents.delete, [derive_id("document", link) for link in links])
 
     async def finish(self, succeeded: Sequence[Task]) -> None:
         """Write what is left, and forget the dead letters of what has now succeeded."""
@@ -361,11 +361,11 @@ class _Run:
                 if close is not None:
                     await close()
         except (CollectionError, ConfigurationError, InvalidInputError) as error:
-            task.reason = shown_link(str(error))
+            task.reason = hide_credentials(str(error))
         except Exception as error:  # noqa: BLE001 - the one boundary: a reader's fault costs its link, never the run
             logger.opt(exception=error).error("The reader '{}' broke on {}", task.reader, task.url)
             task.reason = (
-                f"the reader '{task.reader}' broke: {type(error).__name__}: {shown_link(str(error))}"
+                f"the reader '{task.reader}' broke: {type(error).__name__}: {hide_credentials(str(error))}"
             )
 
     def _reader(self, task: Task) -> SourceReader:
@@ -398,7 +398,7 @@ class _Run:
             self.add(item.link, task)
         elif isinstance(item, Rejected):
             task.rejected += 1
-            await self._writer.letter(shown_link(item.source), item.reason, item.payload)
+            await self._writer.letter(hide_credentials(item.source), item.reason, item.payload)
         else:
             task.complete = True
 

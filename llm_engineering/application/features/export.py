@@ -17,7 +17,7 @@ from typing import IO, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError, model_validator
 
-from llm_engineering.application.failures import MAX_PAYLOAD_CHARS, batched
+from llm_engineering.application.failures import MAX_PAYLOAD_CHARS, group_batches
 from llm_engineering.application.ports import (
     DeadLetterStore,
     DocumentStore,
@@ -181,7 +181,7 @@ class _Importer:
     def read(self, path: Path, kind: type[Value]) -> Iterator[list[tuple[str, Value]]]:
         """Batches of (``FILE:LINE``, value); lines that are not one are rejected on the way."""
         with path.open("rb") as file:
-            for lines in batched(_lines(file), BATCH):
+            for lines in group_batches(_lines(file), BATCH):
                 values: list[tuple[str, Value]] = []
                 letters: list[DeadLetter] = []
                 for number, line in lines:
@@ -251,7 +251,7 @@ class _Importer:
 def _write(path: Path, values: Iterable[BaseModel], name: str, total: int | None, progress: Progress) -> int:
     count = 0
     with path.open("wb") as file:
-        for batch in batched(values, BATCH):
+        for batch in group_batches(values, BATCH):
             lines = (json.dumps(value.model_dump(mode="json"), ensure_ascii=False) for value in batch)
             file.write("".join(f"{line}\n" for line in lines).encode())
             count += len(batch)

@@ -24,7 +24,7 @@ from typing import Any
 
 from loguru import logger
 
-from llm_engineering.application.failures import batched, check_failures, letter, rounded
+from llm_engineering.application.failures import check_failures, dead_letter, group_batches, round_values
 from llm_engineering.application.features.chunk import CHUNKING_VERSION, ChunkingConfig, chunk_document
 from llm_engineering.application.features.prefetch import ReadAhead, WriteBehind
 from llm_engineering.application.ports import (
@@ -77,7 +77,7 @@ class IndexReport:
 
     def metadata(self) -> dict[str, Any]:
         """For a run's log and dashboard."""
-        return rounded(asdict(self))
+        return round_values(asdict(self))
 
 
 @dataclass(slots=True)
@@ -261,7 +261,7 @@ class _Run:
         """Windows of chunks, each document's chunk 0 after its others, with the vectors that are cached."""
         counts = TokenCounts(self._embedder.tokenizer)
         window = _Window()
-        for ids in batched(self._plan.todo, self._batch_size):
+        for ids in group_batches(self._plan.todo, self._batch_size):
             with self._timed("read"):
                 documents = self._clean.get(ids)
             letters: list[DeadLetter] = []
@@ -296,7 +296,7 @@ class _Run:
             raise  # a tokenizer that cannot be opened fails for every document
         except Exception as error:  # noqa: BLE001 - kept with its reason, counted, and shown
             reason = f"{document.link}: {type(error).__name__}: {error}"
-            letters.append(letter(CHUNK_STAGE, document.id, reason))
+            letters.append(dead_letter(CHUNK_STAGE, document.id, reason))
             return []
         return chunks
 
@@ -318,9 +318,9 @@ class _Run:
         with index.writer(self._fingerprint, titles=self._titles) as writer:
             writing = _Writing(writer, self._letters, self._plan.stale)
             with self._timed("write"):
-                for ids in batched(self._plan.gone, self._batch_size):
+                for ids in group_batches(self._plan.gone, self._batch_size):
                     writer.delete(ids)
-                for ids in batched(self._plan.superseded, self._batch_size):
+                for ids in group_batches(self._plan.superseded, self._batch_size):
                     writer.delete(ids, keep_versions={key: self._plan.superseded[key] for key in ids})
             caching = WriteBehind(self._cache_new, DEPTH)
             with caching, WriteBehind(writing.write, DEPTH) as behind:
@@ -335,7 +335,7 @@ class _Run:
                         "Index documents", len(window.finished), total=len(self._plan.todo)
                     )
             self._seconds["write"] += writing.seconds
-            for ids in batched(sorted(self._failed & self._plan.stale), self._batch_size):
+            for ids in group_batches(sorted(self._failed & self._plan.stale), self._batch_size):
                 writer.delete(ids)
 
     def _embed(self, window: _Window) -> None:
@@ -346,7 +346,7 @@ class _Run:
                 window.vectors[key] = vector
                 del window.missing[key]
         keys = sorted(window.missing, key=lambda key: len(window.missing[key]), reverse=True)
-        for part in batched(keys, EMBEDDED_AT_ONCE):
+        for part in group_batches(keys, EMBEDDED_AT_ONCE):
             with self._timed("embed"):
                 rows = self._embedder.embed_documents([window.missing[key] for key in part])
             window.new.update(zip(part, rows, strict=True))
@@ -411,12 +411,13 @@ class _Writing:
     def _note(self, begun: list[str]) -> None:
         """Note which documents are about to be written in several parts."""
         notes = {
-            text_hash(payload)[:16]: payload for payload in map(json.dumps, batched(begun, NOTED_AT_ONCE))
+            text_hash(payload)[:16]: payload
+            for payload in map(json.dumps, group_batches(begun, NOTED_AT_ONCE))
         }
         if notes:
             reason = "Being written to the index. If this outlives its run, the next run completes or removes them."
             self._letters.put(
-                [letter(INDEX_STAGE, source, reason, payload) for source, payload in notes.items()]
+                [dead_letter(INDEX_STAGE, source, reason, payload) for source, payload in notes.items()]
             )
             self._notes |= {source: set(json.loads(payload)) for source, payload in notes.items()}
 

@@ -114,6 +114,6 @@ def _without_tracking(query: str) -> str:
     return query if len(kept) == len(pairs) else urlencode(kept)
 
 
-def shown_link(url: str) -> str:
+def hide_credentials(url: str) -> str:
     """A link as it may be logged and stored: without user name and password."""
     return re.sub(r"(?<=://)[^/?#\s]*@", "", url)

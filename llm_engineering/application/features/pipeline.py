@@ -9,7 +9,13 @@ from typing import Any, Literal
 
 from loguru import logger
 
-from llm_engineering.application.failures import batched, check_failures, in_order, letter, rounded
+from llm_engineering.application.failures import (
+    check_failures,
+    dead_letter,
+    group_batches,
+    in_order,
+    round_values,
+)
 from llm_engineering.application.features.clean import clean, source_hash
 from llm_engineering.application.features.index import IndexReport, index_documents
 from llm_engineering.application.ports import (
@@ -49,7 +55,7 @@ class CleaningReport:
 
     def metadata(self) -> dict[str, Any]:
         """For a run's log and dashboard."""
-        return rounded(asdict(self))
+        return round_values(asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,7 @@ class DuplicateReport:
 
     def metadata(self) -> dict[str, Any]:
         """For a run's log and dashboard."""
-        return rounded(asdict(self))
+        return round_values(asdict(self))
 
 
 def clean_documents(
@@ -152,7 +158,7 @@ def mark_near_duplicates(
             yield identifier, value, present
 
     changes = near_duplicates.group(signatures(), threshold)
-    for part in batched(changes.items(), batch_size):
+    for part in group_batches(changes.items(), batch_size):
         clean_store.set_groups(dict(part))
         progress.advance("Mark near-duplicates", len(part), total=len(changes))
     groups |= changes
@@ -175,9 +181,9 @@ def _clean_batch(raws: Iterable[RawDocument]) -> tuple[list[CleanDocument], list
     for raw in raws:
         try:
             document = clean(raw)
-            signature = near_duplicates.signature(document.text)
+            signature = near_duplicates.sign(document.text)
         except (TwinError, ValueError) as error:
-            letters.append(letter(STAGE, raw.id, f"{raw.link}: {error}", payload=raw.text[:10_000]))
+            letters.append(dead_letter(STAGE, raw.id, f"{raw.link}: {error}", payload=raw.text[:10_000]))
         else:
             cleaned.append(document.model_copy(update={"signature": signature}))
     return cleaned, letters

@@ -1,6 +1,6 @@
-"""From passages to an answer that is grounded in them, cited, and silent where they are.
+"""Generate a cited answer from retrieved passages; abstain when they do not answer the question.
 
-What a model says is held against the sources sentence by sentence. With strict grounding, a model too small to keep to its
+What a model says is held against the sources sentence by sentence. With extractive grounding, a model too small to keep to its
 sources cannot mislead: where what it says does not stand in them, they are quoted instead.
 """
 
@@ -9,25 +9,36 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import ClassVar
 
 from loguru import logger
 from pydantic import Field
 
-from llm_engineering.application.inference.context import ContextConfig, Packed, Source, heading, pack
-from llm_engineering.application.inference.grounding import Evidence, EvidenceConfig, word_confidence
+from llm_engineering.application.config import StrictConfig
+from llm_engineering.application.inference.context import (
+    ContextConfig,
+    Packed,
+    Source,
+    fit_to_context,
+    heading,
+)
+from llm_engineering.application.inference.grounding import (
+    GroundingConfig,
+    GroundingVerifier,
+    word_confidence,
+)
 from llm_engineering.application.inference.writers import (
     NOTHING_FOUND,
+    ExtractiveFilter,
     Judge,
-    LenientWriter,
-    StrictWriter,
+    StreamingAnnotator,
     Writer,
     Written,
 )
 from llm_engineering.application.llm import prompts
 from llm_engineering.application.ports import Delta, GenerationOptions, LanguageModel, Message, Vectors
-from llm_engineering.domain.documents import Model
 from llm_engineering.domain.errors import ModelError
-from llm_engineering.domain.inference import StageStatus
+from llm_engineering.domain.inference import Grounding, StageStatus
 from llm_engineering.domain.retrieval import Answer, Citation, Passage, Support, Usage
 
 _WORDS_TO_SIMILARITY = 0.7
@@ -35,49 +46,66 @@ _WORDS_TO_SIMILARITY = 0.7
 _CITATION = re.compile(r"\s*\[\d{1,3}\]")
 
 
-class AnsweringConfig(Model):
+class AnsweringConfig(StrictConfig):
     """How answers are made: the section ``answering`` of the file of ``run-inference-ml-service --config``."""
 
+    RENAMED: ClassVar = {
+        "strict": "grounding",
+        "min_support": "min_citation_overlap",
+        "min_nearness": "min_source_similarity",
+        "min_coverage": "min_token_overlap",
+        "min_relevance": "min_query_similarity",
+        "max_left_out": "max_rejected_sentences",
+    }
+
     min_similarity: float = Field(default=0.35, ge=-1, le=1)
-    """Below this :func:`confidence`, the answer is "the sources do not say". Measured on the sample site with the bundled
-    MiniLM (``poe benchmark answering``): 95 % of the questions that it answers lie above, none from another world do, and
-    a third of those from the same trade that it does not answer."""
+    """Below this :func:`estimate_confidence`, the answer is "the sources do not say". Measured on the sample site with
+    the bundled MiniLM (``poe benchmark answering``): 95 % of the questions that it answers lie above, none from another
+    world do, and a third of those from the same trade that it does not answer."""
     max_tokens: int | None = Field(default=None, ge=1)
-    """Tokens of a reply, at most, and never more than a quarter of the model's context. None: 192 where strict, else 512."""
-    strict: bool | None = None
-    """Show a sentence only after it was checked, and leave out what no source backs. Else text is passed on as it comes.
-    None: as the language model's ``grounding`` setting asks."""
+    """Tokens of a reply, at most, and never more than a quarter of the model's context. None: 192 where extractive,
+    else 512."""
+    grounding: Grounding | None = None
+    """None: as the language model's setting ``LLM_GROUNDING`` says."""
     template: str | None = None
-    """Prompt to use; None: ``answer_short`` where strict, else ``answer``."""
+    """Prompt to use; None: ``answer_short`` where extractive, else ``answer``."""
     template_version: int = Field(default=1, ge=1)
     context: ContextConfig = ContextConfig()
-    evidence: EvidenceConfig = EvidenceConfig()
+    evidence: GroundingConfig = GroundingConfig()
     verify_similarity: bool = True
     """Embed sentences whose words do not decide. False: verdicts go by words alone, at next to no cost."""
     mask_personal_data: bool = False
     """Mask e-mail addresses and phone numbers in what is shown. Text then comes sentence by sentence."""
-    min_support: float = Field(default=0.6, ge=0, le=1)
-    """Strict only: share of a sentence's content words that a source must hold to be cited for it."""
-    min_nearness: float = Field(default=0.85, ge=-1, le=1)
-    """Strict only: cosine similarity a sentence needs to some sentence of the sources. Measured with SmolLM2 on the sample:
+    min_citation_overlap: float = Field(default=0.6, ge=0, le=1)
+    """Extractive only: share of a sentence's content words that a source must hold to be cited for it."""
+    min_source_similarity: float = Field(default=0.85, ge=-1, le=1)
+    """Extractive only: cosine similarity a sentence needs to some sentence of the sources. Measured with
+    SmolLM2 on the sample:
     its inventions stay below 0.75, and what lies above 0.85 are near copies."""
-    min_coverage: float = Field(default=0.9, ge=0, le=1)
-    """Strict only: share of its content words that must stand in that sentence; tells a copy from two halves sewn together."""
-    min_relevance: float = Field(default=0.35, ge=-1, le=1)
-    """Strict only: cosine similarity a sentence needs to the question; small models copy what is beside the point."""
-    max_left_out: int = Field(default=2, ge=1)
-    """Strict only: generation ends after so many sentences that were left out; what follows is rarely better."""
+    min_token_overlap: float = Field(default=0.9, ge=0, le=1)
+    """Extractive only: share of its content words that must stand in that sentence; tells a copy from two
+    halves sewn together."""
+    min_query_similarity: float = Field(default=0.35, ge=-1, le=1)
+    """Extractive only: cosine similarity a sentence needs to the question; small models copy what is beside
+    the point."""
+    max_rejected_sentences: int = Field(default=2, ge=1)
+    """Extractive only: generation ends after so many sentences that were left out; what follows is rarely better."""
     max_quotes: int = Field(default=2, ge=0)
+
+    @property
+    def is_extractive(self) -> bool:
+        """Whether only what nearly repeats a source is shown."""
+        return self.grounding == "extractive"
 
     @property
     def reply_tokens(self) -> int:
         """Tokens of a reply, at most."""
-        return self.max_tokens or (192 if self.strict else 512)
+        return self.max_tokens or (192 if self.is_extractive else 512)
 
     @property
     def prompt(self) -> str:
         """Name of the prompt's template."""
-        return self.template or ("answer_short" if self.strict else "answer")
+        return self.template or ("answer_short" if self.is_extractive else "answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +145,7 @@ async def answer(
     Args:
         passages: best first.
         embed: texts to unit vectors, shape (n, dimension); blocking, so it is called in a thread. Pass the same
-            :class:`~llm_engineering.application.inference.embedding.EmbeddingMemory` for all
+            :class:`~llm_engineering.application.inference.embedding.InMemoryEmbeddingCache` for all
             answers, so that sentences of the sources are embedded once.
         history: earlier turns, oldest first; those that do not fit are dropped, the oldest first.
         instructions: of the calling application; they stand below the prompt's own rules.
@@ -135,7 +163,7 @@ async def answer(
             yield piece
         return
     reply_tokens = min(config.reply_tokens, model.context_tokens // 4)
-    packed = await pack(
+    packed = await fit_to_context(
         question,
         passages,
         model,
@@ -186,14 +214,14 @@ class _Run:
     ) -> AsyncGenerator[AnswerPiece, None]:
         """Generate, and show what may be shown."""
         config, sources = self._config, packed.citations
-        similarity = embed if config.verify_similarity or config.strict else None
-        judge = Judge(await asyncio.to_thread(Evidence, sources, similarity, config.evidence))
+        similarity = embed if config.verify_similarity or config.is_extractive else None
+        judge = Judge(await asyncio.to_thread(GroundingVerifier, sources, similarity, config.evidence))
         writer: Writer
         mask = config.mask_personal_data
-        if config.strict:
-            writer = StrictWriter(self._question, sources, judge, mask=mask, limits=config)
+        if config.is_extractive:
+            writer = ExtractiveFilter(self._question, sources, judge, mask=mask, limits=config)
         else:
-            writer = LenientWriter(self._question, sources, judge, mask=mask)
+            writer = StreamingAnnotator(self._question, sources, judge, mask=mask)
         async with (
             aclosing(_closable(self._model.stream(messages, options))) as deltas,
             aclosing(writer.write(deltas)) as written,
@@ -216,7 +244,8 @@ class _Run:
         yield AnswerPiece(answer=answer, support_status=status)
 
     async def _counted(self, messages: Sequence[Message], said: str) -> Usage:
-        """The usage of a reply that was broken off before its service told it. Without costs, which only that knows."""
+        """The usage of a reply that was broken off before its service told it. Without costs, which only that
+        knows."""
         *prompt, reply = await self._model.count_tokens([*(message.content for message in messages), said])
         return Usage(prompt_tokens=sum(prompt), completion_tokens=reply)
 
@@ -264,7 +293,10 @@ async def _instead(
     if not writer.declined and not judge.failed and config.max_quotes:
         try:
             quotes = await asyncio.to_thread(
-                judge.evidence.quotes, question, most=config.max_quotes, min_similarity=config.min_relevance
+                judge.evidence.quotes,
+                question,
+                most=config.max_quotes,
+                min_similarity=config.min_query_similarity,
             )
         except ModelError as error:
             logger.warning("The sources cannot be quoted: {}", error)
@@ -277,7 +309,7 @@ async def _instead(
         text = writer.masked(f"“{quote.text}” [{quote.number}]")
         writer.text += f" {text}" if writer.text else text
         yield Written(writer.text[start - (1 if start else 0) :])
-        support = writer.add_support(start, judge.evidence.backing_of(quote), [quote.number])
+        support = writer.add_support(start, judge.evidence.attribute_quote(quote), [quote.number])
         yield Written(support=support)
 
 
@@ -299,7 +331,7 @@ async def _closable(stream: AsyncIterator[Delta]) -> AsyncGenerator[Delta, None]
 # --- whether to answer ------------------------------------------------------------------------------------------------
 
 
-def confidence(question: str, passages: Sequence[Passage]) -> float:
+def estimate_confidence(question: str, passages: Sequence[Passage]) -> float:
     """How sure it is that the passages bear on the question; higher is surer, about 0 to 1.
 
     The highest cosine similarity between question and passage. Where no passage has one (the search went by words alone),
@@ -314,7 +346,7 @@ def confidence(question: str, passages: Sequence[Passage]) -> float:
 
 def abstains(question: str, passages: Sequence[Passage], config: AnsweringConfig) -> bool:
     """Whether the passages bear so little on the question that no model should be asked."""
-    return not passages or confidence(question, passages) < config.min_similarity
+    return not passages or estimate_confidence(question, passages) < config.min_similarity
 
 
 # --- the prompt -------------------------------------------------------------------------------------------------------
@@ -331,7 +363,7 @@ def build_messages(
         instructions=instructions.strip(),
         nothing_found=NOTHING_FOUND,
         sources=[
-            prompts.shown(source.citation.number, heading(source.citation.passage), source.text)
+            prompts.present_source(source.citation.number, heading(source.citation.passage), source.text)
             for source in sources
         ],
     )
@@ -340,7 +372,7 @@ def build_messages(
 def _past(turn: Message) -> Message:
     """An earlier turn as it may stand in a prompt: its citations name sources that are no longer there."""
     text = _CITATION.sub("", turn.content) if turn.role == "assistant" else turn.content
-    return Message(turn.role, prompts.inert(text))
+    return Message(turn.role, prompts.make_inert(text))
 
 
 def _with_history(messages: Sequence[Message], packed: Packed) -> list[Message]:

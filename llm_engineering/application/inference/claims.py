@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from llm_engineering.application.text.words import content, language_of, root, words
+from llm_engineering.application.text.words import content_stems, language_of, split_words, stem
 from llm_engineering.domain.retrieval import Verdict
 
 _NUMBER = re.compile(r"\d+(?:[.,\u00a0\u202f'’]\d+)*")
@@ -46,22 +46,22 @@ class Claim:
     """Root of the first word, where that carries content: what the sentence is about, in most."""
 
 
-def claim_of(sentence: str) -> Claim:
+def extract_claim(sentence: str) -> Claim:
     """Prepare a sentence; citation markers must be gone."""
     bare = _STRIPPED.sub("", _LIST_NUMBER.sub("", " ".join(sentence.split())))
-    roots = content(bare)
-    first = next(iter(words(bare)), "")
+    roots = content_stems(bare)
+    first = next(iter(split_words(bare)), "")
     return Claim(
         bare,
         roots,
-        numbers_written(bare),
+        find_digits(bare),
         _names(bare),
         _NEGATION.search(bare) is not None,
-        root(first) if root(first) in roots else None,
+        stem(first) if stem(first) in roots else None,
     )
 
 
-def numbers_written(text: str) -> frozenset[str]:
+def find_digits(text: str) -> frozenset[str]:
     """Numbers written in digits, in one spelling: 1,000 and 1'000 are 1000, 3,5 is 3.5, 2.50 is 2.5."""
     return frozenset(_canonical(match.group()) for match in _NUMBER.finditer(text))
 
@@ -69,11 +69,11 @@ def numbers_written(text: str) -> frozenset[str]:
 _LETTERS = re.compile(r"[^\W\d_]+")
 
 
-def numbers_of(text: str) -> frozenset[str]:
+def find_numbers(text: str) -> frozenset[str]:
     """Numbers that a source holds, those in words too, so that "3 steps" finds "three steps"."""
     spelled = {str(_SPELLED[word]) for word in _SPELLED.keys() & set(_LETTERS.findall(text.casefold()))}
     both = {_canonical(match.group(), comma=True) for match in _NUMBER.finditer(text)}
-    return numbers_written(text) | both | frozenset(spelled)
+    return find_digits(text) | both | frozenset(spelled)
 
 
 def _canonical(number: str, *, comma: bool = False) -> str:
@@ -89,7 +89,7 @@ def _canonical(number: str, *, comma: bool = False) -> str:
 def _names(text: str) -> frozenset[str]:
     found = [(match.group(), match.start()) for match in _TOKEN.finditer(text)]
     # German writes every noun with a capital: there, only what is written like a name anywhere counts.
-    nouns = language_of(words(text)) == "de"
+    nouns = language_of(split_words(text)) == "de"
     names: set[str] = set()
     for position, (word, start) in enumerate(found):
         marked = (any(c.isdigit() for c in word) and any(c.isalpha() for c in word)) or any(
@@ -97,18 +97,18 @@ def _names(text: str) -> frozenset[str]:
         )
         begins = position == 0 or text[:start].rstrip()[-1:] in ".!?:"
         if marked or (word[0].isupper() and not begins and not nouns):
-            names |= content(word)
+            names |= content_stems(word)
     return frozenset(names)
 
 
-def negated_like(claim: Claim, text: str) -> bool:
+def agrees_on_negation(claim: Claim, text: str) -> bool:
     """Whether a sentence and what backs it agree on whether it is so. The text's clause that is nearest decides."""
     if not _NEGATION.search(text):  # most texts
         return not claim.negated
     clauses = [part for part in _CLAUSE.split(text) if part and part.strip()]
     if claim.negated and any(_NEGATION.search(part) for part in clauses):
         return not _swapped(claim, text)
-    shared = [len(claim.roots & content(part)) for part in clauses]
+    shared = [len(claim.roots & content_stems(part)) for part in clauses]
     nearest = [part for part, count in zip(clauses, shared, strict=True) if count == max(shared)]
     # Equally near clauses: one that is not negated is enough for a sentence that is not.
     return any((_NEGATION.search(part) is not None) == claim.negated for part in nearest)
@@ -118,15 +118,15 @@ def _swapped(claim: Claim, text: str) -> bool:
     """Whether both deny something, but the sentence denies what the text states: "time and not memory" for "memory and
     not time"."""
     here, there = _denied(claim.text), _denied(text)
-    return bool(here) and not here & there and here <= content(text) - there
+    return bool(here) and not here & there and here <= content_stems(text) - there
 
 
 def _denied(text: str) -> frozenset[str]:
     """Roots of the first word that carries content behind each negation."""
-    behind = (content(" ".join(text[match.end() :].split()[:2])) for match in _NEGATION.finditer(text))
+    behind = (content_stems(" ".join(text[match.end() :].split()[:2])) for match in _NEGATION.finditer(text))
     return frozenset().union(*behind)
 
 
-def lowered(verdict: Verdict) -> Verdict:
+def downgrade(verdict: Verdict) -> Verdict:
     """One step down."""
     return Verdict.PARTIAL if verdict is Verdict.SUPPORTED else Verdict.UNSUPPORTED

@@ -9,9 +9,9 @@ import numpy as np
 from loguru import logger
 from pydantic import Field
 
-from llm_engineering.application.inference.grounding import statements
+from llm_engineering.application.inference.grounding import split_statements
 from llm_engineering.application.ports import LanguageModel, Message, Vectors
-from llm_engineering.application.text.words import content, grams
+from llm_engineering.application.text.words import char_ngrams, content_stems
 from llm_engineering.domain.documents import Model, Span
 from llm_engineering.domain.errors import ModelError
 from llm_engineering.domain.inference import StageStatus
@@ -79,19 +79,19 @@ class Packed:
     @property
     def laid_out(self) -> list[Source]:
         """In the order in which the model reads them."""
-        return list(self.sources) if self.order == "rank" else edges(self.sources)
+        return list(self.sources) if self.order == "rank" else reorder_for_long_context(self.sources)
 
     @property
     def citations(self) -> tuple[Citation, ...]:
         return tuple(source.citation for source in self.sources)
 
 
-def edges(sources: Sequence[Source]) -> list[Source]:
+def reorder_for_long_context(sources: Sequence[Source]) -> list[Source]:
     """Best first, second best last: ranks 1 3 5 … 6 4 2."""
     return [*sources[::2], *reversed(sources[1::2])]
 
 
-def merged(passages: Sequence[Passage]) -> list[Passage]:
+def merge_overlapping(passages: Sequence[Passage]) -> list[Passage]:
     """Passages without repetition, best first: what overlaps in one document becomes one, what stands in another goes.
 
     A merged passage takes the better rank and the better scores of its parts.
@@ -108,7 +108,7 @@ def merged(passages: Sequence[Passage]) -> list[Passage]:
         kept[position] = union
         if union.span != passage.span and len(union.text) > len(passage.text):
             # The longer passage may now meet another that stood apart before.
-            kept = merged(kept) if len(kept) > 1 else kept
+            kept = merge_overlapping(kept) if len(kept) > 1 else kept
     return kept
 
 
@@ -151,7 +151,7 @@ def heading(passage: Passage) -> str:
     return " > ".join(part for part in (passage.title, *passage.headings[-1:]) if part)
 
 
-async def pack(
+async def fit_to_context(
     question: str,
     passages: Sequence[Passage],
     model: LanguageModel,
@@ -178,7 +178,7 @@ async def pack(
     """
     sources = [
         Source(Citation(number=number, passage=passage), (Span(start=0, end=len(passage.text)),))
-        for number, passage in enumerate(merged(passages), start=1)
+        for number, passage in enumerate(merge_overlapping(passages), start=1)
     ]
     status = StageStatus.OFF
     if config.compress and sources:
@@ -242,7 +242,9 @@ def _cut(source: Source, characters: int) -> Source | None:
             continue
         limit = part.start + characters
         ends = [
-            s.unit.end for s in statements(source.citation.passage.text) if part.start < s.unit.end <= limit
+            s.unit.end
+            for s in split_statements(source.citation.passage.text)
+            if part.start < s.unit.end <= limit
         ]
         end = ends[-1] if ends and ends[-1] - part.start >= characters / 2 else limit
         if end > part.start:
@@ -281,12 +283,12 @@ def compress(
     Raises:
         ModelError: the embedder failed.
     """
-    wanted = content(question)
-    pieces = grams(wanted)
+    wanted = content_stems(question)
+    pieces = char_ngrams(wanted)
     places = [
         (i, statement)
         for i, source in enumerate(sources)
-        for statement in statements(source.citation.passage.text)
+        for statement in split_statements(source.citation.passage.text)
     ]
     if not places:
         return list(sources)

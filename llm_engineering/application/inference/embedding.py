@@ -97,7 +97,7 @@ def _fail(asker: "asyncio.Future[list[Outcome]]", error: Exception) -> None:
         asker.set_exception(error)
 
 
-class EmbeddingMemory:
+class InMemoryEmbeddingCache:
     """Wraps a function from texts to unit vectors; remembers ``size`` of them, dropping the one unused for longest.
 
     For use by several threads: where two miss the same text at the same time, one embeds it and the other waits.

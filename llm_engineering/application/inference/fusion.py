@@ -8,7 +8,7 @@ from llm_engineering.domain.retrieval import Fusion, RrfFusion
 MIN_CANDIDATES = 50
 
 
-def candidates(k: int) -> int:
+def count_candidates(k: int) -> int:
     """How many hits each list contributes to a fusion of which ``k`` are wanted.
 
     A passage that is good in both lists often stands below rank k in each of them, so more than k are looked at.
@@ -16,7 +16,7 @@ def candidates(k: int) -> int:
     return max(MIN_CANDIDATES, 3 * k)
 
 
-def rrf(rankings: Sequence[Sequence[str]], k: int = 60) -> list[tuple[str, float]]:
+def fuse_by_rank(rankings: Sequence[Sequence[str]], k: int = 60) -> list[tuple[str, float]]:
     """Reciprocal rank fusion: ``score(d) = Σ 1 / (k + rank(d))``, ranks from 1.
 
     Cormack, Clarke & Büttcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods",
@@ -30,10 +30,10 @@ def rrf(rankings: Sequence[Sequence[str]], k: int = 60) -> list[tuple[str, float
     for ranking in rankings:
         for rank, identifier in enumerate(ranking, start=1):
             scores[identifier] += 1.0 / (k + rank)
-    return ranked(scores)
+    return rank_scores(scores)
 
 
-def weighted(
+def fuse_by_score(
     dense: Mapping[str, float], sparse: Mapping[str, float], alpha: float
 ) -> list[tuple[str, float]]:
     """Convex combination ``alpha · dense + (1 − alpha) · sparse`` of scores that are min-max scaled within each list.
@@ -50,7 +50,7 @@ def weighted(
     for weight, listed in ((alpha, dense), (1.0 - alpha, sparse)):
         for identifier, value in min_max(listed).items():
             scores[identifier] += weight * value
-    return ranked(scores)
+    return rank_scores(scores)
 
 
 def min_max(scores: Mapping[str, float]) -> dict[str, float]:
@@ -62,7 +62,7 @@ def min_max(scores: Mapping[str, float]) -> dict[str, float]:
     return {identifier: (value - low) / spread if spread > 0 else 1.0 for identifier, value in scores.items()}
 
 
-def ranked(scores: Mapping[str, float]) -> list[tuple[str, float]]:
+def rank_scores(scores: Mapping[str, float]) -> list[tuple[str, float]]:
     """(id, score), best first; equal scores by id, so that the order never depends on chance."""
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
 
@@ -81,9 +81,11 @@ def fuse(
     """
     if isinstance(fusion, RrfFusion):
         lists = [dense, sparse] if titles is None else [dense, sparse, titles]
-        return rrf([[identifier for identifier, _ in ranked(scores)] for scores in lists], fusion.k)
+        return fuse_by_rank(
+            [[identifier for identifier, _ in rank_scores(scores)] for scores in lists], fusion.k
+        )
     if titles is None:
-        return weighted(dense, sparse, fusion.alpha)
+        return fuse_by_score(dense, sparse, fusion.alpha)
     scaled: defaultdict[str, float] = defaultdict(float)
     for listed in (dense, titles):
         for identifier, value in min_max(listed).items():
@@ -92,4 +94,4 @@ def fuse(
     for weight, values in ((fusion.alpha, scaled), (1.0 - fusion.alpha, min_max(sparse))):
         for identifier, value in values.items():
             scores[identifier] += weight * value
-    return ranked(scores)
+    return rank_scores(scores)

@@ -13,11 +13,17 @@ from math import log
 
 from pydantic import Field
 
-from llm_engineering.application.inference.claims import Claim, claim_of, lowered, negated_like, numbers_of
-from llm_engineering.application.inference.embedding import EmbeddingMemory
+from llm_engineering.application.inference.claims import (
+    Claim,
+    agrees_on_negation,
+    downgrade,
+    extract_claim,
+    find_numbers,
+)
+from llm_engineering.application.inference.embedding import InMemoryEmbeddingCache
 from llm_engineering.application.ports import Vectors
-from llm_engineering.application.text.sentences import Unit, units
-from llm_engineering.application.text.words import content, grams
+from llm_engineering.application.text.sentences import Unit, split_units
+from llm_engineering.application.text.words import char_ngrams, content_stems
 from llm_engineering.domain.documents import Model, Span
 from llm_engineering.domain.retrieval import Citation, Passage, Verdict
 
@@ -50,34 +56,34 @@ class Statement:
     @property
     def grams(self) -> frozenset[str]:
         """Runs of letters within its words; made when first asked for, since words mostly decide."""
-        return grams(self.roots)
+        return char_ngrams(self.roots)
 
 
 @lru_cache(maxsize=512)
-def statements(text: str) -> tuple[Statement, ...]:
+def split_statements(text: str) -> tuple[Statement, ...]:
     """The statements of a passage, in order. Kept for the passages used last, which questions share."""
     found: list[Statement] = []
     tainted = False
-    for unit in units(text):
+    for unit in split_units(text):
         said = text[unit.start : unit.end]
         order = _ORDER.search(said) is not None
-        roots = content(said)
+        roots = content_stems(said)
         found.append(Statement(unit, roots, order or tainted))
         tainted = order
     return tuple(found)
 
 
-def plain(text: str) -> str:
+def strip_markdown(text: str) -> str:
     """The text without Markdown's marks, on one line."""
     bare = " ".join(_MARKUP.sub(lambda match: match.group(1) or "", text).split())
     return re.sub(r"^[-+•]\s+|^\d+[.)]\s+", "", bare)
 
 
-def quotable(unit: Unit, text: str) -> bool:
+def is_quotable(unit: Unit, text: str) -> bool:
     """Whether a unit can stand alone as an answer: prose, whole, and no question."""
     if unit.kind != "sentence":
         return False
-    said = plain(text[unit.start : unit.end])
+    said = strip_markdown(text[unit.start : unit.end])
     return SHORTEST <= len(said) <= LONGEST and said[-1] in ".!。！।۔"
 
 
@@ -85,7 +91,7 @@ _GRAMS_WEIGH = 0.3
 """What parts of words in common count beside whole words in common."""
 
 
-class EvidenceConfig(Model):
+class GroundingConfig(Model):
     """When a sentence counts as backed. Measured by ``poe benchmark answering`` on pairs of claims and sources."""
 
     supported: float = Field(default=0.8, ge=0, le=1)
@@ -108,11 +114,11 @@ class EvidenceConfig(Model):
 
 @lru_cache(maxsize=512)
 def _numbers_in(text: str) -> frozenset[str]:
-    return numbers_of(text)
+    return find_numbers(text)
 
 
 @dataclass(frozen=True, slots=True)
-class Backing:
+class Attribution:
     """The best that the sources hold for a sentence."""
 
     verdict: Verdict
@@ -141,17 +147,17 @@ class _Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class LexicalResult:
     """A sentence with its candidates, best first, before anything was embedded."""
 
     claim: Claim
     candidates: tuple[_Candidate, ...] = ()
-    by_words: Backing = field(default_factory=lambda: Backing(Verdict.UNSUPPORTED))
+    by_words: Attribution = field(default_factory=lambda: Attribution(Verdict.UNSUPPORTED))
     decided: bool = True
     """Embedding would not change the verdict, or is not to be had."""
 
 
-class Evidence:
+class GroundingVerifier:
     """The sources of one answer, to hold its sentences against.
 
     Args:
@@ -162,14 +168,18 @@ class Evidence:
         self,
         sources: Sequence[Citation],
         embed: Callable[[Sequence[str]], Vectors] | None = None,
-        config: EvidenceConfig | None = None,
+        config: GroundingConfig | None = None,
     ) -> None:
-        self._config = config or EvidenceConfig()
+        self._config = config or GroundingConfig()
         self._memory = (
-            embed if isinstance(embed, EmbeddingMemory) or embed is None else EmbeddingMemory(embed)
+            embed
+            if isinstance(embed, InMemoryEmbeddingCache) or embed is None
+            else InMemoryEmbeddingCache(embed)
         )
-        self._statements = [(source, item) for source in sources for item in statements(source.passage.text)]
-        self._context = {source.number: content(_heading(source.passage)) for source in sources}
+        self._statements = [
+            (source, item) for source in sources for item in split_statements(source.passage.text)
+        ]
+        self._context = {source.number: content_stems(_heading(source.passage)) for source in sources}
         counts = Counter(root for _, item in self._statements for root in item.roots)
         total = len(self._statements)
         self._weights = {root: log(1 + total / count) for root, count in counts.items()}
@@ -178,21 +188,21 @@ class Evidence:
 
     # --- verdicts -----------------------------------------------------------------------------------------------
 
-    def judge(self, sentence: str, only: int | None = None) -> Backing:
-        """The verdict on a sentence. Blocking where it embeds; see :meth:`draft` and :meth:`settle`."""
+    def judge(self, sentence: str, only: int | None = None) -> Attribution:
+        """The verdict on a sentence. Blocking where it embeds; see :meth:`draft` and :meth:`verify_semantic`."""
         draft = self.draft(sentence, only)
-        return draft.by_words if draft.decided else self.settle(draft)
+        return draft.by_words if draft.decided else self.verify_semantic(draft)
 
-    def draft(self, sentence: str, only: int | None = None) -> Draft:
+    def draft(self, sentence: str, only: int | None = None) -> LexicalResult:
         """What words say about a sentence. Citation markers must be gone. ``only``: one source's number."""
-        claim = claim_of(sentence)
+        claim = extract_claim(sentence)
         if not claim.roots:
-            return Draft(claim)
+            return LexicalResult(claim)
         config = self._config
         candidates = self._candidates(claim, only)
         if not candidates:
-            return Draft(claim)
-        by_words = max((self._backing(claim, candidate, None) for candidate in candidates), key=_strength)
+            return LexicalResult(claim)
+        by_words = max((self._attribute(claim, candidate, None) for candidate in candidates), key=_strength)
         afford = self._memory is not None and config.candidates > 0 and self._embedded < config.max_embedded
         # What copies a source needs no second opinion; a number that is nowhere cannot be made good by likeness.
         clear = by_words.verdict is Verdict.SUPPORTED or bool(
@@ -200,9 +210,9 @@ class Evidence:
             and claim.numbers
             and all(claim.numbers - _numbers_in(passage_text(c.citation.passage)) for c in candidates)
         )
-        return Draft(claim, candidates[: config.candidates], by_words, decided=clear or not afford)
+        return LexicalResult(claim, candidates[: config.candidates], by_words, decided=clear or not afford)
 
-    def settle(self, draft: Draft) -> Backing:
+    def verify_semantic(self, draft: LexicalResult) -> Attribution:
         """The verdict with similarities. Blocking.
 
         Raises:
@@ -215,23 +225,23 @@ class Evidence:
         vectors = self._memory(texts)
         similarities = vectors[1:] @ vectors[0]
         judged = [
-            self._backing(draft.claim, candidate, float(similarity))
+            self._attribute(draft.claim, candidate, float(similarity))
             for candidate, similarity in zip(draft.candidates, similarities, strict=True)
         ]
         return max(judged, key=_strength)
 
-    def _backing(self, claim: Claim, candidate: _Candidate, similarity: float | None) -> Backing:
+    def _attribute(self, claim: Claim, candidate: _Candidate, similarity: float | None) -> Attribution:
         passage = candidate.citation.passage
         verdict = self._by_measure(candidate, similarity)
         # Most sentences hold no number and no name: looking for them in whole passages is what costs here.
         if claim.numbers and claim.numbers - _numbers_in(passage_text(passage)):
-            verdict = lowered(verdict)
-        elif claim.numbers and claim.numbers - numbers_of(
+            verdict = downgrade(verdict)
+        elif claim.numbers and claim.numbers - find_numbers(
             _around(passage.text, candidate.span) + _heading(passage)
         ):
             verdict = min(verdict, Verdict.PARTIAL, key=_ORDERED.index)
         if claim.names and claim.names - self._roots_of(passage):
-            verdict = lowered(verdict)
+            verdict = downgrade(verdict)
         if (
             claim.subject
             and (similarity or 0) < self._config.similar
@@ -239,25 +249,25 @@ class Evidence:
         ):
             # Words decided, and what the sentence is about is none of them.
             verdict = min(verdict, Verdict.PARTIAL, key=_ORDERED.index)
-        if not negated_like(claim, candidate.text):
-            verdict = lowered(verdict)
+        if not agrees_on_negation(claim, candidate.text):
+            verdict = downgrade(verdict)
         if (
             verdict is Verdict.UNSUPPORTED
             and candidate.lexical == 0
             and (similarity or 0) < self._config.unlike
         ):
-            return Backing(verdict, similarity=similarity)
+            return Attribution(verdict, similarity=similarity)
         start = passage.span.start + candidate.span.start
         whole = len(passage.text) == passage.span.end - passage.span.start
         document = Span(start=start, end=start + candidate.span.end - candidate.span.start) if whole else None
-        return Backing(
+        return Attribution(
             verdict, candidate.citation.number, candidate.span, document, candidate.lexical, similarity
         )
 
     def _roots_of(self, passage: Passage) -> frozenset[str]:
         """Roots of all that a passage and its headings say, from its statements, which have them already."""
-        said = (item.roots for item in statements(passage.text))
-        return content(_heading(passage)).union(*said)
+        said = (item.roots for item in split_statements(passage.text))
+        return content_stems(_heading(passage)).union(*said)
 
     def _by_measure(self, candidate: _Candidate, similarity: float | None) -> Verdict:
         config = self._config
@@ -283,7 +293,7 @@ class Evidence:
         overlap = {i: self._overlap(claim.roots, self._statements[i][1].roots, whole) for i in pool}
         if max(overlap.values(), default=0.0) < 0.5:
             # Little in common: parts of words may show what the words themselves do not.
-            wanted = grams(claim.roots)
+            wanted = char_ngrams(claim.roots)
             for i in pool:
                 overlap[i] += _GRAMS_WEIGH * _share(wanted, self._statements[i][1].grams)
         ranked = sorted(pool, key=lambda i: (-overlap[i], i))[:most]
@@ -322,40 +332,42 @@ class Evidence:
     def _weight(self, wanted: frozenset[str]) -> float:
         return sum(self._weights.get(word, self._unknown_weight) for word in wanted)
 
-    # --- strict grounding ----------------------------------------------------------------------------------------
+    # --- extractive grounding ----------------------------------------------------------------------------------------
 
     @property
     def embeds(self) -> bool:
         """Whether there is an embedder."""
         return self._memory is not None
 
-    def closest(self, sentence: str, question: str, look_at: int = 4) -> "Nearness":
+    def measure_similarity(self, sentence: str, question: str, look_at: int = 4) -> "SimilarityScores":
         """How near a sentence is to the question, and to the nearest sentence of prose of the sources. Blocking.
 
         Only the ``look_at`` sentences that have most words in common with the sentence are embedded.
         """
-        wanted = content(sentence)
+        wanted = content_stems(sentence)
         chosen = self._prose_like(wanted)[:look_at]
         if self._memory is None:
-            return Nearness(0.0, 0.0, max((self._lexical(wanted, i) for i in chosen), default=0.0))
+            return SimilarityScores(0.0, 0.0, max((self._lexical(wanted, i) for i in chosen), default=0.0))
         vectors = self._memory([sentence, question, *(self._plain(i) for i in chosen)])
         to_question = float(vectors[1] @ vectors[0])
         if not chosen:
-            return Nearness(to_question, 0.0, 0.0)
+            return SimilarityScores(to_question, 0.0, 0.0)
         similarities = vectors[2:] @ vectors[0]
         nearest = int(similarities.argmax())
-        return Nearness(to_question, float(similarities[nearest]), self._lexical(wanted, chosen[nearest]))
+        return SimilarityScores(
+            to_question, float(similarities[nearest]), self._lexical(wanted, chosen[nearest])
+        )
 
     def _lexical(self, wanted: frozenset[str], i: int) -> float:
         return _share(wanted, self._statements[i][1].roots)
 
     def _prose_like(self, wanted: frozenset[str]) -> list[int]:
         """Sentences that can stand alone as an answer, those first that have most words in common with the wanted ones."""
-        pieces, whole = grams(wanted), self._weight(wanted)
+        pieces, whole = char_ngrams(wanted), self._weight(wanted)
         likeness = {
             i: self._overlap(wanted, item.roots, whole) + _GRAMS_WEIGH * _share(pieces, item.grams)
             for i, (source, item) in enumerate(self._statements)
-            if not item.order and quotable(item.unit, source.passage.text)
+            if not item.order and is_quotable(item.unit, source.passage.text)
         }
         return sorted(likeness, key=lambda i: (-likeness[i], i))
 
@@ -368,7 +380,7 @@ class Evidence:
         """
         if self._memory is None:
             return []
-        chosen = self._prose_like(content(question))[:look_at]
+        chosen = self._prose_like(content_stems(question))[:look_at]
         if not chosen:
             return []
         texts = [self._plain(i) for i in chosen]
@@ -394,22 +406,22 @@ class Evidence:
         neighbour = max((similarities[j] for j in beside), default=0.0)
         return similarities[i] + 0.3 * neighbour + 0.1 / source.number
 
-    def backing_of(self, quote: "Quote") -> Backing:
+    def attribute_quote(self, quote: "Quote") -> Attribution:
         """A quotation backs itself."""
         source, _ = self._statements[quote.position]
-        claim = claim_of(quote.text)
+        claim = extract_claim(quote.text)
         candidate = _Candidate(source, quote.span, 1.0, 1.0, 1.0)
-        return replace(self._backing(claim, candidate, 1.0), verdict=Verdict.SUPPORTED)
+        return replace(self._attribute(claim, candidate, 1.0), verdict=Verdict.SUPPORTED)
 
     def _plain(self, i: int) -> str:
         source, item = self._statements[i]
-        return plain(source.passage.text[item.unit.start : item.unit.end])
+        return strip_markdown(source.passage.text[item.unit.start : item.unit.end])
 
 
 _ORDERED = [Verdict.UNSUPPORTED, Verdict.PARTIAL, Verdict.SUPPORTED]
 
 
-def _strength(backing: Backing) -> tuple[int, float]:
+def _strength(backing: Attribution) -> tuple[int, float]:
     return _ORDERED.index(backing.verdict), backing.lexical + (backing.similarity or 0.0)
 
 
@@ -431,19 +443,19 @@ def _around(text: str, span: Span) -> str:
     return text[max(0, span.start - LONGEST) : span.end + LONGEST]
 
 
-def coverage(sentence: str, text: str) -> float:
+def token_overlap(sentence: str, text: str) -> float:
     """Share of the sentence's content words that stand in the text, 0 to 1; 0 for a sentence without any."""
-    return _share(content(sentence), content(text))
+    return _share(content_stems(sentence), content_stems(text))
 
 
 def word_confidence(question: str, passages: Sequence[Passage]) -> float:
     """The largest share of the question's content words that one passage, its title included, holds; 0 to 1."""
-    wanted = content(question)
-    return max((_share(wanted, content(passage_text(p))) for p in passages), default=0.0)
+    wanted = content_stems(question)
+    return max((_share(wanted, content_stems(passage_text(p))) for p in passages), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Nearness:
+class SimilarityScores:
     """How near a sentence is to the question, and to the nearest statement of the sources."""
 
     to_question: float

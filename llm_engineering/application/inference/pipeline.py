@@ -10,9 +10,9 @@ from typing import Any, Literal
 from loguru import logger
 
 from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer
-from llm_engineering.application.inference.embedding import EmbeddingMemory
+from llm_engineering.application.inference.embedding import InMemoryEmbeddingCache
 from llm_engineering.application.inference.retriever import RetrievalConfig, Retriever
-from llm_engineering.application.inference.search import narrow, widen
+from llm_engineering.application.inference.search import as_passages, expand_to_parents
 from llm_engineering.application.ports import (
     Embedder,
     FeedbackStore,
@@ -25,7 +25,14 @@ from llm_engineering.application.ports import (
 from llm_engineering.application.ports.observability import Recorder, Trace
 from llm_engineering.domain.documents import Model
 from llm_engineering.domain.errors import StoreError
-from llm_engineering.domain.inference import MadeWith, RagResult, SearchResult, StageStatus, interaction
+from llm_engineering.domain.inference import (
+    Grounding,
+    RagResult,
+    ResponseProvenance,
+    SearchResult,
+    StageStatus,
+    make_interaction,
+)
 from llm_engineering.domain.retrieval import Citation, Hit, Passage, Query, Support
 
 
@@ -57,7 +64,7 @@ class Sources:
 
     trace_id: str
     citations: tuple[Citation, ...]
-    made_with: MadeWith
+    provenance: ResponseProvenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,7 @@ class InferencePipeline:
         embedder: Embedder,
         *,
         config: InferenceConfig = InferenceConfig(),
-        strict: bool = False,
+        grounding: Grounding = "annotate",
         tracer: Tracer | None = None,
         trace_content: bool = False,
         feedback: FeedbackStore | None = None,
@@ -106,10 +113,8 @@ class InferencePipeline:
         self._index = index
         self._embedder = embedder
         chosen = config.answering
-        self._answering = chosen.model_copy(
-            update={"strict": strict if chosen.strict is None else chosen.strict}
-        )
-        self._embed = EmbeddingMemory(embedder.embed_queries)
+        self._answering = chosen.model_copy(update={"grounding": chosen.grounding or grounding})
+        self._embed = InMemoryEmbeddingCache(embedder.embed_queries)
         self._tracer = tracer or NullTracer()
         self._trace_content = trace_content
         self._feedback = feedback
@@ -135,11 +140,11 @@ class InferencePipeline:
         result = SearchResult(
             trace_id=recorder.trace.id,
             hits=found.hits,
-            made_with=found.made_with,
+            provenance=found.provenance,
             timings=recorder.timings(),
         )
         trace = recorder.finish(question=found.question, hits=len(found.hits))
-        trace.attributes |= _provenance(found.made_with)
+        trace.attributes |= _provenance(found.provenance)
         self._tracer.record(trace)
         return result
 
@@ -164,7 +169,7 @@ class InferencePipeline:
 
     async def _events(self, request: RagRequest, recorder: Recorder) -> AsyncGenerator[Event, None]:
         found = await self._retriever.retrieve(request.query, recorder, request.history)
-        made_with = found.made_with
+        provenance = found.provenance
         with recorder.span("context", "retrieval") as span:
             passages = await self._passages(found.hits)
             span.attributes["passages"] = len(passages)
@@ -185,8 +190,8 @@ class InferencePipeline:
             async with aclosing(pieces) as stream:
                 async for piece in stream:
                     if piece.sources is not None:
-                        made_with = _with_context(made_with, self._model.name, piece.compression_status)
-                        yield Sources(recorder.trace.id, piece.sources, made_with)
+                        provenance = _with_context(provenance, self._model.name, piece.compression_status)
+                        yield Sources(recorder.trace.id, piece.sources, provenance)
                     if piece.text:
                         first_token = first_token if first_token is not None else recorder.elapsed
                         yield Piece(piece.text)
@@ -199,19 +204,21 @@ class InferencePipeline:
             span.model, span.usage = finished.model, finished.usage
             span.attributes["prompt_hash"] = finished.prompt_hash
             span.outputs["text"] = finished.text
-        made_with = _with_verdicts(made_with, finished.prompt_hash, last.support_status)
+        provenance = _with_verdicts(provenance, finished.prompt_hash, last.support_status)
         timings = recorder.timings()
         if first_token is not None:
             timings["first_token"] = first_token
-        result = RagResult(trace_id=recorder.trace.id, answer=finished, made_with=made_with, timings=timings)
+        result = RagResult(
+            trace_id=recorder.trace.id, answer=finished, provenance=provenance, timings=timings
+        )
         self._keep(result)
         self._tracer.record(_traced(recorder, result))
         yield Finished(result)
 
     async def _passages(self, hits: tuple[Hit, ...]) -> list[Passage]:
-        if self._answering.strict:
-            return narrow(hits)
-        return await asyncio.to_thread(widen, hits, self._index)
+        if self._answering.is_extractive:
+            return as_passages(hits)
+        return await asyncio.to_thread(expand_to_parents, hits, self._index)
 
     def _config_for(self, request: RagRequest) -> AnsweringConfig:
         if request.max_tokens is None:
@@ -230,7 +237,7 @@ class InferencePipeline:
     async def _remember(self, result: RagResult) -> None:
         assert self._feedback is not None
         try:
-            await asyncio.to_thread(self._feedback.remember, interaction(result, self._now()))
+            await asyncio.to_thread(self._feedback.remember, make_interaction(result, self._now()))
         except StoreError as error:
             logger.warning("An answer could not be kept for feedback: {}", error)
 
@@ -240,22 +247,24 @@ class InferencePipeline:
             await asyncio.gather(*self._background, return_exceptions=True)
 
 
-def _with_context(made_with: MadeWith, model: str, compression: StageStatus) -> MadeWith:
+def _with_context(provenance: ResponseProvenance, model: str, compression: StageStatus) -> ResponseProvenance:
     """With the model that is asked, and how the context was made."""
-    told = made_with.degradations
+    told = provenance.degradations
     if compression is StageStatus.FAILED:
         told += ("The sources could not be compressed and were given whole.",)
-    return made_with.model_copy(
+    return provenance.model_copy(
         update={"model": model, "compression_status": compression, "degradations": told}
     )
 
 
-def _with_verdicts(made_with: MadeWith, prompt_hash: str, support: StageStatus) -> MadeWith:
+def _with_verdicts(
+    provenance: ResponseProvenance, prompt_hash: str, support: StageStatus
+) -> ResponseProvenance:
     """With the prompt that was used, and how its sentences were judged."""
-    told = made_with.degradations
+    told = provenance.degradations
     if support is StageStatus.FAILED:
         told += ("Sentences could not be embedded; the verdicts on them go by words alone.",)
-    return made_with.model_copy(
+    return provenance.model_copy(
         update={"prompt_hash": prompt_hash, "support_status": support, "degradations": told}
     )
 
@@ -271,15 +280,15 @@ def _traced(recorder: Recorder, result: RagResult) -> Trace:
         "citations": len(result.answer.citations),
         "first_token": result.timings.get("first_token"),
     }
-    trace.attributes |= _provenance(result.made_with)
+    trace.attributes |= _provenance(result.provenance)
     return trace
 
 
-def _provenance(made_with: MadeWith) -> dict[str, Any]:
+def _provenance(provenance: ResponseProvenance) -> dict[str, Any]:
     """What a trace tells of how a response was made, without content."""
-    statuses = {name: value for name, value in made_with if isinstance(value, StageStatus)}
+    statuses = {name: value for name, value in provenance if isinstance(value, StageStatus)}
     return {
-        "degraded": made_with.degraded,
+        "degraded": provenance.degraded,
         "failed_stages": [
             name.removesuffix("_status") for name, status in statuses.items() if status is StageStatus.FAILED
         ],

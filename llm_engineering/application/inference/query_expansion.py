@@ -109,14 +109,14 @@ async def expand(
     failed = [name for name, outcome in outcomes.items() if outcome is None]
     usages = [outcome[1] for outcome in outcomes.values() if outcome]
     return Expansion(
-        rewrites=distinct(
+        rewrites=drop_repeats(
             question,
             [
                 *texts.get(_REWORD, [])[: config.rewrites],
                 *texts.get(_DIVIDE, [])[: config.sub_questions],
             ],
         ),
-        standalone=next(iter(distinct(question, [standalone] if standalone else [])), None),
+        standalone=next(iter(drop_repeats(question, [standalone] if standalone else [])), None),
         hypothetical=next(iter(texts.get(_DRAFT, [])), None),
         status=_status(bool(failed), bool(jobs) or standalone is not None),
         degradation=_degradation(failed),
@@ -132,7 +132,7 @@ def previous_question(history: Sequence[Message]) -> str | None:
     )
 
 
-def distinct(question: str, texts: Sequence[str]) -> tuple[str, ...]:
+def drop_repeats(question: str, texts: Sequence[str]) -> tuple[str, ...]:
     """The texts that differ from the question and from each other by more than case, spacing and punctuation at the end."""
     seen = {_key(question)}
     kept = []

@@ -23,8 +23,8 @@ from llm_engineering.application.inference.embedding import MicroBatcher
 from llm_engineering.application.inference.guards import guard
 from llm_engineering.application.inference.query_expansion import Expansion, expand
 from llm_engineering.application.inference.search import (
-    FilterValues,
-    KnownValues,
+    FacetCache,
+    Facets,
     check_filter,
     drop_near_duplicates,
     fuse_hits,
@@ -42,7 +42,7 @@ from llm_engineering.application.ports import (
 )
 from llm_engineering.application.ports.observability import Recorder
 from llm_engineering.domain.errors import ModelError, StoreError
-from llm_engineering.domain.inference import MadeWith, StageStatus
+from llm_engineering.domain.inference import ResponseProvenance, StageStatus
 from llm_engineering.domain.retrieval import (
     Hit,
     MetadataFilter,
@@ -67,7 +67,7 @@ class Retrieved:
     question: str
     """The question as the input guard let it through, personal data masked where that was chosen."""
     hits: tuple[Hit, ...]
-    made_with: MadeWith
+    provenance: ResponseProvenance
     history: tuple[Message, ...] = ()
     """Earlier turns as the input guard let them through; only these may leave the machine."""
     standalone: str | None = None
@@ -126,7 +126,7 @@ class Retriever:
         self._reranker = reranker if config.rerank.enabled else None
         self._config = config
         self._now = now
-        self._values = FilterValues(index, config.values_seconds)
+        self._values = FacetCache(index, config.values_seconds)
         embedding = config.embedding
         self._embed_batch = MicroBatcher(
             self._embed_texts, max_items=embedding.max_batch, at_once=embedding.at_once
@@ -141,7 +141,7 @@ class Retriever:
         """Let go of the threads. What is still being reranked ends in the background. May be called twice."""
         self._rerankers.shutdown(wait=False, cancel_futures=True)
 
-    async def filter_values(self) -> KnownValues:
+    async def filter_values(self) -> Facets:
         """What can be filtered on, with the number of chunks of each.
 
         Raises:
@@ -173,7 +173,7 @@ class Retriever:
         wanted = asked.model_copy(update={"filter": found.filter, "mode": mode})
         hits, filter = await self._search(wanted, query.filter, texts, vectors, recorder, made)
         reranked = await self._rerank(expansion.standalone or asked.text, hits, asked.k, recorder, made)
-        made_with = MadeWith(
+        provenance = ResponseProvenance(
             mode=mode,
             fusion=query.fusion,
             reranker=self._reranker.name
@@ -186,7 +186,7 @@ class Retriever:
             notes=tuple(made.notes),
             **{f"{stage}_status": status for stage, status in made.statuses.items()},
         )
-        return Retrieved(asked.text, tuple(reranked), made_with, history, expansion.standalone)
+        return Retrieved(asked.text, tuple(reranked), provenance, history, expansion.standalone)
 
     async def _guard(
         self, query: Query, history: tuple[Message, ...], recorder: Recorder, made: _Provenance
@@ -205,7 +205,7 @@ class Retriever:
         return guarded.query, guarded.history
 
     async def _check_filter(self, filter: MetadataFilter) -> None:
-        if not KnownValues.named_by(filter):
+        if not Facets.fields_used(filter):
             return
         known = await self._values.get()
         if not known.cover(filter):

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from llm_engineering.application.inference.fusion import ranked
+from llm_engineering.application.inference.fusion import rank_scores
 from llm_engineering.application.ports import Embedder, Reranker, SearchRequest, VectorIndex
 from llm_engineering.domain.documents import Chunk, Span
 from llm_engineering.domain.errors import ModelError, UnknownFilterValueError
@@ -32,7 +32,7 @@ FIELDS = tuple(name for _, name in FILTERS)
 
 
 @dataclass(frozen=True, slots=True)
-class KnownValues:
+class Facets:
     """Distinct values of each filterable field with the number of chunks of each."""
 
     author: Mapping[str, int] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class KnownValues:
     language: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, index: VectorIndex, fields: Iterable[Field] = FIELDS) -> "KnownValues":
+    def read(cls, index: VectorIndex, fields: Iterable[Field] = FIELDS) -> "Facets":
         """Read the fields; creates nothing. Blocking.
 
         Raises:
@@ -54,7 +54,7 @@ class KnownValues:
         return values
 
     @staticmethod
-    def named_by(filter: MetadataFilter) -> tuple[Field, ...]:
+    def fields_used(filter: MetadataFilter) -> tuple[Field, ...]:
         """The fields in which the filter names values; dates and document ids are not looked up."""
         return tuple(name for plural, name in FILTERS if getattr(filter, plural))
 
@@ -63,7 +63,7 @@ class KnownValues:
         return all(value in self.of(name) for plural, name in FILTERS for value in getattr(filter, plural))
 
 
-class FilterValues:
+class FacetCache:
     """The index's values, read at most every few seconds however many requests ask.
 
     Args:
@@ -79,9 +79,9 @@ class FilterValues:
         self._keep_seconds = keep_seconds
         self._clock = clock
         self._lock = threading.Lock()
-        self._kept: tuple[float, KnownValues] | None = None
+        self._kept: tuple[float, Facets] | None = None
 
-    async def get(self, *, fresh: bool = False) -> KnownValues:
+    async def get(self, *, fresh: bool = False) -> Facets:
         """The values; without a thread where they are still kept.
 
         Raises:
@@ -90,16 +90,16 @@ class FilterValues:
         kept = None if fresh else self._current()
         return kept if kept is not None else await asyncio.to_thread(self._read, fresh)
 
-    def _current(self) -> KnownValues | None:
+    def _current(self) -> Facets | None:
         kept = self._kept
         return kept[1] if kept and self._clock() - kept[0] < self._keep_seconds else None
 
-    def _read(self, fresh: bool) -> KnownValues:
+    def _read(self, fresh: bool) -> Facets:
         with self._lock:  # of many requests that find nothing kept, one reads
             kept = None if fresh else self._current()
             if kept is not None:
                 return kept
-            read = KnownValues.read(self._index)
+            read = Facets.read(self._index)
             self._kept = (self._clock(), read)
             return read
 
@@ -166,7 +166,7 @@ def retrieve(query: Query, index: VectorIndex, embedder: Embedder) -> list[Hit]:
         FingerprintMismatchError: the index was written by another embedder.
         StoreUnavailableError: there is no index yet.
     """
-    check_filter(query.filter, KnownValues.read(index, KnownValues.named_by(query.filter)))
+    check_filter(query.filter, Facets.read(index, Facets.fields_used(query.filter)))
     vector = None if query.mode is SearchMode.SPARSE else embedder.embed_queries([query.text])[0]
     request = SearchRequest(
         text=query.text,
@@ -180,7 +180,7 @@ def retrieve(query: Query, index: VectorIndex, embedder: Embedder) -> list[Hit]:
     return drop_near_duplicates(hits)[: query.k]
 
 
-def check_filter(filter: MetadataFilter, known: KnownValues) -> None:
+def check_filter(filter: MetadataFilter, known: Facets) -> None:
     """Refuse a filter that can match nothing because it names a value that is not there.
 
     Raises:
@@ -253,11 +253,11 @@ def fuse_hits(
         first[identifier].model_copy(
             update={"score": score, "dense_score": max(cosines[identifier], default=lowest)}
         )
-        for identifier, score in ranked(scores)
+        for identifier, score in rank_scores(scores)
     ]
 
 
-def widen(hits: Sequence[Hit], index: VectorIndex) -> list[Passage]:
+def expand_to_parents(hits: Sequence[Hit], index: VectorIndex) -> list[Passage]:
     """The passages around the hits (small-to-big), best first; hits of one passage make one passage."""
     best: dict[str, Hit] = {}
     for hit in hits:
@@ -266,7 +266,7 @@ def widen(hits: Sequence[Hit], index: VectorIndex) -> list[Passage]:
     return [_passage(hit, siblings.get(parent) or [hit.chunk]) for parent, hit in best.items()]
 
 
-def narrow(hits: Sequence[Hit]) -> list[Passage]:
+def as_passages(hits: Sequence[Hit]) -> list[Passage]:
     """The hits themselves as passages, for models with little room."""
     return [_passage(hit, [hit.chunk]) for hit in hits]
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from llm_engineering.application.inference.search import FILTERS, KnownValues
+from llm_engineering.application.inference.search import FILTERS, Facets
 from llm_engineering.application.inference.self_query_rules import Reading, read_rules
 from llm_engineering.application.llm.structured_output import ask_json
 from llm_engineering.application.ports import LanguageModel, Message
@@ -55,7 +55,7 @@ NOT_READ = "The language model could not read filters from the question; simple 
 async def self_query(
     question: str,
     given: MetadataFilter,
-    known: KnownValues,
+    known: Facets,
     now: datetime,
     config: SelfQueryConfig,
     model: LanguageModel | None = None,
@@ -80,7 +80,7 @@ async def self_query(
     return SelfQuery(found.filter, found.reasons, usage=usage)
 
 
-def merged(given: MetadataFilter, read: MetadataFilter) -> MetadataFilter:
+def merge_filters(given: MetadataFilter, read: MetadataFilter) -> MetadataFilter:
     """The caller's filter with the fields of the other that the caller left open. Dates count as one field."""
     fields: dict[str, object] = {
         plural: getattr(read, plural) for plural, _ in FILTERS if not getattr(given, plural)
@@ -91,7 +91,7 @@ def merged(given: MetadataFilter, read: MetadataFilter) -> MetadataFilter:
 
 
 def _added(given: MetadataFilter, reading: Reading) -> SelfQuery:
-    filter = merged(given, reading.filter)
+    filter = merge_filters(given, reading.filter)
     return SelfQuery(filter, reading.reasons if filter != given else ())
 
 
@@ -106,16 +106,14 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 async def read_with_model(
-    question: str, known: KnownValues, now: datetime, config: SelfQueryConfig, model: LanguageModel
+    question: str, known: Facets, now: datetime, config: SelfQueryConfig, model: LanguageModel
 ) -> tuple[Reading, Usage]:
     """What the model reads from the question.
 
     Raises:
         ModelError: it failed, or said something that is not in the schema.
     """
-    offered = {
-        plural: offered_values(question, known.of(name), config.max_values) for plural, name in FILTERS
-    }
+    offered = {plural: select_values(question, known.of(name), config.max_values) for plural, name in FILTERS}
     prompt = json.dumps(
         {"today": f"{now.astimezone(UTC):%Y-%m-%d}", "question": question, "existing_values": offered},
         ensure_ascii=False,
@@ -130,7 +128,7 @@ async def read_with_model(
     return _checked(reply.value, offered, known), reply.usage
 
 
-def offered_values(question: str, counts: Mapping[str, int], most: int) -> list[str]:
+def select_values(question: str, counts: Mapping[str, int], most: int) -> list[str]:
     """The values that a model may choose from: those that share a word with the question, then the most frequent."""
     asked = set(re.findall(r"\w+", question.casefold()))
 
@@ -157,7 +155,7 @@ def filter_schema(offered: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     }
 
 
-def _checked(value: Mapping[str, Any], offered: Mapping[str, Sequence[str]], known: KnownValues) -> Reading:
+def _checked(value: Mapping[str, Any], offered: Mapping[str, Sequence[str]], known: Facets) -> Reading:
     """The reply as a filter. A server may not enforce the schema, so all of it is checked again.
 
     Raises:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
-from llm_engineering.application.inference.search import KnownValues
+from llm_engineering.application.inference.search import Facets
 from llm_engineering.application.inference.self_query_dates import read_period
 from llm_engineering.domain.retrieval import MetadataFilter
 
@@ -128,7 +128,7 @@ _CODE_NOUNS = frozenset(
 _ANSWERING = frozenset("answer explain reply respond say speak summarise summarize tell translate".split())
 
 
-def read_rules(question: str, known: KnownValues, now: datetime) -> Reading:
+def read_rules(question: str, known: Facets, now: datetime) -> Reading:
     """The filter that the question asks for, made of values that exist; empty where it asks for none.
 
     Args:

@@ -1,6 +1,6 @@
 """Post-process the model's stream: verify sentences, fix citations, attach a verdict to each.
 
-``LenientWriter`` passes text on as it comes and judges each sentence once it is over. ``StrictWriter`` shows a sentence
+``StreamingAnnotator`` passes text on as it comes and judges each sentence once it is over. ``ExtractiveFilter`` shows a sentence
 only after it was checked, and only where it nearly repeats a source: for models too small to be trusted. Neither depends
 on how the model's reply was cut into deltas.
 """
@@ -14,7 +14,12 @@ from typing import Protocol
 
 from loguru import logger
 
-from llm_engineering.application.inference.grounding import Backing, Evidence, coverage, passage_text
+from llm_engineering.application.inference.grounding import (
+    Attribution,
+    GroundingVerifier,
+    passage_text,
+    token_overlap,
+)
 from llm_engineering.application.inference.guards import LoopGuard
 from llm_engineering.application.ports import Delta
 from llm_engineering.application.text.pii import mask_personal_data
@@ -27,7 +32,7 @@ from llm_engineering.application.text.sentences import (
     Words,
     ends_before,
 )
-from llm_engineering.application.text.words import content, language_of, root, words
+from llm_engineering.application.text.words import content_stems, language_of, split_words, stem
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.errors import ModelError
 from llm_engineering.domain.retrieval import Citation, FinishReason, Support, Usage, Verdict
@@ -40,19 +45,19 @@ _CODE_PATIENCE = 4
 """Code and tables repeat themselves more than prose does."""
 
 
-class StrictLimits(Protocol):
-    """What :class:`StrictWriter` asks of a sentence; see ``AnsweringConfig``."""
+class ExtractiveLimits(Protocol):
+    """What :class:`ExtractiveFilter` asks of a sentence; see ``AnsweringConfig``."""
 
     @property
-    def min_support(self) -> float: ...
+    def min_citation_overlap(self) -> float: ...
     @property
-    def min_nearness(self) -> float: ...
+    def min_source_similarity(self) -> float: ...
     @property
-    def min_coverage(self) -> float: ...
+    def min_token_overlap(self) -> float: ...
     @property
-    def min_relevance(self) -> float: ...
+    def min_query_similarity(self) -> float: ...
     @property
-    def max_left_out(self) -> int: ...
+    def max_rejected_sentences(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,34 +71,34 @@ class Written:
 class Judge:
     """Verdicts by words and, while the embedder works, by similarity, off the event loop."""
 
-    def __init__(self, evidence: Evidence) -> None:
+    def __init__(self, evidence: GroundingVerifier) -> None:
         self.evidence = evidence
         self.failed = False
 
-    async def __call__(self, sentence: str, only: int | None = None, *, embed: bool = True) -> Backing:
+    async def __call__(self, sentence: str, only: int | None = None, *, embed: bool = True) -> Attribution:
         """The verdict on a sentence, by one source where ``only`` gives its number."""
         draft = self.evidence.draft(sentence, only)
         if draft.decided or self.failed or not embed:
             return draft.by_words
         try:
-            return await asyncio.to_thread(self.evidence.settle, draft)
+            return await asyncio.to_thread(self.evidence.verify_semantic, draft)
         except ModelError as error:
             self._give_up(error)
             return draft.by_words
 
-    async def near(self, sentence: str, question: str, limits: StrictLimits) -> bool:
+    async def near(self, sentence: str, question: str, limits: ExtractiveLimits) -> bool:
         """Whether a sentence nearly repeats a source and is about the question."""
         if self.failed or not self.evidence.embeds:
             return True
         try:
-            near = await asyncio.to_thread(self.evidence.closest, sentence, question)
+            near = await asyncio.to_thread(self.evidence.measure_similarity, sentence, question)
         except ModelError as error:
             self._give_up(error)
             return True
         return (
-            near.to_sources >= limits.min_nearness
-            and near.lexical >= limits.min_coverage
-            and near.to_question >= limits.min_relevance
+            near.to_sources >= limits.min_source_similarity
+            and near.lexical >= limits.min_token_overlap
+            and near.to_question >= limits.min_query_similarity
         )
 
     def _give_up(self, error: ModelError) -> None:
@@ -172,7 +177,7 @@ class Writer(ABC):
         self._over = True
         return Words(item.text[:end], item.code)
 
-    def add_support(self, start: int, backing: Backing, cited: Sequence[int]) -> Support:
+    def add_support(self, start: int, backing: Attribution, cited: Sequence[int]) -> Support:
         """Note the verdict on what stands from ``start`` to the end of the text."""
         support = Support(
             span=Span(start=start, end=len(self.text)),
@@ -188,7 +193,7 @@ class Writer(ABC):
         return support
 
 
-def squeezed(text: str) -> str:
+def normalise_alnum(text: str) -> str:
     """Letters and digits alone, folded: what stays of a sentence however it is set."""
     return "".join(character for character in text.casefold() if character.isalnum())
 
@@ -199,19 +204,19 @@ _SHORTEST_REPEAT = 12
 """Letters of a sentence whose second coming is a loop; shorter ones may be items of a list."""
 
 
-class LenientWriter(Writer):
+class StreamingAnnotator(Writer):
     """Text is passed on as it comes. Held back are only what may be a citation until it is known to hold, white space
     behind a sentence, and words that so far repeat an earlier sentence, the question or the phrase for "nothing found"."""
 
     def __init__(self, question: str, sources: Sequence[Citation], judge: Judge, *, mask: bool) -> None:
         super().__init__(question, sources, judge, mask=mask)
-        self._known = {squeezed(question): "echo", squeezed(NOTHING_FOUND): "declined"}
+        self._known = {normalise_alnum(question): "echo", normalise_alnum(NOTHING_FOUND): "declined"}
         self._claim = ""
         self._letters = ""
         self._held = ""
         self._cited: list[int] = []
         self._since_marker = ""
-        self._clauses: list[Backing] = []
+        self._clauses: list[Attribution] = []
         """What backs each part of the sentence that has a citation of its own."""
         self._free = False
         """Words of this sentence have been shown, so all of it will be."""
@@ -239,7 +244,7 @@ class LenientWriter(Writer):
     def _words(self, item: Words) -> None:
         self._claim += item.text
         self._since_marker += item.text
-        self._letters += squeezed(item.text)
+        self._letters += normalise_alnum(item.text)
         self._held += item.text
         if self._free or not self._may_be_known():
             self._release()
@@ -261,13 +266,13 @@ class LenientWriter(Writer):
 
     async def _marker(self, item: Marker) -> None:
         """Keep the numbers that name a source which backs what was said before them."""
-        own = len(content(self._since_marker)) >= _SHORTEST_CLAUSE
+        own = len(content_stems(self._since_marker)) >= _SHORTEST_CLAUSE
         claim = self._since_marker if own else self._claim
         kept: list[int] = []
         for number in dict.fromkeys(item.numbers):
             if number not in self._sources or number in self._cited[-1:]:
                 continue
-            backing = await self._judge(claim, number) if content(claim) else None
+            backing = await self._judge(claim, number) if content_stems(claim) else None
             if backing is None or self._holds(claim, number, backing):
                 kept.append(number)  # "[1] says …": there is nothing yet to hold against it
                 if backing is not None and own:
@@ -279,12 +284,12 @@ class LenientWriter(Writer):
             if self._free:
                 self._release()
 
-    def _holds(self, claim: str, number: int, backing: Backing) -> bool:
+    def _holds(self, claim: str, number: int, backing: Attribution) -> bool:
         if backing.verdict is not Verdict.UNSUPPORTED:
             return True
         # Neither words nor an embedder made for one language can tell where two meet.
-        said = language_of(words(claim))
-        written = language_of(words(self._sources[number].passage.text[:2_000]))
+        said = language_of(split_words(claim))
+        written = language_of(split_words(self._sources[number].passage.text[:2_000]))
         return said is not None and written is not None and said != written and not backing.lexical
 
     async def _end(self, kind: UnitKind) -> Support | None:
@@ -320,7 +325,7 @@ class LenientWriter(Writer):
         return support
 
     def _declines(self, letters: str) -> bool:
-        return letters.startswith(squeezed(NOTHING_FOUND))
+        return letters.startswith(normalise_alnum(NOTHING_FOUND))
 
     async def _verdict(self, claim: str, kind: UnitKind) -> Support:
         whole = kind != "sentence" or not self._broken_off(claim)
@@ -337,11 +342,11 @@ class LenientWriter(Writer):
             self.unsupported += 1
         return self.add_support(self._start, backing, self._cited)
 
-    def _by_clauses(self, backing: Backing) -> Backing:
+    def _by_clauses(self, backing: Attribution) -> Attribution:
         """The verdict on a sentence that draws on several sources, each named behind its part: it holds if every part does."""
         parts = self._clauses
         all_hold = len(parts) > 1 and all(part.verdict is Verdict.SUPPORTED for part in parts)
-        if backing.verdict is Verdict.SUPPORTED or not all_hold or content(self._since_marker):
+        if backing.verdict is Verdict.SUPPORTED or not all_hold or content_stems(self._since_marker):
             return backing
         return replace(parts[0], lexical=min(part.lexical for part in parts))
 
@@ -354,7 +359,7 @@ class LenientWriter(Writer):
         self._cited, self._clauses, self._free = [], [], False
 
 
-def _at_most_partial(backing: Backing) -> Backing:
+def _at_most_partial(backing: Attribution) -> Attribution:
     if backing.verdict is not Verdict.SUPPORTED:
         return backing
     return replace(backing, verdict=Verdict.PARTIAL)
@@ -364,7 +369,7 @@ MAX_SENTENCE_CHARACTERS = 800
 """A small model that has not ended a sentence by then is going in circles."""
 
 
-class StrictWriter(Writer):
+class ExtractiveFilter(Writer):
     """Sentence by sentence, each shown after it was checked, on one line, with the citations that hold."""
 
     def __init__(
@@ -374,11 +379,11 @@ class StrictWriter(Writer):
         judge: Judge,
         *,
         mask: bool,
-        limits: StrictLimits,
+        limits: ExtractiveLimits,
     ) -> None:
         super().__init__(question, sources, judge, mask=mask)
         self._limits = limits
-        self._asked = content(question)
+        self._asked = content_stems(question)
         self._seen: set[frozenset[str]] = set()
         self._claim = ""
         self._numbers: list[int] = []
@@ -403,7 +408,7 @@ class StrictWriter(Writer):
                 return
 
     async def _checked(self, sentence: str, numbers: list[int]) -> Support | None:
-        said = content(sentence)
+        said = content_stems(sentence)
         if said <= self._asked or self._broken_off(sentence) or _stutters(sentence):
             return None  # an echo of the question says nothing; half a sentence may say the opposite of the whole
         if said in self._seen:
@@ -411,7 +416,7 @@ class StrictWriter(Writer):
             self._over = True
             return None
         self._seen.add(said)
-        if squeezed(sentence).startswith(squeezed(NOTHING_FOUND)):
+        if normalise_alnum(sentence).startswith(normalise_alnum(NOTHING_FOUND)):
             self.declined = self._over = True
             return None
         holding = self._holding(sentence, numbers)
@@ -421,7 +426,7 @@ class StrictWriter(Writer):
         )
         if not holding or not stands:
             self.unsupported += 1
-            self._over = self.unsupported >= self._limits.max_left_out
+            self._over = self.unsupported >= self._limits.max_rejected_sentences
             return None
         start = len(self.text) + (1 if self.text else 0)
         shown = " ".join([sentence, *(f"[{number}]" for number in holding)])
@@ -433,16 +438,20 @@ class StrictWriter(Writer):
 
     def _holding(self, sentence: str, numbers: Sequence[int]) -> list[int]:
         """The cited sources that hold the sentence's words; else the one that holds most of them."""
-        shares = {n: coverage(sentence, passage_text(source.passage)) for n, source in self._sources.items()}
-        enough = [n for n in dict.fromkeys(numbers) if shares.get(n, 0.0) >= self._limits.min_support]
+        shares = {
+            n: token_overlap(sentence, passage_text(source.passage)) for n, source in self._sources.items()
+        }
+        enough = [
+            n for n in dict.fromkeys(numbers) if shares.get(n, 0.0) >= self._limits.min_citation_overlap
+        ]
         if enough or not shares:
             return enough
         best = max(shares, key=lambda n: shares[n])
-        return [best] if shares[best] >= self._limits.min_support else []
+        return [best] if shares[best] >= self._limits.min_citation_overlap else []
 
 
 def _stutters(sentence: str) -> bool:
     """Whether a word that carries content comes three times: "a format that uses a format of blocks, which is a format"."""
-    said = content(sentence)
-    counts = Counter(root(word) for word in words(sentence))
+    said = content_stems(sentence)
+    counts = Counter(stem(word) for word in split_words(sentence))
     return any(counts[word] >= 3 for word in said)

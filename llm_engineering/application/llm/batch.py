@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 from loguru import logger
 from pydantic import Field
 
-from llm_engineering.application.failures import letter
+from llm_engineering.application.failures import dead_letter
 from llm_engineering.application.llm.budget import Budget, BudgetExhaustedError, CostTracker
 from llm_engineering.application.llm.structured_output import UnusableReplyError
 from llm_engineering.application.ports import (
@@ -216,7 +216,7 @@ class BatchClient:
     async def give_up(self, name: str, reason: str, payload: str = "") -> None:
         """Keep an unusable reply as a dead letter, with the reason."""
         whole = payload.encode("utf-8", "replace").decode()
-        await asyncio.to_thread(self._dead_letters.put, [letter(self._stage, name, reason, whole)])
+        await asyncio.to_thread(self._dead_letters.put, [dead_letter(self._stage, name, reason, whole)])
 
     async def resolve_dead_letters(self) -> None:
         """Remove the dead letters of earlier runs for what has succeeded."""

@@ -110,7 +110,7 @@ class Recorder:
         return self.trace
 
 
-def sampled(trace: Trace, share: float) -> bool:
+def is_sampled(trace: Trace, share: float) -> bool:
     """Whether a trace is among the ``share`` (0 to 1) that is kept. Chosen by a hash of its id, so that all who see the
     trace choose alike. Failed requests always are kept."""
     if trace.status == "failed":

@@ -8,7 +8,7 @@ from enum import Enum, auto
 _FENCE = re.compile(r" {0,3}(?:>[ ]?)*(?:[-*+] )?[ ]*(`{3,}|~{3,})")
 
 
-def opened_fence(line: str) -> str:
+def match_fence(line: str) -> str:
     """The fence (at least three backticks or tildes) that this line of Markdown opens, or an empty string."""
     if "```" not in line and "~~~" not in line:
         return ""
@@ -72,7 +72,7 @@ class _Markdown:
                     fence = ""
                 continue
             stripped = line.strip()
-            opening = opened_fence(line)
+            opening = match_fence(line)
             atx = _ATX.fullmatch(line) if stripped.startswith("#") and len(line) <= _LONGEST_HEADING else None
             if stripped and not opening and atx is None:
                 if lines == 1 and stripped[0] in "=-" and self._underlines(first, last, line):
@@ -162,7 +162,7 @@ def _begins_definition(line: str, previous: str) -> bool:
     return _DEFINITION.match(line) is not None and not previous.startswith(_LEADS)
 
 
-def signature(text: str, block: Block) -> str:
+def find_signature(text: str, block: Block) -> str:
     """The line that names a definition, at most 80 characters, or an empty string."""
     for line in text[block.start : min(block.end, block.start + 2_000)].split("\n"):
         if line and not line.startswith(_LEADS):

@@ -37,7 +37,7 @@ _FACTORS = _constants("near-duplicates: factors") | np.uint64(1)
 _OFFSETS = _constants("near-duplicates: offsets")
 
 
-def signature(text: str) -> bytes:
+def sign(text: str) -> bytes:
     """MinHash signature of a text: 128 little-endian uint32 values, or nothing for fewer than 50 words.
 
     Signatures are stored with the clean documents: raise CLEANING_VERSION when they are made differently.
@@ -67,7 +67,7 @@ def _shingles(words: list[str]) -> npt.NDArray[np.uint64]:
     return mixed
 
 
-def similarity(left: bytes, right: bytes) -> float:
+def estimate_jaccard(left: bytes, right: bytes) -> float:
     """Estimated Jaccard similarity of two texts, 0 to 1, from their signatures."""
     equal = np.frombuffer(left, dtype="<u4") == np.frombuffer(right, dtype="<u4")
     return float(equal.mean())

@@ -1,9 +1,10 @@
-"""Words of made questions: other words for common ones, and how much of a question is copied from its passage."""
+"""How much of one text stands in another, how much a text repeats itself, and other words for common ones."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 
-from llm_engineering.application.text.words import STOP_WORDS, root, words
+from llm_engineering.application.text.words import STOP_WORDS, split_words, stem
 from llm_engineering.domain.documents import Span
 
 _SMALL = STOP_WORDS["en"] | STOP_WORDS["de"]
@@ -53,10 +54,10 @@ _OTHER_WORDS = {
 def content_words(text: str) -> frozenset[str]:
     """Roots of the words that carry content, the same for a clause as for the passage around it: which small words are left
     out does not depend on the language that a text seems to be in."""
-    return frozenset(root(word) for word in words(text) if word not in _SMALL and len(word) > 1)
+    return frozenset(stem(word) for word in split_words(text) if word not in _SMALL and len(word) > 1)
 
 
-def reworded(text: str) -> str:
+def reword(text: str) -> str:
     """The text with other words for common ones, so that a search for the passage is more than looking up its words.
 
     Meaning is kept roughly, grammar mostly; what matters is that the question is not a copy.
@@ -73,7 +74,7 @@ def _like(word: str, other: str | None) -> str:
     return other[0].upper() + other[1:] if word[0].isupper() else other
 
 
-def copied_share(question: str, passage: str) -> float:
+def measure_copying(question: str, passage: str) -> float:
     """Share of the question's content words that stand in the passage, 0 to 1."""
     asked = content_words(question)
     return len(asked & content_words(passage)) / len(asked) if asked else 0.0
@@ -84,7 +85,7 @@ def longest_copy(question: str, passage: str) -> int:
 
     Longest common substring over words, ``O(|question| · |passage|)``.
     """
-    asked, there = list(folded_words(question)), list(folded_words(passage))
+    asked, there = list(fold_words(question)), list(fold_words(passage))
     longest = 0
     above = [0] * (len(there) + 1)
     for word in asked:
@@ -97,7 +98,7 @@ def longest_copy(question: str, passage: str) -> int:
     return longest
 
 
-def folded_words(text: str) -> Iterator[str]:
+def fold_words(text: str) -> Iterator[str]:
     """The words of a text, case folded, in order."""
     for match in _WORD.finditer(text):
         yield match.group().casefold()
@@ -119,5 +120,19 @@ def has_common_ngram(text: str, other: str, length: int) -> bool:
 
 
 def _runs(text: str, length: int) -> Iterator[tuple[str, ...]]:
-    words = list(folded_words(text))
+    words = list(fold_words(text))
     return (tuple(words[start : start + length]) for start in range(len(words) - length + 1))
+
+
+_REPEATED_WORDS = 4
+
+_LEAST_RUNS = 20
+
+
+def measure_repetition(text: str) -> float:
+    """Share of a text's four-word runs that have stood before in it; 0 for texts of fewer than 20 runs."""
+    found = split_words(text)
+    runs = [tuple(found[i : i + _REPEATED_WORDS]) for i in range(len(found) - _REPEATED_WORDS + 1)]
+    if len(runs) < _LEAST_RUNS:
+        return 0.0
+    return sum(count - 1 for count in Counter(runs).values()) / len(runs)

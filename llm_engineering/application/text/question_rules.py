@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from llm_engineering.application.text.markdown import Block, Kind, markdown_blocks, sentence_starts
-from llm_engineering.application.text.overlap import content_words, reworded
+from llm_engineering.application.text.overlap import content_words, reword
 from llm_engineering.domain.documents import CleanDocument, Span
 
 SHORTEST, LONGEST = 40, 350
@@ -66,13 +66,13 @@ class Draft:
     language: str
 
 
-def drafts(document: CleanDocument) -> Iterator[Draft]:
+def draft_questions(document: CleanDocument) -> Iterator[Draft]:
     """All questions that the rules make of a document, in the order of its text. Code and tables make none."""
     for block in markdown_blocks(document.text):
         if block.kind is Kind.HEADING or block.kind is Kind.CODE or block.kind is Kind.TABLE:
             continue
         for span in _sentences(document.text, block):
-            sentence = plain(document.text[span.start : span.end])
+            sentence = strip_markup(document.text[span.start : span.end])
             language = language_of(sentence)
             if not SHORTEST <= len(sentence) <= LONGEST or language is None or sentence.endswith("?"):
                 continue
@@ -84,7 +84,7 @@ def drafts(document: CleanDocument) -> Iterator[Draft]:
                     yield Draft(question, kind, answer, span, around, block.path, language)
 
 
-def plain(text: str) -> str:
+def strip_markup(text: str) -> str:
     """A sentence without Markdown's marks, its white space folded."""
     bare = " ".join(_MARKUP.sub(lambda match: match.group(1) or "", text).split())
     return _ITEM.sub("", bare, count=1) if _ITEM.match(bare) else bare
@@ -153,7 +153,7 @@ def _term(sentence: str) -> tuple[str, str] | None:
         or not described.startswith(("a ", "an ", "the "))
     ):
         return None
-    return reworded(f"What is the name for {described}?"), match["term"]
+    return reword(f"What is the name for {described}?"), match["term"]
 
 
 def _names(match: re.Match[str]) -> bool:
@@ -169,14 +169,14 @@ def _condition(sentence: str) -> tuple[str, str] | None:
     match = _CONDITION.fullmatch(sentence) or _TRAILING_CONDITION.fullmatch(sentence)
     if match is None or not _clear(match["clause"], MAX_CLAUSE_WORDS) or _NO_SUBJECT.match(match["clause"]):
         return None
-    return reworded(f"What happens if {match['clause'].strip()}?"), match["rest"]
+    return reword(f"What happens if {match['clause'].strip()}?"), match["rest"]
 
 
 def _reason(sentence: str) -> tuple[str, str] | None:
     match = _REASON.fullmatch(sentence)
     if match is None or not _clear(match["claim"], MAX_CLAUSE_WORDS):
         return None
-    return reworded(f"Why is it that {_lowered(match['claim'].strip())}?"), match["rest"]
+    return reword(f"Why is it that {_lowered(match['claim'].strip())}?"), match["rest"]
 
 
 def _purpose(sentence: str) -> tuple[str, str] | None:
@@ -189,7 +189,7 @@ def _purpose(sentence: str) -> tuple[str, str] | None:
         or len(content_words(match["aim"])) < MIN_DESCRIPTION
     ):
         return None  # "to begin our exploration" stands in a hundred articles
-    return reworded(f"How can somebody {match['aim'].strip()}?"), match["rest"]
+    return reword(f"How can somebody {match['aim'].strip()}?"), match["rest"]
 
 
 def _definition_de(sentence: str) -> tuple[str, str] | None:

@@ -76,7 +76,7 @@ _MAYBE_END = re.compile(
 )
 
 
-def units(text: str) -> list[Unit]:
+def split_units(text: str) -> list[Unit]:
     """The units of a Markdown text, in order, without white space around them. Lines that wrap belong together."""
     found: list[Unit] = []
     for block in markdown_blocks(text):

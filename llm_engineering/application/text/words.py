@@ -47,7 +47,7 @@ _LISTS = {
     " nu of om omdat onder ons ook op over reeds te tegen tot uit van veel voor want waren was wat we wel werd wie wil"
     " worden wordt zal ze zelf zich zij zijn zo zonder zou",
 }
-STOP_WORDS = {language: frozenset(words.split()) for language, words in _LISTS.items()}
+STOP_WORDS = {language: frozenset(split_words.split()) for language, split_words in _LISTS.items()}
 _SPOKEN = {
     word: tuple(language for language, known in STOP_WORDS.items() if word in known)
     for word in frozenset().union(*STOP_WORDS.values())
@@ -60,7 +60,7 @@ _SHORT_WORD = 3
 
 
 @lru_cache(maxsize=1_024)
-def words(text: str) -> tuple[str, ...]:
+def split_words(text: str) -> tuple[str, ...]:
     """Folded words in order. Numbers keep their points; other scripts without spaces come as pairs of characters."""
     if text.isascii():
         plain = _WORD.findall(text.lower())
@@ -77,7 +77,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=50_000)
-def root(word: str) -> str:
+def stem(word: str) -> str:
     """A word without its ending, so that "Sätze" meets "Satz" and "embeddings" meets "embedding"; at most nine letters.
 
     Cutting words short serves most languages nearly as well as a stemmer made for each.
@@ -108,20 +108,20 @@ def language_of(found: Sequence[str]) -> str | None:
 
 
 @lru_cache(maxsize=4_096)
-def content(text: str) -> frozenset[str]:
+def content_stems(text: str) -> frozenset[str]:
     """Roots of the words that carry content."""
-    found = words(text)
+    found = split_words(text)
     language = language_of(found)
     if language is not None:
         known = STOP_WORDS[language]
-        return frozenset(root(word) for word in found if word not in known and len(word) > 1)
+        return frozenset(stem(word) for word in found if word not in known and len(word) > 1)
     kept = [word for word in found if len(word) > _SHORT_WORD or not word.isalpha() or _NO_SPACES.match(word)]
     # A handful of short words and no more ("KV", "bm25 k1 b") is all there is to go by.
-    return frozenset(root(word) for word in (kept or found) if len(word) > 1 or not word.isalpha())
+    return frozenset(stem(word) for word in (kept or found) if len(word) > 1 or not word.isalpha())
 
 
 @lru_cache(maxsize=8_192)
-def grams(roots: frozenset[str]) -> frozenset[str]:
+def char_ngrams(roots: frozenset[str]) -> frozenset[str]:
     """Runs of four letters within words, so that parts of compounds meet: "Vektorsuche" and "Suche"."""
     return frozenset(
         word[i : i + 4] for word in roots if word.isalpha() for i in range(max(1, len(word) - 3))

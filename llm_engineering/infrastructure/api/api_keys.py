@@ -46,7 +46,7 @@ class KeyRing(Model):
             )
         secret = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
         try:
-            key = ApiKey(name=name, sha256=digest(secret), created_at=at)
+            key = ApiKey(name=name, sha256=hash_secret(secret), created_at=at)
         except ValueError:
             raise InvalidInputError(
                 "A key's name has 1 to 64 letters, digits or . _ @ - and begins with a letter or a digit; "
@@ -68,10 +68,10 @@ class KeyRing(Model):
 
     def recognise(self, presented: str) -> ApiKey | None:
         """The key that was presented. The time this takes tells nothing of how near a wrong one came."""
-        return _recognise(digest(presented), self.keys)
+        return _recognise(hash_secret(presented), self.keys)
 
 
-def digest(secret: str) -> str:
+def hash_secret(secret: str) -> str:
     """The hash under which a key is kept."""
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 

@@ -16,8 +16,8 @@ __all__ = ["ServiceParts", "create_app"]
 
 DESCRIPTION = """Answers from collected writing, with numbered sources.
 
-Every response says what it was made with (`made_with`); one that went on without a stage that failed names it in
-`made_with.degradations` and has the header `X-Twin-Degraded: 1`. Errors say what to do and carry the request id."""
+Every response says what it was made with (`provenance`); one that went on without a stage that failed names it in
+`provenance.degradations` and has the header `X-Twin-Degraded: 1`. Errors say what to do and carry the request id."""
 
 
 def create_app(parts: ServiceParts) -> FastAPI:
@@ -33,14 +33,14 @@ def create_app(parts: ServiceParts) -> FastAPI:
     )
     errors.install(app)
     app.add_exception_handler(ClientGoneError, _nobody_reads)
-    app.include_router(routes_rag.router(parts))
-    app.include_router(routes_openai.router(parts))
+    app.include_router(routes_rag.make_router(parts))
+    app.include_router(routes_openai.make_router(parts))
     if parts.health is not None:
         from llm_engineering.infrastructure.api.health import operation_router
 
         app.include_router(operation_router(parts.health, parts.metrics))
-    app.include_router(routes_page.router())
-    app.include_router(routes_docs.router(lambda: app.openapi()))
+    app.include_router(routes_page.make_router())
+    app.include_router(routes_docs.make_router(lambda: app.openapi()))
     describe_requests(app, *routes_rag.BODIES, *routes_openai.BODIES)
     return app
 

@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 
-from llm_engineering.infrastructure.api.errors import Problem, ProblemError, invalid
+from llm_engineering.infrastructure.api.errors import Problem, ProblemError, describe_invalid
 
 _KEYS: Final = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, where the service needs one."},
@@ -49,12 +49,12 @@ def json_body(
         try:
             return model.model_validate_json(await request.body(), strict=True)
         except ValidationError as error:
-            raise ProblemError(explain(error) or invalid(error)) from None
+            raise ProblemError(explain(error) or describe_invalid(error)) from None
 
     return read
 
 
-def described(model: type[BaseModel]) -> dict[str, Any]:
+def describe_body(model: type[BaseModel]) -> dict[str, Any]:
     """What a route's ``openapi_extra`` needs for its body to be documented."""
     reference = _REFERENCE.format(model=model.__name__)
     return {

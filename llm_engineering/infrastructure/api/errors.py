@@ -140,7 +140,7 @@ def _model_failed(error: ModelServiceError) -> Problem:
     return Problem(502, "model_failed", "The language model failed. Try again in a moment.")
 
 
-def invalid(error: ValidationError, *, status: int = 422) -> Problem:
+def describe_invalid(error: ValidationError, *, status: int = 422) -> Problem:
     """What is wrong with a request body, field by field, without repeating what came."""
     violations = list(_innermost(error.errors(include_url=False, include_input=False, include_context=False)))
     shown = [

@@ -33,14 +33,14 @@ from llm_engineering.infrastructure.api.schemas.openai import (
     TwinAnswer,
     UserMessage,
 )
-from llm_engineering.infrastructure.api.schemas.rag import MAX_TURNS, printable
-from llm_engineering.infrastructure.api.streaming import unnamed
+from llm_engineering.infrastructure.api.schemas.rag import MAX_TURNS, drop_nulls
+from llm_engineering.infrastructure.api.streaming import format_unnamed
 
 SOURCES_TITLE: Final = "Sources:"
 MAX_INSTRUCTION_CHARACTERS: Final = 8_000
 # Possessive (*+): a line of blanks must not be tried at each of its characters.
 _SOURCES_LIST: Final = re.compile(rf"\n\n{SOURCES_TITLE}(?:\n\[\d+\] [^\n]*+)+\s*\Z")
-DONE: Final = unnamed("[DONE]")
+DONE: Final = format_unnamed("[DONE]")
 
 
 def to_request(body: ChatBody, defaults: RetrievalConfig) -> RagRequest:
@@ -88,7 +88,7 @@ def _turn(message: UserMessage | AssistantMessage) -> Message:
 
 
 def _text(content: Content) -> str:
-    return printable(content if isinstance(content, str) else "\n".join(part.text for part in content))
+    return drop_nulls(content if isinstance(content, str) else "\n".join(part.text for part in content))
 
 
 def sources_text(answer: Answer) -> str:
@@ -122,7 +122,9 @@ def twin_answer(result: RagResult) -> TwinAnswer:
     """The field ``twin`` of a response."""
     answer = result.answer
     shared = {name: getattr(answer, name) for name in TwinAnswer.model_fields if hasattr(answer, name)}
-    return TwinAnswer(trace_id=result.trace_id, made_with=result.made_with, timings=result.timings, **shared)
+    return TwinAnswer(
+        trace_id=result.trace_id, provenance=result.provenance, timings=result.timings, **shared
+    )
 
 
 def completion_id(trace_id: str) -> str:
@@ -130,7 +132,7 @@ def completion_id(trace_id: str) -> str:
     return f"chatcmpl-{trace_id}"
 
 
-def completion(result: RagResult, body: ChatBody) -> ChatCompletion:
+def to_completion(result: RagResult, body: ChatBody) -> ChatCompletion:
     """A finished answer as a chat completion."""
     answer = result.answer
     text = answer.text + (sources_text(answer) if body.twin.sources_in_text else "")
@@ -195,4 +197,4 @@ class Chunks:
             **({"usage": None} if self._with_usage else {}),
             **fields,
         }
-        return unnamed(to_json(frame).decode())
+        return format_unnamed(to_json(frame).decode())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from llm_engineering.application.inference.pipeline import InferencePipeline
 from llm_engineering.application.inference.retriever import RetrievalConfig
 from llm_engineering.application.ports import FeedbackStore, VectorIndex
+from llm_engineering.domain.inference import Grounding
 
 if TYPE_CHECKING:
     from llm_engineering.infrastructure.api.health import Health
@@ -30,8 +31,8 @@ class ServiceParts:
     """None: votes are not taken."""
     retrieval: RetrievalConfig = RetrievalConfig()
     """How is searched where a request does not say."""
-    grounding: str = "lenient"
-    """``strict`` or ``lenient``; shown by ``GET /info``, as are the next four."""
+    grounding: Grounding = "annotate"
+    """Shown by ``GET /info``, as are the next four."""
     reranker: str | None = None
     embedder: str = ""
     version: str = "0"

@@ -24,12 +24,12 @@ _AHEAD: Final = 64
 """Events made before the client has read the earlier ones; then the answer waits for it."""
 
 
-def event(name: str, data: str) -> bytes:
+def format_event(name: str, data: str) -> bytes:
     """One event. ``data`` is JSON, which holds no line break outside of an escape."""
     return f"event: {name}\ndata: {data}\n\n".encode()
 
 
-def unnamed(data: str) -> bytes:
+def format_unnamed(data: str) -> bytes:
     """One event without a name, as OpenAI's clients expect."""
     return f"data: {data}\n\n".encode()
 
@@ -39,7 +39,7 @@ def error_event(
 ) -> bytes:
     """The event that ends a stream which failed after it began: the body that the error would have had."""
     data = json.dumps(error_body(path, code, message, request_id, status, param), ensure_ascii=False)
-    return unnamed(data) if path.startswith(OPENAI_PREFIX) else event("error", data)
+    return format_unnamed(data) if path.startswith(OPENAI_PREFIX) else format_event("error", data)
 
 
 class Feed(Generic[T]):
@@ -88,12 +88,12 @@ class Feed(Generic[T]):
 
     async def close(self) -> None:
         """Stop the generator and wait until it has ended."""
-        await ended(*(task for task in (self._task, self._get) if task is not None))
+        await cancel_tasks(*(task for task in (self._task, self._get) if task is not None))
         # A task that was cancelled before it began has not entered the generator, nor closed it.
         await self._source.aclose()
 
 
-async def ended(*tasks: "asyncio.Task[Any]") -> None:
+async def cancel_tasks(*tasks: "asyncio.Task[Any]") -> None:
     """Cancel tasks, and wait until they have ended. What they raise is of no interest any more.
 
     A cancellation can get lost: ``asyncio.wait_for`` of Python 3.11 drops it where what it waits for is done in the same
@@ -203,7 +203,7 @@ async def _while_connected(work: Coroutine[Any, Any, T], receive: Receive) -> T:
             raise ClientGoneError
         return working.result()
     finally:
-        await ended(working, watching)
+        await cancel_tasks(working, watching)
 
 
 async def _disconnected(receive: Receive) -> None:

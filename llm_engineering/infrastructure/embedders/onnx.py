@@ -23,7 +23,12 @@ from llm_engineering.domain.documents import EmbedderFingerprint
 from llm_engineering.domain.errors import ConfigurationError, ModelError, ModelFileError
 from llm_engineering.infrastructure.embedders import WordPieceTokenizer
 from llm_engineering.infrastructure.shared.late_interaction import as_unit
-from llm_engineering.infrastructure.shared.token_batches import Ids, batches_by_length, padded_rows, windows
+from llm_engineering.infrastructure.shared.token_batches import (
+    Ids,
+    batches_by_length,
+    pad_rows,
+    split_windows,
+)
 
 WINDOW_TEXTS = 512
 """Texts that are tokenised, sorted and embedded together: enough to fill batches of like length, few enough to hold."""
@@ -121,7 +126,7 @@ class OnnxEmbedder:
         rows: list[tuple[int, Ids]] = [
             (position, window)
             for position, row in enumerate(self._tokenizer.ids(texts))
-            for window in windows(row, self._spec.max_tokens)
+            for window in split_windows(row, self._spec.max_tokens)
         ]
         # Longest first, so that the workers end together.
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i][1]))
@@ -138,7 +143,7 @@ class OnnxEmbedder:
         return [_joined(parts) for parts in found]
 
     def _states(self, session: Any, row: Ids) -> TokenVectors:
-        hidden = session.run(None, padded([row]))[0][0]
+        hidden = session.run(None, pad_batch([row]))[0][0]
         inner = slice(1, -1)
         words = ~np.isin(row[inner], self._tokenizer.marks)
         if not words.any():
@@ -225,17 +230,17 @@ def open_session(file: Path, operator_threads: int = 1) -> Any:
 def forward(session: Any, rows: Sequence[Ids]) -> Vectors:
     """Run one batch of token ids and pool it: the mean of the real tokens' last hidden states, scaled to unit length
     (Reimers & Gurevych, EMNLP 2019). Shape (len(rows), dimension)."""
-    inputs = padded(rows)
+    inputs = pad_batch(rows)
     hidden = session.run(None, inputs)[0]
     mask = inputs["attention_mask"].astype(np.float32)
     pooled = np.einsum("btd,bt->bd", hidden, mask)  # the scaling below makes dividing by the count needless
     return np.asarray(pooled / np.linalg.norm(pooled, axis=1, keepdims=True), dtype=np.float32)
 
 
-def padded(rows: Sequence[Ids]) -> dict[str, Ids]:
+def pad_batch(rows: Sequence[Ids]) -> dict[str, Ids]:
     """A batch's inputs, padded to its longest row; each of shape (len(rows), longest)."""
-    ids = padded_rows(rows)
-    mask = padded_rows([np.ones_like(row) for row in rows])
+    ids = pad_rows(rows)
+    mask = pad_rows([np.ones_like(row) for row in rows])
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
 
 

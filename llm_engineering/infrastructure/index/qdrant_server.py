@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from loguru import logger
 
-from llm_engineering.application.inference.fusion import candidates, fuse, ranked
+from llm_engineering.application.inference.fusion import count_candidates, fuse, rank_scores
 from llm_engineering.application.ports import IndexWriter, SearchRequest
 from llm_engineering.domain.documents import Chunk, EmbeddedChunk, EmbedderFingerprint
 from llm_engineering.domain.errors import StoreError, StoreUnavailableError
@@ -28,12 +28,12 @@ from llm_engineering.infrastructure.shared.index_payload import (
     INTEGER_FIELDS,
     KEYWORD_FIELDS,
     RECORD_FIELD,
-    alternatives,
     check_embedding,
     check_fingerprint,
     check_request,
+    date_range,
     describe_index,
-    published_between,
+    list_alternatives,
     to_chunk,
     to_payload,
 )
@@ -366,7 +366,7 @@ class QdrantServerIndex:
         dense = None if request.vector is None else request.vector.tolist()
         words = self._encoder.query(request.text)
         sparse = m.SparseVector(indices=words.indices, values=words.values)
-        wide = candidates(request.k)
+        wide = count_candidates(request.k)
         titles = titles and request.titles
         if request.mode is SearchMode.DENSE:
             yield m.QueryRequest(
@@ -478,7 +478,7 @@ def _hits(request: SearchRequest, answers: Sequence[Sequence["m.ScoredPoint"]]) 
         named = listed[2] if len(listed) > 2 else None
         best = fuse(listed[0], listed[1], request.fusion, named)[: request.k]
     else:
-        best = ranked({str(point.id): point.score for point in answers[0]})
+        best = rank_scores({str(point.id): point.score for point in answers[0]})
     # A point that only words or titles found came with its vector.
     found = {
         str(p.id): _cosine(request, p.vector)
@@ -512,9 +512,9 @@ def _filter(filter: MetadataFilter) -> "m.Filter | None":
 
     conditions: list[m.Condition] = [
         m.FieldCondition(key=field, match=m.MatchAny(any=list(values)))
-        for field, values in alternatives(filter)
+        for field, values in list_alternatives(filter)
     ]
-    if between := published_between(filter):
+    if between := date_range(filter):
         conditions.append(m.FieldCondition(key="published_at", range=m.DatetimeRange.model_validate(between)))
     return m.Filter(must=conditions) if conditions else None
 

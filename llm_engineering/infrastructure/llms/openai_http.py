@@ -19,9 +19,9 @@ from llm_engineering.infrastructure.shared.openai_stream import (
 from llm_engineering.infrastructure.shared.retries import (
     OVERLOADED_STATUSES,
     RETRIED_STATUSES,
-    Attempts,
     Reason,
-    TryAgain,
+    RetryableError,
+    RetryPolicy,
     retry_after_seconds,
 )
 
@@ -62,7 +62,7 @@ class OpenAIHttpModel:
         self._client: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         parts = urlsplit(base_url)
-        self._attempts = Attempts(
+        self._attempts = RetryPolicy(
             f"The language model at {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}",
             f"{self._check}, or try again later.",
             max_retries,
@@ -119,14 +119,14 @@ class OpenAIHttpModel:
                         yield text
         except httpx.TransportError as error:
             late: Reason = "timeout" if isinstance(error, httpx.TimeoutException) else "failed"
-            raise TryAgain(f"{type(error).__name__}: {error}".rstrip(": "), reason=late) from error
+            raise RetryableError(f"{type(error).__name__}: {error}".rstrip(": "), reason=late) from error
 
     async def _raise_refusal(self, response: "httpx.Response") -> None:
         message, kind = error_message((await response.aread()).decode("utf-8", "replace"))
         if response.status_code in RETRIED_STATUSES:
             asked = retry_after_seconds(response.headers.get("retry-after"), datetime.now(UTC))
             busy = response.status_code in OVERLOADED_STATUSES
-            raise TryAgain(f"{response.status_code}: {message}", asked, "busy" if busy else "failed")
+            raise RetryableError(f"{response.status_code}: {message}", asked, "busy" if busy else "failed")
         if "context" in kind:
             raise InvalidInputError(
                 f"The prompt is too long for {self._model}: {message}. Give it less text."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_engineering.application.ports import Delta, GenerationOptions, Message
 from llm_engineering.domain.errors import InvalidInputError, MissingDependencyError, ModelServiceError
-from llm_engineering.infrastructure.shared.aws import NO_CREDENTIALS, masked, no_region
+from llm_engineering.infrastructure.shared.aws import NO_CREDENTIALS, mask_ids, no_region
 from llm_engineering.infrastructure.shared.openai_stream import (
     DONE,
     Lines,
@@ -24,8 +24,8 @@ from llm_engineering.infrastructure.shared.openai_stream import (
 from llm_engineering.infrastructure.shared.retries import (
     OVERLOADED_STATUSES,
     RETRIED_STATUSES,
-    Attempts,
-    TryAgain,
+    RetryableError,
+    RetryPolicy,
     retry_after_seconds,
 )
 
@@ -76,7 +76,7 @@ class SageMakerModel:
         self._timeout = timeout_seconds
         self._lock = threading.Lock()
         self._client: Any = None
-        self._attempts = Attempts(
+        self._attempts = RetryPolicy(
             f"The SageMaker endpoint {endpoint}"
             + (f" ({inference_component})" if inference_component else ""),
             "Check LLM_ENDPOINT and LLM_REGION, that the endpoint is InService, and AWS's credentials; or try again later.",
@@ -195,17 +195,19 @@ class SageMakerModel:
         elif isinstance(
             error, exceptions.ReadTimeoutError | exceptions.ConnectTimeoutError | ReadTimeoutError
         ):
-            raise TryAgain(f"{type(error).__name__} after {self._timeout:g} s", reason="timeout") from error
+            raise RetryableError(
+                f"{type(error).__name__} after {self._timeout:g} s", reason="timeout"
+            ) from error
         elif isinstance(error, exceptions.HTTPClientError | exceptions.ConnectionError):
-            raise TryAgain(masked(f"{type(error).__name__}: {error}")) from error
+            raise RetryableError(mask_ids(f"{type(error).__name__}: {error}")) from error
         elif isinstance(error, exceptions.BotoCoreError):  # profiles, tokens, parameters
             raise ModelServiceError(
-                f"{self._attempts.service} cannot be asked: {masked(str(error))} {self._attempts.mend}"
+                f"{self._attempts.service} cannot be asked: {mask_ids(str(error))} {self._attempts.mend}"
             ) from error
         elif isinstance(error, MissingDependencyError):
             raise error
         else:
-            raise TryAgain(f"the connection broke ({type(error).__name__})") from error
+            raise RetryableError(f"the connection broke ({type(error).__name__})") from error
 
     def _explain_refusal(self, error: "ClientError") -> None:
         answer: dict[str, Any] = dict(error.response)
@@ -216,12 +218,12 @@ class SageMakerModel:
         if status == _MODEL_ERROR:
             status = int(answer.get("OriginalStatusCode") or 500)
             message = error_message(str(answer.get("OriginalMessage") or message))[0]
-        problem = masked(f"{code or status}: {message}")
+        problem = mask_ids(f"{code or status}: {message}")
         in_stream = "HTTPStatusCode" not in http or http["HTTPStatusCode"] == 200
         if status in RETRIED_STATUSES or status == _DEPENDENCY_FAILED or in_stream:
             header = http.get("HTTPHeaders", {}).get("retry-after")
             busy = status in OVERLOADED_STATUSES
-            raise TryAgain(
+            raise RetryableError(
                 problem, retry_after_seconds(header, datetime.now(UTC)), "busy" if busy else "failed"
             ) from error
         if _TOO_LONG.search(message):

@@ -13,7 +13,7 @@ import numpy as np
 from loguru import logger
 
 from llm_engineering.domain.errors import ModelFileError
-from llm_engineering.infrastructure.shared.token_batches import Ids, batches_by_length, padded_rows
+from llm_engineering.infrastructure.shared.token_batches import Ids, batches_by_length, pad_rows
 
 WEIGHTS = ("model.onnx", "onnx/model.onnx")
 """Where the weights may lie in a folder or a repository; the first that is there is taken."""
@@ -111,7 +111,7 @@ class CrossEncoderReranker:
             "token_type_ids": ([_row(pair.type_ids) for pair in pairs], 0),
         }
         given = {
-            name: padded_rows(values, fill) for name, (values, fill) in rows.items() if name in opened.inputs
+            name: pad_rows(values, fill) for name, (values, fill) in rows.items() if name in opened.inputs
         }
         scores = np.asarray(opened.session.run(None, given)[0])
         if scores.shape not in ((len(pairs),), (len(pairs), 1)):

@@ -9,7 +9,11 @@ from collections.abc import Sequence
 
 from llm_engineering.application.ports import TokenEncoder, TokenVectors
 from llm_engineering.domain.documents import text_hash
-from llm_engineering.infrastructure.shared.late_interaction import TokenVectorCache, halved, relevance
+from llm_engineering.infrastructure.shared.late_interaction import (
+    TokenVectorCache,
+    halve_precision,
+    score_passages,
+)
 
 CACHE_BYTES = 256 << 20
 
@@ -51,7 +55,7 @@ class LateInteractionReranker:
         for key, vectors in zip(missing, fresh, strict=True):
             found[key] = self._cache.put(key, vectors)
         passages: list[TokenVectors] = [found[key] for key in keys]
-        return [float(score) for score in relevance(halved(asked), passages)]
+        return [float(score) for score in score_passages(halve_precision(asked), passages)]
 
     def close(self) -> None:
         """Forget the cached vectors. Safe to call twice; the encoder stays open."""

@@ -17,6 +17,6 @@ def no_region(variable: str) -> str:
     return f"no AWS region is known. Set {variable} or AWS_DEFAULT_REGION."  # boto3 does not read AWS_REGION
 
 
-def masked(text: str, longest: int = _LONGEST) -> str:
+def mask_ids(text: str, longest: int = _LONGEST) -> str:
     """Without account numbers and key ids, and not longer than an error message should be."""
     return _KEY_ID.sub("(key)", _ACCOUNT.sub("(account)", text))[:longest]

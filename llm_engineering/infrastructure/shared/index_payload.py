@@ -56,7 +56,7 @@ def to_chunk(payload: Mapping[str, Any] | None) -> Chunk:
         ) from error
 
 
-def alternatives(filter: MetadataFilter) -> list[tuple[str, tuple[str, ...]]]:
+def list_alternatives(filter: MetadataFilter) -> list[tuple[str, tuple[str, ...]]]:
     """(payload field, accepted values) of every field that the filter limits; dates are apart."""
     fields = {
         "author": filter.authors,
@@ -68,7 +68,7 @@ def alternatives(filter: MetadataFilter) -> list[tuple[str, tuple[str, ...]]]:
     return [(field, values) for field, values in fields.items() if values]
 
 
-def published_between(filter: MetadataFilter) -> dict[str, str]:
+def date_range(filter: MetadataFilter) -> dict[str, str]:
     """``gte`` and ``lte`` of ``published_at`` as ISO 8601; empty without a date limit."""
     limits = {"gte": filter.published_from, "lte": filter.published_to}
     return {name: moment.isoformat() for name, moment in limits.items() if moment is not None}

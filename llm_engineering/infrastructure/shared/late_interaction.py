@@ -18,15 +18,15 @@ WEIGHT_FLOOR = 0.1
 """Added to each token's weight: one that every passage holds tells little, but not nothing."""
 
 
-def relevance(question: TokenVectors, passages: Sequence[TokenVectors]) -> npt.NDArray[np.float64]:
+def score_passages(question: TokenVectors, passages: Sequence[TokenVectors]) -> npt.NDArray[np.float64]:
     """Weighted mean of the best cosine of each token of the question, for each passage: shape (passages,), in [-1, 1].
 
-    ``score(d) = Σ_t w_t · max_j cos(t, d_j) / Σ_t w_t``, with ``w_t`` of :func:`rarity`. A passage without words gets
+    ``score(d) = Σ_t w_t · max_j cos(t, d_j) / Σ_t w_t``, with ``w_t`` of :func:`token_rarity`. A passage without words gets
     −1; a question without words finds all passages equal, at 0.
     """
     if not len(question.ids):
         return np.zeros(len(passages))
-    weights = rarity(question, passages)
+    weights = token_rarity(question, passages)
     return np.asarray(best_matches(question, passages) @ weights / weights.sum())
 
 
@@ -42,7 +42,7 @@ def best_matches(question: TokenVectors, passages: Sequence[TokenVectors]) -> np
     return best
 
 
-def rarity(question: TokenVectors, passages: Sequence[TokenVectors]) -> npt.NDArray[np.float64]:
+def token_rarity(question: TokenVectors, passages: Sequence[TokenVectors]) -> npt.NDArray[np.float64]:
     """Inverse document frequency of each token of the question among the passages at hand, plus a floor.
 
     ``ln(1 + (n − m + ½) / (m + ½))`` of a token that m of n passages hold: the form that BM25 uses (Robertson &
@@ -81,7 +81,7 @@ class TokenVectorCache:
 
     def put(self, key: str, value: TokenVectors) -> TokenVectors:
         """Keep a value; returns it as it is kept, in half precision, so that a first use and a later one agree."""
-        kept = halved(value)
+        kept = halve_precision(value)
         with self._lock:
             previous = self._entries.pop(key, None)
             self._bytes += kept.nbytes - (previous.nbytes if previous else 0)
@@ -97,7 +97,7 @@ class TokenVectorCache:
             self._bytes = 0
 
 
-def halved(value: TokenVectors) -> TokenVectors:
+def halve_precision(value: TokenVectors) -> TokenVectors:
     """The same in half precision: cosines change by less than 0.001."""
     return TokenVectors(value.ids, value.vectors.astype(np.float16))
 

@@ -54,7 +54,7 @@ Reason = Literal["failed", "timeout", "busy"]
 OVERLOADED_STATUSES = frozenset({429, 503})
 
 
-class TryAgain(Exception):
+class RetryableError(Exception):
     """An attempt failed in a way that another may not. ``asked``: seconds that the service wants us to wait."""
 
     def __init__(self, problem: str, asked: float | None = None, reason: Reason = "failed") -> None:
@@ -64,7 +64,7 @@ class TryAgain(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Attempts:
+class RetryPolicy:
     """How a service is asked: shared by the adapters, who add how one attempt is made."""
 
     service: str
@@ -106,7 +106,7 @@ class Attempts:
                     f"{self.service} did not finish within {options.timeout_seconds:g} s ({reader.progress}).",
                     reason="timeout",
                 ) from None
-            except TryAgain as failure:
+            except RetryableError as failure:
                 wait = delay_seconds(tried, failure.asked, random.random)
                 out_of_time = asyncio.get_running_loop().time() + wait > deadline
                 if reader.started or tried >= self.max_retries or out_of_time:

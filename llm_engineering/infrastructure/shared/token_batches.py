@@ -21,7 +21,7 @@ def batches_by_length(lengths: Sequence[int], budget: int) -> Iterator[Ids]:
         start += size
 
 
-def padded_rows(rows: Sequence[Ids], value: int = 0) -> Ids:
+def pad_rows(rows: Sequence[Ids], value: int = 0) -> Ids:
     """Rows of unequal length as one array of shape (len(rows), longest), filled up with ``value``."""
     result = np.full((len(rows), max(len(row) for row in rows)), value, dtype=np.int64)
     for i, row in enumerate(rows):
@@ -29,7 +29,7 @@ def padded_rows(rows: Sequence[Ids], value: int = 0) -> Ids:
     return result
 
 
-def windows(row: Ids, limit: int) -> list[Ids]:
+def split_windows(row: Ids, limit: int) -> list[Ids]:
     """A row of token ids between two special tokens, in windows of at most ``limit`` that each have both."""
     if len(row) <= limit:
         return [row]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from loguru import logger
 
-from llm_engineering.application.ports.observability import Trace, sampled
+from llm_engineering.application.ports.observability import Trace, is_sampled
 
 CAPACITY = 2_000
 """Traces that may wait. With content, one has some ten kilobytes."""
@@ -54,7 +54,7 @@ class TraceQueue:
         """Traces whose writing failed."""
 
     def record(self, trace: Trace) -> None:
-        if not sampled(trace, self._sample):
+        if not is_sampled(trace, self._sample):
             return
         with self._changed:
             full = len(self._waiting) >= CAPACITY

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from llm_engineering.application.training.finetune.tracking import flat
+from llm_engineering.application.training.finetune.tracking import flatten
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError
 
 _QUIET = {
@@ -89,7 +89,7 @@ class CometTracker:
             self._archive.mkdir(parents=True, exist_ok=True)
             self._experiment = comet_ml.OfflineExperiment(offline_directory=str(self._archive), **where)
         self._experiment.set_name(name)
-        self._experiment.log_parameters(flat(parameters))
+        self._experiment.log_parameters(flatten(parameters))
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Add a point to the curve of each metric."""

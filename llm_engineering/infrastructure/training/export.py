@@ -12,7 +12,7 @@ from typing import Any
 
 from loguru import logger
 
-from llm_engineering.application.llm.chat_templates import template
+from llm_engineering.application.llm.chat_templates import load_template
 from llm_engineering.application.ports import Message
 from llm_engineering.application.training.finetune.model_folder import (
     ADAPTER_GGUF,
@@ -65,7 +65,7 @@ class Exporter:
         from llm_engineering.infrastructure.training.gguf.writer import write_gguf
 
         try:
-            write_gguf(folder / MERGED, folder / GGUF, template(manifest.template), manifest.name)
+            write_gguf(folder / MERGED, folder / GGUF, load_template(manifest.template), manifest.name)
         except ConfigurationError as error:
             logger.warning("No file for llama.cpp was made: {} Serve {} otherwise.", error, folder / MERGED)
             return
@@ -94,7 +94,7 @@ def merge(base: str, manifest: ModelManifest, folder: Path) -> float:
 
     adapted = _adapted(base, manifest, folder / "adapter")
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    chosen = template(manifest.template).for_eos(tokenizer.eos_token)
+    chosen = load_template(manifest.template).for_eos(tokenizer.eos_token)
     probe = tokenizer(chosen.render(_PROBE).text, add_special_tokens=False, return_tensors="pt")["input_ids"]
     with torch.no_grad():
         expected = torch.log_softmax(adapted(input_ids=probe).logits.float(), -1)

@@ -12,7 +12,7 @@ from llm_engineering.application.evaluation.models.bias import BiasReport, bias_
 from llm_engineering.application.evaluation.models.bias import pairs as bias_pairs
 from llm_engineering.application.evaluation.models.config import JudgeConfig, ModelEvaluationRun
 from llm_engineering.application.evaluation.models.heldout import HeldOut
-from llm_engineering.application.evaluation.models.judging import Judgeable, Judging, judged
+from llm_engineering.application.evaluation.models.judging import Judgeable, Judging, judge_items
 from llm_engineering.application.evaluation.models.metrics import (
     BY_NAME,
     UNINTERVALLED,
@@ -21,7 +21,7 @@ from llm_engineering.application.evaluation.models.metrics import (
     Similarity,
     TrainingText,
     Yardsticks,
-    measured,
+    measure_answers,
 )
 from llm_engineering.application.evaluation.models.style import Calibration, Voice, style_models
 from llm_engineering.application.evaluation.models.systems import (
@@ -36,7 +36,7 @@ from llm_engineering.application.evaluation.statistics import DocumentBootstrap,
 from llm_engineering.application.llm.judges import Jury
 from llm_engineering.application.ports import Embedder, Message, Progress
 from llm_engineering.domain.datasets import InstructSample
-from llm_engineering.domain.documents import derived_id
+from llm_engineering.domain.documents import derive_id
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.models import Difference, EvaluationReport, Score, SystemReport
 
@@ -45,7 +45,7 @@ FEWEST = 2
 _LENGTHS = ("short", "medium", "long")
 
 
-def sliced(samples: Sequence[InstructSample], kinds: Sequence[str]) -> dict[str, list[int]]:
+def slice_samples(samples: Sequence[InstructSample], kinds: Sequence[str]) -> dict[str, list[int]]:
     """Places of the samples by slice: ``category=article``, ``language=en``, ``length=short`` (thirds of the author's
     answers). The first key, empty, is all of them. A kind that has but one value is left out: it would be all again."""
     found: dict[str, list[int]] = {"": list(range(len(samples)))}
@@ -169,7 +169,7 @@ def _answered(
         likelihoods = model.likelihoods(told, batch_size=run.batch_size, progress=progress)
         bias = _bias(run, system, model, progress) if run.bias else None
         harness = tools.harness.scores(system, model.loaded) if tools.harness is not None else []
-    columns = measured(held.samples, written, likelihoods, yardsticks)
+    columns = measure_answers(held.samples, written, likelihoods, yardsticks)
     corpus = tools.references.corpus(
         [answer.text for answer in written], [sample.answer for sample in held.samples]
     )
@@ -203,7 +203,7 @@ async def _judged(
         for place, sample in enumerate(held.samples)
     ]
     items = [item for group in groups for item in group]
-    found = await judged(jury, config, items, _pairs(groups, config.swaps), progress)
+    found = await judge_items(jury, config, items, _pairs(groups, config.swaps), progress)
     columns = [
         {
             "judge_accuracy": [verdict.accuracy for verdict in found.verdicts[number :: len(results)]],
@@ -234,7 +234,8 @@ def _pairs(groups: Sequence[Sequence[Judgeable]], count: int) -> list[tuple[Judg
 
 def _report(run: ModelEvaluationRun, held: HeldOut, results: Sequence[SystemResult]) -> EvaluationReport:
     parts = {
-        name: _Part(name, places, held, run) for name, places in sliced(held.samples, run.slices).items()
+        name: _Part(name, places, held, run)
+        for name, places in slice_samples(held.samples, run.slices).items()
     }
     template = held.dataset.manifest
     systems = tuple(
@@ -247,7 +248,7 @@ def _report(run: ModelEvaluationRun, held: HeldOut, results: Sequence[SystemResu
     )
     differences = tuple(
         difference
-        for reference, candidate in comparisons(results)
+        for reference, candidate in pair_systems(results)
         for part in parts.values()
         for difference in part.differences(candidate, reference)
     )
@@ -257,7 +258,7 @@ def _report(run: ModelEvaluationRun, held: HeldOut, results: Sequence[SystemResu
         *(f"{result.system.name}={result.system.label}" for result in results),
     ]
     return EvaluationReport(
-        id=derived_id("evaluation", *told),
+        id=derive_id("evaluation", *told),
         dataset=held.dataset.label,
         dataset_hash=held.dataset.hash,
         template_hash=template.template_hash,
@@ -269,7 +270,7 @@ def _report(run: ModelEvaluationRun, held: HeldOut, results: Sequence[SystemResu
     )
 
 
-def comparisons(results: Sequence[SystemResult]) -> list[tuple[SystemResult, SystemResult]]:
+def pair_systems(results: Sequence[SystemResult]) -> list[tuple[SystemResult, SystemResult]]:
     """(reference, candidate): each trained system against base, production and what was trained before it."""
     return [
         (reference, candidate)

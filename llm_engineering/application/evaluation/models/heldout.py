@@ -78,7 +78,7 @@ def hold_out(
             overlap[system.name] = _checked(system.name, test, seen, config)
     _checked("the data set's train split", test, own, config)
     every = {(s.document_id, s.answer): s for group in learned.values() for s in group}
-    return HeldOut(dataset, tuple(drawn(test, samples, seed)), tuple(every.values()), overlap)
+    return HeldOut(dataset, tuple(draw_samples(test, samples, seed)), tuple(every.values()), overlap)
 
 
 def _seen_by(
@@ -104,7 +104,7 @@ def _seen_by(
     return learned[label]
 
 
-def overlapping(
+def find_overlaps(
     test: Sequence[InstructSample], training: Iterable[TrainingSample], config: DecontaminationConfig
 ) -> dict[str, list[str]]:
     """Why test samples are not held out, by their id: their document was trained on, or runs of their words were."""
@@ -143,7 +143,7 @@ def training_samples(folder: Path) -> list[TrainingSample]:
     ]
 
 
-def drawn(samples: Sequence[InstructSample], count: int | None, seed: int) -> list[InstructSample]:
+def draw_samples(samples: Sequence[InstructSample], count: int | None, seed: int) -> list[InstructSample]:
     """At most ``count`` samples: whole documents in random order until no more fit, in their old order.
 
     A first document with more samples than that is cut.
@@ -165,7 +165,7 @@ def drawn(samples: Sequence[InstructSample], count: int | None, seed: int) -> li
 def _checked(
     name: str, test: Sequence[InstructSample], seen: Sequence[TrainingSample], config: DecontaminationConfig
 ) -> int:
-    found = overlapping(test, seen, config)
+    found = find_overlaps(test, seen, config)
     if found:
         reasons = sorted({reason for reasons in found.values() for reason in reasons})
         more = "" if len(reasons) <= _SHOWN else f" and {len(reasons) - _SHOWN} more"

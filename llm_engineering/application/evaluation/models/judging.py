@@ -11,7 +11,7 @@ from statistics import fmean, pstdev
 from typing import Any, TypeVar
 
 from llm_engineering.application.evaluation.models.config import JudgeConfig
-from llm_engineering.application.evaluation.statistics import correlation
+from llm_engineering.application.evaluation.statistics import pearson_correlation
 from llm_engineering.application.llm.batch import (
     MOST_ATTEMPTS,
     LlmRequest,
@@ -24,7 +24,7 @@ from llm_engineering.application.llm.judges import (
     MissingVerdict,
     measure_agreement,
 )
-from llm_engineering.application.llm.prompts.fences import inert
+from llm_engineering.application.llm.prompts.fences import make_inert
 from llm_engineering.application.llm.structured_output import UnusableReplyError, parse_json_object
 from llm_engineering.application.ports import GenerationOptions, Message, Progress, SilentProgress
 from llm_engineering.domain.documents import text_hash
@@ -132,7 +132,7 @@ class Judging:
         return sum(verdict.accuracy is None for verdict in self.verdicts)
 
 
-async def judged(
+async def judge_items(
     jury: Jury,
     config: JudgeConfig,
     items: Sequence[Judgeable],
@@ -245,7 +245,7 @@ def _ask(
     read: Callable[[str], T],
     seed: int = 0,
 ) -> LlmRequest[T]:
-    shown = json.dumps({key: inert(value) for key, value in data.items()}, ensure_ascii=False)
+    shown = json.dumps({key: make_inert(value) for key, value in data.items()}, ensure_ascii=False)
     return LlmRequest(
         # With what is shown, so that the letter of a failure is not taken for another evaluation's.
         name=f"{name}/{text_hash(shown)[:12]}",
@@ -321,7 +321,7 @@ def _probes(
         missing_rate=missing,
         repeat_agreement=fmean(len({p[0] for p in given}) == 1 for given in repeated) if repeated else None,
         repeat_deviation=fmean(pstdev(p[0] for p in given) for given in repeated) if repeated else None,
-        length_correlation=correlation([n for n, _ in scored], [points for _, points in scored]),
+        length_correlation=pearson_correlation([n for n, _ in scored], [points for _, points in scored]),
         swapped=len(both),
         swap_consistency=fmean(turned[str(s.forth)] == s.back for s in both) if both else None,
         first_share=fmean(verdict == "A" for verdict in decided) if decided else None,

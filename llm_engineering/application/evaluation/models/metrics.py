@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from llm_engineering.application.evaluation.models.safety import safety
-from llm_engineering.application.evaluation.models.style import StyleModel, Voice, evenly
+from llm_engineering.application.evaluation.models.style import StyleModel, Voice, pick_evenly
 from llm_engineering.application.evaluation.models.systems import Likelihood, Written
 from llm_engineering.application.ports import Embedder, Vectors
 from llm_engineering.domain.datasets import InstructSample
@@ -151,7 +151,7 @@ class Yardsticks:
     similarity: Callable[[Sequence[InstructSample], Sequence[str]], Mapping[str, Column]] | None
 
 
-def measured(
+def measure_answers(
     samples: Sequence[InstructSample],
     written: Sequence[Written],
     likelihoods: Sequence[Likelihood | None],
@@ -184,7 +184,7 @@ class Similarity:
     def __init__(self, embedder: Embedder, training: Mapping[str, Sequence[str]]) -> None:
         self._embedder = embedder
         self._centres = {
-            author: _centre(self._vectors(evenly(texts, MOST_TEXTS)))
+            author: _centre(self._vectors(pick_evenly(texts, MOST_TEXTS)))
             for author, texts in training.items()
             if texts
         }

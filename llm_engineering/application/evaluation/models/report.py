@@ -17,12 +17,12 @@ _ORDER = ["perplexity", *(m.name for m in METRICS), *(name for name in UNINTERVA
 _NOTED = (("style", "style"), ("chrf", "chrF"), ("judge_accuracy", "accuracy"))
 
 
-def columns(report: EvaluationReport) -> list[str]:
+def table_columns(report: EvaluationReport) -> list[str]:
     """Headings of the table: a column for each system."""
     return ["Metric", *(system.system for system in report.systems)]
 
 
-def rows(report: EvaluationReport) -> Iterator[list[str]]:
+def table_rows(report: EvaluationReport) -> Iterator[list[str]]:
     """The table's lines, a metric each; an arrow marks those where lower is better."""
     by_system = [_overall(system.scores) for system in report.systems]
     names = [name for name in _ORDER if any(name in found for found in by_system)]
@@ -40,10 +40,10 @@ def html_report(evaluation: ModelEvaluation) -> str:
     return template.render(
         report=report.model_copy(update={"overlap": report.overlap or {}}),
         documents=len(set(evaluation.held.documents)),
-        themes=themes(report),
-        comparisons=comparisons(report),
-        slices=slices(report),
-        shown=shown,
+        themes=theme_tables(report),
+        comparisons=list_comparisons(report),
+        slices=slice_tables(report),
+        shown=format_figure,
         calibrations=evaluation.calibrations,
         bias=[
             (result.system.name, gap, gap is result.bias.control)
@@ -69,7 +69,7 @@ def as_dict(evaluation: ModelEvaluation) -> dict[str, Any]:
             for result in evaluation.results
             if result.bias is not None
         },
-        "table": {"columns": columns(evaluation.report), "rows": list(rows(evaluation.report))},
+        "table": {"columns": table_columns(evaluation.report), "rows": list(table_rows(evaluation.report))},
         "answers": [
             {
                 "sample": sample.id,
@@ -98,7 +98,7 @@ def _judged(judging: Judging) -> dict[str, Any]:
     }
 
 
-def metadata(report: EvaluationReport) -> dict[str, float | str]:
+def run_metadata(report: EvaluationReport) -> dict[str, float | str]:
     """Figures for a run's dashboard."""
     found: dict[str, float | str] = {"evaluation": report.id, "dataset": report.dataset}
     for system in report.systems:
@@ -236,7 +236,7 @@ class Comparison:
         return sum(row.verdict == verdict for row in self.rows)
 
 
-def themes(report: EvaluationReport) -> list[tuple[str, list[Row]]]:
+def theme_tables(report: EvaluationReport) -> list[tuple[str, list[Row]]]:
     """All scores over the whole test split; a theme that nothing was measured of is left out."""
     found = [{score.metric: score for score in system.scores if not score.slice} for system in report.systems]
     told = _verdicts(report)
@@ -256,7 +256,7 @@ def themes(report: EvaluationReport) -> list[tuple[str, list[Row]]]:
     return [(theme, found) for theme, found in rows.items() if found]
 
 
-def comparisons(report: EvaluationReport) -> list[Comparison]:
+def list_comparisons(report: EvaluationReport) -> list[Comparison]:
     """Every candidate against every reference, the newest candidate first."""
     pairs: dict[tuple[str, str], list[Difference]] = {}
     for item in report.differences:
@@ -267,7 +267,7 @@ def comparisons(report: EvaluationReport) -> list[Comparison]:
     for (candidate, reference), items in reversed(pairs.items()):
         items.sort(key=lambda item: order.index(item.metric) if item.metric in order else len(order))
         rows = tuple(
-            Compared(item, meaning(item.metric), verdict(item), _bar(item))
+            Compared(item, explain_metric(item.metric), decide_verdict(item), _bar(item))
             for item in items
             if not _equal(item)
         )
@@ -277,7 +277,7 @@ def comparisons(report: EvaluationReport) -> list[Comparison]:
     return found
 
 
-def slices(report: EvaluationReport) -> list[tuple[str, list[Row]]]:
+def slice_tables(report: EvaluationReport) -> list[tuple[str, list[Row]]]:
     """The main metrics by slice."""
     found = [
         {(score.slice, score.metric): score for score in system.scores if score.slice}
@@ -298,20 +298,20 @@ def slices(report: EvaluationReport) -> list[tuple[str, list[Row]]]:
     ]
 
 
-def verdict(item: Difference) -> str:
+def decide_verdict(item: Difference) -> str:
     """``better``, ``worse``, ``not told apart``, or ``one document``: too little to tell anything by."""
     if item.clusters < _EVIDENCE:
         return "one document"
     return "better" if item.better else "worse" if item.worse else "not told apart"
 
 
-def meaning(name: str) -> str:
+def explain_metric(name: str) -> str:
     """A metric in words; empty: unknown."""
     known = BY_NAME.get(name) or UNINTERVALLED.get(name)
     return known.meaning if known is not None else ""
 
 
-def shown(value: float, *, signed: bool = False) -> str:
+def format_figure(value: float, *, signed: bool = False) -> str:
     """A figure with three decimals, one where it is large."""
     return f"{value:{'+' if signed else ''}.{1 if abs(value) >= 100 else 3}f}"
 
@@ -328,7 +328,7 @@ def _row(
         for score, system in zip(scores, report.systems, strict=True)
     ]
     lower = any(not score.higher_is_better for score in scores if score is not None)
-    return Row(name.removeprefix(_HARNESS), meaning(name), lower, tuple(cells))
+    return Row(name.removeprefix(_HARNESS), explain_metric(name), lower, tuple(cells))
 
 
 def _cell(score: Score | None, told: str) -> Cell:
@@ -336,15 +336,15 @@ def _cell(score: Score | None, told: str) -> Cell:
         return Cell("–")
     interval = ""
     if score.low is not None and score.high is not None:
-        interval = f"{shown(score.low)} to {shown(score.high)}"
-    return Cell(shown(score.value), interval, score.missing, told)
+        interval = f"{format_figure(score.low)} to {format_figure(score.high)}"
+    return Cell(format_figure(score.value), interval, score.missing, told)
 
 
 def _verdicts(report: EvaluationReport) -> dict[tuple[str, str, str], str]:
     """Against the first system, by slice, metric and candidate: ``better`` and ``worse`` only."""
     first = report.systems[0].system if report.systems else ""
     against: Iterable[Difference] = (item for item in report.differences if item.reference == first)
-    found = {(item.slice, item.metric, item.candidate): verdict(item) for item in against}
+    found = {(item.slice, item.metric, item.candidate): decide_verdict(item) for item in against}
     return {key: told for key, told in found.items() if told in ("better", "worse")}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from loguru import logger
 
-from llm_engineering.application.text.words import words
+from llm_engineering.application.text.words import split_words
 from llm_engineering.domain.errors import InvalidInputError
 
 GRAM_SIZES = (2, 3, 4)
@@ -23,7 +23,7 @@ _SENTENCE_ENDS = ".!?\n"
 Values = npt.NDArray[np.float64]
 
 
-def pieces(text: str, size: int) -> list[str]:
+def split_pieces(text: str, size: int) -> list[str]:
     """The text in pieces of about ``size`` characters, cut where a sentence or line ends; a short rest is left out.
 
     Distances depend on length, so what is compared must be about equally long.
@@ -81,7 +81,7 @@ class WordStandard:
 
     def scores(self, text: str) -> Values:
         """z-scores of the words' relative frequencies, shape (words,)."""
-        return (_frequencies(words(text), self.words) - self.means) / self.deviations
+        return (_frequencies(split_words(text), self.words) - self.means) / self.deviations
 
 
 def word_standard(texts: Sequence[str], count: int = FREQUENT_WORDS) -> WordStandard:
@@ -94,7 +94,7 @@ def word_standard(texts: Sequence[str], count: int = FREQUENT_WORDS) -> WordStan
         raise InvalidInputError(
             f"Burrows' Delta needs at least two pieces of text to know what is usual; there are {len(texts)}."
         )
-    split = [words(text) for text in texts]
+    split = [split_words(text) for text in texts]
     totals = Counter(word for found in split for word in found)
     chosen = tuple(word for word, _ in sorted(totals.items(), key=lambda item: (-item[1], item[0]))[:count])
     table = np.stack([_frequencies(found, chosen) for found in split])
@@ -107,7 +107,7 @@ def word_standard(texts: Sequence[str], count: int = FREQUENT_WORDS) -> WordStan
     )
 
 
-def delta(text: str, author: Values, standard: WordStandard) -> float:
+def burrows_delta(text: str, author: Values, standard: WordStandard) -> float:
     """Burrows' Delta: mean absolute difference of z-scores, ``Δ = 1/n Σ_w |z_T(w) − z_A(w)|``; 0 is equal.
 
     J. Burrows, "'Delta': a measure of stylistic difference", *Literary and Linguistic Computing* 17(3), 2002.
@@ -125,14 +125,14 @@ def _frequencies(found: Sequence[str], chosen: Sequence[str]) -> Values:
     return np.array([counts[word] for word in chosen], dtype=np.float64) / max(1, len(found))
 
 
-def folds(items: Sequence[str], count: int) -> Iterator[tuple[list[str], list[str]]]:
+def split_folds(items: Sequence[str], count: int) -> Iterator[tuple[list[str], list[str]]]:
     """(the others, the fold) for each of ``count`` folds of neighbouring items; empty folds are left out."""
     size = -(-len(items) // count)
     for start in range(0, len(items), size):
         yield [*items[:start], *items[start + size :]], list(items[start : start + size])
 
 
-def evenly(items: Sequence[str], count: int) -> list[str]:
+def pick_evenly(items: Sequence[str], count: int) -> list[str]:
     """At most ``count`` of the items, at even distances."""
     if len(items) <= count:
         return list(items)
@@ -203,14 +203,14 @@ class StyleModel:
         text = text.strip()
         if len(text) < SHORTEST:
             return None
-        parts = pieces(text, self._piece) or [text]
+        parts = split_pieces(text, self._piece) or [text]
         found = np.array([self.distances(part) for part in parts])
         means = found.mean(axis=0)
         return StyleScore(float(np.mean(self.scores(found))), float(means[0]), float(means[1]))
 
     def distances(self, text: str) -> tuple[float, float]:
         """n-gram distance and Delta of one piece."""
-        return gram_distance(text, self._profile), delta(text, self._author, self._standard)
+        return gram_distance(text, self._profile), burrows_delta(text, self._author, self._standard)
 
     def scores(self, distances: Values) -> Values:
         """Scores of distances, shape (n, 2) to (n,)."""
@@ -233,8 +233,8 @@ def fit_style(
     Raises:
         InvalidInputError: there is too little text by the author.
     """
-    mine = evenly([part for text in own for part in pieces(text, piece)], MOST_PIECES)
-    theirs = evenly([part for text in others for part in pieces(text, piece)], MOST_PIECES)
+    mine = pick_evenly([part for text in own for part in split_pieces(text, piece)], MOST_PIECES)
+    theirs = pick_evenly([part for text in others for part in split_pieces(text, piece)], MOST_PIECES)
     if len(mine) < FEWEST_PIECES:
         raise InvalidInputError(
             f"The style of {author} cannot be learned from {len(mine)} pieces of {piece} characters; at least {FEWEST_PIECES} "
@@ -251,7 +251,7 @@ def fit_style(
     model = _model(mine, theirs, _weights(own_features, other_features), same, piece)
     high, low = _held_out_scores(own_features, other_features)
     model.calibration = Calibration(
-        author, len(mine), len(theirs), auc(high, low), float(high.mean()), float(low.mean())
+        author, len(mine), len(theirs), compute_auc(high, low), float(high.mean()), float(low.mean())
     )
     return model
 
@@ -259,7 +259,7 @@ def fit_style(
 def _held_out(mine: Sequence[str], theirs: Sequence[str]) -> Values:
     """Distances of the author's pieces from profiles made without them, shape (n, 2)."""
     found: list[tuple[float, float]] = []
-    for rest, fold in folds(mine, min(FOLDS, len(mine))):
+    for rest, fold in split_folds(mine, min(FOLDS, len(mine))):
         model = _model(rest, theirs, None, np.zeros((1, 2)), 1)
         found += [model.distances(part) for part in fold]
     return np.array(found)
@@ -331,7 +331,7 @@ def logistic_regression(features: Values, labels: Values, *, steps: int = 50) ->
     return weights
 
 
-def auc(high: Values, low: Values) -> float:
+def compute_auc(high: Values, low: Values) -> float:
     """Share of pairs in the right order, ties half: the area under the ROC curve (Mann & Whitney, 1947)."""
     above = (high[:, None] > low[None, :]).mean()
     return float(above + 0.5 * (high[:, None] == low[None, :]).mean())

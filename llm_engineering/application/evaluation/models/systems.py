@@ -122,7 +122,7 @@ class Harness(Protocol):
         ...
 
 
-def trained_system(name: str, folder: Path, manifest: ModelManifest, label: str | None = None) -> System:
+def open_trained(name: str, folder: Path, manifest: ModelManifest, label: str | None = None) -> System:
     """A trained model's folder as a system.
 
     Raises:

@@ -21,7 +21,7 @@ from llm_engineering.application.evaluation.rag.questions import (
     Resolved,
     Target,
 )
-from llm_engineering.application.failures import batched
+from llm_engineering.application.failures import group_batches
 from llm_engineering.application.features.chunk import ChunkingConfig, chunk_document
 from llm_engineering.application.features.clean import clean
 from llm_engineering.application.ports import Embedder, Progress, SilentProgress, VectorIndex
@@ -55,7 +55,7 @@ class Indexed:
     bad: tuple[BadLine, ...]
 
 
-def documents(folder: Path, bad: list[BadLine]) -> Iterator[CleanDocument]:
+def read_documents(folder: Path, bad: list[BadLine]) -> Iterator[CleanDocument]:
     """The corpus, cleaned as any other text, as it is read; what cannot be used goes to ``bad``.
 
     Raises:
@@ -107,7 +107,7 @@ def build_index(
     fingerprint = embedder.fingerprint
     total = chunks = 0
     with index.writer(fingerprint) as writer:
-        for batch in batched(documents(folder, bad), BATCH):
+        for batch in group_batches(read_documents(folder, bad), BATCH):
             found = [
                 chunk
                 for document in batch
@@ -128,7 +128,7 @@ def build_index(
     return Indexed(total, chunks, tuple(bad))
 
 
-def questions(folder: Path, split: str, most: int, seed: int) -> tuple[Resolved, list[BadLine]]:
+def read_questions(folder: Path, split: str, most: int, seed: int) -> tuple[Resolved, list[BadLine]]:
     """Queries that have relevant documents, at most so many, drawn by seed.
 
     A document that is judged relevant but not in the corpus still counts as relevant, as in the data set's own measures.

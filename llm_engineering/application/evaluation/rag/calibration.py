@@ -70,19 +70,19 @@ def calibrate(judgements: Sequence[Judgement], configured: float, *, seed: int) 
             f'{len(judgements) - answerable}. Add lines with "answerable": false to the question set.'
         )
     scores = np.array([item.confidence for item in judgements])
-    curve = tuple(at(judgements, float(value)) for value in np.unique(scores)[::-1])
+    curve = tuple(evaluate_threshold(judgements, float(value)) for value in np.unique(scores)[::-1])
     return Calibration(
         curve=curve,
-        aurc=aurc(judgements),
-        best=at(judgements, best_threshold(judgements)),
-        configured=at(judgements, configured),
+        aurc=compute_aurc(judgements),
+        best=evaluate_threshold(judgements, best_threshold(judgements)),
+        configured=evaluate_threshold(judgements, configured),
         held_out=_held_out(judgements, seed),
         answerable=answerable,
         unanswerable=len(judgements) - answerable,
     )
 
 
-def at(judgements: Sequence[Judgement], threshold: float) -> Point:
+def evaluate_threshold(judgements: Sequence[Judgement], threshold: float) -> Point:
     """What answering questions with at least this confidence would mean."""
     return _point(judgements, [item.confidence >= threshold for item in judgements], threshold)
 
@@ -101,7 +101,7 @@ def _point(judgements: Sequence[Judgement], answered: Sequence[bool], threshold:
     )
 
 
-def aurc(judgements: Sequence[Judgement]) -> float:
+def compute_aurc(judgements: Sequence[Judgement]) -> float:
     """Area under the risk–coverage curve: the mean of ``risk`` over all prefixes by falling confidence; 0 is best.
 
     Among equal confidences the expected order counts: each of them with their mean error.

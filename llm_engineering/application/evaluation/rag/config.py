@@ -26,7 +26,7 @@ _RERANK: dict[str, Any] = {"rerank": {"enabled": True}}
 _SELF_QUERY: dict[str, Any] = {"self_query": {"kind": "rules"}}
 
 
-def standard() -> dict[str, Configuration]:
+def standard_configurations() -> dict[str, Configuration]:
     """The configurations of the standard table by name, in its order. None of them asks a language model."""
     rows: dict[str, dict[str, Any]] = {
         "dense": {"mode": "dense"},
@@ -64,7 +64,7 @@ def without_rerank(configurations: Mapping[str, Configuration]) -> dict[str, Con
     return {name: item for name, item in configurations.items() if not item.retrieval.rerank.enabled}
 
 
-def patient(config: RetrievalConfig) -> RetrievalConfig:
+def relax_timeouts(config: RetrievalConfig) -> RetrievalConfig:
     """The configuration with time-outs that a busy machine does not reach."""
     sections = {name: getattr(config, name) for name in ("self_query", "expansion", "embedding", "rerank")}
     return config.model_copy(
@@ -137,7 +137,7 @@ class RagEvaluationRun(StrictConfig):
     questions: QuestionSet = QuestionSet(make=QuestionMaking())
     filter: MetadataFilter = MetadataFilter()
     """The part of the index that the questions are about; the default is all of it."""
-    configurations: dict[str, Configuration] = Field(default_factory=standard)
+    configurations: dict[str, Configuration] = Field(default_factory=standard_configurations)
     """The rows of the table, by name. None given: the standard ones."""
     expansion: bool = False
     """Add rows with query expansion: up to four requests to the language model for each question."""
@@ -171,7 +171,7 @@ class RagEvaluationRun(StrictConfig):
     @field_validator("configurations", mode="before")
     @classmethod
     def _standard(cls, value: object) -> object:
-        return value or standard()
+        return value or standard_configurations()
 
     @property
     def table(self) -> dict[str, Configuration]:

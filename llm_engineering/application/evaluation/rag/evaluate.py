@@ -7,8 +7,13 @@ from typing import Any
 from llm_engineering.application.evaluation.rag import gate as gates
 from llm_engineering.application.evaluation.rag.answers import AnswerMetrics, Judgements
 from llm_engineering.application.evaluation.rag.calibration import Calibration, Judgement, calibrate
-from llm_engineering.application.evaluation.rag.config import Gate, RagEvaluationRun, patient, without_rerank
-from llm_engineering.application.evaluation.rag.questions import Resolved, kinds
+from llm_engineering.application.evaluation.rag.config import (
+    Gate,
+    RagEvaluationRun,
+    relax_timeouts,
+    without_rerank,
+)
+from llm_engineering.application.evaluation.rag.questions import Resolved, count_kinds
 from llm_engineering.application.evaluation.rag.recommend import Recommendation, recommend
 from llm_engineering.application.evaluation.rag.retrieval import (
     ConfidenceOf,
@@ -16,11 +21,11 @@ from llm_engineering.application.evaluation.rag.retrieval import (
     QuestionRun,
     Row,
     by_kind,
+    comparison_table,
     run_configurations,
     serving_confidence,
-    table,
 )
-from llm_engineering.application.failures import rounded
+from llm_engineering.application.failures import round_values
 from llm_engineering.application.inference.retriever import RetrievalConfig, Retriever
 from llm_engineering.application.ports import (
     Embedder,
@@ -96,7 +101,7 @@ class Evaluation:
             figures |= {"threshold": self.calibration.best.threshold, "aurc": self.calibration.aurc}
         if self.gate is not None:
             figures["gate"] = "passed" if self.gate.passed else "failed"
-        return rounded(figures)
+        return round_values(figures)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, as plain values: the JSON artifact, with each question's result under each configuration."""
@@ -112,7 +117,7 @@ class Evaluation:
                 {**item.question.model_dump(mode="json", exclude_defaults=True), "cluster": item.cluster}
                 for item in self.questions.questions
             ],
-            "kinds": dict(kinds(item.question for item in self.questions.questions)),
+            "kinds": dict(count_kinds(item.question for item in self.questions.questions)),
             "stale": dict(self.questions.stale),
             "refused": dict(self.refused),
             "rows": [asdict(row) for row in self.rows],
@@ -150,7 +155,7 @@ class Retrievers:
     reranker: Reranker | None = None
 
     def under(self, config: RetrievalConfig) -> Retriever:
-        return Retriever(self.index, self.embedder, self.model, self.reranker, patient(config))
+        return Retriever(self.index, self.embedder, self.model, self.reranker, relax_timeouts(config))
 
 
 async def evaluate_retrieval(
@@ -193,7 +198,7 @@ async def evaluate_retrieval(
         min_overlap=run.min_overlap,
         progress=progress,
     )
-    rows = table(
+    rows = comparison_table(
         runs,
         questions.questions,
         primary=run.tested,

@@ -24,8 +24,8 @@ from llm_engineering.application.ports import (
     SilentProgress,
 )
 from llm_engineering.application.text.markdown import Kind, markdown_blocks
-from llm_engineering.application.text.overlap import content_words, copied_share, find_quote, longest_copy
-from llm_engineering.application.text.question_rules import Draft, drafts, language_of
+from llm_engineering.application.text.overlap import content_words, find_quote, longest_copy, measure_copying
+from llm_engineering.application.text.question_rules import Draft, draft_questions, language_of
 from llm_engineering.domain.documents import CleanDocument, Model, Span
 from llm_engineering.domain.errors import ModelServiceError
 
@@ -55,7 +55,7 @@ class Candidate:
     source: str
 
 
-def refused(candidate: Candidate, *, max_copied_share: float, max_copied_run: int) -> str | None:
+def find_fault(candidate: Candidate, *, max_copied_share: float, max_copied_run: int) -> str | None:
     """Why a candidate does not do, in one word or two; None: it does.
 
     Grounded: the answer's words stand in the passage. No copy: neither too large a share of its words nor too long a
@@ -64,13 +64,16 @@ def refused(candidate: Candidate, *, max_copied_share: float, max_copied_run: in
     asked = content_words(candidate.question)
     if not asked:
         return "no content"
-    if copied_share(candidate.answer, candidate.passage) < 1.0:
+    if measure_copying(candidate.answer, candidate.passage) < 1.0:
         return "not grounded"
     if language_of(candidate.quote) not in (None, candidate.language):
         return "language"
     if longest_copy(candidate.question, candidate.passage) > max_copied_run:
         return "copied run"
-    if len(asked) > SHORT_QUESTION and copied_share(candidate.question, candidate.passage) > max_copied_share:
+    if (
+        len(asked) > SHORT_QUESTION
+        and measure_copying(candidate.question, candidate.passage) > max_copied_share
+    ):
         return "copied words"
     if len(content_words(candidate.answer) - asked) < 1:
         return "gives itself away"
@@ -186,7 +189,7 @@ async def make_questions(
     sampled, total = _sampled(store, config.documents, seed)
     candidates: list[Candidate] = []
     for document in sampled:
-        found = [_candidate(document, draft) for draft in drafts(document)]
+        found = [_candidate(document, draft) for draft in draft_questions(document)]
         if config.with_model and model is not None:
             found += await _asked(document, model, config.per_document, seed, counts)
         candidates += _passing(found, config, seed, counts)
@@ -254,7 +257,7 @@ def _passing(
             break
         if candidate.span.start in sentences:
             continue
-        reason = refused(
+        reason = find_fault(
             candidate, max_copied_share=config.max_copied_share, max_copied_run=config.max_copied_run
         )
         if reason:

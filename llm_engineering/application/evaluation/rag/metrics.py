@@ -63,7 +63,7 @@ def judge(ranking: Sequence[Source], targets: Sequence[Target], min_overlap: flo
     return Judged(tuple(gains), tuple(target.grade for target in targets))
 
 
-def recall(judged: Judged, k: int) -> float:
+def compute_recall(judged: Judged, k: int) -> float:
     """``|relevant places among the first k| / |relevant places|`` (Manning, Raghavan & Schütze, *Introduction to Information
     Retrieval*, 2008, section 8.4)."""
     return sum(len(new) for new in judged.gains[:k]) / len(judged.grades)
@@ -74,7 +74,7 @@ def reciprocal_rank(judged: Judged) -> float:
     return next((1.0 / rank for rank, new in enumerate(judged.gains, start=1) if new), 0.0)
 
 
-def ndcg(judged: Judged, k: int) -> float:
+def compute_ndcg(judged: Judged, k: int) -> float:
     """``DCG@k / ideal DCG@k`` with ``DCG@k = Σ grade_i / log2(i + 1)`` (Järvelin & Kekäläinen, ACM TOIS 20(4), 2002).
 
     The ideal order is one relevant place a rank, best grade first, over all of them. A source that covers several places
@@ -88,8 +88,8 @@ def _dcg(gains: Iterable[float]) -> float:
     return sum(gain / log2(rank + 1) for rank, gain in enumerate(gains, start=1))
 
 
-def measured(judged: Judged, ks: Sequence[int]) -> dict[str, float]:
+def measure_ranking(judged: Judged, ks: Sequence[int]) -> dict[str, float]:
     """All metrics of one question by name: ``recall@k`` and ``ndcg@k`` for each k, ``mrr`` over the whole list."""
-    values = {f"recall@{k}": recall(judged, k) for k in ks}
-    values |= {f"ndcg@{k}": ndcg(judged, k) for k in ks}
+    values = {f"recall@{k}": compute_recall(judged, k) for k in ks}
+    values |= {f"ndcg@{k}": compute_ndcg(judged, k) for k in ks}
     return values | {"mrr": reciprocal_rank(judged)}

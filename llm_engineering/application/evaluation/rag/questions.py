@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError, model_validator
 from llm_engineering.application.files import atomic_write
 from llm_engineering.application.ports import CleanStore
 from llm_engineering.application.text.overlap import find_quote
-from llm_engineering.domain.documents import CleanDocument, Model, Span, derived_id
+from llm_engineering.domain.documents import CleanDocument, Model, Span, derive_id
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.retrieval import MetadataFilter
 
@@ -90,7 +90,7 @@ class Question(Model):
 
 def question_id(question: str, source: str) -> str:
     """A stable id of a made question: of its words alone, so that making the set again keeps what was learned of it."""
-    return f"{source}-{derived_id('question', question.casefold())[:8]}"
+    return f"{source}-{derive_id('question', question.casefold())[:8]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ def write_questions(path: Path, questions: Iterable[Question]) -> None:
     atomic_write(path, "".join(f"{line}\n" for line in lines))
 
 
-def merged(hand: Sequence[Question], made: Sequence[Question]) -> list[Question]:
+def merge_questions(hand: Sequence[Question], made: Sequence[Question]) -> list[Question]:
     """Both sets; what was written by hand wins over what was made with the same id or the same words."""
     ids = {question.id for question in hand}
     words = {_folded(question.question).casefold() for question in hand}
@@ -276,7 +276,7 @@ def _folded(text: str) -> str:
     return _SPACE.sub(" ", text).strip()
 
 
-def kinds(questions: Iterable[Question]) -> Iterator[tuple[str, int]]:
+def count_kinds(questions: Iterable[Question]) -> Iterator[tuple[str, int]]:
     """How many questions there are of each kind, the most frequent first."""
     counts: dict[str, int] = {}
     for question in questions:

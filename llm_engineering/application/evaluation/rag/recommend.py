@@ -22,7 +22,7 @@ class Recommendation:
     """What to set under ``retrieval`` in ``configs/inference.yaml``: the fields that are not at their default."""
 
 
-def cost(configuration: Configuration) -> tuple[int, int]:
+def count_cost(configuration: Configuration) -> tuple[int, int]:
     """(calls of models, stages), the cheaper first: counted, so that it does not depend on the load of the machine."""
     config = configuration.retrieval
     asks_model = config.expansion.enabled + (config.self_query.kind == "model")
@@ -44,9 +44,9 @@ def recommend(
     for metric in by:
         best = max(row.means[metric] for row in left)
         left = [row for row in left if row.means[metric] >= best - TIE]
-    chosen = min(left, key=lambda row: (cost(configurations[row.name]), order[row.name]))
+    chosen = min(left, key=lambda row: (count_cost(configurations[row.name]), order[row.name]))
     return Recommendation(
-        chosen.name, _reason(chosen, left, by), changed(configurations[chosen.name].retrieval)
+        chosen.name, _reason(chosen, left, by), list_changes(configurations[chosen.name].retrieval)
     )
 
 
@@ -71,7 +71,7 @@ def _reason(chosen: Row, equals: Sequence[Row], by: Sequence[str]) -> str:
     )
 
 
-def changed(config: RetrievalConfig) -> dict[str, Any]:
+def list_changes(config: RetrievalConfig) -> dict[str, Any]:
     """The fields of a retrieval configuration that are not at their default, and those that the table is about always."""
     always = {
         "mode": config.mode.value,

@@ -16,7 +16,7 @@ MOST_QUOTES = 3
 _YAML_WORDS = frozenset({"on", "off", "yes", "no", "y", "n", "true", "false", "null"})
 
 
-def columns(evaluation: Evaluation) -> list[str]:
+def table_columns(evaluation: Evaluation) -> list[str]:
     """Headings of the table."""
     return [
         "Configuration",
@@ -27,8 +27,8 @@ def columns(evaluation: Evaluation) -> list[str]:
     ]
 
 
-def rows(evaluation: Evaluation) -> Iterator[list[str]]:
-    """The table's lines, in the order of :func:`columns`; the recommended configuration is marked with a star."""
+def table_rows(evaluation: Evaluation) -> Iterator[list[str]]:
+    """The table's lines, in the order of :func:`table_columns`; the recommended configuration is marked with a star."""
     for row in evaluation.rows:
         name = f"{row.name} *" if row.name == evaluation.recommendation.name else row.name
         against = row.against

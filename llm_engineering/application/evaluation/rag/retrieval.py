@@ -5,18 +5,18 @@ import statistics as numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from llm_engineering.application.evaluation.rag.metrics import MIN_OVERLAP, Source, judge, measured
+from llm_engineering.application.evaluation.rag.metrics import MIN_OVERLAP, Source, judge, measure_ranking
 from llm_engineering.application.evaluation.rag.questions import Labelled
 from llm_engineering.application.evaluation.statistics import (
     Comparison,
     Interval,
+    bootstrap_interval,
     compare,
-    holm,
-    interval,
+    correct_holm,
 )
-from llm_engineering.application.inference.answer import confidence
+from llm_engineering.application.inference.answer import estimate_confidence
 from llm_engineering.application.inference.retriever import RetrievalConfig, Retrieved, Retriever
-from llm_engineering.application.inference.search import narrow, widen
+from llm_engineering.application.inference.search import as_passages, expand_to_parents
 from llm_engineering.application.ports import Progress, SilentProgress, VectorIndex
 from llm_engineering.application.ports.observability import Recorder
 from llm_engineering.domain.documents import Model
@@ -193,9 +193,9 @@ class _Asking:
             return self._failed(labelled, recorder, error)
         seconds = recorder.elapsed
         if self.configuration.parents:
-            passages = await asyncio.to_thread(widen, found.hits, self.index)
+            passages = await asyncio.to_thread(expand_to_parents, found.hits, self.index)
         else:
-            passages = narrow(found.hits)
+            passages = as_passages(found.hits)
         if self.by_document:
             first = {passage.document_id: passage for passage in reversed(passages)}
             passages = [passage for passage in passages if first[passage.document_id] is passage][:depth]
@@ -210,13 +210,13 @@ class _Asking:
         expected = labelled.question.filter
         return QuestionRun(
             question_id=labelled.question.id,
-            metrics=measured(judged, self.ks) if judged else {},
+            metrics=measure_ranking(judged, self.ks) if judged else {},
             confidence=self.confidence_of(found),
             covered=any(gains),
             characters=sum(len(passage.text) for passage in passages),
             seconds=seconds,
-            degradations=found.made_with.degradations,
-            filter_right=None if expected is None else _holds(found.made_with.filter, expected),
+            degradations=found.provenance.degradations,
+            filter_right=None if expected is None else _holds(found.provenance.filter, expected),
             sources=tuple(
                 _kept(passage, bool(gain))
                 for passage, gain in zip(passages[:SHOWN_SOURCES], gains, strict=False)
@@ -225,7 +225,7 @@ class _Asking:
 
     def _failed(self, labelled: Labelled, recorder: Recorder, error: InvalidInputError) -> QuestionRun:
         """A question that is refused has found nothing; the others go on."""
-        nothing = measured(judge((), labelled.targets), self.ks) if labelled.targets else {}
+        nothing = measure_ranking(judge((), labelled.targets), self.ks) if labelled.targets else {}
         return QuestionRun(
             labelled.question.id, nothing, 0.0, False, 0, recorder.elapsed, (), None, (), error=str(error)
         )
@@ -253,10 +253,10 @@ def _kept(passage: Passage, relevant: bool) -> FoundSource:
 
 def serving_confidence(found: Retrieved) -> float:
     """What serving holds against ``min_similarity`` before it answers."""
-    return confidence(found.question, narrow(found.hits))
+    return estimate_confidence(found.question, as_passages(found.hits))
 
 
-def table(
+def comparison_table(
     runs: Sequence[ConfigurationRun],
     questions: Sequence[Labelled],
     *,
@@ -290,7 +290,7 @@ def table(
         for run in runs
         if run.name != reference
     }
-    corrected = holm({name: comparison.p_value for name, comparison in compared.items()})
+    corrected = correct_holm({name: comparison.p_value for name, comparison in compared.items()})
     rows = []
     for run in runs:
         against = compared.get(run.name)
@@ -305,7 +305,7 @@ def _row(
 ) -> Row:
     found = run.answerable()
     intervals = {
-        metric: interval(run.values(metric), clusters, seed=seed, resamples=resamples)
+        metric: bootstrap_interval(run.values(metric), clusters, seed=seed, resamples=resamples)
         for metric in found[0].metrics
     }
     times = sorted(1e3 * item.seconds for item in run.runs)

@@ -6,12 +6,12 @@ names a definition in data sets, training runs, evaluations and served models; :
 """
 
 from llm_engineering.application.llm.chat_templates.contract import TemplateUse, check_contract
-from llm_engineering.application.llm.chat_templates.escaping import escaped
+from llm_engineering.application.llm.chat_templates.escaping import escape_markers
 from llm_engineering.application.llm.chat_templates.rendering import (
     ChatTemplate,
     RenderedChat,
     TextSpan,
-    template,
+    load_template,
     template_names,
 )
 
@@ -21,7 +21,7 @@ __all__ = [
     "TemplateUse",
     "TextSpan",
     "check_contract",
-    "escaped",
-    "template",
+    "escape_markers",
+    "load_template",
     "template_names",
 ]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from llm_engineering.application.llm.chat_templates.rendering import template
+from llm_engineering.application.llm.chat_templates.rendering import load_template
 from llm_engineering.domain.errors import TemplateMismatchError
 
 
@@ -22,7 +22,7 @@ class TemplateUse:
         Raises:
             ConfigurationError: there is no template of that name.
         """
-        return cls(where, name, template(name).hash)
+        return cls(where, name, load_template(name).hash)
 
 
 def check_contract(first: TemplateUse, second: TemplateUse) -> None:

@@ -26,7 +26,7 @@ RULES = "\n".join((_CONTROL.pattern, _HEADING.pattern, _BRACKET.pattern))
 """Part of every template's hash: text escaped by other rules is other text."""
 
 
-def escaped(text: str) -> str:
+def escape_markers(text: str) -> str:
     """The text as it may stand in a turn: ``<|im_end|>`` becomes ``‹|im_end|>``, ``### Response:`` ``＃## Response:``."""
     text = _CONTROL.sub("‹", text)
     text = _HEADING.sub(r"\1＃", text)

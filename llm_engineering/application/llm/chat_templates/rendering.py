@@ -98,7 +98,7 @@ class ChatTemplate:
         """
         turns = [message for message in messages if message.role != "system" or message.content.strip()]
         _check_order(turns, add_generation_prompt)
-        content = [{"role": turn.role, "content": escaping.escaped(turn.content)} for turn in turns]
+        content = [{"role": turn.role, "content": escaping.escape_markers(turn.content)} for turn in turns]
         mark = _absent_mark([turn["content"] for turn in content])
         marked = _compiled(self.source).render(
             messages=content,
@@ -139,7 +139,7 @@ def template_names() -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=32)
-def template(name: str, version: int | None = None) -> ChatTemplate:
+def load_template(name: str, version: int | None = None) -> ChatTemplate:
     """A template by family; None: its current version.
 
     Raises:

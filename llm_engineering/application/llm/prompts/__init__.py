@@ -5,13 +5,22 @@ suffix tells several of one role apart: ``user_2``). A version that has served i
 that a hash in an old trace still leads to the words that were used.
 """
 
-from llm_engineering.application.llm.prompts.fences import Shown, inert, shown
+from llm_engineering.application.llm.prompts.fences import Shown, make_inert, present_source
 from llm_engineering.application.llm.prompts.rendering import (
     Template,
+    list_prompts,
+    load_prompt,
     prompt_hash,
     render,
-    template,
-    templates,
 )
 
-__all__ = ["Shown", "Template", "inert", "prompt_hash", "render", "shown", "template", "templates"]
+__all__ = [
+    "Shown",
+    "Template",
+    "list_prompts",
+    "load_prompt",
+    "make_inert",
+    "present_source",
+    "prompt_hash",
+    "render",
+]

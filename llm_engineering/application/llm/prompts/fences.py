@@ -26,7 +26,7 @@ _HIDDEN = re.compile("[\U000e0000-\U000e007f\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _OPENING = "\u2039"
 
 
-def inert(text: object) -> str:
+def make_inert(text: object) -> str:
     """The text as it may stand inside a fence: tags of the prompt's own, in any spelling, are opened by ``‹``."""
     safe = _HIDDEN.sub("", str(text))
     safe = _TAG.sub(_OPENING, safe)
@@ -42,6 +42,6 @@ class Shown:
     text: str
 
 
-def shown(number: int, heading: str, text: str) -> Shown:
+def present_source(number: int, heading: str, text: str) -> Shown:
     """A source made inert. A heading is one line, so that it cannot pass for the text below it."""
-    return Shown(number, inert(" ".join(heading.split())), inert(text.strip("\n")))
+    return Shown(number, make_inert(" ".join(heading.split())), make_inert(text.strip("\n")))

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 from jinja2 import StrictUndefined, TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from llm_engineering.application.llm.prompts.fences import inert
+from llm_engineering.application.llm.prompts.fences import make_inert
 from llm_engineering.application.ports import Message
 from llm_engineering.domain.errors import ConfigurationError
 
@@ -49,7 +49,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
         lstrip_blocks=True,
         keep_trailing_newline=False,
     )
-    environment.filters["inert"] = inert
+    environment.filters["inert"] = make_inert
     return environment
 
 
@@ -65,12 +65,12 @@ def _library() -> dict[tuple[str, int], Template]:
     return found
 
 
-def templates() -> list[Template]:
+def list_prompts() -> list[Template]:
     """Every version of every prompt, by name and version."""
     return [_library()[key] for key in sorted(_library())]
 
 
-def template(name: str, version: int) -> Template:
+def load_prompt(name: str, version: int) -> Template:
     """One version of a prompt.
 
     Raises:
@@ -79,7 +79,7 @@ def template(name: str, version: int) -> Template:
     try:
         return _library()[name, version]
     except KeyError:
-        there = ", ".join(f"{one.name} v{one.version}" for one in templates())
+        there = ", ".join(f"{one.name} v{one.version}" for one in list_prompts())
         raise ConfigurationError(f"There is no prompt '{name}' v{version}. There are: {there}.") from None
 
 
@@ -89,7 +89,7 @@ def prompt_hash(name: str, version: int) -> str:
     Raises:
         ConfigurationError: there is none of that name or version.
     """
-    return template(name, version).hash
+    return load_prompt(name, version).hash
 
 
 def render(name: str, version: int, **values: Any) -> list[Message]:
@@ -98,7 +98,7 @@ def render(name: str, version: int, **values: Any) -> list[Message]:
     Raises:
         ConfigurationError: there is no such prompt, a value is missing, or one is given that it does not know.
     """
-    chosen = template(name, version)
+    chosen = load_prompt(name, version)
     if missing := sorted(set(chosen.values) - values.keys()):
         raise ConfigurationError(f"The prompt '{name}' v{version} was not given: {', '.join(missing)}.")
     if unknown := sorted(values.keys() - set(chosen.values)):

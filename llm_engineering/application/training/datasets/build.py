@@ -7,8 +7,8 @@ from typing import Any
 
 from loguru import logger
 
-from llm_engineering.application.failures import batched
-from llm_engineering.application.llm.chat_templates import ChatTemplate, template
+from llm_engineering.application.failures import group_batches
+from llm_engineering.application.llm.chat_templates import ChatTemplate, load_template
 from llm_engineering.application.llm.judges import Jury
 from llm_engineering.application.ports import CleanStore, Embedder, Message, Progress, SilentProgress
 from llm_engineering.application.training.datasets.config import QualityConfig
@@ -16,7 +16,7 @@ from llm_engineering.application.training.datasets.curate import Curated, curate
 from llm_engineering.application.training.datasets.data_card import data_card
 from llm_engineering.application.training.datasets.decontamination import (
     Protected,
-    protected_samples,
+    protect_samples,
     read_protected,
 )
 from llm_engineering.application.training.datasets.gates import (
@@ -28,7 +28,7 @@ from llm_engineering.application.training.datasets.gates import (
 from llm_engineering.application.training.datasets.judging import Judged, JudgeGate, judge
 from llm_engineering.application.training.datasets.report import html_report
 from llm_engineering.application.training.datasets.samples import Sample, kind_of
-from llm_engineering.application.training.datasets.statistics import statistics
+from llm_engineering.application.training.datasets.statistics import compute_statistics
 from llm_engineering.application.training.datasets.store import (
     MANIFEST,
     SaveForHub,
@@ -141,7 +141,7 @@ async def build_dataset(
     protected = [text for file in evaluation_files for text in read_protected(file)]
     sources = {document.id: document for document in _fetched(clean, samples)}
     groups = {key: group for key, _, group in clean.signatures()}
-    chosen = template(target.chat_template)
+    chosen = load_template(target.chat_template)
     count = None if helpers.count is None else token_counter(chosen, helpers.count)
     gates: list[Gate] = gates_of(
         quality, sources, count=count, detect=helpers.detect, embedder=helpers.embedder
@@ -160,11 +160,11 @@ async def build_dataset(
         groups=groups,
         documents=groups,
         protected=protected,
-        held_out=list(held_out_parts(target.root, kind)),
+        held_out=list(read_held_out(target.root, kind)),
         seed=target.seed,
     )
     _check(curated)
-    figures = statistics(curated.splits, count)
+    figures = compute_statistics(curated.splits, count)
     manifest = manifest_of(
         kind,
         target.name,
@@ -209,7 +209,7 @@ def token_counter(chosen: ChatTemplate, count: Callable[[Sequence[str]], Sequenc
     return counted
 
 
-def held_out_parts(root: Path, kind: DatasetKind) -> Iterator[Protected]:
+def read_held_out(root: Path, kind: DatasetKind) -> Iterator[Protected]:
     """Validation and test texts of the newest version of each data set of another kind below a folder.
 
     A folder that is no data set, or a damaged one, is passed over with a warning: it must not stop a new one.
@@ -227,11 +227,11 @@ def held_out_parts(root: Path, kind: DatasetKind) -> Iterator[Protected]:
             logger.warning("Not kept out of the training split: {}", error)
             continue
         for split in (Split.VALIDATION, Split.TEST):
-            yield from protected_samples(dataset.splits[split], f"{folder.name}/{split}")
+            yield from protect_samples(dataset.splits[split], f"{folder.name}/{split}")
 
 
 def _fetched(clean: CleanStore, samples: Sequence[Sample]) -> Iterator[CleanDocument]:
-    for batch in batched(sorted({sample.origin.document_id for sample in samples}), _BATCH):
+    for batch in group_batches(sorted({sample.origin.document_id for sample in samples}), _BATCH):
         yield from clean.get(batch)
 
 

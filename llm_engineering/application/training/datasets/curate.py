@@ -9,7 +9,7 @@ from llm_engineering.application.training.datasets.config import QualityConfig
 from llm_engineering.application.training.datasets.decontamination import (
     Decontamination,
     Protected,
-    protected_samples,
+    protect_samples,
 )
 from llm_engineering.application.training.datasets.gates import (
     Differs,
@@ -167,5 +167,5 @@ def _without_leaks(
             part, out = list(gated.kept), gated.dropped
             dropped += out
         clean[split] = part
-        protected += protected_samples(part, split.value)
+        protected += protect_samples(part, split.value)
     return clean, dropped

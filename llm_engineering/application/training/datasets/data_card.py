@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm_engineering.application.training.datasets.curate import Curated
-from llm_engineering.application.training.datasets.report import lint_rows, rows
+from llm_engineering.application.training.datasets.report import lint_rows, table_rows
 from llm_engineering.application.training.datasets.statistics import Statistics
 from llm_engineering.domain.datasets import DatasetManifest, Split
 
@@ -27,7 +27,7 @@ def data_card(
     Args:
         manifest: what the data set is.
         curated: its samples, and what was dropped.
-        figures: of :func:`~llm_engineering.application.training.datasets.statistics.statistics`.
+        figures: of :func:`~llm_engineering.application.training.datasets.statistics.compute_statistics`.
         links: where each document can be read, by its id.
     """
     parts = [
@@ -54,7 +54,7 @@ def data_card(
         "## Gates",
         f"{curated.made:,} samples were made; {len(curated.kept):,} are kept. Those dropped stand in `dropped.jsonl`, with "
         "the reason.",
-        _table(["Gate", "Samples", "Dropped", "Kept", "Why"], list(rows(curated.counts))),
+        _table(["Gate", "Samples", "Dropped", "Kept", "Why"], list(table_rows(curated.counts))),
     ]
     if curated.lint_after is not None:
         figures_of_pairs = [list(row) for row in lint_rows(curated.lint_after)]

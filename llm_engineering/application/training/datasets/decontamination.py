@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from llm_engineering.application.text.words import words
+from llm_engineering.application.text.words import split_words
 from llm_engineering.application.training.datasets.config import DecontaminationConfig
 from llm_engineering.application.training.datasets.gates import Reasons
 from llm_engineering.application.training.datasets.samples import (
     Sample,
     answer_of,
-    normalised,
+    normalise_words,
     prompt_of,
 )
 from llm_engineering.domain.errors import InvalidInputError
@@ -53,7 +53,7 @@ class Decontamination:
         grams: list[Hashes] = []
         for item in protected:
             if item.only_equal:
-                self._equal.setdefault(normalised(item.text), item.source)
+                self._equal.setdefault(normalise_words(item.text), item.source)
                 continue
             found = gram_hashes(item.text, config.words)
             if len(found):
@@ -75,7 +75,7 @@ class Decontamination:
 
     def source_of(self, text: str) -> str | None:
         """Where the protected text stands that this one overlaps with; None: nowhere."""
-        if self._equal and (source := self._equal.get(normalised(text))) is not None:
+        if self._equal and (source := self._equal.get(normalise_words(text))) is not None:
             return source
         grams = gram_hashes(text, self._config.words)
         if not len(grams) or not len(self._grams):
@@ -92,7 +92,7 @@ class Decontamination:
         return None
 
 
-def protected_samples(samples: Iterable[Sample], source: str) -> Iterator[Protected]:
+def protect_samples(samples: Iterable[Sample], source: str) -> Iterator[Protected]:
     """The texts of held-out samples: their answers by sequences, their prompts as a whole."""
     for sample in samples:
         yield Protected(source, answer_of(sample))
@@ -125,7 +125,7 @@ def read_protected(file: Path) -> list[Protected]:
 
 def gram_hashes(text: str, n: int) -> Hashes:
     """Distinct 64-bit hashes of a text's runs of n words, ascending; of the whole text where it has fewer words."""
-    found = words(text)
+    found = split_words(text)
     if not found:
         return np.zeros(0, dtype=np.uint64)
     n = min(n, len(found))

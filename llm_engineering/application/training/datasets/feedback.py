@@ -17,13 +17,13 @@ from typing import ClassVar
 from pydantic import Field
 
 from llm_engineering.application.config import StrictConfig
-from llm_engineering.application.failures import batched
+from llm_engineering.application.failures import group_batches
 from llm_engineering.application.ports import CleanStore
 from llm_engineering.application.text.overlap import content_words, has_common_ngram
 from llm_engineering.application.text.pii import mask_personal_data
-from llm_engineering.application.text.sentences import Unit, units
-from llm_engineering.application.training.datasets.passages import Passage, PassageConfig, passages
-from llm_engineering.application.training.datasets.samples import origin
+from llm_engineering.application.text.sentences import Unit, split_units
+from llm_engineering.application.training.datasets.passages import Passage, PassageConfig, split_passages
+from llm_engineering.application.training.datasets.samples import describe_origin
 from llm_engineering.domain.datasets import InstructSample, PreferenceSample, Provenance
 from llm_engineering.domain.documents import CleanDocument, Span
 from llm_engineering.domain.inference import Feedback, Interaction
@@ -67,7 +67,7 @@ def samples_of_votes(
         StoreError: votes or documents cannot be read.
     """
     made = FromFeedback()
-    for batch in batched(votes, _BATCH):
+    for batch in group_batches(votes, _BATCH):
         wanted = sorted({source for answer, _ in batch for source in answer.sources})
         documents = {document.id: document for document in clean.get(wanted)}
         for answer, vote in batch:
@@ -99,7 +99,9 @@ def _add(
     if vote.rating == "up":
         own = Provenance(made_by="feedback")  # no model wrote a part of it
         made.instruct.append(
-            InstructSample(instruction=question, answer=found.text, origin=origin(found), provenance=own)
+            InstructSample(
+                instruction=question, answer=found.text, origin=describe_origin(found), provenance=own
+            )
         )
         return "instruct sample"
     rejected = mask_personal_data(_MARKER.sub("", answer.answer).strip())
@@ -114,7 +116,11 @@ def _add(
         return "another length than any passage"
     made.preference.append(
         PreferenceSample(
-            prompt=question, chosen=chosen, rejected=rejected, origin=origin(found, span), provenance=used
+            prompt=question,
+            chosen=chosen,
+            rejected=rejected,
+            origin=describe_origin(found, span),
+            provenance=used,
         )
     )
     return "preference sample"
@@ -136,12 +142,12 @@ def _best_passage(
 def _readable(documents: Sequence[CleanDocument], cut: PassageConfig) -> Iterator[Passage]:
     for document in documents:
         if cut.reads(document):
-            yield from passages(document, cut)
+            yield from split_passages(document, cut)
 
 
 def _like_in_length(passage: Passage, question: str, length: int) -> Span:
     """Whole sentences in a row, of about so many characters, that cover most of the question; the first such."""
-    sentences = units(passage.text)
+    sentences = split_units(passage.text)
     asked = content_words(question)
     best: tuple[int, int, int] | None = None
     for first, begin in enumerate(sentences):

@@ -9,18 +9,19 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from llm_engineering.application.llm.chat_templates import escaped
+from llm_engineering.application.llm.chat_templates import escape_markers
 from llm_engineering.application.ports import Embedder, Message, Vectors
-from llm_engineering.application.text.minhash import group, signature
-from llm_engineering.application.text.words import STOP_WORDS, language_of, words
+from llm_engineering.application.text.minhash import group, sign
+from llm_engineering.application.text.overlap import measure_repetition
+from llm_engineering.application.text.words import STOP_WORDS, language_of, split_words
 from llm_engineering.application.training.datasets.config import LengthBounds, RuleBounds
 from llm_engineering.application.training.datasets.samples import (
     Sample,
     answer_of,
     answers_of,
-    conversations,
-    normalised,
+    normalise_words,
     prompt_of,
+    split_conversations,
 )
 from llm_engineering.domain.datasets import PreferenceSample
 from llm_engineering.domain.documents import CleanDocument
@@ -96,11 +97,11 @@ def run_gates(samples: Sequence[S], gates: Sequence[Gate]) -> Gated[S]:
 def count_of(gate: str, seen: int, dropped: Sequence[Dropped[S]]) -> GateCount:
     """The line of the report for a gate that saw ``seen`` samples."""
     reasons = dict(Counter(item.reason for item in dropped).most_common())
-    examples = tuple((item.reason, excerpt(item.sample)) for item in dropped[:EXAMPLES])
+    examples = tuple((item.reason, shorten(item.sample)) for item in dropped[:EXAMPLES])
     return GateCount(gate, seen, seen - len(dropped), reasons, examples)
 
 
-def excerpt(sample: Sample) -> str:
+def shorten(sample: Sample) -> str:
     """A sample's beginning on one line."""
     text = f"{' '.join(prompt_of(sample).split())} → {' '.join(answer_of(sample).split())}"
     return text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}…"
@@ -113,8 +114,6 @@ LanguageDetector = Callable[[str], str | None]
 
 _LEAST_PROMPT_WORDS = 5
 _LEAST_LANGUAGE_WORDS = 20
-_REPEATED_WORDS = 4
-_LEAST_RUNS = 20
 _LINK = re.compile(r"https?://", re.IGNORECASE)
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"lorem ipsum|\[(?:insert|your|einfügen)\b[^\]]*\]", re.IGNORECASE)
@@ -147,15 +146,15 @@ class Format:
         prompt = prompt_of(sample)
         if reason := _text_fault("prompt", prompt):
             return reason
-        asked = normalised(prompt)
+        asked = normalise_words(prompt)
         for part in answers_of(sample):
             if reason := _text_fault(part.name, part.text):
                 return reason
-            if leaks(asked, part.text):
+            if repeats_prompt(asked, part.text):
                 return f"{part.name} repeats the prompt"
             if part.written_by_model and _BOILERPLATE.search(part.text):
                 return f"{part.name} has a model speak of itself"
-            if repeated_share(part.text) > self.max_repeated_share:
+            if measure_repetition(part.text) > self.max_repeated_share:
                 return f"{part.name} repeats itself"
         return None
 
@@ -177,7 +176,7 @@ class Length:
         left = [position for position in range(len(samples)) if position not in reasons]
         owners, rendered = [], []
         for position in left:
-            for conversation in conversations(samples[position]):
+            for conversation in split_conversations(samples[position]):
                 owners.append(position)
                 rendered.append(conversation)
         for position, tokens in zip(owners, self.count(rendered), strict=True):
@@ -200,7 +199,7 @@ class Length:
 class Language:
     """Answers are in the document's language. Source code, short texts and languages that cannot be told pass."""
 
-    detect: LanguageDetector = field(default=lambda text: language_of(words(text)))
+    detect: LanguageDetector = field(default=lambda text: language_of(split_words(text)))
     known: frozenset[str] = frozenset(STOP_WORDS)
     """Languages that ``detect`` can tell; documents in others pass."""
     name: str = "language"
@@ -213,7 +212,7 @@ class Language:
         if expected not in self.known:
             return None
         for part in answers_of(sample):
-            if len(words(part.text)) < _LEAST_LANGUAGE_WORDS:
+            if len(split_words(part.text)) < _LEAST_LANGUAGE_WORDS:
                 continue
             found = self.detect(part.text)
             if found is not None and found != expected:
@@ -293,23 +292,14 @@ class Differs:
     def _reason(self, sample: Sample) -> str | None:
         if not isinstance(sample, PreferenceSample):
             return None
-        if normalised(sample.chosen) == normalised(sample.rejected):
+        if normalise_words(sample.chosen) == normalise_words(sample.rejected):
             return "chosen and rejected are the same words"
         return None
 
 
-def leaks(asked: str, answer: str) -> bool:
+def repeats_prompt(asked: str, answer: str) -> bool:
     """Whether an answer repeats the prompt, given normalised; prompts of fewer than five words are too likely by chance."""
-    return asked.count(" ") >= _LEAST_PROMPT_WORDS - 1 and f" {asked} " in f" {normalised(answer)} "
-
-
-def repeated_share(text: str) -> float:
-    """Share of a text's four-word runs that have stood before in it; 0 for texts of fewer than 20 runs."""
-    found = words(text)
-    runs = [tuple(found[i : i + _REPEATED_WORDS]) for i in range(len(found) - _REPEATED_WORDS + 1)]
-    if len(runs) < _LEAST_RUNS:
-        return 0.0
-    return sum(count - 1 for count in Counter(runs).values()) / len(runs)
+    return asked.count(" ") >= _LEAST_PROMPT_WORDS - 1 and f" {asked} " in f" {normalise_words(answer)} "
 
 
 def letters_share(text: str) -> float:
@@ -321,7 +311,7 @@ def letters_share(text: str) -> float:
 def _text_fault(name: str, text: str) -> str | None:
     if not text.strip():
         return f"{name} is empty"
-    if escaped(text) != text:
+    if escape_markers(text) != text:
         return f"{name} holds marks of a chat template"
     if _CONTROL.search(text):
         return f"{name} holds control characters or letters that could not be decoded"
@@ -351,7 +341,7 @@ class ExactDuplicates:
             texts = [prompt_of(sample), answer_of(sample)]
             if isinstance(sample, PreferenceSample):
                 texts.append(sample.rejected)
-            key = hash(tuple(normalised(text) for text in texts))
+            key = hash(tuple(normalise_words(text) for text in texts))
             if key in seen:
                 reasons[position] = "the same words as an earlier sample"
             seen.add(key)
@@ -371,7 +361,7 @@ class NearDuplicates:
     def __call__(self, samples: Sequence[Sample]) -> Reasons:
         # Numbers of equal width sort as they count, so a group's root is its first sample.
         rows = (
-            (f"{position:09}", signature(f"{prompt_of(sample)}\n{answer_of(sample)}"), None)
+            (f"{position:09}", sign(f"{prompt_of(sample)}\n{answer_of(sample)}"), None)
             for position, sample in enumerate(samples)
         )
         groups = group(rows, self.similarity)

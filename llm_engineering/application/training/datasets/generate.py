@@ -25,13 +25,13 @@ from llm_engineering.application.training.datasets.config import (
 from llm_engineering.application.training.datasets.feedback import FromFeedback, samples_of_votes
 from llm_engineering.application.training.datasets.instructions import (
     Instruction,
-    drawn_number,
-    instructions,
+    draw_number,
     language_for,
     rule_questions,
+    write_instructions,
 )
-from llm_engineering.application.training.datasets.model_pairs import evolved, pairs_of
-from llm_engineering.application.training.datasets.passages import Passage, passages
+from llm_engineering.application.training.datasets.model_pairs import evolve_sample, pairs_of
+from llm_engineering.application.training.datasets.passages import Passage, split_passages
 from llm_engineering.application.training.datasets.preferences import preference_of
 from llm_engineering.application.training.datasets.samples import Sample, author_sample
 from llm_engineering.domain.datasets import InstructSample, PreferenceSample, Provenance
@@ -121,7 +121,9 @@ async def generate_instruct(
             samples += await pairs_of(passage, run.model_pairs, asker)
         if run.evolution is None:
             return samples
-        steps = [await evolved(sample, passage, run.evolution, asker, material.counts) for sample in samples]
+        steps = [
+            await evolve_sample(sample, passage, run.evolution, asker, material.counts) for sample in samples
+        ]
         return [sample for step in steps for sample in step]
 
     samples: list[InstructSample] = []
@@ -190,10 +192,10 @@ def gather(
             continue
         material.documents.append(document.id)
         rules = rule_questions(document) if with_rules and run.template_instructions else ()
-        for passage in passages(document, run.passages):
+        for passage in split_passages(document, run.passages):
             ruled = []
             if with_rules and run.template_instructions is not None:
-                ruled = instructions(passage, run.template_instructions, seed=run.seed, rules=rules)
+                ruled = write_instructions(passage, run.template_instructions, seed=run.seed, rules=rules)
                 if not ruled:
                     known = language_for(passage) is not None
                     material.counts[
@@ -206,7 +208,7 @@ def gather(
         raise InvalidInputError(_nothing(total, len(material.documents), run))
     if run.max_passages is not None and len(material.found) > run.max_passages:
         key = f"{run.seed}/passage"
-        drawn = sorted(material.found, key=lambda item: drawn_number(f"{key}/{item[0].name}"))[
+        drawn = sorted(material.found, key=lambda item: draw_number(f"{key}/{item[0].name}"))[
             : run.max_passages
         ]
         chosen = {passage.name for passage, _ in drawn}

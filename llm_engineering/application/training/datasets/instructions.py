@@ -16,10 +16,10 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from llm_engineering.application.config import StrictConfig
-from llm_engineering.application.text.overlap import folded_words, has_common_ngram
-from llm_engineering.application.text.question_rules import Draft, drafts, language_of, plain
-from llm_engineering.application.text.sentences import units
-from llm_engineering.application.text.words import STOP_WORDS, root
+from llm_engineering.application.text.overlap import fold_words, has_common_ngram
+from llm_engineering.application.text.question_rules import Draft, draft_questions, language_of, strip_markup
+from llm_engineering.application.text.sentences import split_units
+from llm_engineering.application.text.words import STOP_WORDS, stem
 from llm_engineering.application.training.datasets.passages import Passage
 from llm_engineering.domain.documents import CleanDocument
 
@@ -188,7 +188,7 @@ def language_for(passage: Passage) -> str | None:
     return language_of(passage.text) if known == "und" or len(known) != 2 else None
 
 
-def instructions(
+def write_instructions(
     passage: Passage, config: TemplateInstructions, *, seed: int, rules: tuple[Draft, ...] = ()
 ) -> list[Instruction]:
     """At most ``per_passage`` instructions, of different kinds first. The same passage and seed give the same.
@@ -199,7 +199,7 @@ def instructions(
     language = language_for(passage)
     if language is None:
         return []
-    drawn = random.Random(drawn_number(f"{seed}/{passage.name}"))
+    drawn = random.Random(draw_number(f"{seed}/{passage.name}"))
     found: list[Instruction] = []
     waiting = [list(group) for group in _groups(passage, language, rules, drawn)]
     while waiting and len(found) < config.per_passage:
@@ -215,7 +215,9 @@ def rule_questions(document: CleanDocument) -> tuple[Draft, ...]:
     """Questions that a sentence of a document answers by defining something."""
     # Others are reworded so that a search for them is hard, and German definitions lack their article: neither is how
     # anybody asks.
-    return tuple(draft for draft in drafts(document) if draft.kind == "definition" and draft.language == "en")
+    return tuple(
+        draft for draft in draft_questions(document) if draft.kind == "definition" and draft.language == "en"
+    )
 
 
 def _next_fit(group: list[Instruction], passage: Passage, config: TemplateInstructions) -> Instruction | None:
@@ -252,7 +254,7 @@ def _groups(
         yield _phrased("section_terms", language, values, drawn)
     elif terms and title:
         yield _phrased("title_terms", language, values, drawn)
-    before = plain(passage.before)
+    before = strip_markup(passage.before)
     if before and len(before) <= MAX_BEFORE and title:
         yield _phrased("continue", language, {**values, "topic": topic or title, "before": before}, drawn)
     if terms and not title:
@@ -271,7 +273,7 @@ def _filled(phrasing: str, values: dict[str, str]) -> str:
 
 def _of_the_opening(passage: Passage, rules: tuple[Draft, ...]) -> list[Draft]:
     """Questions that the passage's first sentences answer; one answered in the middle would be answered badly."""
-    sentences = [unit for unit in units(passage.text) if unit.kind == "sentence"][:2]
+    sentences = [unit for unit in split_units(passage.text) if unit.kind == "sentence"][:2]
     starts = {passage.start + unit.start for unit in sentences}
     return [draft for draft in rules if draft.span.start in starts]
 
@@ -280,7 +282,7 @@ def _topic(passage: Passage) -> str:
     """The innermost heading that names a topic."""
     for heading in reversed(passage.headings):
         tidy = _tidy(heading)
-        if tidy and not set(folded_words(tidy)) <= EMPTY_HEADINGS:
+        if tidy and not set(fold_words(tidy)) <= EMPTY_HEADINGS:
             return tidy
     return ""
 
@@ -290,7 +292,7 @@ def _covered(passage: Passage) -> list[str]:
     title = _tidy(passage.document.title)
     tidy = [_tidy(section) for section in passage.sections]
     named = [name for name in tidy if name and not _same(name, title)]
-    telling = [name for name in named if not set(folded_words(name)) <= EMPTY_HEADINGS]
+    telling = [name for name in named if not set(fold_words(name)) <= EMPTY_HEADINGS]
     return telling if len(telling) <= MAX_TOPICS else []
 
 
@@ -301,7 +303,7 @@ _NUMBERED = re.compile(
 
 def _tidy(text: str) -> str:
     """A heading as it may be quoted: without Markdown, numbering and quotation marks that would close the quote."""
-    bare = _NUMBERED.sub("", plain(text)).strip(" :.#")
+    bare = _NUMBERED.sub("", strip_markup(text)).strip(" :.#")
     return bare.replace("“", "‘").replace("”", "’").replace("„", "‚")
 
 
@@ -318,19 +320,17 @@ def key_terms(passage: Passage, language: Literal["en", "de"] | str, most: int =
 
     Words of its headings are left out, since these are named anyway.
     """
-    sentences = [unit for unit in units(passage.text) if unit.kind == "sentence"]
+    sentences = [unit for unit in split_units(passage.text) if unit.kind == "sentence"]
     known = {
-        root(word)
-        for heading in (*passage.headings, passage.document.title)
-        for word in folded_words(heading)
+        stem(word) for heading in (*passage.headings, passage.document.title) for word in fold_words(heading)
     }
-    counts = Counter(root(word.casefold()) for word in _TERM.findall(passage.text))
+    counts = Counter(stem(word.casefold()) for word in _TERM.findall(passage.text))
     nouns = _nouns(passage.text, language)
     found: dict[str, tuple[int, int, str]] = {}
     for unit in sentences[:OPENING_SENTENCES]:
-        for match in _TERM.finditer(plain(passage.text[unit.start : unit.end])):
+        for match in _TERM.finditer(strip_markup(passage.text[unit.start : unit.end])):
             word = match.group()
-            key = root(word.casefold())
+            key = stem(word.casefold())
             if key in nouns and key not in known and key not in found and _tells(word.casefold(), language):
                 found[key] = (-counts[key], len(found), nouns[key])
     ranked = sorted(found.values())[:most]
@@ -345,10 +345,10 @@ def _nouns(text: str, language: str) -> dict[str, str]:
     """
     small, determiners = STOP_WORDS.get(language, frozenset()), DETERMINERS[language]
     found: dict[str, str] = {}
-    for unit in units(text):
+    for unit in split_units(text):
         if unit.kind != "sentence":
             continue
-        words = _TOKEN.findall(plain(text[unit.start : unit.end]))
+        words = _TOKEN.findall(strip_markup(text[unit.start : unit.end]))
         for number, word in enumerate(words):
             if number == 0 or not _TERM.fullmatch(word):
                 continue
@@ -359,7 +359,7 @@ def _nouns(text: str, language: str) -> dict[str, str]:
                 after = words[number + 1].casefold() if number + 1 < len(words) else "."
                 stands = bool(behind & determiners) and (after in small or not after[0].isalnum())
             if stands:
-                found.setdefault(root(word.casefold()), word)
+                found.setdefault(stem(word.casefold()), word)
     return found
 
 
@@ -377,6 +377,6 @@ def _listed(terms: list[str], language: str) -> str:
     return f"{', '.join(terms[:-1])} {AND.get(language, 'and')} {terms[-1]}"
 
 
-def drawn_number(key: str) -> int:
+def draw_number(key: str) -> int:
     """64 bits that depend on the key alone, as good as drawn."""
     return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big")

@@ -21,7 +21,7 @@ from llm_engineering.application.llm.judges import (
     MissingVerdict,
     measure_agreement,
 )
-from llm_engineering.application.llm.prompts.fences import inert
+from llm_engineering.application.llm.prompts.fences import make_inert
 from llm_engineering.application.llm.structured_output import UnusableReplyError, parse_json_object
 from llm_engineering.application.ports import GenerationOptions, Message, Progress, SilentProgress
 from llm_engineering.application.training.datasets.config import JudgeConfig
@@ -322,7 +322,7 @@ def _agreement_rows(what: str, found: Agreement) -> list[tuple[str, str]]:
 
 def _fenced(tag: str, text: str) -> str:
     # Our own tags can be neither closed nor opened from inside: their angle bracket is made a look-alike.
-    safe = _OWN_TAGS.sub("‹", inert(text))
+    safe = _OWN_TAGS.sub("‹", make_inert(text))
     return f"<{tag}>\n{safe}\n</{tag}>"
 
 

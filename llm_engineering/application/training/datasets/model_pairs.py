@@ -11,14 +11,14 @@ from llm_engineering.application.llm.batch import BatchClient, LlmRequest
 from llm_engineering.application.llm.prompts import prompt_hash, render
 from llm_engineering.application.llm.structured_output import UnusableReplyError, parse_json_object
 from llm_engineering.application.ports import GenerationOptions
-from llm_engineering.application.text.overlap import content_words, copied_share, find_quote
-from llm_engineering.application.training.datasets.instructions import drawn_number
+from llm_engineering.application.text.overlap import content_words, find_quote, measure_copying
+from llm_engineering.application.training.datasets.instructions import draw_number
 from llm_engineering.application.training.datasets.passages import Passage
 from llm_engineering.application.training.datasets.samples import (
     author_sample,
     check_instruction,
+    describe_origin,
     object_schema,
-    origin,
     prompt_values,
     text_field,
 )
@@ -62,14 +62,14 @@ class Evolution(StrictConfig):
     max_tokens: int = Field(default=1_024, ge=64)
 
 
-async def evolved(
+async def evolve_sample(
     sample: InstructSample, passage: Passage, config: Evolution, asker: BatchClient, counts: Counter[str]
 ) -> list[InstructSample]:
     """The sample, or what it became. ``counts`` gets what happened."""
     key = f"{asker.seed}/evolve/{sample.id}"
-    if drawn_number(key) / 2**64 >= config.share:
+    if draw_number(key) / 2**64 >= config.share:
         return [sample]
-    start = drawn_number(f"{key}/kind") % len(config.kinds)
+    start = draw_number(f"{key}/kind") % len(config.kinds)
     order = [config.kinds[(start + turn) % len(config.kinds)] for turn in range(config.rounds)]
     instruction, applied = sample.instruction, list[Kind]()
     for kind in dict.fromkeys(order):
@@ -102,7 +102,7 @@ async def evolved(
         counts["evolved, dropped: no grounded answer"] += 1
         return kept
     counts["evolved, answered anew"] += 1
-    return [*kept, written_sample(passage, instruction, answer, used)]
+    return [*kept, make_sample(passage, instruction, answer, used)]
 
 
 async def _evolve(
@@ -163,7 +163,7 @@ async def _new_answer(
 ) -> str | None:
     def read(text: str) -> str:
         answer = text_field(parse_json_object(text), "answer")
-        return grounded_answer(answer, passage, config.min_grounded_share) if answer else ""
+        return check_grounding(answer, passage, config.min_grounded_share) if answer else ""
 
     prompt = {**prompt_values(passage), "instruction": instruction}
     name = f"answer:{passage.name}:{instruction}"
@@ -284,12 +284,12 @@ def _sample(item: object, passage: Passage, config: ModelPairs, used: Provenance
         return author_sample(
             passage, check_instruction(instruction, passage.text, config.max_ngram_overlap), used
         )
-    answer = grounded_answer(text_field(item, "answer"), passage, config.min_grounded_share)
+    answer = check_grounding(text_field(item, "answer"), passage, config.min_grounded_share)
     instruction = check_instruction(text_field(item, "instruction"), answer, config.max_ngram_overlap)
-    return written_sample(passage, instruction, answer, used)
+    return make_sample(passage, instruction, answer, used)
 
 
-def grounded_answer(answer: str, passage: Passage, min_share: float) -> str:
+def check_grounding(answer: str, passage: Passage, min_share: float) -> str:
     """An answer that says nothing much that the passage does not.
 
     Raises:
@@ -298,7 +298,7 @@ def grounded_answer(answer: str, passage: Passage, min_share: float) -> str:
     if len(answer) < MIN_ANSWER:
         raise UnusableReplyError(f"an answer of {len(answer)} characters: {answer!r}")
     above = "\n".join((passage.document.title, *passage.headings, passage.text))
-    share = copied_share(answer, above)
+    share = measure_copying(answer, above)
     if share < min_share:
         raise UnusableReplyError(
             f"an answer that is not grounded: {share:.0%} of its words stand in the passage: {answer[:200]!r}"
@@ -306,15 +306,17 @@ def grounded_answer(answer: str, passage: Passage, min_share: float) -> str:
     return answer
 
 
-def written_sample(passage: Passage, instruction: str, answer: str, used: Provenance) -> InstructSample:
+def make_sample(passage: Passage, instruction: str, answer: str, used: Provenance) -> InstructSample:
     """An answer of a model. Where it stands letter by letter in the passage, the span is that place's."""
     place = find_quote(passage.text, answer)
     if place is None:
-        return InstructSample(instruction=instruction, answer=answer, origin=origin(passage), provenance=used)
+        return InstructSample(
+            instruction=instruction, answer=answer, origin=describe_origin(passage), provenance=used
+        )
     span = Span(start=passage.start + place.start, end=passage.start + place.end)
     return InstructSample(
         instruction=instruction,
         answer=passage.document.text[span.start : span.end],
-        origin=origin(passage, span),
+        origin=describe_origin(passage, span),
         provenance=used,
     )

@@ -12,7 +12,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from llm_engineering.application.text.markdown import Kind, markdown_blocks
-from llm_engineering.application.text.sentences import Unit, units
+from llm_engineering.application.text.sentences import Unit, split_units
 from llm_engineering.domain.categories import CATALOGUE, Chunking
 from llm_engineering.domain.documents import CleanDocument, Model, Span
 
@@ -99,7 +99,7 @@ class Passage:
 _DEFAULT = PassageConfig()
 
 
-def passages(document: CleanDocument, config: PassageConfig = _DEFAULT) -> Iterator[Passage]:
+def split_passages(document: CleanDocument, config: PassageConfig = _DEFAULT) -> Iterator[Passage]:
     """The passages of a document, in order, none overlapping another. Whether it is to be read is the caller's to ask."""
     atoms = list(_atoms(document.text))
     opening = {atom.start for above, atom in pairwise(atoms) if above.kind == "heading"}
@@ -127,7 +127,7 @@ def _atoms(text: str) -> Iterator[_Atom]:
     blocks = markdown_blocks(text)
     inner: list[list[Unit]] = [[] for _ in blocks]
     number = 0
-    for unit in units(text):
+    for unit in split_units(text):
         while unit.start >= blocks[number].end:
             number += 1
         inner[number].append(unit)

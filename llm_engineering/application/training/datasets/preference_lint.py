@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llm_engineering.application.training.datasets.config import LengthBias
-from llm_engineering.application.training.datasets.gates import Dropped, leaks
-from llm_engineering.application.training.datasets.samples import normalised
+from llm_engineering.application.training.datasets.gates import Dropped, repeats_prompt
+from llm_engineering.application.training.datasets.samples import normalise_words
 from llm_engineering.domain.datasets import PreferenceSample
 from llm_engineering.domain.errors import InvalidInputError
 
@@ -49,11 +49,11 @@ class PreferenceLint:
 def lint(pairs: Sequence[PreferenceSample]) -> PreferenceLint:
     """Look at pairs. Without any, all figures are 0 and the share is 0.5."""
     chosen, rejected = _lengths(pairs)
-    identical = sum(normalised(pair.chosen) == normalised(pair.rejected) for pair in pairs)
+    identical = sum(normalise_words(pair.chosen) == normalise_words(pair.rejected) for pair in pairs)
     leaking = 0
     for pair in pairs:
-        asked = normalised(pair.prompt)
-        leaking += leaks(asked, pair.chosen) or leaks(asked, pair.rejected)
+        asked = normalise_words(pair.prompt)
+        leaking += repeats_prompt(asked, pair.chosen) or repeats_prompt(asked, pair.rejected)
     return PreferenceLint(
         pairs=len(pairs),
         identical=identical,

@@ -15,11 +15,10 @@ from llm_engineering.application.llm.batch import BatchClient, LlmRequest
 from llm_engineering.application.llm.prompts import prompt_hash, render
 from llm_engineering.application.llm.structured_output import UnusableReplyError
 from llm_engineering.application.ports import GenerationOptions
-from llm_engineering.application.text.overlap import has_common_ngram
-from llm_engineering.application.text.sentences import units
-from llm_engineering.application.training.datasets.gates import repeated_share
+from llm_engineering.application.text.overlap import has_common_ngram, measure_repetition
+from llm_engineering.application.text.sentences import split_units
 from llm_engineering.application.training.datasets.passages import Passage
-from llm_engineering.application.training.datasets.samples import language_name, origin
+from llm_engineering.application.training.datasets.samples import describe_origin, language_name
 from llm_engineering.domain.datasets import PreferenceSample, Provenance
 
 PROMPT = ("dataset_rejected", 1)
@@ -65,7 +64,7 @@ async def preference_of(
         tuple(messages),
         GenerationOptions(max_tokens=tokens, temperature=config.temperature),
         prompt_hash(name, version),
-        lambda text: checked_rejected(text, passage.text, instruction, config),
+        lambda text: check_rejected(text, passage.text, instruction, config),
     )
     rejected = await asker.ask(ask)
     if rejected is None:
@@ -74,14 +73,14 @@ async def preference_of(
         prompt=instruction,
         chosen=passage.text,
         rejected=rejected,
-        origin=origin(passage),
+        origin=describe_origin(passage),
         provenance=made_by.model_copy(
             update={"model": asker.model.name, "prompt_hash": ask.prompt_hash, "seed": asker.seed}
         ),
     )
 
 
-def checked_rejected(text: str, chosen: str, prompt: str, config: Rejected) -> str:
+def check_rejected(text: str, chosen: str, prompt: str, config: Rejected) -> str:
     """A reply as ``rejected``, ended at its last whole sentence.
 
     Raises:
@@ -94,7 +93,7 @@ def checked_rejected(text: str, chosen: str, prompt: str, config: Rejected) -> s
         raise UnusableReplyError(f"a copy of the author's text: more than {config.max_ngram_overlap} words")
     if " ".join(prompt.split()).casefold() in " ".join(whole.split()).casefold():
         raise UnusableReplyError("a reply that repeats the prompt")
-    if (repeated := repeated_share(whole)) > config.max_repeated:
+    if (repeated := measure_repetition(whole)) > config.max_repeated:
         raise UnusableReplyError(f"a reply that goes round in circles: {repeated:.0%} of it stood before")
     ratio = len(whole) / len(chosen)
     if not config.min_length_ratio <= ratio <= config.max_length_ratio:
@@ -109,7 +108,7 @@ def whole_sentences(text: str) -> str:
     """A text without a last sentence that breaks off."""
     if _ENDS.search(text):
         return text
-    found = units(text)
+    found = split_units(text)
     return text[: found[-2].end].rstrip() if len(found) > 1 else text
 
 

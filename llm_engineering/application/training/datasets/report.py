@@ -20,7 +20,7 @@ _SHOWN_SAMPLES = 5
 _QUANTILES = (0.05, 0.5, 0.95)
 
 
-def rows(counts: Sequence[GateCount]) -> Iterator[list[str]]:
+def table_rows(counts: Sequence[GateCount]) -> Iterator[list[str]]:
     """A line for each gate, in the order of :data:`COLUMNS`."""
     for count in counts:
         why = "; ".join(f"{times} × {reason}" for reason, times in count.reasons.items())

@@ -6,8 +6,8 @@ from typing import Any
 
 from llm_engineering.application.llm.structured_output import UnusableReplyError
 from llm_engineering.application.ports import Message
-from llm_engineering.application.text.overlap import folded_words, has_common_ngram
-from llm_engineering.application.text.words import words
+from llm_engineering.application.text.overlap import fold_words, has_common_ngram
+from llm_engineering.application.text.words import split_words
 from llm_engineering.application.training.datasets.instructions import language_for
 from llm_engineering.application.training.datasets.passages import Passage
 from llm_engineering.domain.datasets import DatasetKind, InstructSample, Origin, PreferenceSample, Provenance
@@ -32,7 +32,7 @@ def language_name(passage: Passage) -> str:
     return LANGUAGES.get(code, "the language of the source" if len(code) != 2 else f"the language '{code}'")
 
 
-def origin(passage: Passage, span: Span | None = None) -> Origin:
+def describe_origin(passage: Passage, span: Span | None = None) -> Origin:
     """Where a sample comes from; ``span`` where that is a part of the passage."""
     document = passage.document
     return Origin(
@@ -49,7 +49,7 @@ def origin(passage: Passage, span: Span | None = None) -> Origin:
 def author_sample(passage: Passage, instruction: str, provenance: Provenance) -> InstructSample:
     """An instruction with the author's own text as its answer."""
     return InstructSample(
-        instruction=instruction, answer=passage.text, origin=origin(passage), provenance=provenance
+        instruction=instruction, answer=passage.text, origin=describe_origin(passage), provenance=provenance
     )
 
 
@@ -91,7 +91,7 @@ def check_instruction(instruction: str, answer: str, max_ngram_overlap: int) -> 
     """
     if not MIN_INSTRUCTION <= len(instruction) <= MAX_INSTRUCTION:
         raise UnusableReplyError(f"an instruction of {len(instruction)} characters: {instruction[:200]!r}")
-    words = " ".join(folded_words(instruction))
+    words = " ".join(fold_words(instruction))
     if any(f" {phrase} " in f" {words} " for phrase in _SOURCE_WORDS):
         raise UnusableReplyError(f"an instruction that speaks of its source: {instruction!r}")
     if has_common_ngram(instruction, answer, max_ngram_overlap + 1):
@@ -153,12 +153,12 @@ def answers_of(sample: Sample) -> tuple[Field, ...]:
     return (Field("chosen", sample.chosen, False), Field("rejected", sample.rejected, True))
 
 
-def conversations(sample: Sample) -> list[list[Message]]:
+def split_conversations(sample: Sample) -> list[list[Message]]:
     """Each answer as the conversation that a template renders."""
     asked = Message("user", prompt_of(sample))
     return [[asked, Message("assistant", field.text)] for field in answers_of(sample)]
 
 
-def normalised(text: str) -> str:
+def normalise_words(text: str) -> str:
     """Words alone: without case, punctuation, marks of Markdown and spacing."""
-    return " ".join(words(text)) or " ".join(text.split())
+    return " ".join(split_words(text)) or " ".join(text.split())

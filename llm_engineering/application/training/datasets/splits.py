@@ -73,7 +73,7 @@ def assign(
             "share to 0 in the run's YAML under 'splits'."
         )
     every = sorted(units | others)
-    places = {unit: _home(position(unit, seed), bounds) for unit in every}
+    places = {unit: _home(hash_position(unit, seed), bounds) for unit in every}
     _fill(places, every, bounds, seed)
     _fill(places, sorted(units), bounds, seed)  # those that have samples must do without the others
     return {unit: places[unit] for unit in units}
@@ -92,7 +92,7 @@ def _fill(
         if counts[split]:
             continue
         largest = max(bounds, key=lambda name: counts[name])
-        at = {unit: position(unit, seed) for unit in units if places[unit] is largest}
+        at = {unit: hash_position(unit, seed) for unit in units if places[unit] is largest}
         nearest = min(at, key=lambda unit: max(low - at[unit], at[unit] - high))
         places[nearest] = split
         logger.warning(
@@ -102,7 +102,7 @@ def _fill(
         )
 
 
-def position(unit: str, seed: int) -> float:
+def hash_position(unit: str, seed: int) -> float:
     """Where a unit lies between 0 and 1, evenly spread."""
     digest = hashlib.sha256(f"{seed}\x00{unit}".encode()).digest()
     return int.from_bytes(digest[:6]) / 2**48

@@ -10,8 +10,8 @@ from llm_engineering.application.training.datasets.gates import TokenCounter
 from llm_engineering.application.training.datasets.samples import (
     Sample,
     answers_of,
-    conversations,
     prompt_of,
+    split_conversations,
 )
 from llm_engineering.domain.datasets import Split
 
@@ -53,7 +53,9 @@ class Statistics:
     """Samples by the title of their document, the most frequent ones."""
 
 
-def statistics(splits: Mapping[Split, Sequence[Sample]], count: TokenCounter | None = None) -> Statistics:
+def compute_statistics(
+    splits: Mapping[Split, Sequence[Sample]], count: TokenCounter | None = None
+) -> Statistics:
     """Look at a data set."""
     samples = [sample for split in Split for sample in splits.get(split, ())]
     lengths: dict[str, list[int]] = {}
@@ -63,7 +65,7 @@ def statistics(splits: Mapping[Split, Sequence[Sample]], count: TokenCounter | N
             lengths.setdefault(field.name, []).append(len(field.text))
     tokens = None
     if count is not None:
-        chats = [chat for sample in samples for chat in conversations(sample)]
+        chats = [chat for sample in samples for chat in split_conversations(sample)]
         tokens = Lengths("tokens in the chat template", tuple(count(chats)) if chats else ())
     return Statistics(
         samples={split: len(splits.get(split, ())) for split in Split},

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from llm_engineering.application.config import StrictConfig
-from llm_engineering.application.llm.chat_templates import template, template_names
+from llm_engineering.application.llm.chat_templates import load_template, template_names
 
 Method = Literal["lora", "qlora", "full"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -213,7 +213,7 @@ class TrainingConfig(StrictConfig):
 
     @property
     def chat_template_hash(self) -> str:
-        return template(self.template).hash
+        return load_template(self.template).hash
 
 
 class SftConfig(TrainingConfig):

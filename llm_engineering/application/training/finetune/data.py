@@ -97,15 +97,17 @@ def _read(dataset: DatasetFolder, split: Split, kind: type[T]) -> list[T]:
     return samples
 
 
-def conversation(sample: InstructSample, system: str = "") -> list[Message]:
+def to_conversation(sample: InstructSample, system: str = "") -> list[Message]:
     """A sample as a conversation, behind the system message that it will be served with."""
     head = [Message("system", system)] if system else []
     return [*head, Message("user", sample.instruction), Message("assistant", sample.answer)]
 
 
-def rendered(samples: list[InstructSample], template: ChatTemplate, system: str = "") -> list[RenderedChat]:
+def render_samples(
+    samples: list[InstructSample], template: ChatTemplate, system: str = ""
+) -> list[RenderedChat]:
     """Samples as a template writes them."""
-    return [template.render(conversation(sample, system)) for sample in samples]
+    return [template.render(to_conversation(sample, system)) for sample in samples]
 
 
 def _manifest(folder: Path, kind: DatasetKind) -> DatasetManifest:

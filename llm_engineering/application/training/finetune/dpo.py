@@ -24,7 +24,7 @@ from llm_engineering.application.training.finetune.model_folder import verify_fo
 from llm_engineering.application.training.finetune.sft import (
     MANIFEST,
     TrainedModel,
-    finished,
+    finish_stage,
     load_model_folder,
 )
 from llm_engineering.application.training.finetune.trainer import Trained
@@ -148,7 +148,7 @@ def train_dpo(
     train, validation = (read_preferences(dataset, split) for split in (Split.TRAIN, Split.VALIDATION))
     job = DpoJob(name, effective, sft_folder, train, validation, folder, sft.base_hash)
     trained = trainer.dpo(job, tracker, progress)
-    return finished("dpo", name, effective, dataset, trained, folder, parent=sft.files[ADAPTER])
+    return finish_stage("dpo", name, effective, dataset, trained, folder, parent=sft.files[ADAPTER])
 
 
 def inherit_from_sft(config: DpoConfig, sft: ModelManifest) -> DpoConfig:

@@ -13,7 +13,7 @@ from typing import Protocol
 from llm_engineering.application.llm.chat_templates import (
     ChatTemplate,
     RenderedChat,
-    template,
+    load_template,
     template_names,
 )
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
@@ -55,12 +55,14 @@ def fit_template(name: str, tokenizer: ChatTokenizer, base: str) -> ChatTemplate
         ConfigurationError: a control token of the template is none to the tokenizer, so that a model would read it as
             ordinary text and could never stop cleanly; the message names templates that fit.
     """
-    chosen = template(name).for_eos(tokenizer.eos)
+    chosen = load_template(name).for_eos(tokenizer.eos)
     missing = _unknown(chosen, tokenizer)
     if not missing:
         return chosen
     fitting = [
-        other for other in template_names() if not _unknown(template(other).for_eos(tokenizer.eos), tokenizer)
+        other
+        for other in template_names()
+        if not _unknown(load_template(other).for_eos(tokenizer.eos), tokenizer)
     ]
     advice = f"Templates that fit: {', '.join(fitting)}." if fitting else "No template here fits it."
     raise ConfigurationError(

@@ -95,7 +95,7 @@ def open_servable(folder: Path) -> ServableModel:
     return ServableModel(manifest, folder)
 
 
-def named_version(registry: ModelRegistry, wanted: str) -> ModelVersion:
+def find_version(registry: ModelRegistry, wanted: str) -> ModelVersion:
     """``NAME``, ``NAME:3`` or ``NAME:staging``. A name alone is the version in production, or else the newest.
 
     Raises:

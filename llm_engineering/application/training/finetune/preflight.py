@@ -390,7 +390,7 @@ Estimator = Callable[[TrainingConfig, int], MemoryEstimate]
 """The estimate for a configuration and the tokens of its longest sequence; for one model on one machine."""
 
 
-def checked_estimate(
+def check_memory(
     estimator: Estimator, config: TrainingConfig, sequence: int, free: int, device: str
 ) -> MemoryEstimate:
     """The memory that the run will need, which is told, and is there.

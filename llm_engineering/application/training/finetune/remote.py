@@ -145,7 +145,7 @@ class ContainerFolders:
         return self.root / "cache"
 
 
-def stages(run: Training, folders: ContainerFolders) -> Iterator[Training]:
+def plan_stages(run: Training, folders: ContainerFolders) -> Iterator[Training]:
     """The run in this container's paths: SFT, then DPO, each to be run to its end before the next is asked for.
 
     Apart, because of several processes only the first writes the SFT model, and none may start DPO before it is whole.
@@ -236,13 +236,15 @@ def read_cluster(file: Path) -> Cluster:
     return cluster
 
 
-def gpus(environment: Mapping[str, str], devices: Path = Path("/dev")) -> int:
+def count_gpus(environment: Mapping[str, str], devices: Path = Path("/dev")) -> int:
     """How many GPUs this machine has: as ``SM_NUM_GPUS`` says, or as many as the driver shows."""
     told = environment.get("SM_NUM_GPUS", "")
     return int(told) if told.isdecimal() else len(list(devices.glob("nvidia[0-9]*")))
 
 
-def command(python: str, arguments: Sequence[str], cluster: Cluster, gpus: int, config: Path) -> list[str]:
+def training_command(
+    python: str, arguments: Sequence[str], cluster: Cluster, gpus: int, config: Path
+) -> list[str]:
     """The command that trains: one process, or through ``accelerate launch`` one for each GPU of each machine.
 
     Args:

@@ -44,7 +44,7 @@ def training_page(record: TrainingRecord) -> str:
         margins = [_extra(record.trace, prefix + MARGIN) for prefix in ("", "eval_")]
         charts.append(("Reward margin: chosen over rejected", margins[0], margins[1]))
     drawn = "".join(
-        f"<section><h2>{escape(title)}</h2>{curves(title, train, validation)}{_KEY}</section>"
+        f"<section><h2>{escape(title)}</h2>{draw_curves(title, train, validation)}{_KEY}</section>"
         for title, train, validation in charts
     )
     rows = "".join(
@@ -58,7 +58,7 @@ def training_page(record: TrainingRecord) -> str:
     )
 
 
-def curves(title: str, train: Sequence[Point], validation: Sequence[Point]) -> str:
+def draw_curves(title: str, train: Sequence[Point], validation: Sequence[Point]) -> str:
     """Two curves against optimizer steps, as an SVG element."""
     if not train and not validation:
         return "<p>Nothing was logged.</p>"

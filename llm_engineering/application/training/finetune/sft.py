@@ -12,14 +12,14 @@ from loguru import logger
 from pydantic import ValidationError
 
 from llm_engineering.application.files import sha256_of_file
-from llm_engineering.application.llm.chat_templates import RenderedChat, template
+from llm_engineering.application.llm.chat_templates import RenderedChat, load_template
 from llm_engineering.application.ports import ExperimentTracker, Progress
 from llm_engineering.application.training.finetune.config import SftConfig, TrainingConfig
 from llm_engineering.application.training.finetune.data import (
     DatasetFolder,
     open_dataset,
     read_instruct,
-    rendered,
+    render_samples,
 )
 from llm_engineering.application.training.finetune.record import FILE, TrainingRecord, write_json
 from llm_engineering.application.training.finetune.trainer import CHECKPOINTS, SftJob, Trained, Trainer
@@ -65,7 +65,7 @@ def train_sft(
         return load_model_folder(folder)
     job = SftJob(name, config, _Chats(config, dataset), folder)
     trained = trainer.sft(job, tracker, progress)
-    return finished("sft", name, config, dataset, trained, folder)
+    return finish_stage("sft", name, config, dataset, trained, folder)
 
 
 def run_name(config: SftConfig, dataset_hash: str) -> str:
@@ -113,12 +113,12 @@ class _Chats:
         return train, validation
 
     def _splits(self, eos: str) -> Iterator[list[RenderedChat]]:
-        chosen = template(self._config.template).for_eos(eos)
+        chosen = load_template(self._config.template).for_eos(eos)
         for split in (Split.TRAIN, Split.VALIDATION):
-            yield rendered(read_instruct(self._dataset, split), chosen, self._config.system)
+            yield render_samples(read_instruct(self._dataset, split), chosen, self._config.system)
 
 
-def finished(
+def finish_stage(
     stage: Literal["sft", "dpo"],
     name: str,
     config: TrainingConfig,

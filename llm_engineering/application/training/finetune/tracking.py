@@ -50,12 +50,12 @@ class SafeTrackers:
                 )
 
 
-def flat(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
+def flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
     """Nested parameters with dotted names; what is no number, truth value or text is written as text."""
     found: dict[str, str | int | float | bool] = {}
     for name, value in parameters.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
+            found |= flatten(value, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = value if isinstance(value, str | int | float | bool) else str(value)
     return found

@@ -14,7 +14,7 @@ COUNTED = frozenset({"/rag", "/rag/stream", "/search", "/v1/chat/completions"})
 """Paths that cost something: the ones that limits of rate, concurrency and time apply to."""
 
 
-def header(scope: Scope, name: bytes) -> str | None:
+def find_header(scope: Scope, name: bytes) -> str | None:
     """The first header of that (lower-case) name."""
     for key, value in scope["headers"]:
         if key == name:
@@ -27,7 +27,7 @@ def is_counted(scope: Scope) -> bool:
     return scope["method"] == "POST" and scope["path"] in COUNTED
 
 
-def state(scope: Scope) -> dict[str, Any]:
+def request_state(scope: Scope) -> dict[str, Any]:
     """What layers tell each other of a request; routes see it as ``request.state``."""
     found: dict[str, Any] = scope.setdefault("state", {})
     return found
@@ -35,10 +35,10 @@ def state(scope: Scope) -> dict[str, Any]:
 
 def request_id(scope: Scope) -> str:
     """The id of the request, as the outermost layer has set it."""
-    return str(state(scope).get("request_id", ""))
+    return str(request_state(scope).get("request_id", ""))
 
 
-async def answer_error(
+async def send_error(
     scope: Scope,
     send: Send,
     status: int,
@@ -55,10 +55,10 @@ async def answer_error(
         "Cache-Control": "no-store",
         **(headers or {}),
     }
-    await send({"type": "http.response.start", "status": status, "headers": encoded(given.items())})
+    await send({"type": "http.response.start", "status": status, "headers": encode_headers(given.items())})
     await send({"type": "http.response.body", "body": body})
 
 
-def encoded(pairs: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+def encode_headers(pairs: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     """Headers as ASGI wants them."""
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]

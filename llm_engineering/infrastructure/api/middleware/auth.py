@@ -27,9 +27,9 @@ from llm_engineering.infrastructure.api.middleware.asgi import (
     Receive,
     Scope,
     Send,
-    answer_error,
-    header,
-    state,
+    find_header,
+    request_state,
+    send_error,
 )
 
 _PROBES = frozenset({"/health/live", "/health/ready"})
@@ -214,12 +214,12 @@ class KeyGuard:
         secret = _secret(scope)
         key = self._access.recognise(secret) if secret else None
         if key is not None:
-            state(scope).update(key_name=key.name, trusted=True)
+            request_state(scope).update(key_name=key.name, trusted=True)
             return await self._app(scope, receive, send)
         if self._loopback and (problem := self._foreign(scope)) is not None:
             code, message = problem
             self._metrics.rejected.labels(code).inc()
-            return await answer_error(scope, send, 403, f"{code}_not_allowed", message)
+            return await send_error(scope, send, 403, f"{code}_not_allowed", message)
         if self._is_public(scope) or not self._access.required():
             return await self._app(scope, receive, send)
         await self._refuse(scope, send, presented=secret is not None)
@@ -239,13 +239,13 @@ class KeyGuard:
         """(code, message) where a page of elsewhere seems to be behind the request."""
         if scope["path"] in _PROBES:
             return None
-        host = header(scope, b"host") or ""
+        host = find_header(scope, b"host") or ""
         if _name(host) not in self._names:
             return "host", (
                 "This service answers under names of its own machine (localhost, 127.0.0.1) while callers need no "
                 "API key. To reach it under another name, create a key with poe create-api-key NAME and send it."
             )
-        origin = header(scope, b"origin")
+        origin = find_header(scope, b"origin")
         if origin is None or scope["method"] in _SAFE_METHODS or origin in self._origins:
             return None
         if urlsplit(origin).netloc.lower() != host.lower():
@@ -264,14 +264,14 @@ class KeyGuard:
         else:
             code, challenge = "api_key_invalid", 'Bearer realm="llm-twin", error="invalid_token"'
             message = "This API key is not known here. It may be mistyped or revoked; ask for a new one."
-        await answer_error(scope, send, 401, code, message, {"WWW-Authenticate": challenge})
+        await send_error(scope, send, 401, code, message, {"WWW-Authenticate": challenge})
 
 
 def _secret(scope: Scope) -> str | None:
-    scheme, _, value = (header(scope, b"authorization") or "").partition(" ")
+    scheme, _, value = (find_header(scope, b"authorization") or "").partition(" ")
     if scheme.lower() == "bearer" and value.strip():
         return value.strip()
-    return (header(scope, b"x-api-key") or "").strip() or None
+    return (find_header(scope, b"x-api-key") or "").strip() or None
 
 
 def _name(host: str) -> str:

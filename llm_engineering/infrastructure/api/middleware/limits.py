@@ -19,11 +19,11 @@ from llm_engineering.infrastructure.api.middleware.asgi import (
     Receive,
     Scope,
     Send,
-    answer_error,
-    encoded,
-    header,
+    encode_headers,
+    find_header,
     is_counted,
-    state,
+    request_state,
+    send_error,
 )
 
 _CALLERS = 10_000
@@ -38,7 +38,7 @@ _DISCARDED_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class RateLimitDecision:
     """What a bucket said."""
 
     allowed: bool
@@ -69,7 +69,7 @@ class TokenBuckets:
         self._now = now
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def take(self, caller: str) -> Grant:
+    def take(self, caller: str) -> RateLimitDecision:
         """Take a token, if there is one."""
         now = self._now()
         level, at = self._levels.pop(caller, (float(self._capacity), now))
@@ -80,7 +80,7 @@ class TokenBuckets:
         self._levels[caller] = (level, now)
         if len(self._levels) > _CALLERS:
             self._levels.popitem(last=False)
-        return Grant(
+        return RateLimitDecision(
             allowed,
             self._capacity,
             math.floor(level),
@@ -102,18 +102,20 @@ class RateLimit:
             return await self._app(scope, receive, send)
         grant = self._buckets.take(caller_of(scope))
         if grant.allowed:
-            return await self._app(scope, receive, _with_headers(send, encoded(grant.headers().items())))
+            return await self._app(
+                scope, receive, _with_headers(send, encode_headers(grant.headers().items()))
+            )
         self._metrics.rejected.labels("rate").inc()
         headers = grant.headers()
         message = (
             f"At most {grant.limit} requests a minute are allowed. Try again in {headers['Retry-After']} s."
         )
-        await answer_error(scope, send, 429, "rate_limited", message, headers)
+        await send_error(scope, send, 429, "rate_limited", message, headers)
 
 
 def caller_of(scope: Scope) -> str:
     """Whose budget a request counts against. An IPv6 caller owns its whole /64, and could else change address at will."""
-    if (name := state(scope).get("key_name")) is not None:
+    if (name := request_state(scope).get("key_name")) is not None:
         return f"key {name}"
     address = (scope.get("client") or ("",))[0]
     try:
@@ -149,8 +151,8 @@ class BodyLimit:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        length = header(scope, b"content-length")
-        if length is None and header(scope, b"transfer-encoding") is None and not is_counted(scope):
+        length = find_header(scope, b"content-length")
+        if length is None and find_header(scope, b"transfer-encoding") is None and not is_counted(scope):
             return await self._app(scope, receive, send)
         if length is not None and length.isdigit() and int(length) > self._max:
             return await self._too_large(scope, receive, send)
@@ -160,7 +162,7 @@ class BodyLimit:
         except TimeoutError:
             self._metrics.rejected.labels("body_slow").inc()
             message = f"The body did not arrive within {_BODY_SECONDS:g} s."
-            return await answer_error(scope, send, 408, "body_slow", message, {"Connection": "close"})
+            return await send_error(scope, send, 408, "body_slow", message, {"Connection": "close"})
         if body is None:
             return await self._too_large(scope, receive, send)
         await self._app(scope, replay(body, receive), send)
@@ -181,10 +183,10 @@ class BodyLimit:
 
     async def _too_large(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._metrics.rejected.labels("body").inc()
-        if header(scope, b"expect") is None:
+        if find_header(scope, b"expect") is None:
             await _discard(receive)
         message = f"The body has more than the {self._max:,} bytes that are allowed."
-        await answer_error(scope, send, 413, "body_too_large", message, {"Connection": "close"})
+        await send_error(scope, send, 413, "body_too_large", message, {"Connection": "close"})
 
 
 async def _discard(receive: Receive) -> None:

@@ -19,9 +19,9 @@ from llm_engineering.infrastructure.api.middleware.asgi import (
     Receive,
     Scope,
     Send,
-    answer_error,
     is_counted,
     request_id,
+    send_error,
 )
 from llm_engineering.infrastructure.api.middleware.limits import replay
 from llm_engineering.infrastructure.api.streaming import error_event
@@ -39,7 +39,7 @@ class NoSlotError(Exception):
         self.reason = reason
 
 
-class Slots:
+class ConcurrencyLimiter:
     """At most ``limit`` inside, at most ``max_queue`` waiting, first come, first served. For one event loop."""
 
     def __init__(self, limit: int, max_queue: int, metrics: ServiceMetrics) -> None:
@@ -157,7 +157,7 @@ class SlotLimit:
     def __init__(
         self,
         app: ASGIApp,
-        slots: Slots,
+        slots: ConcurrencyLimiter,
         metrics: ServiceMetrics,
         *,
         queue_seconds: float,
@@ -209,7 +209,7 @@ class SlotLimit:
         wait = self._slots.retry_after()
         headers = {"Retry-After": str(wait)} | ({"Connection": "close"} if reason == "stopping" else {})
         code = "stopping" if reason == "stopping" else "overloaded"
-        await answer_error(scope, send, 503, code, f"{_WHY[reason]} Try again in {wait} s.", headers)
+        await send_error(scope, send, 503, code, f"{_WHY[reason]} Try again in {wait} s.", headers)
 
     async def _run(self, scope: Scope, receive: Receive, send: Send, deadline: float) -> None:
         """Run the request in a slot, in a task of its own that can be ended. The slot is free when that has ended."""
@@ -237,7 +237,7 @@ class SlotLimit:
         with suppress(TimeoutError):  # one that does not read what it asked for is not waited for
             async with asyncio.timeout(_ENDING_SECONDS):
                 if not reply.started:
-                    await answer_error(scope, send, status, code, message, {"Retry-After": "5"})
+                    await send_error(scope, send, status, code, message, {"Retry-After": "5"})
                 elif reply.streams and not reply.finished:
                     event = error_event(scope["path"], code, message, request_id(scope), status)
                     await send({"type": "http.response.body", "body": event, "more_body": False})

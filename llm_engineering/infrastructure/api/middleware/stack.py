@@ -25,14 +25,14 @@ from llm_engineering.infrastructure.api.middleware.asgi import (
     Receive,
     Scope,
     Send,
-    answer_error,
-    encoded,
-    header,
-    state,
+    encode_headers,
+    find_header,
+    request_state,
+    send_error,
 )
 from llm_engineering.infrastructure.api.middleware.auth import Access, KeyGuard, is_loopback
 from llm_engineering.infrastructure.api.middleware.limits import BodyLimit, RateLimit, TokenBuckets
-from llm_engineering.infrastructure.api.middleware.slots import SlotLimit, Slots
+from llm_engineering.infrastructure.api.middleware.slots import ConcurrencyLimiter, SlotLimit
 
 CLIENT_LEFT: Final = 499
 """The status in logs and metrics of a request whose client left before its response was whole."""
@@ -83,7 +83,7 @@ def _paths(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[str]:
             yield prefix + path
 
 
-class Observed:
+class ObservabilityMiddleware:
     """Gives each request an id, a line in the log, a place in the metrics, and safe headers on its response."""
 
     def __init__(
@@ -95,9 +95,9 @@ class Observed:
         self._trusted = trusted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = header(scope, b"x-request-id") or ""
+        given = find_header(scope, b"x-request-id") or ""
         identifier = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        state(scope).update(request_id=identifier, trusted=self._trusted)
+        request_state(scope).update(request_id=identifier, trusted=self._trusted)
         watched = _Watched(receive, send, identifier)
         began = time.perf_counter()
         with logger.contextualize(request_id=identifier):
@@ -119,14 +119,14 @@ class Observed:
             message = (
                 "Something failed inside the service. Tell its operator the request id: the log says more."
             )
-            await answer_error(scope, watched.send, 500, "internal", message)
+            await send_error(scope, watched.send, 500, "internal", message)
 
     def _note(self, scope: Scope, watched: "_Watched", seconds: float) -> None:
         status = CLIENT_LEFT if watched.left or watched.status is None else watched.status
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
         route = self._route_of(scope["path"])
         self._metrics.requested(route, method, status, seconds)
-        key = state(scope).get("key_name")
+        key = request_state(scope).get("key_name")
         milliseconds = round(seconds * 1000, 1)
         level = "DEBUG" if route in _QUIET and status in (200, 503) else "INFO"
         bound = logger.bind(route=route, method=method, status=status, ms=milliseconds, key=key)
@@ -139,7 +139,7 @@ class Observed:
             status,
             f"{milliseconds:,.0f}",
             who,
-            state(scope)["request_id"],
+            request_state(scope)["request_id"],
         )
 
 
@@ -171,7 +171,7 @@ class _Watched:
     def _completed(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         kept = [(name, value) for name, value in headers if name.lower() != b"x-request-id"]
         present = {name.lower() for name, _ in kept}
-        missing = [(name, value) for name, value in encoded(_HEADERS.items()) if name not in present]
+        missing = [(name, value) for name, value in encode_headers(_HEADERS.items()) if name not in present]
         return [*kept, *missing, (b"x-request-id", self._identifier.encode())]
 
 
@@ -189,7 +189,7 @@ class Service:
         self,
         app: ASGIApp,
         health: Health,
-        slots: Slots,
+        slots: ConcurrencyLimiter,
         on_stop: Sequence[Callable[[], Awaitable[None]]] = (),
         threads: int = 32,
     ) -> None:
@@ -254,7 +254,7 @@ def _announce(warmed: "asyncio.Task[Readiness]") -> None:
         logger.warning("Not ready yet: {}. The service goes on looking; it needs no restart.", missing)
 
 
-def protect(
+def add_middleware(
     app: FastAPI,
     *,
     access: Access,
@@ -271,7 +271,7 @@ def protect(
     on_stop: Sequence[Callable[[], Awaitable[None]]] = (),
 ) -> Service:
     """Put all layers around the routes. Units as in the names; ``rate_per_minute`` of 0 is no limit."""
-    slots = Slots(max_concurrent, max_queue, metrics)
+    slots = ConcurrencyLimiter(max_concurrent, max_queue, metrics)
     layered: ASGIApp = SlotLimit(
         app, slots, metrics, queue_seconds=queue_seconds, timeout_seconds=timeout_seconds
     )
@@ -287,5 +287,5 @@ def protect(
             allow_headers=("Authorization", "Content-Type", "X-API-Key", "X-Request-ID"),
             expose_headers=_EXPOSED,
         )
-    layered = Observed(layered, metrics, RouteNames(app), trusted=is_loopback(host))
+    layered = ObservabilityMiddleware(layered, metrics, RouteNames(app), trusted=is_loopback(host))
     return Service(layered, health, slots, on_stop, threads=2 * max_concurrent + 16)

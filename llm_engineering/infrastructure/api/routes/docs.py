@@ -26,18 +26,18 @@ _BOUNDS: Final = (
 Schema = Mapping[str, Any]
 
 
-def router(openapi: Callable[[], dict[str, Any]]) -> APIRouter:
+def make_router(openapi: Callable[[], dict[str, Any]]) -> APIRouter:
     """Serves the page for what ``openapi`` describes."""
     routes = APIRouter(include_in_schema=False)
 
     @routes.get("/docs")
     async def docs() -> HTMLResponse:
-        return HTMLResponse(page(openapi()), headers=HEADERS)
+        return HTMLResponse(render_page(openapi()), headers=HEADERS)
 
     return routes
 
 
-def page(description: Schema) -> str:
+def render_page(description: Schema) -> str:
     """The page's HTML."""
     info = description["info"]
     title = escape(f"{info['title']} {info['version']}")

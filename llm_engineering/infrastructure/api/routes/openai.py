@@ -5,11 +5,11 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ValidationError
 
-from llm_engineering.infrastructure.api.bodies import described, json_body
+from llm_engineering.infrastructure.api.bodies import describe_body, json_body
 from llm_engineering.infrastructure.api.errors import Problem, ProblemError
-from llm_engineering.infrastructure.api.openai_chat import Chunks, completion, to_request
+from llm_engineering.infrastructure.api.openai_chat import Chunks, to_completion, to_request
 from llm_engineering.infrastructure.api.parts import SERVED_NAME, ServiceParts
-from llm_engineering.infrastructure.api.routes.rag import degraded_header, finished, streamed
+from llm_engineering.infrastructure.api.routes.rag import mark_degraded, run_to_end, stream_answer
 from llm_engineering.infrastructure.api.schemas.openai import (
     REFUSED,
     ChatBody,
@@ -25,14 +25,14 @@ _STARTED: Final = 1_767_225_600
 """``created`` of the models, which the protocol asks for: 2026-01-01, in seconds since 1970."""
 
 
-def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The error responses of a route under ``/v1``, documented."""
     return {
         status: {"model": OpenAIErrorBody} for status in sorted({401, 403, 429, 500, 503, 504, *statuses})
     }
 
 
-def router(parts: ServiceParts) -> APIRouter:
+def make_router(parts: ServiceParts) -> APIRouter:
     """The routes over the parts."""
     routes = APIRouter(prefix="/v1", tags=["openai"])
     _add_chat(routes, parts)
@@ -44,9 +44,9 @@ def _add_chat(routes: APIRouter, parts: ServiceParts) -> None:
     @routes.post(
         "/chat/completions",
         response_model=ChatCompletion,
-        responses=failures(400, 404, 413, 415, 502)
+        responses=error_responses(400, 404, 413, 415, 502)
         | {200: {"content": {"text/event-stream": {}}, "description": "A completion, or its chunks."}},
-        openapi_extra=described(ChatBody),
+        openapi_extra=describe_body(ChatBody),
     )
     async def chat(
         request: Request,
@@ -61,19 +61,19 @@ def _add_chat(routes: APIRouter, parts: ServiceParts) -> None:
         _check_model(body.model, parts)
         asked = to_request(body, parts.retrieval)
         if body.stream:
-            return await streamed(request, parts, asked, encode=Chunks(body))
-        result = await unless_client_leaves(request, finished(parts.pipeline, asked))
-        response.headers.update(degraded_header(result.made_with))
-        return completion(result, body)
+            return await stream_answer(request, parts, asked, encode=Chunks(body))
+        result = await unless_client_leaves(request, run_to_end(parts.pipeline, asked))
+        response.headers.update(mark_degraded(result.provenance))
+        return to_completion(result, body)
 
 
 def _add_models(routes: APIRouter, parts: ServiceParts) -> None:
-    @routes.get("/models", responses=failures())
+    @routes.get("/models", responses=error_responses())
     async def models() -> ModelList:
         """The names that `model` may have."""
         return ModelList(data=tuple(_card(name) for name in _names(parts)))
 
-    @routes.get("/models/{model_id:path}", responses=failures(404))
+    @routes.get("/models/{model_id:path}", responses=error_responses(404))
     async def model(model_id: str) -> ModelCard:
         """One of them."""
         _check_model(model_id, parts)

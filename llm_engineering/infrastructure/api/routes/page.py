@@ -35,7 +35,7 @@ _MEDIA_TYPES: Final = {
 """Not left to the system's table, which on some machines calls scripts plain text: browsers then refuse to run them."""
 
 
-def router(folder: Path = PAGE) -> APIRouter:
+def make_router(folder: Path = PAGE) -> APIRouter:
     """Serves ``index.html`` at ``/`` and the other files below ``/page/``."""
     routes = APIRouter(include_in_schema=False)
 

@@ -20,8 +20,8 @@ from llm_engineering.application.inference.pipeline import (
 )
 from llm_engineering.application.ports import FeedbackStore
 from llm_engineering.domain.errors import InvalidInputError
-from llm_engineering.domain.inference import Feedback, MadeWith, RagResult, SearchResult
-from llm_engineering.infrastructure.api.bodies import described, json_body
+from llm_engineering.domain.inference import Feedback, RagResult, ResponseProvenance, SearchResult
+from llm_engineering.infrastructure.api.bodies import describe_body, json_body
 from llm_engineering.infrastructure.api.errors import (
     Problem,
     ProblemError,
@@ -48,7 +48,7 @@ from llm_engineering.infrastructure.api.streaming import (
     Feed,
     NothingYet,
     error_event,
-    event,
+    format_event,
     unless_client_leaves,
 )
 
@@ -58,13 +58,13 @@ _KEEPING_SECONDS: Final = 0.3
 """Answers are kept in the background; a vote that comes sooner than that finds its answer at the second look."""
 
 
-def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The error responses of a route, documented; those that any route may give are always among them."""
     always = (401, 403, 429, 500, 503, 504)
     return {status: {"model": ErrorBody} for status in sorted({*always, *statuses})}
 
 
-WITH_BODY: Final = failures(400, 413, 415, 422, 502)
+WITH_BODY: Final = error_responses(400, 413, 415, 422, 502)
 
 
 def _streamed_responses() -> dict[int | str, dict[str, Any]]:
@@ -88,7 +88,7 @@ def _streamed_responses() -> dict[int | str, dict[str, Any]]:
     return documented
 
 
-def router(parts: ServiceParts) -> APIRouter:
+def make_router(parts: ServiceParts) -> APIRouter:
     """The routes over the parts."""
     routes = APIRouter(tags=["twin"])
     _add_search(routes, parts)
@@ -99,26 +99,26 @@ def router(parts: ServiceParts) -> APIRouter:
 
 
 def _add_search(routes: APIRouter, parts: ServiceParts) -> None:
-    @routes.post("/search", responses=WITH_BODY, openapi_extra=described(SearchBody))
+    @routes.post("/search", responses=WITH_BODY, openapi_extra=describe_body(SearchBody))
     async def search(
         request: Request, response: Response, body: Annotated[SearchBody, Depends(json_body(SearchBody))]
     ) -> SearchResult:
         """Find passages, without an answer."""
         query = body.asked(body.query, parts.retrieval)
         result = await unless_client_leaves(request, parts.pipeline.search(query))
-        response.headers.update(degraded_header(result.made_with))
+        response.headers.update(mark_degraded(result.provenance))
         return result
 
 
 def _add_rag(routes: APIRouter, parts: ServiceParts) -> None:
-    @routes.post("/rag", responses=WITH_BODY, openapi_extra=described(RagBody))
+    @routes.post("/rag", responses=WITH_BODY, openapi_extra=describe_body(RagBody))
     async def rag(
         request: Request, response: Response, body: Annotated[RagBody, Depends(json_body(RagBody))]
     ) -> RagResult:
         """Answer a question from the collected writing."""
-        work = finished(parts.pipeline, body.request(parts.retrieval))
+        work = run_to_end(parts.pipeline, body.request(parts.retrieval))
         result = await unless_client_leaves(request, work)
-        response.headers.update(degraded_header(result.made_with))
+        response.headers.update(mark_degraded(result.provenance))
         return result
 
     @routes.post(
@@ -126,19 +126,19 @@ def _add_rag(routes: APIRouter, parts: ServiceParts) -> None:
         status_code=200,
         response_class=EventStream,
         responses=_streamed_responses(),
-        openapi_extra=described(RagBody),
+        openapi_extra=describe_body(RagBody),
     )
     async def rag_stream(request: Request, body: Annotated[RagBody, Depends(json_body(RagBody))]) -> Response:
         """Answer a question as it is being written: ``sources``, ``delta`` and ``support``, at the end ``done``."""
-        return await streamed(request, parts, body.request(parts.retrieval), encode=_frame)
+        return await stream_answer(request, parts, body.request(parts.retrieval), encode=_frame)
 
 
 def _add_feedback(routes: APIRouter, parts: ServiceParts) -> None:
     @routes.post(
         "/feedback",
         status_code=201,
-        responses=WITH_BODY | failures(404),
-        openapi_extra=described(FeedbackBody),
+        responses=WITH_BODY | error_responses(404),
+        openapi_extra=describe_body(FeedbackBody),
     )
     async def feedback(body: Annotated[FeedbackBody, Depends(json_body(FeedbackBody))]) -> FeedbackKept:
         """Say whether an answer helped. A second vote on the same answer replaces the first."""
@@ -154,12 +154,12 @@ def _add_feedback(routes: APIRouter, parts: ServiceParts) -> None:
 
 
 def _add_descriptions(routes: APIRouter, parts: ServiceParts) -> None:
-    @routes.get("/filters", responses=failures())
+    @routes.get("/filters", responses=error_responses())
     async def filters() -> Filters:
         """What can be filtered on: each value with its number of chunks."""
         return await asyncio.to_thread(_filters, parts)
 
-    @routes.get("/info", responses=failures())
+    @routes.get("/info", responses=error_responses())
     async def info() -> Info:
         """What answers here, and how."""
         chosen = parts.retrieval
@@ -206,12 +206,12 @@ async def _vote(store: FeedbackStore, vote: Feedback) -> None:
 # --- shared with the OpenAI-compatible routes ---------------------------------------------------------------------------
 
 
-def degraded_header(made_with: MadeWith) -> dict[str, str]:
+def mark_degraded(provenance: ResponseProvenance) -> dict[str, str]:
     """The header of responses that went on without a stage that failed."""
-    return {DEGRADED: "1"} if made_with.degraded else {}
+    return {DEGRADED: "1"} if provenance.degraded else {}
 
 
-async def finished(pipeline: InferencePipeline, request: RagRequest) -> RagResult:
+async def run_to_end(pipeline: InferencePipeline, request: RagRequest) -> RagResult:
     """The answer, when it is there."""
     result: RagResult | None = None
     async with aclosing(pipeline.answer(request)) as events:
@@ -222,7 +222,7 @@ async def finished(pipeline: InferencePipeline, request: RagRequest) -> RagResul
     return result
 
 
-async def streamed(
+async def stream_answer(
     request: Request, parts: ServiceParts, asked: RagRequest, *, encode: Callable[[Event], bytes]
 ) -> EventStream[Event]:
     """The answer as a stream. What fails before its first event is raised, and so has a status of its own; unless that
@@ -248,7 +248,7 @@ async def streamed(
         feed,
         encode=encode,
         failed=failed,
-        headers=degraded_header(first.made_with) if isinstance(first, Sources) else None,
+        headers=mark_degraded(first.provenance) if isinstance(first, Sources) else None,
         heartbeat_seconds=parts.heartbeat_seconds,
     )
 
@@ -256,11 +256,11 @@ async def streamed(
 def _frame(item: Event) -> bytes:
     match item:
         case Sources():
-            body = SourcesEvent(trace_id=item.trace_id, citations=item.citations, made_with=item.made_with)
-            return event("sources", body.model_dump_json())
+            body = SourcesEvent(trace_id=item.trace_id, citations=item.citations, provenance=item.provenance)
+            return format_event("sources", body.model_dump_json())
         case Piece():
-            return event("delta", DeltaEvent(text=item.text).model_dump_json())
+            return format_event("delta", DeltaEvent(text=item.text).model_dump_json())
         case Checked():
-            return event("support", item.support.model_dump_json())
+            return format_event("support", item.support.model_dump_json())
         case Finished():
-            return event("done", item.result.model_dump_json())
+            return format_event("done", item.result.model_dump_json())

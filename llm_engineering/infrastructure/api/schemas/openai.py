@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
-from llm_engineering.domain.inference import MadeWith
+from llm_engineering.domain.inference import ResponseProvenance
 from llm_engineering.domain.retrieval import Citation, Support
 from llm_engineering.infrastructure.api.schemas.rag import (
     MAX_SEED,
@@ -221,7 +221,7 @@ class TwinAnswer(BaseModel):
     guard: tuple[str, ...]
     model: str
     prompt_hash: str
-    made_with: MadeWith
+    provenance: ResponseProvenance
     timings: dict[str, float]
 
 

@@ -21,7 +21,7 @@ from pydantic import (
 from llm_engineering.application.inference.pipeline import RagRequest
 from llm_engineering.application.inference.retriever import RetrievalConfig
 from llm_engineering.application.ports import Message
-from llm_engineering.domain.inference import MadeWith
+from llm_engineering.domain.inference import ResponseProvenance
 from llm_engineering.domain.retrieval import (
     MAX_QUESTION_CHARACTERS,
     Citation,
@@ -198,7 +198,7 @@ class RagBody(SearchBody):
         """
         return RagRequest(
             query=self.asked(self.query, defaults),
-            history=tuple(Message(turn.role, printable(turn.content)) for turn in self.history),
+            history=tuple(Message(turn.role, drop_nulls(turn.content)) for turn in self.history),
             max_tokens=self.max_tokens,
             temperature=self.temperature,
             seed=self.seed,
@@ -213,7 +213,7 @@ class FeedbackBody(Request):
     comment: str = Field(default="", max_length=MAX_COMMENT_CHARACTERS)
 
 
-def printable(text: str) -> str:
+def drop_nulls(text: str) -> str:
     """Text without null characters, which end a text for some model servers."""
     return text.replace("\x00", " ")
 
@@ -245,7 +245,7 @@ class SourcesEvent(BaseModel):
 
     trace_id: str
     citations: tuple[Citation, ...]
-    made_with: MadeWith
+    provenance: ResponseProvenance
 
 
 class DeltaEvent(BaseModel):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from llm_engineering.domain.errors import StoreError
 from llm_engineering.domain.retrieval import MetadataFilter
-from llm_engineering.infrastructure.shared.index_payload import alternatives, published_between
+from llm_engineering.infrastructure.shared.index_payload import date_range, list_alternatives
 
 if TYPE_CHECKING:
     from qdrant_edge import EdgeConfig, EdgeShard, Filter
@@ -55,7 +55,7 @@ def shard_config(dimension: int, *, graph: bool, titles: bool = False) -> "EdgeC
 def load(data: Path, config: "EdgeConfig | None" = None) -> "EdgeShard":
     from qdrant_edge import EdgeShard
 
-    with engine(f"opening {data}"):
+    with translate_errors(f"opening {data}"):
         return EdgeShard.load(str(data), config)
 
 
@@ -64,15 +64,15 @@ def edge_filter(filter: MetadataFilter) -> "Filter | None":
     from qdrant_edge import Filter as EdgeFilter
 
     conditions = [
-        FieldCondition(field, match=MatchAny(list(values))) for field, values in alternatives(filter)
+        FieldCondition(field, match=MatchAny(list(values))) for field, values in list_alternatives(filter)
     ]
-    if between := published_between(filter):
+    if between := date_range(filter):
         conditions.append(FieldCondition("published_at", range=RangeDateTime(**between)))
     return EdgeFilter(must=list(conditions)) if conditions else None
 
 
 @contextmanager
-def engine(doing: str) -> Iterator[None]:
+def translate_errors(doing: str) -> Iterator[None]:
     """Turn failures of the engine and of the file system into StoreError."""
     try:
         yield

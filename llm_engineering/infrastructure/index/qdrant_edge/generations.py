@@ -190,7 +190,7 @@ def copy_tree(source: Path, target: Path) -> None:
             _copy_sparse(path, destination)
 
 
-def stored_bytes(folder: Path) -> int:
+def count_bytes(folder: Path) -> int:
     """Bytes that a folder takes on the disk, holes not counted."""
     return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 

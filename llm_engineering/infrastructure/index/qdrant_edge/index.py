@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from loguru import logger
 
-from llm_engineering.application.inference.fusion import candidates, fuse, ranked
+from llm_engineering.application.inference.fusion import count_candidates, fuse, rank_scores
 from llm_engineering.application.ports import IndexWriter, SearchRequest
 from llm_engineering.domain.documents import Chunk, EmbedderFingerprint
 from llm_engineering.domain.errors import StoreUnavailableError
 from llm_engineering.domain.retrieval import Hit, MetadataFilter, SearchMode
 from llm_engineering.infrastructure.index import Bm25Encoder
-from llm_engineering.infrastructure.index.qdrant_edge.engine import DENSE, SPARSE, TITLE, edge_filter, engine
+from llm_engineering.infrastructure.index.qdrant_edge.engine import (
+    DENSE,
+    SPARSE,
+    TITLE,
+    edge_filter,
+    translate_errors,
+)
 from llm_engineering.infrastructure.index.qdrant_edge.generations import Generations
 from llm_engineering.infrastructure.index.qdrant_edge.reading import OpenGeneration
 from llm_engineering.infrastructure.index.qdrant_edge.writing import EdgeWriter
@@ -77,7 +83,7 @@ class QdrantEdgeIndex:
             StoreError: another process is writing, the disk is full, or the engine failed. The old index stands.
         """
         with ExitStack() as held:
-            with engine("opening the index for writing"):
+            with translate_errors("opening the index for writing"):
                 held.enter_context(self._generations.writing())
             opened = held.enter_context(self._reading())
             base = opened if opened is not None and opened.continues(fingerprint, titles) else None
@@ -114,7 +120,7 @@ class QdrantEdgeIndex:
             opened.require(fingerprint, self._collection)
             if not requests:
                 return []
-            with engine("searching"):
+            with translate_errors("searching"):
                 return self._search(opened.shard, requests, opened.titles)
 
     def passages(self, parent_ids: Sequence[str]) -> dict[str, list[Chunk]]:
@@ -209,14 +215,14 @@ class QdrantEdgeIndex:
             sparse = answers[plan[SPARSE]] if SPARSE in plan else {}
             named = answers[plan[TITLE]] if TITLE in plan else None
             both = request.mode is SearchMode.HYBRID
-            merged = fuse(dense, sparse, request.fusion, named) if both else ranked(dense or sparse)
+            merged = fuse(dense, sparse, request.fusion, named) if both else rank_scores(dense or sparse)
             best.append((merged[: request.k], dense))
         return _fetch(shard, requests, best)
 
     def _queries(self, request: SearchRequest, titles: bool) -> Iterator[tuple[str, "QueryRequest"]]:
         from qdrant_edge import QuantizationSearchParams, Query, QueryRequest, SearchParams
 
-        limit = candidates(request.k) if request.mode is SearchMode.HYBRID else request.k
+        limit = count_candidates(request.k) if request.mode is SearchMode.HYBRID else request.k
         accepted = edge_filter(request.filter)
         if request.mode is not SearchMode.SPARSE and request.vector is not None:
             rescored = SearchParams(

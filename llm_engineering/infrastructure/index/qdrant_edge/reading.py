@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.domain.documents import EmbedderFingerprint
-from llm_engineering.infrastructure.index.qdrant_edge.engine import engine, load
+from llm_engineering.infrastructure.index.qdrant_edge.engine import load, translate_errors
 from llm_engineering.infrastructure.index.qdrant_edge.generations import Lease
 from llm_engineering.infrastructure.shared.index_payload import FORMAT, check_fingerprint, describe_index
 
@@ -47,7 +47,7 @@ class OpenGeneration:
     def count(self, accepted: "Filter | None") -> int:
         from qdrant_edge import CountRequest
 
-        with engine("counting"):
+        with translate_errors("counting"):
             return self.shard.count(CountRequest(filter=accepted, exact=True))
 
     def values(self, field: str) -> dict[str, int]:
@@ -56,7 +56,7 @@ class OpenGeneration:
         from qdrant_edge import FacetRequest
 
         if field not in self._values:
-            with engine("counting values"):
+            with translate_errors("counting values"):
                 hits = self.shard.facet(FacetRequest(field, limit=MAX_VALUES, exact=True)).hits
             self._values[field] = {str(hit.value): hit.count for hit in hits}
         return dict(self._values[field])
@@ -67,7 +67,7 @@ class OpenGeneration:
         offset: Any = None
         while True:
             request = ScrollRequest(offset=offset, limit=SCROLL_POINTS, filter=accepted, with_payload=fields)
-            with engine("reading"):
+            with translate_errors("reading"):
                 records, offset = self.shard.scroll(request)
             for record in records:
                 yield record.payload or {}
@@ -85,6 +85,6 @@ class OpenGeneration:
 
     def _close_unused(self) -> None:
         if self._retired and self.users == 0:
-            with self.lease.undisturbed(), engine("closing"):
+            with self.lease.undisturbed(), translate_errors("closing"):
                 self.shard.close()
             self.lease.release()

@@ -15,11 +15,11 @@ from llm_engineering.infrastructure.index.qdrant_edge.engine import (
     DENSE,
     SPARSE,
     TITLE,
-    engine,
     load,
     shard_config,
+    translate_errors,
 )
-from llm_engineering.infrastructure.index.qdrant_edge.generations import Generations, copy_tree, stored_bytes
+from llm_engineering.infrastructure.index.qdrant_edge.generations import Generations, copy_tree, count_bytes
 from llm_engineering.infrastructure.index.qdrant_edge.reading import OpenGeneration
 from llm_engineering.infrastructure.shared.index_payload import (
     DATETIME_FIELDS,
@@ -70,7 +70,7 @@ class EdgeWriter:
             points = [self._point(item) for item in chunks[start : start + UPSERT_POINTS]]
             shard = self._open()
             self._require_space(FREE_MARGIN_BYTES)
-            with engine("writing chunks"):
+            with translate_errors("writing chunks"):
                 shard.update(UpdateOperation.upsert_points(points))
             self._unoptimised += len(points)
             if self._unoptimised >= OPTIMISE_EVERY:
@@ -89,7 +89,7 @@ class EdgeWriter:
             if self._shard is None and (self._base is None or self._base.count(doomed) == 0):
                 continue
             shard = self._open()
-            with engine("deleting chunks"):
+            with translate_errors("deleting chunks"):
                 if shard.count(CountRequest(filter=doomed, exact=True)):
                     shard.update(UpdateOperation.delete_points_by_filter(doomed))
 
@@ -100,8 +100,8 @@ class EdgeWriter:
         if self._base is not None and self._draft is None:
             return
         shard = self._open()
-        self._require_space(stored_bytes(self._drafted) + FREE_MARGIN_BYTES)
-        with engine("optimising the index"):
+        self._require_space(count_bytes(self._drafted) + FREE_MARGIN_BYTES)
+        with translate_errors("optimising the index"):
             count = shard.count(CountRequest(exact=True))
             graph = count > self._exact_up_to
             if graph:
@@ -123,15 +123,15 @@ class EdgeWriter:
             "chunks": count,
             "graph": graph,
         }
-        with engine("publishing the index"):
+        with translate_errors("publishing the index"):
             number = self._generations.publish(self._drafted, manifest)
         self._draft = None
         logger.info("Published generation {} of the index: {:,} chunks.", number, count)
 
     def _optimise(self) -> None:
         shard = self._open()
-        self._require_space(stored_bytes(self._drafted) + FREE_MARGIN_BYTES)
-        with engine("optimising the index"):
+        self._require_space(count_bytes(self._drafted) + FREE_MARGIN_BYTES)
+        with translate_errors("optimising the index"):
             shard.optimize()
         self._unoptimised = 0
 
@@ -140,7 +140,7 @@ class EdgeWriter:
         shard, self._shard = self._shard, None
         if shard is not None:
             try:
-                with engine("closing a draft"):
+                with translate_errors("closing a draft"):
                     shard.close()  # or its files stay mapped, and take room, for as long as an error refers to it
             except StoreError as error:
                 logger.debug("{}", error)
@@ -156,14 +156,14 @@ class EdgeWriter:
 
     def _open(self) -> "EdgeShard":
         if self._shard is None:
-            with engine("making a draft"):
+            with translate_errors("making a draft"):
                 self._draft = self._generations.draft()
             self._shard = self._copied(self._base) if self._base is not None else self._created()
         return self._shard
 
     def _copied(self, base: OpenGeneration) -> "EdgeShard":
-        self._require_space(stored_bytes(base.lease.data) + FREE_MARGIN_BYTES)
-        with engine("copying the index"), base.lease.undisturbed():
+        self._require_space(count_bytes(base.lease.data) + FREE_MARGIN_BYTES)
+        with translate_errors("copying the index"), base.lease.undisturbed():
             copy_tree(base.lease.data, self._drafted / "data")
         return load(self._drafted / "data")
 
@@ -178,7 +178,7 @@ class EdgeWriter:
         }
         schemas |= dict.fromkeys(INTEGER_FIELDS, PayloadSchemaType.Integer)
         schemas |= dict.fromkeys(DATETIME_FIELDS, PayloadSchemaType.Datetime)
-        with engine("creating the index"):
+        with translate_errors("creating the index"):
             config = shard_config(self._fingerprint.dimension, graph=False, titles=self._titles)
             shard = EdgeShard.create(str(self._drafted / "data"), config)
             for field, schema in schemas.items():

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from loguru import logger
 
-from llm_engineering.application.features.links import shown_link
+from llm_engineering.application.features.links import hide_credentials
 from llm_engineering.domain.errors import CollectionError, FetchError
 from llm_engineering.infrastructure.sources.browser.chromium import Chromium, first_line
 
@@ -169,7 +169,7 @@ class Page:
         """
         from selenium.common.exceptions import TimeoutException, WebDriverException
 
-        shown = shown_link(url)
+        shown = hide_credentials(url)
         if urlsplit(url).scheme.lower() not in ("http", "https"):
             raise CollectionError(f"{shown} cannot be rendered. Expected an http or https URL.")
         try:
@@ -190,9 +190,9 @@ class Page:
             raise FetchError(f"{shown} cannot be reached: {fault or 'it is no page that a browser shows'}.")
         if status >= 400:
             raise FetchError(f"{shown} answered {status}.")
-        self.settle()
+        self.verify_semantic()
 
-    def settle(self) -> bool:
+    def verify_semantic(self) -> bool:
         """Wait until nothing is being loaded and the page stops changing; False where it never does in time."""
         deadline = time.monotonic() + self.timeout_seconds
         quiet_since, before = time.monotonic(), None
@@ -206,7 +206,7 @@ class Page:
             time.sleep(_POLL_SECONDS)
         logger.debug(
             "{} has not gone quiet within {} s; it is read as it is",
-            shown_link(self.url),
+            hide_credentials(self.url),
             self.timeout_seconds,
         )
         return False
@@ -247,13 +247,13 @@ class Page:
                 self.script(each_step)
             # Going up first makes those pages look again that load more when their end comes into view.
             self.script(_SCROLL, still > 0)
-            self.settle()
+            self.verify_semantic()
             still = still + 1 if self.script(_STATE) == before else 0
             if still == _SCROLLS_WITHOUT_GROWTH:
                 return self.script(_END) is not False
         ended = bool(self.script(_END))
         if not ended:
             logger.warning(
-                "{} went on after {} scrolls; the rest is left", shown_link(self.url), self._max_scrolls
+                "{} went on after {} scrolls; the rest is left", hide_credentials(self.url), self._max_scrolls
             )
         return ended

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from loguru import logger
 
-from llm_engineering.application.features.links import shown_link
+from llm_engineering.application.features.links import hide_credentials
 from llm_engineering.application.ports import Complete, Found, Known, Link, Rejected, SourceItem
 from llm_engineering.domain.documents import RawDocument
 from llm_engineering.domain.errors import CollectionError, ExtractionError
@@ -43,9 +43,9 @@ open.forEach((button) => button.click());
 """
 _EXTRACT = """
 const [item, text, author, shared, quoted] = arguments;
-const outer = [...document.querySelectorAll(item)].filter((root) => !root.parentElement.closest(item));
+const outer = [...document.querySelectorAll(item)].filter((root) => !root.parentElement.measure_similarity(item));
 return outer.map((root) => {
-  const own = [...root.querySelectorAll(text)].find((node) => !node.closest(quoted));
+  const own = [...root.querySelectorAll(text)].find((node) => !node.measure_similarity(quoted));
   const name = root.querySelector(author);
   return {
     urn: root.getAttribute('data-urn'),
@@ -126,7 +126,7 @@ class LinkedInReader:
         match = _PROFILE.search(urlsplit(url).path)
         if match is None:
             raise CollectionError(
-                f"{shown_link(url)} is no profile. Expected https://www.linkedin.com/in/NAME or /company/NAME."
+                f"{hide_credentials(url)} is no profile. Expected https://www.linkedin.com/in/NAME or /company/NAME."
             )
         page = "recent-activity/all" if match["kind"] == "in" else "posts"
         return f"{self._base_url}/{match['kind']}/{quote(unquote(match['name']))}/{page}/"
@@ -147,7 +147,7 @@ class LinkedInReader:
             raise CollectionError(f"There is no profile at {address}, or it cannot be seen with this log-in.")
         ended = page.scroll_to_end(each_step=_LOAD_MORE % json.dumps(selectors["load_more"]))
         page.script(_EXPAND, selectors["see_more"])
-        page.settle()
+        page.verify_semantic()
         names = ("item", "text", "author", "shared", "quoted")
         return page.script(_EXTRACT, *(selectors[name] for name in names)), ended
 
@@ -167,7 +167,7 @@ class LinkedInReader:
         fields[0].send_keys(self._username or "")
         passwords[0].send_keys(self._password or "")
         passwords[0].submit()
-        page.settle()
+        page.verify_semantic()
         self._check_not_challenged(page)
         faults = [fault.text.strip() for fault in page.driver.find_elements("css selector", _LOGIN_FAULTS)]
         if _asks_for_login(page):
@@ -189,7 +189,7 @@ class LinkedInReader:
         parts = urlsplit(self._base_url)
         if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
             raise CollectionError(
-                f"LINKEDIN_BASE_URL is {shown_link(self._base_url)}: a password is only sent by https, or to this machine."
+                f"LINKEDIN_BASE_URL is {hide_credentials(self._base_url)}: a password is only sent by https, or to this machine."
             )
 
     def _refused(self, reason: str) -> CollectionError:
@@ -205,15 +205,15 @@ class LinkedInReader:
                 category=link.category or "post",
                 text=post["text"],
                 link=permalink,
-                origin=shown_link(link.url),
+                origin=hide_credentials(link.url),
                 platform="linkedin",
                 author=(post["author"] if post["shared"] else "") or link.author,
-                published_at=posted_at(post["urn"]),
+                published_at=parse_date(post["urn"]),
             )
         )
 
 
-def posted_at(urn: str) -> datetime | None:
+def parse_date(urn: str) -> datetime | None:
     """When a post was made, from its URN: all but the lowest 22 bits of an activity's number are milliseconds since 1970.
 
     (The page itself only says "3 months ago".)
@@ -251,5 +251,7 @@ def _selectors(link: Link) -> dict[str, str]:
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         problems.append(f"max_items must be a whole number above 0, got {limit!r}")
     if problems:
-        raise CollectionError(f"The options of {shown_link(link.url)} are wrong: {'; '.join(problems)}.")
+        raise CollectionError(
+            f"The options of {hide_credentials(link.url)} are wrong: {'; '.join(problems)}."
+        )
     return {**SELECTORS, **{name: str(value) for name, value in changed.items()}}

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urldefrag, urlsplit
 
-from llm_engineering.application.features.links import normalise_link, shown_link
+from llm_engineering.application.features.links import hide_credentials, normalise_link
 from llm_engineering.application.ports import Complete, Found, Known, Link, Rejected, SourceItem
 from llm_engineering.domain.documents import RawDocument, text_hash
 from llm_engineering.domain.errors import CollectionError, ExtractionError
@@ -68,7 +68,7 @@ class PostsPageReader:
         if self._permission is not None:
             await self._permission(link.url)
         found, ended = await self._browser.run(lambda page: _posts(page, link.url, selectors))
-        base = urldefrag(shown_link(normalise_link(link.url))).url
+        base = urldefrag(hide_credentials(normalise_link(link.url))).url
         if not found["items"]:
             raise ExtractionError(
                 f"{base} shows no posts: nothing matches {selectors['item']!r}. "
@@ -104,7 +104,9 @@ def _posts(page: Page, url: str, selectors: Mapping[str, str]) -> tuple[dict[str
     except WebDriverException as error:
         if "selector" not in str(error.msg):
             raise
-        raise CollectionError(f"A selector of {shown_link(url)} is no CSS selector: {error.msg}") from error
+        raise CollectionError(
+            f"A selector of {hide_credentials(url)} is no CSS selector: {error.msg}"
+        ) from error
 
 
 def _item(link: Link, base: str, post: Mapping[str, str], number: int, language: str) -> Found | Rejected:
@@ -117,7 +119,7 @@ def _item(link: Link, base: str, post: Mapping[str, str], number: int, language:
             category=link.category or "post",
             text=post["text"],
             link=f"{base}#{quote(identity)}",
-            origin=shown_link(link.url),
+            origin=hide_credentials(link.url),
             platform=urlsplit(base).hostname or "web",
             author=(post["author"] if link.options.get("author_from_page") else "") or link.author,
             language=language,
@@ -150,5 +152,7 @@ def _selectors(link: Link) -> dict[str, str]:
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         problems.append(f"max_items must be a whole number above 0, got {limit!r}")
     if problems:
-        raise CollectionError(f"The options of {shown_link(link.url)} are wrong: {'; '.join(problems)}.")
+        raise CollectionError(
+            f"The options of {hide_credentials(link.url)} are wrong: {'; '.join(problems)}."
+        )
     return chosen

@@ -34,7 +34,7 @@ SETTINGS: Mapping[str, str] = {
 }
 
 
-def environment(secrets: Mapping[str, str]) -> dict[str, str]:
+def git_environment(secrets: Mapping[str, str]) -> dict[str, str]:
     """The environment of a git process; ``secrets`` are settings such as ``http.https://host/.extraHeader``.
 
     Settings go through ``GIT_CONFIG_COUNT`` (git 2.31 and later) because everybody on a machine can read command lines.
@@ -57,7 +57,7 @@ def environment(secrets: Mapping[str, str]) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def running(
+async def run_git(
     arguments: Sequence[str], environ: Mapping[str, str], *, stdin: int = asyncio.subprocess.DEVNULL
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """A git process in a process group of its own, which is gone when the block ends, however it ends.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from llm_engineering.application.features.links import shown_link
+from llm_engineering.application.features.links import hide_credentials
 from llm_engineering.application.ports import Complete, Found, Known, Link, Rejected, SourceItem
 from llm_engineering.domain.documents import RawDocument, Scalar
 from llm_engineering.domain.errors import CollectionError, ExtractionError
@@ -97,7 +97,7 @@ class GitReader:
             ExtractionError: the repository has no text files (that the patterns let through).
         """
         address, branch, include, exclude = _understand(link)
-        environ = commands.environment(self._secrets(address))
+        environ = commands.git_environment(self._secrets(address))
         folder = Path(tempfile.mkdtemp(prefix="twin-git-"))
         try:
             await self._clone(address, branch, folder, environ)
@@ -165,7 +165,7 @@ class GitReader:
             str(folder),
         ]
         try:
-            async with asyncio.timeout(self._timeout), commands.running(arguments, environ) as process:
+            async with asyncio.timeout(self._timeout), commands.run_git(arguments, environ) as process:
                 status, _, messages = await commands.finish(process, folder, self._max_repository_bytes)
         except TimeoutError:
             raise CollectionError(
@@ -211,7 +211,7 @@ class GitReader:
         """Output of a command on the clone; empty when it fails."""
         async with (
             asyncio.timeout(self._timeout),
-            commands.running(["-C", str(folder), *arguments], environ) as process,
+            commands.run_git(["-C", str(folder), *arguments], environ) as process,
         ):
             status, output, _ = await commands.finish(process, folder, 2 * self._max_repository_bytes)
         return "" if status else output.decode(errors="surrogateescape")
@@ -251,7 +251,7 @@ class GitReader:
             folder, environ, "cat-file", "--batch-all-objects", "--batch-check=%(objectname) %(objectsize)"
         )
         sizes = dict(line.split() for line in everything.splitlines())
-        async with commands.running(
+        async with commands.run_git(
             ["-C", str(folder), "cat-file", "--batch"], environ, stdin=asyncio.subprocess.PIPE
         ) as process:
             attributes = await self._attributes(process, files, sizes)
@@ -354,7 +354,7 @@ def _document(
         title=shown,
         text=text,
         link=address.link(shown, branch),
-        origin=shown_link(link.url),
+        origin=hide_credentials(link.url),
         platform=address.platform,
         author=link.author,
         language=language or language_of(path, text),

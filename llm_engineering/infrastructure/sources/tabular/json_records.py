@@ -48,7 +48,7 @@ class JsonTable:
                 f"{self._path.name} is empty. Expected an array of objects, or one object per line (JSON Lines)."
             )
         if by_line or (first == "{" and _is_object(head)):
-            elements = lines(self._stream, max_row_chars)
+            elements = read_lines(self._stream, max_row_chars)
         elif first == "[":
             elements = array_elements(self._stream, max_row_chars)
         else:
@@ -100,7 +100,7 @@ def _kind(value: object) -> str:
     return names.get(type(value), "null")
 
 
-def lines(stream: IO[str], max_chars: int) -> Iterator[tuple[int, str | None]]:
+def read_lines(stream: IO[str], max_chars: int) -> Iterator[tuple[int, str | None]]:
     """(line number, text) of every line that is not blank; None for one that is too long."""
     number = 0
     while text := stream.readline(max_chars + 1):

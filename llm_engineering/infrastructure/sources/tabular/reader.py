@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 from pydantic import ValidationError
 
 from llm_engineering.application.failures import MAX_PAYLOAD_CHARS
-from llm_engineering.application.features.links import shown_link
+from llm_engineering.application.features.links import hide_credentials
 from llm_engineering.application.ports import Complete, Found, Known, Link, Rejected, SourceItem
 from llm_engineering.domain.categories import CategorySpec, category_spec
 from llm_engineering.domain.documents import RawDocument, text_hash
@@ -99,7 +99,7 @@ class TableReader:
 
     def _items(self, link: Link, spec: CategorySpec, path: Path) -> Generator[SourceItem, None, None]:
         limit = link.options.get("max_items")
-        shown = shown_link(link.url)
+        shown = hide_credentials(link.url)
         with closing(self._open(link, path)) as table:
             columns = resolve(spec, link.options.get("column_map"), table.columns, shown)
             mapper = _RowMapper(link, spec, columns, shown, self._max_text_chars)
@@ -131,7 +131,7 @@ class TableReader:
 
             return ParquetTable(path)
         raise CollectionError(
-            f"{shown_link(link.url)} is no table of a known format. Expected one of: {', '.join(FORMATS)} "
+            f"{hide_credentials(link.url)} is no table of a known format. Expected one of: {', '.join(FORMATS)} "
             "(also with .gz), by the file's ending or the link's option format."
         )
 
@@ -139,7 +139,7 @@ class TableReader:
         import httpx
 
         target = folder / (Path(unquote(urlsplit(url).path)).name or "table")
-        shown = shown_link(url)
+        shown = hide_credentials(url)
         size = 0
         try:
             async with (
@@ -246,7 +246,7 @@ class _RowMapper:
 def _checked_category(link: Link) -> CategorySpec:
     if link.category is None:
         raise CollectionError(
-            f"The table {shown_link(link.url)} needs a category, which says how its rows become text. "
+            f"The table {hide_credentials(link.url)} needs a category, which says how its rows become text. "
             "Add one to the link, such as category: review."
         )
     try:
@@ -269,7 +269,9 @@ def _check_options(link: Link) -> None:
     ):
         problems.append(f"delimiter must be one character, got {delimiter!r}")
     if problems:
-        raise CollectionError(f"The options of {shown_link(link.url)} are wrong: {'; '.join(problems)}.")
+        raise CollectionError(
+            f"The options of {hide_credentials(link.url)} are wrong: {'; '.join(problems)}."
+        )
 
 
 def _local_path(url: str) -> Path | None:
@@ -279,7 +281,7 @@ def _local_path(url: str) -> Path | None:
         return None
     if scheme not in ("", "file"):
         raise CollectionError(
-            f"{shown_link(url)} cannot be read as a table. Expected a path, or a file, http or https URL."
+            f"{hide_credentials(url)} cannot be read as a table. Expected a path, or a file, http or https URL."
         )
     path = Path(unquote(urlsplit(url).path) if scheme else url).expanduser()
     if not path.is_file():

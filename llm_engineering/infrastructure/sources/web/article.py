@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 
-from llm_engineering.application.features.links import normalise_link, shown_link
+from llm_engineering.application.features.links import hide_credentials, normalise_link
 from llm_engineering.application.ports import Found, Known, Link, NotModified, PageRenderer, SourceItem
 from llm_engineering.domain.documents import RawDocument, Scalar
 from llm_engineering.domain.errors import CollectionError, ConfigurationError, ExtractionError
@@ -50,7 +50,7 @@ class ArticleReader:
         unknown = link.options.keys() - OPTIONS
         if unknown:
             raise ConfigurationError(
-                f"{shown_link(link.url)}: unknown options {sorted(unknown)}; an article knows {sorted(OPTIONS)}"
+                f"{hide_credentials(link.url)}: unknown options {sorted(unknown)}; an article knows {sorted(OPTIONS)}"
             )
         if link.render:
             yield Found(await self._rendered(link, "the link asks for it (render: true)"))
@@ -83,13 +83,15 @@ class ArticleReader:
         try:
             return await asyncio.to_thread(extract_page, html, url, min_characters=self._min_characters)
         except NoTextError as error:
-            raise NoTextError(f"{shown_link(url)}: {error}") from error
+            raise NoTextError(f"{hide_credentials(url)}: {error}") from error
         except ExtractionError as error:
-            raise ExtractionError(f"{shown_link(url)}: {error}") from error
+            raise ExtractionError(f"{hide_credentials(url)}: {error}") from error
 
     async def _rendered(self, link: Link, why: str) -> RawDocument:
         if self._renderer is None:
-            raise ConfigurationError(f"{shown_link(link.url)} needs a browser: {why}; but none is set up")
+            raise ConfigurationError(
+                f"{hide_credentials(link.url)} needs a browser: {why}; but none is set up"
+            )
         await self._client.check_allowed(link.url)
         try:
             html = await self._renderer.render(link.url)
@@ -110,8 +112,8 @@ class ArticleReader:
             category=link.category or "article",
             title=about.title,
             text=page.text,
-            link=shown_link(about.link),
-            origin=shown_link(link.url),
+            link=hide_credentials(about.link),
+            origin=hide_credentials(link.url),
             platform=about.platform or "web",
             author=(about.author if link.options.get("author_from_page") else "") or link.author,
             language=language,
@@ -126,7 +128,7 @@ def _validators(link: Link, known: Mapping[str, Known]) -> tuple[str, str | None
     """(document link, ETag, Last-Modified) of the copy at hand, for a conditional request."""
     if link.options.get("refresh"):
         return "", None, None
-    own = shown_link(normalise_link(link.url))
+    own = hide_credentials(normalise_link(link.url))
     held = known.get(own)
     if held is not None:
         return own, held.etag, held.last_modified

@@ -41,7 +41,7 @@ class Blocks:
         for element in _code_elements(root):
             code = code_text(element)
             if code.strip():
-                self._replace(element, fenced(code, code_language(element)))
+                self._replace(element, fence_code(code, code_language(element)))
         for table in list(root.iter("table")):
             markdown = table_markdown(table)
             if markdown and table.getparent() is not None:
@@ -169,7 +169,7 @@ def code_language(element: "HtmlElement") -> str:
     return ""
 
 
-def fenced(code: str, language: str = "") -> str:
+def fence_code(code: str, language: str = "") -> str:
     """A fenced code block whose fence is longer than any run of backticks within."""
     longest = max((len(run) for run in re.findall(r"`{3,}", code)), default=2)
     fence = "`" * (longest + 1)

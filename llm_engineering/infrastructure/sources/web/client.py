@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit
 
 from loguru import logger
 
-from llm_engineering.application.features.links import normalise_link, shown_link
+from llm_engineering.application.features.links import hide_credentials, normalise_link
 from llm_engineering.domain.errors import FetchError
 from llm_engineering.infrastructure.shared.retries import RETRIED_STATUSES, retry_after_seconds
 from llm_engineering.infrastructure.sources.web.charset import decode
@@ -177,7 +177,7 @@ class PoliteClient:
         try:
             return await self._with_retries(_Ask(address, headers, accept))
         except FetchError as error:
-            raise FetchError(f"{shown_link(url)}: {error}") from error.__cause__
+            raise FetchError(f"{hide_credentials(url)}: {error}") from error.__cause__
 
     async def check_allowed(self, url: str) -> None:
         """Ask the host's robots.txt, where it is respected. It is fetched once per host.
@@ -193,10 +193,10 @@ class PoliteClient:
                 host.robots = await self._fetch_robots(url, host)
         robots = host.robots
         if robots.refusal:
-            raise FetchError(f"{shown_link(url)}: {robots.refusal}")
+            raise FetchError(f"{hide_credentials(url)}: {robots.refusal}")
         if robots.rules is not None and not robots.rules.can_fetch(url, self._user_agent):
             raise FetchError(
-                f"{shown_link(url)}: the site's robots.txt does not allow it for '{self._user_agent.split('/')[0]}'. "
+                f"{hide_credentials(url)}: the site's robots.txt does not allow it for '{self._user_agent.split('/')[0]}'. "
                 "If the page is yours, allow it there, or set CRAWLER_RESPECT_ROBOTS_TXT=false."
             )
 
@@ -237,7 +237,7 @@ class PoliteClient:
             # The host means all of its pages: other links to it wait as well.
             host = self._host(url)
             host.next_start = max(host.next_start, time.monotonic() + failure.wait)
-        logger.debug("{}: {}; trying again in {:.1f} s", shown_link(url), failure, wait)
+        logger.debug("{}: {}; trying again in {:.1f} s", hide_credentials(url), failure, wait)
         await asyncio.sleep(wait)
 
     async def _follow(self, ask: _Ask, clock: asyncio.Timeout) -> Fetched | NotModified:
@@ -271,7 +271,7 @@ class PoliteClient:
         target = _checked(target)
         # A page may send a visitor to itself once with a cookie; without one it is a circle.
         if target in visited and not redirect.sets_cookie:
-            raise FetchError(f"it redirects in a circle (back to {shown_link(target)})")
+            raise FetchError(f"it redirects in a circle (back to {hide_credentials(target)})")
         if len(visited) > self._max_redirects:
             raise FetchError(f"it redirects more than {self._max_redirects} times (CRAWLER_MAX_REDIRECTS)")
         return target
@@ -415,7 +415,7 @@ def _checked(url: str) -> str:
         valid = False
     if not valid or any(character.isspace() or not character.isprintable() for character in stripped):
         raise FetchError(
-            f"'{shown_link(url)}' is no web address; expected one such as https://example.org/post "
+            f"'{hide_credentials(url)}' is no web address; expected one such as https://example.org/post "
             "(a folder of this machine is written ./folder or /folder)"
         )
     return normalise_link(stripped)

@@ -11,7 +11,7 @@ from datetime import date as calendar_date
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from llm_engineering.application.features.links import normalise_link, shown_link
+from llm_engineering.application.features.links import hide_credentials, normalise_link
 from llm_engineering.application.ports import Discovered, Known, Link, SourceItem
 from llm_engineering.domain.errors import ConfigurationError, ExtractionError
 from llm_engineering.infrastructure.sources.web import client as http
@@ -82,11 +82,11 @@ class FeedReader:
         options = _Options.of(link)
         entries = await self._entries(link.url)
         if not entries:
-            raise ExtractionError(f"{shown_link(link.url)}: the feed has no entries")
+            raise ExtractionError(f"{hide_credentials(link.url)}: the feed has no entries")
         chosen = options.choose(entries)
         if not chosen:
             raise ExtractionError(
-                f"{shown_link(link.url)}: none of the feed's {len(entries)} entries pass its options "
+                f"{hide_credentials(link.url)}: none of the feed's {len(entries)} entries pass its options "
                 f"({', '.join(sorted(link.options))})"
             )
         for entry in chosen:
@@ -134,7 +134,7 @@ class _Options:
     @classmethod
     def of(cls, link: Link) -> "_Options":
         given = link.options
-        where = f"{shown_link(link.url)}: options"
+        where = f"{hide_credentials(link.url)}: options"
         unknown = given.keys() - OPTIONS - {"published_at"}  # a feed found through a feed comes with its date
         if unknown:
             raise ConfigurationError(f"{where}: unknown {sorted(unknown)}; a feed knows {sorted(OPTIONS)}")
@@ -194,7 +194,7 @@ def _parse(answer: http.Fetched) -> _Listing:
     Raises:
         ExtractionError: it is nothing that lists pages.
     """
-    where, content = shown_link(answer.final_url), answer.content
+    where, content = hide_credentials(answer.final_url), answer.content
     if content.startswith(b"\x1f\x8b"):
         content = _unpacked(content, where)
     start = content[:2_000].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -233,7 +233,7 @@ def _parse_feed(content: bytes, answer: http.Fetched) -> _Listing:
             entries.append(_Entry(url, parse_date(entry.get("published") or entry.get("updated"))))
     if not entries and parsed.bozo:
         raise ExtractionError(
-            f"{shown_link(answer.final_url)}: the feed cannot be read ({parsed.get('bozo_exception')})"
+            f"{hide_credentials(answer.final_url)}: the feed cannot be read ({parsed.get('bozo_exception')})"
         )
     return _Listing(tuple(entries))
 
@@ -250,7 +250,7 @@ def _parse_sitemap(content: bytes, url: str) -> _Listing:
     parser = etree.XMLParser(resolve_entities=False, no_network=True, recover=True, huge_tree=False)
     root = etree.fromstring(content, parser=parser)
     if root is None:
-        raise ExtractionError(f"{shown_link(url)}: the sitemap cannot be read")
+        raise ExtractionError(f"{hide_credentials(url)}: the sitemap cannot be read")
     entries, further = [], []
     for child in root:
         if not isinstance(child.tag, str):
@@ -290,7 +290,7 @@ def _declared_feed(answer: http.Fetched) -> _Listing:
     posts = [href for href, title in declared if href and "comment" not in title and "/comments/" not in href]
     if not posts:
         raise ExtractionError(
-            f"{shown_link(answer.final_url)}: it is a page that declares no feed. Name its feed or sitemap instead, or the "
+            f"{hide_credentials(answer.final_url)}: it is a page that declares no feed. Name its feed or sitemap instead, or the "
             "pages themselves."
         )
     return _Listing(further=(urljoin(answer.final_url, posts[0]),))

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llm_engineering.application.failures import batched
+from llm_engineering.application.failures import group_batches
 from llm_engineering.infrastructure.stores.mongo.connection import MongoConnection, Record
-from llm_engineering.infrastructure.stores.mongo.records import encoded, refuse
+from llm_engineering.infrastructure.stores.mongo.records import encode_records, refuse
 
 if TYPE_CHECKING:
     from bson.raw_bson import RawBSONDocument
@@ -43,7 +43,7 @@ class MongoCollection:
 
     def _get(self, ids: Sequence[str], fields: Sequence[str] | None = None) -> Iterator[Record]:
         """Records of any number of ids, ordered by id; a round trip per FIND_BATCH, unless a reply exceeds 16 MB."""
-        for batch in batched(sorted(set(ids)), FIND_BATCH):
+        for batch in group_batches(sorted(set(ids)), FIND_BATCH):
             with self._connection.translated(f"reading {self.what}"):
                 cursor = self._collection().find({"_id": {"$in": batch}}, _projection(fields))
                 yield from cursor.sort("_id", 1).batch_size(FIND_BATCH + 1)
@@ -92,8 +92,8 @@ class MongoCollection:
         from pymongo import ReplaceOne
 
         complaints: list[str] = []
-        for batch in batched(records, WRITE_BATCH):
-            storable, refused = encoded(batch)
+        for batch in group_batches(records, WRITE_BATCH):
+            storable, refused = encode_records(batch)
             complaints += refused
             self._write(
                 [ReplaceOne({"_id": identifier}, record, upsert=True) for identifier, record in storable]
@@ -144,7 +144,7 @@ class MongoCollection:
 
         deleted = 0
         with self._connection.translated(f"deleting {self.what}"):
-            for batch in batched(sorted(set(ids)), WRITE_BATCH):
+            for batch in group_batches(sorted(set(ids)), WRITE_BATCH):
                 # Not one delete with $in: the local server compares every record with every id.
                 operations = [DeleteOne({"_id": identifier}) for identifier in batch]
                 deleted += self._collection().bulk_write(operations, ordered=False).deleted_count

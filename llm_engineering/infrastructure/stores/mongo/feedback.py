@@ -9,7 +9,7 @@ from llm_engineering.domain.errors import InvalidInputError, StoreUnavailableErr
 from llm_engineering.domain.inference import Feedback, Interaction
 from llm_engineering.infrastructure.stores.mongo.collections import MongoCollection
 from llm_engineering.infrastructure.stores.mongo.connection import Record
-from llm_engineering.infrastructure.stores.mongo.records import encoded, from_record, refuse, to_record
+from llm_engineering.infrastructure.stores.mongo.records import encode_records, from_record, refuse, to_record
 
 if TYPE_CHECKING:
     from pymongo import IndexModel
@@ -69,7 +69,7 @@ class MongoFeedbackStore(MongoCollection):
         from pymongo.errors import DuplicateKeyError
 
         record = to_record(interaction, interaction.trace_id, expires_at=interaction.created_at + KEPT)
-        storable, refused = encoded([(interaction.trace_id, record)])
+        storable, refused = encode_records([(interaction.trace_id, record)])
         refuse(self.what, refused)
         with self._connection.translated("keeping an answer"):
             try:

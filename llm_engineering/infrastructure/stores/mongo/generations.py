@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from llm_engineering.application.failures import batched
+from llm_engineering.application.failures import group_batches
 from llm_engineering.application.ports import Generation
 from llm_engineering.domain.documents import Model
 from llm_engineering.domain.retrieval import Usage
 from llm_engineering.infrastructure.stores.mongo.collections import WRITE_BATCH, MongoCollection
-from llm_engineering.infrastructure.stores.mongo.records import encoded, from_record, refuse, to_record
+from llm_engineering.infrastructure.stores.mongo.records import encode_records, from_record, refuse, to_record
 
 
 class _Stored(Model):
@@ -32,11 +32,11 @@ class MongoGenerationCache(MongoCollection):
         Raises:
             StoreError: a reply cannot be stored (text that is not valid Unicode); named, and all others were.
         """
-        for batch in batched(list(generations), WRITE_BATCH):
+        for batch in group_batches(list(generations), WRITE_BATCH):
             records = (
                 (key, to_record(_Stored(text=generations[key].text, usage=generations[key].usage), key))
                 for key in batch
             )
-            storable, refused = encoded(records)
+            storable, refused = encode_records(records)
             self._write([], storable)
             refuse(self.what, refused)

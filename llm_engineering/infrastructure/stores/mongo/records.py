@@ -62,7 +62,7 @@ def from_record(kind: type[Value], record: dict[str, Any]) -> Value:
     )
 
 
-def encoded(
+def encode_records(
     records: Iterable[tuple[str, dict[str, Any]]],
 ) -> "tuple[list[tuple[str, RawBSONDocument]], list[str]]":
     """((id, storable record) ..., complaints about the others). ``records`` are (name for a reader, record).

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm_engineering.application.failures import batched
+from llm_engineering.application.failures import group_batches
 from llm_engineering.application.ports import Known, UpsertCounts, Vectors
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument, User
 from llm_engineering.domain.errors import StoreError
@@ -18,7 +18,7 @@ from llm_engineering.infrastructure.stores.mongo.collections import (
 from llm_engineering.infrastructure.stores.mongo.connection import MongoConnection, Record
 from llm_engineering.infrastructure.stores.mongo.feedback import MongoFeedbackStore
 from llm_engineering.infrastructure.stores.mongo.generations import MongoGenerationCache
-from llm_engineering.infrastructure.stores.mongo.records import encoded, from_record, refuse, to_record
+from llm_engineering.infrastructure.stores.mongo.records import encode_records, from_record, refuse, to_record
 
 if TYPE_CHECKING:
     from bson.raw_bson import RawBSONDocument
@@ -87,7 +87,7 @@ class MongoDocumentStore(MongoCollection):
 
         latest = {document.id: document for document in documents}
         counts, complaints = UpsertCounts(), list[str]()
-        for batch in batched(list(latest.values()), WRITE_BATCH):
+        for batch in group_batches(list(latest.values()), WRITE_BATCH):
             stored = {
                 record["_id"]: record
                 for record in self._get([d.id for d in batch], ("content_hash", "etag", "last_modified"))
@@ -171,7 +171,7 @@ class MongoCleanStore(MongoCollection):
         Raises:
             StoreError: other writers kept changing the same documents.
         """
-        for batch in batched(list(groups), WRITE_BATCH):
+        for batch in group_batches(list(groups), WRITE_BATCH):
             pending = batch
             for _ in range(_REGROUP_ROUNDS):
                 operations = [self._regrouping(r, groups[r["_id"]]) for r in self._get(pending)]
@@ -253,9 +253,9 @@ class MongoEmbeddingCache(MongoCollection):
 
     def put_many(self, fingerprint: str, vectors: Mapping[str, Vectors]) -> None:
         """Write vectors. What is handed in was looked up before, so nearly all of it is new, and is inserted."""
-        for batch in batched(list(vectors), WRITE_BATCH):
+        for batch in group_batches(list(vectors), WRITE_BATCH):
             bytes_by_id = {f"{fingerprint}:{k}": np.asarray(vectors[k], dtype="<f4").tobytes() for k in batch}
-            storable, refused = encoded((i, {"_id": i, "vector": v}) for i, v in bytes_by_id.items())
+            storable, refused = encode_records((i, {"_id": i, "vector": v}) for i, v in bytes_by_id.items())
             self._write([], storable)
             refuse(self.what, refused)
 
@@ -303,7 +303,7 @@ def _matching(category: str | None, author: str | None) -> dict[str, Any]:
 
 def _records(documents: Sequence[RawDocument]) -> "tuple[list[tuple[str, RawBSONDocument]], list[str]]":
     derived = ((d, {"content_hash": d.content_hash, "author_id": d.author_id}) for d in documents)
-    return encoded((d.link, to_record(d, d.id, **more)) for d, more in derived)
+    return encode_records((d.link, to_record(d, d.id, **more)) for d, more in derived)
 
 
 def _letter_id(stage: str, source: str) -> str:

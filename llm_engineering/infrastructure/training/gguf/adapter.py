@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError
-from llm_engineering.infrastructure.training.gguf.writer import gguf_name, interleaved, new_file
+from llm_engineering.infrastructure.training.gguf.writer import gguf_name, interleave_rows, new_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +77,7 @@ def _tensors(adapter: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, "n
             value = weights.get_tensor(key).to(torch.float32)
             head_count = rotated.get(layer.rpartition(".")[2])
             if side == "B" and head_count:
-                value = interleaved(
+                value = interleave_rows(
                     value, head_count
                 )  # what comes out of B is rotated, as what comes out of W
             yield f"{gguf_name(f'{layer}.weight')}.lora_{side.lower()}", value.contiguous().numpy()

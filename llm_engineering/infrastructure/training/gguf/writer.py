@@ -124,9 +124,9 @@ def _tensors(merged: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, "np
                     continue
                 value = weights.get_tensor(key).to(torch.float32)
                 if key.endswith("self_attn.q_proj.weight"):
-                    value = interleaved(value, heads)
+                    value = interleave_rows(value, heads)
                 elif key.endswith("self_attn.k_proj.weight"):
-                    value = interleaved(value, shared)
+                    value = interleave_rows(value, shared)
                 # llama.cpp wants vectors in 32 bits.
                 yield gguf_name(key), (value if value.ndim == 1 else _halved(key, value)).contiguous().numpy()
 
@@ -140,7 +140,7 @@ def _halved(key: str, weights: Any) -> Any:
     return rounded
 
 
-def interleaved(weights: Any, heads: int) -> Any:
+def interleave_rows(weights: Any, heads: int) -> Any:
     """Rows of each head reordered: transformers rotates dimension i with i + d/2, llama.cpp's Llama with its neighbour."""
     rows, columns = weights.shape
     pairs = weights.reshape(heads, 2, rows // heads // 2, columns)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError, TrainingError
-from llm_engineering.infrastructure.shared.aws import NO_CREDENTIALS, masked, no_region
+from llm_engineering.infrastructure.shared.aws import NO_CREDENTIALS, mask_ids, no_region
 
 _ABSENT = re.compile(r"not found|could not find|does not exist", re.I)
 _DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
@@ -71,11 +71,11 @@ def explain_failures(doing: str) -> Iterator[None]:
         raise ConfigurationError(f"{doing} is not possible: {no_region('SAGEMAKER_REGION')}") from error
     except exceptions.ParamValidationError as error:
         raise ConfigurationError(
-            f"{doing} is not possible with these settings: {masked(str(error))}"
+            f"{doing} is not possible with these settings: {mask_ids(str(error))}"
         ) from error
     except exceptions.BotoCoreError as error:
         raise TrainingError(
-            f"{doing} failed: AWS cannot be reached ({masked(str(error))}). Check the network, AWS_PROFILE and "
+            f"{doing} failed: AWS cannot be reached ({mask_ids(str(error))}). Check the network, AWS_PROFILE and "
             "SAGEMAKER_REGION; a job that runs goes on, and the same command follows it."
         ) from error
     except OSError as error:
@@ -87,7 +87,7 @@ def explain_failures(doing: str) -> Iterator[None]:
 
 
 def _refused(doing: str, told: Mapping[str, Any]) -> Exception:
-    code, message = str(told.get("Code", "")), masked(str(told.get("Message", "")))
+    code, message = str(told.get("Code", "")), mask_ids(str(told.get("Message", "")))
     problem = f"{doing} was refused ({code}): {message}"
     if code == "ResourceLimitExceeded":
         return TrainingError(
@@ -126,18 +126,18 @@ def code_of(error: Exception) -> str:
     return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
 
 
-def failed_job(name: str, reason: str) -> TrainingError:
+def explain_failure(name: str, reason: str) -> TrainingError:
     """A job that ended in failure, with the setting to change where the reason tells it."""
     known = _OF_A_JOB if reason.startswith(_OF_THE_CONTAINER) else (*_OF_A_JOB, *_BY_MESSAGE)
     advice = next((advice for pattern, advice in known if re.search(pattern, reason)), "")
-    told = masked(reason, _LONGEST_REASON) or "AWS gives no reason"
+    told = mask_ids(reason, _LONGEST_REASON) or "AWS gives no reason"
     return TrainingError(
         f"The training job {name} failed: {told}. {advice}".rstrip()
         + " The same command starts it again, from its last checkpoint."
     )
 
 
-def stopped_job(name: str, how: str) -> TrainingError:
+def explain_stop(name: str, how: str) -> TrainingError:
     """A job that was ended before it was done."""
     knob = {
         "MaxRuntimeExceeded": "it ran as long as SAGEMAKER_MAX_HOURS allows; raise that",

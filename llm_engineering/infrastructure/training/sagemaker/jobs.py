@@ -12,11 +12,11 @@ from llm_engineering.application.training.finetune.remote import JobInput, Remot
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, TrainingError
 from llm_engineering.infrastructure.training.sagemaker.faults import (
     code_of,
+    explain_failure,
     explain_failures,
-    failed_job,
+    explain_stop,
     is_absent,
     require_boto3,
-    stopped_job,
 )
 from llm_engineering.infrastructure.training.sagemaker.job_log import JobLog
 from llm_engineering.infrastructure.training.sagemaker.request import JobPlace, input_parts, job_request
@@ -91,9 +91,9 @@ class SageMakerJobs:
         state = self._ended(name, tell)
         status = state["TrainingJobStatus"]
         if status == "Failed":
-            raise failed_job(name, str(state.get("FailureReason", "")))
+            raise explain_failure(name, str(state.get("FailureReason", "")))
         if status != "Completed":
-            raise stopped_job(name, str(state.get("SecondaryStatus", "")))
+            raise explain_stop(name, str(state.get("SecondaryStatus", "")))
         if "BillableTimeInSeconds" in state:
             logger.info(
                 "The job took {} s, of which {} s are billed.",

@@ -31,7 +31,7 @@ def is_whole(checkpoint: Path) -> bool:
         return False
 
 
-def newest(folder: Path) -> Path | None:
+def find_newest(folder: Path) -> Path | None:
     """The last whole checkpoint; the remains of one that was being written are removed."""
     found = sorted(
         (step, path) for path in folder.glob("checkpoint-*") if (step := step_of(path)) is not None
@@ -53,12 +53,12 @@ def step_of(checkpoint: Path) -> int | None:
 
 def note_resumption(folder: Path, step: int) -> tuple[int, ...]:
     """Keep a record of the steps that a run was gone on from; all of them."""
-    steps = (*resumptions(folder), step)
+    steps = (*list_resumptions(folder), step)
     (folder / _RESUMPTIONS).write_text(json.dumps(steps), encoding="utf-8")
     return steps
 
 
-def resumptions(folder: Path) -> tuple[int, ...]:
+def list_resumptions(folder: Path) -> tuple[int, ...]:
     """The steps that the run was gone on from so far."""
     file = folder / _RESUMPTIONS
     return tuple(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else ()

@@ -19,8 +19,8 @@ from llm_engineering.application.training.finetune.preflight import (
     Kept,
     Plan,
     check_context,
+    check_memory,
     check_steps,
-    checked_estimate,
     estimate_preference_memory,
     plan,
     within_limit,
@@ -37,9 +37,9 @@ from llm_engineering.infrastructure.training.trl.base import (
     load_tokenizer,
 )
 from llm_engineering.infrastructure.training.trl.faults import check_disk, explain_failures
-from llm_engineering.infrastructure.training.trl.models import loading
+from llm_engineering.infrastructure.training.trl.models import loading_arguments
 from llm_engineering.infrastructure.training.trl.run import TrainingRun, check_installed, run_training
-from llm_engineering.infrastructure.training.trl.shape import context, model_shape
+from llm_engineering.infrastructure.training.trl.shape import find_context, model_shape
 from llm_engineering.infrastructure.training.trl.tokens import HuggingFaceTokenizer
 
 REFERENCE = "ref"
@@ -82,9 +82,9 @@ class Dpo:
         job, config, machine, kept = self._job, self._config, self._machine, self._kept
         check_steps(config, len(kept.train), machine.devices)
         model = load_config(self._base)
-        check_context(config.base_model, kept.longest_kept, context(model))
+        check_context(config.base_model, kept.longest_kept, find_context(model))
         estimator = partial(estimate_preference_memory, model_shape(model, config.lora), self._plan.precision)
-        estimate = checked_estimate(estimator, config, kept.longest_kept, machine.free_memory, machine.device)
+        estimate = check_memory(estimator, config, kept.longest_kept, machine.free_memory, machine.device)
         folder = job.folder / CHECKPOINTS
         folder.mkdir(exist_ok=True)
         check_disk(
@@ -137,7 +137,7 @@ class Dpo:
         from transformers import set_seed
 
         set_seed(self._config.seed)
-        model = load_model(self._base, **loading(self._config, self._plan, self._machine.device))
+        model = load_model(self._base, **loading_arguments(self._config, self._plan, self._machine.device))
         model.config.use_cache = False
         if self._config.method == "qlora":
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)

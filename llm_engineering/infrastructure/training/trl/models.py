@@ -20,7 +20,7 @@ def trainable_model(base: Base, config: TrainingConfig, plan: Plan, device: str)
     set_seed(config.seed)  # adapters begin with random weights
     if plan.backend == "unsloth":
         return _by_unsloth(base, config, plan)
-    model = load_model(base, **loading(config, plan, device))
+    model = load_model(base, **loading_arguments(config, plan, device))
     model.config.use_cache = False
     if config.lora is None:
         return model
@@ -47,7 +47,7 @@ def with_adapters(model: Any, lora: LoraConfig, *, quantised: bool = False) -> A
     )
 
 
-def loading(config: TrainingConfig, plan: Plan, device: str) -> dict[str, Any]:
+def loading_arguments(config: TrainingConfig, plan: Plan, device: str) -> dict[str, Any]:
     """Arguments of ``from_pretrained`` for the base's weights."""
     import torch
 

@@ -86,7 +86,7 @@ def run_training(
     summary: Mapping[str, float] = {}
     try:
         with MemoryWatch(this.machine.device) as watch:
-            resume = checkpoints.newest(folder) if this.config.save_steps else None
+            resume = checkpoints.find_newest(folder) if this.config.save_steps else None
             trainer = make(folder, _callbacks(this.config, tracker, progress), resume is not None)
             base_hash = _checked_base(this)
             resumed = _train(this, trainer, folder, resume)
@@ -132,7 +132,7 @@ def _train(this: TrainingRun, trainer: Any, folder: Path, resume: Path | None) -
 
     disable_progress_bar()  # our log and bars tell it
     trainer.remove_callback(PrinterCallback)
-    resumed = checkpoints.resumptions(folder)
+    resumed = checkpoints.list_resumptions(folder)
     if resume is not None:
         step = checkpoints.step_of(resume) or 0
         logger.info("Going on from the checkpoint after step {}.", step)

@@ -16,7 +16,7 @@ def save_result(
 ) -> None:
     """Write ``tokenizer/``, and ``adapter/`` or, with method full, the whole model in ``merged/``."""
     settings = generation_settings(tokenizer, template)
-    told = prepared_tokenizer(tokenizer, template)
+    told = prepare_tokenizer(tokenizer, template)
 
     def save_tokenizer(target: Path) -> None:
         told.save_pretrained(target)
@@ -42,7 +42,7 @@ def save_result(
     _whole(folder / (MERGED if config.method == "full" else ADAPTER), save_model)
 
 
-def prepared_tokenizer(tokenizer: Any, template: ChatTemplate) -> Any:
+def prepare_tokenizer(tokenizer: Any, template: ChatTemplate) -> Any:
     """The tokenizer as the model is to be served with: our template, and EOS where an answer stops."""
     tokenizer.chat_template = template.source
     if "eos_token" not in template.source:

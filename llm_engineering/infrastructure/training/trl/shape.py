@@ -40,7 +40,7 @@ def model_shape(config: Any, lora: LoraConfig | None) -> ModelShape:
     )
 
 
-def context(config: Any) -> int | None:
+def find_context(config: Any) -> int | None:
     """Tokens that a model was made for; None: its configuration does not say."""
     found = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(found) if found else None

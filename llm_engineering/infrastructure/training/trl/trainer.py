@@ -20,8 +20,8 @@ from llm_engineering.application.training.finetune.preflight import (
     Kept,
     Plan,
     check_context,
+    check_memory,
     check_steps,
-    checked_estimate,
     estimate_memory,
     plan,
     within_limit,
@@ -33,7 +33,7 @@ from llm_engineering.infrastructure.training.trl.base import Base, Bases, load_c
 from llm_engineering.infrastructure.training.trl.faults import check_disk, explain_failures
 from llm_engineering.infrastructure.training.trl.models import trainable_model
 from llm_engineering.infrastructure.training.trl.run import TrainingRun, check_installed, run_training
-from llm_engineering.infrastructure.training.trl.shape import context, model_shape
+from llm_engineering.infrastructure.training.trl.shape import find_context, model_shape
 from llm_engineering.infrastructure.training.trl.tokens import HuggingFaceTokenizer
 
 
@@ -77,9 +77,9 @@ class _Sft:
         check_steps(config, len(kept.train), machine.devices, packed=config.packing)
         model = load_config(self._base)
         longest = config.max_length if config.packing else kept.longest_kept
-        check_context(config.base_model, kept.longest_kept, context(model))
+        check_context(config.base_model, kept.longest_kept, find_context(model))
         estimator = partial(estimate_memory, model_shape(model, config.lora), self._plan.precision)
-        estimate = checked_estimate(estimator, config, longest, machine.free_memory, machine.device)
+        estimate = check_memory(estimator, config, longest, machine.free_memory, machine.device)
         folder = job.folder / CHECKPOINTS
         folder.mkdir(exist_ok=True)
         check_disk(config, folder, estimate.adapters or estimate.weights, estimate.optimizer)

@@ -1,6 +1,6 @@
 // The chat page: asks, shows the answer as it comes, keeps the sources beside it.
 
-import { drawAnswer, element, icon, madeWith, sourceCard } from "./render.js";
+import { drawAnswer, element, icon, provenance, sourceCard } from "./render.js";
 import { events, key, request, ServiceError } from "./stream.js";
 
 const $ = (id) => document.getElementById(id);
@@ -122,7 +122,7 @@ async function ask(text) {
 }
 
 function finish(turn) {
-  const { answer, made_with: made } = turn.result;
+  const { answer, provenance: made } = turn.result;
   const badge = (text, warn) => turn.label.append(element("span", { className: warn ? "badge warn" : "badge", text }));
   if (answer.quoted) badge("in the sources' own words");
   if (answer.abstained) badge("no answer in the sources");
@@ -133,7 +133,7 @@ function finish(turn) {
   if (answer.supports.some((support) => support.verdict === "unsupported")) {
     turn.below.append(element("p", { className: "remark", text: "Sentences underlined with dots are not backed by a source." }));
   }
-  turn.below.append(actions(turn), madeWith(turn.result));
+  turn.below.append(actions(turn), provenance(turn.result));
   history.push({ role: "user", content: turn.question }, { role: "assistant", content: answer.text.replace(/\s*\[\d{1,3}\]/g, "") });
   showSources(turn);
   $("announce").textContent = answer.abstained ? "No answer in the sources." : `Answer finished, ${answer.cited.length} sources cited.`;

@@ -138,8 +138,8 @@ export function sourceCard(citation, { cited, open, span }) {
 }
 
 /** How an answer came about, folded away. */
-export function madeWith(result) {
-  const { made_with: made, answer, timings, trace_id: trace } = result;
+export function provenance(result) {
+  const { provenance: made, answer, timings, trace_id: trace } = result;
   const seconds = (value) => (value == null ? "" : `${value.toFixed(2)} s`);
   const rows = {
     Model: answer.model, Search: [made.mode, made.fusion?.kind].filter(Boolean).join(", "), Reranker: made.reranker,
