@@ -12,8 +12,8 @@ from llm_engineering.application.inference.context import (
     Source,
     compress,
     fit_to_context,
-    reorder_for_long_context,
     merge_overlapping,
+    reorder_for_long_context,
 )
 from llm_engineering.application.ports import Message, Vectors
 from llm_engineering.domain.documents import Span
