@@ -91,7 +91,7 @@ def main(
 def sample_texts(tokenizer: Tokenizer, documents: Sequence[RawDocument], count: int) -> list[str]:
     """``count`` slices of at most ``TOKENS`` tokens, nearly all of exactly that many."""
     whole = "\n".join(document.text for document in documents)
-    [offsets] = tokenizer.offsets([whole[:2_000_000]])
+    [offsets] = tokenizer.find_offsets([whole[:2_000_000]])
     texts = []
     for start in range(0, len(offsets) - TOKENS, TOKENS):
         text = whole[offsets[start][0] : offsets[start + TOKENS - 1][1]]
@@ -112,7 +112,7 @@ def _inputs(tokenizer: Any, calls: Sequence[Sequence[str]], batch_tokens: int) -
     """The padded batches that the embedder makes of the texts of each call."""
     inputs = []
     for texts in calls:
-        ids = tokenizer.ids(texts)
+        ids = tokenizer.encode_ids(texts)
         batches = batches_by_length([len(row) for row in ids], batch_tokens)
         inputs += [pad_batch([ids[i] for i in rows]) for rows in batches]
     return inputs
@@ -215,7 +215,7 @@ def _settings(
     embedder: OnnxEmbedder, model_dir: Path, texts: Sequence[str], threads: int
 ) -> dict[str, float]:
     """Texts per second of the bare session by (workers × threads per operator, batch)."""
-    ids = embedder.tokenizer.ids(texts)
+    ids = embedder.tokenizer.encode_ids(texts)
     results = {}
     for workers, spread in ((threads, 1), (1, threads)):
         session = open_session(model_dir / "model.onnx", spread)

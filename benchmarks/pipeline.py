@@ -102,5 +102,5 @@ def run_steps(
         if isinstance(index, Path):
             opened.close()
     seconds = perf_counter() - start
-    steps = {"clean": cleaning.metadata(), "mark": marking.metadata(), "index": indexing.metadata()}
+    steps = {"clean": cleaning.to_metadata(), "mark": marking.to_metadata(), "index": indexing.to_metadata()}
     return {**steps, "seconds": seconds}

@@ -139,8 +139,8 @@ class CountingIndex:
         self._index = index
         self.upserts = 0
 
-    def versions(self) -> Iterator[tuple[str, str]]:
-        return self._index.versions()
+    def list_versions(self) -> Iterator[tuple[str, str]]:
+        return self._index.list_versions()
 
     @contextmanager
     def writer(self, fingerprint: EmbedderFingerprint, *, titles: bool = False) -> Iterator[IndexWriter]:
@@ -150,11 +150,11 @@ class CountingIndex:
     def search(self, requests: Sequence[SearchRequest], fingerprint: EmbedderFingerprint) -> list[list[Hit]]:
         return self._index.search(requests, fingerprint)
 
-    def passages(self, parent_ids: Sequence[str]) -> dict[str, list[Chunk]]:
-        return self._index.passages(parent_ids)
+    def read_passages(self, parent_ids: Sequence[str]) -> dict[str, list[Chunk]]:
+        return self._index.read_passages(parent_ids)
 
-    def values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
-        return self._index.values(field)
+    def count_values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
+        return self._index.count_values(field)
 
     def count(self, filter: MetadataFilter = MetadataFilter()) -> int:
         return self._index.count(filter)

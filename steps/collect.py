@@ -26,9 +26,9 @@ def collect_links(
     """Collect every link of the run; fails when more than ``max_failed_share`` of them fail."""
     with open_step_resources() as (resources, progress):
         report = asyncio.run(_collect(run, resources, progress))
-    log_metadata(report.metadata())
+    log_metadata(report.to_metadata())
     report.check()
-    return report.metadata(), markdown_table(COLUMNS, report.rows())
+    return report.to_metadata(), markdown_table(COLUMNS, report.rows())
 
 
 async def _collect(run: CollectRun, resources: Resources, progress: Progress) -> CollectionReport:

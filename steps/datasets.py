@@ -82,7 +82,7 @@ def write_instruct_dataset(
 ]:
     """Check the samples, split them by document, and write the data set."""
     made = _written(run, [InstructSample.model_validate(sample) for sample in samples])
-    return made.folder, made.metadata(), _gates(made), HTMLString(made.page)
+    return made.folder, made.to_metadata(), _gates(made), HTMLString(made.page)
 
 
 @step(enable_cache=False)
@@ -96,11 +96,11 @@ def write_preference_dataset(
 ]:
     """Check the triples, split them by document, and write the data set."""
     made = _written(run, [PreferenceSample.model_validate(sample) for sample in samples])
-    return made.folder, made.metadata(), _gates(made), HTMLString(made.page)
+    return made.folder, made.to_metadata(), _gates(made), HTMLString(made.page)
 
 
 def _told(made: Generated) -> dict[str, Any]:
-    report = round_values(made.metadata())
+    report = round_values(made.to_metadata())
     log_metadata({key: value for key, value in report.items() if value is not None and value != {}})
     return report
 
@@ -117,14 +117,14 @@ def _written(run: DatasetRun, samples: Sequence[Sample]) -> Built:
     with open_step_resources() as (resources, progress):
         jury = _jury(run, resources) if run.judges else None
         made = _run(_dataset(run, samples, resources, jury, progress), jury)
-    log_metadata({key: value for key, value in made.metadata().items() if value != {}})
+    log_metadata({key: value for key, value in made.to_metadata().items() if value != {}})
     return made
 
 
 def _jury(run: DatasetRun, resources: Resources) -> Jury:
     asking = run.quality.judge.requests
     return Jury(
-        resources.judges(run.judges), resources.warehouse, asking, stage="judge-dataset", seed=run.seed
+        resources.make_judges(run.judges), resources.warehouse, asking, stage="judge-dataset", seed=run.seed
     )
 
 

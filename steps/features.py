@@ -24,8 +24,8 @@ def clean_documents(run: FeatureRun) -> Annotated[dict[str, Any], "cleaning_repo
             max_failed_share=run.max_failed_share,
             progress=progress,
         )
-    log_metadata(report.metadata())
-    return report.metadata()
+    log_metadata(report.to_metadata())
+    return report.to_metadata()
 
 
 @step(enable_cache=False)
@@ -35,8 +35,8 @@ def mark_near_duplicates(run: FeatureRun) -> Annotated[dict[str, Any], "near_dup
         report = features.mark_near_duplicates(
             resources.warehouse.clean, batch_size=run.batch_size, progress=progress
         )
-    log_metadata(report.metadata())
-    return report.metadata()
+    log_metadata(report.to_metadata())
+    return report.to_metadata()
 
 
 @step(enable_cache=False)
@@ -56,5 +56,5 @@ def index_documents(run: FeatureRun) -> Annotated[dict[str, Any], "index_report"
             title_vectors=run.title_vectors,
             progress=progress,
         )
-    log_metadata(report.metadata())
-    return report.metadata()
+    log_metadata(report.to_metadata())
+    return report.to_metadata()

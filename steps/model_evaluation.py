@@ -164,7 +164,7 @@ async def _with_judge(
         references=resources.reference_metrics(run.bertscore),
         embedder=resources.embedder if run.similarity else None,
         jury=jury,
-        harness=resources.harness(run.harness, run.batch_size, run.seed) if run.harness else None,
+        harness=resources.make_harness(run.harness, run.batch_size, run.seed) if run.harness else None,
     )
     try:
         return await evaluate_models(run, held, systems, tools, progress)
@@ -177,7 +177,7 @@ async def _with_judge(
 def _jury(config: JudgeConfig, seed: int, resources: Resources) -> Jury:
     resources.warehouse.ping()  # where replies are kept; told now, not after the models have answered for an hour
     return Jury(
-        resources.judges(config.models),
+        resources.make_judges(config.models),
         resources.warehouse,
         config.requests,
         stage="judge-answers",

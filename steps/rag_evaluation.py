@@ -74,7 +74,7 @@ def evaluate_rag(
     """Ask the questions under each configuration, compare, recommend, calibrate; then answer a part of them."""
     with open_step_resources() as (resources, progress), _index(run, resources, progress) as index:
         evaluation = asyncio.run(_evaluated(run, question_set, resources, index, progress))
-    log_metadata(evaluation.metadata())
+    log_metadata(evaluation.to_metadata())
     table = markdown_table(table_columns(evaluation), table_rows(evaluation))
     return evaluation.as_dict(), table, HTMLString(html_report(evaluation))
 

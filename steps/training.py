@@ -28,7 +28,7 @@ def train_sft(
     folder = run.dataset or find_newest_dataset("instruct_dataset")
     with open_step_resources() as (resources, progress):
         trained = supervised_training.train_sft(
-            resources.trainer(),
+            resources.make_trainer(),
             run.sft,
             folder,
             name=run.name,
@@ -36,7 +36,7 @@ def train_sft(
             tracker=resources.experiment_tracker(),
             progress=progress,
         )
-        manifest = resources.exporter().export(trained.folder)
+        manifest = resources.make_exporter().export(trained.folder)
         keep_dataset(trained.folder, folder)
     return _report(trained, manifest), HTMLString(training_page(trained.record))
 
@@ -63,7 +63,7 @@ def train_dpo(
             tracker=resources.experiment_tracker(),
             progress=progress,
         )
-        manifest = resources.exporter().export(trained.folder)
+        manifest = resources.make_exporter().export(trained.folder)
         keep_dataset(trained.folder, folder)
     return _report(trained, manifest), HTMLString(training_page(trained.record))
 

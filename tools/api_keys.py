@@ -55,7 +55,7 @@ def revoke(name: str, settings: Settings) -> None:
 def show(settings: Settings) -> None:
     """List names and dates; the keys themselves are not known any more."""
     file = open_api_keys(settings)
-    keys = file.ring().keys
+    keys = file.read_keys().keys
     if not keys:
         console.print(f"There are no API keys in {escape(str(file.path))}. Make one: poe create-api-key NAME")
         return

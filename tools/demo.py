@@ -102,7 +102,7 @@ async def _ask_all(settings: Settings) -> list[Answer]:
 def _counts(settings: Settings) -> dict[str, int]:
     with open_resources(settings) as resources:
         by_category: dict[str, int] = {}
-        for (category, _), count in resources.warehouse.documents.counts().items():
+        for (category, _), count in resources.warehouse.documents.count_documents().items():
             by_category[category] = by_category.get(category, 0) + count
         counts = {_SHOWN_AS.get(name, name): count for name, count in sorted(by_category.items())}
         return {**counts, "chunks": resources.index.count()}

@@ -54,7 +54,7 @@ def join_training(parameters: StrictConfig) -> None:
     with open_resources() as resources:
         if (sft := parameters.training) is not None and sft.dataset is not None:
             train_sft(
-                resources.trainer(), sft.sft, sft.dataset, name=sft.name, root=sft.output_dir, **options
+                resources.make_trainer(), sft.sft, sft.dataset, name=sft.name, root=sft.output_dir, **options
             )
         if (dpo := parameters.dpo) is not None and dpo.dataset is not None:
             start = dpo.sft or newest_sft(dpo.output_dir, dpo.name)

@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     models = open_bundled_models(settings)
     names = options.names or models.names
     for name in names:
-        models.files(name)  # a wrong name is said before anything is fetched
+        models.list_files(name)  # a wrong name is said before anything is fetched
     problems: list[str] = []
     fetched: set[Path] = set()
     with DownloadBars() as bars:
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 problems.append(str(error))
     table = Table("model", "file", "size", "")
     for name in names:
-        for file, size in models.files(name).items():
+        for file, size in models.list_files(name).items():
             state = "fetched" if file in fetched else "here" if file.is_file() else "missing"
             table.add_row(name, escape(str(file)), f"{size / 1e6:.1f} MB", state)
     console.print(table)

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _list(registry: ModelRegistry, name: str | None) -> int:
-    versions = registry.versions(name)
+    versions = registry.list_versions(name)
     if not versions:
         console.print("No model is registered yet. Train one: poe run-training-pipeline")
         return 0
@@ -68,7 +68,7 @@ def _list(registry: ModelRegistry, name: str | None) -> int:
         )
     console.print(table)
     if name is not None:
-        _show_decisions(registry.decisions(name))
+        _show_decisions(registry.list_decisions(name))
     return 0
 
 

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recorder = Recorder("search")
         found = asyncio.run(_retrieve(query, resources, config, recorder))
     show_hits(found.hits)
-    show_provenance(found, recorder.timings())
+    show_provenance(found, recorder.sum_timings())
     return 0
 
 

@@ -55,7 +55,7 @@ def introduce(resources: Resources, url: str, host: str, config: Path) -> None:
     logger.info("The inference service listens on {}; its models are being loaded.", url)
     if settings.log.format == "json":
         return  # a machine reads this
-    keys = [key.name for key in open_api_keys(settings).ring().keys]
+    keys = [key.name for key in open_api_keys(settings).read_keys().keys]
     chunks = resources.index.count()
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")

@@ -268,7 +268,7 @@ class Resources:
             feedback=self.feedback if keep_answers else None,
         )
 
-    def trainer(self) -> Trainer:
+    def make_trainer(self) -> Trainer:
         """Trains on the hardware that is there."""
         from llm_engineering.infrastructure.training.trl import TrlTrainer
 
@@ -280,7 +280,7 @@ class Resources:
 
         return TrlPreferenceTrainer(self.base_models())
 
-    def exporter(self) -> "Exporter":
+    def make_exporter(self) -> "Exporter":
         """Completes a trained folder with merged weights and a file for llama.cpp."""
         from llm_engineering.infrastructure.training.export import Exporter
 
@@ -310,13 +310,13 @@ class Resources:
 
         return LibraryMetrics(bertscore)
 
-    def harness(self, config: HarnessConfig, batch_size: int, seed: int) -> Harness:
+    def make_harness(self, config: HarnessConfig, batch_size: int, seed: int) -> Harness:
         """Runs tasks of lm-evaluation-harness on a system."""
         from llm_engineering.infrastructure.evaluation.lm_harness import LmHarness
 
         return LmHarness(**config.model_dump(), batch_size=batch_size, seed=seed)
 
-    def judges(self, names: Sequence[str]) -> list[LanguageModel]:
+    def make_judges(self, names: Sequence[str]) -> list[LanguageModel]:
         """Judges by the names that a run's YAML gives them, see ``JudgeNames``; closed by whoever runs the event loop that
         they are used in.
 

@@ -72,7 +72,7 @@ def build_service_app(
         reranker=resources.reranker.name if resources.reranker else None,
         embedder=settings.embedder.model,
         version=__version__,
-        keys_required=access.required,
+        keys_required=access.is_required,
         health=health,
         metrics=metrics,
     )

@@ -182,7 +182,7 @@ class BundledModels:
         self._dir = models_dir
         self.names = tuple(MANIFEST)
 
-    def files(self, name: str) -> dict[Path, int]:
+    def list_files(self, name: str) -> dict[Path, int]:
         """Where each file of a model belongs, with its size in bytes."""
         return {self._dir / file.target: file.size for file in _files(name)}
 

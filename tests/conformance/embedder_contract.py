@@ -79,7 +79,7 @@ class EmbedderContract:
         @settings(max_examples=60, deadline=None)
         @given(text=st.text(max_size=300))
         def check(text: str) -> None:
-            [offsets] = embedder.tokenizer.offsets([text])
+            [offsets] = embedder.tokenizer.find_offsets([text])
             assert len(offsets) == embedder.tokenizer.counts([text])[0]
             assert all(0 <= start <= end <= len(text) for start, end in offsets)
             assert [start for start, _ in offsets] == sorted(start for start, _ in offsets)

@@ -355,7 +355,7 @@ class IndexContract:
         write(index, [embedded(new, unit(0, 1))])
         [hits] = index.search([SearchRequest("some", unit(0, 1), mode=SearchMode.DENSE)], FINGERPRINT)
         assert [(hit.chunk, round(hit.score, 4)) for hit in hits] == [(new, 1.0)]
-        assert index.values("author") == {"New": 1}
+        assert index.count_values("author") == {"New": 1}
 
     def test_stale_versions_are_seen_and_can_be_deleted(self, index: VectorIndex) -> None:
         def both(version: str) -> list[EmbeddedChunk]:
@@ -363,10 +363,10 @@ class IndexContract:
 
         write(index, [*both("v1"), embedded(chunk("other"), unit(1))])
         write(index, both("v2"))
-        assert sorted(index.versions()) == [("d", "v1"), ("d", "v2"), ("other", "v1")]
+        assert sorted(index.list_versions()) == [("d", "v1"), ("d", "v2"), ("other", "v1")]
         with index.writer(FINGERPRINT) as writer:
             writer.delete(["d", "absent"], keep_versions={"d": "v2"})
-        assert sorted(index.versions()) == [("d", "v2"), ("other", "v1")]
+        assert sorted(index.list_versions()) == [("d", "v2"), ("other", "v1")]
         assert index.count(MetadataFilter(document_ids=("d",))) == 2
 
     def test_deleting_a_document_leaves_the_others(self, index: VectorIndex) -> None:
@@ -376,7 +376,7 @@ class IndexContract:
             writer.delete([])
             writer.delete(["doc-7"], keep_versions={"doc-7": "v1"})
         assert index.count() == 32
-        assert {document for document, _ in index.versions()} == {
+        assert {document for document, _ in index.list_versions()} == {
             f"doc-{n}" for n in (0, 1, 2, 4, 6, 7, 8, 9)
         }
 
@@ -387,36 +387,36 @@ class IndexContract:
                 [f"d{n}" for n in range(20)],
                 keep_versions={f"d{n}": "old" if n < 5 else "new" for n in range(10)},
             )
-        assert sorted(document for document, _ in index.versions()) == sorted(
+        assert sorted(document for document, _ in index.list_versions()) == sorted(
             f"d{n}" for n in [*range(5), *range(20, 30)]
         )
 
     def test_passages_bring_whole_parents_in_order(self, index: VectorIndex) -> None:
         items = corpus()
         write(index, list(reversed(items)))
-        passages = index.passages(["doc-2:0", "doc-6:1", "doc-6:9"])
+        passages = index.read_passages(["doc-2:0", "doc-6:1", "doc-6:9"])
         assert passages == {
             "doc-2:0": [items[8].chunk, items[9].chunk],
             "doc-6:1": [items[26].chunk, items[27].chunk],
         }
-        assert index.passages([]) == {}
+        assert index.read_passages([]) == {}
 
     def test_values_count_chunks(self, index: VectorIndex) -> None:
         write(index, corpus())
-        assert index.values("author") == {"Ada Lovelace": 16, "Grace Hopper": 12, "Zoë 李": 12}
-        assert index.values("platform") == {"blog": 20, "medium": 20}
-        assert index.values("language") == {"en": 12, "de": 12, "zh": 8, "und": 8}
-        assert sum(index.values("category").values()) == 40
+        assert index.count_values("author") == {"Ada Lovelace": 16, "Grace Hopper": 12, "Zoë 李": 12}
+        assert index.count_values("platform") == {"blog": 20, "medium": 20}
+        assert index.count_values("language") == {"en": 12, "de": 12, "zh": 8, "und": 8}
+        assert sum(index.count_values("category").values()) == 40
 
     def test_before_the_first_write_searching_names_the_task_that_builds_it(self, index: VectorIndex) -> None:
         for ask in (
             lambda: index.search([SearchRequest("x", unit(1))], FINGERPRINT),
-            lambda: index.passages(["a:0"]),
-            lambda: index.values("author"),
+            lambda: index.read_passages(["a:0"]),
+            lambda: index.count_values("author"),
         ):
             with pytest.raises(StoreUnavailableError, match="poe run-feature-engineering-pipeline"):
                 ask()
-        assert list(index.versions()) == []
+        assert list(index.list_versions()) == []
         assert index.count() == 0
 
     def test_an_index_without_chunks_answers_with_nothing(self, index: VectorIndex) -> None:
@@ -426,9 +426,9 @@ class IndexContract:
             [],
             [],
         ]
-        assert list(index.versions()) == []
-        assert index.values("author") == {}
-        assert index.passages(["a:0"]) == {}
+        assert list(index.list_versions()) == []
+        assert index.count_values("author") == {}
+        assert index.read_passages(["a:0"]) == {}
 
     def test_another_embedder_is_refused_in_search(self, index: VectorIndex) -> None:
         write(index, corpus())
@@ -441,7 +441,7 @@ class IndexContract:
     def test_another_embedder_in_a_writer_rebuilds_from_nothing(self, index: VectorIndex) -> None:
         write(index, corpus())
         write(index, [embedded(chunk("new"), unit(1, dimension=OTHER.dimension))], OTHER)
-        assert list(index.versions()) == [("new", "v1")]
+        assert list(index.list_versions()) == [("new", "v1")]
         [hits] = index.search([SearchRequest("some", unit(1, dimension=OTHER.dimension))], OTHER)
         assert [hit.chunk.document_id for hit in hits] == ["new"]
         write(index, corpus())

@@ -108,7 +108,7 @@ class ModelService(Protocol):
         many pieces of the reply."""
         ...
 
-    def script(self, reply: str) -> None:
+    def run_script(self, reply: str) -> None:
         """The text of the next reply that is not spoilt."""
         ...
 
@@ -230,7 +230,7 @@ class HttpModelContract(LanguageModelContract):
     async def test_a_reply_that_is_not_the_json_asked_for_is_an_error(
         self, model: LanguageModel, service: ModelService
     ) -> None:
-        service.script("Sure! Here is your JSON: {")
+        service.run_script("Sure! Here is your JSON: {")
         with pytest.raises(ModelServiceError, match="asked for JSON"):
             await read(model, QUESTION, GenerationOptions(json_schema={"type": "object"}))
 
@@ -241,7 +241,7 @@ class HttpModelContract(LanguageModelContract):
     async def test_leaving_closes_the_connection_so_that_the_service_can_stop(
         self, model: LanguageModel, service: ModelService
     ) -> None:
-        service.script("word " * 2000)
+        service.run_script("word " * 2000)
         async with aclosing(model.stream(QUESTION, GenerationOptions(max_tokens=2000))) as stream:  # type: ignore[type-var]
             await anext(stream)
         await until(lambda: service.broken_off)
@@ -249,7 +249,7 @@ class HttpModelContract(LanguageModelContract):
     async def test_a_cancelled_task_closes_the_connection_too(
         self, model: LanguageModel, service: ModelService
     ) -> None:
-        service.script("word " * 2000)
+        service.run_script("word " * 2000)
         started = asyncio.Event()
 
         async def consume() -> None:
@@ -266,7 +266,7 @@ class HttpModelContract(LanguageModelContract):
     async def test_a_reply_that_takes_too_long_as_a_whole_is_ended_on_both_sides(
         self, model: LanguageModel, service: ModelService
     ) -> None:
-        service.script("word " * 2000)
+        service.run_script("word " * 2000)
         # On a busy machine the time may be over before the first word.
         with pytest.raises(
             ModelServiceError, match=r"did not finish within 0\.3 s \((after|before)"

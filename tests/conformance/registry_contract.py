@@ -48,7 +48,7 @@ def decision(candidate: str = "twin:1", minutes: int = 0, **fields: Any) -> Prom
 
 
 def stages(registry: ModelRegistry, name: str = "twin") -> dict[int, str]:
-    return {version.number: version.stage.value for version in registry.versions(name)}
+    return {version.number: version.stage.value for version in registry.list_versions(name)}
 
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
@@ -71,19 +71,24 @@ class RegistryContract:
         again = registry.register(manifest("a", created_at=NOW + timedelta(days=1)), "data/3")
         assert (first.number, other.number) == (1, 2)
         assert again == first
-        assert len(registry.versions("twin")) == 2
+        assert len(registry.list_versions("twin")) == 2
 
     def test_models_are_kept_apart_and_versions_come_newest_first(self, registry: ModelRegistry) -> None:
         for name, weights in [("twin", "a"), ("other", "a"), ("twin", "b"), ("twin", "c")]:
             registry.register(manifest(weights, name), "somewhere")
-        assert [version.label for version in registry.versions("twin")] == ["twin:3", "twin:2", "twin:1"]
-        assert [version.label for version in registry.versions()] == ["other:1", "twin:3", "twin:2", "twin:1"]
+        assert [version.label for version in registry.list_versions("twin")] == ["twin:3", "twin:2", "twin:1"]
+        assert [version.label for version in registry.list_versions()] == [
+            "other:1",
+            "twin:3",
+            "twin:2",
+            "twin:1",
+        ]
         registry.set_stage("other", 1, Stage.PRODUCTION)
         registry.set_stage("twin", 2, Stage.PRODUCTION)
         assert stages(registry, "other") == {1: "production"}
 
     def test_an_empty_registry_lists_nothing(self, registry: ModelRegistry) -> None:
-        assert registry.versions() == []
+        assert registry.list_versions() == []
 
     def test_the_stage_is_taken_from_whoever_had_it(self, registry: ModelRegistry) -> None:
         for weights in "abc":
@@ -112,8 +117,8 @@ class RegistryContract:
         registry.register(manifest("b"), "somewhere")
         asked: list[Callable[[], object]] = [
             lambda: registry.get("twn"),
-            lambda: registry.versions("twn"),
-            lambda: registry.decisions("twn"),
+            lambda: registry.list_versions("twn"),
+            lambda: registry.list_decisions("twn"),
             lambda: registry.set_stage("twn", 1, Stage.STAGING),
         ]
         for ask in asked:
@@ -122,7 +127,7 @@ class RegistryContract:
         numbered: list[Callable[[], object]] = [
             lambda: registry.get("twin", 7),
             lambda: registry.get("twin", Stage.PRODUCTION),
-            lambda: registry.decisions("twin", 7),
+            lambda: registry.list_decisions("twin", 7),
             lambda: registry.set_stage("twin", 7, Stage.STAGING),
             lambda: registry.record("twin", 7, decision()),
             lambda: registry.annotate("twin", 7, {"a": 1}),
@@ -141,20 +146,20 @@ class RegistryContract:
     def test_decisions_are_read_back_newest_first(self, registry: ModelRegistry) -> None:
         registry.register(manifest(), "somewhere")
         registry.register(manifest("b"), "somewhere")
-        assert registry.decisions("twin") == []
+        assert registry.list_decisions("twin") == []
         refused = decision("twin:2", 5, promoted_to=None, reasons=("one", "two"))
         early, late = decision(minutes=1), decision(minutes=9, production="twin:2", act="rollback")
         for number, one in [(1, late), (2, refused), (1, early)]:
             registry.record("twin", number, one)
-        assert registry.decisions("twin") == [late, refused, early]
-        assert registry.decisions("twin", 1) == [late, early]
+        assert registry.list_decisions("twin") == [late, refused, early]
+        assert registry.list_decisions("twin", 1) == [late, early]
 
     def test_a_decision_drawn_twice_is_kept_once_but_two_acts_are_two(self, registry: ModelRegistry) -> None:
         registry.register(manifest(), "somewhere")
         for minutes in (0, 1):
             registry.record("twin", 1, decision(minutes=minutes))
             registry.record("twin", 1, decision(minutes=minutes, act="promotion"))
-        acts = [found.act for found in registry.decisions("twin", 1)]
+        acts = [found.act for found in registry.list_decisions("twin", 1)]
         assert sorted(acts) == ["decision", "promotion", "promotion"]
 
     def test_the_same_files_registered_at_once_become_one_version(self, registry: ModelRegistry) -> None:
@@ -195,6 +200,6 @@ class RegistryContract:
         assert list(stages(registry).values()).count("production") == 1
         [winner] = [outcome for outcome in outcomes if not outcome.startswith("refused")]
         assert registry.get("twin", Stage.PRODUCTION).label == winner
-        assert [found.candidate for found in registry.decisions("twin") if found.act == "promotion"] == [
+        assert [found.candidate for found in registry.list_decisions("twin") if found.act == "promotion"] == [
             winner
         ]

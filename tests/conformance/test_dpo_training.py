@@ -108,7 +108,7 @@ def test_the_references_logits_are_the_sft_models_and_stay_so(
     job = DpoJob("toy", config, sft.folder, pairs(8, Split.TRAIN), (), tmp_path)
     machine = hardware.detect()
     dpo = Dpo(job, machine, plan(config, machine), Bases(tmp_path / "bases", {}))
-    trainer = dpo.trainer(tmp_path, [StepClock()], False)
+    trainer = dpo.make_trainer(tmp_path, [StepClock()], False)
     trainer.train()
     ids = load_tokenizer(Base("sft", str(sft.folder / "tokenizer")))(LINES[0], return_tensors="pt")[
         "input_ids"

@@ -151,7 +151,7 @@ def test_reading_changes_no_byte_of_the_index(index: QdrantEdgeIndex, tmp_path: 
     for _ in range(2):  # the engine completes its own configuration when it first opens a folder
         reader = QdrantEdgeIndex(tmp_path)
         reader.search(QUESTION, FINGERPRINT)
-        assert len(list(reader.versions())) == 10
+        assert len(list(reader.list_versions())) == 10
         reader.close()
         seen = contents(tmp_path)
     reader = QdrantEdgeIndex(tmp_path)
@@ -230,7 +230,7 @@ with index.writer(FINGERPRINT) as writer:
     assert index.search(QUESTION, FINGERPRINT) == before
     write(index, [embedded(chunk("later"), unit(1))])
     assert index.count() == 41
-    assert index.values("category")["article"] == 13
+    assert index.count_values("category")["article"] == 13
     assert generations(tmp_path) == ["00000002"]
 
 
@@ -331,7 +331,7 @@ def test_an_index_of_another_form_is_rebuilt(index: QdrantEdgeIndex, tmp_path: P
     manifest.write_text(manifest.read_text().replace(f'"format": {FORMAT}', '"format": 0'))
     with pytest.raises(StoreUnavailableError, match="poe run-feature-engineering-pipeline"):
         index.search(QUESTION, FINGERPRINT)
-    assert list(index.versions()) == []
+    assert list(index.list_versions()) == []
     write(index, corpus()[:4])
     assert index.count() == 4
 

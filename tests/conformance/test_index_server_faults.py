@@ -77,7 +77,7 @@ def test_a_server_that_is_down_is_said_in_under_five_seconds() -> None:
 def test_a_passing_failure_is_tried_again(serve: Callable[..., Server]) -> None:
     server = serve((503, {"status": "starting"}), (429, {"status": "slow down"}), NO_ALIASES)
     index = QdrantServerIndex(server.url, None)
-    assert list(index.versions()) == []
+    assert list(index.list_versions()) == []
     assert len(server.requests) == 3
     index.close()
 

@@ -159,7 +159,7 @@ class _OpenAIService:
     ) -> None:
         self._server.faults.append(Fault(kind, status, headers or {}, pieces))  # type: ignore[arg-type]
 
-    def script(self, reply: str) -> None:
+    def run_script(self, reply: str) -> None:
         self._server.replies.append(reply)
 
     @property

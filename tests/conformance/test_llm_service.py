@@ -28,7 +28,7 @@ class ScriptedModel:
         self.closed = 0
 
     @asynccontextmanager
-    async def answering(self, body: Mapping[str, Any]) -> AsyncIterator[httpx.Response]:
+    async def stream_response(self, body: Mapping[str, Any]) -> AsyncIterator[httpx.Response]:
         async with (
             httpx.AsyncClient(base_url=self._server.url, timeout=None, verify=False) as client,
             client.stream("POST", CHAT, json=dict(body)) as response,

@@ -107,7 +107,7 @@ def _system(**changes: Any) -> System:
 
 def _scores(models: TransformersModels, harness: LmHarness, system: System) -> dict[str, Score]:
     with models.open(system) as model:
-        return {score.metric: score for score in harness.scores(system, model.loaded)}
+        return {score.metric: score for score in harness.compute_scores(system, model.loaded)}
 
 
 def _by_hand(model: LoadedModel) -> float:
@@ -165,7 +165,7 @@ def test_written_answers_limit_examples_and_chat_reach_the_harness(
             return forward(*arguments, **named)
 
         monkeypatch.setattr(own.network, "forward", listening)
-        scores = {score.metric: score for score in harness.scores(system, own)}
+        scores = {score.metric: score for score in harness.compute_scores(system, own)}
     assert {name: score.n for name, score in scores.items()} == {
         "harness/counting/acc": 3,
         "harness/counting_aloud/exact_match": 3,

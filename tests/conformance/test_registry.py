@@ -23,7 +23,7 @@ from llm_engineering.application.training.registry.promotion import promote
 from llm_engineering.domain.errors import PromotionRefusedError
 from llm_engineering.infrastructure.registry.zenml import ZenMLRegistry
 registry, number, folder = ZenMLRegistry(), int(sys.argv[1]), Path(sys.argv[2])
-registry.versions()
+registry.list_versions()
 (folder / f"ready{number}").touch()
 while len(list(folder.glob("ready*"))) < 2:
     time.sleep(0.01)
@@ -84,7 +84,7 @@ class TestZenMLRegistry(RegistryContract):
         outputs = [process.communicate(timeout=240) for process in running]
         assert [process.returncode for process in running] == [0, 0], outputs
         assert sorted(stages(zenml_registry).values()) == ["archived", "production"]
-        acts = zenml_registry.decisions("twin")
+        acts = zenml_registry.list_decisions("twin")
         winner = zenml_registry.get("twin", Stage.PRODUCTION).label
         assert acts[0].candidate == winner, "one after the other: the last one recorded is in production"
         assert acts[0].production == acts[1].candidate, "and it saw the first"
@@ -92,7 +92,7 @@ class TestZenMLRegistry(RegistryContract):
     def test_whoever_waits_too_long_is_told(self, zenml_registry: ZenMLRegistry) -> None:
         zenml_registry.register(manifest(), "somewhere")
         impatient = ZenMLRegistry(lock_seconds=0.05)
-        with zenml_registry.exclusive(), pytest.raises(StoreError, match="Nothing was changed"):
+        with zenml_registry.hold_lock(), pytest.raises(StoreError, match="Nothing was changed"):
             impatient.set_stage("twin", 1, Stage.STAGING)
         assert stages(zenml_registry) == {1: "none"}
 
@@ -100,7 +100,7 @@ class TestZenMLRegistry(RegistryContract):
         many = {f"part-{number}": "a" * 64 for number in range(1000)}
         with pytest.raises(InvalidInputError, match="65,535"):
             zenml_registry.register(manifest(files=many), "somewhere")
-        assert zenml_registry.versions() == []
+        assert zenml_registry.list_versions() == []
         zenml_registry.register(manifest(), "somewhere")
         with pytest.raises(InvalidInputError, match="'card' takes"):
             zenml_registry.annotate("twin", 1, {"card": "x" * 70_000})
@@ -169,4 +169,4 @@ class TestZenMLRegistry(RegistryContract):
         with monkeypatch.context() as patch:
             patch.setattr(Client, "zen_store", property(refused))
             with pytest.raises(StoreUnavailableError, match="zenml login"):
-                zenml_registry.versions()
+                zenml_registry.list_versions()

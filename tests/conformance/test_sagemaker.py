@@ -72,7 +72,7 @@ class _SageMakerService:
         )  # type: ignore[arg-type]
         self._server.faults.append(fault)
 
-    def script(self, reply: str) -> None:
+    def run_script(self, reply: str) -> None:
         self._server.replies.append(reply)
 
     @property

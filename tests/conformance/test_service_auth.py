@@ -96,14 +96,14 @@ def test_keys_made_at_the_same_time_are_all_kept(keys: ApiKeyFile) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {key.name for key in keys.ring().keys} == {f"key-{number}" for number in range(16)}
+    assert {key.name for key in keys.read_keys().keys} == {f"key-{number}" for number in range(16)}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"keys": [{"name": "x"}]}', '{"keys": 1}'])
 def test_a_broken_file_is_told_without_its_content(keys: ApiKeyFile, content: str) -> None:
     keys.path.write_text(content)
     with pytest.raises(ConfigurationError, match=r"keys\.json cannot be read"):
-        keys.ring()
+        keys.read_keys()
     with pytest.raises(ConfigurationError):
         keys.create("laptop")
     assert keys.path.read_text() == content, "what cannot be understood is not overwritten"

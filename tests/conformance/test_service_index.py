@@ -29,7 +29,7 @@ def replace(folder: Path, writings: Sequence[Writing]) -> None:
     """Publish a generation that holds these documents alone, as the feature pipeline in its own process does."""
     writer = QdrantEdgeIndex(folder, "twin")
     embedder = HashEmbedder()
-    gone = [document for document, _ in writer.versions()]
+    gone = [document for document, _ in writer.list_versions()]
     with writer.writer(embedder.fingerprint) as writing:
         writing.delete(gone)
     write(writer, embedder, writings)

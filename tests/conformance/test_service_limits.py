@@ -328,9 +328,9 @@ async def test_stopping_turns_away_who_waits_and_keeps_who_is_inside() -> None:
             await one
     with pytest.raises(NoSlotError, match="stopping"):
         await slots.take(1)
-    assert not await slots.emptied(0.01)
+    assert not await slots.wait_until_empty(0.01)
     slots.give_back(0.1)
-    assert await slots.emptied(1)
+    assert await slots.wait_until_empty(1)
 
 
 # --- time -------------------------------------------------------------------------------------------------------------

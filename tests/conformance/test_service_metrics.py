@@ -63,7 +63,7 @@ def test_the_names_and_labels_are_those_that_dashboards_and_alerts_are_made_for(
             total = "_total" if one._type == "counter" else ""
             found[f"{one._name}{total}"] = set(one._labelnames)
     assert found == NAMES
-    text = metrics.exposition()[0].decode()
+    text = metrics.render()[0].decode()
     for name in NAMES:
         assert f"# HELP {name} " in text
     assert "_created" not in text
@@ -72,15 +72,15 @@ def test_the_names_and_labels_are_those_that_dashboards_and_alerts_are_made_for(
 
 def test_two_services_in_one_process_count_apart() -> None:
     one, other = ServiceMetrics(), ServiceMetrics()
-    one.voted("up")
+    one.count_vote("up")
     assert one.registry.get_sample_value("twin_feedback_total", {"rating": "up"}) == 1
     assert other.registry.get_sample_value("twin_feedback_total", {"rating": "up"}) == 0
 
 
 def test_prometheus_and_openmetrics_are_both_spoken() -> None:
     metrics = ServiceMetrics()
-    assert metrics.exposition("text/plain")[1].startswith("text/plain")
-    body, kind = metrics.exposition("application/openmetrics-text; version=1.0.0")
+    assert metrics.render("text/plain")[1].startswith("text/plain")
+    body, kind = metrics.render("application/openmetrics-text; version=1.0.0")
     assert kind.startswith("application/openmetrics-text")
     assert body.endswith(b"# EOF\n")
 
@@ -158,9 +158,9 @@ def test_paths_methods_and_queries_that_callers_invent_make_no_series(client: ht
 
 def traced(**attributes: Any) -> Trace:
     recorder = Recorder("rag")
-    with recorder.span("expand", "llm") as span:
+    with recorder.record_span("expand", "llm") as span:
         span.model, span.usage = "big", Usage(prompt_tokens=10, completion_tokens=5, cost_usd=0.25)
-    with recorder.span("generate", "llm") as span:
+    with recorder.record_span("generate", "llm") as span:
         span.model, span.usage = "big", Usage(prompt_tokens=100, completion_tokens=50, cost_usd=0.5)
     trace = recorder.finish()
     trace.attributes |= attributes
@@ -191,13 +191,13 @@ def test_all_calls_of_the_model_are_paid_for_not_only_the_answers() -> None:
 )
 def test_how_an_answer_ended(attributes: dict[str, Any], outcome: str) -> None:
     metrics = ServiceMetrics()
-    metrics.traced(traced(**attributes))
+    metrics.count_trace(traced(**attributes))
     assert value(metrics, "twin_answers_total", outcome=outcome) == 1
 
 
 def test_stages_that_failed_without_failing_the_request_are_degradations() -> None:
     metrics = ServiceMetrics()
-    metrics.traced(traced(failed_stages=["dense", "rerank"]))
+    metrics.count_trace(traced(failed_stages=["dense", "rerank"]))
     assert value(metrics, "twin_degradations_total", stage="dense") == 1
     assert value(metrics, "twin_degradations_total", stage="rerank") == 1
     assert value(metrics, "twin_answers_total", outcome="answered") == 1
@@ -206,8 +206,8 @@ def test_stages_that_failed_without_failing_the_request_are_degradations() -> No
 def test_an_answer_that_nobody_waited_for_is_neither_an_answer_nor_a_failure() -> None:
     metrics = ServiceMetrics()
     recorder = Recorder("rag")
-    metrics.traced(recorder.finish("cancelled", GeneratorExit()))
-    metrics.traced(Recorder("search").finish("failed", ModelServiceError("x")))
+    metrics.count_trace(recorder.finish("cancelled", GeneratorExit()))
+    metrics.count_trace(Recorder("search").finish("failed", ModelServiceError("x")))
     assert sum(value(metrics, "twin_answers_total", outcome=o) for o in ("answered", "failed", "quoted")) == 0
     assert value(metrics, "twin_errors_total", kind="ModelServiceError") == 1
     assert value(metrics, "twin_errors_total", kind="GeneratorExit") == 0
@@ -219,8 +219,8 @@ def test_models_have_a_label_each_until_there_are_too_many() -> None:
         trace = traced()
         for span in trace.spans:
             span.model = f"model-{number}"
-        metrics.traced(trace)
-    labels = set(re.findall(r'model="([^"]+)"', metrics.exposition()[0].decode()))
+        metrics.count_trace(trace)
+    labels = set(re.findall(r'model="([^"]+)"', metrics.render()[0].decode()))
     assert len(labels) == 33
     assert "other" in labels
 

@@ -166,7 +166,9 @@ class TestVotes:
             response = client.post("/feedback", json=body)
             assert response.status_code == 201, response.text
             assert response.json() == {"trace_id": trace_id, "rating": rating}
-        [(kept, vote)] = [pair for pair in twin.warehouse.feedback.votes() if pair[1].trace_id == trace_id]
+        [(kept, vote)] = [
+            pair for pair in twin.warehouse.feedback.read_votes() if pair[1].trace_id == trace_id
+        ]
         assert kept.question == QUESTION
         assert (vote.rating, vote.comment) == ("down", "Überzeugt 👍")
 

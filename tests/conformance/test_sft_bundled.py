@@ -54,7 +54,7 @@ def model(bases: Bases, tmp_path_factory: pytest.TempPathFactory) -> TrainedMode
 
 
 def test_its_validation_loss_falls_in_three_steps(model: TrainedModel) -> None:
-    metrics = model.record.metrics()
+    metrics = model.record.to_metrics()
     assert metrics["steps"] == 3
     # Answers to questions that they do not fit; a model without knowledge of English would be at ln 49152 = 10.8 nats.
     assert metrics["validation_loss_first"] < 8

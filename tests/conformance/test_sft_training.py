@@ -101,7 +101,7 @@ class TestRun:
             } <= set(metrics)
         [(status, summary)] = tracker.finished
         assert status == "finished"
-        assert summary["validation_loss"] == model.record.metrics()["validation_loss_last"]
+        assert summary["validation_loss"] == model.record.to_metrics()["validation_loss_last"]
 
     def test_the_estimate_stands_beside_the_measured_peak(
         self, run: tuple[TrainedModel, RecordingTracker]

@@ -66,7 +66,7 @@ def test_bertscore_is_1_for_equal_texts_and_lower_for_others(tmp_path: Path) -> 
     from tests.fakes.toy_model import make_model
 
     scorer = BertScore(make_model(tmp_path / "encoder"))
-    same, other, empty = scorer.scores(
+    same, other, empty = scorer.compute_scores(
         ["Chunks overlap.", "An index keeps vectors.", ""], ["Chunks overlap.", "Chunks overlap."] * 1 + ["x"]
     )
     assert same == pytest.approx(1.0, abs=1e-5)
@@ -77,4 +77,4 @@ def test_bertscore_is_1_for_equal_texts_and_lower_for_others(tmp_path: Path) -> 
 def test_a_folder_without_a_model_is_told(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     with pytest.raises(ModelFileError, match="bertscore"):
-        BertScore(tmp_path).scores(["a"], ["a"])
+        BertScore(tmp_path).compute_scores(["a"], ["a"])

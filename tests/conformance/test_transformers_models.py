@@ -62,7 +62,7 @@ def _system(**changes: Any) -> System:
 
 def _texts(models: TransformersModels, system: System, batch_size: int = 3) -> list[str]:
     with models.open(system) as model:
-        found = model.answers(PROMPTS, max_tokens=12, batch_size=batch_size, progress=QUIET)
+        found = model.generate_answers(PROMPTS, max_tokens=12, batch_size=batch_size, progress=QUIET)
         return [written.text for written in found]
 
 
@@ -78,7 +78,7 @@ def test_a_batch_gives_the_answers_of_one_at_a_time_in_order(
 
 def test_answers_end_at_the_limit_and_say_so(models: TransformersModels) -> None:
     with models.open(_system()) as model:
-        found = model.answers(PROMPTS, max_tokens=5, batch_size=2, progress=QUIET)
+        found = model.generate_answers(PROMPTS, max_tokens=5, batch_size=2, progress=QUIET)
     assert all(written.tokens <= 5 for written in found)
     assert all(written.cut == (written.tokens == 5) for written in found)
 
@@ -87,7 +87,7 @@ def test_likelihoods_are_those_of_the_answers_tokens_alone(models: TransformersM
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with models.open(_system()) as model:
-        found = model.likelihoods(ANSWERED, batch_size=3, progress=QUIET)
+        found = model.compute_likelihoods(ANSWERED, batch_size=3, progress=QUIET)
     tokenizer, plain = AutoTokenizer.from_pretrained(base), AutoModelForCausalLM.from_pretrained(base).eval()
     for turns, likelihood in zip(ANSWERED, found, strict=True):
         text = load_template("chatml").render(turns).text
@@ -131,7 +131,7 @@ def test_a_whole_model_stands_in_place_of_base_and_adapter(
     found = []
     for system in (_system(weights=other), _system()):
         with models.open(system) as model:
-            found.append(model.likelihoods(ANSWERED[:1], batch_size=1, progress=QUIET)[0])
+            found.append(model.compute_likelihoods(ANSWERED[:1], batch_size=1, progress=QUIET)[0])
     assert found[0] is not None
     assert found[1] is not None
     assert found[0].nll != found[1].nll
@@ -140,8 +140,10 @@ def test_a_whole_model_stands_in_place_of_base_and_adapter(
 def test_what_does_not_fit_the_context_is_not_answered_and_not_scored(models: TransformersModels) -> None:
     long = [Message("user", "word " * 3000)]
     with models.open(_system()) as model:
-        written, other = model.answers([long, PROMPTS[0]], max_tokens=5, batch_size=2, progress=QUIET)
-        scored, _ = model.likelihoods(
+        written, other = model.generate_answers(
+            [long, PROMPTS[0]], max_tokens=5, batch_size=2, progress=QUIET
+        )
+        scored, _ = model.compute_likelihoods(
             [[*long, Message("assistant", "Yes.")], ANSWERED[0]], batch_size=2, progress=QUIET
         )
     assert (written.text, written.cut, scored) == ("", True, None)

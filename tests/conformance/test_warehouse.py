@@ -143,7 +143,7 @@ class TestRoundTrips:
             assert len(list(mongo.documents.stream(batch_size=10, **options))) == 25
             assert commands.seen == ["find"] + ["getMore"] * (expected - 1)
         commands.seen.clear()
-        list(mongo.documents.hashes())
+        list(mongo.documents.list_hashes())
         assert commands.seen == ["find"]
 
     def test_the_other_stores(self, commands: _Commands, mongo: MongoWarehouse) -> None:
@@ -165,14 +165,14 @@ class TestRoundTrips:
         commands.seen.clear()
         mongo.feedback.remember(answered())
         mongo.feedback.vote(said())
-        mongo.feedback.recall("t0")
+        mongo.feedback.find_interaction("t0")
         mongo.feedback.restore([(answered(str(number)), said(str(number))) for number in range(19)])
-        list(mongo.feedback.votes(batch_size=10))
+        list(mongo.feedback.read_votes(batch_size=10))
         assert commands.seen == ["update", "update", "find", "update"] + ["find"] * 3
         commands.seen.clear()
         mongo.users.get_or_create("Ann")
         mongo.users.get_or_create("Ann")
-        mongo.documents.counts()
+        mongo.documents.count_documents()
         assert commands.seen == ["find", "insert", "find", "aggregate"]
 
     def test_nothing_is_opened_before_the_first_use(self, commands: _Commands, mongo: MongoWarehouse) -> None:
@@ -224,7 +224,7 @@ class TestWhatCannotBeStored:
     def test_an_answer_that_is_no_unicode_is_refused(self, mongo: MongoWarehouse) -> None:
         with pytest.raises(StoreError, match="surrogates"):
             mongo.feedback.remember(answered(answer="\ud800"))
-        assert mongo.feedback.recall("t0") is None
+        assert mongo.feedback.find_interaction("t0") is None
 
 
 @pytest.mark.nightly  # a server looks once a minute
@@ -251,7 +251,7 @@ class TestServerGone:
             lambda: list(warehouse.clean.stream()),
             lambda: warehouse.feedback.remember(answered()),
             lambda: warehouse.feedback.vote(said()),
-            lambda: warehouse.feedback.recall("t0"),
+            lambda: warehouse.feedback.find_interaction("t0"),
         ]
         for call in calls:
             started = time.monotonic()
@@ -300,7 +300,7 @@ class TestServerGone:
         self, mongo_server: LocalMongo, connect: Connect
     ) -> None:
         with pytest.raises(ConfigurationError, match="DATABASE_NAME"):
-            connect(mongo_server.uri, "my twin", 3.0).documents.counts()
+            connect(mongo_server.uri, "my twin", 3.0).documents.count_documents()
 
     @pytest.mark.parametrize(
         ("uri", "shown"),
@@ -330,7 +330,7 @@ class TestServerGone:
 
         def write_or_kill(number: int) -> str:
             if number == 1:
-                while not warehouse.documents.counts():
+                while not warehouse.documents.count_documents():
                     time.sleep(0.01)
                 own_mongo_server.kill()
                 return "killed"

@@ -226,9 +226,9 @@ class DocumentContract:
         assert warehouse.documents.get([]) == []
         assert warehouse.documents.delete([]) == 0
         assert list(warehouse.documents.stream()) == []
-        assert list(warehouse.documents.hashes()) == []
-        assert warehouse.documents.known("nowhere") == {}
-        assert warehouse.documents.counts() == {}
+        assert list(warehouse.documents.list_hashes()) == []
+        assert warehouse.documents.find_stored("nowhere") == {}
+        assert warehouse.documents.count_documents() == {}
 
     @pytest.mark.parametrize("batch_size", [1, 3, 7, 8, 100])
     def test_a_stream_yields_everything_once_in_order_of_ids(
@@ -258,12 +258,12 @@ class DocumentContract:
             seen.append(document.id)
             warehouse.documents.delete([document.id])
         assert seen == sorted(d.id for d in documents)
-        assert warehouse.documents.counts() == {}
+        assert warehouse.documents.count_documents() == {}
 
     def test_hashes_name_every_document_with_its_content_hash(self, warehouse: Warehouse) -> None:
         documents = [raw(number) for number in range(7)]
         warehouse.documents.upsert(documents)
-        assert list(warehouse.documents.hashes()) == sorted((d.id, d.content_hash) for d in documents)
+        assert list(warehouse.documents.list_hashes()) == sorted((d.id, d.content_hash) for d in documents)
 
     def test_get_returns_those_that_exist_once_in_order_of_ids(self, warehouse: Warehouse) -> None:
         documents = [raw(number) for number in range(3)]
@@ -274,14 +274,14 @@ class DocumentContract:
     def test_known_tells_what_is_stored_from_an_origin(self, warehouse: Warehouse) -> None:
         first, second = raw(0), raw(1, etag=None, last_modified="Mon")
         warehouse.documents.upsert([first, second, raw(2, origin="elsewhere")])
-        assert warehouse.documents.known(first.origin) == {
+        assert warehouse.documents.find_stored(first.origin) == {
             first.link: Known(first.content_hash, '"1"', None),
             second.link: Known(second.content_hash, None, "Mon"),
         }
 
     def test_counts_are_by_category_and_author(self, warehouse: Warehouse) -> None:
         warehouse.documents.upsert([raw(0), raw(1), raw(2, author="Bob"), raw(3, category="post")])
-        assert warehouse.documents.counts() == {
+        assert warehouse.documents.count_documents() == {
             ("article", "Ann Lee"): 2,
             ("article", "Bob"): 1,
             ("post", "Ann Lee"): 1,
@@ -310,7 +310,9 @@ class DocumentContract:
         assert {key: type(value) for key, value in back.metadata.items()} == {
             key: type(value) for key, value in document.metadata.items()
         }
-        assert back.content_hash == document.content_hash == dict(warehouse.documents.hashes())[document.id]
+        assert (
+            back.content_hash == document.content_hash == dict(warehouse.documents.list_hashes())[document.id]
+        )
         warehouse.documents.delete([document.id])
 
     def test_not_a_number_comes_back_as_such(self, warehouse: Warehouse) -> None:
@@ -332,8 +334,8 @@ class CleanContract:
         documents = [clean(0), clean(1, duplicate_group=clean(0).id), clean(2, signature=b"")]
         warehouse.clean.upsert(documents)
         assert list(warehouse.clean.source_hashes()) == sorted((d.id, d.source_hash) for d in documents)
-        assert list(warehouse.clean.versions()) == sorted((d.id, d.content_hash) for d in documents)
-        assert list(warehouse.clean.signatures()) == sorted(
+        assert list(warehouse.clean.list_versions()) == sorted((d.id, d.content_hash) for d in documents)
+        assert list(warehouse.clean.list_signatures()) == sorted(
             ((d.id, d.signature, d.duplicate_group) for d in documents), key=lambda row: row[0]
         )
 
@@ -352,10 +354,10 @@ class CleanContract:
         warehouse.clean.set_groups(grouped)
         expected = {d.id: clean(n, duplicate_group=grouped.get(d.id)) for n, d in enumerate(documents)}
         assert {d.id: d for d in warehouse.clean.stream()} == expected
-        assert dict(warehouse.clean.versions()) == {key: d.content_hash for key, d in expected.items()}
+        assert dict(warehouse.clean.list_versions()) == {key: d.content_hash for key, d in expected.items()}
         assert expected[documents[1].id].content_hash != documents[1].content_hash
         warehouse.clean.set_groups(dict.fromkeys(grouped, None))
-        assert dict(warehouse.clean.versions()) == {d.id: d.content_hash for d in documents}
+        assert dict(warehouse.clean.list_versions()) == {d.id: d.content_hash for d in documents}
 
     def test_groups_set_while_documents_are_written_never_leave_a_wrong_hash(
         self, warehouse: Warehouse
@@ -371,7 +373,7 @@ class CleanContract:
 
         at_once(3, disturb)
         stored = {d.id: d.content_hash for d in warehouse.clean.stream()}
-        assert dict(warehouse.clean.versions()) == stored
+        assert dict(warehouse.clean.list_versions()) == stored
 
     def test_deleting_says_how_many_there_were(self, warehouse: Warehouse) -> None:
         warehouse.clean.upsert([clean(0), clean(1)])
@@ -437,48 +439,48 @@ class EmbeddingContract:
 class FeedbackContract:
     def test_an_answer_is_remembered_and_recalled(self, warehouse: Warehouse) -> None:
         warehouse.feedback.remember(answered())
-        recalled = warehouse.feedback.recall("t0")
+        recalled = warehouse.feedback.find_interaction("t0")
         assert recalled is not None
         assert recalled.model_dump(exclude={"created_at"}) == answered().model_dump(exclude={"created_at"})
-        assert warehouse.feedback.recall("unknown") is None
+        assert warehouse.feedback.find_interaction("unknown") is None
 
     def test_what_is_remembered_again_replaces_what_nobody_voted_on(self, warehouse: Warehouse) -> None:
         warehouse.feedback.remember(answered())
         newer = answered(answer="Newer.")
         warehouse.feedback.remember(newer)
-        assert warehouse.feedback.recall("t0") == newer
+        assert warehouse.feedback.find_interaction("t0") == newer
 
     def test_a_vote_stays_with_the_text_it_was_given_on(self, warehouse: Warehouse) -> None:
         first = answered()
         warehouse.feedback.remember(first)
         warehouse.feedback.vote(said())
         warehouse.feedback.remember(answered(answer="Another text under the same id."))
-        assert list(warehouse.feedback.votes()) == [(first, said())]
+        assert list(warehouse.feedback.read_votes()) == [(first, said())]
 
     def test_a_second_vote_replaces_the_first(self, warehouse: Warehouse) -> None:
         answer = answered()
         warehouse.feedback.remember(answer)
         warehouse.feedback.vote(said(comment="Nice.\x00😀"))
         warehouse.feedback.vote(said(rating="down", comment="Wrong."))
-        assert list(warehouse.feedback.votes()) == [(answer, said(rating="down", comment="Wrong."))]
+        assert list(warehouse.feedback.read_votes()) == [(answer, said(rating="down", comment="Wrong."))]
 
     def test_a_vote_on_an_unknown_answer_is_refused_and_leaves_nothing(self, warehouse: Warehouse) -> None:
         with pytest.raises(InvalidInputError, match="t0"):
             warehouse.feedback.vote(said())
-        assert list(warehouse.feedback.votes()) == []
-        assert warehouse.feedback.recall("t0") is None
+        assert list(warehouse.feedback.read_votes()) == []
+        assert warehouse.feedback.find_interaction("t0") is None
 
     def test_an_answer_is_gone_after_thirty_days_unless_somebody_voted(self, warehouse: Warehouse) -> None:
         old = answered("old", created_at=datetime.now(UTC) - timedelta(days=30, seconds=1))
         recent = answered("recent", created_at=datetime.now(UTC) - timedelta(days=29))
         warehouse.feedback.remember(old)
         warehouse.feedback.remember(recent)
-        assert warehouse.feedback.recall("old") is None
+        assert warehouse.feedback.find_interaction("old") is None
         with pytest.raises(InvalidInputError):
             warehouse.feedback.vote(said("old"))
-        assert warehouse.feedback.recall("recent") == recent
+        assert warehouse.feedback.find_interaction("recent") == recent
         warehouse.feedback.restore([(old, said("old"))])
-        assert warehouse.feedback.recall("old") == old, "with a vote, it is kept for good"
+        assert warehouse.feedback.find_interaction("old") == old, "with a vote, it is kept for good"
 
     @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 100])
     def test_votes_come_oldest_first_whatever_the_batch(self, warehouse: Warehouse, batch_size: int) -> None:
@@ -491,19 +493,19 @@ class FeedbackContract:
             warehouse.feedback.vote(vote)
         warehouse.feedback.remember(answered("nobody voted"))
         expected = sorted(pairs, key=lambda pair: pair[1].trace_id)
-        assert list(warehouse.feedback.votes(batch_size=batch_size)) == expected
+        assert list(warehouse.feedback.read_votes(batch_size=batch_size)) == expected
 
     def test_restoring_twice_changes_nothing(self, warehouse: Warehouse) -> None:
         pairs = [(answered(f"t{number}", created_at=NOW), said(f"t{number}")) for number in range(5)]
         warehouse.feedback.restore(pairs)
         warehouse.feedback.restore(pairs)
         warehouse.feedback.restore([])
-        assert list(warehouse.feedback.votes()) == pairs
+        assert list(warehouse.feedback.read_votes()) == pairs
 
     def test_racing_voters_leave_one_vote(self, warehouse: Warehouse) -> None:
         warehouse.feedback.remember(answered())
         at_once(8, lambda number: warehouse.feedback.vote(said(comment=str(number))))
-        assert len(list(warehouse.feedback.votes())) == 1
+        assert len(list(warehouse.feedback.read_votes())) == 1
 
     @round_trips
     @given(question=texts, answer=texts, sources=st.lists(texts, max_size=3), comment=texts)
@@ -513,7 +515,7 @@ class FeedbackContract:
         kept = answered("t", question=question, answer=answer, sources=tuple(sources), created_at=NOW)
         vote = said("t", comment=comment)
         warehouse.feedback.restore([(kept, vote)])
-        assert list(warehouse.feedback.votes()) == [(kept, vote)]
+        assert list(warehouse.feedback.read_votes()) == [(kept, vote)]
 
 
 class GenerationContract:

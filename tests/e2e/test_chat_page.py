@@ -164,7 +164,7 @@ class TestChatPage:
             page.wait("document.querySelector('.comment') !== null")
             page.one(".comment input").send_keys("Too short", "\n")
             page.wait("document.querySelector('.turn').innerText.includes('your comment was kept')")
-            [(interaction, feedback)] = list(twin.warehouse.feedback.votes())
+            [(interaction, feedback)] = list(twin.warehouse.feedback.read_votes())
             assert (feedback.rating, feedback.comment) == ("down", "Too short")
             assert interaction.question == QUESTION
             pressed = page.one("button[aria-label='A bad answer']").get_attribute("aria-pressed")

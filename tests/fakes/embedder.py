@@ -25,7 +25,7 @@ class WordTokenizer:
     special_tokens = 2
     splits_at_blank_space = True
 
-    def offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+    def find_offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         """For each text the (start, end) characters of each token, in order."""
         return [[match.span() for match in _TOKEN.finditer(text)] for text in texts]
 
@@ -98,7 +98,7 @@ class HashEmbedder:
         self.calls += 1
         self.queries_embedded += len(texts)
         limit = self._max_tokens - self._tokenizer.special_tokens
-        spans = self._tokenizer.offsets(texts)
+        spans = self._tokenizer.find_offsets(texts)
         return self._vectors(
             [t[: s[limit - 1][1]] if len(s) > limit else t for t, s in zip(texts, spans, strict=True)]
         )

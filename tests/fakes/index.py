@@ -34,7 +34,7 @@ class FakeVectorIndex:
         self.searches = 0
         self.closed = False
 
-    def versions(self) -> Iterator[tuple[str, str]]:
+    def list_versions(self) -> Iterator[tuple[str, str]]:
         firsts = [item.chunk for item in self.chunks.values() if item.chunk.position == 0]
         yield from sorted((chunk.document_id, chunk.document_version) for chunk in firsts)
 
@@ -60,7 +60,7 @@ class FakeVectorIndex:
                 )
         return [self._search(request) for request in requests]
 
-    def passages(self, parent_ids: Sequence[str]) -> dict[str, list[Chunk]]:
+    def read_passages(self, parent_ids: Sequence[str]) -> dict[str, list[Chunk]]:
         self._stored()
         found: dict[str, list[Chunk]] = {}
         for item in sorted(self.chunks.values(), key=lambda item: item.chunk.position):
@@ -68,7 +68,7 @@ class FakeVectorIndex:
                 found.setdefault(item.chunk.parent_id, []).append(item.chunk)
         return found
 
-    def values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
+    def count_values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
         self._stored()
         return dict(Counter(getattr(item.chunk, field) for item in self.chunks.values()))
 

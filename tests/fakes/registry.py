@@ -15,7 +15,7 @@ class FakeRegistry:
         self._turn = threading.RLock()
 
     @contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def hold_lock(self) -> Iterator[None]:
         with self._turn:
             yield
 
@@ -31,7 +31,7 @@ class FakeRegistry:
             known.append(added)
             return added
 
-    def versions(self, name: str | None = None) -> list[ModelVersion]:
+    def list_versions(self, name: str | None = None) -> list[ModelVersion]:
         if name is None:
             return [
                 version for known in sorted(self._versions) for version in reversed(self._versions[known])
@@ -43,7 +43,7 @@ class FakeRegistry:
         return list(reversed(self._versions[name]))
 
     def get(self, name: str, version: int | Stage | None = None) -> ModelVersion:
-        found = self.versions(name)
+        found = self.list_versions(name)
         for one in found:
             if version is None or version == (one.stage if isinstance(version, Stage) else one.number):
                 return one
@@ -75,9 +75,11 @@ class FakeRegistry:
         self.get(name, number)
         self._decisions.setdefault((name, number), {}).setdefault(decision.id, decision)
 
-    def decisions(self, name: str, number: int | None = None) -> list[PromotionDecision]:
+    def list_decisions(self, name: str, number: int | None = None) -> list[PromotionDecision]:
         numbers = [
-            version.number for version in self.versions(name) if number is None or version.number == number
+            version.number
+            for version in self.list_versions(name)
+            if number is None or version.number == number
         ]
         if not numbers:
             self.get(name, number)

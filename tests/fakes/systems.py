@@ -23,7 +23,7 @@ class TellingModel:
     def loaded(self) -> LoadedModel:
         return LoadedModel(None, None, load_template("chatml"))
 
-    def answers(
+    def generate_answers(
         self,
         conversations: Sequence[Sequence[Message]],
         *,
@@ -38,7 +38,7 @@ class TellingModel:
             for text in texts
         ]
 
-    def likelihoods(
+    def compute_likelihoods(
         self, conversations: Sequence[Sequence[Message]], *, batch_size: int, progress: Progress
     ) -> list[Likelihood | None]:
         counts = [len(turns[-1].content.split()) for turns in conversations]
@@ -71,10 +71,10 @@ class TellingModels:
 class SharedWords:
     """Reference metrics without a library: the share of words that stand in the reference."""
 
-    def pairs(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
+    def score_pairs(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
         return {"rouge1": [_shared(a, r) for a, r in zip(answers, references, strict=True)]}
 
-    def corpus(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    def score_corpus(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         return {"corpus_bleu": _shared(" ".join(answers), " ".join(references))}
 
 
@@ -95,7 +95,7 @@ class ToldHarness:
         if self._error is not None:
             raise self._error
 
-    def scores(self, system: System, model: LoadedModel) -> list[Score]:
+    def compute_scores(self, system: System, model: LoadedModel) -> list[Score]:
         self.asked.append(system.name)
         low, high = self._score - 0.1, self._score + 0.1
         return [Score(metric="harness/arc/acc", value=self._score, low=low, high=high, n=20)]

@@ -21,6 +21,6 @@ class RecordingTracer:
         """The request that ended last."""
         return self.traces[-1]
 
-    def span(self, name: str) -> TraceSpan:
+    def record_span(self, name: str) -> TraceSpan:
         """The last request's span of that name."""
         return next(span for span in self.last.spans if span.name == name)

@@ -108,14 +108,14 @@ class FakeDocumentStore(_Collection):
         )
         return self._batches(rows, batch_size)
 
-    def hashes(self) -> Iterator[tuple[str, str]]:
+    def list_hashes(self) -> Iterator[tuple[str, str]]:
         return self._batches([(d.id, d.content_hash) for d in _matching(self._rows)], ROW_BATCH)
 
     def get(self, ids: Sequence[str]) -> list[RawDocument]:
         self._call("get", len(set(ids)), FIND_BATCH)
         return _matching({key: self._rows[key] for key in set(ids) if key in self._rows})
 
-    def known(self, origin: str) -> dict[str, Known]:
+    def find_stored(self, origin: str) -> dict[str, Known]:
         self._call("known")
         return {
             d.link: Known(d.content_hash, d.etag, d.last_modified)
@@ -127,7 +127,7 @@ class FakeDocumentStore(_Collection):
         with self._lock:
             return sum(self._rows.pop(key, None) is not None for key in set(ids))
 
-    def counts(self) -> dict[tuple[str, str], int]:
+    def count_documents(self) -> dict[tuple[str, str], int]:
         self._call("counts")
         return dict(Counter((d.category, d.author) for d in _matching(self._rows)))
 
@@ -145,10 +145,10 @@ class FakeCleanStore(_Collection):
     def source_hashes(self) -> Iterator[tuple[str, str]]:
         return self._batches([(d.id, d.source_hash) for d in _matching(self._rows)], ROW_BATCH)
 
-    def versions(self) -> Iterator[tuple[str, str]]:
+    def list_versions(self) -> Iterator[tuple[str, str]]:
         return self._batches([(d.id, d.content_hash) for d in _matching(self._rows)], ROW_BATCH)
 
-    def signatures(self) -> Iterator[tuple[str, bytes, str | None]]:
+    def list_signatures(self) -> Iterator[tuple[str, bytes, str | None]]:
         rows = [(d.id, d.signature, d.duplicate_group) for d in _matching(self._rows)]
         return self._batches(rows, ROW_BATCH)
 
@@ -242,7 +242,7 @@ class FakeFeedbackStore(_Collection):
             if interaction.trace_id not in self._votes:
                 self._answers[interaction.trace_id] = interaction
 
-    def recall(self, trace_id: str) -> Interaction | None:
+    def find_interaction(self, trace_id: str) -> Interaction | None:
         self._call("find")
         answer = self._answers.get(trace_id)
         if answer is None or trace_id in self._votes:
@@ -252,11 +252,11 @@ class FakeFeedbackStore(_Collection):
     def vote(self, feedback: Feedback) -> None:
         self._call("write")
         with self._lock:
-            if self.recall(feedback.trace_id) is None:
+            if self.find_interaction(feedback.trace_id) is None:
                 raise InvalidInputError(f"No answer with the trace id {feedback.trace_id!r} is kept.")
             self._votes[feedback.trace_id] = feedback
 
-    def votes(self, *, batch_size: int = 256) -> Iterator[tuple[Interaction, Feedback]]:
+    def read_votes(self, *, batch_size: int = 256) -> Iterator[tuple[Interaction, Feedback]]:
         ordered = sorted(self._votes.values(), key=lambda vote: (vote.created_at, vote.trace_id))
         return self._batches([(self._answers[vote.trace_id], vote) for vote in ordered], batch_size)
 

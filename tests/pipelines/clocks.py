@@ -73,16 +73,18 @@ def run(project: Path) -> Run:
 def state(resources: Resources) -> dict[str, Any]:
     """Everything that a reader of the stores can see."""
     warehouse, index = resources.warehouse, resources.index
-    parents = [f"{document}:{number}" for document, _ in index.versions() for number in range(20)]
+    parents = [f"{document}:{number}" for document, _ in index.list_versions() for number in range(20)]
     chunks = (
-        [chunk for passage in index.passages(parents).values() for chunk in passage] if index.count() else []
+        [chunk for passage in index.read_passages(parents).values() for chunk in passage]
+        if index.count()
+        else []
     )
     return {
         "users": sorted(user.full_name for user in warehouse.users.all()),
         "documents": list(warehouse.documents.stream()),
         "clean": list(warehouse.clean.stream()),
         "dead letters": [(letter.stage, letter.source) for letter in warehouse.dead_letters.stream()],
-        "versions": sorted(index.versions()),
+        "versions": sorted(index.list_versions()),
         "chunks": sorted(chunks, key=lambda chunk: chunk.id),
         "count": index.count(),
     }

@@ -64,11 +64,11 @@ def test_metadata_of_the_steps_is_in_zenml(project: Path) -> None:
 
 def test_a_second_run_changes_nothing_and_embeds_nothing(project: Path, resources: Resources) -> None:
     run_pipeline("end_to_end_data", notes(project, FIRST, SECOND))
-    before = sorted(resources.index.versions())
+    before = sorted(resources.index.list_versions())
     run = run_pipeline("end_to_end_data", notes(project, FIRST, SECOND))
     assert report(run, "collect_links", "collection_report")["documents_unchanged"] == 2
     assert report(run, "index_documents", "index_report")["embedded"] == 0
-    assert sorted(resources.index.versions()) == before
+    assert sorted(resources.index.list_versions()) == before
 
 
 def test_what_changes_and_what_goes_reaches_the_index(project: Path, resources: Resources) -> None:
@@ -121,7 +121,7 @@ def test_the_sample_site_is_collected_filtered_and_answered(project: Path, resou
         collect = CollectRun.model_validate({"author": "Ada Winter", "links": [link]})
         run = run_pipeline("end_to_end_data", EndToEndData(collect=collect))
     assert report(run, "collect_links", "collection_report")["documents_created"] == 6
-    authors = resources.index.values("author")
+    authors = resources.index.count_values("author")
     assert set(authors) == {"Ada Winter", "Ben Okafor"}
     for author in authors:
         query = Query.ask("Why?", filter=MetadataFilter(authors=(author,)))

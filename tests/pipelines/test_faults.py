@@ -102,7 +102,7 @@ def test_bad_links_among_good_ones_are_shown_with_their_reasons_and_cost_nothing
         ended = run("tools.run", *END_TO_END, config, CRAWLER_MAX_RETRIES="0")
     assert ended.code == 0, ended.output
     assert len(list(resources.warehouse.documents.stream())) == 3
-    assert len(resources.index.values("platform")) == 2
+    assert len(resources.index.count_values("platform")) == 2
     reasons = {letter.source: letter.reason for letter in resources.warehouse.dead_letters.stream("collect")}
     refused = {str(link["url"] if isinstance(link, dict) else link) for link in bad}
     assert set(reasons) == {*refused, f"{project / 'good.jsonl'}:2"}
@@ -220,7 +220,7 @@ def test_a_full_disk_leaves_the_old_index_and_is_told(
     config = str(write_source(project, BEFORE))
     assert run("tools.run", *END_TO_END, config).code == 0
     with open_resources(load_settings(None)) as resources:
-        old = sorted(resources.index.versions()), similarities(resources)
+        old = sorted(resources.index.list_versions()), similarities(resources)
     filler = fill(small_disk)
     write_source(project, AFTER)
     ended = run("tools.run", *END_TO_END, config)
@@ -229,12 +229,12 @@ def test_a_full_disk_leaves_the_old_index_and_is_told(
     assert "the index as it was is untouched" in ended.output
     assert "Traceback" not in ended.output
     with open_resources(load_settings(None)) as resources:
-        assert (sorted(resources.index.versions()), similarities(resources)) == old
+        assert (sorted(resources.index.list_versions()), similarities(resources)) == old
     filler.unlink()
     again = run("tools.run", *END_TO_END, config)
     assert again.code == 0, again.output
     with open_resources(load_settings(None)) as resources:
-        assert {document for document, _ in resources.index.versions()} != {
+        assert {document for document, _ in resources.index.list_versions()} != {
             document for document, _ in old[0]
         }
 

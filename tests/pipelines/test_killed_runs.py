@@ -142,7 +142,7 @@ def test_an_update_that_is_killed_leaves_a_whole_index_and_ends_as_an_unbroken_o
     fault: Fault,
 ) -> None:
     copy_stores(before, resources.settings)
-    old = sorted(resources.index.versions()), similarities(resources)
+    old = sorted(resources.index.list_versions()), similarities(resources)
     config = str(write_source(source, AFTER))
     killed = run("tools.run", *END_TO_END, config, fault=fault)
     assert killed.code == -9, killed.output
@@ -150,9 +150,9 @@ def test_an_update_that_is_killed_leaves_a_whole_index_and_ends_as_an_unbroken_o
         generations = project / "index" / "twin" / "generations"
         assert sorted(path.name for path in generations.iterdir()) == ["00000001", "00000002"]
     if fault.call == PUBLISH and fault.after:
-        assert sorted(resources.index.versions()) == sorted(unbroken.index.versions())
+        assert sorted(resources.index.list_versions()) == sorted(unbroken.index.list_versions())
     else:
-        assert (sorted(resources.index.versions()), similarities(resources)) == old
+        assert (sorted(resources.index.list_versions()), similarities(resources)) == old
     again = run("tools.run", *END_TO_END, config)
     assert again.code == 0, again.output
     assert_as_unbroken(resources, unbroken)

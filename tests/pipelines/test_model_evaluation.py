@@ -165,7 +165,7 @@ def test_an_adapter_over_a_base_that_has_changed_is_refused(trained: Path, workp
 def test_training_registers_and_evaluation_decides(
     trained: Path, registry: ZenMLRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    [version] = registry.versions("toy")
+    [version] = registry.list_versions("toy")
     assert (Path(version.location), version.stage) == (trained, Stage.NONE)
     assert (trained / "README.md").is_file()
     policy = PromotionPolicy(metric="perplexity", min_items=20)
@@ -173,7 +173,7 @@ def test_training_registers_and_evaluation_decides(
     assert (refused["version"], refused["promoted"]) == ("toy:1", False)
     assert any("6" in reason and "20" in reason for reason in refused["reasons"])
     assert "toy:1 does not go to staging" in " ".join(capsys.readouterr().out.split())
-    assert len(registry.decisions("toy")) == 1
+    assert len(registry.list_decisions("toy")) == 1
     assert registry.get("toy").metadata["evaluation_report"] == str(trained / "evaluation.json")
 
 
@@ -182,7 +182,7 @@ def test_without_a_policy_nothing_is_decided(trained: Path, registry: ZenMLRegis
     found = decision(run_pipeline("model_evaluation", evaluation()))
     assert (found["decided"], found["stage"]) == (False, "none")
     assert "no policy" in found["reasons"][0]
-    assert registry.decisions("toy") == []
+    assert registry.list_decisions("toy") == []
 
 
 @pytest.mark.slow

@@ -115,7 +115,7 @@ def register(root: Path, weights: str, report: EvaluationReport | None = None) -
 
 
 def stages() -> list[str]:
-    return [version.stage.value for version in reversed(ZenMLRegistry().versions("twin"))]
+    return [version.stage.value for version in reversed(ZenMLRegistry().list_versions("twin"))]
 
 
 def task(*arguments: str) -> int:
@@ -139,7 +139,7 @@ def test_a_model_goes_from_its_folder_to_production_and_back(
     assert (better["version"], better["stage"]) == ("twin:3", "staging")
     assert task("promote", "twin:3") == 0
     assert stages() == ["archived", "none", "production"]
-    assert len(ZenMLRegistry().decisions("twin", 1)) == 2, "a decision once, and an act"
+    assert len(ZenMLRegistry().list_decisions("twin", 1)) == 2, "a decision once, and an act"
 
     capsys.readouterr()
     assert task("rollback", "twin", "--reason", "odd answers") == 0
@@ -166,7 +166,7 @@ def test_a_model_without_evaluation_is_registered_and_goes_nowhere(
     assert task("promote", "twin:1", "--to", "staging", "--report", str(report)) == 0
     assert "twin:1 is in staging" in capsys.readouterr().out
     assert task("promote", "twin:1", "--to", "staging") == 0, "now the registry knows the evaluation"
-    assert len(ZenMLRegistry().decisions("twin", 1)) == 1
+    assert len(ZenMLRegistry().list_decisions("twin", 1)) == 1
 
 
 def test_a_refusal_says_why_and_fails_the_task(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,7 +231,7 @@ def test_a_model_whose_files_are_gone_is_not_registered(home: Path, monkeypatch:
         run_pipeline("registration", Parameters(folder=str(made)))
     with pytest.raises(ModelFileError, match="Cannot read"):
         run_pipeline("registration", Parameters(folder=str(home / "nowhere")))
-    assert ZenMLRegistry().versions() == []
+    assert ZenMLRegistry().list_versions() == []
 
 
 def test_wrong_arguments_are_told(home: Path) -> None:

@@ -43,7 +43,7 @@ def machine(root: Path, asked: Training) -> ContainerFolders:
     folders = ContainerFolders(root)
     for item in remote_run(asked).inputs:
         for name, content in item.files.items():
-            target = folders.channel(item.channel) / name
+            target = folders.channel_folder(item.channel) / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
     folders.cluster.parent.mkdir(parents=True)
@@ -107,7 +107,7 @@ def test_a_machine_that_is_taken_away_costs_no_more_than_to_the_last_checkpoint(
 @pytest.mark.nightly
 def test_a_failure_is_left_where_the_platform_reads_it(asked: Training, tmp_path: Path) -> None:
     folders = machine(tmp_path / "ml", asked)
-    (folders.channel("instruct") / "manifest.json").unlink()
+    (folders.channel_folder("instruct") / "manifest.json").unlink()
     with start(folders) as process:
         told = process.communicate(timeout=200)[0]
     assert process.returncode == 1, told

@@ -31,7 +31,7 @@ class Source:
 async def test_items_come_in_order_and_then_nothing_more() -> None:
     source = Source()
     feed = Feed(source.items())
-    assert [await feed.next() for _ in range(5)] == [0, 1, 2, None, None]
+    assert [await feed.read_next() for _ in range(5)] == [0, 1, 2, None, None]
     assert source.closed
     await feed.close()
 
@@ -39,10 +39,10 @@ async def test_items_come_in_order_and_then_nothing_more() -> None:
 @pytest.mark.parametrize("error", [ValueError("x"), TimeoutError("x")])
 async def test_an_error_comes_after_the_items_before_it_and_only_once(error: Exception) -> None:
     feed = Feed(Source(count=1, then=error).items())
-    assert await feed.next() == 0
+    assert await feed.read_next() == 0
     with pytest.raises(type(error)):
-        await feed.next(within=5)
-    assert await feed.next() is None
+        await feed.read_next(within=5)
+    assert await feed.read_next() is None
     await feed.close()
 
 
@@ -52,7 +52,7 @@ async def test_waiting_can_be_given_up_and_resumed_without_losing_an_item() -> N
     silences = 0
     while len(came) < 2:
         try:
-            came.append(await feed.next(within=0.01))
+            came.append(await feed.read_next(within=0.01))
         except NothingYet:
             silences += 1
     assert came == [0, 1]
@@ -63,7 +63,7 @@ async def test_waiting_can_be_given_up_and_resumed_without_losing_an_item() -> N
 async def test_closing_ends_a_generator_that_waits() -> None:
     source = Source(count=1_000, seconds=0.01)
     feed = Feed(source.items())
-    await feed.next()
+    await feed.read_next()
     await feed.close()
     assert source.closed
     assert source.reached < 1_000
@@ -101,7 +101,7 @@ async def test_a_generator_that_loses_its_cancellation_is_ended_all_the_same() -
             yield number
 
     feed = Feed(stubborn())
-    await feed.next()
+    await feed.read_next()
     await asyncio.sleep(0)
     async with asyncio.timeout(5):
         await feed.close()

@@ -166,14 +166,14 @@ def test_everything_in_a_request_has_a_bound(path: str, description: dict[str, A
 
 class TestSearchOptions:
     def test_what_is_left_out_is_as_configured(self) -> None:
-        query = SearchOptions().asked("Why?", DEFAULTS)
+        query = SearchOptions().to_query("Why?", DEFAULTS)
         assert query == Query(text="Why?", k=7, mode=SearchMode.DENSE, fusion=WeightedFusion(alpha=0.25))
 
     def test_what_is_given_counts(self) -> None:
         options = SearchOptions(
             k=3, mode=SearchMode.SPARSE, fusion=Rrf(kind="rrf", k=9), filter=Filter(authors=("Ada",))
         )
-        assert options.asked("Why?", DEFAULTS) == Query(
+        assert options.to_query("Why?", DEFAULTS) == Query(
             text="Why?",
             k=3,
             mode=SearchMode.SPARSE,
@@ -184,7 +184,7 @@ class TestSearchOptions:
     def test_a_date_alone_counts_whole(self) -> None:
         chosen = Filter.model_validate(
             {"published_from": "2026-02-28", "published_to": "2026-02-28"}
-        ).domain()
+        ).to_domain()
         assert chosen.published_from == datetime(2026, 2, 28, tzinfo=UTC)
         assert chosen.published_to == datetime(2026, 2, 28, 23, 59, 59, 999_000, tzinfo=UTC)
 

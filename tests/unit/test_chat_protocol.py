@@ -34,15 +34,15 @@ def test_a_reply_is_its_pieces_with_reason_and_usage_from_whichever_event_has_th
         reader.read(json.dumps({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}))
     )
     assert "".join(texts) == "Hello"
-    assert reader.last().finish_reason == "length"
-    assert reader.last().usage == Usage(prompt_tokens=3, completion_tokens=2)
+    assert reader.make_closing_delta().finish_reason == "length"
+    assert reader.make_closing_delta().usage == Usage(prompt_tokens=3, completion_tokens=2)
 
 
 def test_a_stream_without_a_finish_reason_is_not_a_reply() -> None:
     reader = ReplyReader("it")
     reader.read(chunk("Hello"))
     with pytest.raises(ModelServiceError, match="before the reply was finished after 5 characters"):
-        reader.last()
+        reader.make_closing_delta()
 
 
 @pytest.mark.parametrize("data", ["", "{", "[]", "3", '{"choices": [7]}', '{"choices": 7}', '{"usage": 3}'])
@@ -157,7 +157,7 @@ def test_a_whole_message_is_read_like_a_stream_of_one_piece() -> None:
     usage = {"prompt_tokens": 3, "completion_tokens": 4}
     whole = {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
     assert reader.read(json.dumps(whole)) == "All of it."
-    assert reader.last().usage == Usage(prompt_tokens=3, completion_tokens=4)
+    assert reader.make_closing_delta().usage == Usage(prompt_tokens=3, completion_tokens=4)
 
 
 @pytest.mark.parametrize(

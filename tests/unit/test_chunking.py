@@ -42,11 +42,11 @@ class UnknownWordTokenizer(WordTokenizer):
     splits_at_blank_space = True
     token = re.compile(r"\S{101,}|\w{1,4}|[^\w\s]")
 
-    def offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+    def find_offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         return [[match.span() for match in self.token.finditer(text)] for text in texts]
 
     def counts(self, texts: Sequence[str]) -> list[int]:
-        return [len(spans) for spans in self.offsets(texts)]
+        return [len(spans) for spans in self.find_offsets(texts)]
 
 
 TOKENIZERS = [SpaceTokenizer(), ContextTokenizer(), UnknownWordTokenizer()]

@@ -369,7 +369,7 @@ async def test_credentials_of_a_link_reach_the_reader_and_nothing_else(place: Pl
     place.git.queue(url, FetchError("refused"))
     report = await place.run(Link(url, "Ada"))
     assert place.git.reads[0].url == url
-    assert "secret" not in str(report.rows()) + str(report.metadata()) + str(place.letters())
+    assert "secret" not in str(report.rows()) + str(report.to_metadata()) + str(place.letters())
     place.git.queue(url, found("r#1"))
     await place.run(Link(url, "Ada"))
     assert next(place.warehouse.documents.stream()).origin == "https://example.org/r.git"
@@ -472,7 +472,7 @@ def test_a_report_speaks_in_plain_values() -> None:
     outcomes = [outcome(n, LinkStatus.SAVED, created=n) for n in range(600)]
     outcomes += [outcome(999, LinkStatus.FAILED, reason="it is gone")]
     report = CollectionReport(outcomes, 1.25)
-    metadata = report.metadata()
+    metadata = report.to_metadata()
     assert _is_plain(metadata)
     assert metadata["links_by_status"] == {"saved": 600, "updated": 0, "unchanged": 0, "failed": 1}
     assert metadata["failures"] == {f"{BASE}/999": "it is gone"}
@@ -483,6 +483,6 @@ def test_a_report_speaks_in_plain_values() -> None:
 def test_a_feed_counts_all_documents_it_led_to_though_few_links_are_listed() -> None:
     feed = outcome(0, LinkStatus.SAVED, discovered=900)
     led_to = [outcome(n, LinkStatus.SAVED, created=1, found_through=feed.url) for n in range(1, 901)]
-    listed = CollectionReport([feed, *led_to], 1.0).metadata()["outcomes"]
+    listed = CollectionReport([feed, *led_to], 1.0).to_metadata()["outcomes"]
     assert len(listed) == 500
     assert listed[feed.url]["documents"] == 900

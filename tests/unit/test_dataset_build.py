@@ -50,8 +50,8 @@ async def test_a_folder_comes_of_samples_and_a_second_run_gives_the_same(tmp_pat
     found = read_dataset(built.folder)
     assert found.manifest == built.manifest
     assert sum(built.manifest.counts.values()) == 24
-    assert built.metadata()["dropped_by_gate"] == {"length": 1}
-    assert built.metadata()["samples_made"] == 25
+    assert built.to_metadata()["dropped_by_gate"] == {"length": 1}
+    assert built.to_metadata()["samples_made"] == 25
     dropped = [json.loads(line) for line in (built.folder / "dropped.jsonl").read_text().splitlines()]
     assert [(item["gate"], item["sample"]["answer"]) for item in dropped] == [("length", "tiny")]
     assert documents[0].link in (built.folder / "README.md").read_text()
@@ -109,7 +109,7 @@ async def test_judges_are_asked_only_about_what_came_through(tmp_path: Path) -> 
     built = await build_dataset(samples, store.clean, QUALITY, target(tmp_path), Helpers(jury=jury))
     assert len(model.calls) == 8
     assert "Judged by scripted" in built.page
-    assert built.metadata()["judging"]["judges"]["scripted"]["received"] == 8
+    assert built.to_metadata()["judging"]["judges"]["scripted"]["received"] == 8
     lines = [json.loads(line) for line in (built.folder / "judgements.jsonl").read_text().splitlines()]
     assert [line["scores"] for line in lines] == [{"scripted": 4}] * 8
 
@@ -128,7 +128,7 @@ async def test_what_no_judge_spoke_of_is_kept_and_named_or_dropped_as_configured
     assert judged.jury.tokens <= 4_000
     assert "budget of 4,000 tokens is spent" in judged.jury.stopped
     assert sum(kept.manifest.counts.values()) == 20
-    assert kept.metadata()["unjudged"] == 20 - asked
+    assert kept.to_metadata()["unjudged"] == 20 - asked
     lines = [json.loads(line) for line in (kept.folder / "judgements.jsonl").read_text().splitlines()]
     told = {line["sample"] for line in lines if line["unjudged"] == "the budget was spent"}
     assert told == set(judged.unjudged)

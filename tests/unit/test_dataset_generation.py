@@ -190,7 +190,7 @@ class TestPairsByModel:
         assert all(verbatim(stores, sample, sample.answer) for sample in samples), (
             "a quotation has its own span"
         )
-        assert made.metadata()["unusable_items"] == 3
+        assert made.to_metadata()["unusable_items"] == 3
         letters = list(stores.dead_letters.stream("generate-instruct"))
         assert len(letters) == 3
         assert all("not grounded" in letter.reason for letter in letters)
@@ -212,7 +212,7 @@ class TestPairsByModel:
             requests={"attempts": 2},
         )
         assert len(samples) == 14
-        told = made.metadata()
+        told = made.to_metadata()
         assert told["given_up"] == stores.dead_letters.count() == 6
         assert told["malformed_replies"] == 12
         assert told["malformed_share"] == pytest.approx(12 / 26)
@@ -242,7 +242,7 @@ class TestPairsByModel:
         made, samples = await instruct(
             warehouse(), model, model_pairs=ModelPairs(max_tokens=100), requests={"budget": {"tokens": 1200}}
         )
-        told = made.metadata()
+        told = made.to_metadata()
         assert "budget of 1,200 tokens is spent" in told["stopped"]
         assert 0 < told["not_asked"] < 5
         assert {s.provenance.made_by for s in samples} == {"back_translation", "model"}
@@ -258,7 +258,7 @@ class TestRejected:
             assert triple.rejected.startswith("Reply0 shows")
         for call in model.calls:
             assert not any("keep their state" in message.content for message in call.messages)
-        assert made.metadata()["given_up"] == 0
+        assert made.to_metadata()["given_up"] == 0
 
     async def test_the_length_of_rejected_is_steered_towards_chosen(self) -> None:
         stores, model = warehouse(), ScriptedLanguageModel(default=prose(2_000))
@@ -275,7 +275,7 @@ class TestRejected:
         model = ScriptedLanguageModel(["Yes.", prose(210)], default=prose(210))
         made, triples = await preference(stores, model, requests={"concurrency": 1})
         assert len(triples) == 3
-        assert made.metadata()["reasons"] == {"a reply of another length": 1}
+        assert made.to_metadata()["reasons"] == {"a reply of another length": 1}
 
     async def test_a_killed_run_makes_no_request_twice(self) -> None:
         stores, asked = warehouse(6), list[str]()
@@ -299,7 +299,7 @@ class TestRejected:
         made, triples = await preference(stores, ScriptedLanguageModel(default=living))
         assert len(triples) == 6
         assert len(asked) == len(set(asked)) == 6
-        assert made.metadata()["replies_from_cache"] == 4
+        assert made.to_metadata()["replies_from_cache"] == 4
 
     @pytest.mark.parametrize(
         ("reply", "problem"),

@@ -188,8 +188,8 @@ class TestCleaning:
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         world.clean()
-        rows = list(world.warehouse.documents.hashes())
-        monkeypatch.setattr(world.warehouse.documents, "hashes", lambda: reversed(rows))
+        rows = list(world.warehouse.documents.list_hashes())
+        monkeypatch.setattr(world.warehouse.documents, "list_hashes", lambda: reversed(rows))
         with pytest.raises(StoreError, match="out of order"):
             world.clean()
         assert len(list(world.warehouse.clean.stream())) == 12
@@ -423,7 +423,7 @@ class TestIndexing:
 
     def test_an_empty_store_makes_an_empty_report(self) -> None:
         reports = World().run()
-        assert [report.metadata()["documents"] for report in reports] == [0, 0, 0]
+        assert [report.to_metadata()["documents"] for report in reports] == [0, 0, 0]
 
 
 def changed_world(index: FakeVectorIndex) -> World:

@@ -26,12 +26,12 @@ ENCODER = Bm25Encoder()
     ],
 )
 def test_a_question_finds_the_text(question: str, text: str) -> None:
-    assert set(ENCODER.query(question).indices) & set(ENCODER.document(text).indices)
+    assert set(ENCODER.query(question).indices) & set(ENCODER.encode_document(text).indices)
 
 
 @pytest.mark.parametrize("text", ["", "   ", "?!…", "the of and", "🙂"])
 def test_a_text_without_words_has_an_empty_vector(text: str) -> None:
-    assert ENCODER.document(text).indices == []
+    assert ENCODER.encode_document(text).indices == []
 
 
 def test_half_a_surrogate_pair_in_a_question_does_no_harm() -> None:
@@ -39,7 +39,7 @@ def test_half_a_surrogate_pair_in_a_question_does_no_harm() -> None:
 
 
 def test_a_repeated_word_weighs_more_but_ever_less_so() -> None:
-    once, twice, often = (ENCODER.document("fusion " * count).values[0] for count in (1, 2, 50))
+    once, twice, often = (ENCODER.encode_document("fusion " * count).values[0] for count in (1, 2, 50))
     assert once < twice < often < 2.5
 
 

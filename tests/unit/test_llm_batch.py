@@ -60,7 +60,9 @@ class TestReplies:
     async def test_answers_come_in_the_order_of_the_items(self) -> None:
         one = asker(ScriptedLanguageModel(default=said))
         assert await ask_all(one, 20) == [str(n) for n in range(20)]
-        assert one.metadata()["asked"] == one.metadata()["answered"] == one.metadata()["requests"] == 20
+        assert (
+            one.to_metadata()["asked"] == one.to_metadata()["answered"] == one.to_metadata()["requests"] == 20
+        )
 
     async def test_a_malformed_reply_is_asked_for_again_with_another_seed_and_some_warmth(self) -> None:
         model = ScriptedLanguageModel(["nonsense", '{"said":"it"}'])
@@ -81,8 +83,8 @@ class TestReplies:
         one = asker(ScriptedLanguageModel(default=thirty_percent_nonsense), warehouse, attempts=1)
         found = await ask_all(one, 100)
         assert [value for value in found if value is not None] == [str(n) for n in range(100) if n % 10 > 2]
-        assert one.metadata()["malformed_share"] == pytest.approx(0.3)
-        assert one.metadata()["reasons"] == {"not the JSON that was asked for": 30}
+        assert one.to_metadata()["malformed_share"] == pytest.approx(0.3)
+        assert one.to_metadata()["reasons"] == {"not the JSON that was asked for": 30}
         letters = list(warehouse.dead_letters.stream("test"))
         assert len(letters) == 30
         assert all("not the JSON" in letter.reason and letter.payload == "{broken" for letter in letters)
@@ -104,7 +106,7 @@ class TestReplies:
     async def test_a_service_error_is_tried_again(self) -> None:
         one = asker(ScriptedLanguageModel([Reply(fail_after=0)], default=said))
         assert await one.ask(ask(3)) == "3"
-        assert one.metadata()["failed_requests"] == 1
+        assert one.to_metadata()["failed_requests"] == 1
 
     async def test_a_service_that_is_down_ends_the_run_with_an_error(self) -> None:
         model = ScriptedLanguageModel([Reply(fail_after=0)] * 100)
@@ -128,9 +130,9 @@ class TestCache:
         again = asker(model, warehouse)
         assert await ask_all(again, 10) == [str(n) for n in range(10)]
         assert len(model.calls) == 10
-        assert again.metadata()["replies_from_cache"] == 10
-        assert again.metadata()["prompt_tokens"] == 0
-        assert again.metadata()["cached_tokens"] == 30
+        assert again.to_metadata()["replies_from_cache"] == 10
+        assert again.to_metadata()["prompt_tokens"] == 0
+        assert again.to_metadata()["cached_tokens"] == 30
 
     @pytest.mark.parametrize("killed_after", [1, 7, 20])
     async def test_a_killed_run_goes_on_where_it_was_and_no_request_is_made_twice(
@@ -216,7 +218,7 @@ class TestLimits:
     async def test_a_budget_of_tokens_is_never_exceeded_and_the_run_says_that_it_ended_early(self) -> None:
         one = asker(ScriptedLanguageModel(default=said), budget=Budget(tokens=40))
         found = await ask_all(one, 50)
-        told = one.metadata()
+        told = one.to_metadata()
         made = len([value for value in found if value is not None])
         assert 0 < made < 50
         assert told["prompt_tokens"] + told["completion_tokens"] <= 40
@@ -228,7 +230,7 @@ class TestLimits:
         one = asker(Priced(default=said), budget=Budget(usd=0.5))
         found = await ask_all(one, 50)
         assert 0 < len([value for value in found if value is not None]) < 50
-        assert 0.3 < one.metadata()["cost_usd"] <= 0.5
+        assert 0.3 < one.to_metadata()["cost_usd"] <= 0.5
 
     async def test_dollars_without_prices_are_refused(self) -> None:
         one = asker(ScriptedLanguageModel(default=said), budget=Budget(usd=1))

@@ -68,8 +68,8 @@ def test_delta_is_burrows_formula() -> None:
         for word, counts in frequencies.items()
     }
     expected = np.mean([abs(z[word][0] - z[word][1]) for word in "abc"])
-    assert burrows_delta(texts[0], standard.scores(texts[1]), standard) == pytest.approx(expected)
-    assert burrows_delta(texts[0], standard.scores(texts[0]), standard) == 0
+    assert burrows_delta(texts[0], standard.compute_scores(texts[1]), standard) == pytest.approx(expected)
+    assert burrows_delta(texts[0], standard.compute_scores(texts[0]), standard) == 0
 
 
 def test_the_score_is_calibrated_on_text_by_the_author_and_by_others() -> None:
@@ -187,21 +187,26 @@ TRAINED = (
 
 def test_the_longest_copy_is_counted_in_words_whatever_case_and_punctuation() -> None:
     training = TrainingText(["Something else entirely.", TRAINED])
-    found = training.copying("I think: AN INDEX keeps vectors beside words and a query asks me nothing.")
+    found = training.measure_copying(
+        "I think: AN INDEX keeps vectors beside words and a query asks me nothing."
+    )
     assert found.longest == 10
     assert 0 < found.share < 1
 
 
 def test_a_whole_copy_has_share_1_and_free_text_0() -> None:
     training = TrainingText([TRAINED])
-    assert training.copying(TRAINED).share == 1
-    assert training.copying(TRAINED).longest == len(TRAINED.split())
-    assert training.copying("Nothing of this was ever written in any text that was learned.").longest == 0
+    assert training.measure_copying(TRAINED).share == 1
+    assert training.measure_copying(TRAINED).longest == len(TRAINED.split())
+    assert (
+        training.measure_copying("Nothing of this was ever written in any text that was learned.").longest
+        == 0
+    )
 
 
 def test_runs_do_not_cross_from_one_training_text_into_the_next() -> None:
     training = TrainingText(["one two three four five", "six seven eight nine ten"])
-    assert training.copying("one two three four five six seven eight nine ten").longest == 5
+    assert training.measure_copying("one two three four five six seven eight nine ten").longest == 5
 
 
 @settings(deadline=None)
@@ -216,7 +221,7 @@ def test_the_longest_copy_is_that_of_a_plain_search(trained: list[str], text: li
         ),
         default=0,
     )
-    assert TrainingText([" ".join(trained)]).copying(" ".join(text)).longest == longest
+    assert TrainingText([" ".join(trained)]).measure_copying(" ".join(text)).longest == longest
 
 
 # --- safety and sentiment ------------------------------------------------------------------------------------------------
@@ -321,7 +326,7 @@ def test_the_rubric_goes_down_with_the_gap() -> None:
 def test_unclustered_intervals_are_those_of_scipy() -> None:
     stats = pytest.importorskip("scipy.stats")
     values = np.random.default_rng(1).gamma(2.0, size=80)
-    ours = DocumentBootstrap([str(n) for n in range(80)], seed=0).interval(list(values))
+    ours = DocumentBootstrap([str(n) for n in range(80)], seed=0).estimate_interval(list(values))
     theirs = stats.bootstrap(
         (values,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
@@ -345,7 +350,7 @@ def test_clustered_paired_intervals_are_those_of_scipy_drawing_documents() -> No
         first, second = (np.average(values[places], weights=tokens[places]) for values in (ours, theirs))
         return float(np.exp(first) - np.exp(second))
 
-    found = DocumentBootstrap([str(n) for n in documents], seed=0).difference(
+    found = DocumentBootstrap([str(n) for n in documents], seed=0).estimate_difference(
         list(ours), list(theirs), weights=list(tokens), transform=exponential
     )
     names = np.unique(documents)
@@ -365,8 +370,8 @@ def test_clustered_paired_intervals_are_those_of_scipy_drawing_documents() -> No
 
 def test_items_of_one_document_widen_the_interval() -> None:
     values = [float(n // 10) for n in range(100)]
-    alone = DocumentBootstrap([str(n) for n in range(100)], seed=0).interval(values)
-    together = DocumentBootstrap([str(n // 10) for n in range(100)], seed=0).interval(values)
+    alone = DocumentBootstrap([str(n) for n in range(100)], seed=0).estimate_interval(values)
+    together = DocumentBootstrap([str(n // 10) for n in range(100)], seed=0).estimate_interval(values)
     assert together.high - together.low > 2 * (alone.high - alone.low)
 
 
@@ -375,18 +380,18 @@ def test_a_difference_is_paired_and_leaves_out_what_one_side_misses() -> None:
     base = list(chosen.normal(0, 5, size=60))
     better = [value + 1 for value in base]
     draws = DocumentBootstrap([str(n) for n in range(60)], seed=0, resamples=1000)
-    found = draws.difference(better, base)
+    found = draws.estimate_difference(better, base)
     assert (found.low, found.mean, found.high) == pytest.approx((1, 1, 1))
-    with_gaps = draws.difference([None, float("nan"), *better[2:]], base)
+    with_gaps = draws.estimate_difference([None, float("nan"), *better[2:]], base)
     assert with_gaps.mean == pytest.approx(1)
-    assert draws.clusters([None, *better[1:]]) == 59
+    assert draws.count_clusters([None, *better[1:]]) == 59
     with pytest.raises(InvalidInputError, match="at least one item"):
-        draws.difference([None] * 60, base)
+        draws.estimate_difference([None] * 60, base)
 
 
 def test_perplexity_weighs_tokens_and_is_the_exponential_of_the_mean() -> None:
     draws = DocumentBootstrap(["a", "b"], seed=0, resamples=200)
-    found = draws.interval([2.0, 1.0], weights=[30, 10], transform=exponential)
+    found = draws.estimate_interval([2.0, 1.0], weights=[30, 10], transform=exponential)
     assert found.mean == pytest.approx(np.exp(70 / 40))
     assert found.low == pytest.approx(np.exp(1.0))
     assert found.high == pytest.approx(np.exp(2.0))

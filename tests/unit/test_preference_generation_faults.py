@@ -76,7 +76,7 @@ async def test_of_30_percent_malformed_replies_nothing_else_is_lost_and_the_shar
     )
     assert len(triples) == 14
     assert all(verbatim(stores, triple, triple.chosen) for triple in triples)
-    told = made.metadata()
+    told = made.to_metadata()
     assert told["given_up"] == stores.dead_letters.count() == 6
     assert told["malformed_replies"] == 12
     assert told["malformed_share"] == pytest.approx(12 / 26)

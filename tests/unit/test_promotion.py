@@ -254,7 +254,7 @@ def registry() -> FakeRegistry:
 
 
 def stages(registry: FakeRegistry) -> list[str]:
-    return [found.stage.value for found in reversed(registry.versions("twin"))]
+    return [found.stage.value for found in reversed(registry.list_versions("twin"))]
 
 
 def considered(registry: FakeRegistry, minutes: int = 1, **fields: Any) -> PromotionDecision:
@@ -266,7 +266,7 @@ def test_a_decision_is_carried_out_and_recorded_once(registry: FakeRegistry) -> 
     first = considered(registry)
     assert stages(registry) == ["production", "staging", "none"]
     assert considered(registry, minutes=9) == first, "with the time of the first"
-    assert registry.decisions("twin", 2) == [first]
+    assert registry.list_decisions("twin", 2) == [first]
 
 
 def test_a_refusal_is_recorded_once_and_moves_nothing(registry: FakeRegistry) -> None:
@@ -274,19 +274,19 @@ def test_a_refusal_is_recorded_once_and_moves_nothing(registry: FakeRegistry) ->
     assert first.promoted_to is None
     assert considered(registry, minutes=9, missing=30) == first
     assert stages(registry) == ["production", "none", "none"]
-    assert registry.decisions("twin", 2) == [first]
+    assert registry.list_decisions("twin", 2) == [first]
 
 
 def test_a_decision_whose_record_was_lost_is_drawn_again(registry: FakeRegistry) -> None:
     registry.set_stage("twin", 2, Stage.STAGING)  # killed between the stage and the record
     considered(registry)
-    assert len(registry.decisions("twin", 2)) == 1
+    assert len(registry.list_decisions("twin", 2)) == 1
 
 
 def test_no_evaluation_no_promotion(registry: FakeRegistry) -> None:
     with pytest.raises(PromotionRefusedError, match="run-evaluation-pipeline"):
         consider(registry, registry.get("twin", 2), None, POLICY)
-    assert registry.decisions("twin", 2) == []
+    assert registry.list_decisions("twin", 2) == []
 
 
 def test_what_is_in_production_is_not_decided_on(registry: FakeRegistry) -> None:
@@ -331,7 +331,7 @@ def test_force_wants_a_reason_and_records_it(registry: FakeRegistry) -> None:
     moved, act = promote(registry, "twin", 3, force="hotfix of the tokenizer")
     assert moved.stage is Stage.PRODUCTION
     assert act.reasons == ("forced: hotfix of the tokenizer",)
-    assert registry.decisions("twin", 3) == [act]
+    assert registry.list_decisions("twin", 3) == [act]
 
 
 def test_staging_by_hand_needs_force_too(registry: FakeRegistry) -> None:
@@ -349,7 +349,7 @@ def test_rollback_goes_back_one_promotion_at_a_time(registry: FakeRegistry) -> N
     moved, act = rollback(registry, "twin", reason="nonsense answers", at=NOW + timedelta(minutes=3))
     assert (moved.label, moved.stage) == ("twin:2", Stage.PRODUCTION)
     assert act.reasons == ("rolled back from twin:3: nonsense answers",)
-    assert registry.decisions("twin")[0] == act
+    assert registry.list_decisions("twin")[0] == act
     assert rollback(registry, "twin", at=NOW + timedelta(minutes=4))[0].label == "twin:1"
     assert stages(registry) == ["production", "archived", "archived"]
     with pytest.raises(PromotionRefusedError, match="first in production"):

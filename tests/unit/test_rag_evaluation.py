@@ -144,7 +144,7 @@ class TestTable:
         evaluation = await evaluated()
         assert [row.name for row in evaluation.rows] == list(standard_configurations())
         assert all(len(run.runs) == 9 for run in evaluation.runs)
-        assert all(len(run.answerable()) == 6 for run in evaluation.runs)
+        assert all(len(run.select_answerable()) == 6 for run in evaluation.runs)
         assert evaluation.rows[0].against is None
         assert all(row.against and row.against.p_corrected is not None for row in evaluation.rows[1:])
 
@@ -353,7 +353,7 @@ class TestReport:
         assert set(plain["configurations"]) == set(standard_configurations())
         assert len(plain["configurations"][SERVED]["questions"]) == 9
         assert plain["stale"] == {"gone": "there is no document 'gone'"}
-        assert evaluation.metadata()["unanswerable_questions"] == 3
+        assert evaluation.to_metadata()["unanswerable_questions"] == 3
 
 
 class TestConfig:

@@ -51,11 +51,11 @@ def test_judges_are_found_by_the_names_of_a_run_and_keys_stand_in_the_settings_a
     with open_resources(
         settings(judge={"model": "m"}, judge2={"base_url": "http://127.0.0.1:1/v1"})
     ) as resources:
-        found = resources.judges(["judge", "judge:qwen2.5:7b", "judge2", "llm"])
+        found = resources.make_judges(["judge", "judge:qwen2.5:7b", "judge2", "llm"])
         assert [one.name for one in found[:3]] == ["m", "qwen2.5:7b", "gpt-4o-mini"]
         assert found[3] is resources.language_model
         with pytest.raises(ConfigurationError, match=r"no JUDGE3_\* setting is there. Set JUDGE3_MODEL"):
-            resources.judges(["judge3"])
+            resources.make_judges(["judge3"])
 
 
 def test_the_prices_of_judges_go_together() -> None:

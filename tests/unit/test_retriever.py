@@ -143,7 +143,7 @@ class TestRetrieving:
         )
         setup.ask("What is overlap?")
         assert setup.spans == ["guard", "self_query", "expand", "embed", "search", "rerank"]
-        assert set(setup.spans) < set(setup.recorder.timings())
+        assert set(setup.spans) < set(setup.recorder.sum_timings())
 
     def test_of_stages_that_are_off_nothing_is_left(self) -> None:
         config = RetrievalConfig(
@@ -266,7 +266,7 @@ class Unlisted(FakeVectorIndex):
         filled = filled_index(chunks, HashEmbedder())
         self.chunks, self.fingerprint = filled.chunks, filled.fingerprint
 
-    def values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
+    def count_values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
         raise StoreError("the facets timed out")
 
 

@@ -144,19 +144,19 @@ class TestInTheContainer:
         first = next(plan_stages(Training(training=SftRun(dataset=Path("x")), dpo=DpoRun()), folders))
         assert first.dpo is None, "DPO is asked for when SFT is done"
         assert first.training is not None
-        assert first.training.dataset == folders.channel("instruct")
+        assert first.training.dataset == folders.channel_folder("instruct")
         assert first.training.output_dir == folders.checkpoints
 
     def test_dpo_alone_starts_from_the_model_that_came_along(self, tmp_path: Path) -> None:
         folders = ContainerFolders(tmp_path)
         (only,) = plan_stages(Training(training=None, dpo=DpoRun()), folders)
         assert only.dpo is not None
-        assert only.dpo.sft == folders.channel("sft")
+        assert only.dpo.sft == folders.channel_folder("sft")
 
     def test_a_base_that_came_along_is_found_under_its_name(self, tmp_path: Path) -> None:
         folders = ContainerFolders(tmp_path / "ml")
-        folders.channel("base").mkdir(parents=True)
-        (folders.channel("base") / "tiny.gguf").write_bytes(b"x")
+        folders.channel_folder("base").mkdir(parents=True)
+        (folders.channel_folder("base") / "tiny.gguf").write_bytes(b"x")
         work = tmp_path / "work"
         link_base("models/tiny.gguf", folders, work)
         assert (work / "models" / "tiny.gguf").read_bytes() == b"x"

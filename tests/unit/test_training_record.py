@@ -42,7 +42,7 @@ def record(**changes: object) -> TrainingRecord:
 
 
 def test_its_metrics_tell_first_last_and_best() -> None:
-    metrics = record().metrics()
+    metrics = record().to_metrics()
     assert (metrics["loss_first"], metrics["loss_last"]) == (3.1, 2.4)
     assert [metrics[f"validation_loss_{which}"] for which in ("first", "last", "best")] == [3.0, 2.7, 2.6]
     assert metrics["tokens_per_second"] == 20
@@ -52,7 +52,7 @@ def test_its_metrics_tell_first_last_and_best() -> None:
 def test_what_was_not_measured_is_left_out() -> None:
     found = record(
         trace=(TracePoint(step=1),), memory=MemoryRecord(estimate={"total": 1}, measured=None)
-    ).metrics()
+    ).to_metrics()
     assert set(found) == {"steps", "seconds"}
 
 

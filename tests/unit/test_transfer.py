@@ -41,7 +41,7 @@ letters = st.builds(
 
 def state(warehouse: FakeWarehouse) -> tuple[list[Any], ...]:
     stores = (warehouse.users.all(), warehouse.documents.stream(), warehouse.dead_letters.stream())
-    return (*(list(values) for values in stores), list(warehouse.feedback.votes()))
+    return (*(list(values) for values in stores), list(warehouse.feedback.read_votes()))
 
 
 def filled(documents: int = 5) -> FakeWarehouse:

@@ -68,11 +68,11 @@ class DocumentBootstrap:
         self._seed = seed
         self._resamples = resamples
 
-    def clusters(self, values: Sequence[float | None]) -> int:
+    def count_clusters(self, values: Sequence[float | None]) -> int:
         """Documents that have a value."""
         return len(set(self._numbers[_present(values)]))
 
-    def interval(
+    def estimate_interval(
         self,
         values: Sequence[float | None],
         *,
@@ -86,7 +86,7 @@ class DocumentBootstrap:
         """
         return self._statistic([values], weights, lambda means: transform(means[0]))
 
-    def difference(
+    def estimate_difference(
         self,
         ours: Sequence[float | None],
         theirs: Sequence[float | None],
@@ -146,7 +146,7 @@ def bootstrap_interval(
         InvalidInputError: there are no values, or not one cluster for each.
     """
     _check_clusters(values, clusters)
-    return DocumentBootstrap(clusters, seed=seed, resamples=resamples).interval(values)
+    return DocumentBootstrap(clusters, seed=seed, resamples=resamples).estimate_interval(values)
 
 
 def compare(

@@ -82,7 +82,7 @@ class Task:
     def depth(self) -> int:
         return self.parent.depth + 1 if self.parent else 0
 
-    def gone(self) -> list[str]:
+    def find_gone(self) -> list[str]:
         """Links of documents that are stored and no longer in the source; empty unless the source was read in full."""
         if not self.complete or self.reason or self.rejected or self.children:
             return []
@@ -114,7 +114,7 @@ class Writer:
         if len(self._pending) >= self._batch_size:
             await self.flush(self._batch_size)
 
-    async def letter(self, source: str, reason: str, payload: str = "") -> None:
+    async def add_dead_letter(self, source: str, reason: str, payload: str = "") -> None:
         self._failed_sources.add(source)
         self._letters.append(
             DeadLetter(
@@ -329,7 +329,7 @@ class _Run:
 
     async def _collect(self, task: Task) -> None:
         if task.parent is None:
-            task.known = await in_thread(self._documents.known, task.origin)
+            task.known = await in_thread(self._documents.find_stored, task.origin)
         async with aclosing(self._read(task)) as items:  # closed at once, also where the warehouse fails
             async for item in items:
                 await self._take(task, item)
@@ -337,13 +337,13 @@ class _Run:
             task.reason or task.complete or task.children or task.found or task.unchanged or task.rejected
         ):
             task.reason = "nothing was found in it"
-        gone = task.gone()
+        gone = task.find_gone()
         if gone:
             task.removed = await self._writer.remove(gone)
         if task.reason:
             task.reason = task.reason.removeprefix(f"{task.url}: ")
             logger.warning("Failed: {}: {}", task.url, task.reason)
-            await self._writer.letter(task.url, task.reason)
+            await self._writer.add_dead_letter(task.url, task.reason)
 
     async def _read(self, task: Task) -> AsyncGenerator[SourceItem]:
         """The items of a link; what goes wrong while reading becomes the link's reason."""
@@ -398,7 +398,7 @@ class _Run:
             self.add(item.link, task)
         elif isinstance(item, Rejected):
             task.rejected += 1
-            await self._writer.letter(hide_credentials(item.source), item.reason, item.payload)
+            await self._writer.add_dead_letter(hide_credentials(item.source), item.reason, item.payload)
         else:
             task.complete = True
 

@@ -134,7 +134,7 @@ class CollectionReport:
             for outcome in self.outcomes
         ]
 
-    def metadata(self) -> dict[str, Any]:
+    def to_metadata(self) -> dict[str, Any]:
         """Plain numbers, texts and dictionaries, for the run's metadata. At most ``MAX_LISTED`` links are listed."""
         listed = sorted(self.outcomes, key=lambda outcome: outcome.status is not LinkStatus.FAILED)[
             :MAX_LISTED

@@ -103,12 +103,15 @@ def export_warehouse(stores: Stores, folder: Path, progress: Progress | None = N
         StoreUnavailableError: the warehouse does not answer.
     """
     progress = progress or SilentProgress()
-    totals = {DOCUMENTS: sum(stores.documents.counts().values()), DEAD_LETTERS: stores.dead_letters.count()}
+    totals = {
+        DOCUMENTS: sum(stores.documents.count_documents().values()),
+        DEAD_LETTERS: stores.dead_letters.count(),
+    }
     streams: dict[str, Iterable[BaseModel]] = {
         USERS: stores.users.all(),
         DOCUMENTS: stores.documents.stream(),
         DEAD_LETTERS: stores.dead_letters.stream(),
-        FEEDBACK: (Vote(interaction=given, feedback=said) for given, said in stores.feedback.votes()),
+        FEEDBACK: (Vote(interaction=given, feedback=said) for given, said in stores.feedback.read_votes()),
     }
     written: dict[str, int] = {}
     with ExitStack() as stack:

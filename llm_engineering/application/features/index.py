@@ -75,7 +75,7 @@ class IndexReport:
     seconds: dict[str, float]
     """By stage; stages overlap, so they add up to more than ``total``."""
 
-    def metadata(self) -> dict[str, Any]:
+    def to_metadata(self) -> dict[str, Any]:
         """For a run's log and dashboard."""
         return round_values(asdict(self))
 
@@ -233,13 +233,13 @@ class _Run:
     def _compare(self, index: VectorIndex) -> _Plan:
         plan = _Plan()
         held: dict[str, list[str]] = {}
-        for identifier, version in index.versions():
+        for identifier, version in index.list_versions():
             held.setdefault(identifier, []).append(version)
         interrupted: set[str] = set()
         for note in self._letters.stream(INDEX_STAGE):
             plan.notes.append(note.source)
             interrupted.update(json.loads(note.payload))
-        for identifier, content_hash in self._clean.versions():
+        for identifier, content_hash in self._clean.list_versions():
             plan.total += 1
             versions = held.pop(identifier, [])
             version = self._version(content_hash)

@@ -53,7 +53,7 @@ class CleaningReport:
     failed: int
     seconds: float
 
-    def metadata(self) -> dict[str, Any]:
+    def to_metadata(self) -> dict[str, Any]:
         """For a run's log and dashboard."""
         return round_values(asdict(self))
 
@@ -71,7 +71,7 @@ class DuplicateReport:
     changed: int
     seconds: float
 
-    def metadata(self) -> dict[str, Any]:
+    def to_metadata(self) -> dict[str, Any]:
         """For a run's log and dashboard."""
         return round_values(asdict(self))
 
@@ -152,7 +152,7 @@ def mark_near_duplicates(
 
     def signatures() -> Iterator[tuple[str, bytes, str | None]]:
         nonlocal compared
-        for identifier, value, present in clean_store.signatures():
+        for identifier, value, present in clean_store.list_signatures():
             compared += bool(value)
             groups[identifier] = present
             yield identifier, value, present
@@ -193,7 +193,7 @@ def _changes(
     documents: DocumentStore, clean_store: CleanStore, counts: Counter[str]
 ) -> Iterator[tuple[str, Literal["new", "changed", "gone"]]]:
     """What must be done, by comparing two streams that are both ordered by id."""
-    raws = in_order(documents.hashes(), "raw documents")
+    raws = in_order(documents.list_hashes(), "raw documents")
     cleans = in_order(clean_store.source_hashes(), "clean documents")
     raw, held = next(raws, None), next(cleans, None)
     while raw is not None or held is not None:

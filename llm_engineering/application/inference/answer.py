@@ -293,7 +293,7 @@ async def _instead(
     if not writer.declined and not judge.failed and config.max_quotes:
         try:
             quotes = await asyncio.to_thread(
-                judge.evidence.quotes,
+                judge.evidence.select_quotes,
                 question,
                 most=config.max_quotes,
                 min_similarity=config.min_query_similarity,

@@ -113,7 +113,7 @@ class InMemoryEmbeddingCache:
     def __len__(self) -> int:
         return len(self._vectors)
 
-    def missing(self, texts: Sequence[str]) -> int:
+    def count_missing(self, texts: Sequence[str]) -> int:
         """How many of the texts would have to be embedded."""
         with self._lock:
             return len({text_hash(text) for text in texts} - self._vectors.keys())

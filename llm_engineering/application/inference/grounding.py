@@ -189,11 +189,11 @@ class GroundingVerifier:
     # --- verdicts -----------------------------------------------------------------------------------------------
 
     def judge(self, sentence: str, only: int | None = None) -> Attribution:
-        """The verdict on a sentence. Blocking where it embeds; see :meth:`draft` and :meth:`verify_semantic`."""
-        draft = self.draft(sentence, only)
+        """The verdict on a sentence. Blocking where it embeds; see :meth:`verify_lexical` and :meth:`verify_semantic`."""
+        draft = self.verify_lexical(sentence, only)
         return draft.by_words if draft.decided else self.verify_semantic(draft)
 
-    def draft(self, sentence: str, only: int | None = None) -> LexicalResult:
+    def verify_lexical(self, sentence: str, only: int | None = None) -> LexicalResult:
         """What words say about a sentence. Citation markers must be gone. ``only``: one source's number."""
         claim = extract_claim(sentence)
         if not claim.roots:
@@ -221,7 +221,7 @@ class GroundingVerifier:
         if self._memory is None or not draft.candidates:
             return draft.by_words
         texts = [draft.claim.text, *(candidate.text for candidate in draft.candidates)]
-        self._embedded += self._memory.missing(texts)
+        self._embedded += self._memory.count_missing(texts)
         vectors = self._memory(texts)
         similarities = vectors[1:] @ vectors[0]
         judged = [
@@ -371,7 +371,9 @@ class GroundingVerifier:
         }
         return sorted(likeness, key=lambda i: (-likeness[i], i))
 
-    def quotes(self, question: str, *, most: int, min_similarity: float, look_at: int = 16) -> list["Quote"]:
+    def select_quotes(
+        self, question: str, *, most: int, min_similarity: float, look_at: int = 16
+    ) -> list["Quote"]:
         """The sentences closest to the question, at most so many, in the order of the sources. Blocking.
 
         Only the ``look_at`` sentences that have most words in common with the question are embedded. A sentence gains by a

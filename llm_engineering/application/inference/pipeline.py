@@ -141,7 +141,7 @@ class InferencePipeline:
             trace_id=recorder.trace.id,
             hits=found.hits,
             provenance=found.provenance,
-            timings=recorder.timings(),
+            timings=recorder.sum_timings(),
         )
         trace = recorder.finish(question=found.question, hits=len(found.hits))
         trace.attributes |= _provenance(found.provenance)
@@ -170,12 +170,12 @@ class InferencePipeline:
     async def _events(self, request: RagRequest, recorder: Recorder) -> AsyncGenerator[Event, None]:
         found = await self._retriever.retrieve(request.query, recorder, request.history)
         provenance = found.provenance
-        with recorder.span("context", "retrieval") as span:
+        with recorder.record_span("context", "retrieval") as span:
             passages = await self._passages(found.hits)
             span.attributes["passages"] = len(passages)
         first_token: float | None = None
         last: AnswerPiece | None = None
-        with recorder.span("generate", "llm", question=found.question) as span:
+        with recorder.record_span("generate", "llm", question=found.question) as span:
             pieces = answer(
                 found.question,
                 passages,
@@ -205,7 +205,7 @@ class InferencePipeline:
             span.attributes["prompt_hash"] = finished.prompt_hash
             span.outputs["text"] = finished.text
         provenance = _with_verdicts(provenance, finished.prompt_hash, last.support_status)
-        timings = recorder.timings()
+        timings = recorder.sum_timings()
         if first_token is not None:
             timings["first_token"] = first_token
         result = RagResult(

@@ -192,7 +192,7 @@ class Retriever:
         self, query: Query, history: tuple[Message, ...], recorder: Recorder, made: _Provenance
     ) -> tuple[Query, tuple[Message, ...]]:
         # What came in is not kept in the trace: personal data in it must not leave the machine that way either.
-        with recorder.span("guard", "guardrail") as span:
+        with recorder.record_span("guard", "guardrail") as span:
             if len(query.text) + sum(len(turn.content) for turn in history) > _LONG_CHARACTERS:
                 guarded = await asyncio.to_thread(guard, query, history, self._config.guard)
             else:
@@ -218,7 +218,7 @@ class Retriever:
         if config.kind == "off":
             return SelfQuery(query.filter, status=StageStatus.OFF)
         try:
-            with recorder.span("self_query", "retrieval", question=query.text) as span:
+            with recorder.record_span("self_query", "retrieval", question=query.text) as span:
                 known = await self._values.get()
                 found = await self_query(query.text, query.filter, known, self._now(), config, self._model)
                 span.attributes["parts"] = len(found.reasons)
@@ -244,7 +244,7 @@ class Retriever:
         config = self._config.expansion
         if not config.enabled and (not history or config.follow_up.kind == "off"):
             return Expansion()
-        with recorder.span("expand", "retrieval", question=question) as span:
+        with recorder.record_span("expand", "retrieval", question=question) as span:
             expansion = await expand(question, history, config, self._model)
             span.attributes["queries"] = len(expansion.rewrites)
             span.outputs["queries"] = [*expansion.rewrites, expansion.standalone, expansion.hypothetical]
@@ -266,7 +266,7 @@ class Retriever:
             return None
         seconds = self._config.embedding.timeout_seconds
         try:
-            with recorder.span("embed", "retrieval") as span:
+            with recorder.record_span("embed", "retrieval") as span:
                 span.attributes["texts"] = len(texts)
                 # Not wait_for: in Python 3.11 it can swallow a cancellation that comes as the result does.
                 async with asyncio.timeout(seconds):
@@ -292,7 +292,7 @@ class Retriever:
     ) -> tuple[list[Hit], MetadataFilter]:
         """Candidates, best first, without near-duplicates, and the filter that they were found with."""
         filter = query.filter
-        with recorder.span("search", "retrieval", query=query.text) as span:
+        with recorder.record_span("search", "retrieval", query=query.text) as span:
             hits = await asyncio.to_thread(self._search_all, query, texts, vectors)
             if not hits and filter != given:
                 # What was read from the question may have been meant otherwise; finding nothing is worse.
@@ -343,7 +343,7 @@ class Retriever:
         if self._reranker is None or not hits:
             return list(hits[:k])
         try:
-            with recorder.span("rerank", "retrieval", query=question) as span:
+            with recorder.record_span("rerank", "retrieval", query=question) as span:
                 span.attributes["candidates"], span.model = len(hits), self._reranker.name
                 work = partial(rerank_hits, question, hits, self._reranker, weight=self._config.rerank.weight)
                 job = asyncio.get_running_loop().run_in_executor(self._rerankers, work)

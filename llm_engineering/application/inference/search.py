@@ -47,7 +47,7 @@ class Facets:
         Raises:
             StoreError: the index is not there, or failed.
         """
-        return cls(**{name: index.values(name) for name in fields})
+        return cls(**{name: index.count_values(name) for name in fields})
 
     def of(self, name: Field) -> Mapping[str, int]:
         values: Mapping[str, int] = getattr(self, name)
@@ -262,7 +262,7 @@ def expand_to_parents(hits: Sequence[Hit], index: VectorIndex) -> list[Passage]:
     best: dict[str, Hit] = {}
     for hit in hits:
         best.setdefault(hit.chunk.parent_id, hit)
-    siblings = index.passages(list(best))
+    siblings = index.read_passages(list(best))
     return [_passage(hit, siblings.get(parent) or [hit.chunk]) for parent, hit in best.items()]
 
 

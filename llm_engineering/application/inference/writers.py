@@ -77,7 +77,7 @@ class Judge:
 
     async def __call__(self, sentence: str, only: int | None = None, *, embed: bool = True) -> Attribution:
         """The verdict on a sentence, by one source where ``only`` gives its number."""
-        draft = self.evidence.draft(sentence, only)
+        draft = self.evidence.verify_lexical(sentence, only)
         if draft.decided or self.failed or not embed:
             return draft.by_words
         try:

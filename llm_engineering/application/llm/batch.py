@@ -241,7 +241,7 @@ class BatchClient:
         if costs.stopped:
             logger.warning("{} {} items were not asked for.", costs.stopped, report.not_asked)
 
-    def metadata(self) -> dict[str, Any]:
+    def to_metadata(self) -> dict[str, Any]:
         """Counts and costs for a run's report."""
         report, costs = self.report, self.costs
         return {

@@ -111,7 +111,7 @@ class JuryReport:
     stopped: str = ""
     """Why requests stopped early; empty: they did not."""
 
-    def metadata(self) -> dict[str, Any]:
+    def to_metadata(self) -> dict[str, Any]:
         """Counts and costs for a run's report; what there is none of is left out."""
         found = {
             "requests": self.requests,

@@ -54,7 +54,7 @@ class DocumentStore(Protocol):
         """All matching documents, ordered by id, never more than a batch in memory."""
         ...
 
-    def hashes(self) -> Iterator[tuple[str, str]]:
+    def list_hashes(self) -> Iterator[tuple[str, str]]:
         """(document id, content hash) of every document, ordered by id."""
         ...
 
@@ -62,13 +62,13 @@ class DocumentStore(Protocol):
         """The documents that exist among ``ids``, in one round trip, ordered by id."""
         ...
 
-    def known(self, origin: str) -> dict[str, Known]:
+    def find_stored(self, origin: str) -> dict[str, Known]:
         """What is stored from an origin, by document link."""
         ...
 
     def delete(self, ids: Sequence[str]) -> int: ...
 
-    def counts(self) -> dict[tuple[str, str], int]:
+    def count_documents(self) -> dict[tuple[str, str], int]:
         """Number of documents by (category, author)."""
         ...
 
@@ -82,11 +82,11 @@ class CleanStore(Protocol):
         """(document id, source hash), ordered by id."""
         ...
 
-    def versions(self) -> Iterator[tuple[str, str]]:
+    def list_versions(self) -> Iterator[tuple[str, str]]:
         """(document id, content hash), ordered by id."""
         ...
 
-    def signatures(self) -> Iterator[tuple[str, bytes, str | None]]:
+    def list_signatures(self) -> Iterator[tuple[str, bytes, str | None]]:
         """(document id, MinHash signature, duplicate group), ordered by id."""
         ...
 
@@ -124,7 +124,7 @@ class FeedbackStore(Protocol):
         """Keep an answer, by trace id, so that a vote on it can become training data. Kept for a limited time."""
         ...
 
-    def recall(self, trace_id: str) -> Interaction | None: ...
+    def find_interaction(self, trace_id: str) -> Interaction | None: ...
 
     def vote(self, feedback: Feedback) -> None:
         """Keep a vote; a second one on the same trace replaces the first.
@@ -134,7 +134,7 @@ class FeedbackStore(Protocol):
         """
         ...
 
-    def votes(self, *, batch_size: int = 256) -> Iterator[tuple[Interaction, Feedback]]:
+    def read_votes(self, *, batch_size: int = 256) -> Iterator[tuple[Interaction, Feedback]]:
         """Every vote with its answer, oldest first. An answer that was voted on is kept for good."""
         ...
 

@@ -65,7 +65,7 @@ class Recorder:
         return time.perf_counter() - self._began
 
     @contextmanager
-    def span(
+    def record_span(
         self,
         name: str,
         kind: Literal["general", "retrieval", "llm", "guardrail"] = "general",
@@ -87,7 +87,7 @@ class Recorder:
             if not self._content:
                 span.outputs.clear()
 
-    def timings(self) -> dict[str, float]:
+    def sum_timings(self) -> dict[str, float]:
         """Seconds by stage so far (stages of one name are added up), with ``total``."""
         totals: dict[str, float] = {}
         for span in self.trace.spans:

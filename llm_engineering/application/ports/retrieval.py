@@ -24,7 +24,7 @@ class Tokenizer(Protocol):
 
     special_tokens: int
 
-    def offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+    def find_offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         """For each text the (start, end) characters of each token, in order."""
         ...
 
@@ -94,7 +94,7 @@ class VectorIndex(Protocol):
         StoreUnavailableError: the server, or the index, is not there.
     """
 
-    def versions(self) -> Iterator[tuple[str, str]]:
+    def list_versions(self) -> Iterator[tuple[str, str]]:
         """(document id, version) of every chunk 0. A document may appear twice after an interrupted run."""
         ...
 
@@ -110,11 +110,11 @@ class VectorIndex(Protocol):
         """Best hits of each request, best first, in one batched call. Hybrid hits carry ``dense_score`` where known."""
         ...
 
-    def passages(self, parent_ids: Sequence[str]) -> dict[str, list[Chunk]]:
+    def read_passages(self, parent_ids: Sequence[str]) -> dict[str, list[Chunk]]:
         """All chunks of the given parents, by position, in one call."""
         ...
 
-    def values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
+    def count_values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
         """Distinct values of a filterable field with the number of chunks of each."""
         ...
 

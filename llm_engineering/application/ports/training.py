@@ -27,7 +27,7 @@ class ModelRegistry(Protocol):
         StoreError: somebody else has held the registry for too long.
     """
 
-    def exclusive(self) -> AbstractContextManager[None]:
+    def hold_lock(self) -> AbstractContextManager[None]:
         """Nobody else changes a stage during the block, so that what was read in it still holds when it is acted on."""
         ...
 
@@ -35,7 +35,7 @@ class ModelRegistry(Protocol):
         """Add a version. Registering the same files again returns the version that is there."""
         ...
 
-    def versions(self, name: str | None = None) -> list[ModelVersion]:
+    def list_versions(self, name: str | None = None) -> list[ModelVersion]:
         """Newest first."""
         ...
 
@@ -59,6 +59,6 @@ class ModelRegistry(Protocol):
         """Keep a decision. One that is there already (equal ``id``) is not kept twice."""
         ...
 
-    def decisions(self, name: str, number: int | None = None) -> list[PromotionDecision]:
+    def list_decisions(self, name: str, number: int | None = None) -> list[PromotionDecision]:
         """Newest first."""
         ...

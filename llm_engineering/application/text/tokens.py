@@ -69,14 +69,14 @@ class TokenCounts:
         for start in range(0, len(words), _WORDS_AT_ONCE):
             part = words[start : start + _WORDS_AT_ONCE]
             begins = list(accumulate((len(word) + 1 for word in part[:-1]), initial=0))
-            [offsets] = self.tokenizer.offsets([" ".join(part)])
+            [offsets] = self.tokenizer.find_offsets([" ".join(part)])
             owners = np.searchsorted(begins, [token for token, _ in offsets], side="right") - 1
             counts += np.bincount(owners, minlength=len(part)).tolist()
         return counts
 
     def _with_long_words(self, words: list[str], starts: list[int], counts: list[int]) -> "MeasuredText":
         """Give words that are long a start for each of their tokens, so that they can be cut there."""
-        tokens = iter(self.tokenizer.offsets([word for word in words if len(word) > _LONGEST_WORD]))
+        tokens = iter(self.tokenizer.find_offsets([word for word in words if len(word) > _LONGEST_WORD]))
         all_starts: list[int] = []
         all_counts: list[int] = []
         estimated: list[int] = []

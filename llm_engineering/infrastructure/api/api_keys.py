@@ -54,7 +54,7 @@ class KeyRing(Model):
             ) from None
         return secret, KeyRing(keys=(*self.keys, key))
 
-    def without(self, name: str) -> "KeyRing":
+    def remove(self, name: str) -> "KeyRing":
         """The ring without the key of that name.
 
         Raises:

@@ -234,10 +234,10 @@ def _add_metrics(routes: APIRouter, health: Health, metrics: ServiceMetrics) -> 
     }
 
     @routes.get("/metrics", response_class=Response, responses={200: text})
-    async def exposition(request: Request) -> Response:
+    async def render(request: Request) -> Response:
         """All metrics, for Prometheus."""
         await health.report()  # else the gauges would show what held when somebody last asked for readiness
-        body, content_type = metrics.exposition(request.headers.get("accept", ""))
+        body, content_type = metrics.render(request.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type})
 
 

@@ -113,25 +113,25 @@ class ServiceMetrics:
         for rating in ("up", "down"):
             self.feedback.labels(rating)
 
-    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+    def render(self, accept: str = "") -> tuple[bytes, str]:
         """(body, content type) of ``/metrics`` for an ``Accept`` header."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
-    def requested(self, route: str, method: str, status: int, seconds: float) -> None:
+    def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request that is over."""
         self.requests.labels(route, method, str(status)).inc()
         self.request_seconds.labels(route).observe(seconds)
 
-    def voted(self, rating: Literal["up", "down"]) -> None:
+    def count_vote(self, rating: Literal["up", "down"]) -> None:
         """Count a vote."""
         self.feedback.labels(rating).inc()
 
-    def failed(self, kind: str) -> None:
+    def count_failure(self, kind: str) -> None:
         """Count a failure; ``kind`` is the name of an error's class."""
         self.errors.labels(kind).inc()
 
-    def traced(self, trace: Trace) -> None:
+    def count_trace(self, trace: Trace) -> None:
         """Count all that a finished trace tells: stages, tokens, costs, outcome, degradations."""
         for stage, seconds in _stages(trace).items():
             self.stage_seconds.labels(stage).observe(seconds)
@@ -143,7 +143,7 @@ class ServiceMetrics:
         if kind in _CALLERS_FAULT:
             return
         if trace.status == "failed":
-            self.failed(kind or "unknown")
+            self.count_failure(kind or "unknown")
         if trace.name == "rag" and trace.status != "cancelled":
             self._answered(trace)
 
@@ -181,7 +181,7 @@ class MeasuringTracer:
 
     def record(self, trace: Trace) -> None:
         """Count a finished trace and hand it on."""
-        self._metrics.traced(trace)
+        self._metrics.count_trace(trace)
         self._inner.record(trace)
 
     def close(self) -> None:

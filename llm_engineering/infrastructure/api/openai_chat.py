@@ -65,7 +65,7 @@ def to_request(body: ChatBody, defaults: RetrievalConfig) -> RagRequest:
             f"{MAX_INSTRUCTION_CHARACTERS:,} are taken.",
         )
     return RagRequest(
-        query=body.twin.asked(_text(last.content), defaults),
+        query=body.twin.to_query(_text(last.content), defaults),
         history=tuple(_turn(message) for message in earlier if not isinstance(message, InstructionMessage))[
             -MAX_TURNS:
         ],

@@ -65,7 +65,7 @@ class Feed(Generic[T]):
             ending = _End(error)
         await self._queue.put(ending)
 
-    async def next(self, within: float | None = None) -> T | None:
+    async def read_next(self, within: float | None = None) -> T | None:
         """The next item; None once the generator has ended.
 
         Raises:
@@ -173,7 +173,7 @@ class EventStream(Response, Generic[T]):
 
     async def _next(self) -> bytes | None:
         try:
-            item = await self._feed.next(self._heartbeat)
+            item = await self._feed.read_next(self._heartbeat)
             return None if item is None else self._encode(item)
         except NothingYet:
             return _HEARTBEAT

@@ -28,7 +28,7 @@ class WordPieceTokenizer:
         self._lock = threading.Lock()
         self._tokenizer: Any = None
 
-    def offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+    def find_offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         """For each text the (start, end) characters of each token, in order."""
         return [
             encoding.offsets for encoding in self._open().encode_batch(list(texts), add_special_tokens=False)
@@ -41,7 +41,7 @@ class WordPieceTokenizer:
             for encoding in self._open().encode_batch_fast(list(texts), add_special_tokens=False)
         ]
 
-    def ids(self, texts: Sequence[str]) -> list[Ids]:
+    def encode_ids(self, texts: Sequence[str]) -> list[Ids]:
         """What the model is fed for each text: its token ids between the special tokens."""
         return [
             np.array(encoding.ids, dtype=np.int64) for encoding in self._open().encode_batch_fast(list(texts))

@@ -125,7 +125,7 @@ class OnnxEmbedder:
         session, pool = self._open()
         rows: list[tuple[int, Ids]] = [
             (position, window)
-            for position, row in enumerate(self._tokenizer.ids(texts))
+            for position, row in enumerate(self._tokenizer.encode_ids(texts))
             for window in split_windows(row, self._spec.max_tokens)
         ]
         # Longest first, so that the workers end together.
@@ -179,7 +179,7 @@ class OnnxEmbedder:
 
     def _ids(self, texts: Sequence[str], start: int, *, cut: bool) -> list[Ids]:
         limit = self._spec.max_tokens
-        ids = self._tokenizer.ids(texts)
+        ids = self._tokenizer.encode_ids(texts)
         for position, row in enumerate(ids):
             if len(row) <= limit:
                 continue

@@ -104,7 +104,7 @@ class OpenAIEmbedder:
         """As :meth:`embed_documents`, with the query prefix; what is too long is cut."""
         prefixed = [self._query_prefix + text for text in texts]
         limit = self._max_tokens - self._tokenizer.special_tokens
-        spans = self._tokenizer.offsets(prefixed)
+        spans = self._tokenizer.find_offsets(prefixed)
         return self._embed(
             [
                 t[: span[limit - 1][1]] if len(span) > limit else t

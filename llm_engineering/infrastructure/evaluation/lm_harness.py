@@ -69,8 +69,8 @@ class LmHarness:
             _load(manager, task)
         self._manager = manager
 
-    def scores(self, system: System, model: LoadedModel) -> list[Score]:
-        """See :meth:`Harness.scores`. Intervals are 1.96 standard errors, as the harness tells these."""
+    def compute_scores(self, system: System, model: LoadedModel) -> list[Score]:
+        """See :meth:`Harness.compute_scores`. Intervals are 1.96 standard errors, as the harness tells these."""
         import lm_eval
 
         self.prepare()

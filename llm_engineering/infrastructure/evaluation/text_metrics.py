@@ -81,14 +81,14 @@ class LibraryMetrics:
     bertscore: Path | None = None
     """Folder of an encoder; None: no BERTScore."""
 
-    def pairs(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
+    def score_pairs(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
         """Scores of each answer by metric."""
         found = reference_scores(answers, references)
         if self.bertscore is not None:
-            found["bertscore"] = BertScore(self.bertscore).scores(answers, references)
+            found["bertscore"] = BertScore(self.bertscore).compute_scores(answers, references)
         return found
 
-    def corpus(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    def score_corpus(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         """Scores over all answers."""
         return corpus_scores(answers, references)
 
@@ -107,7 +107,7 @@ class BertScore:
     layer: int = -1
     """Which hidden layer's vectors; the paper chooses one per model, the last by default here."""
 
-    def scores(self, answers: Sequence[str], references: Sequence[str]) -> list[float]:
+    def compute_scores(self, answers: Sequence[str], references: Sequence[str]) -> list[float]:
         """F1 of each pair; 0 where one of the texts has no token. Texts over the model's limit are cut to it.
 
         Raises:

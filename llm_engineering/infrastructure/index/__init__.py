@@ -36,7 +36,7 @@ class Bm25Encoder:
       something in English.
     """
 
-    def document(self, text: str) -> "SparseVector":
+    def encode_document(self, text: str) -> "SparseVector":
         """Term weights of an indexed text."""
         return self._model_for(text).embed_document(text)
 

@@ -81,7 +81,7 @@ class QdrantServerIndex:
         self._lock = threading.Lock()
         self._client: QdrantClient | None = None
 
-    def versions(self) -> Iterator[tuple[str, str]]:
+    def list_versions(self) -> Iterator[tuple[str, str]]:
         """(document id, version) of every chunk 0, streamed; nothing where there is no index of this form yet."""
         stored = self._stored()
         if stored is None or stored.format != FORMAT:
@@ -149,7 +149,7 @@ class QdrantServerIndex:
             for request, plan in zip(requests, plans, strict=True)
         ]
 
-    def passages(self, parent_ids: Sequence[str]) -> dict[str, list[Chunk]]:
+    def read_passages(self, parent_ids: Sequence[str]) -> dict[str, list[Chunk]]:
         """All chunks of the given parents, by position."""
         self._present()
 
@@ -165,7 +165,7 @@ class QdrantServerIndex:
                 found.setdefault(chunk.parent_id, []).append(chunk)
         return {parent: sorted(chunks, key=lambda chunk: chunk.position) for parent, chunks in found.items()}
 
-    def values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
+    def count_values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
         """Distinct values of a field with the number of chunks of each."""
         self._present()
         response = self.call(lambda client: client.facet(self._alias, field, limit=MAX_VALUES, exact=True))
@@ -462,7 +462,7 @@ class _ServerWriter:
         from qdrant_client import models as m
 
         check_embedding(item, self._dimension, titles=self._titles)
-        words = self._encoder.document(item.chunk.embedding_text)
+        words = self._encoder.encode_document(item.chunk.embedding_text)
         sparse = m.SparseVector(indices=words.indices, values=words.values)
         vectors: dict[str, Any] = {DENSE: list(item.vector), SPARSE: sparse}
         if item.title_vector is not None:

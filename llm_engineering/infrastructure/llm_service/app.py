@@ -41,7 +41,7 @@ class ServedModel(Protocol):
     @property
     def context_tokens(self) -> int: ...
 
-    def answering(self, body: Mapping[str, Any]) -> "AbstractAsyncContextManager[httpx.Response]": ...
+    def stream_response(self, body: Mapping[str, Any]) -> "AbstractAsyncContextManager[httpx.Response]": ...
 
     async def close(self) -> None: ...
 
@@ -184,7 +184,7 @@ class LlmService:
         import httpx
 
         try:
-            async with self._model.answering(body) as response:
+            async with self._model.stream_response(body) as response:
                 kind = response.headers.get("content-type", "application/json")
                 await answer.begin(response.status_code, {"Content-Type": kind, "Cache-Control": "no-store"})
                 parts = response.aiter_bytes()

@@ -111,7 +111,7 @@ class LlamaCppModel:
                 "Give it less text, fewer tokens to write, or more time.",
                 reason="timeout",
             ) from None
-        yield reader.last()
+        yield reader.make_closing_delta()
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Exact counts by the model's own tokenizer, without special tokens."""
@@ -135,7 +135,7 @@ class LlamaCppModel:
         await asyncio.to_thread(self._start)
 
     @asynccontextmanager
-    async def answering(self, body: Mapping[str, Any]) -> "AsyncIterator[httpx.Response]":
+    async def stream_response(self, body: Mapping[str, Any]) -> "AsyncIterator[httpx.Response]":
         """llama.cpp's own answer to a chat request in OpenAI's protocol, to be read as it comes. Leaving the block ends the
         generation. Control tokens in messages are defused. The request's ``model`` picks an adapter; any other name is the base.
 
@@ -161,7 +161,7 @@ class LlamaCppModel:
         import httpx
 
         try:
-            async with self.answering(body) as response:
+            async with self.stream_response(body) as response:
                 if not response.is_success:
                     self._refused((await response.aread()).decode("utf-8", "replace"))
                 async for line in response.aiter_lines():

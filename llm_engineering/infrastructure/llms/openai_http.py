@@ -89,7 +89,7 @@ class OpenAIHttpModel:
             ModelServiceError: the service failed after all retries, timed out, ended its stream early or answered
                 nonsense.
         """
-        return self._attempts.reply(lambda reader: self._attempt(messages, options, reader), options)
+        return self._attempts.stream_reply(lambda reader: self._attempt(messages, options, reader), options)
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """An upper estimate: the service's tokenizer is not at hand."""

@@ -105,7 +105,7 @@ class SageMakerModel:
             ModelServiceError: the endpoint failed after all retries, timed out, ended its stream early or answered
                 nonsense; or AWS refused the request.
         """
-        return self._attempts.reply(lambda reader: self._attempt(messages, options, reader), options)
+        return self._attempts.stream_reply(lambda reader: self._attempt(messages, options, reader), options)
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """An upper estimate: the container's tokenizer is not at hand."""

@@ -72,7 +72,7 @@ class TransformersModel:
         """See :attr:`AnsweringModel.loaded`."""
         return LoadedModel(self._model, self._tokenizer, self._template)
 
-    def answers(
+    def generate_answers(
         self,
         conversations: Sequence[Sequence[Message]],
         *,
@@ -80,7 +80,7 @@ class TransformersModel:
         batch_size: int,
         progress: Progress,
     ) -> list[Written]:
-        """See :meth:`AnsweringModel.answers`. Batches of like length, padded on the left."""
+        """See :meth:`AnsweringModel.generate_answers`. Batches of like length, padded on the left."""
         prompts = [self._prompt(conversation) for conversation in conversations]
         found: dict[int, Written] = {
             place: Written("", 0, True)
@@ -95,10 +95,10 @@ class TransformersModel:
             progress.advance("Answers", len(batch), total=len(waiting))
         return [found[place] for place in range(len(prompts))]
 
-    def likelihoods(
+    def compute_likelihoods(
         self, conversations: Sequence[Sequence[Message]], *, batch_size: int, progress: Progress
     ) -> list[Likelihood | None]:
-        """See :meth:`AnsweringModel.likelihoods`. Only the tokens that training teaches are scored."""
+        """See :meth:`AnsweringModel.compute_likelihoods`. Only the tokens that training teaches are scored."""
         tokenizer = _ChatTokenizer(self._tokenizer)
         encoded = [encode_chat(self._template.render(turns), tokenizer) for turns in conversations]
         found: dict[int, Likelihood | None] = {

@@ -47,7 +47,7 @@ class ZenMLRegistry:
         self._depth = 0
 
     @contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def hold_lock(self) -> Iterator[None]:
         """See the port. May be entered again by the thread that is in it."""
         with self._turn:
             if self._depth:
@@ -69,7 +69,7 @@ class ZenMLRegistry:
         client = _client()
         stored = manifest.model_dump_json()
         _check_size(stored, f"The manifest of {manifest.name}")
-        with self.exclusive():
+        with self.hold_lock():
             found = _by_name(client, manifest)
             if found is None:
                 found = _create(client, manifest)
@@ -79,7 +79,7 @@ class ZenMLRegistry:
                 _log(found.id, {_MANIFEST: stored, _LOCATION: location, **_shown(manifest)})
             return self.get(manifest.name, found.number)
 
-    def versions(self, name: str | None = None) -> list[ModelVersion]:
+    def list_versions(self, name: str | None = None) -> list[ModelVersion]:
         """See the port. Versions that others keep in ZenML, without a manifest of ours, are not listed."""
         client = _client()
         if name is not None:
@@ -99,7 +99,7 @@ class ZenMLRegistry:
                 f"{name}:{number} cannot go back to 'none'; a version leaves its stage by being archived."
             )
         client = _client()
-        with self.exclusive():
+        with self.hold_lock():
             chosen = self._response(client, name, number)
             client.update_model_version(chosen.model.id, chosen.id, stage=stage.value, force=True)
             if stage is not Stage.ARCHIVED:
@@ -120,7 +120,7 @@ class ZenMLRegistry:
 
     def record(self, name: str, number: int, decision: PromotionDecision) -> None:
         """See the port."""
-        with self.exclusive():
+        with self.hold_lock():
             found = self._response(_client(), name, number)
             key = _DECISION + decision.id
             if key not in found.run_metadata:
@@ -128,7 +128,7 @@ class ZenMLRegistry:
                 _check_size(stored, "A decision")
                 _log(found.id, {key: stored})
 
-    def decisions(self, name: str, number: int | None = None) -> list[PromotionDecision]:
+    def list_decisions(self, name: str, number: int | None = None) -> list[PromotionDecision]:
         """See the port."""
         client = _client()
         chosen = self._responses(client, name) if number is None else [self._response(client, name, number)]

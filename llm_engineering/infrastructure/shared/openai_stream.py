@@ -133,7 +133,7 @@ class ReplyReader:
             text, self._half = text[:-1], text[-1]
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
-    def last(self) -> Delta:
+    def make_closing_delta(self) -> Delta:
         """The closing delta.
 
         Raises:

@@ -76,7 +76,7 @@ class RetryPolicy:
     completion_price: float | None = None
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
 
-    async def reply(
+    async def stream_reply(
         self, attempt: Callable[[ReplyReader], AsyncGenerator[str, None]], options: GenerationOptions
     ) -> AsyncGenerator[Delta, None]:
         """Stream one reply. ``attempt`` feeds the reader it is given and yields the texts it gets; it raises TryAgain for
@@ -121,7 +121,7 @@ class RetryPolicy:
                 await self.sleep(wait)
 
     def _closing(self, reader: ReplyReader) -> Delta:
-        last = reader.last()
+        last = reader.make_closing_delta()
         return dataclasses.replace(last, usage=add_cost(last.usage, self.prompt_price, self.completion_price))
 
 

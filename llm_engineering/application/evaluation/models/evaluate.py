@@ -163,14 +163,14 @@ def _answered(
         for turns, sample in zip(asked, held.samples, strict=True)
     ]
     with tools.models.open(system) as model:
-        written = model.answers(
+        written = model.generate_answers(
             asked, max_tokens=run.max_tokens, batch_size=run.batch_size, progress=progress
         )
-        likelihoods = model.likelihoods(told, batch_size=run.batch_size, progress=progress)
+        likelihoods = model.compute_likelihoods(told, batch_size=run.batch_size, progress=progress)
         bias = _bias(run, system, model, progress) if run.bias else None
-        harness = tools.harness.scores(system, model.loaded) if tools.harness is not None else []
+        harness = tools.harness.compute_scores(system, model.loaded) if tools.harness is not None else []
     columns = measure_answers(held.samples, written, likelihoods, yardsticks)
-    corpus = tools.references.corpus(
+    corpus = tools.references.score_corpus(
         [answer.text for answer in written], [sample.answer for sample in held.samples]
     )
     return SystemResult(system, written, likelihoods, columns, corpus, bias, harness)
@@ -184,7 +184,7 @@ def _asked(system: System, question: str) -> list[Message]:
 def _bias(run: ModelEvaluationRun, system: System, model: AnsweringModel, progress: Progress) -> BiasReport:
     asked = bias_pairs()
     prompts = [_asked(system, text) for pair in asked for text in (pair.first, pair.second)]
-    answers = model.answers(
+    answers = model.generate_answers(
         prompts, max_tokens=run.bias_max_tokens, batch_size=run.batch_size, progress=progress
     )
     texts = [answer.text for answer in answers]
@@ -242,7 +242,7 @@ def _report(run: ModelEvaluationRun, held: HeldOut, results: Sequence[SystemResu
         SystemReport(
             system=result.system.name,
             model=result.system.label,
-            scores=(*(s for part in parts.values() for s in part.scores(result)), *_whole(result)),
+            scores=(*(s for part in parts.values() for s in part.compute_scores(result)), *_whole(result)),
         )
         for result in results
     )
@@ -301,7 +301,7 @@ class _Part:
             [documents[place] for place in places], seed=run.seed, resamples=run.resamples
         )
 
-    def scores(self, result: SystemResult) -> list[Score]:
+    def compute_scores(self, result: SystemResult) -> list[Score]:
         """Every metric, and perplexity."""
         found = []
         for name, column in result.columns.items():
@@ -310,8 +310,8 @@ class _Part:
             if not present:
                 continue
             weights = self._tokens(result) if name == "nll" else None
-            interval = self._draws.interval(values, weights=weights)
-            alone = self._draws.clusters(values) < 2  # nothing varies between the draws of one document
+            interval = self._draws.estimate_interval(values, weights=weights)
+            alone = self._draws.count_clusters(values) < 2  # nothing varies between the draws of one document
             common = {"n": present, "missing": len(values) - present, "slice": self._name}
             found.append(
                 Score(
@@ -324,7 +324,7 @@ class _Part:
                 )
             )
             if name == "nll":
-                of_tokens = self._draws.interval(values, weights=weights, transform=exponential)
+                of_tokens = self._draws.estimate_interval(values, weights=weights, transform=exponential)
                 found.append(
                     Score(
                         metric="perplexity",
@@ -356,7 +356,7 @@ class _Part:
             kinds = [(name, None)] if name != "nll" else [(name, None), ("perplexity", exponential)]
             for metric, transform in kinds:
                 extra = {} if transform is None else {"transform": transform}
-                interval = self._draws.difference(ours, theirs, weights=weights, **extra)
+                interval = self._draws.estimate_difference(ours, theirs, weights=weights, **extra)
                 found.append(
                     Difference(
                         metric=metric,
@@ -366,7 +366,7 @@ class _Part:
                         low=interval.low,
                         high=interval.high,
                         n=sum(value is not None for value in both),
-                        clusters=self._draws.clusters(both),
+                        clusters=self._draws.count_clusters(both),
                         higher_is_better=BY_NAME[name].higher_is_better,
                         slice=self._name,
                     )

@@ -43,7 +43,7 @@ class TrainingText:
         for text in texts:
             self._add([word.casefold() for word in _WORD.findall(text)])
 
-    def copying(self, text: str) -> Copying:
+    def measure_copying(self, text: str) -> Copying:
         """Hold a text against it, in time linear in its words but for texts that repeat themselves."""
         found = [word.casefold() for word in _WORD.findall(text)]
         grams = _hashes(found, GRAM_WORDS)
@@ -132,11 +132,11 @@ UNINTERVALLED = {
 class ReferenceMetrics(Protocol):
     """Metrics of libraries, kept out of here."""
 
-    def pairs(self, answers: Sequence[str], references: Sequence[str]) -> Mapping[str, Sequence[float]]:
+    def score_pairs(self, answers: Sequence[str], references: Sequence[str]) -> Mapping[str, Sequence[float]]:
         """Scores of each answer by metric."""
         ...
 
-    def corpus(self, answers: Sequence[str], references: Sequence[str]) -> Mapping[str, float]:
+    def score_corpus(self, answers: Sequence[str], references: Sequence[str]) -> Mapping[str, float]:
         """Scores over all answers."""
         ...
 
@@ -162,12 +162,12 @@ def measure_answers(
     columns: dict[str, Column] = {
         "nll": [one.nll / one.tokens if one is not None and one.tokens else None for one in likelihoods]
     }
-    scores = yardsticks.references.pairs(texts, [sample.answer for sample in samples])
+    scores = yardsticks.references.score_pairs(texts, [sample.answer for sample in samples])
     columns.update({name: list(values) for name, values in scores.items()})
     if yardsticks.similarity is not None:
         columns.update(yardsticks.similarity(samples, texts))
     columns.update(_style(samples, texts, yardsticks.styles))
-    copies = [yardsticks.training.copying(text) for text in texts]
+    copies = [yardsticks.training.measure_copying(text) for text in texts]
     columns["copied_words"] = [float(copy.longest) for copy in copies]
     columns["copied_share"] = [copy.share for copy in copies]
     faults = [safety(text) for text in texts]

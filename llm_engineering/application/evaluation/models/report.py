@@ -94,7 +94,7 @@ def _judged(judging: Judging) -> dict[str, Any]:
         "probes": [asdict(one) for one in judging.probes],
         "agreement": {"accuracy": asdict(judging.accuracy), "style": asdict(judging.style)},
         "unjudged": judging.unjudged,
-        "jury": judging.jury.metadata(),
+        "jury": judging.jury.to_metadata(),
     }
 
 

@@ -79,7 +79,7 @@ class WordStandard:
     means: Values
     deviations: Values
 
-    def scores(self, text: str) -> Values:
+    def compute_scores(self, text: str) -> Values:
         """z-scores of the words' relative frequencies, shape (words,)."""
         return (_frequencies(split_words(text), self.words) - self.means) / self.deviations
 
@@ -117,7 +117,7 @@ def burrows_delta(text: str, author: Values, standard: WordStandard) -> float:
     """
     if not standard.words:
         return 0.0
-    return float(np.mean(np.abs(standard.scores(text) - author)))
+    return float(np.mean(np.abs(standard.compute_scores(text) - author)))
 
 
 def _frequencies(found: Sequence[str], chosen: Sequence[str]) -> Values:
@@ -204,15 +204,15 @@ class StyleModel:
         if len(text) < SHORTEST:
             return None
         parts = split_pieces(text, self._piece) or [text]
-        found = np.array([self.distances(part) for part in parts])
+        found = np.array([self.measure_distances(part) for part in parts])
         means = found.mean(axis=0)
-        return StyleScore(float(np.mean(self.scores(found))), float(means[0]), float(means[1]))
+        return StyleScore(float(np.mean(self.compute_scores(found))), float(means[0]), float(means[1]))
 
-    def distances(self, text: str) -> tuple[float, float]:
+    def measure_distances(self, text: str) -> tuple[float, float]:
         """n-gram distance and Delta of one piece."""
         return gram_distance(text, self._profile), burrows_delta(text, self._author, self._standard)
 
-    def scores(self, distances: Values) -> Values:
+    def compute_scores(self, distances: Values) -> Values:
         """Scores of distances, shape (n, 2) to (n,)."""
         if self._weights is None:
             # Ranks of both distances among the author's own, the mean of the two.
@@ -243,10 +243,10 @@ def fit_style(
     same = _held_out(mine, theirs)
     model = _model(mine, theirs, None, same, piece)
     if len(theirs) < FEWEST_PIECES:
-        scores = model.scores(same)
+        scores = model.compute_scores(same)
         model.calibration = Calibration(author, len(mine), 0, None, float(scores.mean()), None)
         return model
-    other = np.array([model.distances(part) for part in theirs])
+    other = np.array([model.measure_distances(part) for part in theirs])
     own_features, other_features = _standardised(same, same), _standardised(other, same)
     model = _model(mine, theirs, _weights(own_features, other_features), same, piece)
     high, low = _held_out_scores(own_features, other_features)
@@ -261,7 +261,7 @@ def _held_out(mine: Sequence[str], theirs: Sequence[str]) -> Values:
     found: list[tuple[float, float]] = []
     for rest, fold in split_folds(mine, min(FOLDS, len(mine))):
         model = _model(rest, theirs, None, np.zeros((1, 2)), 1)
-        found += [model.distances(part) for part in fold]
+        found += [model.measure_distances(part) for part in fold]
     return np.array(found)
 
 
@@ -302,7 +302,9 @@ def _model(
     mine: Sequence[str], theirs: Sequence[str], weights: Values | None, same: Values, piece: int
 ) -> StyleModel:
     standard = word_standard([*mine, *theirs])
-    return StyleModel(gram_frequencies(mine), standard, standard.scores(" ".join(mine)), weights, same, piece)
+    return StyleModel(
+        gram_frequencies(mine), standard, standard.compute_scores(" ".join(mine)), weights, same, piece
+    )
 
 
 def _standardised(distances: Values, same: Values) -> Values:

@@ -71,7 +71,7 @@ class AnsweringModel(Protocol):
     @property
     def loaded(self) -> LoadedModel: ...
 
-    def answers(
+    def generate_answers(
         self,
         conversations: Sequence[Sequence[Message]],
         *,
@@ -82,7 +82,7 @@ class AnsweringModel(Protocol):
         """Greedy answers, in the order given. A prompt that leaves no room in the context gets an empty, cut answer."""
         ...
 
-    def likelihoods(
+    def compute_likelihoods(
         self, conversations: Sequence[Sequence[Message]], *, batch_size: int, progress: Progress
     ) -> list[Likelihood | None]:
         """Of the last message of each, the assistant's, given those before it; None: it is too long for the model."""
@@ -113,7 +113,7 @@ class Harness(Protocol):
         """
         ...
 
-    def scores(self, system: System, model: LoadedModel) -> list[Score]:
+    def compute_scores(self, system: System, model: LoadedModel) -> list[Score]:
         """The tasks' metrics of an open system, named ``harness/TASK/METRIC``.
 
         Raises:

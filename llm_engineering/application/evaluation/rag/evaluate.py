@@ -79,14 +79,16 @@ class Evaluation:
         """The primary metric of the serving configuration by kind of question."""
         return by_kind(self.served, self.questions.questions, self.primary)
 
-    def worst(self) -> list[tuple[str, Any]]:
+    def list_worst(self) -> list[tuple[str, Any]]:
         """(question, its run) of the answerable questions that the serving configuration does worst on."""
         asked = {item.question.id: item for item in self.questions.questions}
-        runs = sorted(self.served.answerable(), key=lambda run: (sum(run.metrics.values()), run.question_id))
+        runs = sorted(
+            self.served.select_answerable(), key=lambda run: (sum(run.metrics.values()), run.question_id)
+        )
         poor = [run for run in runs if run.metrics[self.primary] < 1][:WORST]
         return [(asked[run.question_id].question.question, run) for run in poor]
 
-    def metadata(self) -> dict[str, Any]:
+    def to_metadata(self) -> dict[str, Any]:
         """Figures for a run's log and dashboard."""
         best = next(row for row in self.rows if row.name == self.recommendation.name)
         answerable = sum(bool(item.targets) for item in self.questions.questions)

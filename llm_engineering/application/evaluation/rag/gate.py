@@ -62,7 +62,7 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
 
 def baseline_of(run: ConfigurationRun, metric: str, low: float, high: float) -> Baseline:
     """The baseline that a run sets."""
-    values = {item.question_id: item.metrics[metric] for item in run.answerable()}
+    values = {item.question_id: item.metrics[metric] for item in run.select_answerable()}
     mean = sum(values.values()) / len(values)
     return Baseline(
         configuration=run.name,
@@ -96,7 +96,9 @@ def check(
             f"The gate's configuration '{baseline.configuration}' was not run; there are: "
             f"{', '.join(item.name for item in runs)}."
         )
-    now = dict(zip((item.question_id for item in run.answerable()), run.values(baseline.metric), strict=True))
+    now = dict(
+        zip((item.question_id for item in run.select_answerable()), run.values(baseline.metric), strict=True)
+    )
     _same_questions(now, baseline)
     clusters = [labelled.cluster for labelled in questions if labelled.targets]
     comparison = compare(

@@ -72,7 +72,7 @@ def html_report(evaluation: Evaluation) -> str:
         answers=evaluation.answers,
         answer_rows=answer_rows(evaluation.answers) if evaluation.answers else (),
         judged=evaluation.judged,
-        worst=evaluation.worst(),
+        worst=evaluation.list_worst(),
         expected={
             item.question.id: [
                 place.quote or place.link or place.document_id for place in item.question.relevant

@@ -81,7 +81,7 @@ class ConfigurationRun:
     configuration: Configuration
     runs: tuple[QuestionRun, ...]
 
-    def answerable(self) -> list[QuestionRun]:
+    def select_answerable(self) -> list[QuestionRun]:
         """The runs of questions that have metrics."""
         return [run for run in self.runs if run.metrics]
 
@@ -91,7 +91,7 @@ class ConfigurationRun:
         Raises:
             InvalidInputError: there is no such metric; the message names those that there are.
         """
-        found = self.answerable()
+        found = self.select_answerable()
         if found and metric not in found[0].metrics:
             raise InvalidInputError(
                 f"There is no metric '{metric}'. There are: {', '.join(found[0].metrics)}."
@@ -303,7 +303,7 @@ def comparison_table(
 def _row(
     run: ConfigurationRun, clusters: Sequence[str], against: Comparison | None, seed: int, resamples: int
 ) -> Row:
-    found = run.answerable()
+    found = run.select_answerable()
     intervals = {
         metric: bootstrap_interval(run.values(metric), clusters, seed=seed, resamples=resamples)
         for metric in found[0].metrics

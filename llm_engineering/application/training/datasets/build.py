@@ -82,7 +82,7 @@ class Built:
     """The HTML report, as it stands in the folder."""
     judged: Judged | None = None
 
-    def metadata(self) -> dict[str, Any]:
+    def to_metadata(self) -> dict[str, Any]:
         """Counts for a run's report."""
         manifest = self.manifest
         found: dict[str, Any] = {
@@ -100,7 +100,7 @@ class Built:
         if lint is not None:
             found |= {"chosen_longer": lint.share_longer, "length_cliffs_delta": lint.cliffs_delta}
         if self.judged is not None:
-            found |= {"unjudged": len(self.judged.unjudged), "judging": self.judged.metadata()}
+            found |= {"unjudged": len(self.judged.unjudged), "judging": self.judged.to_metadata()}
         return found
 
 
@@ -140,7 +140,7 @@ async def build_dataset(
         )
     protected = [text for file in evaluation_files for text in read_protected(file)]
     sources = {document.id: document for document in _fetched(clean, samples)}
-    groups = {key: group for key, _, group in clean.signatures()}
+    groups = {key: group for key, _, group in clean.list_signatures()}
     chosen = load_template(target.chat_template)
     count = None if helpers.count is None else token_counter(chosen, helpers.count)
     gates: list[Gate] = gates_of(

@@ -431,7 +431,7 @@ def embedding_of_any_length(embedder: Embedder) -> Callable[[Sequence[str]], Vec
     def embed(texts: Sequence[str]) -> Vectors:
         room = embedder.fingerprint.max_tokens - embedder.tokenizer.special_tokens
         cut = []
-        for text, offsets in zip(texts, embedder.tokenizer.offsets(texts), strict=True):
+        for text, offsets in zip(texts, embedder.tokenizer.find_offsets(texts), strict=True):
             cut.append(text[: offsets[room - 1][1]] if len(offsets) > room else text)
         return embedder.embed_documents(cut)
 

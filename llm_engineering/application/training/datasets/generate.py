@@ -80,7 +80,7 @@ class Generated:
     asked: dict[str, Any]
     """What was asked of the language model; empty: nothing was."""
 
-    def metadata(self) -> dict[str, Any]:
+    def to_metadata(self) -> dict[str, Any]:
         """Counts and costs for the run's report."""
         made_by = Counter(sample.provenance.made_by for sample in self.samples)
         return {
@@ -239,7 +239,7 @@ def _from_votes(
     stores: Stores, run: InstructDatasetRun | PreferenceDatasetRun, counts: Counter[str]
 ) -> FromFeedback:
     assert run.feedback is not None
-    made = samples_of_votes(stores.feedback.votes(), stores.clean, run.passages, run.feedback)
+    made = samples_of_votes(stores.feedback.read_votes(), stores.clean, run.passages, run.feedback)
     counts.update({f"feedback: {reason}": number for reason, number in made.counts.items()})
     return made
 
@@ -278,7 +278,7 @@ async def _generated(
             "Allow more ways to ask in the run's configuration, or look into the dead letters."
         )
     logger.info("Made {} samples of {} passages.", len(unique), len(material.found))
-    asked = asker.metadata() if asker is not None else {}
+    asked = asker.to_metadata() if asker is not None else {}
     return Generated(unique, len(material.documents), material.counts, asked)
 
 

@@ -107,12 +107,12 @@ class Judged:
         found = self.scores.get(sample.id, {})
         return fmean(found.values()) if found else None
 
-    def rejected_won(self, sample: Sample) -> bool:
+    def prefers_rejected(self, sample: Sample) -> bool:
         """Whether more judges preferred ``rejected`` than ``chosen``."""
         found = self.verdicts.get(sample.id, {}).values()
         return sum(v.chosen_won is False for v in found) > sum(v.chosen_won is True for v in found)
 
-    def agreement(self) -> Agreement:
+    def compute_agreement(self) -> Agreement:
         """Of the scores."""
         return measure_agreement(list(self.scores.values()))
 
@@ -131,7 +131,7 @@ class Judged:
         pairs = [verdict for found in self.verdicts.values() for verdict in found.values()]
         shown = list(_jury_rows(self.jury))
         shown += [(f"Score {score}", f"{every.count(score):,}") for score in range(LOWEST, HIGHEST + 1)]
-        shown += _agreement_rows("scores", self.agreement())
+        shown += _agreement_rows("scores", self.compute_agreement())
         if pairs:
             shown += [
                 ("Pairs compared", f"{len(pairs):,}"),
@@ -145,11 +145,11 @@ class Judged:
                 shown.append((f"Samples without an opinion: {reason}", f"{count:,}"))
         return shown
 
-    def metadata(self) -> dict[str, Any]:
+    def to_metadata(self) -> dict[str, Any]:
         """Counts and costs for a run's report."""
-        scores = self.agreement()
+        scores = self.compute_agreement()
         return {
-            **self.jury.metadata(),
+            **self.jury.to_metadata(),
             "unjudged_samples": len(self.unjudged),
             **({"krippendorff_alpha": scores.alpha} if scores.alpha is not None else {}),
         }
@@ -182,7 +182,7 @@ class JudgeGate:
             mean = self.judged.mean(sample)
             if mean is not None and mean < self.config.min_score:
                 reasons[position] = "the judges' score is too low"
-            elif self.config.pairwise and self.judged.rejected_won(sample):
+            elif self.config.pairwise and self.judged.prefers_rejected(sample):
                 reasons[position] = "the judges prefer the rejected answer"
             elif self.config.on_missing == "drop" and sample.id in self.judged.unjudged:
                 reasons[position] = f"no judge's opinion: {self.judged.unjudged[sample.id]}"

@@ -114,8 +114,8 @@ class DpoJob:
 class PreferenceTrainer(Protocol):
     """Trains with preferences on the hardware that is there."""
 
-    def dpo(self, job: DpoJob, tracker: ExperimentTracker, progress: Progress) -> Trained:
-        """Train; leaves ``adapter/`` and ``tokenizer/`` in the job's folder. Raises as :meth:`Trainer.sft` does."""
+    def train_dpo(self, job: DpoJob, tracker: ExperimentTracker, progress: Progress) -> Trained:
+        """Train; leaves ``adapter/`` and ``tokenizer/`` in the job's folder. Raises as :meth:`Trainer.train_sft` does."""
         ...
 
 
@@ -135,8 +135,8 @@ def train_dpo(
     Raises:
         ModelFileError: the SFT folder is not what its manifest says.
         TemplateMismatchError: data set and SFT model have different chat templates.
-        ConfigurationError: the model is no SFT model with an adapter, or see :meth:`Trainer.sft`.
-        InvalidInputError, TooManyFailuresError, TrainingError: see :meth:`Trainer.sft`.
+        ConfigurationError: the model is no SFT model with an adapter, or see :meth:`Trainer.train_sft`.
+        InvalidInputError, TooManyFailuresError, TrainingError: see :meth:`Trainer.train_sft`.
     """
     sft = verify_folder(sft_folder)
     dataset = open_dataset(dataset_folder, "preference", sft.template)
@@ -147,7 +147,7 @@ def train_dpo(
         return load_model_folder(folder)
     train, validation = (read_preferences(dataset, split) for split in (Split.TRAIN, Split.VALIDATION))
     job = DpoJob(name, effective, sft_folder, train, validation, folder, sft.base_hash)
-    trained = trainer.dpo(job, tracker, progress)
+    trained = trainer.train_dpo(job, tracker, progress)
     return finish_stage("dpo", name, effective, dataset, trained, folder, parent=sft.files[ADAPTER])
 
 

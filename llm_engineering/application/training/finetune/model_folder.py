@@ -111,7 +111,7 @@ def find_version(registry: ModelRegistry, wanted: str) -> ModelVersion:
                 f"{wanted}: a version is a number or one of {', '.join(stages)}; got {version!r}."
             )
         return registry.get(name, Stage(version))
-    found = registry.versions(name)
+    found = registry.list_versions(name)
     served = next((one for one in found if one.stage is Stage.PRODUCTION), None)
     if served is None and found:
         logger.warning("No version of {} is in production: the newest, {}, is taken.", name, found[0].label)

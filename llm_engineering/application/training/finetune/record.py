@@ -78,7 +78,7 @@ class TrainingRecord(StrictConfig):
     trace: tuple[TracePoint, ...] = Field(min_length=1)
     versions: dict[str, str] = Field(default_factory=dict)
 
-    def metrics(self) -> dict[str, float]:
+    def to_metrics(self) -> dict[str, float]:
         """Numbers that tell how it went; keys are stable."""
         losses = [point.loss for point in self.trace if point.loss is not None]
         scored = [point.validation_loss for point in self.trace if point.validation_loss is not None]

@@ -109,13 +109,13 @@ class ContainerFolders:
 
     root: Path = Path("/opt/ml")
 
-    def channel(self, name: str) -> Path:
+    def channel_folder(self, name: str) -> Path:
         """Where an input's files lie."""
         return self.root / "input" / "data" / name
 
     @property
     def run(self) -> Path:
-        return self.channel(RUN) / RUN_FILE
+        return self.channel_folder(RUN) / RUN_FILE
 
     @property
     def cluster(self) -> Path:
@@ -151,19 +151,23 @@ def plan_stages(run: Training, folders: ContainerFolders) -> Iterator[Training]:
     Apart, because of several processes only the first writes the SFT model, and none may start DPO before it is whole.
     """
     if run.training is not None:
-        update = {"dataset": folders.channel(INSTRUCT), "output_dir": folders.checkpoints}
+        update = {"dataset": folders.channel_folder(INSTRUCT), "output_dir": folders.checkpoints}
         yield Training(training=run.training.model_copy(update=update), dpo=None)
     if run.dpo is not None:
-        taught = folders.channel(SFT)
+        taught = folders.channel_folder(SFT)
         if run.training is not None:
             taught = newest_sft(folders.checkpoints, run.training.name)
-        update = {"dataset": folders.channel(PREFERENCE), "output_dir": folders.checkpoints, "sft": taught}
+        update = {
+            "dataset": folders.channel_folder(PREFERENCE),
+            "output_dir": folders.checkpoints,
+            "sft": taught,
+        }
         yield Training(training=None, dpo=run.dpo.model_copy(update=update))
 
 
 def base_of(run: Training, folders: ContainerFolders) -> str:
     """The base model's name."""
-    return run.training.sft.base_model if run.training else read_manifest(folders.channel(SFT)).base
+    return run.training.sft.base_model if run.training else read_manifest(folders.channel_folder(SFT)).base
 
 
 def link_base(base: str, folders: ContainerFolders, work: Path) -> None:
@@ -172,7 +176,7 @@ def link_base(base: str, folders: ContainerFolders, work: Path) -> None:
     Args:
         work: the folder that the training is started in.
     """
-    came = folders.channel(BASE)
+    came = folders.channel_folder(BASE)
     if not came.is_dir():
         return
     link = work / base

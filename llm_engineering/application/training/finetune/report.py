@@ -90,7 +90,7 @@ def _extra(trace: Sequence[TracePoint], key: str) -> list[Point]:
 
 def _numbers(record: TrainingRecord) -> Iterator[tuple[str, str]]:
     """What a reader wants to know beside the curves; all of it stands in ``training.json``."""
-    found = record.metrics()
+    found = record.to_metrics()
     yield "Status", record.status
     yield "Steps", f"{record.steps:,} in {found['seconds']:,.0f} s"
     yield "Samples", f"{record.samples.train:,} to train on, {record.samples.validation:,} to validate"

@@ -56,7 +56,7 @@ def train_sft(
     Raises:
         TemplateMismatchError: the data set was made with another chat template.
         InvalidInputError: the data set cannot be used.
-        ConfigurationError, TooManyFailuresError, TrainingError: see :meth:`Trainer.sft`.
+        ConfigurationError, TooManyFailuresError, TrainingError: see :meth:`Trainer.train_sft`.
     """
     dataset = open_dataset(dataset_folder, "instruct", config.template)
     folder = root / name / run_name(config, dataset.hash)
@@ -64,7 +64,7 @@ def train_sft(
         logger.info("Already trained with this configuration and data: {}. Delete it to train again.", folder)
         return load_model_folder(folder)
     job = SftJob(name, config, _Chats(config, dataset), folder)
-    trained = trainer.sft(job, tracker, progress)
+    trained = trainer.train_sft(job, tracker, progress)
     return finish_stage("sft", name, config, dataset, trained, folder)
 
 
@@ -160,7 +160,7 @@ def finish_stage(
         dataset=dataset.label,
         dataset_hash=dataset.hash,
         config=record.config,
-        metrics=record.metrics(),
+        metrics=record.to_metrics(),
         # Of several processes, one writes: to the others, what lies there is unfinished.
         files=file_hashes(folder) if trained.leader else {},
         created_at=datetime.now(UTC),

@@ -55,7 +55,7 @@ class Trained:
 class Trainer(Protocol):
     """Trains on the hardware that is there."""
 
-    def sft(self, job: SftJob, tracker: ExperimentTracker, progress: Progress) -> Trained:
+    def train_sft(self, job: SftJob, tracker: ExperimentTracker, progress: Progress) -> Trained:
         """Train; leaves ``adapter/`` (or ``merged/`` with method full) and ``tokenizer/`` in the job's folder.
 
         Raises:

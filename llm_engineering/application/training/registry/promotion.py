@@ -106,7 +106,7 @@ def consider(
             f"{candidate.label} has no evaluation, so nothing says that it is better: run poe run-evaluation-pipeline, or name "
             "its report with --report FILE"
         )
-    with registry.exclusive():
+    with registry.hold_lock():
         candidate = registry.get(candidate.name, candidate.number)
         production = in_production(registry, candidate.name)
         known = _known(registry, candidate, report, policy)
@@ -158,7 +158,7 @@ def promote(
         raise InvalidInputError(
             "--force wants the reason in words; it stands in the record of the promotion."
         )
-    with registry.exclusive():
+    with registry.hold_lock():
         candidate = _chosen(registry, name, version, forced=force is not None)
         production = in_production(registry, name)
         if candidate.stage is to:
@@ -203,7 +203,7 @@ def rollback(
         PromotionRefusedError: nothing is in production; or nothing was before it.
         InvalidInputError: no such model.
     """
-    with registry.exclusive():
+    with registry.hold_lock():
         registry.get(name)
         current = in_production(registry, name)
         if current is None:
@@ -233,7 +233,7 @@ def in_production(registry: ModelRegistry, name: str) -> ModelVersion | None:
     Raises:
         InvalidInputError: no such model.
     """
-    return next((found for found in registry.versions(name) if found.stage is Stage.PRODUCTION), None)
+    return next((found for found in registry.list_versions(name) if found.stage is Stage.PRODUCTION), None)
 
 
 def check_files(version: ModelVersion) -> None:
@@ -253,7 +253,9 @@ def _known(
     registry: ModelRegistry, candidate: ModelVersion, report: EvaluationReport, policy: PromotionPolicy
 ) -> PromotionDecision | None:
     drawn = (
-        found for found in registry.decisions(candidate.name, candidate.number) if found.act == "decision"
+        found
+        for found in registry.list_decisions(candidate.name, candidate.number)
+        if found.act == "decision"
     )
     same = (report.id, policy.metric, policy.margin)
     return next((found for found in drawn if (found.evaluation, found.metric, found.margin) == same), None)
@@ -262,7 +264,7 @@ def _known(
 def _chosen(registry: ModelRegistry, name: str, version: int | None, *, forced: bool) -> ModelVersion:
     if version is not None or forced:
         return registry.get(name, version)
-    staged = [found for found in registry.versions(name) if found.stage is Stage.STAGING]
+    staged = [found for found in registry.list_versions(name) if found.stage is Stage.STAGING]
     if not staged:
         raise PromotionRefusedError(
             f"No version of {name} is in staging. Let an evaluation decide first: poe promote-model {name} --to staging"
@@ -285,7 +287,7 @@ def _basis(
         )
     staged = (
         found
-        for found in registry.decisions(candidate.name, candidate.number)
+        for found in registry.list_decisions(candidate.name, candidate.number)
         if found.promoted_to is Stage.STAGING
     )
     basis = next(staged, None)
@@ -307,7 +309,7 @@ def _before(registry: ModelRegistry, current: ModelVersion) -> ModelVersion:
     """What was in production when ``current`` was promoted: acts of promotion alone, so that rollbacks do not alternate."""
     acts = (
         found
-        for found in registry.decisions(current.name, current.number)
+        for found in registry.list_decisions(current.name, current.number)
         if found.act == "promotion" and found.promoted_to is Stage.PRODUCTION
     )
     act = next(acts, None)

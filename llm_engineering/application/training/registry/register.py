@@ -148,7 +148,7 @@ def write_card(
     """Write the model card into the version's folder, from what the registry says of it now; returns its text."""
     fresh = registry.get(version.name, version.number)
     folder = Path(fresh.location)
-    decisions = registry.decisions(fresh.name, fresh.number)
+    decisions = registry.list_decisions(fresh.name, fresh.number)
     card = model_card(fresh, report or find_evaluation(fresh), dataset or _dataset(fresh), decisions)
     _write(folder / CARD, card)
     noted: Mapping[str, object] = {"model_card": str(folder / CARD)}

@@ -57,7 +57,7 @@ class ApiKeyFile:
         self._seen: tuple[int, int, int] | None = None
         self._ring = KeyRing()
 
-    def ring(self) -> KeyRing:
+    def read_keys(self) -> KeyRing:
         """The keys as the file holds them now; it is read again only when it changed. No file: no keys.
 
         Raises:
@@ -85,7 +85,7 @@ class ApiKeyFile:
             ConfigurationError: the file cannot be read or written.
         """
         with self._locked():
-            secret, ring = self.ring().issue(name, self._now())
+            secret, ring = self.read_keys().issue(name, self._now())
             self._write(ring)
         return secret
 
@@ -97,7 +97,7 @@ class ApiKeyFile:
             ConfigurationError: the file cannot be read or written.
         """
         with self._locked():
-            self._write(self.ring().without(name))
+            self._write(self.read_keys().remove(name))
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
@@ -155,7 +155,7 @@ class Access:
         Raises:
             ConfigurationError: ``host`` is no loopback address and there is no key, or the keys cannot be read.
         """
-        known = bool(self._keys.ring().keys)
+        known = bool(self._keys.read_keys().keys)
         if self._required and not known:
             raise ConfigurationError(
                 f"The service is to listen on {self._host}, where other machines can reach it, and there is no API key "
@@ -163,7 +163,7 @@ class Access:
             )
         self._required = self._required or known
 
-    def required(self) -> bool:
+    def is_required(self) -> bool:
         """Whether a key is needed. Once it was, it stays: revoking the last key must not open the service."""
         return self._ring() is None or self._required
 
@@ -175,7 +175,7 @@ class Access:
     def _ring(self) -> KeyRing | None:
         """None: the file cannot be read, so nobody can be recognised."""
         try:
-            ring = self._keys.ring()
+            ring = self._keys.read_keys()
         except ConfigurationError as error:
             if not self._complained:
                 logger.error("{} Until then, every key is refused.", error)
@@ -220,7 +220,7 @@ class KeyGuard:
             code, message = problem
             self._metrics.rejected.labels(code).inc()
             return await send_error(scope, send, 403, f"{code}_not_allowed", message)
-        if self._is_public(scope) or not self._access.required():
+        if self._is_public(scope) or not self._access.is_required():
             return await self._app(scope, receive, send)
         await self._refuse(scope, send, presented=secret is not None)
 

@@ -50,7 +50,7 @@ class RateLimitDecision:
     retry_seconds: float
     """Until the next request is allowed."""
 
-    def headers(self) -> dict[str, str]:
+    def to_headers(self) -> dict[str, str]:
         """``X-RateLimit-*``, and ``Retry-After`` on a refusal; whole seconds, rounded up."""
         told = {
             "X-RateLimit-Limit": str(self.limit),
@@ -103,10 +103,10 @@ class RateLimit:
         grant = self._buckets.take(caller_of(scope))
         if grant.allowed:
             return await self._app(
-                scope, receive, _with_headers(send, encode_headers(grant.headers().items()))
+                scope, receive, _with_headers(send, encode_headers(grant.to_headers().items()))
             )
         self._metrics.rejected.labels("rate").inc()
-        headers = grant.headers()
+        headers = grant.to_headers()
         message = (
             f"At most {grant.limit} requests a minute are allowed. Try again in {headers['Retry-After']} s."
         )

@@ -113,7 +113,7 @@ class ConcurrencyLimiter:
         self._inside -= 1
         self._show()
 
-    async def emptied(self, seconds: float) -> bool:
+    async def wait_until_empty(self, seconds: float) -> bool:
         """Wait until nobody is inside, for at most ``seconds``. False: some still are."""
         try:
             async with asyncio.timeout(seconds):
@@ -227,7 +227,7 @@ class SlotLimit:
         if work.done():
             return work.result()
         await _end(work)
-        self._metrics.failed("RequestTimeout")
+        self._metrics.count_failure("RequestTimeout")
         message = f"The request took longer than {self._timeout:g} s and was ended. Ask for less, or try again later."
         await self._cut(scope, reply, 504, "timeout", message)
 

@@ -114,7 +114,7 @@ class ObservabilityMiddleware:
         if watched.finished:
             return  # a handler has logged and told it already
         logger.opt(exception=error).error("A request failed unexpectedly")
-        self._metrics.failed(type(error).__name__)
+        self._metrics.count_failure(type(error).__name__)
         if watched.status is None:
             message = (
                 "Something failed inside the service. Tell its operator the request id: the log says more."
@@ -125,7 +125,7 @@ class ObservabilityMiddleware:
         status = CLIENT_LEFT if watched.left or watched.status is None else watched.status
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
         route = self._route_of(scope["path"])
-        self._metrics.requested(route, method, status, seconds)
+        self._metrics.count_request(route, method, status, seconds)
         key = request_state(scope).get("key_name")
         milliseconds = round(seconds * 1000, 1)
         level = "DEBUG" if route in _QUIET and status in (200, 503) else "INFO"
@@ -230,7 +230,7 @@ class Service:
 
     async def _close(self) -> None:
         self.stop()
-        await self._slots.emptied(_STOPPING_SECONDS)  # cancelled ones, on their way out
+        await self._slots.wait_until_empty(_STOPPING_SECONDS)  # cancelled ones, on their way out
         if self._warming is not None:
             self._warming.cancel()
             await asyncio.gather(self._warming, return_exceptions=True)

@@ -104,7 +104,7 @@ def _add_search(routes: APIRouter, parts: ServiceParts) -> None:
         request: Request, response: Response, body: Annotated[SearchBody, Depends(json_body(SearchBody))]
     ) -> SearchResult:
         """Find passages, without an answer."""
-        query = body.asked(body.query, parts.retrieval)
+        query = body.to_query(body.query, parts.retrieval)
         result = await unless_client_leaves(request, parts.pipeline.search(query))
         response.headers.update(mark_degraded(result.provenance))
         return result
@@ -149,7 +149,7 @@ def _add_feedback(routes: APIRouter, parts: ServiceParts) -> None:
         vote = Feedback(**body.model_dump(), created_at=datetime.now(UTC))
         await _vote(parts.feedback, vote)
         if parts.metrics is not None:
-            parts.metrics.voted(body.rating)
+            parts.metrics.count_vote(body.rating)
         return FeedbackKept(trace_id=body.trace_id, rating=body.rating)
 
 
@@ -177,7 +177,7 @@ def _add_descriptions(routes: APIRouter, parts: ServiceParts) -> None:
 
 
 def _filters(parts: ServiceParts) -> Filters:
-    values = parts.index.values
+    values = parts.index.count_values
     return Filters(
         authors=values("author"),
         categories=values("category"),
@@ -231,7 +231,7 @@ async def stream_answer(
     first: Event | None = None
     try:
         with suppress(NothingYet):
-            first = await unless_client_leaves(request, feed.next(parts.heartbeat_seconds))
+            first = await unless_client_leaves(request, feed.read_next(parts.heartbeat_seconds))
     except BaseException:
         await feed.close()
         raise

@@ -112,10 +112,10 @@ class Filter(Request):
 
     @model_validator(mode="after")
     def _ordered(self) -> "Filter":
-        self.domain()  # which refuses a range that ends before it starts
+        self.to_domain()  # which refuses a range that ends before it starts
         return self
 
-    def domain(self) -> MetadataFilter:
+    def to_domain(self) -> MetadataFilter:
         """The filter as the domain knows it."""
         return MetadataFilter.model_validate(self.model_dump())
 
@@ -142,7 +142,7 @@ class SearchOptions(Request):
     fusion: Annotated[Rrf | Weighted, Field(discriminator="kind")] | None = None
     filter: Filter | None = None
 
-    def asked(self, question: str, defaults: RetrievalConfig) -> Query:
+    def to_query(self, question: str, defaults: RetrievalConfig) -> Query:
         """The query for a question.
 
         Raises:
@@ -158,7 +158,7 @@ class SearchOptions(Request):
             k=self.k or defaults.k,
             mode=self.mode or defaults.mode,
             fusion=fusion,
-            filter=self.filter.domain() if self.filter else MetadataFilter(),
+            filter=self.filter.to_domain() if self.filter else MetadataFilter(),
         )
 
 
@@ -197,7 +197,7 @@ class RagBody(SearchBody):
             InvalidInputError: the question is empty or too long.
         """
         return RagRequest(
-            query=self.asked(self.query, defaults),
+            query=self.to_query(self.query, defaults),
             history=tuple(Message(turn.role, drop_nulls(turn.content)) for turn in self.history),
             max_tokens=self.max_tokens,
             temperature=self.temperature,

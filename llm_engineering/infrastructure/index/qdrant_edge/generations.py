@@ -49,7 +49,7 @@ class Lease:
         return noted
 
     @contextmanager
-    def undisturbed(self) -> Iterator[None]:
+    def lock_data(self) -> Iterator[None]:
         """While this is held nobody else opens, closes or copies the generation's data."""
         descriptor = os.open(self.folder / "open.lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -104,7 +104,7 @@ class Generations:
         return None
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
+    def lock_for_writing(self) -> Iterator[None]:
         """Be the one writer. Removes what a killed writer left, and at the end the generations nobody reads any more.
 
         Raises:
@@ -121,7 +121,7 @@ class Generations:
             os.close(descriptor)
 
     def draft(self) -> Path:
-        """An empty folder to build the next generation in, with ``data`` inside. Only while :meth:`writing`."""
+        """An empty folder to build the next generation in, with ``data`` inside. Only while :meth:`lock_for_writing`."""
         draft = self._folder / f".draft-{(self.current() or 0) + 1:08d}"
         (draft / "data").mkdir(parents=True)
         (draft / "use.lock").touch()

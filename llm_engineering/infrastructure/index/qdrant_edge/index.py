@@ -61,7 +61,7 @@ class QdrantEdgeIndex:
         self._lock = threading.Lock()
         self._opened: OpenGeneration | None = None
 
-    def versions(self) -> Iterator[tuple[str, str]]:
+    def list_versions(self) -> Iterator[tuple[str, str]]:
         """(document id, version) of every chunk 0, streamed; nothing where there is no index of this form yet."""
         from qdrant_edge import FieldCondition, MatchValue
         from qdrant_edge import Filter as EdgeFilter
@@ -84,7 +84,7 @@ class QdrantEdgeIndex:
         """
         with ExitStack() as held:
             with translate_errors("opening the index for writing"):
-                held.enter_context(self._generations.writing())
+                held.enter_context(self._generations.lock_for_writing())
             opened = held.enter_context(self._reading())
             base = opened if opened is not None and opened.continues(fingerprint, titles) else None
             if opened is not None and base is None:
@@ -123,7 +123,7 @@ class QdrantEdgeIndex:
             with translate_errors("searching"):
                 return self._search(opened.shard, requests, opened.titles)
 
-    def passages(self, parent_ids: Sequence[str]) -> dict[str, list[Chunk]]:
+    def read_passages(self, parent_ids: Sequence[str]) -> dict[str, list[Chunk]]:
         """All chunks of the given parents, by position."""
         from qdrant_edge import FieldCondition, MatchAny
         from qdrant_edge import Filter as EdgeFilter
@@ -144,10 +144,10 @@ class QdrantEdgeIndex:
                     found.setdefault(chunk.parent_id, []).append(chunk)
         return {parent: sorted(chunks, key=lambda chunk: chunk.position) for parent, chunks in found.items()}
 
-    def values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
+    def count_values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
         """Distinct values of a field with the number of chunks of each."""
         with self._present() as opened:
-            return opened.values(field)
+            return opened.count_values(field)
 
     def count(self, filter: MetadataFilter = MetadataFilter()) -> int:
         """Number of chunks that the filter accepts; 0 where there is no index yet."""

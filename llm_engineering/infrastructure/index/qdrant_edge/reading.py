@@ -28,7 +28,7 @@ class OpenGeneration:
             self.format: int = manifest["format"]
             self.fingerprint = EmbedderFingerprint.model_validate(manifest["fingerprint"])
             self.titles: bool = manifest.get("titles", False)  # older manifests do not say
-            with lease.undisturbed():
+            with lease.lock_data():
                 self.shard = load(lease.data)
         except BaseException:
             lease.release()
@@ -50,7 +50,7 @@ class OpenGeneration:
         with translate_errors("counting"):
             return self.shard.count(CountRequest(filter=accepted, exact=True))
 
-    def values(self, field: str) -> dict[str, int]:
+    def count_values(self, field: str) -> dict[str, int]:
         """Distinct values of a field with the number of chunks of each. Counted once: a generation does not change, and
         every question with a filter asks (6 ms for each field of 100,000 chunks, as much as the search itself)."""
         from qdrant_edge import FacetRequest
@@ -85,6 +85,6 @@ class OpenGeneration:
 
     def _close_unused(self) -> None:
         if self._retired and self.users == 0:
-            with self.lease.undisturbed(), translate_errors("closing"):
+            with self.lease.lock_data(), translate_errors("closing"):
                 self.shard.close()
             self.lease.release()

@@ -163,7 +163,7 @@ class EdgeWriter:
 
     def _copied(self, base: OpenGeneration) -> "EdgeShard":
         self._require_space(count_bytes(base.lease.data) + FREE_MARGIN_BYTES)
-        with translate_errors("copying the index"), base.lease.undisturbed():
+        with translate_errors("copying the index"), base.lease.lock_data():
             copy_tree(base.lease.data, self._drafted / "data")
         return load(self._drafted / "data")
 
@@ -189,7 +189,7 @@ class EdgeWriter:
         from qdrant_edge import Point
 
         check_embedding(item, self._fingerprint.dimension, titles=self._titles)
-        words = self._encoder.document(item.chunk.embedding_text)
+        words = self._encoder.encode_document(item.chunk.embedding_text)
         vectors = {DENSE: item.vector, SPARSE: words}
         if item.title_vector is not None:
             vectors[TITLE] = item.title_vector

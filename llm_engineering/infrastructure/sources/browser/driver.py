@@ -157,7 +157,7 @@ class Page:
         """Where the browser is now, after redirects."""
         return str(self.driver.current_url)
 
-    def script(self, source: str, *arguments: Any) -> Any:
+    def run_script(self, source: str, *arguments: Any) -> Any:
         """Run JavaScript in the page; its returned value as plain Python."""
         return self.driver.execute_script(source, *arguments)
 
@@ -185,7 +185,7 @@ class Page:
             if "net::" not in str(error):
                 raise
             raise FetchError(f"{shown} cannot be reached: {first_line(error)}.") from error
-        protocol, status, fault = self.script(_ARRIVED)
+        protocol, status, fault = self.run_script(_ARRIVED)
         if protocol not in ("http:", "https:"):
             raise FetchError(f"{shown} cannot be reached: {fault or 'it is no page that a browser shows'}.")
         if status >= 400:
@@ -198,7 +198,7 @@ class Page:
         quiet_since, before = time.monotonic(), None
         while time.monotonic() < deadline:
             self.check_stop()
-            state = self.script(_STATE)
+            state = self.run_script(_STATE)
             if state != before or state[0] != "complete" or self._loading():
                 quiet_since, before = time.monotonic(), state
             elif time.monotonic() - quiet_since >= _QUIET_SECONDS:
@@ -238,20 +238,20 @@ class Page:
         deadline = time.monotonic() + _SCROLLING_PAGE_TIMEOUTS * self.timeout_seconds
         still = 0
         for _ in range(self._max_scrolls):
-            if self.script(_END):
+            if self.run_script(_END):
                 return True
             if time.monotonic() > deadline:
                 break
-            before = self.script(_STATE)
+            before = self.run_script(_STATE)
             if each_step:
-                self.script(each_step)
+                self.run_script(each_step)
             # Going up first makes those pages look again that load more when their end comes into view.
-            self.script(_SCROLL, still > 0)
+            self.run_script(_SCROLL, still > 0)
             self.verify_semantic()
-            still = still + 1 if self.script(_STATE) == before else 0
+            still = still + 1 if self.run_script(_STATE) == before else 0
             if still == _SCROLLS_WITHOUT_GROWTH:
-                return self.script(_END) is not False
-        ended = bool(self.script(_END))
+                return self.run_script(_END) is not False
+        ended = bool(self.run_script(_END))
         if not ended:
             logger.warning(
                 "{} went on after {} scrolls; the rest is left", hide_credentials(self.url), self._max_scrolls

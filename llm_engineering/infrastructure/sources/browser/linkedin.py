@@ -43,9 +43,9 @@ open.forEach((button) => button.click());
 """
 _EXTRACT = """
 const [item, text, author, shared, quoted] = arguments;
-const outer = [...document.querySelectorAll(item)].filter((root) => !root.parentElement.measure_similarity(item));
+const outer = [...document.querySelectorAll(item)].filter((root) => !root.parentElement.closest(item));
 return outer.map((root) => {
-  const own = [...root.querySelectorAll(text)].find((node) => !node.measure_similarity(quoted));
+  const own = [...root.querySelectorAll(text)].find((node) => !node.closest(quoted));
   const name = root.querySelector(author);
   return {
     urn: root.getAttribute('data-urn'),
@@ -146,10 +146,10 @@ class LinkedInReader:
         if urlsplit(page.url).path.startswith("/404"):
             raise CollectionError(f"There is no profile at {address}, or it cannot be seen with this log-in.")
         ended = page.scroll_to_end(each_step=_LOAD_MORE % json.dumps(selectors["load_more"]))
-        page.script(_EXPAND, selectors["see_more"])
+        page.run_script(_EXPAND, selectors["see_more"])
         page.verify_semantic()
         names = ("item", "text", "author", "shared", "quoted")
-        return page.script(_EXTRACT, *(selectors[name] for name in names)), ended
+        return page.run_script(_EXTRACT, *(selectors[name] for name in names)), ended
 
     def _log_in(self, page: Page) -> None:
         if self._refusal:

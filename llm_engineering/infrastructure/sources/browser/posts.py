@@ -100,7 +100,7 @@ def _posts(page: Page, url: str, selectors: Mapping[str, str]) -> tuple[dict[str
     page.open(url)
     ended = page.scroll_to_end()
     try:
-        return page.script(_EXTRACT, *(selectors[name] for name in SELECTORS)), ended
+        return page.run_script(_EXTRACT, *(selectors[name] for name in SELECTORS)), ended
     except WebDriverException as error:
         if "selector" not in str(error.msg):
             raise

@@ -69,7 +69,7 @@ class Attributes:
                     rules.append((pattern, attribute[0] not in "-!" and value != "false"))
         return cls(tuple(rules))
 
-    def foreign(self, path: str) -> bool | None:
+    def is_foreign(self, path: str) -> bool | None:
         """True: not the authors' own; False: explicitly their own; None: not said."""
         verdict: bool | None = None
         for pattern, foreign in self.rules:
@@ -83,7 +83,7 @@ def reason_to_skip_path(path: str, attributes: Attributes) -> str | None:
     lower = PurePosixPath(path.lower())
     if lower.suffix.lstrip(".") in NOT_PROSE_NOR_CODE:
         return "binary or data"
-    foreign = attributes.foreign(path)
+    foreign = attributes.is_foreign(path)
     if foreign is not None:
         return "vendored or generated" if foreign else None
     if lower.name in LOCK_FILES:

@@ -60,7 +60,7 @@ class Blocks:
         trimmed = (piece if index % 2 else piece.strip("\n").rstrip() for index, piece in enumerate(pieces))
         return "\n\n".join(piece for piece in trimmed if piece.strip()).strip("\n")
 
-    def kept(self, text: str) -> int:
+    def count_kept(self, text: str) -> int:
         """How many of the blocks have their mark in the text."""
         return len(set(_FIND_MARK.findall(text)))
 

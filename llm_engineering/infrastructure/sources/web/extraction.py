@@ -129,9 +129,9 @@ def _main_text(root: "HtmlElement") -> str:
             )
             or ""
         )
-        if not best or blocks.kept(text) > blocks.kept(best):
+        if not best or blocks.count_kept(text) > blocks.count_kept(best):
             best = text
-        if blocks.kept(best) == len(blocks) and best:
+        if blocks.count_kept(best) == len(blocks) and best:
             break  # the wider search is for pages whose code or tables were left behind
     return _tidy(blocks.put_back(_unescape(best)))
 

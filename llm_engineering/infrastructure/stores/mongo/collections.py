@@ -34,17 +34,17 @@ class MongoCollection:
     def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
 
-    def indexes(self) -> "list[IndexModel]":
+    def list_indexes(self) -> "list[IndexModel]":
         """Ensured at the first use. Every ``_id`` is derived from the source, so identity needs none."""
         return []
 
     def _collection(self) -> "Collection[Record]":
-        return self._connection.collection(self.name, self.indexes())
+        return self._connection.open_collection(self.name, self.list_indexes())
 
     def _get(self, ids: Sequence[str], fields: Sequence[str] | None = None) -> Iterator[Record]:
         """Records of any number of ids, ordered by id; a round trip per FIND_BATCH, unless a reply exceeds 16 MB."""
         for batch in group_batches(sorted(set(ids)), FIND_BATCH):
-            with self._connection.translated(f"reading {self.what}"):
+            with self._connection.translate_errors(f"reading {self.what}"):
                 cursor = self._collection().find({"_id": {"$in": batch}}, _projection(fields))
                 yield from cursor.sort("_id", 1).batch_size(FIND_BATCH + 1)
 
@@ -62,7 +62,7 @@ class MongoCollection:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         last: str | None = None
         resumed_from: str | None = None
-        with self._connection.translated(f"reading {self.what}"):
+        with self._connection.translate_errors(f"reading {self.what}"):
             while True:
                 try:
                     with self._cursor(matching, fields, last) as cursor:
@@ -120,7 +120,7 @@ class MongoCollection:
             *operations,
             *(ReplaceOne({"_id": key}, record, upsert=True) for key, record in new),
         ]
-        with self._connection.translated(f"writing {self.what}"):
+        with self._connection.translate_errors(f"writing {self.what}"):
             for attempt in range(_RACE_RETRIES):
                 if not pending:
                     break
@@ -143,7 +143,7 @@ class MongoCollection:
         from pymongo import DeleteOne
 
         deleted = 0
-        with self._connection.translated(f"deleting {self.what}"):
+        with self._connection.translate_errors(f"deleting {self.what}"):
             for batch in group_batches(sorted(set(ids)), WRITE_BATCH):
                 # Not one delete with $in: the local server compares every record with every id.
                 operations = [DeleteOne({"_id": identifier}) for identifier in batch]

@@ -44,7 +44,7 @@ class MongoConnection:
         self.display_uri = without_credentials(uri)
 
     @contextmanager
-    def translated(self, doing: str) -> Iterator[None]:
+    def translate_errors(self, doing: str) -> Iterator[None]:
         """Turn pymongo's errors into ours. ``doing`` completes "failed while ..."
 
         Raises:
@@ -74,8 +74,8 @@ class MongoConnection:
                 f"The data warehouse at {self.display_uri} failed while {doing}: {error}"
             ) from error
 
-    def collection(self, name: str, indexes: "Sequence[IndexModel]" = ()) -> "Collection[Record]":
-        """The collection, its indexes ensured once per connection. Call inside :meth:`translated`."""
+    def open_collection(self, name: str, indexes: "Sequence[IndexModel]" = ()) -> "Collection[Record]":
+        """The collection, its indexes ensured once per connection. Call inside :meth:`translate_errors`."""
         from pymongo.errors import ConnectionFailure
 
         asked = time.monotonic()
@@ -95,7 +95,7 @@ class MongoConnection:
         return collection
 
     def ping(self) -> None:
-        with self.translated("being pinged"), self._lock:
+        with self.translate_errors("being pinged"), self._lock:
             self._opened().admin.command("ping")
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ class MongoFeedbackStore(MongoCollection):
     what = "answers"
     _paused_until = 0.0
 
-    def indexes(self) -> "list[IndexModel]":
+    def list_indexes(self) -> "list[IndexModel]":
         from pymongo import IndexModel
 
         return [
@@ -71,7 +71,7 @@ class MongoFeedbackStore(MongoCollection):
         record = to_record(interaction, interaction.trace_id, expires_at=interaction.created_at + KEPT)
         storable, refused = encode_records([(interaction.trace_id, record)])
         refuse(self.what, refused)
-        with self._connection.translated("keeping an answer"):
+        with self._connection.translate_errors("keeping an answer"):
             try:
                 self._collection().replace_one(
                     {"_id": interaction.trace_id, "vote": {"$exists": False}}, storable[0][1], upsert=True
@@ -79,8 +79,8 @@ class MongoFeedbackStore(MongoCollection):
             except DuplicateKeyError:
                 return  # the one stored has a vote, which is about that text and no other
 
-    def recall(self, trace_id: str) -> Interaction | None:
-        with self._connection.translated("reading an answer"):
+    def find_interaction(self, trace_id: str) -> Interaction | None:
+        with self._connection.translate_errors("reading an answer"):
             record = self._collection().find_one(_alive(trace_id))
         return None if record is None else from_record(Interaction, record)
 
@@ -90,7 +90,7 @@ class MongoFeedbackStore(MongoCollection):
         Raises:
             InvalidInputError: no answer with that trace id is remembered.
         """
-        with self._connection.translated("keeping a vote"):
+        with self._connection.translate_errors("keeping a vote"):
             result = self._collection().update_one(
                 _alive(feedback.trace_id), {"$set": {"vote": _vote(feedback)}, "$unset": {"expires_at": ""}}
             )
@@ -100,7 +100,7 @@ class MongoFeedbackStore(MongoCollection):
                 f"last {KEPT.days} days; answers are kept a moment after they were given, so try again once."
             )
 
-    def votes(self, *, batch_size: int = 256) -> Iterator[tuple[Interaction, Feedback]]:
+    def read_votes(self, *, batch_size: int = 256) -> Iterator[tuple[Interaction, Feedback]]:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         return map(_pair, self._voted(batch_size))
@@ -118,7 +118,7 @@ class MongoFeedbackStore(MongoCollection):
         while its reader works, and a restarted server interrupts nothing."""
         behind: dict[str, Any] = {}
         while True:
-            with self._connection.translated("reading votes"):
+            with self._connection.translate_errors("reading votes"):
                 cursor = self._collection().find({"vote": {"$exists": True}, **behind}).hint(_BY_VOTE)
                 cursor = cursor.sort([("vote.created_at", 1), ("_id", 1)])
                 records = list(cursor.limit(batch_size).batch_size(batch_size))

@@ -41,7 +41,7 @@ class MongoUserStore(MongoCollection):
         if found is not None:
             return found
         user = User(full_name=full_name)
-        with self._connection.translated("saving a user"):
+        with self._connection.translate_errors("saving a user"):
             try:
                 self._collection().insert_one(to_record(user, user.id))
             except DuplicateKeyError:
@@ -64,7 +64,7 @@ class MongoDocumentStore(MongoCollection):
     name = "documents"
     what = "documents"
 
-    def indexes(self) -> "list[IndexModel]":
+    def list_indexes(self) -> "list[IndexModel]":
         from pymongo import IndexModel
 
         return [
@@ -112,13 +112,13 @@ class MongoDocumentStore(MongoCollection):
         records = self._stream(_matching(category, author), None, batch_size)
         return (from_record(RawDocument, record) for record in records)
 
-    def hashes(self) -> Iterator[tuple[str, str]]:
+    def list_hashes(self) -> Iterator[tuple[str, str]]:
         return ((r["_id"], r["content_hash"]) for r in self._stream({}, ("content_hash",), ROW_BATCH))
 
     def get(self, ids: Sequence[str]) -> list[RawDocument]:
         return [from_record(RawDocument, record) for record in self._get(ids)]
 
-    def known(self, origin: str) -> dict[str, Known]:
+    def find_stored(self, origin: str) -> dict[str, Known]:
         fields = ("link", "content_hash", "etag", "last_modified")
         records = self._stream({"origin": origin}, fields, ROW_BATCH)
         return {r["link"]: Known(r["content_hash"], r["etag"], r["last_modified"]) for r in records}
@@ -126,11 +126,11 @@ class MongoDocumentStore(MongoCollection):
     def delete(self, ids: Sequence[str]) -> int:
         return self._delete(ids)
 
-    def counts(self) -> dict[tuple[str, str], int]:
+    def count_documents(self) -> dict[tuple[str, str], int]:
         pipeline = [
             {"$group": {"_id": {"category": "$category", "author": "$author"}, "documents": {"$sum": 1}}}
         ]
-        with self._connection.translated("counting documents"):
+        with self._connection.translate_errors("counting documents"):
             rows = list(self._collection().aggregate(pipeline))
         return dict(sorted(((r["_id"]["category"], r["_id"]["author"]), r["documents"]) for r in rows))
 
@@ -141,7 +141,7 @@ class MongoCleanStore(MongoCollection):
     name = "clean_documents"
     what = "clean documents"
 
-    def indexes(self) -> "list[IndexModel]":
+    def list_indexes(self) -> "list[IndexModel]":
         from pymongo import IndexModel
 
         return [IndexModel([("category", 1), ("_id", 1)]), IndexModel([("author_id", 1), ("_id", 1)])]
@@ -158,10 +158,10 @@ class MongoCleanStore(MongoCollection):
     def source_hashes(self) -> Iterator[tuple[str, str]]:
         return ((r["_id"], r["source_hash"]) for r in self._stream({}, ("source_hash",), ROW_BATCH))
 
-    def versions(self) -> Iterator[tuple[str, str]]:
+    def list_versions(self) -> Iterator[tuple[str, str]]:
         return ((r["_id"], r["content_hash"]) for r in self._stream({}, ("content_hash",), ROW_BATCH))
 
-    def signatures(self) -> Iterator[tuple[str, bytes, str | None]]:
+    def list_signatures(self) -> Iterator[tuple[str, bytes, str | None]]:
         records = self._stream({}, ("signature", "duplicate_group"), ROW_BATCH)
         return ((r["_id"], r["signature"], r["duplicate_group"]) for r in records)
 
@@ -217,7 +217,7 @@ class MongoDeadLetterStore(MongoCollection):
     name = "dead_letters"
     what = "dead letters"
 
-    def indexes(self) -> "list[IndexModel]":
+    def list_indexes(self) -> "list[IndexModel]":
         from pymongo import IndexModel
 
         return [IndexModel([("stage", 1), ("_id", 1)])]
@@ -234,7 +234,7 @@ class MongoDeadLetterStore(MongoCollection):
         return (from_record(DeadLetter, record) for record in self._stream(matching, None, WRITE_BATCH))
 
     def count(self) -> int:
-        with self._connection.translated("counting dead letters"):
+        with self._connection.translate_errors("counting dead letters"):
             return self._collection().count_documents({})
 
 

@@ -160,7 +160,7 @@ def _other_norms(base: GgufHeader, trained: GgufHeader) -> Iterator[str]:
         if found is None or found.kind != F32 or found.shape != place.shape:
             yield f"it has no {name} in 32 bits"
             return
-        if not np.allclose(base.floats(name), trained.floats(name), rtol=_ROUNDING, atol=1e-6):
+        if not np.allclose(base.read_floats(name), trained.read_floats(name), rtol=_ROUNDING, atol=1e-6):
             yield f"its weights are others ({name})"
             return
 

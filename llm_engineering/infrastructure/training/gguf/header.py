@@ -39,7 +39,7 @@ class GgufHeader:
     values: Mapping[str, Any]
     tensors: Mapping[str, TensorPlace]
 
-    def floats(self, name: str) -> "np.ndarray[Any, Any]":
+    def read_floats(self, name: str) -> "np.ndarray[Any, Any]":
         """A tensor that is stored in 32-bit floats."""
         import numpy as np
 

@@ -166,7 +166,7 @@ class SageMakerJobs:
 
     def _upload(self, inputs: Sequence[JobInput]) -> None:
         for item in inputs:
-            folder = self._place.key(*input_parts(item.channel, item.digest)) + "/"
+            folder = self._place.object_key(*input_parts(item.channel, item.digest)) + "/"
             with explain_failures(f"Uploading {item.channel} to s3://{self._place.bucket}/{folder}"):
                 there = self._there(folder)
                 missing = {

@@ -75,13 +75,13 @@ class JobPlace:
                 f"SAGEMAKER_MAX_HOURS ({self.max_hours:g})."
             )
 
-    def key(self, *parts: str) -> str:
+    def object_key(self, *parts: str) -> str:
         """An object's key in the bucket."""
         return "/".join([part for part in (self.prefix.strip("/"),) if part] + list(parts))
 
-    def uri(self, *parts: str) -> str:
+    def object_uri(self, *parts: str) -> str:
         """An object's address."""
-        return f"s3://{self.bucket}/{self.key(*parts)}"
+        return f"s3://{self.bucket}/{self.object_key(*parts)}"
 
 
 def input_parts(channel: str, digest: str) -> tuple[str, ...]:
@@ -103,8 +103,8 @@ def job_request(name: str, run: RemoteRun, place: JobPlace) -> dict[str, Any]:
             "ContainerEntrypoint": ["tini", "-g", "--", "python", "-m", "tools.sagemaker_entry"],
         },
         "InputDataConfig": [_channel(item.channel, item.digest, place) for item in run.inputs],
-        "OutputDataConfig": {"S3OutputPath": place.uri("output"), **_key("KmsKeyId", place.kms_key)},
-        "CheckpointConfig": {"S3Uri": place.uri("checkpoints", run.identity)},
+        "OutputDataConfig": {"S3OutputPath": place.object_uri("output"), **_key("KmsKeyId", place.kms_key)},
+        "CheckpointConfig": {"S3Uri": place.object_uri("checkpoints", run.identity)},
         "ResourceConfig": {
             "InstanceType": place.instance_type,
             "InstanceCount": place.instance_count,
@@ -129,7 +129,7 @@ def job_request(name: str, run: RemoteRun, place: JobPlace) -> dict[str, Any]:
 def _channel(channel: str, digest: str, place: JobPlace) -> dict[str, Any]:
     source = {
         "S3DataType": "S3Prefix",
-        "S3Uri": place.uri(*input_parts(channel, digest)) + "/",
+        "S3Uri": place.object_uri(*input_parts(channel, digest)) + "/",
         "S3DataDistributionType": "FullyReplicated",
     }
     return {"ChannelName": channel, "DataSource": {"S3DataSource": source}, "InputMode": "File"}

@@ -52,8 +52,8 @@ class TrlPreferenceTrainer:
     def __init__(self, bases: Bases) -> None:
         self._bases = bases
 
-    def dpo(self, job: DpoJob, tracker: ExperimentTracker, progress: Progress) -> Trained:
-        """See :meth:`PreferenceTrainer.dpo`."""
+    def train_dpo(self, job: DpoJob, tracker: ExperimentTracker, progress: Progress) -> Trained:
+        """See :meth:`PreferenceTrainer.train_dpo`."""
         check_installed()
         machine = hardware.detect()
         chosen = plan(job.config, machine)
@@ -105,13 +105,13 @@ class Dpo:
         )
         return run_training(
             this,
-            self.trainer,
+            self.make_trainer,
             tracker,
             progress,
             before_saving=lambda model: model.delete_adapter(REFERENCE),
         )
 
-    def trainer(self, folder: Path, callbacks: list[Any], resumed: bool) -> Any:
+    def make_trainer(self, folder: Path, callbacks: list[Any], resumed: bool) -> Any:
         """TRL's trainer, ready; see :data:`~llm_engineering.infrastructure.training.trl.run.Make`."""
         from datasets import Dataset
 

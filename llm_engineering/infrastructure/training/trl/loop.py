@@ -42,7 +42,7 @@ class WatchedLoss:
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             clock = next(c for c in self.callback_handler.callbacks if isinstance(c, StepClock))  # type: ignore[attr-defined]
-            logs["tokens_per_second"] = clock.speed(int(self._total_train_tokens))  # type: ignore[attr-defined]
+            logs["tokens_per_second"] = clock.measure_speed(int(self._total_train_tokens))  # type: ignore[attr-defined]
         super().log(logs, start_time)  # type: ignore[misc]
 
     def create_model_card(self, *arguments: Any, **keywords: Any) -> None:
@@ -78,7 +78,7 @@ class StepClock(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self._seconds += time.perf_counter() - self._began
 
-    def speed(self, tokens: int) -> float:
+    def measure_speed(self, tokens: int) -> float:
         """Tokens a second since it was last asked; ``tokens``: all that were seen so far."""
         rate = (tokens - self._tokens) / self._seconds if self._seconds else 0.0
         self._tokens, self._seconds = tokens, 0.0

@@ -43,8 +43,8 @@ class TrlTrainer:
     def __init__(self, bases: Bases) -> None:
         self._bases = bases
 
-    def sft(self, job: SftJob, tracker: ExperimentTracker, progress: Progress) -> Trained:
-        """See :meth:`Trainer.sft`."""
+    def train_sft(self, job: SftJob, tracker: ExperimentTracker, progress: Progress) -> Trained:
+        """See :meth:`Trainer.train_sft`."""
         check_installed()
         # It tells of trackers without a key, and none of them is used: ours is the port.
         logging.getLogger("transformers.integrations.integration_utils").setLevel(logging.ERROR)
