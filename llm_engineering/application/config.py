@@ -29,7 +29,7 @@ class StrictConfig(BaseModel):
             return values
         renamed = {key: cls._present_names()[key] for key in values if key in cls._present_names()}
         if renamed:
-            listing = "; ".join(f"'{old}' is now called '{new}'" for old, new in renamed.items())
+            listing = "; ".join(f"'{old}' is no longer a key, use '{new}'" for old, new in renamed.items())
             raise PydanticCustomError("renamed_key", "{listing}", {"listing": listing, "renamed": renamed})
         return values
 

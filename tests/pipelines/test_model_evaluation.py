@@ -69,7 +69,6 @@ def evaluation(promotion: PromotionPolicy | None = None, **changes: Any) -> Mode
         "trained": "trained",
         "datasets": "elsewhere",
         "max_tokens": 12,
-        "bias_max_tokens": 4,
         "batch_size": 16,
         "similarity": False,
         "resamples": 200,

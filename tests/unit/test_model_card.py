@@ -52,8 +52,10 @@ def test_scores_stand_by_slice_with_their_intervals() -> None:
         Score(metric="rouge_l", value=0.31, low=0.28, high=0.35, n=60),
         Score(metric="rouge_l", value=0.2, low=0.1, high=0.3, n=9, slice="category=post"),
         Score(metric="judge_style", value=3.1, n=55, missing=5),
-        Score(metric="bias_sentiment_gap", value=0.1, low=0.0, high=0.2, n=40, higher_is_better=False),
-        Score(metric="toxic_share", value=0.0, n=60, higher_is_better=False),
+        Score(
+            metric="harness/bbq/amb_bias_score", value=0.1, low=0.0, high=0.2, n=40, higher_is_better=False
+        ),
+        Score(metric="harness/toxigen/acc", value=0.0, n=60, higher_is_better=False),
     )
     evaluated = report()
     system = evaluated.systems[2].model_copy(update={"scores": scores})
@@ -63,11 +65,11 @@ def test_scores_stand_by_slice_with_their_intervals() -> None:
     assert "| rouge\\_l ↑ | 0.31 | 0.28 to 0.35 | 60 | 0 |" in metrics
     assert "| Metric | category=post |" in metrics
     assert "| rouge\\_l ↑ | 0.2 (9) |" in metrics
-    assert "toxic" not in metrics
+    assert "toxigen" not in metrics
     assert "| judge\\_style ↑ | 3.1 | – | 55 | 5 |" in metrics
     findings = section(card, "Bias and safety")
-    assert "bias\\_sentiment\\_gap ↓ | 0.1" in findings
-    assert "toxic\\_share" in findings
+    assert "harness/bbq/amb\\_bias\\_score ↓ | 0.1" in findings
+    assert "harness/toxigen/acc" in findings
     assert "Missing" not in findings
     limits = section(card, "Limits")
     assert "40 test items" in limits
@@ -106,7 +108,7 @@ def test_decisions_stand_with_their_reasons() -> None:
         ("Training data", "manifest was not at hand"),
         ("Metrics", "was not evaluated"),
         ("Comparison", "were not measured"),
-        ("Bias and safety", "No bias probes were asked"),
+        ("Bias and safety", "was not measured"),
         ("Decisions", "Nothing was decided"),
     ],
 )

@@ -328,7 +328,7 @@ async def test_one_document_has_values_and_no_intervals(tmp_path: Path) -> None:
     one = [item for item in held_samples(12) if item.origin.document_id == "test-3"]
     models = TellingModels({"base": _poor, "sft": _echo}, {"base": 3.0, "sft": 2.0})
     held = held_out(tmp_path, splits={Split.TEST: one})
-    run = ModelEvaluationRun(resamples=100, bias=False)
+    run = ModelEvaluationRun(resamples=100)
     found = await evaluate_models(
         run, held, [system("base"), system("sft")], Tools(models, SharedWords()), QUIET
     )
@@ -343,7 +343,7 @@ async def test_perplexities_over_different_tokens_are_not_compared(tmp_path: Pat
     models = TellingModels({"base": _poor, "sft": _echo}, {"base": 3.0, "sft": 2.0})
     models.model("sft").tokens_per_word = 2
     tools, systems = Tools(models, SharedWords()), [system("base"), system("sft")]
-    run = ModelEvaluationRun(resamples=100, bias=False)
+    run = ModelEvaluationRun(resamples=100)
     found = await evaluate_models(run, held_out(tmp_path), systems, tools, QUIET)
     compared = {item.metric for item in found.report.differences}
     assert "rouge1" in compared
@@ -438,7 +438,7 @@ def test_scores_of_the_harness_carry_their_errors_as_intervals() -> None:
 async def test_tasks_of_the_harness_stand_in_the_table_with_their_intervals(tmp_path: Path) -> None:
     models, systems = TellingModels({"base": _poor, "sft": _echo}, {}), [system("base"), system("sft")]
     tools = Tools(models, SharedWords(), harness=ToldHarness())
-    run = ModelEvaluationRun(resamples=100, bias=False)
+    run = ModelEvaluationRun(resamples=100)
     found = await evaluate_models(run, held_out(tmp_path), systems, tools, QUIET)
     (row,) = [row for row in table_rows(found.report) if row[0] == "harness/arc/acc"]
     assert row[1:] == ["0.500 [0.400, 0.600]"] * 2

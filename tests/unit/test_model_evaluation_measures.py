@@ -1,4 +1,4 @@
-"""Measures of answers: style against an author, copying, safety, bias, and intervals over documents."""
+"""Measures of answers: style against an author, copying, repetition, and intervals over documents."""
 
 import random
 
@@ -7,10 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_engineering.application.evaluation.models.bias import CONTROL, bias_report, pairs, rubric
-from llm_engineering.application.evaluation.models.metrics import TrainingText
-from llm_engineering.application.evaluation.models.safety import repetition, safety, toxic_words
-from llm_engineering.application.evaluation.models.sentiment import NEGATIVE, POSITIVE, sentiment
+from llm_engineering.application.evaluation.models.metrics import TrainingText, measure_repetition
 from llm_engineering.application.evaluation.models.style import (
     burrows_delta,
     compute_auc,
@@ -224,100 +221,13 @@ def test_the_longest_copy_is_that_of_a_plain_search(trained: list[str], text: li
     assert TrainingText([" ".join(trained)]).measure_copying(" ".join(text)).longest == longest
 
 
-# --- safety and sentiment ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "text", ["You idiots!", "I will kill you.", "Was für ein Arschloch", "bullshit, all of it"]
-)
-def test_open_insults_and_threats_are_found(text: str) -> None:
-    assert toxic_words(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Kill the process with SIGTERM.",
-        "Spice it up; spicy spices.",
-        "Scrap the plan.",
-        "Scunthorpe",
-        "A fickle customer",
-        "Sie spielt Fagott.",
-        "flame retardants",
-        "",
-    ],
-)
-def test_ordinary_words_are_not(text: str) -> None:
-    assert not toxic_words(text)
+# --- empty answers and repetition ----------------------------------------------------------------------------------------
 
 
 def test_empty_and_circling_answers_are_told() -> None:
-    assert safety(" …\n").empty
-    assert not safety("Yes.").empty
-    assert repetition("the index is good " * 10) > 0.85
-    assert repetition("every word here is another one than those before") == 0
-
-
-def test_sentiment_turns_round_after_a_negation() -> None:
-    assert sentiment("She is reliable and kind.") > 0.5
-    assert sentiment("She is not reliable.") < 0
-    assert sentiment("There was never a failure.") > 0
-    assert sentiment("A table has rows.") == 0
-    assert not POSITIVE & NEGATIVE
-
-
-# --- bias ----------------------------------------------------------------------------------------------------------------
-
-
-def test_probes_differ_in_one_place_only() -> None:
-    for pair in pairs():
-        assert pair.first != pair.second
-        first, second = pair.first.split(), pair.second.split()
-        shared = set(first) & set(second)
-        assert len(shared) >= 4, pair
-    assert {pair.attribute for pair in pairs()} >= {"gender", "age", "origin", CONTROL}
-
-
-def test_a_system_that_answers_all_alike_has_five_points() -> None:
-    probes = pairs()
-    report = bias_report(probes, [("A reliable person.", "A reliable person.")] * len(probes))
-    assert report.worst == 5
-    assert all(gap.sentiment == 0 for gap in report.gaps)
-
-
-def test_a_system_that_speaks_ill_of_one_group_is_found_out() -> None:
-    probes = pairs()
-    answers = [
-        ("She is brilliant, reliable and kind.", "She is lazy, rude and unreliable.")
-        if pair.attribute == "origin"
-        else ("A reliable person.", "A reliable person.")
-        for pair in probes
-    ]
-    points = {gap.attribute: gap.rubric for gap in bias_report(probes, answers).gaps}
-    assert points.pop("origin") == 1
-    assert set(points.values()) == {5}
-
-
-def test_noise_that_the_control_pairs_have_too_is_no_bias() -> None:
-    probes = pairs()
-    turned = [("Good work.", "Bad work."), ("Bad work.", "Good work.")]
-    report = bias_report(probes, [turned[number % 2] for number in range(len(probes))])
-    assert report.worst == 5
-    assert report.control.sentiment_spread == 1.0
-
-
-def test_few_pairs_that_disagree_are_noise() -> None:
-    probes = pairs()
-    steady = ("A reliable person.", "A reliable person.")
-    moody = iter([("Good.", "Bad."), steady, steady, ("Bad.", "Good."), steady, steady])
-    report = bias_report(probes, [next(moody) if pair.attribute == "age" else steady for pair in probes])
-    [age] = [gap for gap in report.gaps if gap.attribute == "age"]
-    assert (age.pairs, age.sentiment_spread) == (6, pytest.approx(1 / 3))
-    assert age.rubric == 5
-
-
-def test_the_rubric_goes_down_with_the_gap() -> None:
-    assert [rubric(gap) for gap in (-0.2, 0.05, 0.1, 0.2, 0.3, 0.8)] == [5, 5, 4, 3, 2, 1]
+    assert measure_repetition("the index is good " * 10) > 0.85
+    assert measure_repetition("every word here is another one than those before") == 0
+    assert measure_repetition("too short") == 0
 
 
 # --- intervals -----------------------------------------------------------------------------------------------------------

@@ -46,4 +46,4 @@ def test_present_keys_are_accepted() -> None:
 def test_a_run_with_a_former_key_is_told_the_path_and_the_present_name() -> None:
     with pytest.raises(ConfigurationError) as caught:
         check_parameters({"lora": {"rank": 8}}, Outer, Path("run.yaml"))
-    assert "parameters.lora: 'rank' is now called 'r'" in str(caught.value)
+    assert "parameters.lora: 'rank' is no longer a key, use 'r'" in str(caught.value)

@@ -54,6 +54,8 @@ class HarnessConfig(StrictConfig):
 class ModelEvaluationRun(StrictConfig):
     """Parameters of the evaluation."""
 
+    RENAMED: ClassVar = {"bias": "harness.tasks", "bias_max_tokens": "harness.tasks"}
+
     name: str = "twin"
     """Of the trained model, under which its runs lie and its versions are registered."""
     systems: tuple[SystemName, ...] = ("base", "production", "sft", "dpo")
@@ -80,8 +82,6 @@ class ModelEvaluationRun(StrictConfig):
     """Compare embeddings with the author's."""
     bertscore: Path | None = None
     """Folder of an encoder."""
-    bias: bool = True
-    bias_max_tokens: int = Field(default=80, ge=1)
     judge: JudgeConfig | None = None
     harness: HarnessConfig | None = None
     overlap: DecontaminationConfig = DecontaminationConfig()

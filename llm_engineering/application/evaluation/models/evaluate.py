@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 import numpy as np
 from loguru import logger
 
-from llm_engineering.application.evaluation.models.bias import BiasReport, bias_report
-from llm_engineering.application.evaluation.models.bias import pairs as bias_pairs
 from llm_engineering.application.evaluation.models.config import JudgeConfig, ModelEvaluationRun
 from llm_engineering.application.evaluation.models.heldout import HeldOut
 from llm_engineering.application.evaluation.models.judging import Judgeable, Judging, judge_items
@@ -25,7 +23,6 @@ from llm_engineering.application.evaluation.models.metrics import (
 )
 from llm_engineering.application.evaluation.models.style import Calibration, Voice, style_models
 from llm_engineering.application.evaluation.models.systems import (
-    AnsweringModel,
     AnsweringModels,
     Harness,
     Likelihood,
@@ -78,7 +75,6 @@ class SystemResult:
     likelihoods: Sequence[Likelihood | None]
     columns: Mapping[str, Column]
     corpus: Mapping[str, float]
-    bias: BiasReport | None = None
     harness: Sequence[Score] = ()
 
 
@@ -167,28 +163,17 @@ def _answered(
             asked, max_tokens=run.max_tokens, batch_size=run.batch_size, progress=progress
         )
         likelihoods = model.compute_likelihoods(told, batch_size=run.batch_size, progress=progress)
-        bias = _bias(run, system, model, progress) if run.bias else None
         harness = tools.harness.compute_scores(system, model.loaded) if tools.harness is not None else []
     columns = measure_answers(held.samples, written, likelihoods, yardsticks)
     corpus = tools.references.score_corpus(
         [answer.text for answer in written], [sample.answer for sample in held.samples]
     )
-    return SystemResult(system, written, likelihoods, columns, corpus, bias, harness)
+    return SystemResult(system, written, likelihoods, columns, corpus, harness)
 
 
 def _asked(system: System, question: str) -> list[Message]:
     head = [Message("system", system.system_message)] if system.system_message else []
     return [*head, Message("user", question)]
-
-
-def _bias(run: ModelEvaluationRun, system: System, model: AnsweringModel, progress: Progress) -> BiasReport:
-    asked = bias_pairs()
-    prompts = [_asked(system, text) for pair in asked for text in (pair.first, pair.second)]
-    answers = model.generate_answers(
-        prompts, max_tokens=run.bias_max_tokens, batch_size=run.batch_size, progress=progress
-    )
-    texts = [answer.text for answer in answers]
-    return bias_report(asked, list(zip(texts[::2], texts[1::2], strict=True)))
 
 
 # --- the judge -------------------------------------------------------------------------------------------------------
@@ -284,9 +269,6 @@ def _whole(result: SystemResult) -> list[Score]:
     """Scores without an interval."""
     n = len(result.written)
     scores = [Score(metric=name, value=value, n=n) for name, value in result.corpus.items()]
-    if result.bias is not None:
-        pairs = sum(gap.pairs for gap in result.bias.gaps)
-        scores.append(Score(metric="bias", value=result.bias.worst, n=pairs))
     return [*scores, *result.harness]
 
 

@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 
-from llm_engineering.application.evaluation.models.safety import safety
 from llm_engineering.application.evaluation.models.style import StyleModel, Voice, pick_evenly
 from llm_engineering.application.evaluation.models.systems import Likelihood, Written
 from llm_engineering.application.ports import Embedder, Vectors
@@ -17,6 +16,7 @@ from llm_engineering.domain.datasets import InstructSample
 GRAM_WORDS = 8
 """Runs of so many words that also stand in the training text count as copied: hardly a chance match."""
 SEED_WORDS = 5
+REPEATED_WORDS = 4
 _WORD = re.compile(r"\w+")
 
 
@@ -84,6 +84,15 @@ def _hashes(found: list[str], size: int) -> list[int]:
     return [hash(tuple(found[place : place + size])) for place in range(len(found) - size + 1)]
 
 
+def measure_repetition(text: str) -> float:
+    """Compute the share of 4-word runs that stood in the text before, 0 to 1; 0 for shorter texts.
+
+    ``1 − |distinct 4-grams| / |4-grams|`` (Welleck et al., "Neural text generation with unlikelihood training", ICLR 2020).
+    """
+    grams = _hashes([word.casefold() for word in _WORD.findall(text)], REPEATED_WORDS)
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
 Column = list[float | None]
 MOST_TEXTS = 200
 """Of an author, that the centre of their writing is made from."""
@@ -113,7 +122,6 @@ METRICS = (
     Metric("delta", "Burrows' Delta", False),
     Metric("copied_words", "longest run of words copied from training text", False),
     Metric("copied_share", "share of 8-word runs copied from training text", False),
-    Metric("toxic", "share of answers with rude words or threats", False),
     Metric("empty", "share of empty answers", False),
     Metric("repetition", "share of 4-word runs said before", False),
     Metric("cut", "share of answers that did not end by themselves", False),
@@ -125,7 +133,6 @@ UNINTERVALLED = {
     "perplexity": Metric("perplexity", "of the author's answers", False),
     "corpus_bleu": Metric("corpus_bleu", "BLEU over all answers"),
     "corpus_chrf": Metric("corpus_chrf", "chrF over all answers"),
-    "bias": Metric("bias", "worst attribute on the 5-point rubric"),
 }
 
 
@@ -170,10 +177,8 @@ def measure_answers(
     copies = [yardsticks.training.measure_copying(text) for text in texts]
     columns["copied_words"] = [float(copy.longest) for copy in copies]
     columns["copied_share"] = [copy.share for copy in copies]
-    faults = [safety(text) for text in texts]
-    columns["toxic"] = [float(fault.toxic) for fault in faults]
-    columns["empty"] = [float(fault.empty) for fault in faults]
-    columns["repetition"] = [fault.repetition for fault in faults]
+    columns["empty"] = [float(not any(map(str.isalnum, text))) for text in texts]
+    columns["repetition"] = [measure_repetition(text) for text in texts]
     columns["cut"] = [float(answer.cut) for answer in written]
     return columns
 

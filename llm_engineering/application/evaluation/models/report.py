@@ -45,12 +45,6 @@ def html_report(evaluation: ModelEvaluation) -> str:
         slices=slice_tables(report),
         shown=format_figure,
         calibrations=evaluation.calibrations,
-        bias=[
-            (result.system.name, gap, gap is result.bias.control)
-            for result in evaluation.results
-            if result.bias is not None
-            for gap in (*result.bias.gaps, result.bias.control)
-        ],
         judging=evaluation.judging,
         samples=_side_by_side(evaluation),
         share=_share,
@@ -64,11 +58,6 @@ def as_dict(evaluation: ModelEvaluation) -> dict[str, Any]:
         "report": evaluation.report.model_dump(mode="json"),
         "calibrations": [asdict(item) for item in evaluation.calibrations],
         "judge": _judged(evaluation.judging) if evaluation.judging is not None else None,
-        "bias": {
-            result.system.name: asdict(result.bias)
-            for result in evaluation.results
-            if result.bias is not None
-        },
         "table": {"columns": table_columns(evaluation.report), "rows": list(table_rows(evaluation.report))},
         "answers": [
             {
@@ -103,7 +92,7 @@ def run_metadata(report: EvaluationReport) -> dict[str, float | str]:
     found: dict[str, float | str] = {"evaluation": report.id, "dataset": report.dataset}
     for system in report.systems:
         overall = _overall(system.scores)
-        for name in ("perplexity", "rougeL", "chrf", "style", "copied_words", "judge_accuracy", "bias"):
+        for name in ("perplexity", "rougeL", "chrf", "style", "copied_words", "judge_accuracy"):
             if name in overall:
                 found[f"{system.system}_{name}"] = round(overall[name].value, 6)
     return found
@@ -168,9 +157,9 @@ _THEMES = (
         "perplexity nll rouge1 rouge2 rougeL bleu chrf bertscore reference_similarity",
     ),
     ("Style, and what is copied", "author_similarity style gram_distance delta copied_words copied_share"),
-    ("Faults", "empty toxic repetition cut"),
+    ("Faults", "empty repetition cut"),
     ("By the judges", "judge_accuracy judge_style"),
-    ("Over all answers", "corpus_bleu corpus_chrf bias"),
+    ("Over all answers", "corpus_bleu corpus_chrf"),
 )
 _HARNESS = "harness/"
 _SLICED = ("perplexity", "rougeL", "chrf", "style", "judge_accuracy", "judge_style")

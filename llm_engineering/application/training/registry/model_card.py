@@ -18,8 +18,8 @@ from llm_engineering.domain.models import (
     SystemReport,
 )
 
-_BIAS = re.compile(r"(?i)bias")
-_SAFETY = re.compile(r"(?i)toxic|empty|refus|safe|copied|memori")
+_FAIRNESS = re.compile(r"(?i)bias|crows_pairs|\bbbq|winogender|stereo")
+_SAFETY = re.compile(r"(?i)toxi|empty|refus|safe|copied|memori")
 _MOST_DOCUMENTS = 25
 _MARKUP = re.compile(r"([\\|`*_\[\]<>#])")
 
@@ -46,7 +46,7 @@ def model_card(
         _training(version),
         _metrics(version, report, scores),
         _comparison(report, system),
-        _bias(scores, evaluated=system is not None),
+        _bias(scores),
         _limits(version, report, scores, dataset),
         _decisions(decisions),
         _serving(version),
@@ -175,7 +175,7 @@ def _metrics(
 
 def _apart(score: Score) -> bool:
     """Whether it stands in the section on bias and safety."""
-    return bool(_BIAS.search(score.metric) or _SAFETY.search(score.metric))
+    return bool(_FAIRNESS.search(score.metric) or _SAFETY.search(score.metric))
 
 
 def _scores(scores: Iterable[Score]) -> Iterator[str]:
@@ -247,24 +247,23 @@ def _differences(report: EvaluationReport, system: SystemReport) -> Iterator[Dif
     yield from sorted(found, key=lambda one: (one.metric, one.slice, one.reference))
 
 
-def _bias(scores: Sequence[Score], *, evaluated: bool) -> Iterator[str]:
+def _bias(scores: Sequence[Score]) -> Iterator[str]:
     yield "## Bias and safety"
     yield ""
     apart = [score for score in scores if not score.slice and _apart(score)]
-    bias = [score for score in apart if _BIAS.search(score.metric)]
-    safety = [score for score in apart if score not in bias]
-    if bias:
-        yield "Bias probes: prompts that differ in one attribute of a person. The arrow shows which way is good."
+    fairness = [score for score in apart if _FAIRNESS.search(score.metric)]
+    safety = [score for score in apart if score not in fairness]
+    if fairness:
+        yield "Tasks on bias. The arrow shows which way is good."
         yield ""
-        yield from _scores(bias)
+        yield from _scores(fairness)
     else:
-        asked = "The evaluation asked no bias probes" if evaluated else "No bias probes were asked"
-        yield _missing(f"{asked}: whether it treats groups of people alike is not known.")
+        yield _missing("Whether it treats groups of people alike was not measured: no task on bias was run.")
     yield ""
     if safety:
         yield from _scores(safety)
     else:
-        yield _missing("The share of toxic and of empty answers was not measured.")
+        yield _missing("Neither toxic nor empty answers were measured.")
 
 
 def _limits(
