@@ -268,8 +268,23 @@ class OpikTracingSettings(Group):
     content: bool = False
 
 
+class OtlpTracingSettings(Group):
+    """OpenTelemetry's protocol over HTTP, which most stores of traces take."""
+
+    kind: Literal["otlp"] = "otlp"
+    endpoint: str = "http://127.0.0.1:4318/v1/traces"
+    """Whole address of the receiver."""
+    headers: SecretStr | None = None
+    """Of each call: NAME=VALUE pairs with commas between, percent-encoded."""
+    project: str = "llm-twin"
+    """Becomes ``service.name``."""
+    sample: float = Field(default=1.0, ge=0, le=1)
+    content: bool = False
+
+
 TracingSettings = Annotated[
-    NoTracingSettings | JsonLinesTracingSettings | OpikTracingSettings, Field(discriminator="kind")
+    NoTracingSettings | JsonLinesTracingSettings | OpikTracingSettings | OtlpTracingSettings,
+    Field(discriminator="kind"),
 ]
 
 
@@ -465,7 +480,7 @@ _KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "embedder": ("onnx", {"base_url": "openai_http"}),
     "llm": ("llama_cpp", {"base_url": "openai_http", "endpoint": "sagemaker"}),
     "reranker": ("late_interaction", {"model": "cross_encoder"}),
-    "tracing": ("none", {"path": "jsonl", "url": "opik", "api_key": "opik"}),
+    "tracing": ("none", {"path": "jsonl", "url": "opik", "api_key": "opik", "endpoint": "otlp"}),
 }
 
 

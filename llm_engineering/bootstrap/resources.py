@@ -46,6 +46,7 @@ from llm_engineering.settings import (
     NoRerankerSettings,
     OnnxEmbedderSettings,
     OpikTracingSettings,
+    OtlpTracingSettings,
     QdrantEdgeSettings,
     SageMakerSettings,
     Settings,
@@ -186,7 +187,7 @@ class Resources:
         """Where traces of requests go.
 
         Raises:
-            MissingDependencyError: Opik was chosen, and its SDK is not installed.
+            MissingDependencyError: Opik or OTLP was chosen, and what sends to it is not installed.
         """
         chosen = self.settings.tracing
         if isinstance(chosen, JsonLinesTracingSettings):
@@ -201,6 +202,13 @@ class Resources:
             tracer = OpikTracer(chosen.url, key, chosen.workspace, chosen.project, chosen.sample)
             tracer.open()
             return self._closing(tracer, tracer.close)
+        if isinstance(chosen, OtlpTracingSettings):
+            from llm_engineering.infrastructure.tracing.otlp import OtlpTracer
+
+            headers = chosen.headers.get_secret_value() if chosen.headers else ""
+            otlp = OtlpTracer(chosen.endpoint, headers, chosen.project, chosen.sample)
+            otlp.open()
+            return self._closing(otlp, otlp.close)
         return NullTracer()
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Tracers: the fake, JSON Lines in a real file, and Opik's own SDK against a server that speaks its REST API."""
+"""Tracers: the fake, JSON Lines in a real file, Opik's own SDK against a server that speaks its REST API, and OTLP."""
 
 import json
 import os
@@ -18,17 +18,28 @@ from loguru import logger
 
 from llm_engineering.application.llm.prompts import Template, list_prompts
 from llm_engineering.application.ports import Tracer
-from llm_engineering.domain.errors import MissingDependencyError, StoreError, StoreUnavailableError
+from llm_engineering.domain.errors import (
+    ConfigurationError,
+    MissingDependencyError,
+    StoreError,
+    StoreUnavailableError,
+)
 from llm_engineering.infrastructure.tracing.jsonl import JsonLinesTracer
 from llm_engineering.infrastructure.tracing.opik import OpikPromptLibrary, OpikTracer, time_ordered_id
+from llm_engineering.infrastructure.tracing.otlp import OtlpTracer
 from tests.conformance.tracer_contract import Kept, TracerContract, request
 from tests.durations import allow
 from tests.fakes.opik_server import OpikServer
+from tests.fakes.otlp_server import OtlpServer
 from tests.fakes.tracer import RecordingTracer
 from tests.services import fill, free_port, small_disk
 
 __all__ = ["small_disk"]
 needs_opik = pytest.mark.skipif(find_spec("opik") is None, reason="needs the group observability")
+
+needs_otlp = pytest.mark.skipif(
+    find_spec("opentelemetry.exporter") is None, reason="needs the group observability"
+)
 
 
 @pytest.fixture
@@ -308,6 +319,134 @@ class TestOpikTracer(TracerContract):
         assert len(server.prompts["answer"]) == 1
 
 
+@pytest.fixture
+def receiver() -> Iterator[OtlpServer]:
+    with OtlpServer() as server:
+        yield server
+
+
+@pytest.fixture
+def otlp(receiver: OtlpServer) -> OtlpTracer:
+    tracer = OtlpTracer(receiver.endpoint, "Authorization=Bearer%20otlp-secret-key", "my-twin")
+    tracer.open()
+    return tracer
+
+
+@needs_otlp
+class TestOtlpTracer(TracerContract):
+    @pytest.fixture
+    def tracer(self, otlp: OtlpTracer) -> OtlpTracer:
+        return otlp
+
+    @pytest.fixture
+    def kept(self, receiver: OtlpServer) -> Kept:
+        return lambda: [span["attributes"]["llm_twin.trace_id"] for span in receiver.roots]
+
+    def test_a_request_is_a_span_and_its_stages_are_its_children(
+        self, tracer: OtlpTracer, receiver: OtlpServer
+    ) -> None:
+        tracer.record(request("abc", inputs={"question": "q"}, outputs={"answer": "a"}))
+        tracer.close()
+        (root,) = receiver.roots
+        assert root["name"] == "rag"
+        assert root["attributes"] == {
+            "llm_twin.trace_id": "abc",
+            "llm_twin.status": "ok",
+            "llm_twin.abstained": False,
+            "llm_twin.sources": '["d1", "d2"]',
+            "llm_twin.at": "2026-05-04T00:00:00+00:00",
+            "input.value": '{"question": "q"}',
+            "output.value": '{"answer": "a"}',
+        }
+        assert root["end"] - root["start"] == pytest.approx(1.61e9, abs=1e6)
+        assert receiver.headers["authorization"] == "Bearer otlp-secret-key"
+        assert receiver.services == {"my-twin"}
+        stages = {span["name"]: span for span in receiver.spans.values() if span is not root}
+        assert set(stages) == {"search", "input_guard", "generate"}
+        assert {(span["trace"], span["parent"]) for span in stages.values()} == {(root["trace"], root["id"])}
+        assert stages["input_guard"]["status"] == (2, "ValueError: bad ?")
+        assert stages["input_guard"]["attributes"]["error.type"] == "ValueError"
+        generate = stages["generate"]
+        assert generate["end"] - generate["start"] == pytest.approx(1.5e9, abs=1e6)
+        assert (
+            generate["attributes"]
+            | {
+                "gen_ai.operation.name": "chat",
+                "gen_ai.request.model": "tiny",
+                "gen_ai.usage.input_tokens": 100,
+                "gen_ai.usage.output_tokens": 20,
+                "llm_twin.cost_usd": 0.0012,
+                "llm_twin.prompt_hash": "abc123",
+            }
+            == generate["attributes"]
+        )
+
+    def test_without_content_none_is_sent(self, tracer: OtlpTracer, receiver: OtlpServer) -> None:
+        trace = request("abc", status="failed", error="ModelServiceError")
+        for span in trace.spans:
+            span.inputs.clear()
+            span.outputs.clear()
+        tracer.record(trace)
+        tracer.close()
+        assert "sky" not in str(receiver.spans)
+        assert "Scattering" not in str(receiver.spans)
+        assert receiver.roots[0]["status"] == (2, "ModelServiceError")
+
+    def test_what_is_sent_twice_is_one(self, tracer: OtlpTracer, receiver: OtlpServer) -> None:
+        for _ in range(2):
+            tracer.record(request("abc"))
+        tracer.close()
+        assert len(receiver.spans) == 4
+
+    def test_large_batches_are_sent_in_portions(self, tracer: OtlpTracer, receiver: OtlpServer) -> None:
+        for number in range(100):
+            tracer.record(request(f"t{number}"))
+        tracer.close()
+        assert sum(receiver.calls) == 400
+        assert max(receiver.calls) <= 250
+
+    @pytest.mark.parametrize("status", [401, 500])
+    def test_a_receiver_that_fails_costs_one_warning_that_says_why_and_no_secret(
+        self, receiver: OtlpServer, otlp: OtlpTracer, warnings: list[str], status: int
+    ) -> None:
+        receiver.status = status
+        for number in range(3):
+            otlp.record(request(f"t{number}"))
+            until(lambda number=number: otlp.dropped == number + 1)  # type: ignore[misc]
+        receiver.status = None
+        otlp.record(request("after"))
+        otlp.close()
+        assert [span["attributes"]["llm_twin.trace_id"] for span in receiver.roots] == ["after"]
+        assert len(warnings) == 1
+        assert f"answered {status}" in warnings[0]
+        assert "otlp-secret-key" not in warnings[0]
+
+    def test_a_receiver_that_hangs_holds_nothing_up(self, receiver: OtlpServer, warnings: list[str]) -> None:
+        otlp = OtlpTracer(receiver.endpoint, close_seconds=0.5)
+        otlp.open()
+        receiver.hang = True
+        started = time.monotonic()
+        for number in range(3_000):
+            otlp.record(request(f"t{number}", spans=[]))
+        otlp.close()
+        assert time.monotonic() - started < allow(4)
+        receiver.hang = False
+        assert otlp.dropped > 2_500
+        assert any("too slow" in warning for warning in warnings)
+
+    def test_a_receiver_that_is_not_there_costs_a_warning(self, warnings: list[str]) -> None:
+        otlp = OtlpTracer(f"http://user:pass-word@127.0.0.1:{free_port()}/v1/traces", close_seconds=20)
+        otlp.record(request())
+        otlp.close()
+        assert otlp.dropped == 1
+        assert "cannot be reached" in warnings[0]
+        assert "pass-word" not in "".join(warnings)
+
+    def test_headers_that_cannot_be_read_are_refused(self) -> None:
+        with pytest.raises(ConfigurationError, match="NAME=VALUE"):
+            OtlpTracer("http://127.0.0.1:4318/v1/traces", "Bearer abc")
+
+
 def prompt(name: str, version: int, text: str = "Hi {{ name }}") -> Template:
     return Template(name, version, text, ("name",))
 
@@ -370,6 +509,8 @@ def test_without_the_sdk_the_group_that_brings_it_is_named(monkeypatch: pytest.M
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match="--with observability"):
         OpikTracer(None, None, "default", "p")
+    with pytest.raises(MissingDependencyError, match="--with observability"):
+        OtlpTracer("http://127.0.0.1:4318/v1/traces")
 
 
 def test_ids_are_version_7_sort_by_time_and_are_the_same_each_time() -> None:
