@@ -180,7 +180,8 @@ def test_a_server_that_ignores_the_request_to_stop_is_ended(
     process.send_signal(signal.SIGSTOP)
     assert not mongo.status().running
     assert mongo.stop() is True
-    assert not process.is_running()
+    # A zombie is ended too: it only waits for the machine's first process to collect it.
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.slow

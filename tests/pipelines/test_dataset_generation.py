@@ -169,7 +169,7 @@ def test_a_killed_jury_goes_on_without_asking_anything_twice(
         judges = [
             ScriptedLanguageModel(default=partial(reply, name), name=name) for name in ("mild", "strict")
         ]
-        monkeypatch.setattr(Resources, "judges", lambda _, names: judges[: len(names)])
+        monkeypatch.setattr(Resources, "make_judges", lambda _, names: judges[: len(names)])
         return judges
 
     read, _ = read_run_config(CONFIGS / "generate_instruct_datasets.yaml", GenerateInstructDataset)

@@ -119,7 +119,7 @@ def test_the_reason_of_a_failure_is_the_last_that_fits_what_the_platform_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = "import sys; sys.stderr.writelines(f'line {n} ' + 'x' * 90 + '\\n' for n in range(40)); sys.exit('the error')"
-    monkeypatch.setattr(sagemaker_entry, "command", lambda *_: [sys.executable, "-c", code])
+    monkeypatch.setattr(sagemaker_entry, "training_command", lambda *_: [sys.executable, "-c", code])
     status, told = sagemaker_entry._run(Training(), Cluster(), tmp_path)
     assert status == 1
     assert told.endswith("the error\n")
