@@ -179,8 +179,8 @@ def test_head_gives_the_headers_of_get_without_its_body(fetch: Fetch) -> None:
 def test_an_unknown_address_gets_the_404_page_with_status_404(fetch: Fetch) -> None:
     status, headers, body = fetch("/articles/nothing-here.html")
     assert status == 404
+    assert headers["content-type"] == "text/html; charset=utf-8"
     assert body == (DEFAULT_ROOT / "404.html").read_bytes()
-    assert "etag" not in headers
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,8 @@ def test_a_folder_without_its_slash_is_redirected(tmp_path: Path) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", urlsplit(own.base_url).port or 0, timeout=5)
         connection.request("GET", "/notes")
         response = connection.getresponse()
-        assert (response.status, response.headers["Location"], response.read()) == (301, "/notes/", b"")
+        assert (response.status, response.headers["Location"]) == (307, f"{own.base_url}/notes/")
+        response.read()
         connection.request("GET", "/notes/")
         assert connection.getresponse().read() == b"notes"
         connection.close()
