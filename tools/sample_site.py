@@ -16,6 +16,7 @@ from typing import Self
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
@@ -45,7 +46,7 @@ class _Pages(StaticFiles):
         media_type = _FEED_TYPE if file.name == "feed.xml" else _TYPES.get(file.suffix, response.media_type)
         if file.suffix not in (".xml", ".txt", ".js"):
             return response
-        body = file.read_bytes().replace(PLACEHOLDER, self._base_url)
+        body = (await run_in_threadpool(file.read_bytes)).replace(PLACEHOLDER, self._base_url)
         kept = {name: response.headers[name] for name in ("etag", "last-modified", "cache-control")}
         return Response(body, response.status_code, kept, media_type)
 

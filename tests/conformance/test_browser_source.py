@@ -13,7 +13,14 @@ from typing import Any
 import psutil
 import pytest
 
-from llm_engineering.application.ports import Complete, Found, Link, PageRenderer, Rejected, SourceItem
+from llm_engineering.application.ports import (
+    EndOfSource,
+    FetchedDocument,
+    Link,
+    PageRenderer,
+    Rejected,
+    SourceItem,
+)
 from llm_engineering.domain.errors import CollectionError, ExtractionError, FetchError
 from llm_engineering.infrastructure.sources.browser.chromium import find_programs
 from llm_engineering.infrastructure.sources.browser.driver import Browser
@@ -98,7 +105,7 @@ class TestPosts:
     ) -> None:
         items = await read(PostsPageReader(browser), f"{site}/posts.html", author_from_page=True)
 
-        found = [item.document for item in items if isinstance(item, Found)]
+        found = [item.document for item in items if isinstance(item, FetchedDocument)]
         wanted = expected_posts()
         assert len(wanted) > 12, "several pages, or scrolling is not needed"
         assert [document.text for document in found] == [post["text"] for post in wanted]
@@ -108,14 +115,14 @@ class TestPosts:
             d.published_at and (d.category, d.platform, d.language) == ("post", "127.0.0.1", "en")
             for d in found
         )
-        assert items[-1] == Complete()
+        assert items[-1] == EndOfSource()
 
     async def test_the_link_s_author_is_used_unless_the_page_s_is_asked_for(
         self, browser: Browser, site: str
     ) -> None:
         items = await read(PostsPageReader(browser), f"{site}/posts.html")
 
-        assert {item.document.author for item in items if isinstance(item, Found)} == {"Ada Winter"}
+        assert {item.document.author for item in items if isinstance(item, FetchedDocument)} == {"Ada Winter"}
 
     async def test_stopped_by_a_limit_nothing_counts_as_gone(self, site: str) -> None:
         browser = Browser(max_scrolls=1)
@@ -125,12 +132,12 @@ class TestPosts:
             await browser.close()
 
         assert 0 < len(items) < len(expected_posts())
-        assert all(isinstance(item, Found) for item in items)
+        assert all(isinstance(item, FetchedDocument) for item in items)
 
     async def test_max_items(self, browser: Browser, site: str) -> None:
         items = await read(PostsPageReader(browser), f"{site}/posts.html", max_items=2)
 
-        assert [type(item) for item in items] == [Found, Found]
+        assert [type(item) for item in items] == [FetchedDocument, FetchedDocument]
 
     async def test_other_pages_are_read_by_their_own_selectors(self, browser: Browser, pages: Pages) -> None:
         pages.html["/wall"] = """<html><body><main></main><script>
@@ -151,15 +158,15 @@ class TestPosts:
         )
 
         first, again, unnamed, empty, end = items
-        assert isinstance(first, Found)
+        assert isinstance(first, FetchedDocument)
         assert (first.document.text, first.document.author) == ("One\n\nTwo", "Bo")
         assert isinstance(again, Rejected)
         assert "same id" in again.reason
-        assert isinstance(unnamed, Found)
+        assert isinstance(unnamed, FetchedDocument)
         assert (unnamed.document.author, unnamed.document.language) == ("Ada Winter", "und")
         assert isinstance(empty, Rejected)
         assert "no text" in empty.reason
-        assert end == Complete(), "a page that stops growing has ended"
+        assert end == EndOfSource(), "a page that stops growing has ended"
 
     async def test_a_page_without_posts_says_what_was_looked_for(
         self, browser: Browser, pages: Pages

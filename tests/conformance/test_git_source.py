@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from llm_engineering.application.ports import Complete, Found, Link, Rejected, SourceItem
+from llm_engineering.application.ports import EndOfSource, FetchedDocument, Link, Rejected, SourceItem
 from llm_engineering.domain.documents import RawDocument
 from llm_engineering.domain.errors import CollectionError, ExtractionError
 from llm_engineering.infrastructure.sources.git import GitReader
@@ -67,7 +67,7 @@ async def read(reader: GitReader, url: object, **options: object) -> list[Source
 
 
 def documents(items: list[SourceItem]) -> dict[str, RawDocument]:
-    return {item.document.title: item.document for item in items if isinstance(item, Found)}
+    return {item.document.title: item.document for item in items if isinstance(item, FetchedDocument)}
 
 
 async def test_each_text_file_of_the_newest_commit_is_one_document(repository: Path) -> None:
@@ -82,7 +82,7 @@ async def test_each_text_file_of_the_newest_commit_is_one_document(repository: P
     assert source.metadata == {"path": "src/main.py", "repository": "project", "branch": "main"}
     assert source.author == AUTHOR
     assert found["README.md"].language == "markdown"
-    assert items[-1] == Complete()
+    assert items[-1] == EndOfSource()
 
 
 async def test_a_path_reads_what_is_committed_and_not_what_lies_about(repository: Path) -> None:
@@ -259,7 +259,7 @@ async def test_large_files_are_not_even_downloaded_where_the_server_can_leave_th
 async def test_more_files_than_allowed_are_reported_and_nothing_counts_as_gone(repository: Path) -> None:
     items = await read(GitReader(max_files=1), repository)
 
-    assert [type(item) for item in items] == [Found, Rejected]
+    assert [type(item) for item in items] == [FetchedDocument, Rejected]
     assert isinstance(items[-1], Rejected)
     assert "more than 1 text files; those from 'src/main.py' on" in items[-1].reason
 
@@ -271,7 +271,7 @@ async def test_leaving_early_ends_git_and_removes_the_clone(repository: Path) ->
     first = await anext(items)
     await items.aclose()  # type: ignore[attr-defined]
 
-    assert isinstance(first, Found)
+    assert isinstance(first, FetchedDocument)
 
 
 async def test_an_empty_repository_says_so(tmp_path: Path) -> None:
@@ -365,7 +365,7 @@ async def test_a_public_repository_is_read_over_http(published: Path) -> None:
 
     assert list(documents(items)) == ["README.md", "src/main.py"]
     assert documents(items)["README.md"].link == f"{server.url}/notes#README.md"
-    assert items[-1] == Complete()
+    assert items[-1] == EndOfSource()
 
 
 async def test_the_token_opens_its_own_servers_and_is_sent_to_no_other(published: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from llm_engineering.application.ports import Complete, Found, Link, Rejected, SourceItem
+from llm_engineering.application.ports import EndOfSource, FetchedDocument, Link, Rejected, SourceItem
 from llm_engineering.domain.errors import CollectionError, ExtractionError
 from llm_engineering.infrastructure.sources.browser.driver import Browser
 from llm_engineering.infrastructure.sources.browser.linkedin import LinkedInReader, parse_date
@@ -67,7 +67,7 @@ async def read(reader: LinkedInReader, name: str = "ada-winter", **options: Any)
 async def test_all_own_posts_are_read_in_full_with_their_dates(browser: Browser, site: LinkedInSite) -> None:
     items = await read(LinkedInReader(browser, USERNAME, PASSWORD, site.url))
 
-    found = {item.document.text: item.document for item in items if isinstance(item, Found)}
+    found = {item.document.text: item.document for item in items if isinstance(item, FetchedDocument)}
     assert list(found) == [
         "Short and good.",
         LONG,
@@ -80,7 +80,7 @@ async def test_all_own_posts_are_read_in_full_with_their_dates(browser: Browser,
     assert first.published_at == WHEN
     (rejected,) = [item for item in items if isinstance(item, Rejected)]
     assert "no text of its own" in rejected.reason
-    assert items[-1] == Complete()
+    assert items[-1] == EndOfSource()
 
 
 async def test_shared_posts_come_when_asked_for_under_their_own_author(
@@ -88,7 +88,9 @@ async def test_shared_posts_come_when_asked_for_under_their_own_author(
 ) -> None:
     items = await read(LinkedInReader(browser, USERNAME, PASSWORD, site.url), include_shared=True)
 
-    authors = {item.document.text: item.document.author for item in items if isinstance(item, Found)}
+    authors = {
+        item.document.text: item.document.author for item in items if isinstance(item, FetchedDocument)
+    }
     assert authors["Somebody else's words."] == "Cy Berg"
     assert authors["Short and good."] == "Ada Winter"
 
@@ -97,7 +99,7 @@ async def test_one_log_in_serves_the_whole_run(browser: Browser, site: LinkedInS
     reader = LinkedInReader(browser, USERNAME, PASSWORD, site.url)
 
     for _ in range(2):
-        assert [type(item) for item in await read(reader, max_items=2)] == [Found, Found]
+        assert [type(item) for item in await read(reader, max_items=2)] == [FetchedDocument, FetchedDocument]
     assert site.logins == 1
 
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from llm_engineering.application.ports import Complete, Found, Link, Rejected, SourceItem
+from llm_engineering.application.ports import EndOfSource, FetchedDocument, Link, Rejected, SourceItem
 from llm_engineering.domain.documents import RawDocument
 from llm_engineering.domain.errors import CollectionError, ExtractionError, FetchError
 from llm_engineering.infrastructure.sources.tabular import TableReader
@@ -43,7 +43,7 @@ async def read(path: object, category: str | None = "review", **options: Any) ->
 
 
 def documents(items: Iterable[SourceItem]) -> list[RawDocument]:
-    return [item.document for item in items if isinstance(item, Found)]
+    return [item.document for item in items if isinstance(item, FetchedDocument)]
 
 
 def rejected(items: Iterable[SourceItem]) -> list[Rejected]:
@@ -90,7 +90,7 @@ async def test_every_format_gives_the_same_documents(tmp_path: Path, ending: str
     assert first.published_at == datetime(2024, 5, 1, tzinfo=UTC)
     assert second.text == "Grüße aus Köln"
     assert second.published_at == datetime(2024, 5, 2, 8, tzinfo=UTC)
-    assert items[-1] == Complete()
+    assert items[-1] == EndOfSource()
     assert not rejected(items)
 
 
@@ -188,7 +188,7 @@ async def test_bad_rows_are_rejected_with_line_and_reason_and_the_others_go_on(t
     assert problems[12].payload == '9,Never closed,"Text,2024-01-09\n'
     assert "same id, '1'" in problems[13].reason
     assert all(item.source.startswith(f"{path}:") for item in problems.values())
-    assert items[-1] == Complete()
+    assert items[-1] == EndOfSource()
 
 
 async def test_broken_json_records_do_not_end_the_reading(tmp_path: Path) -> None:
@@ -344,8 +344,11 @@ async def test_a_text_that_is_too_long_is_rejected(tmp_path: Path) -> None:
 async def test_max_items_ends_the_reading_and_nothing_counts_as_gone(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", [{"text": str(i)} for i in range(5)])
 
-    assert [type(item) for item in await read(path, category="article", max_items=2)] == [Found, Found]
-    assert (await read(path, category="article", max_items=9))[-1] == Complete()
+    assert [type(item) for item in await read(path, category="article", max_items=2)] == [
+        FetchedDocument,
+        FetchedDocument,
+    ]
+    assert (await read(path, category="article", max_items=9))[-1] == EndOfSource()
 
 
 @pytest.mark.parametrize("ending", ["csv", "json", "jsonl", "parquet"])
@@ -358,7 +361,7 @@ async def test_memory_does_not_grow_with_the_table(tmp_path: Path, ending: str) 
         count = 0
         tracemalloc.start()
         async for item in TableReader().read(Link(str(path), AUTHOR, category="article"), {}):
-            count += isinstance(item, Found)
+            count += isinstance(item, FetchedDocument)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert count == rows
@@ -370,7 +373,7 @@ async def test_leaving_early_closes_the_file(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", [{"text": str(i)} for i in range(2_000)])
     items = TableReader().read(Link(str(path), AUTHOR, category="article"), {})
 
-    assert isinstance(await anext(items), Found)
+    assert isinstance(await anext(items), FetchedDocument)
     await items.aclose()  # type: ignore[attr-defined]
     # An open file would be reported as a ResourceWarning, which the test run turns into an error.
 

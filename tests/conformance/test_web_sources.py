@@ -16,12 +16,12 @@ from llm_engineering.application.features.collect import collect
 from llm_engineering.application.features.collect_report import CollectionReport, LinkStatus
 from llm_engineering.application.ports import (
     Discovered,
-    Found,
-    Known,
+    FetchedDocument,
     Link,
     NotModified,
     SourceItem,
     SourceReader,
+    StoredVersion,
 )
 from llm_engineering.domain.documents import RawDocument
 from llm_engineering.domain.errors import (
@@ -100,7 +100,7 @@ class Browser:
 
 
 async def items(
-    reader: SourceReader, link: Link, known: Mapping[str, Known] | None = None
+    reader: SourceReader, link: Link, known: Mapping[str, StoredVersion] | None = None
 ) -> list[SourceItem]:
     try:
         return [item async for item in reader.read(link, known or {})]
@@ -112,12 +112,12 @@ async def read(
     server: FaultServer,
     path: str,
     renderer: Browser | None = None,
-    known: Mapping[str, Known] | None = None,
+    known: Mapping[str, StoredVersion] | None = None,
     **link: Any,
 ) -> RawDocument:
     reader = ArticleReader(quick_client(), renderer)
     [item] = await items(reader, Link(server.url(path), AUTHOR, **link), known)
-    assert isinstance(item, Found)
+    assert isinstance(item, FetchedDocument)
     return item.document
 
 
@@ -290,7 +290,7 @@ async def test_an_unchanged_page_is_not_fetched_again(server: FaultServer) -> No
     server.validated("/two", article(), last_modified="Sun, 01 Nov 2026 10:00:00 GMT")
     for path in ("/one", "/two"):
         first = await read(server, path)
-        known = {first.link: Known(first.content_hash, first.etag, first.last_modified)}
+        known = {first.link: StoredVersion(first.content_hash, first.etag, first.last_modified)}
         again = await items(ArticleReader(quick_client()), Link(server.url(path), AUTHOR), known)
         assert again == [NotModified(first.link)]
 
@@ -298,13 +298,13 @@ async def test_an_unchanged_page_is_not_fetched_again(server: FaultServer) -> No
 async def test_the_date_of_another_page_is_not_taken_for_this_one(server: FaultServer) -> None:
     when = "Sun, 01 Nov 2026 10:00:00 GMT"
     server.validated("/one", article(), last_modified=when)
-    document = await read(server, "/one", known={server.url("/other"): Known("hash", None, when)})
+    document = await read(server, "/one", known={server.url("/other"): StoredVersion("hash", None, when)})
     assert document.link == server.url("/one")
 
 
 async def test_a_page_can_be_extracted_anew_though_it_is_unchanged(server: FaultServer) -> None:
     server.validated("/one", article(), etag='"1"')
-    known = {server.url("/one"): Known("hash", '"1"', None)}
+    known = {server.url("/one"): StoredVersion("hash", '"1"', None)}
     assert (await read(server, "/one", known=known, options={"refresh": True})).title == "One"
 
 

@@ -21,7 +21,7 @@ from llm_engineering.application.ports import (
     FeedbackStore,
     Generation,
     GenerationCache,
-    Known,
+    StoredVersion,
     UpsertCounts,
     UserStore,
 )
@@ -275,8 +275,8 @@ class DocumentContract:
         first, second = raw(0), raw(1, etag=None, last_modified="Mon")
         warehouse.documents.upsert([first, second, raw(2, origin="elsewhere")])
         assert warehouse.documents.find_stored(first.origin) == {
-            first.link: Known(first.content_hash, '"1"', None),
-            second.link: Known(second.content_hash, None, "Mon"),
+            first.link: StoredVersion(first.content_hash, '"1"', None),
+            second.link: StoredVersion(second.content_hash, None, "Mon"),
         }
 
     def test_counts_are_by_category_and_author(self, warehouse: Warehouse) -> None:

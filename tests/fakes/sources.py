@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-from llm_engineering.application.ports import Known, Link, SourceItem
+from llm_engineering.application.ports import Link, SourceItem, StoredVersion
 from llm_engineering.domain.errors import FetchError
 
 Step = SourceItem | BaseException | asyncio.Event | Callable[[], None]
@@ -22,7 +22,7 @@ class ScriptedReader:
     def __init__(self, script: Mapping[str, Sequence[Step]] | None = None, *, name: str = "article") -> None:
         self.name = name
         self.reads: list[Link] = []
-        self.known: dict[str, dict[str, Known]] = {}
+        self.known: dict[str, dict[str, StoredVersion]] = {}
         self.running: Counter[str] = Counter()
         self.peak = 0
         self.released: list[str] = []
@@ -33,7 +33,7 @@ class ScriptedReader:
         """What reading ``url`` gives from now on, every time it is read."""
         self._script[url] = list(steps)
 
-    async def read(self, link: Link, known: Mapping[str, Known]) -> AsyncIterator[SourceItem]:
+    async def read(self, link: Link, known: Mapping[str, StoredVersion]) -> AsyncIterator[SourceItem]:
         self.reads.append(link)
         self.known[link.url] = dict(known)
         if link.url not in self._script:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from llm_engineering.application.ports import Generation, Known, UpsertCounts, Vectors
+from llm_engineering.application.ports import Generation, StoredVersion, UpsertCounts, Vectors
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument, User
 from llm_engineering.domain.errors import InvalidInputError, StoreUnavailableError
 from llm_engineering.domain.inference import Feedback, Interaction
@@ -115,10 +115,10 @@ class FakeDocumentStore(_Collection):
         self._call("get", len(set(ids)), FIND_BATCH)
         return _matching({key: self._rows[key] for key in set(ids) if key in self._rows})
 
-    def find_stored(self, origin: str) -> dict[str, Known]:
+    def find_stored(self, origin: str) -> dict[str, StoredVersion]:
         self._call("known")
         return {
-            d.link: Known(d.content_hash, d.etag, d.last_modified)
+            d.link: StoredVersion(d.content_hash, d.etag, d.last_modified)
             for d in _matching(self._rows, lambda d: d.origin == origin)
         }
 

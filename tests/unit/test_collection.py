@@ -12,7 +12,15 @@ from llm_engineering.application.features.collect_report import (
     LinkStatus,
 )
 from llm_engineering.application.features.links import Router
-from llm_engineering.application.ports import Complete, Discovered, Found, Known, Link, NotModified, Rejected
+from llm_engineering.application.ports import (
+    Discovered,
+    EndOfSource,
+    FetchedDocument,
+    Link,
+    NotModified,
+    Rejected,
+    StoredVersion,
+)
 from llm_engineering.domain.documents import DeadLetter, RawDocument
 from llm_engineering.domain.errors import (
     ConfigurationError,
@@ -40,8 +48,8 @@ def document(path: str, text: str = "some text", **fields: Any) -> RawDocument:
     return RawDocument(**{**values, **fields})
 
 
-def found(path: str, text: str = "some text", **fields: Any) -> Found:
-    return Found(document(path, text, **fields))
+def found(path: str, text: str = "some text", **fields: Any) -> FetchedDocument:
+    return FetchedDocument(document(path, text, **fields))
 
 
 def link(path: str, author: str = "Ada Byron", **fields: Any) -> Link:
@@ -100,7 +108,7 @@ async def test_what_is_stored_is_handed_to_the_reader_and_a_304_counts_as_unchan
     place.warehouse.documents.upsert([held])
     place.article.queue(f"{BASE}/a", NotModified(held.link))
     report = await place.run(link("a"))
-    assert place.article.known[f"{BASE}/a"] == {held.link: Known(held.content_hash, '"1"', None)}
+    assert place.article.known[f"{BASE}/a"] == {held.link: StoredVersion(held.content_hash, '"1"', None)}
     assert statuses(report) == {"a": "unchanged"}
     assert report.total("unchanged") == 1
 
@@ -245,9 +253,9 @@ async def test_an_endless_chain_of_feeds_is_cut(place: Place) -> None:
 
 async def test_documents_gone_from_a_source_read_in_full_are_deleted(place: Place) -> None:
     url = f"{BASE}/r.git"
-    place.git.queue(url, found("r#a"), found("r#b"), found("r#c"), Complete())
+    place.git.queue(url, found("r#a"), found("r#b"), found("r#c"), EndOfSource())
     await place.run(link("r.git"))
-    place.git.queue(url, NotModified(f"{BASE}/r#a"), found("r#b", "changed"), Complete())
+    place.git.queue(url, NotModified(f"{BASE}/r#a"), found("r#b", "changed"), EndOfSource())
     report = await place.run(link("r.git"))
     assert place.stored() == {"r#a": "some text", "r#b": "changed"}
     assert report.total("removed") == 1
@@ -258,14 +266,14 @@ async def test_documents_gone_from_a_source_read_in_full_are_deleted(place: Plac
     "rest",
     [
         pytest.param((), id="not read in full"),
-        pytest.param((Rejected("x", "broken"), Complete()), id="a record was rejected"),
-        pytest.param((Complete(), FetchError("late failure")), id="the link failed"),
+        pytest.param((Rejected("x", "broken"), EndOfSource()), id="a record was rejected"),
+        pytest.param((EndOfSource(), FetchError("late failure")), id="the link failed"),
     ],
 )
 async def test_nothing_is_deleted_from_a_source_that_was_not_read_well(
     place: Place, rest: tuple[Any, ...]
 ) -> None:
-    place.git.queue(f"{BASE}/r.git", found("r#a"), found("r#b"), Complete())
+    place.git.queue(f"{BASE}/r.git", found("r#a"), found("r#b"), EndOfSource())
     await place.run(link("r.git"))
     place.git.queue(f"{BASE}/r.git", found("r#a"), *rest)
     report = await place.run(link("r.git"))
@@ -276,9 +284,9 @@ async def test_nothing_is_deleted_from_a_source_that_was_not_read_well(
 async def test_a_repository_found_through_a_feed_takes_away_only_its_own_files(place: Place) -> None:
     place.feed.queue(f"{BASE}/feed.xml", Discovered(link("a")), Discovered(link("r.git")))
     place.article.queue(f"{BASE}/a", found("a"))
-    place.git.queue(f"{BASE}/r.git", found("r.git#1"), found("r.git#2"), Complete())
+    place.git.queue(f"{BASE}/r.git", found("r.git#1"), found("r.git#2"), EndOfSource())
     await place.run(link("feed.xml"))
-    place.git.queue(f"{BASE}/r.git", found("r.git#1"), Complete())
+    place.git.queue(f"{BASE}/r.git", found("r.git#1"), EndOfSource())
     await place.run(link("feed.xml"))
     assert set(place.stored()) == {"a", "r.git#1"}
 
@@ -296,7 +304,7 @@ async def test_rejected_records_become_dead_letters_and_go_when_the_source_is_we
     assert place.letters() == {f"{url}:2": "no title", f"{url}:3": "bad"}
     assert max(len(letter.payload) for letter in place.warehouse.dead_letters.stream()) == 10_000
 
-    place.git.queue(url, found("t#1"), found("t#2"), Rejected(f"{url}:3", "still bad"), Complete())
+    place.git.queue(url, found("t#1"), found("t#2"), Rejected(f"{url}:3", "still bad"), EndOfSource())
     await place.run(link("t.git"))
     assert place.letters() == {f"{url}:3": "still bad"}
 
@@ -304,13 +312,13 @@ async def test_rejected_records_become_dead_letters_and_go_when_the_source_is_we
 async def test_letters_of_other_links_below_a_source_stay(place: Place) -> None:
     other = DeadLetter(stage=STAGE, source=f"{BASE}/t.git/page", reason="r", failed_at="2026-01-01T00:00:00Z")
     place.warehouse.dead_letters.put([other])
-    place.git.queue(f"{BASE}/t.git", found("t#1"), Complete())
+    place.git.queue(f"{BASE}/t.git", found("t#1"), EndOfSource())
     await place.run(link("t.git"))
     assert list(place.letters()) == [f"{BASE}/t.git/page"]
 
 
 async def test_a_source_whose_records_are_all_rejected_has_failed(place: Place) -> None:
-    place.git.queue(f"{BASE}/t.git", Rejected("t:1", "bad"), Rejected("t:2", "bad"), Complete())
+    place.git.queue(f"{BASE}/t.git", Rejected("t:1", "bad"), Rejected("t:2", "bad"), EndOfSource())
     report = await place.run(link("t.git"))
     assert report.outcomes[0].status is LinkStatus.FAILED
     assert "all of its 2 records" in report.outcomes[0].reason
@@ -392,7 +400,7 @@ async def test_a_run_that_broke_off_ends_like_an_unbroken_one_when_repeated(plac
     for one in (place, unbroken):
         for n in range(10):
             one.article.queue(f"{BASE}/{n}", found(str(n)))
-        one.git.queue(f"{BASE}/r.git", *[found(f"r.git#{n}") for n in range(10)], Complete())
+        one.git.queue(f"{BASE}/r.git", *[found(f"r.git#{n}") for n in range(10)], EndOfSource())
     links = [*[link(str(n)) for n in range(10)], link("r.git")]
     await unbroken.run(*links, batch_size=3)
 

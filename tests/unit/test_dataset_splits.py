@@ -247,7 +247,7 @@ def test_bounds_hold_or_it_is_an_error(lengths: list[tuple[int, int]], seed: int
 
 def test_bounds_that_cannot_hold_are_an_error_that_says_what_to_do() -> None:
     always = pairs([(300, 30)] * 50)
-    with pytest.raises(InvalidInputError, match=r"100% of 50 pairs.*does not mend it.*like length"):
+    with pytest.raises(InvalidInputError, match=r"100% of 50 pairs.*does not help.*like length"):
         bound_length_bias(always, LengthBias(), 0)
     with pytest.raises(InvalidInputError, match=r"length_bias\.on_exceed"):
         bound_length_bias(pairs(UNEQUAL), LengthBias(on_exceed="error"), 0)

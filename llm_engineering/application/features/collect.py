@@ -17,8 +17,7 @@ from llm_engineering.application.ports import (
     DeadLetterStore,
     Discovered,
     DocumentStore,
-    Found,
-    Known,
+    FetchedDocument,
     Link,
     NotModified,
     Progress,
@@ -26,6 +25,7 @@ from llm_engineering.application.ports import (
     SilentProgress,
     SourceItem,
     SourceReader,
+    StoredVersion,
     UserStore,
 )
 from llm_engineering.domain.documents import DeadLetter, RawDocument, derive_id
@@ -54,7 +54,7 @@ class Task:
     link: Link
     reader: str
     parent: "Task | None" = None
-    known: Mapping[str, Known] = field(default_factory=dict)
+    known: Mapping[str, StoredVersion] = field(default_factory=dict)
     """What the store holds from the origin; loaded once per link that the user gave, shared with those it led to."""
     children: "list[Task]" = field(default_factory=list)
     reason: str = ""
@@ -172,7 +172,7 @@ class Writer:
             )
             hashes[document.id] = document.content_hash
             # Nothing to write where even the validators (ETag, Last-Modified) are those already stored.
-            current = Known(document.content_hash, document.etag, document.last_modified)
+            current = StoredVersion(document.content_hash, document.etag, document.last_modified)
             if document.id in to_write or task.known.get(document.link) != current:
                 to_write[document.id] = document
         if to_write:
@@ -384,7 +384,7 @@ class _Run:
         return reader
 
     async def _take(self, task: Task, item: SourceItem) -> None:
-        if isinstance(item, Found):
+        if isinstance(item, FetchedDocument):
             # The origin is the link that the user gave, also where a feed led here; a reader cannot know it.
             document = item.document.model_copy(update={"origin": task.origin})
             if document.link in task.known:

@@ -101,7 +101,7 @@ class CollectionReport:
             raise TooManyFailuresError(
                 f"{len(self.failed)} of {len(self.outcomes)} links could not be collected ({self.failed_share:.0%}); "
                 f"at most {limit:.0%} may fail (max_failed_share).\n{self._reasons()}\n"
-                "What was collected is saved; mend or remove these links and run again."
+                "What was collected is saved; fix or remove these links and run again."
             )
         if self.rejected_share > limit:
             raise TooManyFailuresError(

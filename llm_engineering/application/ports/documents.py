@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from llm_engineering.application.ports.sources import Known
+from llm_engineering.application.ports.sources import StoredVersion
 from llm_engineering.domain.documents import (
     CleanDocument,
     DeadLetter,
@@ -62,7 +62,7 @@ class DocumentStore(Protocol):
         """The documents that exist among ``ids``, in one round trip, ordered by id."""
         ...
 
-    def find_stored(self, origin: str) -> dict[str, Known]:
+    def find_stored(self, origin: str) -> dict[str, StoredVersion]:
         """What is stored from an origin, by document link."""
         ...
 

@@ -24,7 +24,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class StoredVersion:
     """What the store already holds under a link, for conditional requests."""
 
     content_hash: str
@@ -33,7 +33,7 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FetchedDocument:
     """A document was read."""
 
     document: RawDocument
@@ -63,11 +63,11 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
-class Complete:
+class EndOfSource:
     """The source was listed to its end: what the store holds from it and was not yielded is gone and may be deleted."""
 
 
-SourceItem = Found | NotModified | Discovered | Rejected | Complete
+SourceItem = FetchedDocument | NotModified | Discovered | Rejected | EndOfSource
 
 
 class SourceReader(Protocol):
@@ -79,7 +79,7 @@ class SourceReader(Protocol):
 
     name: str
 
-    def read(self, link: Link, known: Mapping[str, Known]) -> AsyncIterator[SourceItem]:
+    def read(self, link: Link, known: Mapping[str, StoredVersion]) -> AsyncIterator[SourceItem]:
         """Read a link. ``known`` maps document links to what is already stored from this origin (may be empty)."""
         ...
 

@@ -117,7 +117,7 @@ def describe(error: Exception) -> Problem:
 
 def _unavailable(error: StoreUnavailableError) -> Problem:
     tasks = list(dict.fromkeys(_TASK.findall(str(error))))
-    remedy = f" The operator can mend it: {' or '.join(tasks)}" if tasks else " Try again in a moment."
+    remedy = f" The operator can fix it: {' or '.join(tasks)}" if tasks else " Try again in a moment."
     missing = "no index" in str(error)
     what = (
         "There is no index to answer from yet." if missing else "A store that this needs cannot be reached."
@@ -229,7 +229,7 @@ def log(error: Exception, problem: Problem, identifier: str) -> None:
 def install(app: FastAPI) -> None:
     """Make every failure of the app's routes end in one shape."""
 
-    async def told(request: Request, error: Exception) -> Response:
+    async def handle(request: Request, error: Exception) -> Response:
         problem = describe(error)
         log(error, problem, request_id(request))
         return respond(request, problem)
@@ -246,6 +246,6 @@ def install(app: FastAPI) -> None:
         return respond(request, Problem(422, "invalid_request", _cut(message)))
 
     for kind in (TwinError, ProblemError, Exception):
-        app.add_exception_handler(kind, told)
+        app.add_exception_handler(kind, handle)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, parameters)

@@ -178,7 +178,7 @@ class SageMakerModel:
         """Raise what boto3, urllib3 or the stream's decoder raised in our words.
 
         Raises:
-            TryAgain: it may pass.
+            RetryableError: it may pass.
             InvalidInputError, ModelServiceError: it will not.
         """
         from botocore import exceptions
@@ -202,7 +202,7 @@ class SageMakerModel:
             raise RetryableError(mask_ids(f"{type(error).__name__}: {error}")) from error
         elif isinstance(error, exceptions.BotoCoreError):  # profiles, tokens, parameters
             raise ModelServiceError(
-                f"{self._attempts.service} cannot be asked: {mask_ids(str(error))} {self._attempts.mend}"
+                f"{self._attempts.service} cannot be asked: {mask_ids(str(error))} {self._attempts.hint}"
             ) from error
         elif isinstance(error, MissingDependencyError):
             raise error
@@ -231,7 +231,7 @@ class SageMakerModel:
                 f"The prompt is too long for {self._model}: {problem}. Give it less text."
             ) from error
         raise ModelServiceError(
-            f"{self._attempts.service} refused the request with {status}, {problem}. {self._attempts.mend}"
+            f"{self._attempts.service} refused the request with {status}, {problem}. {self._attempts.hint}"
         ) from error
 
 

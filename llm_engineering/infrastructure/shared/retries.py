@@ -69,7 +69,7 @@ class RetryPolicy:
 
     service: str
     """For messages: "The language model at …"."""
-    mend: str
+    hint: str
     """What to do when it fails for good."""
     max_retries: int = 3
     prompt_price: float | None = None
@@ -79,7 +79,7 @@ class RetryPolicy:
     async def stream_reply(
         self, attempt: Callable[[ReplyReader], AsyncGenerator[str, None]], options: GenerationOptions
     ) -> AsyncGenerator[Delta, None]:
-        """Stream one reply. ``attempt`` feeds the reader it is given and yields the texts it gets; it raises TryAgain for
+        """Stream one reply. ``attempt`` feeds the reader it is given and yields the texts it gets; it raises RetryableError for
         what may pass. After the first text there is no other try: what was shown cannot be taken back.
 
         Raises:
@@ -112,7 +112,7 @@ class RetryPolicy:
                 if reader.started or tried >= self.max_retries or out_of_time:
                     raise ModelServiceError(
                         f"{self.service} failed {reader.progress}: {failure} (attempt {tried + 1} of "
-                        f"{self.max_retries + 1}). {self.mend}",
+                        f"{self.max_retries + 1}). {self.hint}",
                         reason=failure.reason,
                         retry_after=failure.asked,
                     ) from failure

@@ -33,12 +33,12 @@ def check_contract(first: TemplateUse, second: TemplateUse) -> None:
     """
     if (first.name, first.hash) == (second.name, second.hash):
         return
-    mend = (
+    remedy = (
         "Both have the same name, so its definition changed between them: make the older side again."
         if first.name == second.name
         else "Set the same chat template on both, or make one of them again."
     )
     raise TemplateMismatchError(
         f"Chat templates differ: {first.where} has '{first.name}' ({first.hash}), {second.where} has '{second.name}' "
-        f"({second.hash}). A model would read another format than the one it learned. {mend}"
+        f"({second.hash}). A model would read another format than the one it learned. {remedy}"
     )

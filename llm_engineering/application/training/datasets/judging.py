@@ -285,7 +285,7 @@ def _score(text: str) -> int:
 
 
 def _why(reasons: Sequence[MissingVerdict]) -> str:
-    """The reason that another run can mend comes first."""
+    """The reason that another run can cure comes first."""
     kinds = {one.why for one in reasons}
     return next(text for kind, text in UNJUDGED.items() if kind in kinds)
 

@@ -93,7 +93,7 @@ def bound_length_bias(
     out = _fewest(pairs, _most_unequal(pairs, longer, seed), longer, bounds)
     if out is None:
         raise InvalidInputError(
-            f"{said} Leaving out pairs does not mend it: fewer than {bounds.min_pairs} would be left. Have rejected "
+            f"{said} Leaving out pairs does not help: fewer than {bounds.min_pairs} would be left. Have rejected "
             "answers written of like length (more tokens, or fewer), or set length_bias.on_exceed to 'report'."
         )
     reason = "length tells chosen from rejected"

@@ -180,5 +180,5 @@ def _write(file: Path, text: str) -> None:
         atomic_write(file, text)
     except OSError as error:
         raise ModelFileError(
-            f"Cannot write {file}: {error.strerror}. Make room or mend the rights, and run it again."
+            f"Cannot write {file}: {error.strerror}. Free space or fix the permissions, then rerun."
         ) from None

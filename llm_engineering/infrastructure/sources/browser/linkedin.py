@@ -13,7 +13,14 @@ from urllib.parse import quote, unquote, urlsplit
 from loguru import logger
 
 from llm_engineering.application.features.links import hide_credentials
-from llm_engineering.application.ports import Complete, Found, Known, Link, Rejected, SourceItem
+from llm_engineering.application.ports import (
+    EndOfSource,
+    FetchedDocument,
+    Link,
+    Rejected,
+    SourceItem,
+    StoredVersion,
+)
 from llm_engineering.domain.documents import RawDocument
 from llm_engineering.domain.errors import CollectionError, ExtractionError
 from llm_engineering.infrastructure.sources.browser.driver import Browser, Page
@@ -27,7 +34,7 @@ SELECTORS: Mapping[str, str] = {
     "see_more": "button[class*='see-more']",
     "load_more": "button.scaffold-finite-scroll__load-button",
 }
-"""Where things stand in LinkedIn's pages; it renames them now and then, so the option ``selectors`` can mend one.
+"""Where things stand in LinkedIn's pages; it renames them now and then, so the option ``selectors`` can replace one.
 ``shared``: the line "NAME reposted this" over somebody else's post; ``quoted``: that post inside an own one."""
 
 _PROFILE = re.compile(r"/(?P<kind>in|company|school|showcase)/(?P<name>[^/?#]+)")
@@ -87,8 +94,8 @@ class LinkedInReader:
         self._base_url = base_url.rstrip("/")
         self._refusal: str | None = None
 
-    async def read(self, link: Link, known: Mapping[str, Known]) -> AsyncIterator[SourceItem]:  # noqa: ARG002
-        """Yield a Found per post, newest first, and Complete where the page's end was reached.
+    async def read(self, link: Link, known: Mapping[str, StoredVersion]) -> AsyncIterator[SourceItem]:  # noqa: ARG002
+        """Yield a FetchedDocument per post, newest first, and EndOfSource where the page's end was reached.
 
         Raises:
             CollectionError: no log-in is set, LinkedIn refuses it or asks for a check by a person, there is no such
@@ -116,7 +123,7 @@ class LinkedInReader:
                 yield self._item(link, post)
         logger.info("{}: {} posts, {} of them only shared", address, len(posts), shared)
         if ended and (limit is None or limit >= len(posts)):
-            yield Complete()
+            yield EndOfSource()
 
     async def close(self) -> None:
         """End the browser."""
@@ -196,11 +203,11 @@ class LinkedInReader:
         self._refusal = reason
         return CollectionError(reason)
 
-    def _item(self, link: Link, post: Mapping[str, str]) -> Found | Rejected:
+    def _item(self, link: Link, post: Mapping[str, str]) -> FetchedDocument | Rejected:
         permalink = f"{self._base_url}/feed/update/{post['urn']}/"
         if not post["text"]:
             return Rejected(permalink, "The post has no text of its own (a picture, a video or a poll).")
-        return Found(
+        return FetchedDocument(
             RawDocument(
                 category=link.category or "post",
                 text=post["text"],

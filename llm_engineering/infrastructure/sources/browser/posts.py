@@ -7,7 +7,14 @@ from typing import Any
 from urllib.parse import quote, urldefrag, urlsplit
 
 from llm_engineering.application.features.links import hide_credentials, normalise_link
-from llm_engineering.application.ports import Complete, Found, Known, Link, Rejected, SourceItem
+from llm_engineering.application.ports import (
+    EndOfSource,
+    FetchedDocument,
+    Link,
+    Rejected,
+    SourceItem,
+    StoredVersion,
+)
 from llm_engineering.domain.documents import RawDocument, text_hash
 from llm_engineering.domain.errors import CollectionError, ExtractionError
 from llm_engineering.infrastructure.sources.browser.driver import Browser, Page
@@ -57,8 +64,8 @@ class PostsPageReader:
         self._browser = browser
         self._permission = permission
 
-    async def read(self, link: Link, known: Mapping[str, Known]) -> AsyncIterator[SourceItem]:  # noqa: ARG002
-        """Yield a Found per post, and Complete where the page's end was reached.
+    async def read(self, link: Link, known: Mapping[str, StoredVersion]) -> AsyncIterator[SourceItem]:  # noqa: ARG002
+        """Yield a FetchedDocument per post, and EndOfSource where the page's end was reached.
 
         Raises:
             CollectionError: an option is wrong, no browser is installed, or the page does not load.
@@ -79,15 +86,15 @@ class PostsPageReader:
         seen: set[str] = set()
         for number, post in enumerate(found["items"][:limit], start=1):
             item = _item(link, base, post, number, language[0].lower() if language else "und")
-            if isinstance(item, Found) and item.document.link in seen:
+            if isinstance(item, FetchedDocument) and item.document.link in seen:
                 item = Rejected(
                     f"{base}#{number}", f"Post {number} has the same id as another: {post['id']!r}."
                 )
-            elif isinstance(item, Found):
+            elif isinstance(item, FetchedDocument):
                 seen.add(item.document.link)
             yield item
         if ended and (limit is None or limit >= len(found["items"])):
-            yield Complete()
+            yield EndOfSource()
 
     async def close(self) -> None:
         """End the browser."""
@@ -109,12 +116,14 @@ def _posts(page: Page, url: str, selectors: Mapping[str, str]) -> tuple[dict[str
         ) from error
 
 
-def _item(link: Link, base: str, post: Mapping[str, str], number: int, language: str) -> Found | Rejected:
+def _item(
+    link: Link, base: str, post: Mapping[str, str], number: int, language: str
+) -> FetchedDocument | Rejected:
     if not post["text"]:
         return Rejected(f"{base}#{post['id'] or number}", f"Post {number} has no text.")
     # Without an id of its own, a post is known by its words.
     identity = post["id"] or text_hash(post["text"])[:20]
-    return Found(
+    return FetchedDocument(
         RawDocument(
             category=link.category or "post",
             text=post["text"],

@@ -13,7 +13,14 @@ from pathlib import Path
 from loguru import logger
 
 from llm_engineering.application.features.links import hide_credentials
-from llm_engineering.application.ports import Complete, Found, Known, Link, Rejected, SourceItem
+from llm_engineering.application.ports import (
+    EndOfSource,
+    FetchedDocument,
+    Link,
+    Rejected,
+    SourceItem,
+    StoredVersion,
+)
 from llm_engineering.domain.documents import RawDocument, Scalar
 from llm_engineering.domain.errors import CollectionError, ExtractionError
 from llm_engineering.infrastructure.sources.git import commands, selection
@@ -89,8 +96,8 @@ class GitReader:
         self._max_files = max_files
         self._token_servers = tuple(token_servers)
 
-    async def read(self, link: Link, known: Mapping[str, Known]) -> AsyncIterator[SourceItem]:  # noqa: ARG002
-        """Clone, then yield one Found per text file, and Complete where the repository was read to its end.
+    async def read(self, link: Link, known: Mapping[str, StoredVersion]) -> AsyncIterator[SourceItem]:  # noqa: ARG002
+        """Clone, then yield one FetchedDocument per text file, and EndOfSource where the repository was read to its end.
 
         Raises:
             CollectionError: git is missing, or the repository cannot be had: private, absent, too large, too slow.
@@ -117,7 +124,7 @@ class GitReader:
                         yield Rejected(address.public_url, self._too_many(path))
                         return
                     count += 1
-                    yield Found(document)
+                    yield FetchedDocument(document)
             logger.info(
                 "{}: {} text files read, skipped: {}", address.public_url, count, dict(skipped) or "none"
             )
@@ -126,7 +133,7 @@ class GitReader:
                     f"{address.public_url} holds no text file to collect ({_explain(skipped)}). "
                     "Check the branch and the options include and exclude."
                 )
-            yield Complete()
+            yield EndOfSource()
         finally:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
 

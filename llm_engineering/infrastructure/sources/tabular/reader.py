@@ -13,7 +13,14 @@ from pydantic import ValidationError
 
 from llm_engineering.application.failures import MAX_PAYLOAD_CHARS
 from llm_engineering.application.features.links import hide_credentials
-from llm_engineering.application.ports import Complete, Found, Known, Link, Rejected, SourceItem
+from llm_engineering.application.ports import (
+    EndOfSource,
+    FetchedDocument,
+    Link,
+    Rejected,
+    SourceItem,
+    StoredVersion,
+)
 from llm_engineering.domain.categories import CategorySpec, category_spec
 from llm_engineering.domain.documents import RawDocument, text_hash
 from llm_engineering.domain.errors import CollectionError, ConfigurationError, ExtractionError, FetchError
@@ -73,8 +80,8 @@ class TableReader:
         self._max_download_bytes = max_download_bytes
         self._timeout = timeout_seconds
 
-    async def read(self, link: Link, known: Mapping[str, Known]) -> AsyncIterator[SourceItem]:  # noqa: ARG002
-        """Yield a Found or Rejected per row, then Complete.
+    async def read(self, link: Link, known: Mapping[str, StoredVersion]) -> AsyncIterator[SourceItem]:  # noqa: ARG002
+        """Yield a FetchedDocument or Rejected per row, then EndOfSource.
 
         Raises:
             CollectionError: the category is missing, an option or the columns are wrong, or the file cannot be read.
@@ -110,7 +117,7 @@ class TableReader:
         if not count:
             raise ExtractionError(f"{shown} has columns, but no rows.")
         if limit is None or count < limit:
-            yield Complete()
+            yield EndOfSource()
 
     def _open(self, link: Link, path: Path) -> Table:
         # A field is somewhat longer in its file than as text; one row is never more than this in memory.
@@ -183,7 +190,7 @@ class _RowMapper:
         if isinstance(row, BrokenRow):
             return Rejected(source, row.reason, _storable(row.payload))
         try:
-            return Found(self._document(row.values))
+            return FetchedDocument(self._document(row.values))
         except ValueError as error:
             reason = _validation_reason(error) if isinstance(error, ValidationError) else str(error)
             return Rejected(

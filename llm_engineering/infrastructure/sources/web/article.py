@@ -5,7 +5,14 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 
 from llm_engineering.application.features.links import hide_credentials, normalise_link
-from llm_engineering.application.ports import Found, Known, Link, NotModified, PageRenderer, SourceItem
+from llm_engineering.application.ports import (
+    FetchedDocument,
+    Link,
+    NotModified,
+    PageRenderer,
+    SourceItem,
+    StoredVersion,
+)
 from llm_engineering.domain.documents import RawDocument, Scalar
 from llm_engineering.domain.errors import CollectionError, ConfigurationError, ExtractionError
 from llm_engineering.infrastructure.sources.web import client as http
@@ -39,7 +46,7 @@ class ArticleReader:
         self._renderer = renderer
         self._min_characters = min_characters
 
-    async def read(self, link: Link, known: Mapping[str, Known]) -> AsyncIterator[SourceItem]:
+    async def read(self, link: Link, known: Mapping[str, StoredVersion]) -> AsyncIterator[SourceItem]:
         """Yields the page as one document, or that it has not changed.
 
         Raises:
@@ -53,7 +60,7 @@ class ArticleReader:
                 f"{hide_credentials(link.url)}: unknown options {sorted(unknown)}; an article knows {sorted(OPTIONS)}"
             )
         if link.render:
-            yield Found(await self._rendered(link, "the link asks for it (render: true)"))
+            yield FetchedDocument(await self._rendered(link, "the link asks for it (render: true)"))
             return
         held_link, etag, last_modified = _validators(link, known)
         answer = await self._client.get(link.url, accept=http.HTML, etag=etag, last_modified=last_modified)
@@ -70,9 +77,9 @@ class ArticleReader:
                 raise ExtractionError(
                     f"{error}. If it needs JavaScript, set 'render: true' for this link."
                 ) from error
-            yield Found(await self._rendered(link, str(error)))
+            yield FetchedDocument(await self._rendered(link, str(error)))
             return
-        yield Found(await self._document(link, page, answer.headers))
+        yield FetchedDocument(await self._document(link, page, answer.headers))
 
     async def close(self) -> None:
         """Close the client. The renderer is closed by who opened it."""
@@ -124,7 +131,7 @@ class ArticleReader:
         )
 
 
-def _validators(link: Link, known: Mapping[str, Known]) -> tuple[str, str | None, str | None]:
+def _validators(link: Link, known: Mapping[str, StoredVersion]) -> tuple[str, str | None, str | None]:
     """(document link, ETag, Last-Modified) of the copy at hand, for a conditional request."""
     if link.options.get("refresh"):
         return "", None, None

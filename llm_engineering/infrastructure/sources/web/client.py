@@ -79,7 +79,7 @@ class _StatusError(FetchError):
 
 
 class _Retry(Exception):
-    """An attempt failed in a way that another may mend."""
+    """An attempt failed in a way that another may not."""
 
     def __init__(self, reason: str, status: int = 0, wait: float | None = None) -> None:
         super().__init__(reason)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from llm_engineering.application.features.links import hide_credentials, normalise_link
-from llm_engineering.application.ports import Discovered, Known, Link, SourceItem
+from llm_engineering.application.ports import Discovered, Link, SourceItem, StoredVersion
 from llm_engineering.domain.errors import ConfigurationError, ExtractionError
 from llm_engineering.infrastructure.sources.web import client as http
 from llm_engineering.infrastructure.sources.web.page_metadata import parse_date
@@ -69,7 +69,7 @@ class FeedReader:
     def __init__(self, client: http.PoliteClient) -> None:
         self._client = client
 
-    async def read(self, link: Link, known: Mapping[str, Known]) -> AsyncIterator[SourceItem]:  # noqa: ARG002
+    async def read(self, link: Link, known: Mapping[str, StoredVersion]) -> AsyncIterator[SourceItem]:  # noqa: ARG002
         """Yields a link for each entry, with the author, category and ``render`` of this one.
 
         A feed is a window on what is newest, so it never says that something is gone.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm_engineering.application.failures import group_batches
-from llm_engineering.application.ports import Known, UpsertCounts, Vectors
+from llm_engineering.application.ports import StoredVersion, UpsertCounts, Vectors
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument, User
 from llm_engineering.domain.errors import StoreError
 from llm_engineering.infrastructure.stores.mongo.collections import (
@@ -118,10 +118,10 @@ class MongoDocumentStore(MongoCollection):
     def get(self, ids: Sequence[str]) -> list[RawDocument]:
         return [from_record(RawDocument, record) for record in self._get(ids)]
 
-    def find_stored(self, origin: str) -> dict[str, Known]:
+    def find_stored(self, origin: str) -> dict[str, StoredVersion]:
         fields = ("link", "content_hash", "etag", "last_modified")
         records = self._stream({"origin": origin}, fields, ROW_BATCH)
-        return {r["link"]: Known(r["content_hash"], r["etag"], r["last_modified"]) for r in records}
+        return {r["link"]: StoredVersion(r["content_hash"], r["etag"], r["last_modified"]) for r in records}
 
     def delete(self, ids: Sequence[str]) -> int:
         return self._delete(ids)
