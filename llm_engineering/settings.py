@@ -515,7 +515,7 @@ def load_settings(env_file: Path | None = Path(".env"), **overrides: Any) -> Set
 
 
 def list_variables(model: type[BaseModel] = Settings) -> Iterator[tuple[str, str, Any]]:
-    """(variable, group, default) of every setting, for ``.env.example`` and for checking names."""
+    """Yield (variable, group, default) of every setting, for ``.env.example`` and for checking names."""
     for name, field in model.model_fields.items():
         groups = [
             t

@@ -49,7 +49,7 @@ def make_instruct_samples(
 ) -> tuple[
     Annotated[list[dict[str, Any]], "instruct_samples"], Annotated[dict[str, Any], "generation_report"]
 ]:
-    """Instructions with their answers, of every passage of the warehouse."""
+    """Return instructions with their answers, of every passage of the warehouse."""
     with open_step_resources() as (resources, progress):
         model = resources.language_model if run.needs_model else None
         made = _run(generate_instruct(resources.warehouse, run, model, progress=progress), model)
@@ -63,7 +63,7 @@ def make_preference_samples(
 ) -> tuple[
     Annotated[list[dict[str, Any]], "preference_samples"], Annotated[dict[str, Any], "generation_report"]
 ]:
-    """Prompts with the author's and a model's answer, of every passage of the warehouse."""
+    """Return prompts with the author's and a model's answer, of every passage of the warehouse."""
     with open_step_resources() as (resources, progress):
         model = resources.language_model if run.needs_model else None
         made = _run(generate_preference(resources.warehouse, run, model, progress=progress), model)

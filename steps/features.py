@@ -41,7 +41,7 @@ def mark_near_duplicates(run: FeatureRun) -> Annotated[dict[str, Any], "near_dup
 
 @step(enable_cache=False)
 def index_documents(run: FeatureRun) -> Annotated[dict[str, Any], "index_report"]:
-    """Chunk, embed and index what changed; remove what is stale."""
+    """Return chunk, embed and index what changed; remove what is stale."""
     with open_step_resources() as (resources, progress):
         report = indexing.index_documents(
             resources.warehouse.clean,

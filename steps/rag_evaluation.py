@@ -45,7 +45,7 @@ __all__ = ["RagEvaluationRun", "check_rag_gate", "evaluate_rag", "make_question_
 
 @step(enable_cache=False)
 def make_question_set(run: RagEvaluationRun) -> Annotated[dict[str, Any], "question_set"]:
-    """Questions of the run's files, and those made from the warehouse's documents where that is asked for."""
+    """Return questions of the run's files, and those made from the warehouse's documents where that is asked for."""
     if run.beir is not None:
         return {"questions": [], "refused": {}}
     found = [question for file in run.questions.files for question in read_questions(file)]

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def address_of(settings: Settings, url: str | None = None) -> str:
-    """Where the service is found, without a slash at the end."""
+    """Return where the service is found, without a slash at the end."""
     service = settings.service
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(service.host, service.host)
     return (url or service.url or f"http://{host}:{service.port}").rstrip("/")
@@ -59,7 +59,7 @@ def _key(settings: Settings) -> str | None:
 
 
 def body_of(options: argparse.Namespace) -> dict[str, Any]:
-    """The request that the options ask for, in the service's own filter grammar; what was not given is left out."""
+    """Return the request that the options ask for, in the service's own filter grammar; what was not given is left out."""
     wanted = {
         "authors": options.author,
         "categories": options.category,
@@ -96,7 +96,7 @@ class Caller:
         self._client.close()
 
     def answer(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The whole answer.
+        """Return the whole answer.
 
         Raises:
             TwinError: see :meth:`stream`.
@@ -111,7 +111,7 @@ class Caller:
         return result
 
     def stream(self, body: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The answer's events as they come: (name, data).
+        """Yield the answer's events as they come: (name, data).
 
         Raises:
             ConfigurationError: the key is missing or not known.
@@ -131,7 +131,7 @@ class Caller:
             raise self._silent(error) from None
 
     def takes_votes(self) -> bool:
-        """Whether answers are kept, so that they can be voted on."""
+        """Return whether answers are kept, so that they can be voted on."""
         try:
             response = self._client.get("/info")
         except httpx.HTTPError:
@@ -169,7 +169,7 @@ class Caller:
 
 
 def parse_events(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, data) of each Server-Sent Event; comments and unknown fields are passed over."""
+    """Yield (name, data) of each Server-Sent Event; comments and unknown fields are passed over."""
     name, data = "message", ""
     for line in lines:
         field, _, value = line.partition(":")

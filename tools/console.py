@@ -15,7 +15,8 @@ errors = Console(stderr=True, highlight=False)
 
 
 def user_path(text: str) -> Path:
-    """A path as the user meant it: relative to the folder the task was started from (tasks run in the project's root).
+    """Return a path as the user meant it: relative to the folder the task was started from (tasks run in the project's
+    root).
 
     A path that exists in the root alone is taken from there, so that ``configs/mine.yaml`` works from any folder.
     """

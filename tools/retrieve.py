@@ -94,7 +94,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
 
 
 def query_from(text: str, options: argparse.Namespace, config: RetrievalConfig = RetrievalConfig()) -> Query:
-    """A query from a command line; what it leaves open as configured.
+    """Return a query from a command line; what it leaves open as configured.
 
     Raises:
         InvalidInputError: the question, a date, ``--k`` or ``--alpha`` cannot be used.

@@ -72,7 +72,7 @@ class LocalMongo:
         return f"mongodb://{HOST}:{self.port}"
 
     def status(self) -> Status:
-        """Whether our server runs and answers. Changes nothing."""
+        """Return whether our server runs and answers. Changes nothing."""
         process = self._process()
         if process is None:
             return Status(running=False, address=self.uri, detail=_taken_by(self.port) or "not running")
@@ -222,7 +222,7 @@ class LocalZenml:
         self.url = f"http://{HOST}:{port}"
 
     def status(self) -> Status:
-        """Whether a ZenML server answers on the port."""
+        """Return whether a ZenML server answers on the port."""
         try:
             with urllib.request.urlopen(f"{self.url}/health", timeout=2) as response:
                 healthy = response.status == 200

@@ -22,7 +22,7 @@ def group_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def in_order(rows: Iterable[tuple[str, str]], what: str) -> Iterator[tuple[str, str]]:
-    """Rows with strictly ascending ids, as they come.
+    """Yield rows with strictly ascending ids, as they come.
 
     Raises:
         StoreError: they do not ascend. Two streams that are compared step by step would take documents for gone.
@@ -39,7 +39,7 @@ def in_order(rows: Iterable[tuple[str, str]], what: str) -> Iterator[tuple[str, 
 
 
 def dead_letter(stage: str, source: str, reason: str, payload: str = "") -> DeadLetter:
-    """A dead letter of now."""
+    """Return a dead letter of now."""
     return DeadLetter(
         stage=stage,
         source=source,
@@ -64,7 +64,7 @@ def check_failures(stage: str, failed: int, total: int, max_failed_share: float)
 
 
 def round_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values for people: fractions to three digits, nested ones too."""
+    """Return values for people: fractions to three digits, nested ones too."""
     return {
         key: round_values(value)
         if isinstance(value, Mapping)

@@ -33,7 +33,7 @@ def build_llm_service(
     adapters: AdapterServing | None = None,
     **overrides: Any,
 ) -> "tuple[LlamaCppModel, LlmService]":
-    """The configured GGUF and the service that serves it; ``overrides`` win over the settings of llama_cpp.
+    """Return the configured GGUF and the service that serves it; ``overrides`` win over the settings of llama_cpp.
 
     Where the settings name another language model, perhaps this very service, the defaults of llama_cpp hold.
 

@@ -224,7 +224,7 @@ class Resources:
         return self.warehouse.feedback if self.settings.service.keep_answers else None
 
     def answer_judge(self) -> AnswerJudge:
-        """A fresh judge of answers; closed by whoever runs the event loop it is used in."""
+        """Return a fresh judge of answers; closed by whoever runs the event loop it is used in."""
         from llm_engineering.infrastructure.evaluation.ragas import RagasJudge
 
         chosen = self.settings.judge
@@ -240,7 +240,7 @@ class Resources:
 
     @contextmanager
     def throwaway_index(self) -> Iterator[VectorIndex]:
-        """An empty index in a temporary folder, for the time of the block. The configured one is not touched."""
+        """Yield an empty index in a temporary folder, for the time of the block. The configured one is not touched."""
         from llm_engineering.infrastructure.index.qdrant_edge import QdrantEdgeIndex
 
         with TemporaryDirectory(prefix="twin-index-") as folder:
@@ -257,7 +257,7 @@ class Resources:
         tracer: Tracer | None = None,
         keep_answers: bool = True,
     ) -> InferencePipeline:
-        """Answers questions with all that the settings name; ``tracer`` in place of the one they name.
+        """Return what answers questions with all that the settings name; ``tracer`` in place of the one they name.
 
         Args:
             keep_answers: False: nothing is kept for feedback, whatever the settings say; for questions that nobody asked.
@@ -306,20 +306,20 @@ class Resources:
         )
 
     def answering_models(self) -> "TransformersModels":
-        """Models on this machine, to be compared; closed by whoever uses them."""
+        """Return models on this machine, to be compared; closed by whoever uses them."""
         from llm_engineering.infrastructure.llms.transformers_local import TransformersModels
 
         bases = self.base_models()
         return TransformersModels(lambda name, revision: bases.find(name, revision).location)
 
     def reference_metrics(self, bertscore: Path | None = None) -> ReferenceMetrics:
-        """ROUGE, BLEU and chrF; BERTScore with the encoder of that folder."""
+        """Return ROUGE, BLEU and chrF; BERTScore with the encoder of that folder."""
         from llm_engineering.infrastructure.evaluation.text_metrics import LibraryMetrics
 
         return LibraryMetrics(bertscore)
 
     def make_harness(self, config: HarnessConfig, batch_size: int, seed: int) -> Harness:
-        """Runs tasks of lm-evaluation-harness on a system."""
+        """Return what runs tasks of lm-evaluation-harness on a system."""
         from llm_engineering.infrastructure.evaluation.lm_harness import LmHarness
 
         return LmHarness(**config.model_dump(), batch_size=batch_size, seed=seed)
@@ -381,7 +381,7 @@ class Resources:
         return SafeTrackers(trackers)
 
     def source_readers(self) -> dict[str, SourceReader]:
-        """A fresh set of readers by name, for one run; their ``close`` belongs to the run's event loop."""
+        """Return a fresh set of readers by name, for one run; their ``close`` belongs to the run's event loop."""
         from llm_engineering.infrastructure.sources.browser.driver import Browser
         from llm_engineering.infrastructure.sources.browser.linkedin import LinkedInReader
         from llm_engineering.infrastructure.sources.browser.posts import PostsPageReader

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def open_api_keys(settings: Settings) -> "ApiKeyFile":
-    """The API keys of the inference service."""
+    """Return the API keys of the inference service."""
     from llm_engineering.infrastructure.api.middleware.auth import ApiKeyFile
 
     return ApiKeyFile(settings.service.keys_file)
@@ -37,7 +37,7 @@ def open_api_keys(settings: Settings) -> "ApiKeyFile":
 def build_service_app(
     resources: Resources, config: InferenceConfig | None = None, *, host: str | None = None
 ) -> "Service":
-    """The whole inference service as an ASGI application: routes, and every layer of protection around them.
+    """Return the whole inference service as an ASGI application: routes, and every layer of protection around them.
 
     Nothing is opened or loaded before its lifespan begins. At its end it closes the pipeline and the language model; the
     other resources stay with ``resources``.

@@ -63,7 +63,7 @@ def _listed(text: str) -> tuple[str, ...]:
 
 
 def open_datasets_hub(settings: Settings) -> "DatasetsHub":
-    """The hub that data sets are pushed to; ``HF_ENDPOINT`` names another one than the public.
+    """Return the hub that data sets are pushed to; ``HF_ENDPOINT`` names another one than the public.
 
     Raises:
         ConfigurationError: there is no token.
@@ -79,14 +79,15 @@ def open_datasets_hub(settings: Settings) -> "DatasetsHub":
 
 
 def load_dataset_saver() -> "SaveForHub":
-    """What writes splits for the library ``datasets``; it raises MissingDependencyError where that is not installed."""
+    """Return what writes splits for the library ``datasets``; it raises MissingDependencyError where that is not
+    installed."""
     from llm_engineering.infrastructure.hub.datasets import save_for_hub
 
     return save_for_hub
 
 
 def open_bundled_models(settings: Settings) -> "BundledModels":
-    """The bundled models' files, to fetch and to check."""
+    """Return the bundled models' files, to fetch and to check."""
     from llm_engineering.infrastructure.model_files import BundledModels
 
     return BundledModels(settings.models_dir)
@@ -94,7 +95,7 @@ def open_bundled_models(settings: Settings) -> "BundledModels":
 
 @contextmanager
 def open_prompt_library(settings: Settings) -> "Iterator[OpikPromptLibrary]":
-    """The library of prompts that the tracing settings name.
+    """Yield the library of prompts that the tracing settings name.
 
     Raises:
         ConfigurationError: they name none.

@@ -81,7 +81,7 @@ CATALOGUE: dict[str, CategorySpec] = {
 
 
 def category_spec(name: str) -> CategorySpec:
-    """The spec of a category.
+    """Return the spec of a category.
 
     Raises:
         ConfigurationError: no such category; the message lists those that exist.

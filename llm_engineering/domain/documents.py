@@ -19,12 +19,12 @@ Scalar = str | int | float | bool
 
 
 def derive_id(*parts: str) -> str:
-    """A UUID (version 5) that depends on the parts and on nothing else."""
+    """Return a UUID (version 5) that depends on the parts and on nothing else."""
     return str(uuid.uuid5(NAMESPACE, json.dumps(parts, ensure_ascii=False)))
 
 
 def text_hash(text: str) -> str:
-    """SHA-256 of a text, in hexadecimal."""
+    """Return SHA-256 of a text, in hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -183,7 +183,7 @@ class Chunk(Model):
 
     @staticmethod
     def derive_id(document_id: str, position: int, text: str) -> str:
-        """Equal text in two documents, or twice in one, still makes two chunks."""
+        """Derive a chunk's id: equal text in two documents, or twice in one, still makes two chunks."""
         return derive_id("chunk", document_id, str(position), text_hash(text))
 
     @property
@@ -202,13 +202,13 @@ class Chunk(Model):
 
 
 def embedding_text(title: str, headings: tuple[str, ...], text: str) -> str:
-    """A chunk's text under the trail of its title and headings, which tells a lone passage what it is about."""
+    """Return a chunk's text under the trail of its title and headings, which tells a lone passage what it is about."""
     trail = title_text(title, headings)
     return f"{trail}\n{text}" if trail else text
 
 
 def title_text(title: str, headings: tuple[str, ...]) -> str:
-    """The trail of a title and the headings below it, outermost first."""
+    """Return the trail of a title and the headings below it, outermost first."""
     trail = [part for part in (title, *headings) if part]
     # An article's first heading usually repeats its title.
     return " > ".join(part for i, part in enumerate(trail) if i == 0 or part != trail[i - 1])

@@ -61,7 +61,7 @@ class MetadataFilter(Model):
         return self
 
     def accepts(self, chunk: Chunk) -> bool:
-        """The filter's meaning, in one place; every index must agree with it (the conformance suite checks)."""
+        """Return the filter's meaning, in one place; every index must agree with it (the conformance suite checks)."""
         published = chunk.published_at
         return (
             (not self.authors or chunk.author in self.authors)

@@ -18,7 +18,7 @@ _SHORTEST_SECRET = 6
 
 
 def mask(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text without credentials in URIs, bearer tokens, and the secrets given."""
+    """Return the text without credentials in URIs, bearer tokens, and the secrets given."""
     text = _URI_CREDENTIALS.sub(r"\g<scheme>***@", text)
     text = _BEARER.sub(r"\g<word>***", text)
     for secret in secrets:

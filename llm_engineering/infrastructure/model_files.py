@@ -117,7 +117,7 @@ class _SourceError(Exception):
 
 
 def model_path(name: str, models_dir: Path) -> Path:
-    """Where a model is: its file, or its folder where it has several.
+    """Return where a model is: its file, or its folder where it has several.
 
     Raises:
         ModelFileError: a file is missing.
@@ -183,7 +183,7 @@ class BundledModels:
         self.names = tuple(MANIFEST)
 
     def list_files(self, name: str) -> dict[Path, int]:
-        """Where each file of a model belongs, with its size in bytes."""
+        """Return where each file of a model belongs, with its size in bytes."""
         return {self._dir / file.target: file.size for file in _files(name)}
 
     def download(self, name: str, progress: Progress | None = None) -> list[Path]:
@@ -351,7 +351,7 @@ _CONFIGURED = re.compile(r"(?m)^(global|download|install)\.index-url='(.+)'$")
 
 
 def pip_index_url() -> str:
-    """The package index that pip uses on this machine: environment, pip's configuration, else pip's own default.
+    """Return the package index that pip uses on this machine: environment, pip's configuration, else pip's own default.
 
     Raises:
         ModelFileError: nothing says which index to use, and there is no pip to ask.

@@ -80,7 +80,7 @@ class LogProgress:
 
 @contextmanager
 def show_bars() -> Iterator[Progress]:
-    """Bars where standard error is a terminal, else log lines."""
+    """Yield bars where standard error is a terminal, else log lines."""
     if sys.stderr.isatty():
         with TerminalProgress() as bars:
             yield bars

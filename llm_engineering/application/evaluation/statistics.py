@@ -47,12 +47,12 @@ class Comparison:
 
 
 def unchanged(values: Values) -> Values:
-    """The transform of metrics that are plain means."""
+    """Return the transform of metrics that are plain means."""
     return values
 
 
 def exponential(values: Values) -> Values:
-    """Perplexity from the mean negative log-likelihood of a token."""
+    """Return perplexity from the mean negative log-likelihood of a token."""
     return np.exp(values)
 
 
@@ -69,7 +69,7 @@ class DocumentBootstrap:
         self._resamples = resamples
 
     def count_clusters(self, values: Sequence[float | None]) -> int:
-        """Documents that have a value."""
+        """Return how many documents have a value."""
         return len(set(self._numbers[_present(values)]))
 
     def estimate_interval(
@@ -79,7 +79,7 @@ class DocumentBootstrap:
         weights: Sequence[float] | None = None,
         transform: Transform = unchanged,
     ) -> Interval:
-        """Weighted mean, transformed, with its 95 % interval; missing values are left out.
+        """Return weighted mean, transformed, with its 95 % interval; missing values are left out.
 
         Raises:
             InvalidInputError: no value is there.
@@ -94,7 +94,7 @@ class DocumentBootstrap:
         weights: Sequence[float] | None = None,
         transform: Transform = unchanged,
     ) -> Interval:
-        """``transform(mean(ours)) − transform(mean(theirs))`` over items that both have a value for.
+        """Return ``transform(mean(ours)) − transform(mean(theirs))`` over items that both have a value for.
 
         Raises:
             InvalidInputError: there is no such item.

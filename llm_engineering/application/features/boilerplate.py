@@ -14,7 +14,7 @@ class Block:
 
 
 def is_indented(line: str) -> bool:
-    """Whether Markdown takes this line for code, or for part of a list item."""
+    """Return whether Markdown takes this line for code, or for part of a list item."""
     return line.startswith(("    ", "\t"))
 
 

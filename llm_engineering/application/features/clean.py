@@ -65,7 +65,7 @@ def _masked(value: Scalar) -> Scalar:
 
 
 def source_hash(content_hash: str) -> str:
-    """What a clean document's ``source_hash`` must be for a raw document of this content hash."""
+    """Return what a clean document's ``source_hash`` must be for a raw document of this content hash."""
     return text_hash(f"{CLEANING_VERSION}:{content_hash}")
 
 
@@ -84,7 +84,8 @@ _STYLED = re.compile("[\U0001d400-\U0001d7ff]")
 
 
 def clean_characters(text: str) -> str:
-    """Prose without characters that no reader sees, styled letters made plain, composed to NFC, with line feeds as line ends."""
+    """Return prose without characters that no reader sees, styled letters made plain, composed to NFC, with line feeds
+    as line ends."""
     if text.isascii() and not _INVALID.search(text) and not _LINE_ENDS.search(text):
         return text
     text = _INVISIBLE.sub("", _valid(_LINE_ENDS.sub("\n", text)))
@@ -95,7 +96,8 @@ def clean_characters(text: str) -> str:
 
 
 def clean_code(text: str) -> str:
-    """Source code without characters that no text may hold. Form feeds and invisible characters are the author's."""
+    """Return source code without characters that no text may hold. Form feeds and invisible characters are the
+    author's."""
     return _valid(_CODE_LINE_ENDS.sub("\n", text))
 
 
@@ -124,7 +126,7 @@ _INNER_SPACE = re.compile(r"[^\S\n]+")
 
 
 def clean_markdown(text: str) -> str:
-    """Markdown without page furniture and repeated blank space; code blocks are kept as they stand."""
+    """Return Markdown without boilerplate and repeated blank space; code blocks are kept as they stand."""
     blocks = [block for block in without_furniture(list(_blocks(clean_characters(text)))) if block.lines]
     lines: list[str] = []
     for i, block in enumerate(blocks):

@@ -83,7 +83,8 @@ class Task:
         return self.parent.depth + 1 if self.parent else 0
 
     def find_gone(self) -> list[str]:
-        """Links of documents that are stored and no longer in the source; empty unless the source was read in full."""
+        """Return links of documents that are stored and no longer in the source; empty unless the source was read in
+        full."""
         if not self.complete or self.reason or self.rejected or self.children:
             return []
         # What a feed's other links gave has the same origin; of a discovered repository only its own files may go.

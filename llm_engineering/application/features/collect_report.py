@@ -72,7 +72,8 @@ class CollectionReport:
         )
 
     def total(self, count: str) -> int:
-        """Sum over all links of ``created``, ``updated``, ``unchanged``, ``rejected``, ``removed`` or ``documents``."""
+        """Return sum over all links of ``created``, ``updated``, ``unchanged``, ``rejected``, ``removed`` or
+        ``documents``."""
         return sum(int(getattr(outcome, count)) for outcome in self.outcomes)
 
     @property
@@ -117,7 +118,7 @@ class CollectionReport:
         return "\n".join(lines)
 
     def rows(self) -> list[tuple[str, ...]]:
-        """One row per link, for a table with the headings ``COLUMNS``."""
+        """Return one row per link, for a table with the headings ``COLUMNS``."""
         return [
             (
                 outcome.url,
@@ -135,7 +136,8 @@ class CollectionReport:
         ]
 
     def to_metadata(self) -> dict[str, Any]:
-        """Plain numbers, texts and dictionaries, for the run's metadata. At most ``MAX_LISTED`` links are listed."""
+        """Return plain numbers, texts and dictionaries, for the run's metadata. At most ``MAX_LISTED`` links are
+        listed."""
         listed = sorted(self.outcomes, key=lambda outcome: outcome.status is not LinkStatus.FAILED)[
             :MAX_LISTED
         ]

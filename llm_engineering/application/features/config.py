@@ -77,7 +77,7 @@ class CollectRun(StrictConfig):
         return self
 
     def as_links(self, environment: Mapping[str, str]) -> list[Link]:
-        """The links to collect, with ``{NAME}`` in their credentials taken from the environment.
+        """Return the links to collect, with ``{NAME}`` in their credentials taken from the environment.
 
         Raises:
             ConfigurationError: a variable is not set.

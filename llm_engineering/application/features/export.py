@@ -182,7 +182,7 @@ class _Importer:
         self.rejected = 0
 
     def read(self, path: Path, kind: type[Value]) -> Iterator[list[tuple[str, Value]]]:
-        """Batches of (``FILE:LINE``, value); lines that are not one are rejected on the way."""
+        """Yield batches of (``FILE:LINE``, value); lines that are not one are rejected on the way."""
         with path.open("rb") as file:
             for lines in group_batches(_lines(file), BATCH):
                 values: list[tuple[str, Value]] = []

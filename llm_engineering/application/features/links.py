@@ -69,7 +69,7 @@ class Router:
         return next((reader for pattern, reader in self._rules if pattern.search(stripped)), FALLBACK)
 
     def check(self, reader: object) -> str:
-        """The name, where a reader of that name may exist (a link's own ``reader`` option).
+        """Return the name, where a reader of that name may exist (a link's own ``reader`` option).
 
         Raises:
             ConfigurationError: no such reader.
@@ -83,7 +83,7 @@ class Router:
 
 
 def normalise_link(url: str) -> str:
-    """A web address in one spelling: lower-case host, no default port, no fragment, no tracking parameters.
+    """Return a web address in one spelling: lower-case host, no default port, no fragment, no tracking parameters.
 
     What is not a web address (a path, ``git@host:...``) is only stripped. The path is left as it is: servers may tell
     ``/a`` from ``/a/``.
@@ -115,5 +115,5 @@ def _without_tracking(query: str) -> str:
 
 
 def hide_credentials(url: str) -> str:
-    """A link as it may be logged and stored: without user name and password."""
+    """Return a link as it may be logged and stored: without user name and password."""
     return re.sub(r"(?<=://)[^/?#\s]*@", "", url)

@@ -332,7 +332,7 @@ async def _closable(stream: AsyncIterator[Delta]) -> AsyncGenerator[Delta, None]
 
 
 def estimate_confidence(question: str, passages: Sequence[Passage]) -> float:
-    """How sure it is that the passages bear on the question; higher is surer, about 0 to 1.
+    """Return how sure it is that the passages bear on the question; higher is surer, about 0 to 1.
 
     The highest cosine similarity between question and passage. Where no passage has one (the search went by words alone),
     the share of the question's content words that the best passage holds, scaled to like meaning. Pure: the same for
@@ -345,7 +345,7 @@ def estimate_confidence(question: str, passages: Sequence[Passage]) -> float:
 
 
 def abstains(question: str, passages: Sequence[Passage], config: AnsweringConfig) -> bool:
-    """Whether the passages bear so little on the question that no model should be asked."""
+    """Return whether the passages bear so little on the question that no model should be asked."""
     return not passages or estimate_confidence(question, passages) < config.min_similarity
 
 
@@ -355,7 +355,7 @@ def abstains(question: str, passages: Sequence[Passage], config: AnsweringConfig
 def build_messages(
     question: str, sources: Sequence[Source], config: AnsweringConfig, instructions: str = ""
 ) -> list[Message]:
-    """The prompt, with the sources in the order given. Everything that others wrote is fenced."""
+    """Return the prompt, with the sources in the order given. Everything that others wrote is fenced."""
     return prompts.render(
         config.prompt,
         config.template_version,

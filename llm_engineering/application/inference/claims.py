@@ -62,7 +62,7 @@ def extract_claim(sentence: str) -> Claim:
 
 
 def find_digits(text: str) -> frozenset[str]:
-    """Numbers written in digits, in one spelling: 1,000 and 1'000 are 1000, 3,5 is 3.5, 2.50 is 2.5."""
+    """Return numbers written in digits, in one spelling: 1,000 and 1'000 are 1000, 3,5 is 3.5, 2.50 is 2.5."""
     return frozenset(_canonical(match.group()) for match in _NUMBER.finditer(text))
 
 
@@ -70,7 +70,7 @@ _LETTERS = re.compile(r"[^\W\d_]+")
 
 
 def find_numbers(text: str) -> frozenset[str]:
-    """Numbers that a source holds, those in words too, so that "3 steps" finds "three steps"."""
+    """Return numbers that a source holds, those in words too, so that "3 steps" finds "three steps"."""
     spelled = {str(_SPELLED[word]) for word in _SPELLED.keys() & set(_LETTERS.findall(text.casefold()))}
     both = {_canonical(match.group(), comma=True) for match in _NUMBER.finditer(text)}
     return find_digits(text) | both | frozenset(spelled)
@@ -102,7 +102,7 @@ def _names(text: str) -> frozenset[str]:
 
 
 def agrees_on_negation(claim: Claim, text: str) -> bool:
-    """Whether a sentence and what backs it agree on whether it is so. The text's clause that is nearest decides."""
+    """Return whether a sentence and what backs it agree on whether it is so. The text's clause that is nearest decides."""
     if not _NEGATION.search(text):  # most texts
         return not claim.negated
     clauses = [part for part in _CLAUSE.split(text) if part and part.strip()]
@@ -128,5 +128,5 @@ def _denied(text: str) -> frozenset[str]:
 
 
 def downgrade(verdict: Verdict) -> Verdict:
-    """One step down."""
+    """Return the verdict one step down."""
     return Verdict.PARTIAL if verdict is Verdict.SUPPORTED else Verdict.UNSUPPORTED

@@ -72,7 +72,7 @@ class RetrievalConfig(Model):
         fusion: Fusion | None = None,
         filter: MetadataFilter | None = None,
     ) -> Query:
-        """A query, with what the caller left open as configured.
+        """Return a query, with what the caller left open as configured.
 
         Raises:
             InvalidInputError: the question is empty or too long.

@@ -87,12 +87,13 @@ class Packed:
 
 
 def reorder_for_long_context(sources: Sequence[Source]) -> list[Source]:
-    """Best first, second best last: ranks 1 3 5 … 6 4 2."""
+    """Return the best first, the second best last: ranks 1 3 5 … 6 4 2."""
     return [*sources[::2], *reversed(sources[1::2])]
 
 
 def merge_overlapping(passages: Sequence[Passage]) -> list[Passage]:
-    """Passages without repetition, best first: what overlaps in one document becomes one, what stands in another goes.
+    """Return passages without repetition, best first: what overlaps in one document becomes one, what stands in another
+    goes.
 
     A merged passage takes the better rank and the better scores of its parts.
     """
@@ -147,7 +148,7 @@ def _is_slice(passage: Passage) -> bool:
 
 
 def heading(passage: Passage) -> str:
-    """Title and innermost heading, on one line."""
+    """Return title and innermost heading, on one line."""
     return " > ".join(part for part in (passage.title, *passage.headings[-1:]) if part)
 
 
@@ -162,7 +163,7 @@ async def fit_to_context(
     history: Sequence[Message] = (),
     embed: Callable[[Sequence[str]], Vectors] | None = None,
 ) -> Packed:
-    """The sources and earlier turns that fit the model's context beside prompt and reply.
+    """Return the sources and earlier turns that fit the model's context beside prompt and reply.
 
     Everything is counted in one call. A source that does not fit is left out, and the next one tried; the best is cut
     short at the end of a sentence rather than left out.
@@ -275,7 +276,7 @@ def compress(
     keep_share: float,
     embed: Callable[[Sequence[str]], Vectors] | None = None,
 ) -> list[Source]:
-    """Sources reduced to the sentences closest to the question, verbatim and in order. Blocking where it embeds.
+    """Reduce the sources to the sentences closest to the question, verbatim and in order. Blocking where it embeds.
 
     Closeness is the cosine similarity, if there is an embedder, plus half the share of the question's content words that a
     sentence holds; a heading stays where a sentence below it does.

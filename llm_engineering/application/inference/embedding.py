@@ -114,7 +114,7 @@ class InMemoryEmbeddingCache:
         return len(self._vectors)
 
     def count_missing(self, texts: Sequence[str]) -> int:
-        """How many of the texts would have to be embedded."""
+        """Return how many of the texts would have to be embedded."""
         with self._lock:
             return len({text_hash(text) for text in texts} - self._vectors.keys())
 

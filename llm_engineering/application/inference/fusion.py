@@ -9,7 +9,7 @@ MIN_CANDIDATES = 50
 
 
 def count_candidates(k: int) -> int:
-    """How many hits each list contributes to a fusion of which ``k`` are wanted.
+    """Return how many hits each list contributes to a fusion of which ``k`` are wanted.
 
     A passage that is good in both lists often stands below rank k in each of them, so more than k are looked at.
     """
@@ -17,7 +17,7 @@ def count_candidates(k: int) -> int:
 
 
 def fuse_by_rank(rankings: Sequence[Sequence[str]], k: int = 60) -> list[tuple[str, float]]:
-    """Reciprocal rank fusion: ``score(d) = Σ 1 / (k + rank(d))``, ranks from 1.
+    """Return reciprocal rank fusion: ``score(d) = Σ 1 / (k + rank(d))``, ranks from 1.
 
     Cormack, Clarke & Büttcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods",
     SIGIR 2009. A document that a list does not hold gets nothing from it. Equal scores are ordered by id.
@@ -36,7 +36,8 @@ def fuse_by_rank(rankings: Sequence[Sequence[str]], k: int = 60) -> list[tuple[s
 def fuse_by_score(
     dense: Mapping[str, float], sparse: Mapping[str, float], alpha: float
 ) -> list[tuple[str, float]]:
-    """Convex combination ``alpha · dense + (1 − alpha) · sparse`` of scores that are min-max scaled within each list.
+    """Return convex combination ``alpha · dense + (1 − alpha) · sparse`` of scores that are min-max scaled within each
+    list.
 
     Bruch, Gai & Ingber, "An Analysis of Fusion Functions for Hybrid Retrieval", ACM TOIS 42(1), 2023. A document that
     a list does not hold counts 0 there. Equal scores are ordered by id.
@@ -54,7 +55,7 @@ def fuse_by_score(
 
 
 def min_max(scores: Mapping[str, float]) -> dict[str, float]:
-    """Scores scaled to [0, 1]. Where all are equal there is nothing to tell them apart, and each counts 1."""
+    """Return scores scaled to [0, 1]. Where all are equal there is nothing to tell them apart, and each counts 1."""
     if not scores:
         return {}
     low, high = min(scores.values()), max(scores.values())
@@ -63,7 +64,7 @@ def min_max(scores: Mapping[str, float]) -> dict[str, float]:
 
 
 def rank_scores(scores: Mapping[str, float]) -> list[tuple[str, float]]:
-    """(id, score), best first; equal scores by id, so that the order never depends on chance."""
+    """Return (id, score), best first; equal scores by id, so that the order never depends on chance."""
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
 
 

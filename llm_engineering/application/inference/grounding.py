@@ -61,7 +61,7 @@ class Statement:
 
 @lru_cache(maxsize=512)
 def split_statements(text: str) -> tuple[Statement, ...]:
-    """The statements of a passage, in order. Kept for the passages used last, which questions share."""
+    """Return the statements of a passage, in order. Kept for the passages used last, which questions share."""
     found: list[Statement] = []
     tainted = False
     for unit in split_units(text):
@@ -74,13 +74,13 @@ def split_statements(text: str) -> tuple[Statement, ...]:
 
 
 def strip_markdown(text: str) -> str:
-    """The text without Markdown's marks, on one line."""
+    """Return the text without Markdown's marks, on one line."""
     bare = " ".join(_MARKUP.sub(lambda match: match.group(1) or "", text).split())
     return re.sub(r"^[-+•]\s+|^\d+[.)]\s+", "", bare)
 
 
 def is_quotable(unit: Unit, text: str) -> bool:
-    """Whether a unit can stand alone as an answer: prose, whole, and no question."""
+    """Return whether a unit can stand alone as an answer: prose, whole, and no question."""
     if unit.kind != "sentence":
         return False
     said = strip_markdown(text[unit.start : unit.end])
@@ -189,12 +189,13 @@ class GroundingVerifier:
     # --- verdicts -----------------------------------------------------------------------------------------------
 
     def judge(self, sentence: str, only: int | None = None) -> Attribution:
-        """The verdict on a sentence. Blocking where it embeds; see :meth:`verify_lexical` and :meth:`verify_semantic`."""
+        """Return the verdict on a sentence. Blocking where it embeds; see :meth:`verify_lexical` and
+        :meth:`verify_semantic`."""
         draft = self.verify_lexical(sentence, only)
         return draft.by_words if draft.decided else self.verify_semantic(draft)
 
     def verify_lexical(self, sentence: str, only: int | None = None) -> LexicalResult:
-        """What words say about a sentence. Citation markers must be gone. ``only``: one source's number."""
+        """Return what words say about a sentence. Citation markers must be gone. ``only``: one source's number."""
         claim = extract_claim(sentence)
         if not claim.roots:
             return LexicalResult(claim)
@@ -213,7 +214,7 @@ class GroundingVerifier:
         return LexicalResult(claim, candidates[: config.candidates], by_words, decided=clear or not afford)
 
     def verify_semantic(self, draft: LexicalResult) -> Attribution:
-        """The verdict with similarities. Blocking.
+        """Return the verdict with similarities. Blocking.
 
         Raises:
             ModelError: the embedder failed.
@@ -340,7 +341,7 @@ class GroundingVerifier:
         return self._memory is not None
 
     def measure_similarity(self, sentence: str, question: str, look_at: int = 4) -> "SimilarityScores":
-        """How near a sentence is to the question, and to the nearest sentence of prose of the sources. Blocking.
+        """Return how near a sentence is to the question, and to the nearest sentence of prose of the sources. Blocking.
 
         Only the ``look_at`` sentences that have most words in common with the sentence are embedded.
         """
@@ -374,7 +375,7 @@ class GroundingVerifier:
     def select_quotes(
         self, question: str, *, most: int, min_similarity: float, look_at: int = 16
     ) -> list["Quote"]:
-        """The sentences closest to the question, at most so many, in the order of the sources. Blocking.
+        """Return the sentences closest to the question, at most so many, in the order of the sources. Blocking.
 
         Only the ``look_at`` sentences that have most words in common with the question are embedded. A sentence gains by a
         neighbour that is close too, and by its source's rank: of 90 labelled questions on the sample site, the two sentences
@@ -409,7 +410,7 @@ class GroundingVerifier:
         return similarities[i] + 0.3 * neighbour + 0.1 / source.number
 
     def attribute_quote(self, quote: "Quote") -> Attribution:
-        """A quotation backs itself."""
+        """Attribute a quotation to itself."""
         source, _ = self._statements[quote.position]
         claim = extract_claim(quote.text)
         candidate = _Candidate(source, quote.span, 1.0, 1.0, 1.0)
@@ -428,7 +429,7 @@ def _strength(backing: Attribution) -> tuple[int, float]:
 
 
 def passage_text(passage: Passage) -> str:
-    """Headings and text, as far as words of an answer may come from them."""
+    """Return headings and text, as far as words of an answer may come from them."""
     return f"{_heading(passage)}\n{passage.text}"
 
 
@@ -446,12 +447,12 @@ def _around(text: str, span: Span) -> str:
 
 
 def token_overlap(sentence: str, text: str) -> float:
-    """Share of the sentence's content words that stand in the text, 0 to 1; 0 for a sentence without any."""
+    """Return share of the sentence's content words that stand in the text, 0 to 1; 0 for a sentence without any."""
     return _share(content_stems(sentence), content_stems(text))
 
 
 def word_confidence(question: str, passages: Sequence[Passage]) -> float:
-    """The largest share of the question's content words that one passage, its title included, holds; 0 to 1."""
+    """Return the largest share of the question's content words that one passage, its title included, holds; 0 to 1."""
     wanted = content_stems(question)
     return max((_share(wanted, content_stems(passage_text(p))) for p in passages), default=0.0)
 

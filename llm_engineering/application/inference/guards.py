@@ -40,7 +40,7 @@ class Guarded:
 
 
 def guard(query: Query, history: Sequence[Message], config: GuardConfig) -> Guarded:
-    """The query and its history, made harmless. Guarding what was guarded changes nothing.
+    """Return the query and its history, made harmless. Guarding what was guarded changes nothing.
 
     Raises:
         InvalidInputError: the question is empty, also once invisible characters are gone, or too long.
@@ -105,7 +105,7 @@ and emoji, and stay."""
 
 
 def clean_text(text: str) -> str:
-    """The text as a reader sees it, composed (NFC).
+    """Return the text as a reader sees it, composed (NFC).
 
     Control and format characters go: bidirectional overrides, zero-width spaces, tags, lone surrogates. Line breaks and
     tabs stay. Joiners stay where scripts and emoji need them, which is behind a character beyond ASCII.
@@ -152,7 +152,8 @@ class LoopGuard:
         self._word = ""
 
     def feed(self, text: str) -> int | None:
-        """The character before which the text is to end, because it goes in circles by then; None where it does not."""
+        """Return the character before which the text is to end, because it goes in circles by then; None where it does
+        not."""
         for position, character in enumerate(text):
             wide = "\u3040" <= character <= "\u9fff"
             if character.isalnum() and not wide:

@@ -126,7 +126,7 @@ class InferencePipeline:
         return self._model
 
     async def search(self, query: Query, *, trace_id: str | None = None) -> SearchResult:
-        """Hits for a query.
+        """Return hits for a query.
 
         Raises:
             InvalidInputError, StoreError: see :meth:`Retriever.retrieve`.

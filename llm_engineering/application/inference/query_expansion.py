@@ -85,7 +85,7 @@ _TURN_CHARACTERS = 500
 async def expand(
     question: str, history: Sequence[Message], config: ExpansionConfig, model: LanguageModel | None
 ) -> Expansion:
-    """What to search for beside the question. Never fails: what the model could not do is said in the result.
+    """Return what to search for beside the question. Never fails: what the model could not do is said in the result.
 
     Args:
         history: earlier turns, oldest first.
@@ -125,7 +125,7 @@ async def expand(
 
 
 def previous_question(history: Sequence[Message]) -> str | None:
-    """What the user asked last; None at the beginning of a conversation."""
+    """Return what the user asked last; None at the beginning of a conversation."""
     return next(
         (turn.content.strip() for turn in reversed(history) if turn.role == "user" and turn.content.strip()),
         None,
@@ -133,7 +133,8 @@ def previous_question(history: Sequence[Message]) -> str | None:
 
 
 def drop_repeats(question: str, texts: Sequence[str]) -> tuple[str, ...]:
-    """The texts that differ from the question and from each other by more than case, spacing and punctuation at the end."""
+    """Return the texts that differ from the question and from each other by more than case, spacing and punctuation at
+    the end."""
     seen = {_key(question)}
     kept = []
     for text in texts:

@@ -142,7 +142,7 @@ class Retriever:
         self._rerankers.shutdown(wait=False, cancel_futures=True)
 
     async def filter_values(self) -> Facets:
-        """What can be filtered on, with the number of chunks of each.
+        """Return what can be filtered on, with the number of chunks of each.
 
         Raises:
             StoreError: the index is not there, or failed.
@@ -152,7 +152,7 @@ class Retriever:
     async def retrieve(
         self, query: Query, recorder: Recorder, history: tuple[Message, ...] = ()
     ) -> Retrieved:
-        """The ``query.k`` best hits.
+        """Return the ``query.k`` best hits.
 
         Args:
             history: earlier turns of the conversation, oldest first.

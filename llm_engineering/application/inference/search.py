@@ -55,11 +55,11 @@ class Facets:
 
     @staticmethod
     def fields_used(filter: MetadataFilter) -> tuple[Field, ...]:
-        """The fields in which the filter names values; dates and document ids are not looked up."""
+        """Return the fields in which the filter names values; dates and document ids are not looked up."""
         return tuple(name for plural, name in FILTERS if getattr(filter, plural))
 
     def cover(self, filter: MetadataFilter) -> bool:
-        """Whether every value that the filter names exists."""
+        """Return whether every value that the filter names exists."""
         return all(value in self.of(name) for plural, name in FILTERS for value in getattr(filter, plural))
 
 
@@ -82,7 +82,7 @@ class FacetCache:
         self._kept: tuple[float, Facets] | None = None
 
     async def get(self, *, fresh: bool = False) -> Facets:
-        """The values; without a thread where they are still kept.
+        """Return the values; without a thread where they are still kept.
 
         Raises:
             StoreError: the index is not there, or failed.
@@ -117,7 +117,8 @@ tie-breaker more than a trade."""
 def rerank_hits(
     query_text: str, hits: Sequence[Hit], reranker: Reranker, *, weight: float = RERANKER_WEIGHT
 ) -> list[Hit]:
-    """The hits in the order of ``weight · reranker + (1 − weight) · search``, both scaled to [0, 1] over these hits.
+    """Return the hits in the order of ``weight · reranker + (1 − weight) · search``, both scaled to [0, 1] over these
+    hits.
 
     Passages are judged with the trail of title and headings above them. Hits that are equal in both keep their order.
     A returned hit's ``score`` is the mixture; ``dense_score`` stays. Blocking.
@@ -158,8 +159,8 @@ _WORD = re.compile(r"\w+")
 
 
 def retrieve(query: Query, index: VectorIndex, embedder: Embedder) -> list[Hit]:
-    """The ``query.k`` best chunks, best first, without near-duplicates of each other: the bare search, without the stages
-    that :class:`~llm_engineering.application.inference.retriever.Retriever` puts around it. Blocking.
+    """Return the ``query.k`` best chunks, best first, without near-duplicates of each other: the bare search, without
+    the stages that :class:`~llm_engineering.application.inference.retriever.Retriever` puts around it. Blocking.
 
     Raises:
         UnknownFilterValueError: the filter names an author, category, platform or language that the index lacks.
@@ -227,8 +228,8 @@ def drop_near_duplicates(hits: Sequence[Hit]) -> list[Hit]:
 def fuse_hits(
     lists: Sequence[Sequence[Hit]], weights: Sequence[float], inexact: Sequence[bool] = (), *, k: int = 60
 ) -> list[Hit]:
-    """One list of the hits of several queries, each chunk once: reciprocal rank fusion, ``score = Σ weight / (k + rank)``
-    (Cormack, Clarke & Büttcher, SIGIR 2009, with a weight for each list). A lone list stays as it is.
+    """Return one list of the hits of several queries, each chunk once: reciprocal rank fusion, ``score = Σ weight / (k
+    + rank)`` (Cormack, Clarke & Büttcher, SIGIR 2009, with a weight for each list). A lone list stays as it is.
 
     Args:
         lists: hits of each query, best first; the question's own first.
@@ -258,7 +259,7 @@ def fuse_hits(
 
 
 def expand_to_parents(hits: Sequence[Hit], index: VectorIndex) -> list[Passage]:
-    """The passages around the hits (small-to-big), best first; hits of one passage make one passage."""
+    """Return the passages around the hits (small-to-big), best first; hits of one passage make one passage."""
     best: dict[str, Hit] = {}
     for hit in hits:
         best.setdefault(hit.chunk.parent_id, hit)
@@ -267,7 +268,7 @@ def expand_to_parents(hits: Sequence[Hit], index: VectorIndex) -> list[Passage]:
 
 
 def as_passages(hits: Sequence[Hit]) -> list[Passage]:
-    """The hits themselves as passages, for models with little room."""
+    """Return the hits themselves as passages, for models with little room."""
     return [_passage(hit, [hit.chunk]) for hit in hits]
 
 

@@ -60,7 +60,7 @@ async def self_query(
     config: SelfQueryConfig,
     model: LanguageModel | None = None,
 ) -> SelfQuery:
-    """The caller's filter, narrowed by what the question says. A model that fails leaves the work to the rules.
+    """Return the caller's filter, narrowed by what the question says. A model that fails leaves the work to the rules.
 
     Args:
         given: what the caller set; its fields are not touched. With document ids there is nothing to narrow.
@@ -81,7 +81,7 @@ async def self_query(
 
 
 def merge_filters(given: MetadataFilter, read: MetadataFilter) -> MetadataFilter:
-    """The caller's filter with the fields of the other that the caller left open. Dates count as one field."""
+    """Return the caller's filter with the fields of the other that the caller left open. Dates count as one field."""
     fields: dict[str, object] = {
         plural: getattr(read, plural) for plural, _ in FILTERS if not getattr(given, plural)
     }
@@ -108,7 +108,7 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 async def read_with_model(
     question: str, known: Facets, now: datetime, config: SelfQueryConfig, model: LanguageModel
 ) -> tuple[Reading, Usage]:
-    """What the model reads from the question.
+    """Return what the model reads from the question.
 
     Raises:
         ModelError: it failed, or said something that is not in the schema.
@@ -129,7 +129,8 @@ async def read_with_model(
 
 
 def select_values(question: str, counts: Mapping[str, int], most: int) -> list[str]:
-    """The values that a model may choose from: those that share a word with the question, then the most frequent."""
+    """Return the values that a model may choose from: those that share a word with the question, then the most
+    frequent."""
     asked = set(re.findall(r"\w+", question.casefold()))
 
     def rank(value: str) -> tuple[bool, int, str]:
@@ -139,7 +140,8 @@ def select_values(question: str, counts: Mapping[str, int], most: int) -> list[s
 
 
 def filter_schema(offered: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """A JSON schema in which nothing but the offered values, and dates, can be said. Fields without values are left out."""
+    """Return a JSON schema in which nothing but the offered values, and dates, can be said. Fields without values are
+    left out."""
     properties: dict[str, Any] = {
         plural: {"type": "array", "items": {"type": "string", "enum": list(values)}}
         for plural, values in offered.items()

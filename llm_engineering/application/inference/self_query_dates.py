@@ -60,7 +60,7 @@ class Period:
 
 
 def read_period(question: str, now: datetime) -> Period | None:
-    """The one period that a question names; None where it names none, or several that do not make one.
+    """Return the one period that a question names; None where it names none, or several that do not make one.
 
     Args:
         now: for words like "last year"; taken in UTC.

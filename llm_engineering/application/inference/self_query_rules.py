@@ -129,7 +129,7 @@ _ANSWERING = frozenset("answer explain reply respond say speak summarise summari
 
 
 def read_rules(question: str, known: Facets, now: datetime) -> Reading:
-    """The filter that the question asks for, made of values that exist; empty where it asks for none.
+    """Return the filter that the question asks for, made of values that exist; empty where it asks for none.
 
     Args:
         now: what "last year" is counted from.

@@ -87,7 +87,7 @@ class Judge:
             return draft.by_words
 
     async def near(self, sentence: str, question: str, limits: ExtractiveLimits) -> bool:
-        """Whether a sentence nearly repeats a source and is about the question."""
+        """Return whether a sentence nearly repeats a source and is about the question."""
         if self.failed or not self.evidence.embeds:
             return True
         try:
@@ -159,7 +159,7 @@ class Writer(ABC):
             self.guard.append(what)
 
     def masked(self, text: str) -> str:
-        """The text without personal data, where that was chosen."""
+        """Return the text without personal data, where that was chosen."""
         if not self._mask:
             return text
         masked = mask_personal_data(text)
@@ -194,7 +194,7 @@ class Writer(ABC):
 
 
 def normalise_alnum(text: str) -> str:
-    """Letters and digits alone, folded: what stays of a sentence however it is set."""
+    """Return letters and digits alone, folded: what stays of a sentence however it is set."""
     return "".join(character for character in text.casefold() if character.isalnum())
 
 

@@ -242,7 +242,7 @@ class BatchClient:
             logger.warning("{} {} items were not asked for.", costs.stopped, report.not_asked)
 
     def to_metadata(self) -> dict[str, Any]:
-        """Counts and costs for a run's report."""
+        """Return counts and costs for a run's report."""
         report, costs = self.report, self.costs
         return {
             "model": self.model.name,
@@ -315,7 +315,7 @@ class BatchClient:
 def generation_key(
     messages: Sequence[Message], prompt_hash: str, model: str, options: GenerationOptions
 ) -> str:
-    """SHA-256 over all that decides a reply: messages, prompt, model, and the options but for the time allowed."""
+    """Return SHA-256 over all that decides a reply: messages, prompt, model, and the options but for the time allowed."""
     parts = {
         "messages": [(message.role, message.content) for message in messages],
         "prompt": prompt_hash,

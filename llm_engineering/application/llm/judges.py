@@ -112,7 +112,7 @@ class JuryReport:
     """Why requests stopped early; empty: they did not."""
 
     def to_metadata(self) -> dict[str, Any]:
-        """Counts and costs for a run's report; what there is none of is left out."""
+        """Return counts and costs for a run's report; what there is none of is left out."""
         found = {
             "requests": self.requests,
             "tokens": self.tokens,

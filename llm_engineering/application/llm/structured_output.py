@@ -27,7 +27,7 @@ async def ask_json(
     temperature: float = 0.0,
     seed: int | None = 0,
 ) -> JsonReply:
-    """One JSON object from the model. The schema constrains it; the caller still checks what it says.
+    """Return one JSON object from the model. The schema constrains it; the caller still checks what it says.
 
     Raises:
         ModelServiceError: the model failed, cannot be used, took longer than ``timeout_seconds``, was cut, or answered

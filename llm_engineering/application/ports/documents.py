@@ -30,7 +30,7 @@ class UpsertCounts:
 
 class UserStore(Protocol):
     def get_or_create(self, full_name: str) -> User:
-        """The user of that name (spacing and case do not matter). Safe when many do it at once."""
+        """Return the user of that name (spacing and case do not matter). Safe when many do it at once."""
         ...
 
     def find(self, full_name: str) -> User | None:
@@ -51,15 +51,15 @@ class DocumentStore(Protocol):
     def stream(
         self, *, category: str | None = None, author: str | None = None, batch_size: int = 256
     ) -> Iterator[RawDocument]:
-        """All matching documents, ordered by id, never more than a batch in memory."""
+        """Yield all matching documents, ordered by id, never more than a batch in memory."""
         ...
 
     def list_hashes(self) -> Iterator[tuple[str, str]]:
-        """(document id, content hash) of every document, ordered by id."""
+        """Yield (document id, content hash) of every document, ordered by id."""
         ...
 
     def get(self, ids: Sequence[str]) -> list[RawDocument]:
-        """The documents that exist among ``ids``, in one round trip, ordered by id."""
+        """Return the documents that exist among ``ids``, in one round trip, ordered by id."""
         ...
 
     def find_stored(self, origin: str) -> dict[str, StoredVersion]:
@@ -69,7 +69,7 @@ class DocumentStore(Protocol):
     def delete(self, ids: Sequence[str]) -> int: ...
 
     def count_documents(self) -> dict[tuple[str, str], int]:
-        """Number of documents by (category, author)."""
+        """Return number of documents by (category, author)."""
         ...
 
 
@@ -79,15 +79,15 @@ class CleanStore(Protocol):
     def upsert(self, documents: Sequence[CleanDocument]) -> None: ...
 
     def source_hashes(self) -> Iterator[tuple[str, str]]:
-        """(document id, source hash), ordered by id."""
+        """Yield (document id, source hash), ordered by id."""
         ...
 
     def list_versions(self) -> Iterator[tuple[str, str]]:
-        """(document id, content hash), ordered by id."""
+        """Yield (document id, content hash), ordered by id."""
         ...
 
     def list_signatures(self) -> Iterator[tuple[str, bytes, str | None]]:
-        """(document id, MinHash signature, duplicate group), ordered by id."""
+        """Yield (document id, MinHash signature, duplicate group), ordered by id."""
         ...
 
     def set_groups(self, groups: Mapping[str, str | None]) -> None:
@@ -95,7 +95,7 @@ class CleanStore(Protocol):
         ...
 
     def get(self, ids: Sequence[str]) -> list[CleanDocument]:
-        """The documents that exist among ``ids``, in one round trip, ordered by id."""
+        """Return the documents that exist among ``ids``, in one round trip, ordered by id."""
         ...
 
     def stream(
@@ -135,7 +135,7 @@ class FeedbackStore(Protocol):
         ...
 
     def read_votes(self, *, batch_size: int = 256) -> Iterator[tuple[Interaction, Feedback]]:
-        """Every vote with its answer, oldest first. An answer that was voted on is kept for good."""
+        """Yield every vote with its answer, oldest first. An answer that was voted on is kept for good."""
         ...
 
     def restore(self, voted: Sequence[tuple[Interaction, Feedback]]) -> None:

@@ -53,7 +53,7 @@ class LanguageModel(Protocol):
     ) -> AsyncIterator[Delta]: ...
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Exact where the tokenizer is at hand, else an upper estimate."""
+        """Return exact counts where the tokenizer is at hand, else upper estimates."""
         ...
 
     async def close(self) -> None: ...
@@ -71,7 +71,7 @@ class GenerationCache(Protocol):
     """Replies by key. The key is derived from prompt, prompt hash, model, options and seed."""
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Generation]:
-        """The replies that are there, in one round trip."""
+        """Return the replies that are there, in one round trip."""
         ...
 
     def put_many(self, generations: Mapping[str, Generation]) -> None: ...

@@ -88,7 +88,7 @@ class Recorder:
                 span.outputs.clear()
 
     def sum_timings(self) -> dict[str, float]:
-        """Seconds by stage so far (stages of one name are added up), with ``total``."""
+        """Return seconds by stage so far (stages of one name are added up), with ``total``."""
         totals: dict[str, float] = {}
         for span in self.trace.spans:
             totals[span.name] = totals.get(span.name, 0.0) + span.seconds
@@ -100,7 +100,7 @@ class Recorder:
         error: BaseException | None = None,
         **outputs: Any,
     ) -> Trace:
-        """The trace, complete."""
+        """Return the trace, complete."""
         self.trace.seconds = self.elapsed
         self.trace.status = status
         if error is not None:
@@ -111,8 +111,8 @@ class Recorder:
 
 
 def is_sampled(trace: Trace, share: float) -> bool:
-    """Whether a trace is among the ``share`` (0 to 1) that is kept. Chosen by a hash of its id, so that all who see the
-    trace choose alike. Failed requests always are kept."""
+    """Return whether a trace is among the ``share`` (0 to 1) that is kept. Chosen by a hash of its id, so that all who
+    see the trace choose alike. Failed requests always are kept."""
     if trace.status == "failed":
         return True
     digest = hashlib.sha256(trace.id.encode("utf-8", "surrogatepass")).digest()
@@ -120,8 +120,8 @@ def is_sampled(trace: Trace, share: float) -> bool:
 
 
 def as_record(trace: Trace) -> dict[str, Any]:
-    """A trace as JSON knows it: times in ISO 8601, in UTC; numbers that JSON does not know as None; what is neither
-    number, text, list nor mapping as its text."""
+    """Return a trace as JSON knows it: times in ISO 8601, in UTC; numbers that JSON does not know as None; what is
+    neither number, text, list nor mapping as its text."""
     record = {field.name: _plain(getattr(trace, field.name)) for field in dataclasses.fields(trace)}
     return record | {"spans": [_plain(dataclasses.asdict(span)) for span in trace.spans]}
 

@@ -39,7 +39,8 @@ class Embedder(Protocol):
     def tokenizer(self) -> Tokenizer: ...
 
     def embed_documents(self, texts: Sequence[str]) -> Vectors:
-        """Embeddings of texts in the order given. Batches by length itself; any number of texts may be handed in.
+        """Return embeddings of texts in the order given. Batches by length itself; any number of texts may be handed
+        in.
 
         Raises:
             ModelError: nothing is embedded silently cut: a text above ``max_tokens`` is refused.
@@ -57,7 +58,7 @@ class EmbeddingCache(Protocol):
     """Embeddings by (fingerprint digest, text hash), so that no text is embedded twice."""
 
     def get_many(self, fingerprint: str, text_hashes: Sequence[str]) -> dict[str, Vectors]:
-        """Vectors of shape (dimension,) for those that are cached, in one round trip."""
+        """Return vectors of shape (dimension,) for those that are cached, in one round trip."""
         ...
 
     def put_many(self, fingerprint: str, vectors: Mapping[str, Vectors]) -> None: ...
@@ -95,7 +96,7 @@ class VectorIndex(Protocol):
     """
 
     def list_versions(self) -> Iterator[tuple[str, str]]:
-        """(document id, version) of every chunk 0. A document may appear twice after an interrupted run."""
+        """Yield (document id, version) of every chunk 0. A document may appear twice after an interrupted run."""
         ...
 
     def writer(
@@ -107,15 +108,16 @@ class VectorIndex(Protocol):
         ...
 
     def search(self, requests: Sequence[SearchRequest], fingerprint: EmbedderFingerprint) -> list[list[Hit]]:
-        """Best hits of each request, best first, in one batched call. Hybrid hits carry ``dense_score`` where known."""
+        """Return best hits of each request, best first, in one batched call. Hybrid hits carry ``dense_score`` where
+        known."""
         ...
 
     def read_passages(self, parent_ids: Sequence[str]) -> dict[str, list[Chunk]]:
-        """All chunks of the given parents, by position, in one call."""
+        """Return all chunks of the given parents, by position, in one call."""
         ...
 
     def count_values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
-        """Distinct values of a filterable field with the number of chunks of each."""
+        """Return distinct values of a filterable field with the number of chunks of each."""
         ...
 
     def count(self, filter: MetadataFilter = MetadataFilter()) -> int: ...
@@ -134,7 +136,7 @@ class Reranker(Protocol):
     def name(self) -> str: ...
 
     def rerank(self, query: str, texts: Sequence[str]) -> list[float]:
-        """A score for each text in the order given; higher is better, comparable within one call. Blocking."""
+        """Return a score for each text in the order given; higher is better, comparable within one call. Blocking."""
         ...
 
     def close(self) -> None: ...
@@ -163,7 +165,8 @@ class TokenEncoder(Protocol):
         ...
 
     def token_vectors(self, texts: Sequence[str]) -> list[TokenVectors]:
-        """Token vectors of each text, whatever its length. What comes for a text depends on nothing but the text.
+        """Return token vectors of each text, whatever its length. What comes for a text depends on nothing but the
+        text.
 
         Raises:
             ModelError: the model failed.

@@ -90,7 +90,7 @@ class PageRenderer(Protocol):
     """A browser that runs a page's scripts."""
 
     async def render(self, url: str) -> str:
-        """The page's HTML once its scripts have run.
+        """Return the page's HTML once its scripts have run.
 
         Raises:
             CollectionError: no browser is installed (the message says how to get one), or the page did not load.

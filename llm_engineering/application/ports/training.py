@@ -36,11 +36,11 @@ class ModelRegistry(Protocol):
         ...
 
     def list_versions(self, name: str | None = None) -> list[ModelVersion]:
-        """Newest first."""
+        """Return all, newest first."""
         ...
 
     def get(self, name: str, version: int | Stage | None = None) -> ModelVersion:
-        """A version by number or by stage; None: the newest."""
+        """Return a version by number or by stage; None: the newest."""
         ...
 
     def set_stage(self, name: str, number: int, stage: Stage) -> ModelVersion:
@@ -60,5 +60,5 @@ class ModelRegistry(Protocol):
         ...
 
     def list_decisions(self, name: str, number: int | None = None) -> list[PromotionDecision]:
-        """Newest first."""
+        """Return all, newest first."""
         ...

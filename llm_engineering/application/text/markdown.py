@@ -9,7 +9,7 @@ _FENCE = re.compile(r" {0,3}(?:>[ ]?)*(?:[-*+] )?[ ]*(`{3,}|~{3,})")
 
 
 def match_fence(line: str) -> str:
-    """The fence (at least three backticks or tildes) that this line of Markdown opens, or an empty string."""
+    """Return the fence (at least three backticks or tildes) that this line of Markdown opens, or an empty string."""
     if "```" not in line and "~~~" not in line:
         return ""
     match = _FENCE.match(line)
@@ -19,7 +19,8 @@ def match_fence(line: str) -> str:
 
 
 def closes_fence(line: str, fence: str) -> bool:
-    """Whether this line closes a block that ``fence`` opened: the same marks, at least as many, and nothing else."""
+    """Return whether this line closes a block that ``fence`` opened: the same marks, at least as many, and nothing
+    else."""
     bare = line.strip().lstrip("> ")
     return len(bare) >= len(fence) and bare.strip(fence[0]) == ""
 
@@ -49,7 +50,8 @@ _LONGEST_HEADING = 300
 
 
 def markdown_blocks(text: str) -> list[Block]:
-    """Headings (ATX and setext), fenced code, tables and paragraphs, in order; all but blank lines is in a block."""
+    """Return headings (ATX and setext), fenced code, tables and paragraphs, in order; all but blank lines is in a
+    block."""
     return list(_Markdown(text).blocks())
 
 
@@ -136,7 +138,7 @@ _LEADS = ("@", "#", "//", "/*", "*", "--", "<!--", '"""')
 
 
 def code_blocks(text: str) -> list[Block]:
-    """Top-level definitions with the comments and decorators above them, and what stands between them."""
+    """Return top-level definitions with the comments and decorators above them, and what stands between them."""
     blocks: list[Block] = []
     position, previous = 0, ""
     first = last = -1
@@ -163,7 +165,7 @@ def _begins_definition(line: str, previous: str) -> bool:
 
 
 def find_signature(text: str, block: Block) -> str:
-    """The line that names a definition, at most 80 characters, or an empty string."""
+    """Return the line that names a definition, at most 80 characters, or an empty string."""
     for line in text[block.start : min(block.end, block.start + 2_000)].split("\n"):
         if line and not line.startswith(_LEADS):
             return line.strip().rstrip("{:").strip()[:80] if _DEFINITION.match(line) else ""
@@ -180,7 +182,7 @@ _ABBREVIATIONS = frozenset(
 
 
 def sentence_starts(text: str, start: int, end: int) -> list[int]:
-    """Where sentences within ``[start, end)`` begin, but for the first."""
+    """Return where sentences within ``[start, end)`` begin, but for the first."""
     found: list[int] = []
     for match in _SENTENCE_END.finditer(text, start, end):
         after = match.end()
@@ -202,17 +204,17 @@ def _is_abbreviation(text: str, start: int, dot: int, after: int) -> bool:
 
 
 def item_starts(text: str, start: int, end: int) -> list[int]:
-    """Where list items within ``[start, end)`` begin, but for one at the start."""
+    """Return where list items within ``[start, end)`` begin, but for one at the start."""
     return [match.start() for match in _LIST_ITEM.finditer(text, start, end) if match.start() > start]
 
 
 def line_starts(text: str, start: int, end: int) -> list[int]:
-    """Where lines within ``[start, end)`` that are not blank begin, but for the first."""
+    """Return where lines within ``[start, end)`` that are not blank begin, but for the first."""
     return [match.start() for match in _LINE.finditer(text, start, end) if match.start() > start]
 
 
 def group_starts(text: str, start: int, end: int) -> list[int]:
-    """Where lines after a blank line within ``[start, end)`` begin."""
+    """Return where lines after a blank line within ``[start, end)`` begin."""
     return [match.end() for match in _BLANK_LINES.finditer(text, start, end) if match.end() < end]
 
 

@@ -38,7 +38,7 @@ _OFFSETS = _constants("near-duplicates: offsets")
 
 
 def sign(text: str) -> bytes:
-    """MinHash signature of a text: 128 little-endian uint32 values, or nothing for fewer than 50 words.
+    """Return MinHash signature of a text: 128 little-endian uint32 values, or nothing for fewer than 50 words.
 
     Signatures are stored with the clean documents: raise CLEANING_VERSION when they are made differently.
     """
@@ -68,7 +68,7 @@ def _shingles(words: list[str]) -> npt.NDArray[np.uint64]:
 
 
 def estimate_jaccard(left: bytes, right: bytes) -> float:
-    """Estimated Jaccard similarity of two texts, 0 to 1, from their signatures."""
+    """Return estimated Jaccard similarity of two texts, 0 to 1, from their signatures."""
     equal = np.frombuffer(left, dtype="<u4") == np.frombuffer(right, dtype="<u4")
     return float(equal.mean())
 
@@ -76,7 +76,7 @@ def estimate_jaccard(left: bytes, right: bytes) -> float:
 def group(
     signatures: Iterable[tuple[str, bytes, str | None]], threshold: float = 0.8
 ) -> dict[str, str | None]:
-    """Which documents must change their group.
+    """Return which documents must change their group.
 
     Args:
         signatures: (document id, signature, present group) in any order.

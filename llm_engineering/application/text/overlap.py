@@ -52,13 +52,14 @@ _OTHER_WORDS = {
 
 
 def content_words(text: str) -> frozenset[str]:
-    """Roots of the words that carry content, the same for a clause as for the passage around it: which small words are left
-    out does not depend on the language that a text seems to be in."""
+    """Return the stems of the words that carry content, the same for a clause as for the passage around it: which small
+    words are left out does not depend on the language that a text seems to be in."""
     return frozenset(stem(word) for word in split_words(text) if word not in _SMALL and len(word) > 1)
 
 
 def reword(text: str) -> str:
-    """The text with other words for common ones, so that a search for the passage is more than looking up its words.
+    """Return the text with other words for common ones, so that a search for the passage is more than looking up its
+    words.
 
     Meaning is kept roughly, grammar mostly; what matters is that the question is not a copy.
     """
@@ -75,13 +76,13 @@ def _like(word: str, other: str | None) -> str:
 
 
 def measure_copying(question: str, passage: str) -> float:
-    """Share of the question's content words that stand in the passage, 0 to 1."""
+    """Return share of the question's content words that stand in the passage, 0 to 1."""
     asked = content_words(question)
     return len(asked & content_words(passage)) / len(asked) if asked else 0.0
 
 
 def longest_copy(question: str, passage: str) -> int:
-    """Length, in words, of the longest run of the question that stands in the passage word by word.
+    """Return length, in words, of the longest run of the question that stands in the passage word by word.
 
     Longest common substring over words, ``O(|question| · |passage|)``.
     """
@@ -99,13 +100,13 @@ def longest_copy(question: str, passage: str) -> int:
 
 
 def fold_words(text: str) -> Iterator[str]:
-    """The words of a text, case folded, in order."""
+    """Yield the words of a text, case folded, in order."""
     for match in _WORD.finditer(text):
         yield match.group().casefold()
 
 
 def find_quote(text: str, quote: str) -> Span | None:
-    """The first place of the quote's words in the text, whatever white space stands between them; None: nowhere."""
+    """Return the first place of the quote's words in the text, whatever white space stands between them; None: nowhere."""
     words = quote.split()
     if not words:
         return None
@@ -114,7 +115,7 @@ def find_quote(text: str, quote: str) -> Span | None:
 
 
 def has_common_ngram(text: str, other: str, length: int) -> bool:
-    """Whether so many words in a row stand in both. Linear, where ``longest_copy`` is quadratic."""
+    """Return whether so many words in a row stand in both. Linear, where ``longest_copy`` is quadratic."""
     runs = set(_runs(text, length))
     return any(run in runs for run in _runs(other, length))
 
@@ -130,7 +131,7 @@ _LEAST_RUNS = 20
 
 
 def measure_repetition(text: str) -> float:
-    """Share of a text's four-word runs that have stood before in it; 0 for texts of fewer than 20 runs."""
+    """Return share of a text's four-word runs that have stood before in it; 0 for texts of fewer than 20 runs."""
     found = split_words(text)
     runs = [tuple(found[i : i + _REPEATED_WORDS]) for i in range(len(found) - _REPEATED_WORDS + 1)]
     if len(runs) < _LEAST_RUNS:

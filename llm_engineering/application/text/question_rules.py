@@ -67,7 +67,7 @@ class Draft:
 
 
 def draft_questions(document: CleanDocument) -> Iterator[Draft]:
-    """All questions that the rules make of a document, in the order of its text. Code and tables make none."""
+    """Yield all questions that the rules make of a document, in the order of its text. Code and tables make none."""
     for block in markdown_blocks(document.text):
         if block.kind is Kind.HEADING or block.kind is Kind.CODE or block.kind is Kind.TABLE:
             continue
@@ -85,13 +85,13 @@ def draft_questions(document: CleanDocument) -> Iterator[Draft]:
 
 
 def strip_markup(text: str) -> str:
-    """A sentence without Markdown's marks, its white space folded."""
+    """Return a sentence without Markdown's marks, its white space folded."""
     bare = " ".join(_MARKUP.sub(lambda match: match.group(1) or "", text).split())
     return _ITEM.sub("", bare, count=1) if _ITEM.match(bare) else bare
 
 
 def language_of(text: str) -> str | None:
-    """``en`` or ``de`` by the small words that only one of them has; None where that does not decide."""
+    """Return ``en`` or ``de`` by the small words that only one of them has; None where that does not decide."""
     words = re.findall(r"\w+", text.casefold())
     counts = {code: sum(word in known for word in words) for code, known in _LANGUAGE_WORDS.items()}
     best = max(counts, key=lambda code: counts[code])

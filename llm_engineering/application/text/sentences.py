@@ -27,7 +27,7 @@ _LINE_KIND = re.compile(r"\s*(?:(?P<heading>#{1,6}(?:\s|$))|(?P<table>\|))")
 
 
 def ends_before(sentence: str, space: str, following: str) -> bool:
-    """Whether a sentence ends where ``space`` separates it from the character ``following``.
+    """Return whether a sentence ends where ``space`` separates it from the character ``following``.
 
     "e.g. this", "3.5", "Dr. Who", "am 3. Mai" and the number of a list item do not end one; full-width stops need no space.
     """
@@ -47,7 +47,7 @@ def ends_before(sentence: str, space: str, following: str) -> bool:
 
 
 def line_kind(line: str) -> UnitKind:
-    """What a line of Markdown outside of code is, by its beginning."""
+    """Return what a line of Markdown outside of code is, by its beginning."""
     match = _LINE_KIND.match(line)
     return "sentence" if match is None else "heading" if match["heading"] is not None else "table"
 
@@ -77,7 +77,7 @@ _MAYBE_END = re.compile(
 
 
 def split_units(text: str) -> list[Unit]:
-    """The units of a Markdown text, in order, without white space around them. Lines that wrap belong together."""
+    """Return the units of a Markdown text, in order, without white space around them. Lines that wrap belong together."""
     found: list[Unit] = []
     for block in markdown_blocks(text):
         kind = _KINDS[block.kind]
@@ -175,13 +175,13 @@ class Splitter:
         self._out: list[Item] = []
 
     def feed(self, text: str) -> list[Item]:
-        """Items that are certain by now."""
+        """Return items that are certain by now."""
         for character in text:
             self._take(character)
         return self._taken()
 
     def close(self) -> list[Item]:
-        """The rest; blank space at the end of the text is dropped."""
+        """Return the rest; blank space at the end of the text is dropped."""
         if self._bracket:
             self._literal(self._bracket)
         self._end()

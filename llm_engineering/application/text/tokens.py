@@ -38,7 +38,7 @@ class TokenCounts:
         self._known: dict[str, int] = {}
 
     def count(self, text: str) -> int:
-        """Tokens of a text, special tokens left out."""
+        """Return the number of tokens of a text, special tokens left out."""
         return sum(self._words(text.split()))
 
     def measure(self, text: str) -> "MeasuredText":
@@ -132,12 +132,12 @@ class MeasuredText:
         self._sums = list(accumulate(counts, initial=0))
 
     def count(self, start: int, end: int) -> int:
-        """Tokens of the units that begin in ``[start, end)`` (characters)."""
+        """Return the number of tokens of the units that begin in ``[start, end)`` (characters)."""
         starts = self.starts
         return self._sums[bisect_left(starts, end)] - self._sums[bisect_left(starts, start)]
 
     def cut_after(self, start: int, budget: int, end: int) -> int:
-        """The furthest place in ``(start, end]`` to cut so that at most ``budget`` tokens lie before it.
+        """Return the furthest place in ``(start, end]`` to cut so that at most ``budget`` tokens lie before it.
 
         At least one unit always does, even where it alone has more.
         """
@@ -147,15 +147,15 @@ class MeasuredText:
         return min(self.starts[unit], end) if unit < len(self.starts) else end
 
     def is_estimate(self, start: int, end: int) -> bool:
-        """Whether the count of this slice may not be the tokenizer's: it begins or ends within a word, or holds one
-        that had no tokens."""
+        """Return whether the count of this slice may not be the tokenizer's: it begins or ends within a word, or holds
+        one that had no tokens."""
         if start in self._inner or end in self._inner:
             return True
         return bisect_left(self._estimated, start) < bisect_left(self._estimated, end)
 
 
 def word_starts(text: str) -> npt.NDArray[np.int64]:
-    """Positions where the words of ``text.split()`` begin."""
+    """Return positions where the words of ``text.split()`` begin."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
     spaces = _IS_SPACE[np.minimum(codes, 0x3001)]
     begins = ~spaces

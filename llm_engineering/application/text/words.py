@@ -61,7 +61,8 @@ _SHORT_WORD = 3
 
 @lru_cache(maxsize=1_024)
 def split_words(text: str) -> tuple[str, ...]:
-    """Folded words in order. Numbers keep their points; other scripts without spaces come as pairs of characters."""
+    """Return folded words in order. Numbers keep their points; other scripts without spaces come as pairs of
+    characters."""
     if text.isascii():
         plain = _WORD.findall(text.lower())
         return tuple(word.removesuffix("'s") for word in plain) if "'" in text else tuple(plain)
@@ -78,7 +79,8 @@ def split_words(text: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=50_000)
 def stem(word: str) -> str:
-    """A word without its ending, so that "Sätze" meets "Satz" and "embeddings" meets "embedding"; at most nine letters.
+    """Return a word without its ending, so that "Sätze" meets "Satz" and "embeddings" meets "embedding"; at most nine
+    letters.
 
     Cutting words short serves most languages nearly as well as a stemmer made for each.
     """
@@ -98,7 +100,7 @@ def stem(word: str) -> str:
 
 
 def language_of(found: Sequence[str]) -> str | None:
-    """The language whose function words are most among these; None where hardly any are."""
+    """Return the language whose function words are most among these; None where hardly any are."""
     counts = dict.fromkeys(STOP_WORDS, 0)
     for word in found:
         for language in _SPOKEN.get(word, ()):
@@ -109,7 +111,7 @@ def language_of(found: Sequence[str]) -> str | None:
 
 @lru_cache(maxsize=4_096)
 def content_stems(text: str) -> frozenset[str]:
-    """Roots of the words that carry content."""
+    """Return the stems of the words that carry content."""
     found = split_words(text)
     language = language_of(found)
     if language is not None:
@@ -122,7 +124,7 @@ def content_stems(text: str) -> frozenset[str]:
 
 @lru_cache(maxsize=8_192)
 def char_ngrams(roots: frozenset[str]) -> frozenset[str]:
-    """Runs of four letters within words, so that parts of compounds meet: "Vektorsuche" and "Suche"."""
+    """Return runs of four letters within words, so that parts of compounds meet: "Vektorsuche" and "Suche"."""
     return frozenset(
         word[i : i + 4] for word in roots if word.isalpha() for i in range(max(1, len(word) - 3))
     )

@@ -34,7 +34,7 @@ class KeyRing(Model):
     keys: tuple[ApiKey, ...] = ()
 
     def issue(self, name: str, at: datetime) -> tuple[str, "KeyRing"]:
-        """A new key, to be shown once, and the ring that knows its hash.
+        """Return a new key, to be shown once, and the ring that knows its hash.
 
         Raises:
             InvalidInputError: the name is taken or cannot be used.
@@ -55,7 +55,7 @@ class KeyRing(Model):
         return secret, KeyRing(keys=(*self.keys, key))
 
     def remove(self, name: str) -> "KeyRing":
-        """The ring without the key of that name.
+        """Return the ring without the key of that name.
 
         Raises:
             InvalidInputError: there is no such key.
@@ -67,12 +67,12 @@ class KeyRing(Model):
         return KeyRing(keys=kept)
 
     def recognise(self, presented: str) -> ApiKey | None:
-        """The key that was presented. The time this takes tells nothing of how near a wrong one came."""
+        """Return the key that was presented. The time this takes tells nothing of how near a wrong one came."""
         return _recognise(hash_secret(presented), self.keys)
 
 
 def hash_secret(secret: str) -> str:
-    """The hash under which a key is kept."""
+    """Return the hash under which a key is kept."""
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 

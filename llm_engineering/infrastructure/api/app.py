@@ -21,7 +21,8 @@ Every response says what it was made with (`provenance`); one that went on witho
 
 
 def create_app(parts: ServiceParts) -> FastAPI:
-    """The service's routes. Nothing is opened here, and nothing is closed at the end: the parts' owner does both."""
+    """Return the service's routes. Nothing is opened here, and nothing is closed at the end: the parts' owner does
+    both."""
     app = FastAPI(
         title="LLM twin",
         version=parts.version,

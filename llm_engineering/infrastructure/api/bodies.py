@@ -33,7 +33,8 @@ _REFERENCE: Final = "#/components/schemas/{model}-Input"
 def json_body(
     model: type[M], explain: Callable[[ValidationError], Problem | None] = lambda _: None
 ) -> Callable[[Request], Awaitable[M]]:
-    """A dependency that reads the body as ``model``. ``explain`` may know better what is wrong than the field's name.
+    """Return a dependency that reads the body as ``model``. ``explain`` may know better what is wrong than the field's
+    name.
 
     Raises:
         ProblemError: from the dependency; 415 for another content type than JSON, 422 for a body that breaks the schema.
@@ -55,7 +56,7 @@ def json_body(
 
 
 def describe_body(model: type[BaseModel]) -> dict[str, Any]:
-    """What a route's ``openapi_extra`` needs for its body to be documented."""
+    """Return what a route's ``openapi_extra`` needs for its body to be documented."""
     reference = _REFERENCE.format(model=model.__name__)
     return {
         "requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": reference}}}}

@@ -87,7 +87,7 @@ class ProblemError(Exception):
 
 
 def describe(error: Exception) -> Problem:
-    """What callers are told of an error. Messages of failures inside stay inside: they name hosts and folders."""
+    """Return what callers are told of an error. Messages of failures inside stay inside: they name hosts and folders."""
     match error:
         case ProblemError():
             return error.problem
@@ -181,7 +181,7 @@ def _cut(text: str, most: int = _MAX_MESSAGE) -> str:
 def error_body(
     path: str, code: str, message: str, request_id: str, status: int, param: str | None = None
 ) -> dict[str, Any]:
-    """An error as JSON: OpenAI's shape under ``/v1``, ours elsewhere."""
+    """Return an error as JSON: OpenAI's shape under ``/v1``, ours elsewhere."""
     if not path.startswith(OPENAI_PREFIX):
         return {"error": {"code": code, "message": message, "request_id": request_id}}
     kind = _OPENAI_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
@@ -189,18 +189,18 @@ def error_body(
 
 
 def body_of(problem: Problem, path: str, identifier: str) -> dict[str, Any]:
-    """A problem as JSON."""
+    """Return a problem as JSON."""
     status = status_of(problem, path)
     return error_body(path, problem.code, problem.message, identifier, status, problem.param)
 
 
 def status_of(problem: Problem, path: str) -> int:
-    """OpenAI's clients know no 422: there, a request that cannot be used is 400."""
+    """Return the status for a client: OpenAI's know no 422, so there a request that cannot be used is 400."""
     return 400 if problem.status == 422 and path.startswith(OPENAI_PREFIX) else problem.status
 
 
 def request_id(request: Request) -> str:
-    """The id that the request carries; one is made where nothing in front of the routes has set it."""
+    """Return the id that the request carries; one is made where nothing in front of the routes has set it."""
     known = getattr(request.state, "request_id", None)
     if not isinstance(known, str) or not known:
         known = request.state.request_id = uuid.uuid4().hex
@@ -208,7 +208,7 @@ def request_id(request: Request) -> str:
 
 
 def respond(request: Request, problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The response that tells a problem."""
+    """Return a problem as a response."""
     path, identifier = request.scope["path"], request_id(request)
     all_headers = {"X-Request-ID": identifier, "Cache-Control": "no-store", **(headers or {})}
     if problem.retry_after is not None:

@@ -104,7 +104,7 @@ class Health:
         self._metrics.ready.set(0)
 
     async def report(self) -> Readiness:
-        """How things stand now, or stood a moment ago."""
+        """Return how things stand now, or stood a moment ago."""
         if self._stopping:
             return Readiness(status="stopping")
         if not self._started:
@@ -205,17 +205,17 @@ class Alive(BaseModel):
 
 
 def operation_router(health: Health, metrics: ServiceMetrics | None) -> APIRouter:
-    """``/health/live``, ``/health/ready`` and, where there are metrics, ``/metrics``."""
+    """Return ``/health/live``, ``/health/ready`` and, where there are metrics, ``/metrics``."""
     routes = APIRouter(tags=["operation"])
 
     @routes.get("/health/live")
     async def live() -> Alive:
-        """The process answers. Nothing else is looked at."""
+        """Answer that the process runs. Nothing else is looked at."""
         return Alive()
 
     @routes.get("/health/ready", responses={503: {"model": Readiness}})
     async def ready(request: Request, response: Response) -> Readiness:
-        """Whether requests can be answered, and what is missing."""
+        """Return whether requests can be answered, and what is missing."""
         report = await health.report()
         if not report.takes_requests:
             response.status_code = 503
@@ -235,7 +235,7 @@ def _add_metrics(routes: APIRouter, health: Health, metrics: ServiceMetrics) -> 
 
     @routes.get("/metrics", response_class=Response, responses={200: text})
     async def render(request: Request) -> Response:
-        """All metrics, for Prometheus."""
+        """Return all metrics, for Prometheus."""
         await health.report()  # else the gauges would show what held when somebody last asked for readiness
         body, content_type = metrics.render(request.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type})

@@ -114,7 +114,7 @@ class ServiceMetrics:
             self.feedback.labels(rating)
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
-        """(body, content type) of ``/metrics`` for an ``Accept`` header."""
+        """Return (body, content type) of ``/metrics`` for an ``Accept`` header."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 

@@ -44,7 +44,8 @@ DONE: Final = format_unnamed("[DONE]")
 
 
 def to_request(body: ChatBody, defaults: RetrievalConfig) -> RagRequest:
-    """The conversation as the pipeline takes it: instructions, earlier turns, and the last message as the question.
+    """Return the conversation as the pipeline takes it: instructions, earlier turns, and the last message as the
+    question.
 
     Of a long conversation the last turns are taken.
 
@@ -92,14 +93,14 @@ def _text(content: Content) -> str:
 
 
 def sources_text(answer: Answer) -> str:
-    """The list of the sources that an answer cites, to stand below it; empty where it cites none."""
+    """Return the list of the sources that an answer cites, to stand below it; empty where it cites none."""
     cited = [citation for citation in answer.citations if citation.number in answer.cited]
     lines = [f"[{c.number}] {_one_line(c.passage.title, c.passage.link)}" for c in cited]
     return "\n".join(["", "", SOURCES_TITLE, *lines]) if lines else ""
 
 
 def without_sources(text: str) -> str:
-    """An earlier answer as it was, without the list of sources that :func:`sources_text` has put below it."""
+    """Return an earlier answer as it was, without the list of sources that :func:`sources_text` has put below it."""
     return _SOURCES_LIST.sub("", text)
 
 
@@ -110,7 +111,7 @@ def _one_line(title: str, link: str) -> str:
 
 
 def token_usage(usage: Usage) -> TokenUsage:
-    """Tokens as OpenAI counts them."""
+    """Return tokens as OpenAI counts them."""
     return TokenUsage(
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
@@ -119,7 +120,7 @@ def token_usage(usage: Usage) -> TokenUsage:
 
 
 def twin_answer(result: RagResult) -> TwinAnswer:
-    """The field ``twin`` of a response."""
+    """Return the field ``twin`` of a response."""
     answer = result.answer
     shared = {name: getattr(answer, name) for name in TwinAnswer.model_fields if hasattr(answer, name)}
     return TwinAnswer(
@@ -128,12 +129,12 @@ def twin_answer(result: RagResult) -> TwinAnswer:
 
 
 def completion_id(trace_id: str) -> str:
-    """The completion's id tells the trace, by which a vote on it can be sent."""
+    """Return the completion's id, which tells the trace, by which a vote on it can be sent."""
     return f"chatcmpl-{trace_id}"
 
 
 def to_completion(result: RagResult, body: ChatBody) -> ChatCompletion:
-    """A finished answer as a chat completion."""
+    """Return a finished answer as a chat completion."""
     answer = result.answer
     text = answer.text + (sources_text(answer) if body.twin.sources_in_text else "")
     return ChatCompletion(

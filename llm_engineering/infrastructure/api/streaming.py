@@ -25,19 +25,19 @@ _AHEAD: Final = 64
 
 
 def format_event(name: str, data: str) -> bytes:
-    """One event. ``data`` is JSON, which holds no line break outside of an escape."""
+    """Return one event. ``data`` is JSON, which holds no line break outside of an escape."""
     return f"event: {name}\ndata: {data}\n\n".encode()
 
 
 def format_unnamed(data: str) -> bytes:
-    """One event without a name, as OpenAI's clients expect."""
+    """Return one event without a name, as OpenAI's clients expect."""
     return f"data: {data}\n\n".encode()
 
 
 def error_event(
     path: str, code: str, message: str, request_id: str, status: int = 500, param: str | None = None
 ) -> bytes:
-    """The event that ends a stream which failed after it began: the body that the error would have had."""
+    """Return the event that ends a stream which failed after it began: the body that the error would have had."""
     data = json.dumps(error_body(path, code, message, request_id, status, param), ensure_ascii=False)
     return format_unnamed(data) if path.startswith(OPENAI_PREFIX) else format_event("error", data)
 
@@ -66,7 +66,7 @@ class Feed(Generic[T]):
         await self._queue.put(ending)
 
     async def read_next(self, within: float | None = None) -> T | None:
-        """The next item; None once the generator has ended.
+        """Return the next item; None once the generator has ended.
 
         Raises:
             NothingYet: nothing came ``within`` so many seconds. The next call goes on waiting.

@@ -35,14 +35,14 @@ class WordPieceTokenizer:
         ]
 
     def counts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text."""
+        """Return the number of tokens of each text."""
         return [
             len(encoding.ids)
             for encoding in self._open().encode_batch_fast(list(texts), add_special_tokens=False)
         ]
 
     def encode_ids(self, texts: Sequence[str]) -> list[Ids]:
-        """What the model is fed for each text: its token ids between the special tokens."""
+        """Return what the model is fed for each text: its token ids between the special tokens."""
         return [
             np.array(encoding.ids, dtype=np.int64) for encoding in self._open().encode_batch_fast(list(texts))
         ]

@@ -96,7 +96,7 @@ class OnnxEmbedder:
         return self._tokenizer
 
     def embed_documents(self, texts: Sequence[str]) -> Vectors:
-        """Embeddings of shape (n, dimension), in the order given.
+        """Return embeddings of shape (n, dimension), in the order given.
 
         Raises:
             ModelError: a text has more tokens than the model takes: nothing is cut silently.
@@ -113,8 +113,9 @@ class OnnxEmbedder:
         return self._model
 
     def token_vectors(self, texts: Sequence[str]) -> list[TokenVectors]:
-        """The last hidden state of each token of each text, scaled to unit length; special tokens and those without a
-        letter or digit are left out, unless there are no others. A longer text than the model takes is read in windows.
+        """Return the last hidden state of each token of each text, scaled to unit length; special tokens and those
+        without a letter or digit are left out, unless there are no others. A longer text than the model takes is read
+        in windows.
 
         Each window goes through the model alone, though a batch is up to a fifth faster: int8 weights scale a whole
         batch by its largest value, so a text's vectors, and with them its rank, would depend on its neighbours.
@@ -206,7 +207,7 @@ class OnnxEmbedder:
 
 
 def open_session(file: Path, operator_threads: int = 1) -> Any:
-    """An ONNX session. With one operator thread, everything runs on the calling thread.
+    """Open an ONNX session. With one operator thread, everything runs on the calling thread.
 
     Raises:
         ModelFileError: the file is missing or is not a model.
@@ -238,7 +239,7 @@ def forward(session: Any, rows: Sequence[Ids]) -> Vectors:
 
 
 def pad_batch(rows: Sequence[Ids]) -> dict[str, Ids]:
-    """A batch's inputs, padded to its longest row; each of shape (len(rows), longest)."""
+    """Return a batch's inputs, padded to its longest row; each of shape (len(rows), longest)."""
     ids = pad_rows(rows)
     mask = pad_rows([np.ones_like(row) for row in rows])
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}

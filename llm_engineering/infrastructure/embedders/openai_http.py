@@ -84,7 +84,7 @@ class OpenAIEmbedder:
         return self._tokenizer
 
     def embed_documents(self, texts: Sequence[str]) -> Vectors:
-        """Embeddings of shape (n, dimension), in the order given.
+        """Return embeddings of shape (n, dimension), in the order given.
 
         Raises:
             ModelError: a text has more than ``max_tokens`` tokens.

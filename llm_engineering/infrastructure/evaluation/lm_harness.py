@@ -125,7 +125,7 @@ class LmHarness:
 def scores_of(
     results: Mapping[str, Mapping[str, Any]], higher_is_better: Mapping[str, Mapping[str, bool | None]]
 ) -> list[Score]:
-    """The harness's results as scores.
+    """Return the harness's results as scores.
 
     ``{"arc": {"acc,none": 0.4, "acc_stderr,none": 0.1, "sample_len": 20}}`` → ``harness/arc/acc`` 0.4 [0.204, 0.596], n 20.
     """

@@ -66,7 +66,7 @@ class RagasJudge:
         return METRICS
 
     async def score(self, sample: JudgedSample) -> Scores:
-        """Scores from 0 to 1, or why they are missing.
+        """Return scores from 0 to 1, or why they are missing.
 
         Raises:
             MissingDependencyError: ragas is not installed.

@@ -20,7 +20,7 @@ class _Words:
 
 
 def reference_scores(answers: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
-    """Scores of each answer against its reference, 0 to 1, by metric.
+    """Return scores of each answer against its reference, 0 to 1, by metric.
 
     ``rouge1``, ``rouge2``, ``rougeL``: F1 of shared words, word pairs and the longest common subsequence (C.-Y. Lin,
     "ROUGE", 2004), by rouge-score with words of any language, without stemming. ``bleu``: BLEU-4 of a sentence with
@@ -54,7 +54,7 @@ def reference_scores(answers: Sequence[str], references: Sequence[str]) -> dict[
 
 
 def corpus_scores(answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """``corpus_bleu`` and ``corpus_chrf`` over all answers together, 0 to 1, as papers report them.
+    """Return ``corpus_bleu`` and ``corpus_chrf`` over all answers together, 0 to 1, as papers report them.
 
     Raises:
         InvalidInputError: the lists differ in length, or are empty.
@@ -82,14 +82,14 @@ class LibraryMetrics:
     """Folder of an encoder; None: no BERTScore."""
 
     def score_pairs(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
-        """Scores of each answer by metric."""
+        """Return scores of each answer by metric."""
         found = reference_scores(answers, references)
         if self.bertscore is not None:
             found["bertscore"] = BertScore(self.bertscore).compute_scores(answers, references)
         return found
 
     def score_corpus(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-        """Scores over all answers."""
+        """Return scores over all answers."""
         return corpus_scores(answers, references)
 
 
@@ -108,7 +108,7 @@ class BertScore:
     """Which hidden layer's vectors; the paper chooses one per model, the last by default here."""
 
     def compute_scores(self, answers: Sequence[str], references: Sequence[str]) -> list[float]:
-        """F1 of each pair; 0 where one of the texts has no token. Texts over the model's limit are cut to it.
+        """Return F1 of each pair; 0 where one of the texts has no token. Texts over the model's limit are cut to it.
 
         Raises:
             InvalidInputError: the lists differ in length.

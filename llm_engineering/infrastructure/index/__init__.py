@@ -37,11 +37,11 @@ class Bm25Encoder:
     """
 
     def encode_document(self, text: str) -> "SparseVector":
-        """Term weights of an indexed text."""
+        """Return term weights of an indexed text."""
         return self._model_for(text).embed_document(text)
 
     def query(self, text: str) -> "SparseVector":
-        """Each distinct word of a question with weight 1. Half a surrogate pair, which is no text, becomes "?"."""
+        """Return each distinct word of a question with weight 1. Half a surrogate pair, which is no text, becomes "?"."""
         text = text.encode("utf-8", "replace").decode("utf-8")
         return self._model_for(text).embed_query(text)
 

@@ -82,7 +82,7 @@ class QdrantServerIndex:
         self._client: QdrantClient | None = None
 
     def list_versions(self) -> Iterator[tuple[str, str]]:
-        """(document id, version) of every chunk 0, streamed; nothing where there is no index of this form yet."""
+        """Yield (document id, version) of every chunk 0, streamed; nothing where there is no index of this form yet."""
         stored = self._stored()
         if stored is None or stored.format != FORMAT:
             return
@@ -124,7 +124,7 @@ class QdrantServerIndex:
             raise
 
     def search(self, requests: Sequence[SearchRequest], fingerprint: EmbedderFingerprint) -> list[list[Hit]]:
-        """Best hits of each request, best first, in one request to the server.
+        """Return best hits of each request, best first, in one request to the server.
 
         RRF is done by the server, from two prefetches, or three where the index holds titles; weighted fusion, which it
         does not have, here.
@@ -150,7 +150,7 @@ class QdrantServerIndex:
         ]
 
     def read_passages(self, parent_ids: Sequence[str]) -> dict[str, list[Chunk]]:
-        """All chunks of the given parents, by position."""
+        """Return all chunks of the given parents, by position."""
         self._present()
 
         from qdrant_client import models as m
@@ -166,13 +166,13 @@ class QdrantServerIndex:
         return {parent: sorted(chunks, key=lambda chunk: chunk.position) for parent, chunks in found.items()}
 
     def count_values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
-        """Distinct values of a field with the number of chunks of each."""
+        """Return distinct values of a field with the number of chunks of each."""
         self._present()
         response = self.call(lambda client: client.facet(self._alias, field, limit=MAX_VALUES, exact=True))
         return {str(hit.value): hit.count for hit in response.hits}
 
     def count(self, filter: MetadataFilter = MetadataFilter()) -> int:
-        """Number of chunks that the filter accepts; 0 where there is no index yet."""
+        """Return number of chunks that the filter accepts; 0 where there is no index yet."""
         if self._stored() is None:
             return 0
         accepted = _filter(filter)

@@ -114,7 +114,7 @@ class LlamaCppModel:
         yield reader.make_closing_delta()
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Exact counts by the model's own tokenizer, without special tokens."""
+        """Return exact counts by the model's own tokenizer, without special tokens."""
         counts = []
         async with self._http() as client:
             for text in texts:
@@ -136,8 +136,9 @@ class LlamaCppModel:
 
     @asynccontextmanager
     async def stream_response(self, body: Mapping[str, Any]) -> "AsyncIterator[httpx.Response]":
-        """llama.cpp's own answer to a chat request in OpenAI's protocol, to be read as it comes. Leaving the block ends the
-        generation. Control tokens in messages are defused. The request's ``model`` picks an adapter; any other name is the base.
+        """Yield llama.cpp's own answer to a chat request in OpenAI's protocol, to be read as it comes. Leaving the
+        block ends the generation. Control tokens in messages are defused. The request's ``model`` picks an adapter; any
+        other name is the base.
 
         Raises:
             ModelFileError: the file is missing or is not a model.

@@ -92,7 +92,7 @@ class OpenAIHttpModel:
         return self._attempts.stream_reply(lambda reader: self._attempt(messages, options, reader), options)
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """An upper estimate: the service's tokenizer is not at hand."""
+        """Return an upper estimate: the service's tokenizer is not at hand."""
         return [tokens_at_most(text) for text in texts]
 
     async def close(self) -> None:

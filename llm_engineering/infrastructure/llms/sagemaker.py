@@ -108,7 +108,7 @@ class SageMakerModel:
         return self._attempts.stream_reply(lambda reader: self._attempt(messages, options, reader), options)
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """An upper estimate: the container's tokenizer is not at hand."""
+        """Return an upper estimate: the container's tokenizer is not at hand."""
         return [tokens_at_most(text) for text in texts]
 
     async def close(self) -> None:
@@ -260,7 +260,7 @@ class _Call:
         threading.Thread(target=self._run, name="sagemaker", daemon=True).start()
 
     async def parts(self) -> AsyncGenerator[bytes | None, None]:
-        """The parts of the payload, then None.
+        """Yield the parts of the payload, then None.
 
         Raises:
             _Failure: the request, or reading its answer, failed.

@@ -215,7 +215,7 @@ class _ChatTokenizer:
         self.adds_bos = self.bos_id is not None and added[:1] == [self.bos_id]
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids and offsets, with nothing added."""
+        """Return ids and offsets, with nothing added."""
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         return list(encoded["input_ids"]), [(start, end) for start, end in encoded["offset_mapping"]]
 

@@ -78,7 +78,8 @@ class CrossEncoderReranker:
         return f"cross_encoder/{Path(self._model).name if Path(self._model).is_dir() else self._model}"
 
     def rerank(self, query: str, texts: Sequence[str]) -> list[float]:
-        """The model's raw score of each pair, in the order given: its last activation would not change the order.
+        """Return the model's raw score of each pair, in the order given: its last activation would not change the
+        order.
 
         A pair that is too long loses tokens of the longer side, so that the question is never cut away.
 

@@ -37,7 +37,7 @@ class LateInteractionReranker:
         return f"late_interaction/{self._encoder.model}"
 
     def rerank(self, query: str, texts: Sequence[str]) -> list[float]:
-        """Weighted mean of the best cosines of the query's tokens, in [-1, 1], for each text in the order given.
+        """Return weighted mean of the best cosines of the query's tokens, in [-1, 1], for each text in the order given.
 
         A token's weight is its rarity among the texts, so scores of different calls cannot be compared.
 

@@ -42,7 +42,7 @@ def to_payload(chunk: Chunk) -> dict[str, Any]:
 
 
 def to_chunk(payload: Mapping[str, Any] | None) -> Chunk:
-    """The chunk of a payload written by :func:`to_payload`.
+    """Return the chunk of a payload written by :func:`to_payload`.
 
     Raises:
         StoreError: something else wrote the payload.
@@ -57,7 +57,7 @@ def to_chunk(payload: Mapping[str, Any] | None) -> Chunk:
 
 
 def list_alternatives(filter: MetadataFilter) -> list[tuple[str, tuple[str, ...]]]:
-    """(payload field, accepted values) of every field that the filter limits; dates are apart."""
+    """Return (payload field, accepted values) of every field that the filter limits; dates are apart."""
     fields = {
         "author": filter.authors,
         "category": filter.categories,
@@ -69,7 +69,7 @@ def list_alternatives(filter: MetadataFilter) -> list[tuple[str, tuple[str, ...]
 
 
 def date_range(filter: MetadataFilter) -> dict[str, str]:
-    """``gte`` and ``lte`` of ``published_at`` as ISO 8601; empty without a date limit."""
+    """Return ``gte`` and ``lte`` of ``published_at`` as ISO 8601; empty without a date limit."""
     limits = {"gte": filter.published_from, "lte": filter.published_to}
     return {name: moment.isoformat() for name, moment in limits.items() if moment is not None}
 
@@ -115,10 +115,10 @@ def check_fingerprint(stored: EmbedderFingerprint, asked: EmbedderFingerprint, c
 
 
 def describe_index(fingerprint: EmbedderFingerprint, titles: bool) -> str:
-    """An index's vectors in a few words, for messages."""
+    """Return an index's vectors in a few words, for messages."""
     return f"{describe(fingerprint)}, {'with' if titles else 'without'} title vectors"
 
 
 def describe(fingerprint: EmbedderFingerprint) -> str:
-    """An embedder in a few words, for messages."""
+    """Return an embedder in a few words, for messages."""
     return f"{fingerprint.model} ({fingerprint.dimension} dimensions, {fingerprint.digest})"

@@ -19,7 +19,8 @@ WEIGHT_FLOOR = 0.1
 
 
 def score_passages(question: TokenVectors, passages: Sequence[TokenVectors]) -> npt.NDArray[np.float64]:
-    """Weighted mean of the best cosine of each token of the question, for each passage: shape (passages,), in [-1, 1].
+    """Return weighted mean of the best cosine of each token of the question, for each passage: shape (passages,), in
+    [-1, 1].
 
     ``score(d) = Σ_t w_t · max_j cos(t, d_j) / Σ_t w_t``, with ``w_t`` of :func:`token_rarity`. A passage without words gets
     −1; a question without words finds all passages equal, at 0.
@@ -31,7 +32,7 @@ def score_passages(question: TokenVectors, passages: Sequence[TokenVectors]) -> 
 
 
 def best_matches(question: TokenVectors, passages: Sequence[TokenVectors]) -> npt.NDArray[np.float64]:
-    """The best cosine of each token of the question in each passage: shape (passages, question's tokens)."""
+    """Return the best cosine of each token of the question in each passage: shape (passages, question's tokens)."""
     best = np.full((len(passages), len(question.ids)), -1.0)
     held = [row for row, passage in enumerate(passages) if len(passage.ids)]
     if held:
@@ -43,7 +44,7 @@ def best_matches(question: TokenVectors, passages: Sequence[TokenVectors]) -> np
 
 
 def token_rarity(question: TokenVectors, passages: Sequence[TokenVectors]) -> npt.NDArray[np.float64]:
-    """Inverse document frequency of each token of the question among the passages at hand, plus a floor.
+    """Return inverse document frequency of each token of the question among the passages at hand, plus a floor.
 
     ``ln(1 + (n − m + ½) / (m + ½))`` of a token that m of n passages hold: the form that BM25 uses (Robertson &
     Zaragoza, 2009). The candidates of a search all share its commonest words, so what sets them apart is known only here.
@@ -98,11 +99,11 @@ class TokenVectorCache:
 
 
 def halve_precision(value: TokenVectors) -> TokenVectors:
-    """The same in half precision: cosines change by less than 0.001."""
+    """Return the same in half precision: cosines change by less than 0.001."""
     return TokenVectors(value.ids, value.vectors.astype(np.float16))
 
 
 def as_unit(hidden: npt.NDArray[np.floating]) -> Vectors:
-    """Rows scaled to unit length; shape kept."""
+    """Return rows scaled to unit length; shape kept."""
     lengths = np.linalg.norm(hidden, axis=1, keepdims=True)
     return np.asarray(hidden / np.maximum(lengths, 1e-12), dtype=np.float32)

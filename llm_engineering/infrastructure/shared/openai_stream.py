@@ -21,7 +21,7 @@ _ASCII_LETTERS_PER_TOKEN = 3
 
 
 def request_body(model: str, messages: Sequence[Message], options: GenerationOptions) -> dict[str, Any]:
-    """The JSON body of a streaming ``/chat/completions`` request."""
+    """Return the JSON body of a streaming ``/chat/completions`` request."""
     body: dict[str, Any] = {
         "model": model,
         "messages": [{"role": message.role, "content": message.content} for message in messages],
@@ -41,12 +41,13 @@ def request_body(model: str, messages: Sequence[Message], options: GenerationOpt
 
 
 def event_data(line: str) -> str | None:
-    """The data of a line of server-sent events; None for comments, blank lines and other fields."""
+    """Return the data of a line of server-sent events; None for comments, blank lines and other fields."""
     return line[5:].strip() if line.startswith("data:") else None
 
 
 def error_message(body: str) -> tuple[str, str]:
-    """(message, type or code) of an error answer, or of an error event; the text itself where it has another shape."""
+    """Return (message, type or code) of an error answer, or of an error event; the text itself where it has another
+    shape."""
     try:
         error = json.loads(body).get("error")
     except (ValueError, AttributeError):
@@ -65,12 +66,12 @@ class Lines:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[str]:
-        """The lines that are complete with these bytes, without their ends."""
+        """Return the lines that are complete with these bytes, without their ends."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
 
     def end(self) -> list[str]:
-        """What came after the last line break."""
+        """Return what came after the last line break."""
         rest, self._rest = self._rest, b""
         return [rest.decode("utf-8", "replace")] if rest else []
 
@@ -134,7 +135,7 @@ class ReplyReader:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
     def make_closing_delta(self) -> Delta:
-        """The closing delta.
+        """Return the closing delta.
 
         Raises:
             ModelServiceError: the stream ended before the reply did, or JSON was asked for and none came.
@@ -165,7 +166,7 @@ class ReplyReader:
 
 
 def tokens_at_most(text: str) -> int:
-    """An upper estimate of a text's tokens for a model whose tokenizer is not at hand.
+    """Return an upper estimate of a text's tokens for a model whose tokenizer is not at hand.
 
     Byte-pair encoders need at most a token per three letters of ordinary words, one per digit, line break and run of
     blanks, and one per byte of everything else that is rare. On articles, code and five other scripts it came out 1.1 to

@@ -22,7 +22,8 @@ RETRIED_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 
 def retry_after_seconds(header: str | None, now: datetime) -> float | None:
-    """Seconds that a Retry-After header asks for: a number, or a date (RFC 9110, 10.2.3). None: absent, unreadable."""
+    """Return seconds that a Retry-After header asks for: a number, or a date (RFC 9110, 10.2.3). None: absent,
+    unreadable."""
     if header is None:
         return None
     try:
@@ -40,7 +41,7 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
 def delay_seconds(
     attempt: int, asked: float | None, random: Callable[[], float], *, base: float = 0.5, cap: float = 30.0
 ) -> float:
-    """How long to wait before trying again after ``attempt`` (0 for the first) failed.
+    """Return how long to wait before trying again after ``attempt`` (0 for the first) failed.
 
     Half of an exponentially growing wait is fixed and half is random ("equal jitter"), so that clients that failed
     together do not come back together. A wait the server asked for is the least. ``random`` gives numbers in [0, 1).

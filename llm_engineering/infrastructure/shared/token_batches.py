@@ -9,7 +9,8 @@ Ids = npt.NDArray[np.int64]
 
 
 def batches_by_length(lengths: Sequence[int], budget: int) -> Iterator[Ids]:
-    """Positions of texts in batches of like length, longest first, of at most ``budget`` padded tokens (or one text).
+    """Yield positions of texts in batches of like length, longest first, of at most ``budget`` padded tokens (or one
+    text).
 
     Longest first: the long batches start early, so that the workers end together.
     """
@@ -22,7 +23,7 @@ def batches_by_length(lengths: Sequence[int], budget: int) -> Iterator[Ids]:
 
 
 def pad_rows(rows: Sequence[Ids], value: int = 0) -> Ids:
-    """Rows of unequal length as one array of shape (len(rows), longest), filled up with ``value``."""
+    """Return rows of unequal length as one array of shape (len(rows), longest), filled up with ``value``."""
     result = np.full((len(rows), max(len(row) for row in rows)), value, dtype=np.int64)
     for i, row in enumerate(rows):
         result[i, : len(row)] = row
@@ -30,7 +31,7 @@ def pad_rows(rows: Sequence[Ids], value: int = 0) -> Ids:
 
 
 def split_windows(row: Ids, limit: int) -> list[Ids]:
-    """A row of token ids between two special tokens, in windows of at most ``limit`` that each have both."""
+    """Return a row of token ids between two special tokens, in windows of at most ``limit`` that each have both."""
     if len(row) <= limit:
         return [row]
     inner, step = row[1:-1], limit - 2

@@ -90,7 +90,7 @@ class OpikConnection:
             http.close()
 
     def error(self, error: Exception) -> StoreError:
-        """What a call of the SDK raised, in our words and without headers."""
+        """Return what a call of the SDK raised, in our words and without headers."""
         import httpx
         from opik.rest_api.core.api_error import ApiError
 
@@ -239,8 +239,8 @@ class OpikPromptLibrary:
 
 
 def time_ordered_id(at: datetime, *parts: str) -> str:
-    """A UUID of version 7 (RFC 9562, 5.7), as Opik demands for ids: milliseconds since 1970, then bits of a hash of
-    ``parts`` where others have random ones, so that what is sent twice is one."""
+    """Return a UUID of version 7 (RFC 9562, 5.7), as Opik demands for ids: milliseconds since 1970, then bits of a hash
+    of ``parts`` where others have random ones, so that what is sent twice is one."""
     digest = hashlib.sha256("\x00".join(parts).encode("utf-8", "surrogatepass")).digest()
     number = int(at.timestamp() * 1000) << 80 | int.from_bytes(digest[:10], "big")
     number = number & ~(0xF << 76) | 7 << 76

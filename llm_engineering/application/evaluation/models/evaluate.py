@@ -43,8 +43,9 @@ _LENGTHS = ("short", "medium", "long")
 
 
 def slice_samples(samples: Sequence[InstructSample], kinds: Sequence[str]) -> dict[str, list[int]]:
-    """Places of the samples by slice: ``category=article``, ``language=en``, ``length=short`` (thirds of the author's
-    answers). The first key, empty, is all of them. A kind that has but one value is left out: it would be all again."""
+    """Return places of the samples by slice: ``category=article``, ``language=en``, ``length=short`` (thirds of the
+    author's answers). The first key, empty, is all of them. A kind that has but one value is left out: it would be all
+    again."""
     found: dict[str, list[int]] = {"": list(range(len(samples)))}
     for kind in kinds:
         values = _values(samples, kind)
@@ -256,7 +257,7 @@ def _report(run: ModelEvaluationRun, held: HeldOut, results: Sequence[SystemResu
 
 
 def pair_systems(results: Sequence[SystemResult]) -> list[tuple[SystemResult, SystemResult]]:
-    """(reference, candidate): each trained system against base, production and what was trained before it."""
+    """Return (reference, candidate): each trained system against base, production and what was trained before it."""
     return [
         (reference, candidate)
         for place, candidate in enumerate(results)
@@ -284,7 +285,7 @@ class _Part:
         )
 
     def compute_scores(self, result: SystemResult) -> list[Score]:
-        """Every metric, and perplexity."""
+        """Return every metric, and perplexity."""
         found = []
         for name, column in result.columns.items():
             values = self._own(column)
@@ -320,7 +321,7 @@ class _Part:
         return found
 
     def differences(self, candidate: SystemResult, reference: SystemResult) -> list[Difference]:
-        """Every metric that both have values of on the same answers."""
+        """Return every metric that both have values of on the same answers."""
         found = []
         for name, column in candidate.columns.items():
             ours, theirs = self._own(column), self._own(reference.columns.get(name, []))

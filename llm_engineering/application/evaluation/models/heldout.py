@@ -107,7 +107,8 @@ def _seen_by(
 def find_overlaps(
     test: Sequence[InstructSample], training: Iterable[TrainingSample], config: DecontaminationConfig
 ) -> dict[str, list[str]]:
-    """Why test samples are not held out, by their id: their document was trained on, or runs of their words were."""
+    """Return why test samples are not held out, by their id: their document was trained on, or runs of their words
+    were."""
     seen = list(training)
     documents = {sample.document_id for sample in seen}
     gate = Decontamination([Protected("training text", s.answer) for s in seen], config, "overlap")
@@ -121,7 +122,7 @@ def find_overlaps(
 
 
 def training_samples(folder: Path) -> list[TrainingSample]:
-    """The train split of a data set of either kind: answers, or chosen answers.
+    """Return the train split of a data set of either kind: answers, or chosen answers.
 
     Raises:
         InvalidInputError: it cannot be read.

@@ -139,7 +139,7 @@ async def judge_items(
     pairs: Sequence[tuple[Judgeable, Judgeable]] = (),
     progress: Progress = _SILENT,
 ) -> Judging:
-    """A verdict on each item, in order, and how the judges behave.
+    """Return a verdict on each item, in order, and how the judges behave.
 
     Where a budget may end the asking, what is to be compared should stand side by side among the items.
 

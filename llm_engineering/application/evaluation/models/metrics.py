@@ -140,11 +140,11 @@ class ReferenceMetrics(Protocol):
     """Metrics of libraries, kept out of here."""
 
     def score_pairs(self, answers: Sequence[str], references: Sequence[str]) -> Mapping[str, Sequence[float]]:
-        """Scores of each answer by metric."""
+        """Return scores of each answer by metric."""
         ...
 
     def score_corpus(self, answers: Sequence[str], references: Sequence[str]) -> Mapping[str, float]:
-        """Scores over all answers."""
+        """Return scores over all answers."""
         ...
 
 
@@ -164,7 +164,7 @@ def measure_answers(
     likelihoods: Sequence[Likelihood | None],
     yardsticks: Yardsticks,
 ) -> dict[str, Column]:
-    """All values of one system's answers, by metric, in the order of the samples."""
+    """Return all values of one system's answers, by metric, in the order of the samples."""
     texts = [answer.text for answer in written]
     columns: dict[str, Column] = {
         "nll": [one.nll / one.tokens if one is not None and one.tokens else None for one in likelihoods]

@@ -18,12 +18,12 @@ _NOTED = (("style", "style"), ("chrf", "chrF"), ("judge_accuracy", "accuracy"))
 
 
 def table_columns(report: EvaluationReport) -> list[str]:
-    """Headings of the table: a column for each system."""
+    """Return headings of the table: a column for each system."""
     return ["Metric", *(system.system for system in report.systems)]
 
 
 def table_rows(report: EvaluationReport) -> Iterator[list[str]]:
-    """The table's lines, a metric each; an arrow marks those where lower is better."""
+    """Yield the table's lines, a metric each; an arrow marks those where lower is better."""
     by_system = [_overall(system.scores) for system in report.systems]
     names = [name for name in _ORDER if any(name in found for found in by_system)]
     names += sorted({name for found in by_system for name in found} - set(names))
@@ -33,7 +33,7 @@ def table_rows(report: EvaluationReport) -> Iterator[list[str]]:
 
 
 def html_report(evaluation: ModelEvaluation) -> str:
-    """The report as a page without any reference to the outside; follows the reader's light or dark scheme."""
+    """Return the report as a page without any reference to the outside; follows the reader's light or dark scheme."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     report = evaluation.report
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
@@ -53,7 +53,7 @@ def html_report(evaluation: ModelEvaluation) -> str:
 
 
 def as_dict(evaluation: ModelEvaluation) -> dict[str, Any]:
-    """Everything, as plain values: the JSON artifact, with every answer and its values."""
+    """Return everything, as plain values: the JSON artifact, with every answer and its values."""
     return {
         "report": evaluation.report.model_dump(mode="json"),
         "calibrations": [asdict(item) for item in evaluation.calibrations],
@@ -88,7 +88,7 @@ def _judged(judging: Judging) -> dict[str, Any]:
 
 
 def run_metadata(report: EvaluationReport) -> dict[str, float | str]:
-    """Figures for a run's dashboard."""
+    """Return figures for a run's dashboard."""
     found: dict[str, float | str] = {"evaluation": report.id, "dataset": report.dataset}
     for system in report.systems:
         overall = _overall(system.scores)
@@ -221,12 +221,12 @@ class Comparison:
     """Metrics that are the same on every answer."""
 
     def count(self, verdict: str) -> int:
-        """Metrics with that verdict."""
+        """Return how many metrics have that verdict."""
         return sum(row.verdict == verdict for row in self.rows)
 
 
 def theme_tables(report: EvaluationReport) -> list[tuple[str, list[Row]]]:
-    """All scores over the whole test split; a theme that nothing was measured of is left out."""
+    """Return all scores over the whole test split; a theme that nothing was measured of is left out."""
     found = [{score.metric: score for score in system.scores if not score.slice} for system in report.systems]
     told = _verdicts(report)
     names = {theme: wanted.split() for theme, wanted in _THEMES}
@@ -246,7 +246,7 @@ def theme_tables(report: EvaluationReport) -> list[tuple[str, list[Row]]]:
 
 
 def list_comparisons(report: EvaluationReport) -> list[Comparison]:
-    """Every candidate against every reference, the newest candidate first."""
+    """Return every candidate against every reference, the newest candidate first."""
     pairs: dict[tuple[str, str], list[Difference]] = {}
     for item in report.differences:
         if not item.slice:
@@ -267,7 +267,7 @@ def list_comparisons(report: EvaluationReport) -> list[Comparison]:
 
 
 def slice_tables(report: EvaluationReport) -> list[tuple[str, list[Row]]]:
-    """The main metrics by slice."""
+    """Return the main metrics by slice."""
     found = [
         {(score.slice, score.metric): score for score in system.scores if score.slice}
         for system in report.systems
@@ -288,20 +288,20 @@ def slice_tables(report: EvaluationReport) -> list[tuple[str, list[Row]]]:
 
 
 def decide_verdict(item: Difference) -> str:
-    """``better``, ``worse``, ``not told apart``, or ``one document``: too little to tell anything by."""
+    """Return ``better``, ``worse``, ``not told apart``, or ``one document``: too little to tell anything by."""
     if item.clusters < _EVIDENCE:
         return "one document"
     return "better" if item.better else "worse" if item.worse else "not told apart"
 
 
 def explain_metric(name: str) -> str:
-    """A metric in words; empty: unknown."""
+    """Return a metric in words; empty: unknown."""
     known = BY_NAME.get(name) or UNINTERVALLED.get(name)
     return known.meaning if known is not None else ""
 
 
 def format_figure(value: float, *, signed: bool = False) -> str:
-    """A figure with three decimals, one where it is large."""
+    """Return a figure with three decimals, one where it is large."""
     return f"{value:{'+' if signed else ''}.{1 if abs(value) >= 100 else 3}f}"
 
 

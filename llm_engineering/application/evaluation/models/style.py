@@ -24,7 +24,8 @@ Values = npt.NDArray[np.float64]
 
 
 def split_pieces(text: str, size: int) -> list[str]:
-    """The text in pieces of about ``size`` characters, cut where a sentence or line ends; a short rest is left out.
+    """Return the text in pieces of about ``size`` characters, cut where a sentence or line ends; a short rest is left
+    out.
 
     Distances depend on length, so what is compared must be about equally long.
     """
@@ -40,7 +41,7 @@ def split_pieces(text: str, size: int) -> list[str]:
 
 
 def gram_frequencies(texts: Iterable[str]) -> dict[str, float]:
-    """Relative frequency of each character n-gram, within each n. White space runs count as one space."""
+    """Return relative frequency of each character n-gram, within each n. White space runs count as one space."""
     counts: dict[int, Counter[str]] = {size: Counter() for size in GRAM_SIZES}
     for text in texts:
         plain = f" {' '.join(text.split())} "
@@ -55,7 +56,7 @@ def gram_frequencies(texts: Iterable[str]) -> dict[str, float]:
 
 
 def gram_distance(text: str, profile: dict[str, float]) -> float:
-    """Distance of a text from an author's n-gram profile, 0 (equal) to 1 (nothing shared).
+    """Return distance of a text from an author's n-gram profile, 0 (equal) to 1 (nothing shared).
 
     ``d(T) = Σ_g (2 (f_T(g) − f_A(g)) / (f_T(g) + f_A(g)))² / (4 |P_T|)`` over the n-grams of the text alone, which holds
     for short texts against long profiles: E. Stamatatos, "Author identification using imbalanced and limited training
@@ -80,12 +81,12 @@ class WordStandard:
     deviations: Values
 
     def compute_scores(self, text: str) -> Values:
-        """z-scores of the words' relative frequencies, shape (words,)."""
+        """Return z-scores of the words' relative frequencies, shape (words,)."""
         return (_frequencies(split_words(text), self.words) - self.means) / self.deviations
 
 
 def word_standard(texts: Sequence[str], count: int = FREQUENT_WORDS) -> WordStandard:
-    """The standard that z-scores refer to.
+    """Return the standard that z-scores refer to.
 
     Raises:
         InvalidInputError: fewer than two pieces: nothing spreads.
@@ -108,7 +109,7 @@ def word_standard(texts: Sequence[str], count: int = FREQUENT_WORDS) -> WordStan
 
 
 def burrows_delta(text: str, author: Values, standard: WordStandard) -> float:
-    """Burrows' Delta: mean absolute difference of z-scores, ``Δ = 1/n Σ_w |z_T(w) − z_A(w)|``; 0 is equal.
+    """Return Burrows' Delta: mean absolute difference of z-scores, ``Δ = 1/n Σ_w |z_T(w) − z_A(w)|``; 0 is equal.
 
     J. Burrows, "'Delta': a measure of stylistic difference", *Literary and Linguistic Computing* 17(3), 2002.
 
@@ -126,7 +127,7 @@ def _frequencies(found: Sequence[str], chosen: Sequence[str]) -> Values:
 
 
 def split_folds(items: Sequence[str], count: int) -> Iterator[tuple[list[str], list[str]]]:
-    """(the others, the fold) for each of ``count`` folds of neighbouring items; empty folds are left out."""
+    """Yield (the others, the fold) for each of ``count`` folds of neighbouring items; empty folds are left out."""
     size = -(-len(items) // count)
     for start in range(0, len(items), size):
         yield [*items[:start], *items[start + size :]], list(items[start : start + size])
@@ -199,7 +200,7 @@ class StyleModel:
         self.calibration: Calibration | None = None
 
     def score(self, text: str) -> StyleScore | None:
-        """The mean over the text's pieces; None: it is too short."""
+        """Return the mean over the text's pieces; None: it is too short."""
         text = text.strip()
         if len(text) < SHORTEST:
             return None
@@ -213,7 +214,7 @@ class StyleModel:
         return gram_distance(text, self._profile), burrows_delta(text, self._author, self._standard)
 
     def compute_scores(self, distances: Values) -> Values:
-        """Scores of distances, shape (n, 2) to (n,)."""
+        """Return scores of distances, shape (n, 2) to (n,)."""
         if self._weights is None:
             # Ranks of both distances among the author's own, the mean of the two.
             farther = self._same[None, :, :] >= distances[:, None, :]
@@ -314,7 +315,7 @@ def _standardised(distances: Values, same: Values) -> Values:
 
 
 def logistic_regression(features: Values, labels: Values, *, steps: int = 50) -> Values:
-    """Weights by Newton's method with a ridge penalty, both classes weighing equally.
+    """Return weights by Newton's method with a ridge penalty, both classes weighing equally.
 
     Hastie, Tibshirani & Friedman, *The Elements of Statistical Learning*, 2009, sections 4.4.1 and 18.3.2. The last
     column is the bias, which is not penalised.
@@ -334,7 +335,7 @@ def logistic_regression(features: Values, labels: Values, *, steps: int = 50) ->
 
 
 def compute_auc(high: Values, low: Values) -> float:
-    """Share of pairs in the right order, ties half: the area under the ROC curve (Mann & Whitney, 1947)."""
+    """Return share of pairs in the right order, ties half: the area under the ROC curve (Mann & Whitney, 1947)."""
     above = (high[:, None] > low[None, :]).mean()
     return float(above + 0.5 * (high[:, None] == low[None, :]).mean())
 
@@ -342,7 +343,7 @@ def compute_auc(high: Values, low: Values) -> float:
 def style_models(
     texts: Mapping[Voice, Sequence[str]], *, piece: int = PIECE_CHARACTERS
 ) -> dict[Voice, StyleModel]:
-    """A model for each author and language with enough text; what others wrote in that language calibrates it.
+    """Return a model for each author and language with enough text; what others wrote in that language calibrates it.
 
     By language, because anything in the only author's second language would seem to be theirs.
 

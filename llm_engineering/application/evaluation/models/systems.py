@@ -79,13 +79,15 @@ class AnsweringModel(Protocol):
         batch_size: int,
         progress: Progress,
     ) -> list[Written]:
-        """Greedy answers, in the order given. A prompt that leaves no room in the context gets an empty, cut answer."""
+        """Return greedy answers, in the order given. A prompt that leaves no room in the context gets an empty, cut
+        answer."""
         ...
 
     def compute_likelihoods(
         self, conversations: Sequence[Sequence[Message]], *, batch_size: int, progress: Progress
     ) -> list[Likelihood | None]:
-        """Of the last message of each, the assistant's, given those before it; None: it is too long for the model."""
+        """Return the likelihood of each last message, the assistant's, given those before it; None: it is too long for the
+        model."""
         ...
 
 
@@ -114,7 +116,7 @@ class Harness(Protocol):
         ...
 
     def compute_scores(self, system: System, model: LoadedModel) -> list[Score]:
-        """The tasks' metrics of an open system, named ``harness/TASK/METRIC``.
+        """Return the tasks' metrics of an open system, named ``harness/TASK/METRIC``.
 
         Raises:
             ModelError: the model failed.
@@ -123,7 +125,7 @@ class Harness(Protocol):
 
 
 def open_trained(name: str, folder: Path, manifest: ModelManifest, label: str | None = None) -> System:
-    """A trained model's folder as a system.
+    """Return a trained model's folder as a system.
 
     Raises:
         TemplateMismatchError: it was trained with another definition of its chat template than the code has now.
@@ -152,7 +154,7 @@ def open_trained(name: str, folder: Path, manifest: ModelManifest, label: str | 
 
 
 def base_system(of: System | None, base: str | None, template: str) -> System:
-    """The base model, asked in the same format as the model made from it.
+    """Return the base model, asked in the same format as the model made from it.
 
     Raises:
         ConfigurationError: none is named, and there is no trained model to tell it.
@@ -168,7 +170,7 @@ def base_system(of: System | None, base: str | None, template: str) -> System:
 
 
 def newest_folder(root: Path, name: str, stage: str) -> tuple[Path, ModelManifest] | None:
-    """The newest trained model of a name and stage (``sft``, ``dpo``); None: there is none."""
+    """Return the newest trained model of a name and stage (``sft``, ``dpo``); None: there is none."""
     found = [
         (manifest.created_at, folder, manifest)
         for folder in sorted((root / name).glob("*"))
@@ -181,7 +183,7 @@ def newest_folder(root: Path, name: str, stage: str) -> tuple[Path, ModelManifes
 
 
 def read_manifest(folder: Path) -> ModelManifest:
-    """``model.json`` of a trained model's folder.
+    """Return ``model.json`` of a trained model's folder.
 
     Raises:
         ConfigurationError: it is not there, or is none.

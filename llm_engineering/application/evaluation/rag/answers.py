@@ -236,7 +236,7 @@ def _measured(labelled: Labelled, answer: Answer, seconds: float, min_overlap: f
 
 
 def summarise_answers(runs: Sequence[AnswerRun]) -> AnswerMetrics:
-    """The metrics over all answers; failed ones are counted and in no average."""
+    """Return the metrics over all answers; failed ones are counted and in no average."""
     done = [run for run in runs if not run.error]
     answerable = [run for run in done if run.answerable]
     unanswerable = [run for run in done if not run.answerable]
@@ -259,7 +259,7 @@ def summarise_answers(runs: Sequence[AnswerRun]) -> AnswerMetrics:
 
 
 def select_judgeable(runs: Sequence[AnswerRun]) -> list[JudgedSample]:
-    """The answers that a judge can say something of: given, on an answerable question, with sources."""
+    """Return the answers that a judge can say something of: given, on an answerable question, with sources."""
     return [
         JudgedSample(run.question_id, run.question, run.text, run.contexts, run.reference)
         for run in runs

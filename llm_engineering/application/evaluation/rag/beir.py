@@ -56,7 +56,7 @@ class Indexed:
 
 
 def read_documents(folder: Path, bad: list[BadLine]) -> Iterator[CleanDocument]:
-    """The corpus, cleaned as any other text, as it is read; what cannot be used goes to ``bad``.
+    """Yield the corpus, cleaned as any other text, as it is read; what cannot be used goes to ``bad``.
 
     Raises:
         InvalidInputError: the file cannot be read.
@@ -83,7 +83,7 @@ def read_documents(folder: Path, bad: list[BadLine]) -> Iterator[CleanDocument]:
 
 
 def link_of(identifier: str) -> str:
-    """The link that a document of the data set gets; its id derives from it."""
+    """Return the link that a document of the data set gets; its id derives from it."""
     return f"beir:{identifier}"
 
 
@@ -129,7 +129,7 @@ def build_index(
 
 
 def read_questions(folder: Path, split: str, most: int, seed: int) -> tuple[Resolved, list[BadLine]]:
-    """Queries that have relevant documents, at most so many, drawn by seed.
+    """Return queries that have relevant documents, at most so many, drawn by seed.
 
     A document that is judged relevant but not in the corpus still counts as relevant, as in the data set's own measures.
 

@@ -58,7 +58,8 @@ class Calibration:
 
 
 def calibrate(judgements: Sequence[Judgement], configured: float, *, seed: int) -> Calibration:
-    """The risk–coverage curve, and the threshold with the best balanced accuracy between both sorts of questions.
+    """Return the risk–coverage curve, and the threshold with the best balanced accuracy between both sorts of
+    questions.
 
     Raises:
         InvalidInputError: questions of one of the sorts are missing. Without unanswerable ones, never being silent wins.
@@ -83,7 +84,7 @@ def calibrate(judgements: Sequence[Judgement], configured: float, *, seed: int) 
 
 
 def evaluate_threshold(judgements: Sequence[Judgement], threshold: float) -> Point:
-    """What answering questions with at least this confidence would mean."""
+    """Return what answering questions with at least this confidence would mean."""
     return _point(judgements, [item.confidence >= threshold for item in judgements], threshold)
 
 
@@ -102,7 +103,8 @@ def _point(judgements: Sequence[Judgement], answered: Sequence[bool], threshold:
 
 
 def compute_aurc(judgements: Sequence[Judgement]) -> float:
-    """Area under the risk–coverage curve: the mean of ``risk`` over all prefixes by falling confidence; 0 is best.
+    """Return area under the risk–coverage curve: the mean of ``risk`` over all prefixes by falling confidence; 0 is
+    best.
 
     Among equal confidences the expected order counts: each of them with their mean error.
     """
@@ -117,7 +119,8 @@ def compute_aurc(judgements: Sequence[Judgement]) -> float:
 
 
 def best_threshold(judgements: Sequence[Judgement]) -> float:
-    """The threshold with the best balanced accuracy, both sorts weighing the same; the middle of the best range, rounded."""
+    """Return the threshold with the best balanced accuracy, both sorts weighing the same; the middle of the best range,
+    rounded."""
     scores = np.array([item.confidence for item in judgements])
     answerable = np.array([item.answerable for item in judgements])
     values = np.unique(scores)

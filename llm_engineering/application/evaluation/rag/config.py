@@ -27,7 +27,7 @@ _SELF_QUERY: dict[str, Any] = {"self_query": {"kind": "rules"}}
 
 
 def standard_configurations() -> dict[str, Configuration]:
-    """The configurations of the standard table by name, in its order. None of them asks a language model."""
+    """Return the configurations of the standard table by name, in its order. None of them asks a language model."""
     rows: dict[str, dict[str, Any]] = {
         "dense": {"mode": "dense"},
         "sparse": {"mode": "sparse"},
@@ -48,7 +48,7 @@ def standard_configurations() -> dict[str, Configuration]:
 
 
 def with_expansion() -> dict[str, Configuration]:
-    """Rows that ask the language model for other wordings of each question, and for an invented answer."""
+    """Return rows that ask the language model for other wordings of each question, and for an invented answer."""
     rows: dict[str, dict[str, Any]] = {
         "hybrid + expansion": {"expansion": {"rewrites": 3}},
         "hybrid + hyde": {"expansion": {"hyde": True}},
@@ -60,12 +60,12 @@ def with_expansion() -> dict[str, Configuration]:
 
 
 def without_rerank(configurations: Mapping[str, Configuration]) -> dict[str, Configuration]:
-    """The rows that can be measured where no reranker is configured."""
+    """Return the rows that can be measured where no reranker is configured."""
     return {name: item for name, item in configurations.items() if not item.retrieval.rerank.enabled}
 
 
 def relax_timeouts(config: RetrievalConfig) -> RetrievalConfig:
-    """The configuration with time-outs that a busy machine does not reach."""
+    """Return the configuration with time-outs that a busy machine does not reach."""
     sections = {name: getattr(config, name) for name in ("self_query", "expansion", "embedding", "rerank")}
     return config.model_copy(
         update={

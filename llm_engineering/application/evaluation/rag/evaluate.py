@@ -76,11 +76,11 @@ class Evaluation:
         return next(run for run in self.runs if run.name == self.serving)
 
     def kinds(self) -> dict[str, tuple[int, float]]:
-        """The primary metric of the serving configuration by kind of question."""
+        """Return the primary metric of the serving configuration by kind of question."""
         return by_kind(self.served, self.questions.questions, self.primary)
 
     def list_worst(self) -> list[tuple[str, Any]]:
-        """(question, its run) of the answerable questions that the serving configuration does worst on."""
+        """Return (question, its run) of the answerable questions that the serving configuration does worst on."""
         asked = {item.question.id: item for item in self.questions.questions}
         runs = sorted(
             self.served.select_answerable(), key=lambda run: (sum(run.metrics.values()), run.question_id)
@@ -89,7 +89,7 @@ class Evaluation:
         return [(asked[run.question_id].question.question, run) for run in poor]
 
     def to_metadata(self) -> dict[str, Any]:
-        """Figures for a run's log and dashboard."""
+        """Return figures for a run's log and dashboard."""
         best = next(row for row in self.rows if row.name == self.recommendation.name)
         answerable = sum(bool(item.targets) for item in self.questions.questions)
         figures: dict[str, Any] = {
@@ -106,7 +106,7 @@ class Evaluation:
         return round_values(figures)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, as plain values: the JSON artifact, with each question's result under each configuration."""
+        """Return everything, as plain values: the JSON artifact, with each question's result under each configuration."""
         return {
             "corpus": self.corpus,
             "primary": self.primary,

@@ -61,7 +61,7 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
 
 
 def baseline_of(run: ConfigurationRun, metric: str, low: float, high: float) -> Baseline:
-    """The baseline that a run sets."""
+    """Return the baseline that a run sets."""
     values = {item.question_id: item.metrics[metric] for item in run.select_answerable()}
     mean = sum(values.values()) / len(values)
     return Baseline(

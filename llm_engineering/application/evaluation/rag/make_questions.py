@@ -56,7 +56,7 @@ class Candidate:
 
 
 def find_fault(candidate: Candidate, *, max_copied_share: float, max_copied_run: int) -> str | None:
-    """Why a candidate does not do, in one word or two; None: it does.
+    """Return why a candidate does not do, in one word or two; None: it does.
 
     Grounded: the answer's words stand in the passage. No copy: neither too large a share of its words nor too long a
     run of them comes from the passage. In one language with it. Not given away: the question does not hold its answer.

@@ -34,7 +34,8 @@ class Judged:
 
 
 def covers(source: Source, target: Target, min_overlap: float = MIN_OVERLAP) -> bool:
-    """Whether a source counts as holding a relevant place; any part of the document does where no place is named."""
+    """Return whether a source counts as holding a relevant place; any part of the document does where no place is
+    named."""
     if source.document_id != target.document_id:
         return False
     if target.span is None:
@@ -64,18 +65,20 @@ def judge(ranking: Sequence[Source], targets: Sequence[Target], min_overlap: flo
 
 
 def compute_recall(judged: Judged, k: int) -> float:
-    """``|relevant places among the first k| / |relevant places|`` (Manning, Raghavan & Schütze, *Introduction to Information
-    Retrieval*, 2008, section 8.4)."""
+    """Return ``|relevant places among the first k| / |relevant places|`` (Manning, Raghavan & Schütze, *Introduction to
+    Information Retrieval*, 2008, section 8.4)."""
     return sum(len(new) for new in judged.gains[:k]) / len(judged.grades)
 
 
 def reciprocal_rank(judged: Judged) -> float:
-    """``1 / rank`` of the first relevant source, 0 without one; its mean is MRR (Voorhees, TREC-8 QA track report, 1999)."""
+    """Return ``1 / rank`` of the first relevant source, 0 without one; its mean is MRR (Voorhees, TREC-8 QA track
+    report, 1999)."""
     return next((1.0 / rank for rank, new in enumerate(judged.gains, start=1) if new), 0.0)
 
 
 def compute_ndcg(judged: Judged, k: int) -> float:
-    """``DCG@k / ideal DCG@k`` with ``DCG@k = Σ grade_i / log2(i + 1)`` (Järvelin & Kekäläinen, ACM TOIS 20(4), 2002).
+    """Return ``DCG@k / ideal DCG@k`` with ``DCG@k = Σ grade_i / log2(i + 1)`` (Järvelin & Kekäläinen, ACM TOIS 20(4),
+    2002).
 
     The ideal order is one relevant place a rank, best grade first, over all of them. A source that covers several places
     at once can beat that order; the value is capped at 1.
@@ -89,7 +92,7 @@ def _dcg(gains: Iterable[float]) -> float:
 
 
 def measure_ranking(judged: Judged, ks: Sequence[int]) -> dict[str, float]:
-    """All metrics of one question by name: ``recall@k`` and ``ndcg@k`` for each k, ``mrr`` over the whole list."""
+    """Return all metrics of one question by name: ``recall@k`` and ``ndcg@k`` for each k, ``mrr`` over the whole list."""
     values = {f"recall@{k}": compute_recall(judged, k) for k in ks}
     values |= {f"ndcg@{k}": compute_ndcg(judged, k) for k in ks}
     return values | {"mrr": reciprocal_rank(judged)}

@@ -89,7 +89,8 @@ class Question(Model):
 
 
 def question_id(question: str, source: str) -> str:
-    """A stable id of a made question: of its words alone, so that making the set again keeps what was learned of it."""
+    """Return a stable id of a made question: of its words alone, so that making the set again keeps what was learned of
+    it."""
     return f"{source}-{derive_id('question', question.casefold())[:8]}"
 
 
@@ -125,7 +126,7 @@ class Resolved:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """The questions of a JSON Lines file, in its order; blank lines are skipped.
+    """Return the questions of a JSON Lines file, in its order; blank lines are skipped.
 
     Raises:
         InvalidInputError: the file cannot be read, a line is not a question, or two have one id. All problems are
@@ -178,7 +179,7 @@ def write_questions(path: Path, questions: Iterable[Question]) -> None:
 
 
 def merge_questions(hand: Sequence[Question], made: Sequence[Question]) -> list[Question]:
-    """Both sets; what was written by hand wins over what was made with the same id or the same words."""
+    """Return both sets; what was written by hand wins over what was made with the same id or the same words."""
     ids = {question.id for question in hand}
     words = {_folded(question.question).casefold() for question in hand}
     return [
@@ -277,7 +278,7 @@ def _folded(text: str) -> str:
 
 
 def count_kinds(questions: Iterable[Question]) -> Iterator[tuple[str, int]]:
-    """How many questions there are of each kind, the most frequent first."""
+    """Yield how many questions there are of each kind, the most frequent first."""
     counts: dict[str, int] = {}
     for question in questions:
         counts[question.kind] = counts.get(question.kind, 0) + 1

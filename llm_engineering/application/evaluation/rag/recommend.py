@@ -23,7 +23,8 @@ class Recommendation:
 
 
 def count_cost(configuration: Configuration) -> tuple[int, int]:
-    """(calls of models, stages), the cheaper first: counted, so that it does not depend on the load of the machine."""
+    """Return (calls of models, stages), the cheaper first: counted, so that it does not depend on the load of the
+    machine."""
     config = configuration.retrieval
     asks_model = config.expansion.enabled + (config.self_query.kind == "model")
     calls = 10 * asks_model + 5 * config.rerank.enabled
@@ -34,7 +35,8 @@ def count_cost(configuration: Configuration) -> tuple[int, int]:
 def recommend(
     rows: Sequence[Row], configurations: Mapping[str, Configuration], *, by: Sequence[str]
 ) -> Recommendation:
-    """The best by the first metric of ``by``; ties go to the next metric, then to the lower cost, then to the table's order.
+    """Return the best by the first metric of ``by``; ties go to the next metric, then to the lower cost, then to the
+    table's order.
 
     Configurations that hand out passages in place of hits are left out: they read more text for their recall, which is
     not a matter of how to search.
@@ -72,7 +74,8 @@ def _reason(chosen: Row, equals: Sequence[Row], by: Sequence[str]) -> str:
 
 
 def list_changes(config: RetrievalConfig) -> dict[str, Any]:
-    """The fields of a retrieval configuration that are not at their default, and those that the table is about always."""
+    """Return the fields of a retrieval configuration that are not at their default, and those that the table is about
+    always."""
     always = {
         "mode": config.mode.value,
         "fusion": config.fusion.model_dump(mode="json"),

@@ -17,7 +17,7 @@ _YAML_WORDS = frozenset({"on", "off", "yes", "no", "y", "n", "true", "false", "n
 
 
 def table_columns(evaluation: Evaluation) -> list[str]:
-    """Headings of the table."""
+    """Return headings of the table."""
     return [
         "Configuration",
         *_shown_metrics(evaluation),
@@ -28,7 +28,8 @@ def table_columns(evaluation: Evaluation) -> list[str]:
 
 
 def table_rows(evaluation: Evaluation) -> Iterator[list[str]]:
-    """The table's lines, in the order of :func:`table_columns`; the recommended configuration is marked with a star."""
+    """Yield the table's lines, in the order of :func:`table_columns`; the recommended configuration is marked with a
+    star."""
     for row in evaluation.rows:
         name = f"{row.name} *" if row.name == evaluation.recommendation.name else row.name
         against = row.against
@@ -42,7 +43,7 @@ def table_rows(evaluation: Evaluation) -> Iterator[list[str]]:
 
 
 def html_report(evaluation: Evaluation) -> str:
-    """The report as a page without any reference to the outside; follows the reader's light or dark scheme."""
+    """Return the report as a page without any reference to the outside; follows the reader's light or dark scheme."""
     questions = evaluation.questions.questions
     answerable = [item for item in questions if item.targets]
     calibration = evaluation.calibration
@@ -85,12 +86,12 @@ def html_report(evaluation: Evaluation) -> str:
 
 
 def threshold_settings(calibration: Calibration) -> str:
-    """What to write into ``configs/inference.yaml`` for the calibrated threshold."""
+    """Return what to write into ``configs/inference.yaml`` for the calibrated threshold."""
     return as_yaml({"answering": {"min_similarity": calibration.best.threshold}})
 
 
 def answer_rows(metrics: AnswerMetrics) -> list[tuple[str, str]]:
-    """(what, value) of the rule-based metrics, for a table."""
+    """Return (what, value) of the rule-based metrics, for a table."""
     return [
         ("Answerable questions answered", _share(metrics.answered_share)),
         ("Unanswerable questions declined", _share(metrics.declined_share)),
@@ -107,7 +108,7 @@ def answer_rows(metrics: AnswerMetrics) -> list[tuple[str, str]]:
 
 
 def as_yaml(value: dict[str, Any], depth: int = 0) -> str:
-    """Nested mappings of plain values as YAML; values are written as JSON, which YAML reads."""
+    """Return nested mappings of plain values as YAML; values are written as JSON, which YAML reads."""
     lines = []
     for key, item in value.items():
         if isinstance(item, dict) and item:

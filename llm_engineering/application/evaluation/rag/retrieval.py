@@ -82,11 +82,11 @@ class ConfigurationRun:
     runs: tuple[QuestionRun, ...]
 
     def select_answerable(self) -> list[QuestionRun]:
-        """The runs of questions that have metrics."""
+        """Return the runs of questions that have metrics."""
         return [run for run in self.runs if run.metrics]
 
     def values(self, metric: str) -> list[float]:
-        """A metric by question, in the order of the questions.
+        """Return a metric by question, in the order of the questions.
 
         Raises:
             InvalidInputError: there is no such metric; the message names those that there are.
@@ -252,7 +252,7 @@ def _kept(passage: Passage, relevant: bool) -> FoundSource:
 
 
 def serving_confidence(found: Retrieved) -> float:
-    """What serving holds against ``min_similarity`` before it answers."""
+    """Return what serving holds against ``min_similarity`` before it answers."""
     return estimate_confidence(found.question, as_passages(found.hits))
 
 
@@ -265,7 +265,8 @@ def comparison_table(
     seed: int,
     resamples: int,
 ) -> list[Row]:
-    """The table of all configurations; each but the reference is tested against it, p-values corrected by Holm's method.
+    """Return the table of all configurations; each but the reference is tested against it, p-values corrected by Holm's
+    method.
 
     Args:
         primary: the metric that is tested, such as ``recall@5``.
@@ -327,7 +328,7 @@ def _row(
 def by_kind(
     run: ConfigurationRun, questions: Sequence[Labelled], metric: str
 ) -> dict[str, tuple[int, float]]:
-    """(number of questions, mean of a metric) for each kind of answerable question."""
+    """Return (number of questions, mean of a metric) for each kind of answerable question."""
     values: dict[str, list[float]] = {}
     kinds = [labelled.question.kind for labelled in questions if labelled.targets]
     for kind, value in zip(kinds, run.values(metric), strict=True):

@@ -17,7 +17,7 @@ class TemplateUse:
 
     @classmethod
     def of_this_version(cls, where: str, name: str) -> "TemplateUse":
-        """What the template of that name is in the code that runs now.
+        """Return what the template of that name is in the code that runs now.
 
         Raises:
             ConfigurationError: there is no template of that name.

@@ -27,7 +27,8 @@ RULES = "\n".join((_CONTROL.pattern, _HEADING.pattern, _BRACKET.pattern))
 
 
 def escape_markers(text: str) -> str:
-    """The text as it may stand in a turn: ``<|im_end|>`` becomes ``‹|im_end|>``, ``### Response:`` ``＃## Response:``."""
+    """Return the text as it may stand in a turn: ``<|im_end|>`` becomes ``‹|im_end|>``, ``### Response:`` ``＃##
+    Response:``."""
     text = _CONTROL.sub("‹", text)
     text = _HEADING.sub(r"\1＃", text)
     return _BRACKET.sub("(", text)

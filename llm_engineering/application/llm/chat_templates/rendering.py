@@ -81,11 +81,12 @@ class ChatTemplate:
         return tuple(sorted(quoted | {self.stop} | ({self.bos} if self.bos else set())))
 
     def for_eos(self, eos: str) -> "ChatTemplate":
-        """The same template for a tokenizer with this EOS. The hash stays: EOS is the tokenizer's, and travels with it."""
+        """Return the same template for a tokenizer with this EOS. The hash stays: EOS is the tokenizer's, and travels
+        with it."""
         return replace(self, eos=eos, stop=eos if self.stop_is_eos else self.stop)
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> RenderedChat:
-        """The conversation as text.
+        """Return the conversation as text.
 
         Marks of templates inside the messages are escaped (see ``escaping``). A blank system message counts as none.
 
@@ -134,13 +135,13 @@ _EOS_AS_STOP = {"alpaca"}
 
 
 def template_names() -> tuple[str, ...]:
-    """The families there are."""
+    """Return the families there are."""
     return tuple(sorted(_FAMILIES))
 
 
 @lru_cache(maxsize=32)
 def load_template(name: str, version: int | None = None) -> ChatTemplate:
-    """A template by family; None: its current version.
+    """Return a template by family; None: its current version.
 
     Raises:
         ConfigurationError: there is none of that name or version.

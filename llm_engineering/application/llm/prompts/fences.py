@@ -27,7 +27,7 @@ _OPENING = "\u2039"
 
 
 def make_inert(text: object) -> str:
-    """The text as it may stand inside a fence: tags of the prompt's own, in any spelling, are opened by ``‹``."""
+    """Return the text as it may stand inside a fence: tags of the prompt's own, in any spelling, are opened by ``‹``."""
     safe = _HIDDEN.sub("", str(text))
     safe = _TAG.sub(_OPENING, safe)
     return _TURNS.sub(lambda match: "(" if match.group() == "[" else _OPENING, safe)
@@ -43,5 +43,5 @@ class Shown:
 
 
 def present_source(number: int, heading: str, text: str) -> Shown:
-    """A source made inert. A heading is one line, so that it cannot pass for the text below it."""
+    """Return a source made inert. A heading is one line, so that it cannot pass for the text below it."""
     return Shown(number, make_inert(" ".join(heading.split())), make_inert(text.strip("\n")))

@@ -66,12 +66,12 @@ def _library() -> dict[tuple[str, int], Template]:
 
 
 def list_prompts() -> list[Template]:
-    """Every version of every prompt, by name and version."""
+    """Return every version of every prompt, by name and version."""
     return [_library()[key] for key in sorted(_library())]
 
 
 def load_prompt(name: str, version: int) -> Template:
-    """One version of a prompt.
+    """Return one version of a prompt.
 
     Raises:
         ConfigurationError: there is none of that name or version.
@@ -84,7 +84,7 @@ def load_prompt(name: str, version: int) -> Template:
 
 
 def prompt_hash(name: str, version: int) -> str:
-    """Names a prompt in answers and traces, so that an answer leads to the words that asked for it.
+    """Return the hash that names a prompt in answers and traces, so that an answer leads to the words that asked for it.
 
     Raises:
         ConfigurationError: there is none of that name or version.
@@ -93,7 +93,7 @@ def prompt_hash(name: str, version: int) -> str:
 
 
 def render(name: str, version: int, **values: Any) -> list[Message]:
-    """The messages of a prompt; blocks that come out empty make none.
+    """Return the messages of a prompt; blocks that come out empty make none.
 
     Raises:
         ConfigurationError: there is no such prompt, a value is missing, or one is given that it does not know.

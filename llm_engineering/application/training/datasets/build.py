@@ -83,7 +83,7 @@ class Built:
     judged: Judged | None = None
 
     def to_metadata(self) -> dict[str, Any]:
-        """Counts for a run's report."""
+        """Return counts for a run's report."""
         manifest = self.manifest
         found: dict[str, Any] = {
             "name": manifest.name,
@@ -198,7 +198,7 @@ async def build_dataset(
 
 
 def token_counter(chosen: ChatTemplate, count: Callable[[Sequence[str]], Sequence[int]]) -> TokenCounter:
-    """Counts the tokens of conversations as the template writes them."""
+    """Return what counts the tokens of conversations as the template writes them."""
 
     def counted(chats: Sequence[Sequence[Message]]) -> list[int]:
         found: list[int] = []
@@ -210,7 +210,7 @@ def token_counter(chosen: ChatTemplate, count: Callable[[Sequence[str]], Sequenc
 
 
 def read_held_out(root: Path, kind: DatasetKind) -> Iterator[Protected]:
-    """Validation and test texts of the newest version of each data set of another kind below a folder.
+    """Yield validation and test texts of the newest version of each data set of another kind below a folder.
 
     A folder that is no data set, or a damaged one, is passed over with a warning: it must not stop a new one.
     """

@@ -72,7 +72,7 @@ def gates_of(
     detect: LanguageDetector | None = None,
     embedder: Embedder | None = None,
 ) -> list[Gate]:
-    """The gates that the configuration names, in its order.
+    """Return the gates that the configuration names, in its order.
 
     Raises:
         ConfigurationError: a gate is named that needs something which is not there.
@@ -109,7 +109,7 @@ def curate(
     held_out: Sequence[Protected] = (),
     seed: int = 0,
 ) -> Curated[S]:
-    """Gates, then the length lint of preference pairs, then evaluation texts out, then splits, then leaks between them.
+    """Apply the gates and the length lint, take evaluation texts out, split, and remove what leaks between splits.
 
     Args:
         samples: of one kind.

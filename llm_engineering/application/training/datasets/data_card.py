@@ -22,7 +22,7 @@ def data_card(
     figures: Statistics,
     links: Mapping[str, str] | None = None,
 ) -> str:
-    """Markdown with the header that hubs read.
+    """Return markdown with the header that hubs read.
 
     Args:
         manifest: what the data set is.

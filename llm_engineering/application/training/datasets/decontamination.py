@@ -74,7 +74,7 @@ class Decontamination:
         return reasons
 
     def source_of(self, text: str) -> str | None:
-        """Where the protected text stands that this one overlaps with; None: nowhere."""
+        """Return where the protected text stands that this one overlaps with; None: nowhere."""
         if self._equal and (source := self._equal.get(normalise_words(text))) is not None:
             return source
         grams = gram_hashes(text, self._config.words)
@@ -93,14 +93,14 @@ class Decontamination:
 
 
 def protect_samples(samples: Iterable[Sample], source: str) -> Iterator[Protected]:
-    """The texts of held-out samples: their answers by sequences, their prompts as a whole."""
+    """Yield the texts of held-out samples: their answers by sequences, their prompts as a whole."""
     for sample in samples:
         yield Protected(source, answer_of(sample))
         yield Protected(source, prompt_of(sample), only_equal=True)
 
 
 def read_protected(file: Path) -> list[Protected]:
-    """The texts of an evaluation file: JSON Lines or a JSON array, of strings or of objects.
+    """Return the texts of an evaluation file: JSON Lines or a JSON array, of strings or of objects.
 
     Of an object the texts under ``text``, ``question``, ``instruction``, ``prompt``, ``query``, ``answer``, ``chosen`` and
     ``reference`` count.
@@ -124,7 +124,7 @@ def read_protected(file: Path) -> list[Protected]:
 
 
 def gram_hashes(text: str, n: int) -> Hashes:
-    """Distinct 64-bit hashes of a text's runs of n words, ascending; of the whole text where it has fewer words."""
+    """Return distinct 64-bit hashes of a text's runs of n words, ascending; of the whole text where it has fewer words."""
     found = split_words(text)
     if not found:
         return np.zeros(0, dtype=np.uint64)

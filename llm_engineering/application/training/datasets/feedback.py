@@ -61,7 +61,7 @@ def samples_of_votes(
     cut: PassageConfig,
     config: FeedbackConfig,
 ) -> FromFeedback:
-    """Samples of all votes.
+    """Return samples of all votes.
 
     Raises:
         StoreError: votes or documents cannot be read.

@@ -95,14 +95,14 @@ def run_gates(samples: Sequence[S], gates: Sequence[Gate]) -> Gated[S]:
 
 
 def count_of(gate: str, seen: int, dropped: Sequence[Dropped[S]]) -> GateCount:
-    """The line of the report for a gate that saw ``seen`` samples."""
+    """Return the line of the report for a gate that saw ``seen`` samples."""
     reasons = dict(Counter(item.reason for item in dropped).most_common())
     examples = tuple((item.reason, shorten(item.sample)) for item in dropped[:EXAMPLES])
     return GateCount(gate, seen, seen - len(dropped), reasons, examples)
 
 
 def shorten(sample: Sample) -> str:
-    """A sample's beginning on one line."""
+    """Return a sample's beginning on one line."""
     text = f"{' '.join(prompt_of(sample).split())} → {' '.join(answer_of(sample).split())}"
     return text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}…"
 
@@ -298,12 +298,13 @@ class Differs:
 
 
 def repeats_prompt(asked: str, answer: str) -> bool:
-    """Whether an answer repeats the prompt, given normalised; prompts of fewer than five words are too likely by chance."""
+    """Return whether an answer repeats the prompt, given normalised; prompts of fewer than five words are too likely by
+    chance."""
     return asked.count(" ") >= _LEAST_PROMPT_WORDS - 1 and f" {asked} " in f" {normalise_words(answer)} "
 
 
 def letters_share(text: str) -> float:
-    """Share of letters among the characters that are no blank space."""
+    """Return share of letters among the characters that are no blank space."""
     seen = [c for c in text if not c.isspace()]
     return sum(c.isalpha() for c in seen) / len(seen) if seen else 0.0
 
@@ -393,14 +394,15 @@ class SemanticDuplicates:
 
 
 def passage_of(sample: Sample) -> tuple[str, int, int]:
-    """The place that a sample was made from."""
+    """Return the place that a sample was made from."""
     return sample.origin.document_id, sample.origin.span.start, sample.origin.span.end
 
 
 def close_rows(
     vectors: Vectors, similarity: float, families: npt.NDArray[np.int64], block: int = _BLOCK
 ) -> list[int]:
-    """Rows whose cosine with an earlier row of another family that is itself kept is at least ``similarity``, ascending.
+    """Return rows whose cosine with an earlier row of another family that is itself kept is at least ``similarity``,
+    ascending.
 
     Args:
         vectors: unit-length rows, shape (n, dimension).
@@ -426,7 +428,7 @@ def close_rows(
 
 
 def embedding_of_any_length(embedder: Embedder) -> Callable[[Sequence[str]], Vectors]:
-    """An embedding function that cuts texts to what the model reads, which the embedder itself refuses to do."""
+    """Return an embedding function that cuts texts to what the model reads, which the embedder itself refuses to do."""
 
     def embed(texts: Sequence[str]) -> Vectors:
         room = embedder.fingerprint.max_tokens - embedder.tokenizer.special_tokens

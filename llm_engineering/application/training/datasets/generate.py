@@ -81,7 +81,7 @@ class Generated:
     """What was asked of the language model; empty: nothing was."""
 
     def to_metadata(self) -> dict[str, Any]:
-        """Counts and costs for the run's report."""
+        """Return counts and costs for the run's report."""
         made_by = Counter(sample.provenance.made_by for sample in self.samples)
         return {
             "samples": len(self.samples),
@@ -99,7 +99,7 @@ async def generate_instruct(
     *,
     progress: Progress = _SILENT,
 ) -> Generated:
-    """Instruction samples of all that the warehouse holds.
+    """Return instruction samples of all that the warehouse holds.
 
     Raises:
         InvalidInputError: there are no documents, or no sample came of them.
@@ -141,7 +141,7 @@ async def generate_preference(
     *,
     progress: Progress = _SILENT,
 ) -> Generated:
-    """Preference triples of all that the warehouse holds.
+    """Return preference triples of all that the warehouse holds.
 
     Raises:
         InvalidInputError: there are no documents, or no triple came of them.
@@ -178,7 +178,7 @@ def gather(
     with_rules: bool,
     progress: Progress = _SILENT,
 ) -> Material:
-    """Passages of the store, drawn by seed where there are more than wanted, in the order of the store.
+    """Return passages of the store, drawn by seed where there are more than wanted, in the order of the store.
 
     Raises:
         InvalidInputError: the store holds no document, or none that makes a passage.

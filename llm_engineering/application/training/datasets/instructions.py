@@ -180,7 +180,7 @@ class Instruction:
 
 
 def language_for(passage: Passage) -> str | None:
-    """``en`` or ``de``; None: there are no phrasings for the passage's language."""
+    """Return ``en`` or ``de``; None: there are no phrasings for the passage's language."""
     known = passage.document.language
     if known in PHRASINGS:
         return known
@@ -212,7 +212,7 @@ def write_instructions(
 
 
 def rule_questions(document: CleanDocument) -> tuple[Draft, ...]:
-    """Questions that a sentence of a document answers by defining something."""
+    """Return questions that a sentence of a document answers by defining something."""
     # Others are reworded so that a search for them is hard, and German definitions lack their article: neither is how
     # anybody asks.
     return tuple(
@@ -316,7 +316,8 @@ def _is_question(topic: str, language: str) -> bool:
 
 
 def key_terms(passage: Passage, language: Literal["en", "de"] | str, most: int = 3) -> list[str]:
-    """Words that a passage is about, as it writes them: among those of its first sentences the most frequent in all of it.
+    """Return words that a passage is about, as it writes them: among those of its first sentences the most frequent in
+    all of it.
 
     Words of its headings are left out, since these are named anyway.
     """
@@ -378,5 +379,5 @@ def _listed(terms: list[str], language: str) -> str:
 
 
 def draw_number(key: str) -> int:
-    """64 bits that depend on the key alone, as good as drawn."""
+    """Return 64 bits that depend on the key alone, as good as drawn."""
     return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big")

@@ -103,21 +103,21 @@ class Judged:
         return tuple(one.judge for one in self.jury.judges)
 
     def mean(self, sample: Sample) -> float | None:
-        """Mean score over the judges that gave one; None: none did."""
+        """Return mean score over the judges that gave one; None: none did."""
         found = self.scores.get(sample.id, {})
         return fmean(found.values()) if found else None
 
     def prefers_rejected(self, sample: Sample) -> bool:
-        """Whether more judges preferred ``rejected`` than ``chosen``."""
+        """Return whether more judges preferred ``rejected`` than ``chosen``."""
         found = self.verdicts.get(sample.id, {}).values()
         return sum(v.chosen_won is False for v in found) > sum(v.chosen_won is True for v in found)
 
     def compute_agreement(self) -> Agreement:
-        """Of the scores."""
+        """Return the judges' agreement on the scores."""
         return measure_agreement(list(self.scores.values()))
 
     def pair_agreement(self) -> Agreement:
-        """Of the choices on pairs: 1 for ``chosen``, 0 for ``rejected``, a half for equal."""
+        """Return the judges' agreement on the choices on pairs: 1 for ``chosen``, 0 for ``rejected``, a half for equal."""
         return measure_agreement(
             [
                 {name: _POINTS_OF_CHOSEN[verdict.chosen_won] for name, verdict in found.items()}
@@ -126,7 +126,7 @@ class Judged:
         )
 
     def rows(self) -> list[tuple[str, str]]:
-        """(what, value) for a table."""
+        """Return (what, value) for a table."""
         every = [score for found in self.scores.values() for score in found.values()]
         pairs = [verdict for found in self.verdicts.values() for verdict in found.values()]
         shown = list(_jury_rows(self.jury))
@@ -146,7 +146,7 @@ class Judged:
         return shown
 
     def to_metadata(self) -> dict[str, Any]:
-        """Counts and costs for a run's report."""
+        """Return counts and costs for a run's report."""
         scores = self.compute_agreement()
         return {
             **self.jury.to_metadata(),

@@ -65,7 +65,7 @@ class Evolution(StrictConfig):
 async def evolve_sample(
     sample: InstructSample, passage: Passage, config: Evolution, asker: BatchClient, counts: Counter[str]
 ) -> list[InstructSample]:
-    """The sample, or what it became. ``counts`` gets what happened."""
+    """Return the sample, or what it became. ``counts`` gets what happened."""
     key = f"{asker.seed}/evolve/{sample.id}"
     if draw_number(key) / 2**64 >= config.share:
         return [sample]
@@ -217,7 +217,8 @@ class _Read:
 
 
 async def pairs_of(passage: Passage, config: ModelPairs, asker: BatchClient) -> list[InstructSample]:
-    """What the model made of a passage. An item that cannot be used is a dead letter; the others of its reply are kept."""
+    """Return what the model made of a passage. An item that cannot be used is a dead letter; the others of its reply
+    are kept."""
     ask = _ask(passage, config, asker)
     read = await asker.ask(ask)
     if read is None:
@@ -290,7 +291,7 @@ def _sample(item: object, passage: Passage, config: ModelPairs, used: Provenance
 
 
 def check_grounding(answer: str, passage: Passage, min_share: float) -> str:
-    """An answer that says nothing much that the passage does not.
+    """Refuse an answer that says much that the passage does not.
 
     Raises:
         UnusableReplyError: it is too short, or too many of its content words stand nowhere in the passage.
@@ -307,7 +308,7 @@ def check_grounding(answer: str, passage: Passage, min_share: float) -> str:
 
 
 def make_sample(passage: Passage, instruction: str, answer: str, used: Provenance) -> InstructSample:
-    """An answer of a model. Where it stands letter by letter in the passage, the span is that place's."""
+    """Return an answer of a model. Where it stands letter by letter in the passage, the span is that place's."""
     place = find_quote(passage.text, answer)
     if place is None:
         return InstructSample(

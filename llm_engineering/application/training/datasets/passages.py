@@ -57,7 +57,8 @@ class PassageConfig(Model):
         return self
 
     def reads(self, document: CleanDocument) -> bool:
-        """Whether passages are made of a document: its category is asked for, it is prose, and no copy of another."""
+        """Return whether passages are made of a document: its category is asked for, it is prose, and no copy of
+        another."""
         if document.duplicate_group not in (None, document.id):
             return False
         if self.categories is not None and document.category not in self.categories:
@@ -100,7 +101,8 @@ _DEFAULT = PassageConfig()
 
 
 def split_passages(document: CleanDocument, config: PassageConfig = _DEFAULT) -> Iterator[Passage]:
-    """The passages of a document, in order, none overlapping another. Whether it is to be read is the caller's to ask."""
+    """Yield the passages of a document, in order, none overlapping another. Whether it is to be read is the caller's to
+    ask."""
     atoms = list(_atoms(document.text))
     opening = {atom.start for above, atom in pairwise(atoms) if above.kind == "heading"}
     opening.update(atom.start for atom in atoms[:1])

@@ -39,7 +39,7 @@ class PreferenceLint:
     """P(a chosen is longer than a rejected) - P(shorter), over all combinations. N. Cliff, "Dominance statistics", 1993."""
 
     def exceeds(self, bounds: LengthBias) -> bool:
-        """Whether length tells the two sides apart by more than the bounds allow."""
+        """Return whether length tells the two sides apart by more than the bounds allow."""
         return (
             max(self.share_longer, 1 - self.share_longer) > bounds.max_longer_share
             or abs(self.cliffs_delta) > bounds.max_effect_size
@@ -69,7 +69,7 @@ def lint(pairs: Sequence[PreferenceSample]) -> PreferenceLint:
 def bound_length_bias(
     pairs: Sequence[PreferenceSample], bounds: LengthBias, seed: int
 ) -> tuple[list[PreferenceSample], list[Dropped[PreferenceSample]]]:
-    """The pairs to keep, and those left out so that the bounds hold.
+    """Return the pairs to keep, and those left out so that the bounds hold.
 
     Left out are pairs of the side that is longer too often, the most unequal first (by the ratio of lengths; the seed
     decides among equals), as few as do.
@@ -102,7 +102,8 @@ def bound_length_bias(
 
 
 def cohens_d(left: npt.NDArray[np.float64], right: npt.NDArray[np.float64]) -> float:
-    """Difference of means over the pooled standard deviation (sample variance); 0 where it is undefined and means agree."""
+    """Return difference of means over the pooled standard deviation (sample variance); 0 where it is undefined and
+    means agree."""
     if len(left) < 2 or len(right) < 2:
         return 0.0
     pooled = float(np.sqrt((left.var(ddof=1) + right.var(ddof=1)) / 2))
@@ -113,7 +114,7 @@ def cohens_d(left: npt.NDArray[np.float64], right: npt.NDArray[np.float64]) -> f
 
 
 def cliffs_delta(left: npt.NDArray[np.float64], right: npt.NDArray[np.float64]) -> float:
-    """P(left > right) - P(left < right) over all combinations, -1 to 1, in O(n log n)."""
+    """Return P(left > right) - P(left < right) over all combinations, -1 to 1, in O(n log n)."""
     if not len(left) or not len(right):
         return 0.0
     ordered = np.sort(right)

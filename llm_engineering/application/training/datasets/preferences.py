@@ -47,7 +47,7 @@ class Rejected(StrictConfig):
 async def preference_of(
     passage: Passage, instruction: str, config: Rejected, asker: BatchClient, made_by: Provenance
 ) -> PreferenceSample | None:
-    """A triple for an instruction; None where the model gave no reply that can be used."""
+    """Return a triple for an instruction; None where the model gave no reply that can be used."""
     wanted = sum(await asker.model.count_tokens([passage.text]))
     name, version = PROMPT
     messages = render(
@@ -81,7 +81,7 @@ async def preference_of(
 
 
 def check_rejected(text: str, chosen: str, prompt: str, config: Rejected) -> str:
-    """A reply as ``rejected``, ended at its last whole sentence.
+    """Return a reply as ``rejected``, ended at its last whole sentence.
 
     Raises:
         UnusableReplyError: it says what ``chosen`` says, repeats the prompt, or is too short or too long.
@@ -105,7 +105,7 @@ def check_rejected(text: str, chosen: str, prompt: str, config: Rejected) -> str
 
 
 def whole_sentences(text: str) -> str:
-    """A text without a last sentence that breaks off."""
+    """Return a text without a last sentence that breaks off."""
     if _ENDS.search(text):
         return text
     found = split_units(text)

@@ -21,7 +21,7 @@ _QUANTILES = (0.05, 0.5, 0.95)
 
 
 def table_rows(counts: Sequence[GateCount]) -> Iterator[list[str]]:
-    """A line for each gate, in the order of :data:`COLUMNS`."""
+    """Yield a line for each gate, in the order of :data:`COLUMNS`."""
     for count in counts:
         why = "; ".join(f"{times} × {reason}" for reason, times in count.reasons.items())
         yield [count.gate, f"{count.seen:,}", f"{count.dropped:,}", f"{count.kept:,}", why]
@@ -33,7 +33,7 @@ def html_report(
     figures: Statistics,
     judged: Judged | None = None,
 ) -> str:
-    """The report as a page without any reference to the outside; follows the reader's light or dark scheme."""
+    """Return the report as a page without any reference to the outside; follows the reader's light or dark scheme."""
     lengths = [*((item, "characters") for item in figures.characters)]
     if figures.tokens is not None:
         lengths.append((figures.tokens, "tokens"))
@@ -77,7 +77,7 @@ def html_report(
 
 
 def lint_rows(lint: PreferenceLint) -> list[tuple[str, str]]:
-    """(what, value) of the figures over preference pairs."""
+    """Return (what, value) of the figures over preference pairs."""
     return [
         ("Pairs", f"{lint.pairs:,}"),
         ("Chosen is the longer one (equal counts half)", f"{lint.share_longer:.0%}"),

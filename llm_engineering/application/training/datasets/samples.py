@@ -27,13 +27,13 @@ MIN_INSTRUCTION, MAX_INSTRUCTION = 8, 600
 
 
 def language_name(passage: Passage) -> str:
-    """The passage's language as prompts name it."""
+    """Return the passage's language as prompts name it."""
     code = language_for(passage) or passage.document.language
     return LANGUAGES.get(code, "the language of the source" if len(code) != 2 else f"the language '{code}'")
 
 
 def describe_origin(passage: Passage, span: Span | None = None) -> Origin:
-    """Where a sample comes from; ``span`` where that is a part of the passage."""
+    """Return where a sample comes from; ``span`` where that is a part of the passage."""
     document = passage.document
     return Origin(
         document_id=document.id,
@@ -47,14 +47,14 @@ def describe_origin(passage: Passage, span: Span | None = None) -> Origin:
 
 
 def author_sample(passage: Passage, instruction: str, provenance: Provenance) -> InstructSample:
-    """An instruction with the author's own text as its answer."""
+    """Return an instruction with the author's own text as its answer."""
     return InstructSample(
         instruction=instruction, answer=passage.text, origin=describe_origin(passage), provenance=provenance
     )
 
 
 def prompt_values(passage: Passage) -> dict[str, str]:
-    """What every prompt on a passage is given."""
+    """Return what every prompt on a passage is given."""
     return {"passage": passage.text, "language": language_name(passage)}
 
 
@@ -62,7 +62,7 @@ def prompt_values(passage: Passage) -> dict[str, str]:
 
 
 def object_schema(**properties: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON schema of an object that has exactly these properties."""
+    """Return the JSON schema of an object that has exactly these properties."""
     return {
         "type": "object",
         "properties": properties,
@@ -72,7 +72,7 @@ def object_schema(**properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def text_field(value: object, name: str) -> str:
-    """A field of a reply that must be a text; blank space around it is dropped.
+    """Return a field of a reply that must be a text; blank space around it is dropped.
 
     Raises:
         UnusableReplyError: it is missing, or no text.
@@ -84,7 +84,7 @@ def text_field(value: object, name: str) -> str:
 
 
 def check_instruction(instruction: str, answer: str, max_ngram_overlap: int) -> str:
-    """An instruction that may be used.
+    """Refuse an instruction that cannot be used.
 
     Raises:
         UnusableReplyError: it is too short or too long, speaks of its source, or copies the answer.
@@ -129,24 +129,24 @@ class Field:
 
 
 def kind_of(samples: Sequence[Sample]) -> DatasetKind | None:
-    """The kind that the first sample has; None where there is none."""
+    """Return the kind that the first sample has; None where there is none."""
     if not samples:
         return None
     return "instruct" if isinstance(samples[0], InstructSample) else "preference"
 
 
 def prompt_of(sample: Sample) -> str:
-    """What the model is asked."""
+    """Return what the model is asked."""
     return sample.instruction if isinstance(sample, InstructSample) else sample.prompt
 
 
 def answer_of(sample: Sample) -> str:
-    """What the model is to learn to say."""
+    """Return what the model is to learn to say."""
     return sample.answer if isinstance(sample, InstructSample) else sample.chosen
 
 
 def answers_of(sample: Sample) -> tuple[Field, ...]:
-    """``answer``, or ``chosen`` and ``rejected``."""
+    """Return ``answer``, or ``chosen`` and ``rejected``."""
     made_by = sample.provenance.made_by
     if isinstance(sample, InstructSample):
         return (Field("answer", sample.answer, made_by in ("model", "evolution")),)
@@ -154,11 +154,11 @@ def answers_of(sample: Sample) -> tuple[Field, ...]:
 
 
 def split_conversations(sample: Sample) -> list[list[Message]]:
-    """Each answer as the conversation that a template renders."""
+    """Return each answer as the conversation that a template renders."""
     asked = Message("user", prompt_of(sample))
     return [[asked, Message("assistant", field.text)] for field in answers_of(sample)]
 
 
 def normalise_words(text: str) -> str:
-    """Words alone: without case, punctuation, marks of Markdown and spacing."""
+    """Return words alone: without case, punctuation, marks of Markdown and spacing."""
     return " ".join(split_words(text)) or " ".join(text.split())

@@ -27,7 +27,7 @@ def split_by_document(
     seed: int,
     documents: Iterable[str] = (),
 ) -> dict[Split, list[S]]:
-    """Samples by split, each with its ``split`` set, in their order.
+    """Return samples by split, each with its ``split`` set, in their order.
 
     Args:
         samples: of any number of documents.
@@ -56,7 +56,8 @@ def split_by_document(
 def assign(
     units: set[str], shares: SplitShares, seed: int, others: Set[str] = frozenset()
 ) -> dict[str, Split]:
-    """A split for each unit (a document, or a group of near-duplicates); ``others`` have no samples, but take part.
+    """Return a split for each unit (a document, or a group of near-duplicates); ``others`` have no samples, but take
+    part.
 
     Where no hash falls into a split that has a share, the unit closest to it is moved there from the split that has most.
 
@@ -103,7 +104,7 @@ def _fill(
 
 
 def hash_position(unit: str, seed: int) -> float:
-    """Where a unit lies between 0 and 1, evenly spread."""
+    """Return where a unit lies between 0 and 1, evenly spread."""
     digest = hashlib.sha256(f"{seed}\x00{unit}".encode()).digest()
     return int.from_bytes(digest[:6]) / 2**48
 

@@ -30,7 +30,7 @@ class Lengths:
         return float(np.mean(self.values)) if self.values else 0.0
 
     def quantile(self, share: float) -> int:
-        """The value that ``share`` of all do not exceed."""
+        """Return the value that ``share`` of all do not exceed."""
         return int(np.quantile(self.values, share, method="inverted_cdf")) if self.values else 0
 
 

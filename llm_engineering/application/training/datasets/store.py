@@ -67,7 +67,7 @@ def manifest_of(
     seed: int,
     config: Mapping[str, object],
 ) -> DatasetManifest:
-    """The manifest of samples that have their split; the version depends on the samples alone.
+    """Return the manifest of samples that have their split; the version depends on the samples alone.
 
     Raises:
         InvalidInputError: the name cannot be a folder's, a sample is of another kind or split, or a document is in two
@@ -95,7 +95,7 @@ def manifest_of(
 
 
 def version_of(splits: Splits) -> str:
-    """Twelve hexadecimal digits over the samples and their splits, in any order."""
+    """Return twelve hexadecimal digits over the samples and their splits, in any order."""
     lines = sorted(sample_line(sample) for split in Split for sample in splits.get(split, ()))
     digest = hashlib.sha256()
     for line in lines:
@@ -104,7 +104,8 @@ def version_of(splits: Splits) -> str:
 
 
 def sample_line(sample: Sample) -> str:
-    """A sample as one line of JSON, with its line end. Keys are in the model's order, so equal samples give equal lines."""
+    """Return a sample as one line of JSON, with its line end. Keys are in the model's order, so equal samples give
+    equal lines."""
     return json.dumps(sample.model_dump(mode="json"), ensure_ascii=False) + "\n"
 
 
@@ -154,7 +155,7 @@ def write_dataset(
 
 
 def read_dataset(folder: Path) -> Dataset:
-    """A data set with all its samples, checked against its manifest.
+    """Return a data set with all its samples, checked against its manifest.
 
     Raises:
         InvalidInputError: there is none, a line is no sample (the message names file and line), a document is in two splits,
@@ -178,7 +179,7 @@ def read_dataset(folder: Path) -> Dataset:
 
 
 def read_manifest(folder: Path) -> DatasetManifest:
-    """The manifest alone.
+    """Return the manifest alone.
 
     Raises:
         InvalidInputError: there is none, or it is damaged.

@@ -192,7 +192,7 @@ class TrainingConfig(StrictConfig):
         )
 
     def steps_without_effect(self, steps: int) -> Iterator[str]:
-        """What would never happen in a run of so many optimizer steps."""
+        """Yield what would never happen in a run of so many optimizer steps."""
         if self.optimizer.warmup_steps >= steps:
             yield (
                 f"optimizer.warmup_steps ({self.optimizer.warmup_steps}) is not below the {steps} steps of the run: "

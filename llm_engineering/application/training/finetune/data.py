@@ -43,7 +43,7 @@ class DatasetFolder:
 
 
 def open_dataset(folder: Path, kind: DatasetKind, template_name: str) -> DatasetFolder:
-    """A data set to train on with a template.
+    """Return a data set to train on with a template.
 
     Raises:
         InvalidInputError: there is no such folder, it is of another kind, or it is damaged or empty.
@@ -69,7 +69,7 @@ def open_dataset(folder: Path, kind: DatasetKind, template_name: str) -> Dataset
 
 
 def read_instruct(dataset: DatasetFolder, split: Split) -> list[InstructSample]:
-    """The instructions and answers of a split, in their order.
+    """Return the instructions and answers of a split, in their order.
 
     Raises:
         InvalidInputError: a line is no sample, or there are others than the manifest says.
@@ -78,7 +78,7 @@ def read_instruct(dataset: DatasetFolder, split: Split) -> list[InstructSample]:
 
 
 def read_preferences(dataset: DatasetFolder, split: Split) -> list[PreferenceSample]:
-    """The pairs of a split, in their order.
+    """Return the pairs of a split, in their order.
 
     Raises:
         InvalidInputError: a line is no pair, or there are others than the manifest says.
@@ -98,7 +98,7 @@ def _read(dataset: DatasetFolder, split: Split, kind: type[T]) -> list[T]:
 
 
 def to_conversation(sample: InstructSample, system: str = "") -> list[Message]:
-    """A sample as a conversation, behind the system message that it will be served with."""
+    """Return a sample as a conversation, behind the system message that it will be served with."""
     head = [Message("system", system)] if system else []
     return [*head, Message("user", sample.instruction), Message("assistant", sample.answer)]
 
@@ -106,7 +106,7 @@ def to_conversation(sample: InstructSample, system: str = "") -> list[Message]:
 def render_samples(
     samples: list[InstructSample], template: ChatTemplate, system: str = ""
 ) -> list[RenderedChat]:
-    """Samples as a template writes them."""
+    """Return samples as a template writes them."""
     return [template.render(to_conversation(sample, system)) for sample in samples]
 
 

@@ -152,7 +152,7 @@ def train_dpo(
 
 
 def inherit_from_sft(config: DpoConfig, sft: ModelManifest) -> DpoConfig:
-    """The configuration with what the SFT model decides.
+    """Return the configuration with what the SFT model decides.
 
     Raises:
         ConfigurationError: the model has no adapter, is none of SFT, or learned another template than is known here.
@@ -189,7 +189,7 @@ def _with_present_names(lora: object) -> object:
 
 
 def newest_sft(root: Path, name: str) -> Path:
-    """The folder of the SFT model of that name that was finished last.
+    """Return the folder of the SFT model of that name that was finished last.
 
     Raises:
         ConfigurationError: there is none.
@@ -210,7 +210,7 @@ def newest_sft(root: Path, name: str) -> Path:
 def encode_pair(
     sample: PreferenceSample, template: ChatTemplate, tokenizer: ChatTokenizer, system: str = ""
 ) -> EncodedPair:
-    """A pair as tokens: the same prompt, and each answer with its stop token and nothing behind it."""
+    """Return a pair as tokens: the same prompt, and each answer with its stop token and nothing behind it."""
     head = [Message("system", system)] if system else []
     prompts, answers = [], []
     for answer in (sample.chosen, sample.rejected):

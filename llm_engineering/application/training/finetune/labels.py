@@ -31,7 +31,7 @@ class ChatTokenizer(Protocol):
     eos: str
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids, and the characters ``[start, end)`` that each was made from."""
+        """Return token ids, and the characters ``[start, end)`` that each was made from."""
         ...
 
 
@@ -49,7 +49,7 @@ class EncodedChat:
 
 
 def fit_template(name: str, tokenizer: ChatTokenizer, base: str) -> ChatTemplate:
-    """The template for this tokenizer.
+    """Return the template for this tokenizer.
 
     Raises:
         ConfigurationError: a control token of the template is none to the tokenizer, so that a model would read it as
@@ -76,7 +76,7 @@ def _unknown(chosen: ChatTemplate, tokenizer: ChatTokenizer) -> list[str]:
 
 
 def encode_chat(rendered: RenderedChat, tokenizer: ChatTokenizer) -> EncodedChat:
-    """Tokens and labels of a conversation, BOS once in front where template or tokenizer has one.
+    """Return tokens and labels of a conversation, BOS once in front where template or tokenizer has one.
 
     Raises:
         InvalidInputError: an answer left no token.

@@ -33,7 +33,7 @@ class ServableModel:
 
 
 def read_manifest(folder: Path) -> ModelManifest:
-    """``model.json`` of a folder.
+    """Return ``model.json`` of a folder.
 
     Raises:
         ModelFileError: there is none, or it is broken.
@@ -75,7 +75,7 @@ def verify_folder(folder: Path) -> ModelManifest:
 
 
 def open_servable(folder: Path) -> ServableModel:
-    """A folder to serve: verified, with the chat template that this version of the code has too.
+    """Return a folder to serve: verified, with the chat template that this version of the code has too.
 
     Raises:
         ModelFileError: the folder is not what its manifest says, or has no file that llama.cpp can read.
@@ -96,7 +96,7 @@ def open_servable(folder: Path) -> ServableModel:
 
 
 def find_version(registry: ModelRegistry, wanted: str) -> ModelVersion:
-    """``NAME``, ``NAME:3`` or ``NAME:staging``. A name alone is the version in production, or else the newest.
+    """Return ``NAME``, ``NAME:3`` or ``NAME:staging``. A name alone is the version in production, or else the newest.
 
     Raises:
         InvalidInputError: there is none.
@@ -119,7 +119,7 @@ def find_version(registry: ModelRegistry, wanted: str) -> ModelVersion:
 
 
 def open_version(version: ModelVersion) -> ServableModel:
-    """The files of a registered version, which must be those that were registered.
+    """Return the files of a registered version, which must be those that were registered.
 
     Raises:
         ModelFileError, TemplateMismatchError: see :func:`open_servable`.
@@ -181,7 +181,7 @@ class AdapterSet:
 
 
 def adapter_set(models: Mapping[str, ServableModel]) -> AdapterSet:
-    """Opened models, by the names to serve them under, if they can share a server.
+    """Check that opened models can share a server, and return them by the names to serve them under.
 
     Raises:
         InvalidInputError: one is no adapter, or two were trained over different bases.

@@ -241,7 +241,7 @@ def check_context(base: str, longest: int, context: int | None) -> None:
 
 
 def check_steps(config: TrainingConfig, samples: int, devices: int, *, packed: bool = False) -> int:
-    """The run's optimizer steps.
+    """Return the number of the run's optimizer steps.
 
     Raises:
         ConfigurationError: something would have no effect in a run of so many steps.
@@ -314,7 +314,7 @@ class MemoryEstimate(NamedTuple):
 def estimate_memory(
     shape: ModelShape, precision: Precision, config: TrainingConfig, sequence: int
 ) -> MemoryEstimate:
-    """What a run needs at its peak, beside what the process holds already.
+    """Return what a run needs at its peak, beside what the process holds already.
 
     Args:
         sequence: tokens of the longest sequence that will be seen.
@@ -343,7 +343,8 @@ def estimate_memory(
 def estimate_preference_memory(
     shape: ModelShape, precision: Precision, config: TrainingConfig, sequence: int
 ) -> MemoryEstimate:
-    """What preference training needs: two sequences for each pair, a frozen copy of the adapters, and whole logits.
+    """Return what preference training needs: two sequences for each pair, a frozen copy of the adapters, and whole
+    logits.
 
     Logits are computed for all tokens; with their softmax, gradient and fp32 copy four tables are held at once.
     """
@@ -393,7 +394,7 @@ Estimator = Callable[[TrainingConfig, int], MemoryEstimate]
 def check_memory(
     estimator: Estimator, config: TrainingConfig, sequence: int, free: int, device: str
 ) -> MemoryEstimate:
-    """The memory that the run will need, which is told, and is there.
+    """Log the memory that the run will need, and refuse where it is not there.
 
     Args:
         sequence: tokens of the longest sequence.

@@ -79,7 +79,7 @@ class TrainingRecord(StrictConfig):
     versions: dict[str, str] = Field(default_factory=dict)
 
     def to_metrics(self) -> dict[str, float]:
-        """Numbers that tell how it went; keys are stable."""
+        """Return numbers that tell how it went; keys are stable."""
         losses = [point.loss for point in self.trace if point.loss is not None]
         scored = [point.validation_loss for point in self.trace if point.validation_loss is not None]
         speeds = [point.tokens_per_second for point in self.trace if point.tokens_per_second]

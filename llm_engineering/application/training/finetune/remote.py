@@ -110,7 +110,7 @@ class ContainerFolders:
     root: Path = Path("/opt/ml")
 
     def channel_folder(self, name: str) -> Path:
-        """Where an input's files lie."""
+        """Return where an input's files lie."""
         return self.root / "input" / "data" / name
 
     @property
@@ -146,7 +146,7 @@ class ContainerFolders:
 
 
 def plan_stages(run: Training, folders: ContainerFolders) -> Iterator[Training]:
-    """The run in this container's paths: SFT, then DPO, each to be run to its end before the next is asked for.
+    """Yield the run in this container's paths: SFT, then DPO, each to be run to its end before the next is asked for.
 
     Apart, because of several processes only the first writes the SFT model, and none may start DPO before it is whole.
     """
@@ -166,7 +166,7 @@ def plan_stages(run: Training, folders: ContainerFolders) -> Iterator[Training]:
 
 
 def base_of(run: Training, folders: ContainerFolders) -> str:
-    """The base model's name."""
+    """Return the base model's name."""
     return run.training.sft.base_model if run.training else read_manifest(folders.channel_folder(SFT)).base
 
 
@@ -224,7 +224,7 @@ class Cluster:
 
 
 def read_cluster(file: Path) -> Cluster:
-    """The machines, as the platform tells them; without its file, this one alone.
+    """Return the machines, as the platform tells them; without its file, this one alone.
 
     Raises:
         ConfigurationError: the file is not what it should be.
@@ -241,7 +241,7 @@ def read_cluster(file: Path) -> Cluster:
 
 
 def count_gpus(environment: Mapping[str, str], devices: Path = Path("/dev")) -> int:
-    """How many GPUs this machine has: as ``SM_NUM_GPUS`` says, or as many as the driver shows."""
+    """Return how many GPUs this machine has: as ``SM_NUM_GPUS`` says, or as many as the driver shows."""
     told = environment.get("SM_NUM_GPUS", "")
     return int(told) if told.isdecimal() else len(list(devices.glob("nvidia[0-9]*")))
 
@@ -249,7 +249,7 @@ def count_gpus(environment: Mapping[str, str], devices: Path = Path("/dev")) -> 
 def training_command(
     python: str, arguments: Sequence[str], cluster: Cluster, gpus: int, config: Path
 ) -> list[str]:
-    """The command that trains: one process, or through ``accelerate launch`` one for each GPU of each machine.
+    """Return the command that trains: one process, or through ``accelerate launch`` one for each GPU of each machine.
 
     Args:
         arguments: of python: ``-m MODULE …``.
@@ -310,7 +310,7 @@ class RemoteRun:
 
 
 def remote_run(run: Training) -> RemoteRun:
-    """The run and its files, checked as far as they can be without training.
+    """Return the run and its files, checked as far as they can be without training.
 
     Args:
         run: with data sets, and for DPO alone the SFT model, as folders.

@@ -36,7 +36,7 @@ Point = tuple[float, float]
 
 
 def training_page(record: TrainingRecord) -> str:
-    """Curves and numbers of a run, as an HTML page of its own."""
+    """Return curves and numbers of a run, as an HTML page of its own."""
     base, method = record.config.get("base_model", ""), record.config.get("method", "")
     under = f"{base} · {method} · {record.dataset} · {record.template} ({record.template_hash})"
     charts = [(_LOSS[record.kind], *_losses(record.trace))]
@@ -59,7 +59,7 @@ def training_page(record: TrainingRecord) -> str:
 
 
 def draw_curves(title: str, train: Sequence[Point], validation: Sequence[Point]) -> str:
-    """Two curves against optimizer steps, as an SVG element."""
+    """Draw two curves against optimizer steps, as an SVG element."""
     if not train and not validation:
         return "<p>Nothing was logged.</p>"
     scale = _Scale([*train, *validation])

@@ -69,14 +69,14 @@ def train_sft(
 
 
 def run_name(config: SftConfig, dataset_hash: str) -> str:
-    """Twelve hexadecimal digits over configuration, template and data."""
+    """Return twelve hexadecimal digits over configuration, template and data."""
     told = json.dumps(config.model_dump(mode="json"), sort_keys=True)
     parts = f"{told}\x00{config.chat_template_hash}\x00{dataset_hash}"
     return hashlib.sha256(parts.encode()).hexdigest()[:12]
 
 
 def load_model_folder(folder: Path) -> TrainedModel:
-    """A finished run's folder.
+    """Return a finished run's folder.
 
     Raises:
         ConfigurationError: it is no such folder.
@@ -90,7 +90,8 @@ def load_model_folder(folder: Path) -> TrainedModel:
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a model's folder but its checkpoints, its manifest and what others put beside it, by path."""
+    """Return SHA-256 of every file of a model's folder but its checkpoints, its manifest and what others put beside it,
+    by path."""
     found = {
         str(file.relative_to(folder).as_posix()): file for file in sorted(folder.rglob("*")) if file.is_file()
     }

@@ -51,7 +51,7 @@ class SafeTrackers:
 
 
 def flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
-    """Nested parameters with dotted names; what is no number, truth value or text is written as text."""
+    """Return nested parameters with dotted names; what is no number, truth value or text is written as text."""
     found: dict[str, str | int | float | bool] = {}
     for name, value in parameters.items():
         if isinstance(value, Mapping):

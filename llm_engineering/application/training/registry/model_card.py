@@ -30,7 +30,7 @@ def model_card(
     dataset: DatasetManifest | None = None,
     decisions: Sequence[PromotionDecision] = (),
 ) -> str:
-    """The card as Markdown.
+    """Return the card as Markdown.
 
     Args:
         report: an evaluation; of use where this version is one of its systems.

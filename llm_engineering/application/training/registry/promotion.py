@@ -54,7 +54,7 @@ def decide(
     *,
     at: datetime | None = None,
 ) -> PromotionDecision:
-    """What the evaluation says on a candidate: to staging, or refused with every reason that stands against it.
+    """Return what the evaluation says on a candidate: to staging, or refused with every reason that stands against it.
 
     Reads nothing but its arguments. The decision's ``id`` does not depend on the time.
 
@@ -228,7 +228,7 @@ def rollback(
 
 
 def in_production(registry: ModelRegistry, name: str) -> ModelVersion | None:
-    """The version in production, if one is.
+    """Return the version in production, if one is.
 
     Raises:
         InvalidInputError: no such model.

@@ -45,7 +45,7 @@ class _Pair:
 
 
 def check_all(comparison: Comparison) -> list[Finding]:
-    """Findings of all checks, in a fixed order. A candidate is better when each is good."""
+    """Return findings of all checks, in a fixed order. A candidate is better when each is good."""
     findings = [*_same_template(comparison), *_no_overlap(comparison)]
     candidate = system_of(comparison.report, comparison.candidate)
     reference = _reference(comparison)
@@ -64,7 +64,7 @@ def check_all(comparison: Comparison) -> list[Finding]:
 
 
 def system_of(report: EvaluationReport, version: ModelVersion) -> SystemReport | None:
-    """The evaluated system that is this version, by its label or by its files' hash."""
+    """Return the evaluated system that is this version, by its label or by its files' hash."""
     names = {version.label, version.manifest.content_hash}
     return next((system for system in report.systems if system.model in names), None)
 

@@ -89,7 +89,7 @@ def keep_evaluation(registry: ModelRegistry, version: ModelVersion, report: Eval
 
 
 def find_evaluation(version: ModelVersion) -> EvaluationReport | None:
-    """The newest evaluation of a version, as its metadata or its folder has it; None: it was never evaluated.
+    """Return the newest evaluation of a version, as its metadata or its folder has it; None: it was never evaluated.
 
     Raises:
         ModelFileError: the metadata names one that is gone or broken.
@@ -102,7 +102,7 @@ def find_evaluation(version: ModelVersion) -> EvaluationReport | None:
 
 
 def read_evaluation(file: Path) -> EvaluationReport:
-    """An evaluation from its JSON file.
+    """Return an evaluation from its JSON file.
 
     Raises:
         ModelFileError: it cannot be read, or it is none.
@@ -113,7 +113,7 @@ def read_evaluation(file: Path) -> EvaluationReport:
 
 
 def read_dataset_manifest(folder: Path) -> DatasetManifest:
-    """The manifest of a data set's folder.
+    """Return the manifest of a data set's folder.
 
     Raises:
         ModelFileError: it cannot be read, or it is none.

@@ -15,7 +15,7 @@ COUNTED = frozenset({"/rag", "/rag/stream", "/search", "/v1/chat/completions"})
 
 
 def find_header(scope: Scope, name: bytes) -> str | None:
-    """The first header of that (lower-case) name."""
+    """Return the first header of that (lower-case) name."""
     for key, value in scope["headers"]:
         if key == name:
             return str(value, "latin-1")
@@ -23,18 +23,18 @@ def find_header(scope: Scope, name: bytes) -> str | None:
 
 
 def is_counted(scope: Scope) -> bool:
-    """Whether the request asks for an answer or a search."""
+    """Return whether the request asks for an answer or a search."""
     return scope["method"] == "POST" and scope["path"] in COUNTED
 
 
 def request_state(scope: Scope) -> dict[str, Any]:
-    """What layers tell each other of a request; routes see it as ``request.state``."""
+    """Return what layers tell each other of a request; routes see it as ``request.state``."""
     found: dict[str, Any] = scope.setdefault("state", {})
     return found
 
 
 def request_id(scope: Scope) -> str:
-    """The id of the request, as the outermost layer has set it."""
+    """Return the id of the request, as the outermost layer has set it."""
     return str(request_state(scope).get("request_id", ""))
 
 
@@ -60,5 +60,5 @@ async def send_error(
 
 
 def encode_headers(pairs: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    """Headers as ASGI wants them."""
+    """Return headers as ASGI wants them."""
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]

@@ -39,7 +39,7 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address or name is this machine's own, unreachable from elsewhere."""
+    """Return whether an address or name is this machine's own, unreachable from elsewhere."""
     if host.rstrip(".").lower() == "localhost":
         return True
     try:
@@ -58,7 +58,7 @@ class ApiKeyFile:
         self._ring = KeyRing()
 
     def read_keys(self) -> KeyRing:
-        """The keys as the file holds them now; it is read again only when it changed. No file: no keys.
+        """Return the keys as the file holds them now; it is read again only when it changed. No file: no keys.
 
         Raises:
             ConfigurationError: the file cannot be read, or is not one of ours.
@@ -164,11 +164,11 @@ class Access:
         self._required = self._required or known
 
     def is_required(self) -> bool:
-        """Whether a key is needed. Once it was, it stays: revoking the last key must not open the service."""
+        """Return whether a key is needed. Once it was, it stays: revoking the last key must not open the service."""
         return self._ring() is None or self._required
 
     def recognise(self, secret: str) -> ApiKey | None:
-        """The key that was presented; None: it is not, or no longer, one of ours."""
+        """Return the key that was presented; None: it is not, or no longer, one of ours."""
         ring = self._ring()
         return None if ring is None else ring.recognise(secret)
 

@@ -51,7 +51,7 @@ class RateLimitDecision:
     """Until the next request is allowed."""
 
     def to_headers(self) -> dict[str, str]:
-        """``X-RateLimit-*``, and ``Retry-After`` on a refusal; whole seconds, rounded up."""
+        """Return ``X-RateLimit-*``, and ``Retry-After`` on a refusal; whole seconds, rounded up."""
         told = {
             "X-RateLimit-Limit": str(self.limit),
             "X-RateLimit-Remaining": str(self.remaining),
@@ -114,7 +114,8 @@ class RateLimit:
 
 
 def caller_of(scope: Scope) -> str:
-    """Whose budget a request counts against. An IPv6 caller owns its whole /64, and could else change address at will."""
+    """Return whose budget a request counts against. An IPv6 caller owns its whole /64, and could else change address at
+    will."""
     if (name := request_state(scope).get("key_name")) is not None:
         return f"key {name}"
     address = (scope.get("client") or ("",))[0]

@@ -133,7 +133,7 @@ class ConcurrencyLimiter:
                 turn.set_exception(NoSlotError("stopping"))
 
     def retry_after(self) -> int:
-        """Seconds until a newcomer may expect a slot, from how long requests took of late."""
+        """Return seconds until a newcomer may expect a slot, from how long requests took of late."""
         ahead = len(self._waiting) + 1
         return min(_MAX_RETRY_AFTER, max(1, math.ceil(self._mean_seconds * ahead / self._limit)))
 

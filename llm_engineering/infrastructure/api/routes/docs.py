@@ -38,7 +38,7 @@ def make_router(openapi: Callable[[], dict[str, Any]]) -> APIRouter:
 
 
 def render_page(description: Schema) -> str:
-    """The page's HTML."""
+    """Return the page's HTML."""
     info = description["info"]
     title = escape(f"{info['title']} {info['version']}")
     parts = [

@@ -26,14 +26,14 @@ _STARTED: Final = 1_767_225_600
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error responses of a route under ``/v1``, documented."""
+    """Return the error responses of a route under ``/v1``, documented."""
     return {
         status: {"model": OpenAIErrorBody} for status in sorted({401, 403, 429, 500, 503, 504, *statuses})
     }
 
 
 def make_router(parts: ServiceParts) -> APIRouter:
-    """The routes over the parts."""
+    """Return the routes over the parts."""
     routes = APIRouter(prefix="/v1", tags=["openai"])
     _add_chat(routes, parts)
     _add_models(routes, parts)
@@ -70,12 +70,12 @@ def _add_chat(routes: APIRouter, parts: ServiceParts) -> None:
 def _add_models(routes: APIRouter, parts: ServiceParts) -> None:
     @routes.get("/models", responses=error_responses())
     async def models() -> ModelList:
-        """The names that `model` may have."""
+        """Return the names that `model` may have."""
         return ModelList(data=tuple(_card(name) for name in _names(parts)))
 
     @routes.get("/models/{model_id:path}", responses=error_responses(404))
     async def model(model_id: str) -> ModelCard:
-        """One of them."""
+        """Return one of them."""
         _check_model(model_id, parts)
         return _card(model_id)
 

@@ -59,7 +59,7 @@ _KEEPING_SECONDS: Final = 0.3
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error responses of a route, documented; those that any route may give are always among them."""
+    """Return the error responses of a route, documented; those that any route may give are always among them."""
     always = (401, 403, 429, 500, 503, 504)
     return {status: {"model": ErrorBody} for status in sorted({*always, *statuses})}
 
@@ -89,7 +89,7 @@ def _streamed_responses() -> dict[int | str, dict[str, Any]]:
 
 
 def make_router(parts: ServiceParts) -> APIRouter:
-    """The routes over the parts."""
+    """Return the routes over the parts."""
     routes = APIRouter(tags=["twin"])
     _add_search(routes, parts)
     _add_rag(routes, parts)
@@ -156,12 +156,12 @@ def _add_feedback(routes: APIRouter, parts: ServiceParts) -> None:
 def _add_descriptions(routes: APIRouter, parts: ServiceParts) -> None:
     @routes.get("/filters", responses=error_responses())
     async def filters() -> Filters:
-        """What can be filtered on: each value with its number of chunks."""
+        """Return what can be filtered on: each value with its number of chunks."""
         return await asyncio.to_thread(_filters, parts)
 
     @routes.get("/info", responses=error_responses())
     async def info() -> Info:
-        """What answers here, and how."""
+        """Return what answers here, and how."""
         chosen = parts.retrieval
         return Info(
             name=SERVED_NAME,
@@ -207,12 +207,12 @@ async def _vote(store: FeedbackStore, vote: Feedback) -> None:
 
 
 def mark_degraded(provenance: ResponseProvenance) -> dict[str, str]:
-    """The header of responses that went on without a stage that failed."""
+    """Return the header of responses that went on without a stage that failed."""
     return {DEGRADED: "1"} if provenance.degraded else {}
 
 
 async def run_to_end(pipeline: InferencePipeline, request: RagRequest) -> RagResult:
-    """The answer, when it is there."""
+    """Return the answer, when it is there."""
     result: RagResult | None = None
     async with aclosing(pipeline.answer(request)) as events:
         async for event in events:  # to its end: leaving earlier counts as giving the answer up
@@ -225,8 +225,8 @@ async def run_to_end(pipeline: InferencePipeline, request: RagRequest) -> RagRes
 async def stream_answer(
     request: Request, parts: ServiceParts, asked: RagRequest, *, encode: Callable[[Event], bytes]
 ) -> EventStream[Event]:
-    """The answer as a stream. What fails before its first event is raised, and so has a status of its own; unless that
-    takes so long that the client must be told to wait."""
+    """Return the answer as a stream. What fails before its first event is raised, and so has a status of its own;
+    unless that takes so long that the client must be told to wait."""
     feed = Feed(parts.pipeline.answer(asked))
     first: Event | None = None
     try:

@@ -116,7 +116,7 @@ class Filter(Request):
         return self
 
     def to_domain(self) -> MetadataFilter:
-        """The filter as the domain knows it."""
+        """Return the filter as the domain knows it."""
         return MetadataFilter.model_validate(self.model_dump())
 
 
@@ -143,7 +143,7 @@ class SearchOptions(Request):
     filter: Filter | None = None
 
     def to_query(self, question: str, defaults: RetrievalConfig) -> Query:
-        """The query for a question.
+        """Return the query for a question.
 
         Raises:
             InvalidInputError: the question is empty or too long.
@@ -191,7 +191,7 @@ class RagBody(SearchBody):
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
 
     def request(self, defaults: RetrievalConfig) -> RagRequest:
-        """The request as the pipeline takes it.
+        """Return the request as the pipeline takes it.
 
         Raises:
             InvalidInputError: the question is empty or too long.
@@ -214,7 +214,7 @@ class FeedbackBody(Request):
 
 
 def drop_nulls(text: str) -> str:
-    """Text without null characters, which end a text for some model servers."""
+    """Return text without null characters, which end a text for some model servers."""
     return text.replace("\x00", " ")
 
 

@@ -73,7 +73,7 @@ class Generations:
         self._folder = root / "generations"
 
     def current(self) -> int | None:
-        """Number of the published generation; None where nothing was published yet."""
+        """Return number of the published generation; None where nothing was published yet."""
         try:
             return int((self.root / "current").read_text(encoding="ascii"))
         except FileNotFoundError:
@@ -121,7 +121,8 @@ class Generations:
             os.close(descriptor)
 
     def draft(self) -> Path:
-        """An empty folder to build the next generation in, with ``data`` inside. Only while :meth:`lock_for_writing`."""
+        """Return an empty folder to build the next generation in, with ``data`` inside. Only while
+        :meth:`lock_for_writing`."""
         draft = self._folder / f".draft-{(self.current() or 0) + 1:08d}"
         (draft / "data").mkdir(parents=True)
         (draft / "use.lock").touch()
@@ -191,7 +192,7 @@ def copy_tree(source: Path, target: Path) -> None:
 
 
 def count_bytes(folder: Path) -> int:
-    """Bytes that a folder takes on the disk, holes not counted."""
+    """Return bytes that a folder takes on the disk, holes not counted."""
     return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
 

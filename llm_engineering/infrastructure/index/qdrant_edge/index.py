@@ -62,7 +62,7 @@ class QdrantEdgeIndex:
         self._opened: OpenGeneration | None = None
 
     def list_versions(self) -> Iterator[tuple[str, str]]:
-        """(document id, version) of every chunk 0, streamed; nothing where there is no index of this form yet."""
+        """Yield (document id, version) of every chunk 0, streamed; nothing where there is no index of this form yet."""
         from qdrant_edge import FieldCondition, MatchValue
         from qdrant_edge import Filter as EdgeFilter
 
@@ -104,7 +104,7 @@ class QdrantEdgeIndex:
                 writer.discard()
 
     def search(self, requests: Sequence[SearchRequest], fingerprint: EmbedderFingerprint) -> list[list[Hit]]:
-        """Best hits of each request, best first.
+        """Return best hits of each request, best first.
 
         Two calls of the engine whatever the number of requests: one ranks, one fetches. Lists are fused here rather
         than in the engine: it is as fast, ties break by id, and the cosine of every hit comes with it.
@@ -124,7 +124,7 @@ class QdrantEdgeIndex:
                 return self._search(opened.shard, requests, opened.titles)
 
     def read_passages(self, parent_ids: Sequence[str]) -> dict[str, list[Chunk]]:
-        """All chunks of the given parents, by position."""
+        """Return all chunks of the given parents, by position."""
         from qdrant_edge import FieldCondition, MatchAny
         from qdrant_edge import Filter as EdgeFilter
 
@@ -145,12 +145,12 @@ class QdrantEdgeIndex:
         return {parent: sorted(chunks, key=lambda chunk: chunk.position) for parent, chunks in found.items()}
 
     def count_values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
-        """Distinct values of a field with the number of chunks of each."""
+        """Return distinct values of a field with the number of chunks of each."""
         with self._present() as opened:
             return opened.count_values(field)
 
     def count(self, filter: MetadataFilter = MetadataFilter()) -> int:
-        """Number of chunks that the filter accepts; 0 where there is no index yet."""
+        """Return number of chunks that the filter accepts; 0 where there is no index yet."""
         with self._reading() as opened:
             return 0 if opened is None else opened.count(edge_filter(filter))
 

@@ -50,7 +50,7 @@ _QUIT_SECONDS = 5.0
 
 
 def find_programs(binary: Path | None, driver: Path | None) -> tuple[str, str]:
-    """(browser, driver) as paths: those given, else those on the PATH or in their usual places.
+    """Return (browser, driver) as paths: those given, else those on the PATH or in their usual places.
 
     Raises:
         CollectionError: one is not there; the message says how to install it.
@@ -169,6 +169,6 @@ def _options(browser_path: str, profile: str) -> "webdriver.ChromeOptions":
 
 
 def first_line(error: Exception) -> str:
-    """What a driver's error says, without its stack of addresses."""
+    """Return what a driver's error says, without its stack of addresses."""
     text = getattr(error, "msg", None) or str(error) or type(error).__name__
     return str(text).strip().splitlines()[0].removeprefix("Message: ").rstrip(".")[:300]

@@ -63,7 +63,7 @@ class Browser:
         self._worker: ThreadPoolExecutor | None = None
 
     async def render(self, url: str, *, scroll: bool = True) -> str:
-        """The page's HTML once its scripts have run, scrolled to its end first (as far as the limits go).
+        """Return the page's HTML once its scripts have run, scrolled to its end first (as far as the limits go).
 
         Raises:
             CollectionError: no browser is installed; the message says how to get one.

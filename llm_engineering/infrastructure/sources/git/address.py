@@ -46,8 +46,8 @@ class Address:
         return f"{parts.scheme}://{parts.netloc}/" if parts.scheme in ("http", "https") else ""
 
     def link(self, path: str, branch: str | None) -> str:
-        """Where a reader opens a file; its identity. Without a branch, ``HEAD`` stands for the default one, so that the
-        address holds when commits come or the branch is renamed."""
+        """Return where a reader opens a file; its identity. Without a branch, ``HEAD`` stands for the default one, so
+        that the address holds when commits come or the branch is renamed."""
         revision, file = quote(branch or "HEAD"), quote(path)
         match self.platform:
             case "github":
@@ -136,5 +136,5 @@ def _remote(url: str) -> Address:
 
 
 def basic_authorization(user_and_password: str) -> str:
-    """Value of the header ``Authorization`` (RFC 7617)."""
+    """Return value of the header ``Authorization`` (RFC 7617)."""
     return f"Basic {base64.b64encode(user_and_password.encode()).decode()}"

@@ -35,7 +35,7 @@ SETTINGS: Mapping[str, str] = {
 
 
 def git_environment(secrets: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a git process; ``secrets`` are settings such as ``http.https://host/.extraHeader``.
+    """Return the environment of a git process; ``secrets`` are settings such as ``http.https://host/.extraHeader``.
 
     Settings go through ``GIT_CONFIG_COUNT`` (git 2.31 and later) because everybody on a machine can read command lines.
     """
@@ -60,7 +60,7 @@ def git_environment(secrets: Mapping[str, str]) -> dict[str, str]:
 async def run_git(
     arguments: Sequence[str], environ: Mapping[str, str], *, stdin: int = asyncio.subprocess.DEVNULL
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A git process in a process group of its own, which is gone when the block ends, however it ends.
+    """Run git in a process group of its own, which is gone when the block ends, however it ends.
 
     Raises:
         CollectionError: git is not installed.
@@ -132,7 +132,7 @@ async def _tail(stream: asyncio.StreamReader, keep: int = 8_192) -> bytes:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files under a folder; files that vanish meanwhile do not count."""
+    """Return bytes of all files under a folder; files that vanish meanwhile do not count."""
     total = 0
     for root, _, names in os.walk(folder):
         for name in names:

@@ -31,7 +31,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def matches(path: str, patterns: Iterable[str]) -> bool:
-    """Whether any pattern matches ``path`` (relative to the repository's root, ``/`` between its parts).
+    """Return whether any pattern matches ``path`` (relative to the repository's root, ``/`` between its parts).
 
     ``*.py`` holds in every folder, ``src/*.py`` only in ``src``, ``docs`` and ``docs/`` for all that lies under a
     folder of that name, ``**`` for any number of folders.

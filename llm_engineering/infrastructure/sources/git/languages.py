@@ -130,7 +130,7 @@ _SHEBANG = re.compile(r"#!\s*(?:\S*/)?(?:env\s+(?:-\S+\s+|\w+=\S+\s+)*)?(?:\S*/)
 
 
 def language_of(path: str, text: str) -> str:
-    """The language of the file at ``path`` with content ``text``, in lower case; ``und`` where nothing tells it."""
+    """Return the language of the file at ``path`` with content ``text``, in lower case; ``und`` where nothing tells it."""
     name = PurePosixPath(path).name.lower()
     if name in BY_NAME or name.partition(".")[0] in ("dockerfile", "containerfile"):
         return BY_NAME.get(name, "dockerfile")

@@ -79,7 +79,7 @@ class Attributes:
 
 
 def reason_to_skip_path(path: str, attributes: Attributes) -> str | None:
-    """Why a file is skipped for its name alone (``vendored``, ``lock file`` ...); None for one worth opening."""
+    """Return why a file is skipped for its name alone (``vendored``, ``lock file`` ...); None for one worth opening."""
     lower = PurePosixPath(path.lower())
     if lower.suffix.lstrip(".") in NOT_PROSE_NOR_CODE:
         return "binary or data"
@@ -94,7 +94,7 @@ def reason_to_skip_path(path: str, attributes: Attributes) -> str | None:
 
 
 def decode(content: bytes) -> tuple[str, str] | None:
-    """(text, encoding) of a file's bytes, line ends as ``\\n``; None for a binary file.
+    """Return (text, encoding) of a file's bytes, line ends as ``\\n``; None for a binary file.
 
     Bytes that are no Unicode are read as Windows-1252, or else Latin-1, which fit most old Western sources; the
     encoding is handed back so that the guess can be seen.
@@ -124,7 +124,7 @@ def _unix_lines(text: str) -> str:
 
 
 def reason_to_skip_text(text: str) -> str | None:
-    """Why a text is skipped for what stands in it: empty, minified or generated; None for one worth keeping."""
+    """Return why a text is skipped for what stands in it: empty, minified or generated; None for one worth keeping."""
     if not text.strip():
         return "empty"
     if len(text) > 5_000 and len(text) / (text.count("\n") + 1) > 400:
@@ -134,7 +134,8 @@ def reason_to_skip_text(text: str) -> str | None:
 
 
 def notebook_text(source: str) -> tuple[str, str] | None:
-    """(Markdown, language) of a Jupyter notebook: its texts, its code in fences, no outputs. None where it is none."""
+    """Return (Markdown, language) of a Jupyter notebook: its texts, its code in fences, no outputs. None where it is
+    none."""
     try:
         notebook = json.loads(source)
         cells = notebook["cells"] if "cells" in notebook else notebook["worksheets"][0]["cells"]

@@ -100,7 +100,7 @@ class DelimitedTable:
         )
 
     def rows(self, columns: tuple[str, ...]) -> Iterator[Row | BrokenRow]:  # noqa: ARG002 - all come at once
-        """Every row under the header; blank lines are no rows."""
+        """Yield every row under the header; blank lines are no rows."""
         for cells in self._cells():
             line = self._lines.number - len(self._lines.of_row) + 1
             raw = "".join(self._lines.of_row)

@@ -18,7 +18,7 @@ _NOT_IN_CP1252 = b"\x81\x8d\x8f\x90\x9d"
 
 
 def open_text(path: Path, encoding: str | None = None) -> IO[str]:
-    """A text stream over a file, unpacked where it ends in ``.gz``; line ends are left as they are.
+    """Return a text stream over a file, unpacked where it ends in ``.gz``; line ends are left as they are.
 
     Bytes that are no UTF-8 in a file that otherwise is come out as lone surrogates, so that only their rows fail.
 
@@ -45,7 +45,7 @@ def open_text(path: Path, encoding: str | None = None) -> IO[str]:
 
 
 def detect_encoding(path: Path) -> str:
-    """The encoding of a file, by reading all its bytes once (in pieces)."""
+    """Return the encoding of a file, by reading all its bytes once (in pieces)."""
     with reading_errors(path), _open_bytes(path) as stream:
         piece = stream.read(_PIECE)
         if piece.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -69,7 +69,7 @@ class JsonTable:
             yield _record(line, text, max_row_chars)
 
     def rows(self, columns: tuple[str, ...]) -> Iterator[Row | BrokenRow]:  # noqa: ARG002 - all come at once
-        """Every record, those that were looked at for the columns first."""
+        """Yield every record, those that were looked at for the columns first."""
         yield from chain(self._peeked, self._records)
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ def _kind(value: object) -> str:
 
 
 def read_lines(stream: IO[str], max_chars: int) -> Iterator[tuple[int, str | None]]:
-    """(line number, text) of every line that is not blank; None for one that is too long."""
+    """Yield (line number, text) of every line that is not blank; None for one that is too long."""
     number = 0
     while text := stream.readline(max_chars + 1):
         number += 1
@@ -114,7 +114,7 @@ def read_lines(stream: IO[str], max_chars: int) -> Iterator[tuple[int, str | Non
 
 
 def array_elements(stream: IO[str], max_chars: int) -> Iterator[tuple[int, str | None]]:
-    """(line, text) of the elements of a JSON array, cut at its commas, without holding more than one element.
+    """Yield (line, text) of the elements of a JSON array, cut at its commas, without holding more than one element.
 
     A broken element therefore does not end the reading of the others. None stands for one longer than ``max_chars``.
 

@@ -26,7 +26,7 @@ class ParquetTable:
         self.columns = tuple(self._file.schema_arrow.names)
 
     def rows(self, columns: tuple[str, ...]) -> Iterator[Row | BrokenRow]:
-        """Every row; Parquet has no lines, so rows are numbered from 1."""
+        """Yield every row; Parquet has no lines, so rows are numbered from 1."""
         number = 0
         try:
             for batch in self._file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns)):

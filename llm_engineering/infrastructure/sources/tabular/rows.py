@@ -26,7 +26,7 @@ class Table(Protocol):
     """Names of the columns, in order. Of JSON, those of the first records."""
 
     def rows(self, columns: tuple[str, ...]) -> Iterator[Row | BrokenRow]:
-        """All rows, with (at least) the given columns.
+        """Yield all rows, with (at least) the given columns.
 
         Raises:
             CollectionError: the file is broken in a way that leaves no way to go on; rows before it stay valid.

@@ -57,7 +57,7 @@ def is_missing(value: Any) -> bool:
 
 
 def as_text(value: Any) -> str:
-    """A cell as text; a list of values is joined by commas, anything deeper is shown as JSON."""
+    """Return a cell as text; a list of values is joined by commas, anything deeper is shown as JSON."""
     if is_missing(value):
         return ""
     if isinstance(value, str):
@@ -76,7 +76,7 @@ def as_text(value: Any) -> str:
 
 
 def as_scalar(value: Any) -> Scalar:
-    """A cell as metadata: numbers as numbers, also where a format knows texts only, so that all formats agree."""
+    """Return a cell as metadata: numbers as numbers, also where a format knows texts only, so that all formats agree."""
     if isinstance(value, bool | int):
         return value
     if isinstance(value, float):
@@ -90,7 +90,7 @@ def as_scalar(value: Any) -> Scalar:
 
 
 def as_datetime(value: Any, formats: Iterable[str] = ()) -> datetime:
-    """A cell as a point in time; without a zone it counts as UTC.
+    """Return a cell as a point in time; without a zone it counts as UTC.
 
     ISO 8601, RFC 2822, seconds or milliseconds since 1970, and dates that can be read in one way only; others need
     ``formats`` (those of ``strptime``), which are then the only ones tried.
@@ -128,7 +128,7 @@ def as_datetime(value: Any, formats: Iterable[str] = ()) -> datetime:
 
 
 def as_language(value: Any) -> str:
-    """ISO 639-1 code of a language given as a code or by its English name; ``und`` where it is neither."""
+    """Return ISO 639-1 code of a language given as a code or by its English name; ``und`` where it is neither."""
     text = as_text(value).strip().lower()
     code = _LANGUAGE_CODE.fullmatch(text)
     return code[1] if code else _LANGUAGES.get(text, "und")

@@ -48,7 +48,7 @@ class Blocks:
                 self._replace(table, markdown)
 
     def put_back(self, text: str) -> str:
-        """The text with each mark replaced by its block, set apart by blank lines."""
+        """Return the text with each mark replaced by its block, set apart by blank lines."""
         parts = _FIND_MARK.split(text)
         pieces = [parts[0]]
         for number, after in zip(parts[1::2], parts[2::2], strict=True):
@@ -61,7 +61,7 @@ class Blocks:
         return "\n\n".join(piece for piece in trimmed if piece.strip()).strip("\n")
 
     def count_kept(self, text: str) -> int:
-        """How many of the blocks have their mark in the text."""
+        """Return how many of the blocks have their mark in the text."""
         return len(set(_FIND_MARK.findall(text)))
 
     def _replace(self, element: "HtmlElement", markdown: str) -> None:
@@ -112,7 +112,7 @@ def _is_line_numbers(element: "HtmlElement") -> bool:
 
 
 def code_text(element: "HtmlElement") -> str:
-    """The characters of a code block as a browser would show them, without line numbers and copy buttons."""
+    """Return the characters of a code block as a browser would show them, without line numbers and copy buttons."""
     pieces: list[str] = []
     _collect(element, pieces, outermost=True)
     lines = "".join(pieces).replace("\r\n", "\n").replace("\r", "\n").replace("\xa0", " ").split("\n")
@@ -155,7 +155,8 @@ def _open_line(pieces: list[str]) -> bool:
 
 
 def code_language(element: "HtmlElement") -> str:
-    """What the classes or data attributes of a block, its ``<code>`` or a box around it say; empty where nothing does."""
+    """Return what the classes or data attributes of a block, its ``<code>`` or a box around it say; empty where nothing
+    does."""
     inside = [element, *element.iter("code"), *element.iter("pre")]
     around = [ancestor for _, ancestor in zip(range(3), element.iterancestors(), strict=False)]
     for one in (*inside, *around):
@@ -170,14 +171,15 @@ def code_language(element: "HtmlElement") -> str:
 
 
 def fence_code(code: str, language: str = "") -> str:
-    """A fenced code block whose fence is longer than any run of backticks within."""
+    """Return a fenced code block whose fence is longer than any run of backticks within."""
     longest = max((len(run) for run in re.findall(r"`{3,}", code)), default=2)
     fence = "`" * (longest + 1)
     return f"{fence}{language}\n{code}\n{fence}"
 
 
 def table_markdown(table: "HtmlElement") -> str:
-    """A table of data as a Markdown table; empty for one that only lays out a page, or has a single column or row."""
+    """Return a table of data as a Markdown table; empty for one that only lays out a page, or has a single column or
+    row."""
     if any(True for _ in table.iterdescendants("table", "h1", "h2", "h3", "form", "article", "pre")):
         return ""
     rows = [_cells(row) for row in table.iter("tr")]

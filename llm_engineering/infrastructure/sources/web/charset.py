@@ -35,9 +35,9 @@ _SAMPLE_BYTES = 65_536
 
 
 def decode(content: bytes, content_type: str = "") -> tuple[str, str]:
-    """Text and the character set it was read with: byte order mark, then the header's word, then the page's own, each
-    only if the bytes agree; then UTF-8; then what the bytes look like. Never fails: in the end, unreadable bytes become
-    the replacement character.
+    """Return text and the character set it was read with: byte order mark, then the header's word, then the page's own,
+    each only if the bytes agree; then UTF-8; then what the bytes look like. Never fails: in the end, unreadable bytes
+    become the replacement character.
     """
     for mark, name in _BOMS:
         if content.startswith(mark):

@@ -56,7 +56,7 @@ class Page:
 
 
 def extract_page(html: str, url: str, *, min_characters: int) -> Page:
-    """Text and metadata of a page fetched from ``url``.
+    """Return text and metadata of a page fetched from ``url``.
 
     Raises:
         NoTextError: there is less text than ``min_characters``.

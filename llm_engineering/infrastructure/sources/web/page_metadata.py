@@ -36,7 +36,7 @@ class PageMetadata:
 
 
 def read_metadata(root: "HtmlElement", url: str) -> PageMetadata:
-    """Metadata of a parsed page that was fetched from ``url``."""
+    """Return metadata of a parsed page that was fetched from ``url``."""
     metas = _metas(root)
     linked = _linked_data(root)
     link, other = _identity(root, url)
@@ -54,7 +54,8 @@ def read_metadata(root: "HtmlElement", url: str) -> PageMetadata:
 
 
 def parse_date(value: object) -> datetime | None:
-    """A date as pages and feeds write it (ISO 8601, RFC 2822), in UTC; None where it cannot be read or lies ahead."""
+    """Return a date as pages and feeds write it (ISO 8601, RFC 2822), in UTC; None where it cannot be read or lies
+    ahead."""
     text = str(value or "").strip()
     if not text:
         return None

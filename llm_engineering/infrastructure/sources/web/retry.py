@@ -15,7 +15,7 @@ def backoff_seconds(attempt: int, base: float) -> float:
 
 
 def explain_failure(error: BaseException) -> tuple[str, bool]:
-    """What a failed connection means in plain words, and whether another try may help."""
+    """Return what a failed connection means in plain words, and whether another try may help."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in chain:

@@ -25,7 +25,7 @@ _SLOW_ANSWER = 20
 
 
 def without_credentials(uri: str) -> str:
-    """``scheme://hosts`` of a MongoDB URI. One that cannot be read with certainty is not shown at all."""
+    """Return ``scheme://hosts`` of a MongoDB URI. One that cannot be read with certainty is not shown at all."""
     match = _URI.fullmatch(uri)
     return f"{match['scheme']}://{match['hosts']}" if match else "mongodb://(address not shown)"
 
@@ -75,7 +75,7 @@ class MongoConnection:
             ) from error
 
     def open_collection(self, name: str, indexes: "Sequence[IndexModel]" = ()) -> "Collection[Record]":
-        """The collection, its indexes ensured once per connection. Call inside :meth:`translate_errors`."""
+        """Return the collection, its indexes ensured once per connection. Call inside :meth:`translate_errors`."""
         from pymongo.errors import ConnectionFailure
 
         asked = time.monotonic()

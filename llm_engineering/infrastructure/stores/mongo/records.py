@@ -21,7 +21,8 @@ Value = TypeVar("Value", bound=BaseModel)
 
 
 def safe_key(key: str) -> str:
-    """A metadata key as a field name: dots, dollars, NUL and surrogates are escaped; MongoDB would not keep them."""
+    """Return a metadata key as a field name: dots, dollars, NUL and surrogates are escaped; MongoDB would not keep
+    them."""
     return _UNSAFE_IN_KEYS.sub(lambda match: f"%u{ord(match[0]):04X}", key) or "%"
 
 
@@ -31,7 +32,7 @@ def original_key(key: str) -> str:
 
 
 def to_record(value: BaseModel, identifier: str, **derived: Any) -> dict[str, Any]:
-    """The fields of a value, under ``_id``, with what is derived from it (a content hash, an author's id)."""
+    """Return the fields of a value, under ``_id``, with what is derived from it (a content hash, an author's id)."""
     record = {"_id": identifier, **value.model_dump(exclude={"id"}), **derived}
     if "metadata" in record:
         record["metadata"] = {safe_key(key): item for key, item in record["metadata"].items()}
@@ -39,7 +40,7 @@ def to_record(value: BaseModel, identifier: str, **derived: Any) -> dict[str, An
 
 
 def from_record(kind: type[Value], record: dict[str, Any]) -> Value:
-    """A value of ``kind``; derived fields are left aside.
+    """Return a value of ``kind``; derived fields are left aside.
 
     Raises:
         StoreError: the record is not one (another program wrote it, or another version of this one).
@@ -65,7 +66,7 @@ def from_record(kind: type[Value], record: dict[str, Any]) -> Value:
 def encode_records(
     records: Iterable[tuple[str, dict[str, Any]]],
 ) -> "tuple[list[tuple[str, RawBSONDocument]], list[str]]":
-    """((id, storable record) ..., complaints about the others). ``records`` are (name for a reader, record).
+    """Return ((id, storable record) ..., complaints about the others). ``records`` are (name for a reader, record).
 
     Encoding here, once, finds what MongoDB cannot hold before it takes a whole batch down with it.
     """

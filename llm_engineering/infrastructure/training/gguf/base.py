@@ -23,7 +23,7 @@ _UNUSED = 5
 def base_file(
     name: str, bundled: Mapping[str, Callable[[], Path]], cache: Path, template: ChatTemplate
 ) -> Path:
-    """The GGUF file of a base: of a bundled model, a file, or a folder, which is converted to 16 bits once.
+    """Return the GGUF file of a base: of a bundled model, a file, or a folder, which is converted to 16 bits once.
 
     Args:
         cache: folder for what is converted.
@@ -53,7 +53,7 @@ def base_file(
 
 
 def chat_template(gguf: Path) -> str:
-    """The template that a file carries."""
+    """Return the template that a file carries."""
     return str(read_header(gguf).values["tokenizer.chat_template"].decode())
 
 

@@ -40,7 +40,7 @@ class GgufHeader:
     tensors: Mapping[str, TensorPlace]
 
     def read_floats(self, name: str) -> "np.ndarray[Any, Any]":
-        """A tensor that is stored in 32-bit floats."""
+        """Return a tensor that is stored in 32-bit floats."""
         import numpy as np
 
         place = self.tensors[name]

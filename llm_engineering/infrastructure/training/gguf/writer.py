@@ -58,7 +58,7 @@ def write_gguf(merged: Path, target: Path, template: ChatTemplate, name: str) ->
 
 @contextmanager
 def new_file(target: Path, name: str) -> Iterator[Any]:
-    """A ``GGUFWriter`` to fill. The file is there after the block, whole; if the block fails, it is not."""
+    """Yield a ``GGUFWriter`` to fill. The file is there after the block, whole; if the block fails, it is not."""
     from gguf import GGUFWriter
 
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,8 @@ def _halved(key: str, weights: Any) -> Any:
 
 
 def interleave_rows(weights: Any, heads: int) -> Any:
-    """Rows of each head reordered: transformers rotates dimension i with i + d/2, llama.cpp's Llama with its neighbour."""
+    """Return rows of each head reordered: transformers rotates dimension i with i + d/2, llama.cpp's Llama with its
+    neighbour."""
     rows, columns = weights.shape
     pairs = weights.reshape(heads, 2, rows // heads // 2, columns)
     return pairs.transpose(1, 2).reshape(rows, columns)

@@ -113,7 +113,7 @@ def _refused(doing: str, told: Mapping[str, Any]) -> Exception:
 
 
 def is_absent(error: Exception) -> bool:
-    """Whether a refusal says that there is no such job."""
+    """Return whether a refusal says that there is no such job."""
     told = getattr(error, "response", {}).get("Error", {})
     code = str(told.get("Code", ""))
     return code == "ResourceNotFound" or (
@@ -122,12 +122,12 @@ def is_absent(error: Exception) -> bool:
 
 
 def code_of(error: Exception) -> str:
-    """AWS's name of an error."""
+    """Return AWS's name of an error."""
     return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
 
 
 def explain_failure(name: str, reason: str) -> TrainingError:
-    """A job that ended in failure, with the setting to change where the reason tells it."""
+    """Return a job that ended in failure, with the setting to change where the reason tells it."""
     known = _OF_A_JOB if reason.startswith(_OF_THE_CONTAINER) else (*_OF_A_JOB, *_BY_MESSAGE)
     advice = next((advice for pattern, advice in known if re.search(pattern, reason)), "")
     told = mask_ids(reason, _LONGEST_REASON) or "AWS gives no reason"
@@ -138,7 +138,7 @@ def explain_failure(name: str, reason: str) -> TrainingError:
 
 
 def explain_stop(name: str, how: str) -> TrainingError:
-    """A job that was ended before it was done."""
+    """Return a job that was ended before it was done."""
     knob = {
         "MaxRuntimeExceeded": "it ran as long as SAGEMAKER_MAX_HOURS allows; raise that",
         "MaxWaitTimeExceeded": "no spot machine was to be had within SAGEMAKER_MAX_WAIT_HOURS; raise that, or set "

@@ -19,7 +19,7 @@ class JobLog:
         self._readable = True
 
     def lines(self) -> Iterator[str]:
-        """What came since the last call."""
+        """Yield what came since the last call."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         if not self._readable:

@@ -38,7 +38,8 @@ class SageMakerJobs:
         self._clients: dict[str, Any] = {}
 
     def start(self, run: RemoteRun) -> str:
-        """The name of the run's job: the one that runs or is done, or else a new one, for which its files are uploaded.
+        """Return the name of the run's job: the one that runs or is done, or else a new one, for which its files are
+        uploaded.
 
         Raises:
             ConfigurationError: settings, credentials or rights are missing or wrong.

@@ -76,16 +76,16 @@ class JobPlace:
             )
 
     def object_key(self, *parts: str) -> str:
-        """An object's key in the bucket."""
+        """Return an object's key in the bucket."""
         return "/".join([part for part in (self.prefix.strip("/"),) if part] + list(parts))
 
     def object_uri(self, *parts: str) -> str:
-        """An object's address."""
+        """Return an object's address."""
         return f"s3://{self.bucket}/{self.object_key(*parts)}"
 
 
 def input_parts(channel: str, digest: str) -> tuple[str, ...]:
-    """Where an input's files lie: the same files at the same place, so that they are there once."""
+    """Return where an input's files lie: the same files at the same place, so that they are there once."""
     return ("inputs", f"{channel}-{digest}")
 
 

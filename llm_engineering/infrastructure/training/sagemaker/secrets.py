@@ -7,7 +7,7 @@ from llm_engineering.infrastructure.training.sagemaker.faults import explain_fai
 
 
 def read_secret(name: str, region: str | None = None) -> dict[str, str]:
-    """Environment variables from a secret of AWS Secrets Manager: a JSON object of names and values.
+    """Return environment variables from a secret of AWS Secrets Manager: a JSON object of names and values.
 
     Raises:
         ConfigurationError: it is none, or may not be read; its content is never told.

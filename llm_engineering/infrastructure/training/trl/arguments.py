@@ -104,7 +104,7 @@ def dpo_arguments(
 
 
 def one_device(arguments: Any, machine: Hardware) -> Any:
-    """Several GPUs are for ``accelerate launch``, one process each, and not for threads of this one."""
+    """Use one device: several GPUs are for ``accelerate launch``, one process each, and not for threads of this one."""
     if machine.devices == 1:
         arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments

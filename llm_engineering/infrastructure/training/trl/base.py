@@ -59,7 +59,7 @@ class Bases:
         self._bundled = bundled
 
     def find(self, name: str, revision: str | None = None) -> Base:
-        """The model of that name: bundled, a GGUF file, a folder, or on the hub.
+        """Return the model of that name: bundled, a GGUF file, a folder, or on the hub.
 
         Raises:
             ConfigurationError: it is none of these, or a revision was named of what has none.
@@ -174,7 +174,8 @@ def _split_digits(tokenizer: Any, reader: Any) -> None:
 
 
 def weights_hash(base: Base) -> str:
-    """Which weights these are: SHA-256 of the GGUF file or the one file of weights, or over names and hashes of several.
+    """Return which weights these are: SHA-256 of the GGUF file or the one file of weights, or over names and hashes of
+    several.
 
     Raises:
         ModelFileError: they are not on this machine; a model on the hub is, once it was loaded.
@@ -201,7 +202,7 @@ def _downloaded(base: Base) -> Path:
 
 
 def load_tokenizer(base: Base) -> Any:
-    """The model's tokenizer, with offsets and a padding token.
+    """Return the model's tokenizer, with offsets and a padding token.
 
     Raises:
         ConfigurationError: it has no fast form or no EOS.
@@ -227,7 +228,7 @@ def load_tokenizer(base: Base) -> Any:
 
 
 def load_config(base: Base) -> Any:
-    """The model's configuration.
+    """Return the model's configuration.
 
     Raises:
         ModelFileError: it cannot be loaded.
@@ -241,7 +242,7 @@ def load_config(base: Base) -> Any:
 
 
 def load_model(base: Base, **arguments: Any) -> Any:
-    """The model's weights, as ``arguments`` of ``from_pretrained`` say.
+    """Return the model's weights, as ``arguments`` of ``from_pretrained`` say.
 
     Raises:
         ModelFileError: it cannot be loaded.

@@ -23,7 +23,7 @@ def mark_whole(checkpoint: Path) -> None:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint was written to its end, and everything is still there."""
+    """Return whether a checkpoint was written to its end, and everything is still there."""
     try:
         files = json.loads((checkpoint / WHOLE).read_text(encoding="utf-8"))
         return all((checkpoint / name).stat().st_size == size for name, size in files.items())
@@ -32,7 +32,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def find_newest(folder: Path) -> Path | None:
-    """The last whole checkpoint; the remains of one that was being written are removed."""
+    """Return the last whole checkpoint; the remains of one that was being written are removed."""
     found = sorted(
         (step, path) for path in folder.glob("checkpoint-*") if (step := step_of(path)) is not None
     )
@@ -46,7 +46,7 @@ def find_newest(folder: Path) -> Path | None:
 
 
 def step_of(checkpoint: Path) -> int | None:
-    """The optimizer step that a checkpoint was written after; None: it is none."""
+    """Return the optimizer step that a checkpoint was written after; None: it is none."""
     match = _NAME.fullmatch(checkpoint.name)
     return int(match[1]) if match else None
 
@@ -59,6 +59,6 @@ def note_resumption(folder: Path, step: int) -> tuple[int, ...]:
 
 
 def list_resumptions(folder: Path) -> tuple[int, ...]:
-    """The steps that the run was gone on from so far."""
+    """Return the steps that the run was gone on from so far."""
     file = folder / _RESUMPTIONS
     return tuple(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else ()

@@ -112,7 +112,7 @@ class Dpo:
         )
 
     def make_trainer(self, folder: Path, callbacks: list[Any], resumed: bool) -> Any:
-        """TRL's trainer, ready; see :data:`~llm_engineering.infrastructure.training.trl.run.Make`."""
+        """Return TRL's trainer, ready; see :data:`~llm_engineering.infrastructure.training.trl.run.Make`."""
         from datasets import Dataset
 
         from llm_engineering.infrastructure.training.trl.arguments import dpo_arguments

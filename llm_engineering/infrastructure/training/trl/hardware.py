@@ -10,7 +10,8 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def detect() -> Hardware:
-    """The device that training would use, and its free memory now. Of several processes, each is put on its own GPU."""
+    """Return the device that training would use, and its free memory now. Of several processes, each is put on its own
+    GPU."""
     import torch
 
     devices = int(os.environ.get("WORLD_SIZE", "1"))  # as `accelerate launch` sets it, one process a GPU
@@ -32,7 +33,7 @@ def detect() -> Hardware:
 
 
 def free_main_memory() -> int:
-    """Bytes of main memory that can be had: of the machine, or of the container where that allows less."""
+    """Return bytes of main memory that can be had: of the machine, or of the container where that allows less."""
     import psutil
 
     free = int(psutil.virtual_memory().available)

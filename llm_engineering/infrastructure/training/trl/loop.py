@@ -79,7 +79,7 @@ class StepClock(TrainerCallback):  # type: ignore[misc]
         self._seconds += time.perf_counter() - self._began
 
     def measure_speed(self, tokens: int) -> float:
-        """Tokens a second since it was last asked; ``tokens``: all that were seen so far."""
+        """Return the tokens a second since it was last asked; ``tokens``: all that were seen so far."""
         rate = (tokens - self._tokens) / self._seconds if self._seconds else 0.0
         self._tokens, self._seconds = tokens, 0.0
         return rate
@@ -135,7 +135,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
 
 
 def trace(history: Iterable[Mapping[str, Any]]) -> tuple[TracePoint, ...]:
-    """The trainer's log as our record: one point a step, numbers that are none left out."""
+    """Return the trainer's log as our record: one point a step, numbers that are none left out."""
     points: dict[int, dict[str, Any]] = {}
     for entry in history:
         numbers = {

@@ -10,7 +10,7 @@ from llm_engineering.infrastructure.training.trl.base import Base, load_model
 
 
 def trainable_model(base: Base, config: TrainingConfig, plan: Plan, device: str) -> Any:
-    """The base model in the plan's precision, with fresh adapters where the method has them.
+    """Return the base model in the plan's precision, with fresh adapters where the method has them.
 
     Raises:
         ModelFileError: the base cannot be loaded.
@@ -28,7 +28,7 @@ def trainable_model(base: Base, config: TrainingConfig, plan: Plan, device: str)
 
 
 def with_adapters(model: Any, lora: LoraConfig, *, quantised: bool = False) -> Any:
-    """The model with new adapters; only these are trained."""
+    """Return the model with new adapters; only these are trained."""
     import peft
 
     if quantised:

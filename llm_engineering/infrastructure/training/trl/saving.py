@@ -43,7 +43,7 @@ def save_result(
 
 
 def prepare_tokenizer(tokenizer: Any, template: ChatTemplate) -> Any:
-    """The tokenizer as the model is to be served with: our template, and EOS where an answer stops."""
+    """Return the tokenizer as the model is to be served with: our template, and EOS where an answer stops."""
     tokenizer.chat_template = template.source
     if "eos_token" not in template.source:
         tokenizer.eos_token = template.stop
@@ -51,7 +51,7 @@ def prepare_tokenizer(tokenizer: Any, template: ChatTemplate) -> Any:
 
 
 def generation_settings(tokenizer: Any, template: ChatTemplate) -> Any:
-    """Generation ends at the template's stop token, and at the tokenizer's own EOS."""
+    """Return settings that end generation at the template's stop token, and at the tokenizer's own EOS."""
     from transformers import GenerationConfig
 
     stops = {tokenizer.convert_tokens_to_ids(template.stop), tokenizer.eos_token_id}

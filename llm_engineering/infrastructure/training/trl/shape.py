@@ -8,7 +8,7 @@ from llm_engineering.domain.errors import ConfigurationError
 
 
 def model_shape(config: Any, lora: LoraConfig | None) -> ModelShape:
-    """Sizes of a decoder, and of the layers that adapters would be attached to.
+    """Return sizes of a decoder, and of the layers that adapters would be attached to.
 
     Raises:
         ConfigurationError: the model has no layer of a name in ``lora.target_modules``.
@@ -41,7 +41,7 @@ def model_shape(config: Any, lora: LoraConfig | None) -> ModelShape:
 
 
 def find_context(config: Any) -> int | None:
-    """Tokens that a model was made for; None: its configuration does not say."""
+    """Return the number of tokens that a model was made for; None: its configuration does not say."""
     found = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(found) if found else None
 
