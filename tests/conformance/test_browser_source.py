@@ -124,6 +124,7 @@ class TestPosts:
 
         assert {item.document.author for item in items if isinstance(item, FetchedDocument)} == {"Ada Winter"}
 
+    @pytest.mark.slow
     async def test_stopped_by_a_limit_nothing_counts_as_gone(self, site: str) -> None:
         browser = Browser(max_scrolls=1)
         try:
@@ -202,6 +203,7 @@ class TestRendering:
 
         assert "<h1>Drawn</h1>" in await renderer.render(f"{pages.url}/app")
 
+    @pytest.mark.slow
     async def test_pages_asked_for_at_once_do_not_mix(self, browser: Browser, pages: Pages) -> None:
         for number in range(4):
             pages.html[f"/{number}"] = f"<p>page {number}</p>"
@@ -210,6 +212,7 @@ class TestRendering:
 
         assert [f"page {number}" in html for number, html in enumerate(rendered)] == [True] * 4
 
+    @pytest.mark.slow
     async def test_a_page_that_never_goes_quiet_is_read_as_it_is(self, pages: Pages) -> None:
         pages.html["/clock"] = (
             "<p id=p></p><script>setInterval(() => p.append(document.createElement('i')), 50)</script>"
@@ -240,6 +243,7 @@ class TestRendering:
         finally:
             await browser.close()
 
+    @pytest.mark.slow
     async def test_a_crashed_browser_is_told_and_replaced(self, pages: Pages) -> None:
         pages.html["/fine"] = "<p>fine</p>"
         before = _drivers()
@@ -279,6 +283,7 @@ class TestEnd:
         assert not _left(family)
         assert not _profiles(tmp_path)
 
+    @pytest.mark.slow
     async def test_a_cancelled_page_does_not_hold_up_the_end(self, pages: Pages) -> None:
         pages.html["/clock"] = (
             "<p id=p></p><script>setInterval(() => p.append(document.createElement('i')), 50)</script>"
@@ -298,6 +303,7 @@ class TestEnd:
         assert family
         assert not _left(family)
 
+    @pytest.mark.slow
     async def test_a_browser_that_does_not_answer_is_killed(self, pages: Pages) -> None:
         before = _drivers()
         browser = Browser(page_timeout_seconds=3)

@@ -226,6 +226,7 @@ class TestFaults:
 
 
 class TestSteps:
+    @pytest.mark.slow
     def test_eight_at_a_time_is_eight_accumulated(
         self, sft: TrainedModel, preferences: Path, tmp_path: Path
     ) -> None:
@@ -249,6 +250,7 @@ class TestSteps:
         for name in first:
             torch.testing.assert_close(first[name], second[name], atol=1e-6, rtol=1e-4)
 
+    @pytest.mark.slow
     def test_checkpointing_changes_memory_and_not_the_loss(
         self, sft: TrainedModel, preferences: Path, tmp_path: Path
     ) -> None:

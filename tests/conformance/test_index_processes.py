@@ -244,6 +244,7 @@ def test_a_killed_reader_holds_nothing_up(index: QdrantEdgeIndex, tmp_path: Path
     assert generations(tmp_path) == ["00000002"]
 
 
+@pytest.mark.slow
 def test_threads_share_an_index_while_it_changes(index: QdrantEdgeIndex) -> None:
     write(index, corpus())
     stop, wrong = threading.Event(), []
@@ -266,6 +267,7 @@ def test_threads_share_an_index_while_it_changes(index: QdrantEdgeIndex) -> None
     assert index.count() == 45
 
 
+@pytest.mark.slow
 def test_a_file_limit_in_the_middle_of_a_write_leaves_the_old_index(
     index: QdrantEdgeIndex, tmp_path: Path
 ) -> None:

@@ -94,6 +94,7 @@ class TestLlamaCppModel(LanguageModelContract):
         # One control token would be one token; spelled out as text it takes several.
         assert await prompt_tokens("<|im_end|>" * 10) - await prompt_tokens("") >= 30
 
+    @pytest.mark.slow
     async def test_leaving_while_the_prompt_is_read_frees_the_model(self, model: LanguageModel) -> None:
         long_prompt = [Message("user", "one more word " * 250)]
         with pytest.raises(ModelServiceError, match="before the first word"):

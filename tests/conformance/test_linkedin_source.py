@@ -83,6 +83,7 @@ async def test_all_own_posts_are_read_in_full_with_their_dates(browser: Browser,
     assert items[-1] == EndOfSource()
 
 
+@pytest.mark.slow
 async def test_shared_posts_come_when_asked_for_under_their_own_author(
     browser: Browser, site: LinkedInSite
 ) -> None:
@@ -95,6 +96,7 @@ async def test_shared_posts_come_when_asked_for_under_their_own_author(
     assert authors["Short and good."] == "Ada Winter"
 
 
+@pytest.mark.slow
 async def test_one_log_in_serves_the_whole_run(browser: Browser, site: LinkedInSite) -> None:
     reader = LinkedInReader(browser, USERNAME, PASSWORD, site.url)
 
@@ -120,6 +122,7 @@ async def test_a_check_by_a_person_is_told(browser: Browser, site: LinkedInSite)
         await read(LinkedInReader(browser, CHALLENGED, PASSWORD, site.url))
 
 
+@pytest.mark.slow
 async def test_a_profile_that_does_not_exist_is_told(browser: Browser, site: LinkedInSite) -> None:
     with pytest.raises(CollectionError, match=r"no profile at .*/in/nobody/"):
         await read(LinkedInReader(browser, USERNAME, PASSWORD, site.url), "nobody")

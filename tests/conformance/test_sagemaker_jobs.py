@@ -142,6 +142,7 @@ class TestStarting:
         assert objects() == before
         assert len(known()) == 1
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("status", ["Failed", "Stopped"])
     def test_after_a_failure_another_job_goes_on_from_the_same_checkpoints(
         self, jobs: SageMakerJobs, run: RemoteRun, status: str
@@ -164,6 +165,7 @@ class TestStarting:
         known()[name].training_job_status = "Stopping"
         assert jobs.start(run) == f"{name}-2"
 
+    @pytest.mark.slow
     def test_an_upload_that_was_broken_off_is_completed(self, jobs: SageMakerJobs, run: RemoteRun) -> None:
         name = jobs.start(run)
         lost = next(key for key in objects() if key.endswith("train.jsonl"))
@@ -231,6 +233,7 @@ class TestFollowing:
         assert [line for line in lines if line.startswith("| ")] == ["| Step 1 of 2", "| Step 2 of 2"]
         assert sum("image download completed" in line for line in lines) == 1
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("reason", "knob"),
         [
@@ -337,6 +340,7 @@ class TestFetching:
         ):
             full.write(b"model")
 
+    @pytest.mark.slow
     def test_a_job_that_runs_has_no_model_yet(self, jobs: SageMakerJobs, run: RemoteRun) -> None:
         name = jobs.start(run)
         known()[name].training_job_status = "InProgress"
@@ -368,6 +372,7 @@ class TestSecret:
         client("secretsmanager").create_secret(Name="twin", SecretString=json.dumps({"HF_TOKEN": "hf_x"}))
         assert read_secret("twin", REGION) == {"HF_TOKEN": "hf_x"}
 
+    @pytest.mark.slow
     def test_a_container_asks_in_the_region_that_the_platform_tells_it(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -408,6 +413,7 @@ class TestTheTask:
         assert (tmp_path / "trained" / "twin" / "abc" / "model.json").is_file()
         assert len(known()) == 1
 
+    @pytest.mark.slow
     def test_another_data_set_than_the_files_can_be_named(
         self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -259,6 +259,7 @@ def test_the_first_key_closes_an_open_service(open_service: httpx.Client, keys: 
     assert open_service.get("/info", headers=bearer(key)).json()["keys_required"] is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8088", "127.0.0.1.evil.example", "localhost.evil.example", ""]
 )

@@ -349,6 +349,7 @@ def test_an_answer_that_takes_too_long_is_ended_with_504(tmp_path: Path) -> None
         assert metric(client, "twin_errors_total", kind="RequestTimeout") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/rag/stream", "/v1/chat/completions"])
 def test_a_stream_that_takes_too_long_ends_with_an_error_event(tmp_path: Path, path: str) -> None:
     chat = {"model": "llm-twin", "stream": True, "messages": [{"role": "user", "content": QUESTION}]}

@@ -84,6 +84,7 @@ def test_a_failure_that_passes_is_not_seen(client: httpx.Client, server: OpenAIS
     assert client.post("/rag", json={"query": QUESTION}).json()["answer"]["text"].startswith(ANSWER)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "code"),
     [

@@ -110,6 +110,7 @@ def test_a_running_answer_is_finished_and_nobody_new_is_let_in(tmp_path: Path, p
     assert (code, output) == (0, "ended, model closed 1 time(s)\n"), errors
 
 
+@pytest.mark.slow
 def test_who_waits_for_a_slot_is_turned_away_at_once(tmp_path: Path) -> None:
     with running(tmp_path, seconds_per_word=0.15, max_concurrent=1, queue_seconds=60) as service:
         answers: dict[int, list[httpx.Response]] = {200: [], 503: []}
@@ -134,6 +135,7 @@ def test_who_waits_for_a_slot_is_turned_away_at_once(tmp_path: Path) -> None:
         assert int(refused.headers["Retry-After"]) >= 1
 
 
+@pytest.mark.slow
 def test_an_answer_that_outlasts_its_patience_is_told_so(tmp_path: Path) -> None:
     with (
         running(tmp_path, seconds_per_word=3_600, shutdown_seconds=1) as service,
@@ -152,6 +154,7 @@ def test_an_answer_that_outlasts_its_patience_is_told_so(tmp_path: Path) -> None
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
     with (
         running(tmp_path, seconds_per_word=3_600, shutdown_seconds=600) as service,

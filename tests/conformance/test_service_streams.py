@@ -261,6 +261,7 @@ class SlowEmbedder(HashEmbedder):
 
 
 class TestNothingBlocksTheLoop:
+    @pytest.mark.slow
     @pytest.mark.parametrize("slow", ["index", "embedder"])
     @pytest.mark.parametrize("path", ["/search", "/rag", "/rag/stream"])
     def test_others_are_answered_while_one_waits_for_a_thread(self, slow: str, path: str) -> None:

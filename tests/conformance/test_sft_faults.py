@@ -111,6 +111,7 @@ class TestKilled:
 
 
 class TestRefusals:
+    @pytest.mark.slow
     def test_a_machine_without_the_memory_is_told_the_knobs(
         self, base: Path, dataset: Path, tmp_path: Path
     ) -> None:

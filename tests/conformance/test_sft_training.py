@@ -202,6 +202,7 @@ class TestTokens:
 
 
 class TestSteps:
+    @pytest.mark.slow
     def test_eight_at_a_time_is_eight_accumulated(self, base: Path, tmp_path: Path) -> None:
         """Answers of different lengths: a mean of means would weigh their tokens differently."""
         import torch

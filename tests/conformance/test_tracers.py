@@ -278,6 +278,7 @@ class TestOpikTracer(TracerContract):
         assert "cannot be reached" in warnings[0]
         assert "pass-word" not in "".join(warnings)
 
+    @pytest.mark.slow
     def test_the_sdk_tells_nobody_else_and_prints_nothing(self, server: OpikServer, tmp_path: Path) -> None:
         """Every connection of the process is counted, below Python's own resolver."""
         code = (
@@ -405,6 +406,7 @@ class TestOtlpTracer(TracerContract):
         assert sum(receiver.calls) == 400
         assert max(receiver.calls) <= 250
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("status", [401, 500])
     def test_a_receiver_that_fails_costs_one_warning_that_says_why_and_no_secret(
         self, receiver: OtlpServer, otlp: OtlpTracer, warnings: list[str], status: int
@@ -479,6 +481,7 @@ class TestOpikPromptLibrary:
         assert library.push([prompt("answer", 1)]) == []
         assert [version["template"] for version in server.prompts["answer"]] == ["Hi {{ name }}", "Mine"]
 
+    @pytest.mark.slow
     def test_more_versions_than_a_page_holds_are_all_known(
         self, server: OpikServer, library: OpikPromptLibrary
     ) -> None:

@@ -352,6 +352,7 @@ class TestServerGone:
             warehouse.documents.upsert(documents[start : start + 500])
         assert list(warehouse.documents.stream()) == sorted(documents, key=lambda d: d.id)
 
+    @pytest.mark.slow
     def test_a_stream_goes_on_when_the_server_was_restarted_meanwhile(
         self, own_mongo_server: LocalMongo, connect: Connect
     ) -> None:
@@ -366,6 +367,7 @@ class TestServerGone:
         seen += stream
         assert seen == sorted(documents, key=lambda d: d.id)
 
+    @pytest.mark.slow
     def test_a_stream_whose_server_is_gone_for_good_ends_with_one_error(
         self, own_mongo_server: LocalMongo, connect: Connect
     ) -> None:

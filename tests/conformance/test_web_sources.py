@@ -579,6 +579,7 @@ async def test_the_sample_sites_feed_gives_every_article_then_nothing_new(
     assert list(warehouse.documents.stream()) == sorted(stored.values(), key=lambda document: document.id)
 
 
+@pytest.mark.slow
 async def test_a_store_that_stops_half_way_ends_the_run_and_the_next_one_completes_it(
     server: FaultServer, own_mongo_server: LocalMongo
 ) -> None:

@@ -109,6 +109,7 @@ def test_retrieval_shows_ranked_hits_with_scores_and_links(environment: dict[str
     assert re.search(r"3 hits, hybrid search, \d+ ms", output)
 
 
+@pytest.mark.slow
 def test_retrieval_is_narrowed_by_filters(environment: dict[str, str]) -> None:
     narrow = ("--author", "Ada Winter", "--category", "article", "--language", "en", "--mode", "sparse")
     code, output, _ = call(environment, "tools.retrieve", "--query", "KV cache", "--k", "2", *narrow)
@@ -148,6 +149,7 @@ def test_a_question_in_another_script_ends_well(environment: dict[str, str], que
     assert output.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("question", "said"),
     [("", "The question is empty"), ("x" * 100_000, "has 100,000 characters; at most 4,000")],
@@ -179,6 +181,7 @@ def test_an_answer_of_a_service_is_streamed(environment: dict[str, str], service
     assert QUESTION in request.body["messages"][-1]["content"]
 
 
+@pytest.mark.slow
 def test_a_wrong_key_is_told_without_showing_it(environment: dict[str, str], service: OpenAIServer) -> None:
     code, _, errors = call(served_by(environment, service.base_url, WRONG_KEY), "tools.ask", QUESTION)
     assert code == 1
@@ -195,6 +198,7 @@ def test_a_service_that_is_down_is_told_with_its_address(environment: dict[str, 
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_service_that_breaks_off_in_the_middle_is_told(
     environment: dict[str, str], service: OpenAIServer
 ) -> None:

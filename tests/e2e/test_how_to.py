@@ -18,6 +18,7 @@ def test_there_is_a_page_for_each_way_to_extend_the_project() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_a_how_to_can_be_followed(page: Path, tmp_path: Path) -> None:
     follow(page.read_text(encoding="utf-8"), copy_project(tmp_path / "project"))

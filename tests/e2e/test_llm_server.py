@@ -162,6 +162,7 @@ class TestOverOpenAIsClient:
             client.embeddings.create(model=NAME, input="x")
 
 
+@pytest.mark.slow
 def test_a_caller_who_no_longer_waits_for_a_whole_reply_frees_the_model(server: Running) -> None:
     body = {
         "messages": [{"role": "user", "content": "Write a long story."}],
@@ -185,6 +186,7 @@ def test_a_caller_who_no_longer_waits_for_a_whole_reply_frees_the_model(server: 
     assert time.monotonic() - started < whole
 
 
+@pytest.mark.slow
 def test_stopped_while_a_reply_runs_it_finishes_the_reply_and_ends_cleanly() -> None:
     with serving(("--context-tokens", "512")) as server:
 

@@ -82,6 +82,7 @@ def test_a_wrong_llm_model_names_those_that_there_are(server: Running) -> None:
         twins_reply(server.url, "poems")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "more", "told"),
     [

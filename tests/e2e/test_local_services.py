@@ -91,6 +91,7 @@ def test_it_listens_on_loopback_only(mongo: LocalMongo) -> None:
     assert listening == {"127.0.0.1"}
 
 
+@pytest.mark.slow
 def test_two_that_start_it_at_once_start_one(mongo: LocalMongo) -> None:
     started = [LocalMongo(mongo.storage.parent, mongo.port) for _ in range(2)]
     statuses = []
@@ -111,6 +112,7 @@ def test_a_stale_pid_file_of_a_dead_process_is_no_hindrance(mongo: LocalMongo) -
     assert mongo.start().running
 
 
+@pytest.mark.slow
 def test_a_pid_that_now_belongs_to_another_program_is_left_alone(mongo: LocalMongo, tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as bystander:
         try:
@@ -134,6 +136,7 @@ def test_a_pid_that_now_belongs_to_another_program_is_left_alone(mongo: LocalMon
             bystander.kill()
 
 
+@pytest.mark.slow
 def test_a_server_whose_pid_file_is_lost_is_still_known_as_ours(mongo: LocalMongo) -> None:
     started = mongo.start()
     (mongo.storage.parent / "mongo.pid").unlink()
@@ -154,12 +157,14 @@ def test_a_port_taken_by_something_else_is_said_with_its_name(tmp_path: Path, ot
         LocalZenml(other_server).start()
 
 
+@pytest.mark.slow
 def test_another_port_than_the_running_server_s_is_refused(mongo: LocalMongo) -> None:
     mongo.start()
     with pytest.raises(StoreUnavailableError, match=f"already runs on port {mongo.port}"):
         LocalMongo(mongo.storage.parent, free_port()).start()
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_while_starting_shows_the_end_of_its_log(mongo: LocalMongo) -> None:
     mongo.storage.mkdir(parents=True)
     (mongo.storage / "WiredTiger").write_text("not what it should be\n")
@@ -172,6 +177,7 @@ def test_a_server_that_dies_while_starting_shows_the_end_of_its_log(mongo: Local
     assert not mongo.status().running
 
 
+@pytest.mark.slow
 def test_a_server_that_ignores_the_request_to_stop_is_ended(
     mongo: LocalMongo, monkeypatch: pytest.MonkeyPatch
 ) -> None:

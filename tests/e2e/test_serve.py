@@ -97,6 +97,7 @@ def test_the_bundled_model_answers_over_http_with_sources(
     assert QUESTION not in said.replace('"query": "What is hybrid search?"', "")
 
 
+@pytest.mark.slow
 def test_the_call_tool_streams_an_answer_with_its_sources(
     environment: dict[str, str], service: OpenAIServer, tmp_path: Path
 ) -> None:
@@ -203,6 +204,7 @@ def test_keys_are_made_asked_for_and_revoked_while_it_runs(
         assert key.strip() not in errors + output + served.stop()[1]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_served_is_told_in_a_line(environment: dict[str, str], tmp_path: Path) -> None:
     there = {**environment, "SERVICE_KEYS_FILE": str(tmp_path / "keys.json")}
     code, _, errors = call(there, "tools.serve", "--host", "0.0.0.0", "--port", "0")

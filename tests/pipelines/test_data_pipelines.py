@@ -86,6 +86,7 @@ def test_what_changes_and_what_goes_reaches_the_index(project: Path, resources: 
     assert "Quantisation" in texts[0]
 
 
+@pytest.mark.slow
 def test_features_alone_rebuild_a_lost_index_from_the_warehouse_without_embedding(
     project: Path, resources: Resources
 ) -> None:
@@ -115,6 +116,7 @@ def test_without_a_warehouse_the_task_that_starts_it_is_named(
         run_pipeline("feature_engineering", FeatureEngineering())
 
 
+@pytest.mark.slow
 def test_the_sample_site_is_collected_filtered_and_answered(project: Path, resources: Resources) -> None:
     with SampleSite() as site:
         link = {"url": f"{site.base_url}/feed.xml", "options": {"author_from_page": True, "max_items": 6}}

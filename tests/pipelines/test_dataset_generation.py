@@ -149,6 +149,7 @@ def test_a_killed_preference_run_goes_on_without_asking_anything_twice(
     assert second.closed == 1
 
 
+@pytest.mark.slow
 def test_a_killed_jury_goes_on_without_asking_anything_twice(
     articles: Path,
     resources: Resources,

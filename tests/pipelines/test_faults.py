@@ -174,6 +174,7 @@ async def test_every_kind_of_misbehaving_page_costs_its_own_link_and_no_other(
         assert said in reasons[server.url(path)]
 
 
+@pytest.mark.slow
 def test_no_secret_is_shown_or_put_among_the_dead_letters_by_a_run_that_fails(
     project: Path, run: Run, resources: Resources, private_repository: str
 ) -> None:

@@ -155,12 +155,14 @@ def decision(run: Any) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_an_adapter_over_a_base_that_has_changed_is_refused(trained: Path, workplace: Path) -> None:
     make_model(workplace / "base", seed=1)
     with pytest.raises(ConfigurationError, match="weights of the base base are others"):
         run_pipeline("model_evaluation", evaluation())
 
 
+@pytest.mark.slow
 def test_training_registers_and_evaluation_decides(
     trained: Path, registry: ZenMLRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:
