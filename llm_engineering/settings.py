@@ -460,6 +460,8 @@ class Settings(BaseSettings):
     judge3: JudgeSettings | None = None
     log: LogSettings = LogSettings()
     models_dir: Path = Path("models")
+    twin_author: str | None = None
+    """Whose twin this is: whom "I" and "my" mean, and in whose voice it writes. None: nobody in particular."""
     github_token: SecretStr | None = None
     """For private repositories; handed to git through its environment, never on a command line."""
     hf_token: SecretStr | None = None

@@ -20,6 +20,7 @@ from llm_engineering.application.evaluation.models.config import HarnessConfig
 from llm_engineering.application.evaluation.models.metrics import ReferenceMetrics
 from llm_engineering.application.evaluation.models.systems import Harness
 from llm_engineering.application.evaluation.rag.answers import AnswerJudge
+from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline
 from llm_engineering.application.inference.retriever import Retriever
 from llm_engineering.application.ports import (
@@ -274,6 +275,13 @@ class Resources:
             tracer=tracer or self.tracer,
             trace_content=getattr(self.settings.tracing, "content", False),
             feedback=self.feedback if keep_answers else None,
+            collection=Collection(
+                self.warehouse.clean,
+                self.index,
+                self.embedder,
+                min_similarity=chosen.answering.topic_similarity,
+            ),
+            owner=self.settings.twin_author,
         )
 
     def make_trainer(self) -> Trainer:

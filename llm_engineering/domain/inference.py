@@ -17,6 +17,23 @@ Grounding = Literal["extractive", "annotate"]
 """
 
 
+class Intent(StrEnum):
+    """What a message asks for, and so how it is answered."""
+
+    ANSWER = "answer"
+    """A question that is answered from the texts."""
+    WRITE = "write"
+    """A new text in an author's voice, or a given one in another form."""
+    SUMMARISE = "summarise"
+    """What was written on a subject, in short."""
+    COMPARE = "compare"
+    """What authors say on a subject, side by side."""
+    CATALOGUE = "catalogue"
+    """Lists, counts and dates: facts about the collection, not from the texts."""
+    CONVERSE = "converse"
+    """A greeting, thanks, or a question about the twin itself."""
+
+
 class StageStatus(StrEnum):
     """How a stage of the pipeline ended."""
 
@@ -30,6 +47,8 @@ class StageStatus(StrEnum):
 class ResponseProvenance(Model):
     """What a response was made with, in band, so that nothing falls back silently."""
 
+    intent: Intent = Intent.ANSWER
+    """What the message was taken to ask for, unless the caller said."""
     mode: SearchMode
     """The search mode really used: ``sparse`` where embedding the question failed."""
     fusion: Fusion

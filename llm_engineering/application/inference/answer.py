@@ -62,6 +62,9 @@ class AnsweringConfig(StrictConfig):
     """Below this :func:`estimate_confidence`, the answer is "the sources do not say". Measured on the sample site with
     the bundled MiniLM (``poe benchmark answering``): 95 % of the questions that it answers lie above, none from another
     world do, and a third of those from the same trade that it does not answer."""
+    topic_similarity: float = Field(default=0.5, ge=-1, le=1)
+    """Cosine similarity to a subject from which a passage is about it, where a list, a summary or a draft looks for all
+    that was written on the subject."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Tokens of a reply, at most, and never more than a quarter of the model's context. None: 192 where extractive,
     else 512."""

@@ -1,7 +1,7 @@
 """The inference pipeline: a question in; sources, text, verdicts and a finished answer out, traced and kept for feedback."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,10 +10,16 @@ from typing import Any, Literal
 from loguru import logger
 
 from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer
+from llm_engineering.application.inference.catalogue import describe_found, plan_catalogue, run_plan
+from llm_engineering.application.inference.collection import Collection
+from llm_engineering.application.inference.converse import reply_to
 from llm_engineering.application.inference.embedding import InMemoryEmbeddingCache
+from llm_engineering.application.inference.guards import guard
+from llm_engineering.application.inference.intents import Routed, route
 from llm_engineering.application.inference.retriever import RetrievalConfig, Retriever
 from llm_engineering.application.inference.search import as_passages, expand_to_parents
 from llm_engineering.application.ports import (
+    DocumentCard,
     Embedder,
     FeedbackStore,
     LanguageModel,
@@ -24,16 +30,17 @@ from llm_engineering.application.ports import (
 )
 from llm_engineering.application.ports.observability import Recorder, Trace
 from llm_engineering.domain.documents import Model
-from llm_engineering.domain.errors import StoreError
+from llm_engineering.domain.errors import ModelError, StoreError
 from llm_engineering.domain.inference import (
     Grounding,
+    Intent,
     RagResult,
     ResponseProvenance,
     SearchResult,
     StageStatus,
     make_interaction,
 )
-from llm_engineering.domain.retrieval import Citation, Hit, Passage, Query, Support
+from llm_engineering.domain.retrieval import Answer, Citation, Hit, Passage, Query, Support
 
 
 class InferenceConfig(Model):
@@ -56,6 +63,8 @@ class RagRequest:
     """None: as configured; never more than that."""
     temperature: float | None = None
     seed: int | None = None
+    intent: Intent | None = None
+    """What is asked for; None: it is read from the question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,8 @@ class InferencePipeline:
         tracer: Tracer | None = None,
         trace_content: bool = False,
         feedback: FeedbackStore | None = None,
+        collection: Collection | None = None,
+        owner: str | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._retriever = retriever
@@ -118,6 +129,8 @@ class InferencePipeline:
         self._tracer = tracer or NullTracer()
         self._trace_content = trace_content
         self._feedback = feedback
+        self._collection = collection
+        self._owner = owner
         self._now = now
         self._background: set[asyncio.Task[None]] = set()
 
@@ -168,6 +181,73 @@ class InferencePipeline:
             raise
 
     async def _events(self, request: RagRequest, recorder: Recorder) -> AsyncGenerator[Event, None]:
+        guarded = guard(request.query, request.history, self._retriever.config.guard)
+        routed = route(guarded.query.text, guarded.history, request.intent)
+        recorder.trace.attributes["intent"] = routed.intent.value
+        if routed.intent in (Intent.CATALOGUE, Intent.CONVERSE):
+            events = self._tell(request, guarded.query.text, routed, recorder)
+        else:
+            events = self._answer_from_texts(request, recorder)
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
+    async def _tell(
+        self, request: RagRequest, question: str, routed: Routed, recorder: Recorder
+    ) -> AsyncGenerator[Event, None]:
+        """Reply from facts of the collection, without a search for passages and without the model."""
+        provenance = ResponseProvenance(
+            intent=routed.intent,
+            mode=request.query.mode,
+            fusion=request.query.fusion,
+            dense_status=StageStatus.OFF,
+        )
+        with recorder.record_span(routed.intent.value, "general", question=question) as span:
+            text, degradation = await asyncio.to_thread(self._describe_collection, question, routed)
+            span.outputs["text"] = text
+        if degradation:
+            provenance = provenance.model_copy(update={"degradations": (degradation,)})
+        yield Sources(recorder.trace.id, (), provenance)
+        yield Piece(text)
+        timings = recorder.sum_timings()
+        result = RagResult(
+            trace_id=recorder.trace.id,
+            answer=Answer(question=question, text=text),
+            provenance=provenance,
+            timings=timings | {"first_token": timings["total"]},
+        )
+        self._keep(result)
+        self._tracer.record(_traced(recorder, result))
+        yield Finished(result)
+
+    def _describe_collection(self, question: str, routed: Routed) -> tuple[str, str]:
+        """The reply, and what it had to go without. Blocking."""
+        owner = routed.introduced or self._owner
+        degradation, cards = "", tuple[DocumentCard, ...]()
+        try:
+            if self._collection is None:
+                raise StoreError("this service has no database")
+            cards = self._collection.read_cards()
+            if routed.intent is Intent.CATALOGUE:
+                plan = plan_catalogue(routed.request, cards, self._now(), me=_known_author(owner, cards))
+                found = run_plan(plan, cards, self._find_about)
+                untitled = [card.id for card in found.documents[: plan.limit] if not card.title]
+                openings = self._collection.read_openings(untitled)
+                return describe_found(found, routed.request, len(cards), openings), ""
+        except (StoreError, ModelError) as error:
+            degradation = f"The catalogue cannot be read: {error}"
+            logger.warning("{}", degradation)
+        if routed.intent is Intent.CATALOGUE:
+            return degradation, degradation
+        return reply_to(question, cards, owner=_known_author(self._owner, cards)), degradation
+
+    def _find_about(self, topic: str, mentions: bool) -> set[str]:
+        assert self._collection is not None
+        return set(self._collection.find_about(topic, mentions=mentions))
+
+    async def _answer_from_texts(
+        self, request: RagRequest, recorder: Recorder
+    ) -> AsyncGenerator[Event, None]:
         found = await self._retriever.retrieve(request.query, recorder, request.history)
         provenance = found.provenance
         with recorder.record_span("context", "retrieval") as span:
@@ -245,6 +325,12 @@ class InferencePipeline:
         """Wait for what is being written in the background."""
         if self._background:
             await asyncio.gather(*self._background, return_exceptions=True)
+
+
+def _known_author(name: str | None, cards: Sequence[DocumentCard]) -> str | None:
+    """The author as the collection spells the name; None: there is no such author."""
+    folded = " ".join((name or "").casefold().split())
+    return next((card.author for card in cards if card.author.casefold() == folded), None)
 
 
 def _with_context(provenance: ResponseProvenance, model: str, compression: StageStatus) -> ResponseProvenance:
