@@ -30,7 +30,9 @@ def main() -> int:
     held_out = read_prompts("test")
     errors = count_errors(router, held_out)
     right = len(held_out) - errors.total()
-    console.print(f"{right} of {len(held_out)} held-out prompts are routed right ({100 * right / len(held_out):.1f} %).")
+    console.print(
+        f"{right} of {len(held_out)} held-out prompts are routed right ({100 * right / len(held_out):.1f} %)."
+    )
     for (intent, taken), number in errors.most_common():
         console.print(f"  {intent} taken for {taken}: {number}")
     return 0

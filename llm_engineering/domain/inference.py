@@ -17,6 +17,18 @@ Grounding = Literal["extractive", "annotate"]
 """
 
 
+class LlmProfile(Model):
+    """How a language model is asked so that it answers best."""
+
+    grounding: Grounding = "annotate"
+    template: str | None = None
+    """Prompt for answers; None: as suits the grounding."""
+    passages: int | None = Field(default=None, ge=1)
+    """Passages that it is given at once; None: as many as fit."""
+    memory_gb: float = 0.0
+    """Memory that the machine must have."""
+
+
 class Intent(StrEnum):
     """What a message asks for, and so how it is answered."""
 

@@ -197,6 +197,11 @@ def plan_catalogue(
     )
 
 
+def means_self(request: str) -> bool:
+    """Return whether a request speaks of its writer: "my articles", "what I wrote"."""
+    return _SELF.search(request) is not None
+
+
 def find_names(text: str, names: Iterable[str]) -> tuple[str, ...]:
     """Return the names that a text names, in whatever case: whole, or by a part that only one of them has."""
     parts_of = {name: _NAME_PART.findall(name.casefold()) for name in names}

@@ -8,7 +8,7 @@ from llm_engineering.application.inference.catalogue import matches_topic
 from llm_engineering.application.inference.grounding import strip_markdown
 from llm_engineering.application.ports import CleanStore, DocumentCard, Embedder, SearchRequest, VectorIndex
 from llm_engineering.domain.categories import Chunking, category_spec
-from llm_engineering.domain.documents import Chunk
+from llm_engineering.domain.documents import CleanDocument
 from llm_engineering.domain.retrieval import Hit, MetadataFilter, SearchMode
 
 CANDIDATES = 200
@@ -63,9 +63,17 @@ class Collection:
         """
         return {document.id: _shorten(document.text) for document in self._store.get(ids)} if ids else {}
 
+    def read_document(self, identifier: str) -> CleanDocument | None:
+        """Return a whole document.
+
+        Raises:
+            StoreError: the warehouse cannot be read.
+        """
+        return next(iter(self._store.get([identifier])), None)
+
     def find_about(
         self, topic: str, filter: MetadataFilter = MetadataFilter(), *, mentions: bool = False
-    ) -> dict[str, list[Chunk]]:
+    ) -> dict[str, list[Hit]]:
         """Return the chunks about a subject, by document, best first.
 
         A chunk is about it where it is similar enough, or where its title and headings, or all of a short text, hold the
@@ -86,11 +94,26 @@ class Collection:
             mode=SearchMode.HYBRID,
         )
         (hits,) = self._index.search([request], self._embedder.fingerprint)
-        found: dict[str, list[Chunk]] = {}
+        found: dict[str, list[Hit]] = {}
         for hit in hits:
             if matches_topic(topic, hit.chunk.embedding_text) if mentions else self._is_about(topic, hit):
-                found.setdefault(hit.chunk.document_id, []).append(hit.chunk)
+                found.setdefault(hit.chunk.document_id, []).append(hit)
         return found
+
+    def find_examples(self, author: str, topic: str, count: int = 2) -> list[str]:
+        """Return texts of an author that show how they write: posts near the subject, else any passages of theirs.
+
+        Raises:
+            StoreError, ModelError: see :meth:`find_about`.
+        """
+        vector = self._embedder.embed_queries([topic])[0]
+        wanted = [MetadataFilter(authors=(author,), categories=("post",)), MetadataFilter(authors=(author,))]
+        requests = [
+            SearchRequest(text=topic, vector=vector, filter=filter, k=count, mode=SearchMode.DENSE)
+            for filter in wanted
+        ]
+        posts, others = self._index.search(requests, self._embedder.fingerprint)
+        return [hit.chunk.text for hit in (posts or others)]
 
     def _is_about(self, topic: str, hit: Hit) -> bool:
         if hit.dense_score is not None and hit.dense_score >= self._min_similarity:

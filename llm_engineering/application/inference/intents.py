@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from math import log
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def extract_features(message: str) -> frozenset[str]:
     """Return what the classifier looks at: words, neighbours, the beginning, the end, and runs of four letters."""
     words = _TOKEN.findall(message.casefold())
     found = {f"w {word}" for word in words}
-    found |= {f"b {a} {b}" for a, b in zip(words, words[1:], strict=False)}
+    found |= {f"b {a} {b}" for a, b in pairwise(words)}
     found |= {f"k {a} {b}" for a, b in zip(words, words[2:], strict=False)}
     found |= {f"{place} {word}" for place, word in enumerate(words[:4])}
     found |= {f"s {' '.join(words[:2])}", f"s {' '.join(words[:3])}", f"e {' '.join(words[-1:])}"}
@@ -107,8 +108,7 @@ class Router:
         if not rows:
             return np.eye(len(INTENTS), dtype=np.float32)[INTENTS.index(Intent.ANSWER)]
         values = self.rarity[rows]
-        scores: npt.NDArray[np.float32] = values @ self.weights[rows] / np.linalg.norm(values)
-        return scores
+        return np.asarray(values @ self.weights[rows] / np.linalg.norm(values), dtype=np.float32)
 
     def save(self, path: Path) -> None:
         """Write the weights, in half precision."""

@@ -1,7 +1,7 @@
 """The inference pipeline: a question in; sources, text, verdicts and a finished answer out, traced and kept for feedback."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,13 +9,15 @@ from typing import Any, Literal
 
 from loguru import logger
 
-from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer
+from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer, write_draft
 from llm_engineering.application.inference.catalogue import describe_found, plan_catalogue, run_plan
 from llm_engineering.application.inference.collection import Collection
+from llm_engineering.application.inference.composing import Outline, compose
 from llm_engineering.application.inference.converse import reply_to
 from llm_engineering.application.inference.embedding import InMemoryEmbeddingCache
-from llm_engineering.application.inference.guards import guard
+from llm_engineering.application.inference.guards import Guarded, guard
 from llm_engineering.application.inference.intents import Routed, route
+from llm_engineering.application.inference.planning import Draft, plan_text
 from llm_engineering.application.inference.retriever import RetrievalConfig, Retriever
 from llm_engineering.application.inference.search import as_passages, expand_to_parents
 from llm_engineering.application.ports import (
@@ -32,8 +34,8 @@ from llm_engineering.application.ports.observability import Recorder, Trace
 from llm_engineering.domain.documents import Model
 from llm_engineering.domain.errors import ModelError, StoreError
 from llm_engineering.domain.inference import (
-    Grounding,
     Intent,
+    LlmProfile,
     RagResult,
     ResponseProvenance,
     SearchResult,
@@ -111,7 +113,7 @@ class InferencePipeline:
         embedder: Embedder,
         *,
         config: InferenceConfig = InferenceConfig(),
-        grounding: Grounding = "annotate",
+        profile: LlmProfile = LlmProfile(),
         tracer: Tracer | None = None,
         trace_content: bool = False,
         feedback: FeedbackStore | None = None,
@@ -123,8 +125,7 @@ class InferencePipeline:
         self._model = model
         self._index = index
         self._embedder = embedder
-        chosen = config.answering
-        self._answering = chosen.model_copy(update={"grounding": chosen.grounding or grounding})
+        self._answering = config.answering.with_profile(profile)
         self._embed = InMemoryEmbeddingCache(embedder.embed_queries)
         self._tracer = tracer or NullTracer()
         self._trace_content = trace_content
@@ -186,8 +187,10 @@ class InferencePipeline:
         recorder.trace.attributes["intent"] = routed.intent.value
         if routed.intent in (Intent.CATALOGUE, Intent.CONVERSE):
             events = self._tell(request, guarded.query.text, routed, recorder)
-        else:
+        elif routed.intent is Intent.ANSWER or self._collection is None:
             events = self._answer_from_texts(request, recorder)
+        else:
+            events = self._compose(request, guarded, routed, recorder)
         async with aclosing(events):
             async for event in events:
                 yield event
@@ -229,7 +232,9 @@ class InferencePipeline:
                 raise StoreError("this service has no database")
             cards = self._collection.read_cards()
             if routed.intent is Intent.CATALOGUE:
-                plan = plan_catalogue(routed.request, cards, self._now(), me=_known_author(owner, cards))
+                plan = plan_catalogue(
+                    routed.request, cards, self._now(), me=_spell(owner, {card.author for card in cards})
+                )
                 found = run_plan(plan, cards, self._find_about)
                 untitled = [card.id for card in found.documents[: plan.limit] if not card.title]
                 openings = self._collection.read_openings(untitled)
@@ -239,7 +244,9 @@ class InferencePipeline:
             logger.warning("{}", degradation)
         if routed.intent is Intent.CATALOGUE:
             return degradation, degradation
-        return reply_to(question, cards, owner=_known_author(self._owner, cards)), degradation
+        return reply_to(
+            question, cards, owner=_spell(self._owner, {card.author for card in cards})
+        ), degradation
 
     def _find_about(self, topic: str, mentions: bool) -> set[str]:
         assert self._collection is not None
@@ -249,24 +256,82 @@ class InferencePipeline:
         self, request: RagRequest, recorder: Recorder
     ) -> AsyncGenerator[Event, None]:
         found = await self._retriever.retrieve(request.query, recorder, request.history)
-        provenance = found.provenance
         with recorder.record_span("context", "retrieval") as span:
             passages = await self._passages(found.hits)
             span.attributes["passages"] = len(passages)
-        first_token: float | None = None
-        last: AnswerPiece | None = None
-        with recorder.record_span("generate", "llm", question=found.question) as span:
-            pieces = answer(
-                found.question,
-                passages,
+        pieces = answer(
+            found.question,
+            passages,
+            self._model,
+            self._config_for(request),
+            embed=self._embed,
+            history=found.history,
+            instructions=request.instructions,
+            temperature=request.temperature,
+            seed=request.seed,
+        )
+        async with aclosing(self._show(found.question, pieces, found.provenance, recorder)) as events:
+            async for event in events:
+                yield event
+
+    async def _compose(
+        self, request: RagRequest, guarded: Guarded, routed: Routed, recorder: Recorder
+    ) -> AsyncGenerator[Event, None]:
+        """Write a text, a summary or a comparison from all that bears on the subject."""
+        question = guarded.query.text
+        with recorder.record_span("plan", "retrieval", question=question) as span:
+            plan = await asyncio.to_thread(self._plan_text, guarded, routed)
+            span.attributes["plan"] = type(plan).__name__
+        provenance = ResponseProvenance(
+            intent=routed.intent,
+            mode=request.query.mode,
+            fusion=request.query.fusion,
+            filter=request.query.filter,
+        )
+        if isinstance(plan, str):
+            pieces = _tell_pieces(question, plan)
+        elif isinstance(plan, Outline):
+            pieces = compose(question, plan, self._model, self._answering, self._embed)
+        else:
+            pieces = write_draft(
+                question,
+                plan.messages,
+                plan.passages,
                 self._model,
-                self._config_for(request),
-                embed=self._embed,
-                history=found.history,
-                instructions=request.instructions,
+                self._answering,
+                self._embed,
+                max_tokens=min(plan.max_tokens, request.max_tokens or plan.max_tokens),
                 temperature=request.temperature,
                 seed=request.seed,
             )
+        async with aclosing(self._show(question, pieces, provenance, recorder)) as events:
+            async for event in events:
+                yield event
+
+    def _plan_text(self, guarded: Guarded, routed: Routed) -> "str | Outline | Draft":
+        """What the text is to be made of. Blocking."""
+        assert self._collection is not None
+        authors = sorted(self._index.count_values("author"))
+        return plan_text(
+            routed,
+            guarded,
+            self._collection,
+            authors,
+            owner=_spell(routed.introduced, authors) or _spell(self._owner, authors),
+            extractive=self._answering.is_extractive,
+        )
+
+    async def _show(
+        self,
+        question: str,
+        pieces: AsyncGenerator[AnswerPiece, None],
+        provenance: ResponseProvenance,
+        recorder: Recorder,
+    ) -> AsyncGenerator[Event, None]:
+        """The pieces of an answer as events, and its end."""
+        first_token: float | None = None
+        last: AnswerPiece | None = None
+        with recorder.record_span("generate", "llm", question=question) as span:
             async with aclosing(pieces) as stream:
                 async for piece in stream:
                     if piece.sources is not None:
@@ -296,8 +361,8 @@ class InferencePipeline:
         yield Finished(result)
 
     async def _passages(self, hits: tuple[Hit, ...]) -> list[Passage]:
-        if self._answering.is_extractive:
-            return as_passages(hits)
+        if self._answering.is_extractive or self._answering.max_passages is not None:
+            return as_passages(hits)  # little room: the chunks themselves
         return await asyncio.to_thread(expand_to_parents, hits, self._index)
 
     def _config_for(self, request: RagRequest) -> AnsweringConfig:
@@ -327,10 +392,17 @@ class InferencePipeline:
             await asyncio.gather(*self._background, return_exceptions=True)
 
 
-def _known_author(name: str | None, cards: Sequence[DocumentCard]) -> str | None:
+def _spell(name: str | None, authors: Iterable[str]) -> str | None:
     """The author as the collection spells the name; None: there is no such author."""
     folded = " ".join((name or "").casefold().split())
-    return next((card.author for card in cards if card.author.casefold() == folded), None)
+    return next((author for author in authors if author.casefold() == folded), None)
+
+
+async def _tell_pieces(question: str, text: str) -> AsyncGenerator[AnswerPiece, None]:
+    """A reply that no model was asked for."""
+    yield AnswerPiece(sources=())
+    yield AnswerPiece(text=text)
+    yield AnswerPiece(answer=Answer(question=question, text=text, abstained=True))
 
 
 def _with_context(provenance: ResponseProvenance, model: str, compression: StageStatus) -> ResponseProvenance:
