@@ -145,7 +145,8 @@ class LlamaCppSettings(Group):
     api_key: SecretStr | None = None
     """API key that ``poe run-llm-server`` requires from clients; it must be set on any address other than loopback."""
     grounding: GroundingSetting | None = None
-    """None: as suits the model. ``extractive``: only what nearly repeats a source is shown, else the sources are quoted; right for small models.
+    """None: as suits the model. ``extractive``: only what nearly repeats a source is shown, else the sources are quoted;
+    right for small models.
     ``annotate``: what no source backs is shown too, without a citation, and counted."""
 
 

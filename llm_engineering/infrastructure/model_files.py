@@ -171,6 +171,11 @@ class BundledModels:
     def __init__(self, models_dir: Path) -> None:
         self._dir = models_dir
         self.names = tuple(MANIFEST)
+        self.default_llm = DEFAULT_LLM
+
+    @staticmethod
+    def fits_machine(name: str) -> bool:
+        return fits_machine(name)
 
     def list_files(self, name: str) -> dict[Path, int]:
         """Return where each file of a model belongs, with its size in bytes."""

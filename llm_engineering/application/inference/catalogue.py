@@ -84,12 +84,19 @@ _OLDEST = re.compile(
     re.IGNORECASE,
 )
 _MOST = re.compile(r"\bmost(?!\s+recent)\b|\bam\s+meisten\b|\bdie\s+meisten\b|\bmostly\b", re.IGNORECASE)
+_ASKS_FOR = r"\b(?:which|what|how\s+many|list|all|where|welche\w*|wie\s+viele|alle)\b.{0,30}"
+
+
+def _asks(nouns: str, alone: str = "") -> re.Pattern[str]:
+    return re.compile(rf"{_ASKS_FOR}\b(?:{nouns})\b{alone}", re.IGNORECASE)
+
+
 _VALUES: tuple[tuple[Asked, re.Pattern[str]], ...] = (
-    ("languages", re.compile(r"\b(?:which|what|how\s+many|list|welche\w*|wie\s+viele)\b.{0,30}\b(?:languages?|sprachen?)\b", re.IGNORECASE)),
-    ("platforms", re.compile(r"\b(?:which|what|how\s+many|list|welche\w*|wie\s+viele|where)\b.{0,30}\b(?:platforms?|sites?|websites?|plattform(?:en)?|seiten)\b", re.IGNORECASE)),
-    ("categories", re.compile(r"\b(?:which|what|how\s+many|welche\w*|wie\s+viele)\b.{0,30}\b(?:categor(?:y|ies)|kinds?|types?|kategorien?|arten)\b", re.IGNORECASE)),
-    ("authors", re.compile(r"\bwho\b|\b(?:which|what|how\s+many|list|all|welche\w*|wie\s+viele|alle)\b.{0,30}\b(?:authors?|writers|people|autor(?:en|innen)?|leute)\b|\bwer\b|\bvon\s+wem\b", re.IGNORECASE)),
-)  # fmt: skip
+    ("languages", _asks("languages?|sprachen?")),
+    ("platforms", _asks("platforms?|sites?|websites?|plattform(?:en)?|seiten")),
+    ("categories", _asks("categor(?:y|ies)|kinds?|types?|kategorien?|arten")),
+    ("authors", _asks("authors?|writers|people|autor(?:en|innen)?|leute", r"|\bwho\b|\bwer\b|\bvon\s+wem\b")),
+)
 _KINDS: dict[str, str] = {
     "article": r"(?<!posts )\b(?:articles?|blog\s*posts?|essays?|artikeln?)\b",
     "post": r"(?<!blog )(?<!blog)\b(?:posts?|tweets?|status\s+updates|beitr[aä]ge?n?|beitrag)\b",
@@ -157,7 +164,7 @@ def plan_catalogue(
     if not authors and me and _SELF.search(request):
         authors = (me,)
     period = read_period(_translate_dates(request), now)
-    asked = next((name for name, pattern in _VALUES if pattern.search(request)), "documents")
+    asked: Asked = next((name for name, pattern in _VALUES if pattern.search(request)), "documents")
     by = _BY.search(request)
     count = _COUNT.search(request) is not None
     operation: Operation = "count" if count else "list"
@@ -239,8 +246,9 @@ _GERMAN_DATES = {
     "januar": "january", "februar": "february", "märz": "march", "mai": "may", "juni": "june", "juli": "july",
     "oktober": "october", "dezember": "december", "im": "in", "seit": "since", "vor": "before", "nach": "after",
     "bis": "until", "zwischen": "between", "und": "and", "von": "from", "heute": "today", "gestern": "yesterday",
-    "letzten": "last", "letzte": "last", "letztes": "last", "letztem": "last", "letzter": "last", "diesen": "this", "diesem": "this",
-    "diese": "this", "dieses": "this", "dieser": "this", "woche": "week", "monat": "month", "jahr": "year", "tage": "days",
+    "letzten": "last", "letzte": "last", "letztes": "last", "letztem": "last", "letzter": "last", "diesen": "this",
+    "diesem": "this", "diese": "this", "dieses": "this", "dieser": "this", "woche": "week",
+    "monat": "month", "jahr": "year", "tage": "days",
     "tagen": "days", "wochen": "weeks", "monate": "months", "monaten": "months", "jahre": "years", "jahren": "years",
     "zwei": "two", "drei": "three", "vier": "four", "fünf": "five", "sechs": "six", "zehn": "ten",
 }  # fmt: skip

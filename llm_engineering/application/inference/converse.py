@@ -69,8 +69,8 @@ def _introduce(cards: Sequence[DocumentCard], owner: str | None, german: bool) -
     author = owner or (example.author if example else named[0])
     if german:
         lines = [
-            f"Ich bin der KI-Zwilling von {whose}. Ich kenne {len(cards):,} gesammelte Texte{span} ({kinds}) und antworte und schreibe daraus. "
-            "Zum Beispiel:",
+            f"Ich bin der KI-Zwilling von {whose}. Ich kenne {len(cards):,} gesammelte Texte{span} ({kinds}) "
+            "und antworte und schreibe daraus. Zum Beispiel:",
             "",
             *([f"- „Fasse „{subject}“ zusammen“"] if subject else []),
             f"- „Schreibe einen LinkedIn-Beitrag im Stil von {author}“",
@@ -78,8 +78,8 @@ def _introduce(cards: Sequence[DocumentCard], owner: str | None, german: bool) -
         ]
     else:
         lines = [
-            f"I am the AI twin of {whose}. I know {len(cards):,} collected texts{span} ({kinds}), and answer and write from them. "
-            "For example:",
+            f"I am the AI twin of {whose}. I know {len(cards):,} collected texts{span} ({kinds}), "
+            "and answer and write from them. For example:",
             "",
             *([f"- “Summarise “{subject}””"] if subject else []),
             f"- “Draft a LinkedIn post in the style of {author}”",

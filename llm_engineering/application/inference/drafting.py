@@ -8,26 +8,31 @@ from llm_engineering.application.inference.catalogue import find_names
 from llm_engineering.application.ports import Message
 
 _ABOUT = re.compile(
-    r"\b(?:about|regarding|concerning|discussing|covering|describing|explaining|announcing|summari[sz]ing|on(?:\s+the\s+(?:topic|subject)\s+of)?"
+    r"\b(?:about|regarding|concerning|discussing|covering|describing|explaining|announcing|summari[sz]ing"
+    r"|on(?:\s+the\s+(?:topic|subject)\s+of)?"
     r"|über|zum?\s+thema|zu[rm]?)\s+(?P<subject>.+)$",
     re.IGNORECASE,
 )
 _TAIL = re.compile(
-    r"\s*(?:[?!]+|[.,;]\s.*|\.|\b(?:in|with|im|mit)\s+(?:my|the|a|an|our|\w+(?:\s+\w+)?['’]s|meinem|meiner|dem|einem|adas?|bens?)\s+(?:\w+\s+)?(?:style|voice|tone|words|stil|ton|stimme)\b.*"
-    r"|\b(?:for|für)\s+(?:my|our|the|meine|unsere|die)\s+(?:readers?|team|audience|followers|leser\w*|newsletter)\b.*|\b(?:say|says|think|thinks|write|writes|wrote|said|schreiben|schreibt|sagen|sagt|denken|geschrieben)\b.*)$",
+    r"\s*(?:[?!]+|[.,;]\s.*|\.|\b(?:in|with|im|mit)\s+(?:my|the|a|an|our|\w+(?:\s+\w+)?['’]s|meinem|meiner|dem|einem|adas?|bens?)"
+    r"\s+(?:\w+\s+)?(?:style|voice|tone|words|stil|ton|stimme)\b.*"
+    r"|\b(?:for|für)\s+(?:my|our|the|meine|unsere|die)\s+(?:readers?|team|audience|followers|leser\w*|newsletter)\b.*"
+    r"|\b(?:say|says|think|thinks|write|writes|wrote|said|schreiben|schreibt|sagen|sagt|denken|geschrieben)\b.*)$",
     re.IGNORECASE | re.DOTALL,
 )
 _REQUEST_WORDS = frozenset(
-    "a about according all an and any are article articles as author authors between blog both brief bullet bullets can compare comparison contrast"
-    " could did differ difference disagree agree do does draft each email essay everything five for four from give gist have her his how i"
-    " in into is it key letter linkedin long main me my newsletter of on one or our out outline overview piece please point points post posts"
-    " put quick recap rewrite say says sentence sentences she he they short side so sum summarise summarize summary takeaways tell text texts"
-    " than that the their them there these thread three tl dr tldr to tweet tweets two up us view views voice style was we what where which"
-    " who wise with words write written wrote you your nutshell boil down condense"
-    " alle als an artikel auf aus beitrag beiträge bitte das dem den der des die ein eine einem einen einer entwurf er es fass fasse für ganz"
-    " gegenüber geschrieben gib hat ich ihr im in ist kannst kurz kurze mach mein meine meinem meinen mir mit newsletter oder schreib schreibe"
-    " schreibt sich sie sind stell text texte thema über überblick und unterscheiden verfasse vergleich vergleiche von was wer wie wichtigsten"
-    " wo worin würde zu zum zur zusammen zusammenfassung punkte aussagen kernaussagen meinung".split()
+    "a about according all an and any are article articles as author authors between blog both brief bullet bullets can "
+    "compare comparison contrast could did differ difference disagree agree do does draft each email essay everything "
+    "five for four from give gist have her his how i in into is it key letter linkedin long main me my newsletter of on "
+    "one or our out outline overview piece please point points post posts put quick recap rewrite say says sentence "
+    "sentences she he they short side so sum summarise summarize summary takeaways tell text texts than that the their "
+    "them there these thread three tl tl;dr dr tldr take takes tweet-length by opinion turn this to tweet tweets two up "
+    "us view views voice style was we what where which who wise with words write written wrote you your nutshell boil "
+    "down condense alle als artikel auf aus beitrag beiträge bitte das dem den der des die ein eine einem einen einer "
+    "entwurf er es fass fasse für ganz gegenüber geschrieben gib hat ich ihr im ist kannst kurz kurze mach mein meine "
+    "meinem meinen mir mit oder schreib schreibe schreibt sich sie sind stell texte thema über überblick und "
+    "unterscheiden verfasse vergleich vergleiche von wer wie wichtigsten wo worin würde zu zum zur zusammen "
+    "zusammenfassung punkte aussagen kernaussagen meinung ".split()
 )
 _GIVEN = re.compile(r"[“\"„«»](?P<quoted>[^“”\"„«»]{12,})[”\"“»«]|:\s+(?P<rest>\S.{12,})$", re.DOTALL)
 _FORMS: tuple[tuple[str, str, str, int], ...] = (

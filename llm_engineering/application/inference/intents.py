@@ -108,7 +108,8 @@ class Router:
         if not rows:
             return np.eye(len(INTENTS), dtype=np.float32)[INTENTS.index(Intent.ANSWER)]
         values = self.rarity[rows]
-        return np.asarray(values @ self.weights[rows] / np.linalg.norm(values), dtype=np.float32)
+        scores: npt.NDArray[np.float32] = values @ self.weights[rows]
+        return scores
 
     def save(self, path: Path) -> None:
         """Write the weights, in half precision."""

@@ -44,6 +44,8 @@ from llm_engineering.domain.inference import (
 )
 from llm_engineering.domain.retrieval import Answer, Citation, Hit, Passage, Query, Support
 
+_DEFAULT_PROFILE = LlmProfile()
+
 
 class InferenceConfig(Model):
     """Everything about how questions are answered: the file of ``run-inference-ml-service --config``."""
@@ -113,7 +115,7 @@ class InferencePipeline:
         embedder: Embedder,
         *,
         config: InferenceConfig = InferenceConfig(),
-        profile: LlmProfile = LlmProfile(),
+        profile: LlmProfile = _DEFAULT_PROFILE,
         tracer: Tracer | None = None,
         trace_content: bool = False,
         feedback: FeedbackStore | None = None,

@@ -1,7 +1,7 @@
 """From a request for a text to what it is made of: an outline with its passages, a prompt, or a plain reply."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llm_engineering.application.inference.catalogue import Wording, find_names, matches_topic, means_self
 from llm_engineering.application.inference.collection import Collection
@@ -69,7 +69,9 @@ def plan_text(
         continues=routed.continues,
         history=guarded.history,
     )
-    named = find_names(routed.request, authors) or ((me,) if me else ())
+    named = guarded.query.filter.authors or find_names(routed.request, authors) or ((me,) if me else ())
+    if guarded.query.filter.authors:
+        brief = replace(brief, author=named[0])
     if routed.intent is Intent.WRITE and brief.given:
         return _plan_rewriting(brief, routed.request, collection, extractive=extractive)
     if not brief.subject:
@@ -181,7 +183,7 @@ def _named_document(subject: str, found: Mapping[str, Sequence[Hit]]) -> str | N
     return titled[0] if len(titled) == 1 and len(found) == 1 else None
 
 
-def _read(collection: Collection, identifier: str):
+def _read(collection: Collection, identifier: str) -> CleanDocument | None:
     try:
         return collection.read_document(identifier)
     except StoreError:
