@@ -338,7 +338,7 @@ class Wording:
     nouns: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, request: str) -> "Wording":
+    def choose_for(cls, request: str) -> "Wording":
         german = language_of(split_words(request)) == "de"
         return cls(german, _GERMAN if german else _ENGLISH)
 
@@ -346,7 +346,7 @@ class Wording:
         one, many = self.nouns.get(noun, (noun, f"{noun}s"))
         return f"{number:,} {one if number == 1 else many}"
 
-    def superlative(self, operation: str, noun: str, number: int) -> str:
+    def describe_extreme(self, operation: str, noun: str, number: int) -> str:
         """Name the newest or oldest: "The newest article", "Die neuesten Artikel"."""
         one, many = self.nouns.get(noun, (noun, f"{noun}s"))
         if not self.german:
@@ -356,7 +356,7 @@ class Wording:
             return f"Die {adjective}n {many}"
         return f"{'Die' if one.endswith('ei') else 'Der'} {adjective} {one}"
 
-    def scope(self, plan: Plan) -> str:
+    def describe_scope(self, plan: Plan) -> str:
         """What the documents were narrowed to: "by Ada Winter, about LoRA, 2026-09-01 to 2026-09-30"."""
         parts = []
         if plan.authors:
@@ -384,9 +384,9 @@ def describe_found(
         total: documents there are in all.
         openings: by id, the first words of documents without a title.
     """
-    plan, words = found.plan, Wording.of(request)
+    plan, words = found.plan, Wording.choose_for(request)
     noun = plan.categories[0] if len(plan.categories) == 1 else "documents"
-    scope = words.scope(plan)
+    scope = words.describe_scope(plan)
     notes = _describe_undated(found, words)
     if not found.documents:
         none = (
@@ -403,7 +403,7 @@ def describe_found(
         lines.append(f"… und {rest:,} weitere." if words.german else f"… and {rest:,} more.")
     number = len(found.documents)
     if plan.operation in ("newest", "oldest"):
-        head = f"{words.superlative(plan.operation, noun, number)}{scope}:"
+        head = f"{words.describe_extreme(plan.operation, noun, number)}{scope}:"
     elif words.german:
         head = f"{words.count(number, noun)}{scope}:"
     else:

@@ -25,7 +25,7 @@ def reply_to(message: str, cards: Sequence[DocumentCard], *, owner: str | None =
         owner: whose twin it is; None: that of all authors.
     """
     words = split_words(message)
-    german = Wording.of(message).german or bool(
+    german = Wording.choose_for(message).german or bool(
         {"hallo", "danke", "moin", "servus", "tschüss", "du", "bist", "kannst"} & set(words)
     )
     said = set(words)

@@ -106,7 +106,7 @@ class Router:
         """Return a score for each intent, in the order of :data:`INTENTS`; higher is likelier."""
         rows = [self.places[feature] for feature in extract_features(message) if feature in self.places]
         if not rows:
-            return np.eye(len(INTENTS), dtype=np.float32)[INTENTS.index(Intent.ANSWER)]
+            return np.array([intent is Intent.ANSWER for intent in INTENTS], dtype=np.float32)
         values = self.rarity[rows]
         scores: npt.NDArray[np.float32] = values @ self.weights[rows]
         return scores

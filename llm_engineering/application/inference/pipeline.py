@@ -319,6 +319,7 @@ class InferencePipeline:
             guarded,
             self._collection,
             authors,
+            embed=self._embed,
             owner=_spell(routed.introduced, authors) or _spell(self._owner, authors),
             extractive=self._answering.is_extractive,
         )

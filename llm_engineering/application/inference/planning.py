@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 
 from llm_engineering.application.inference.catalogue import Wording, find_names, matches_topic, means_self
 from llm_engineering.application.inference.collection import Collection
-from llm_engineering.application.inference.composing import Outline
+from llm_engineering.application.inference.composing import Embed, Outline
 from llm_engineering.application.inference.drafting import Brief, read_brief
+from llm_engineering.application.inference.grounding import GroundingVerifier
 from llm_engineering.application.inference.guards import Guarded
 from llm_engineering.application.inference.intents import Routed
 from llm_engineering.application.inference.outlines import (
@@ -22,10 +23,12 @@ from llm_engineering.application.ports import Message
 from llm_engineering.domain.documents import CleanDocument
 from llm_engineering.domain.errors import StoreError
 from llm_engineering.domain.inference import Intent
-from llm_engineering.domain.retrieval import Hit, MetadataFilter, Passage
+from llm_engineering.domain.retrieval import Citation, Hit, MetadataFilter, Passage
 
-NOTES = 3
+PASSAGES = 6
 """Passages that a draft takes its facts from."""
+NOTES = 7
+"""Sentences of theirs that the model is given: it keeps to few plain notes better than to passages."""
 _TOKENS_PER_WORD = 1.6
 _MOST_AUTHORS = 4
 
@@ -45,6 +48,7 @@ def plan_text(
     collection: Collection,
     authors: Sequence[str],
     *,
+    embed: Embed,
     owner: str | None,
     extractive: bool,
 ) -> str | Outline | Draft:
@@ -52,6 +56,7 @@ def plan_text(
 
     Args:
         authors: all there are.
+        embed: texts to unit vectors, shape (n, dimension).
         owner: whom "I" and "my" mean.
         extractive: the model is too small to write in its own words.
 
@@ -59,7 +64,7 @@ def plan_text(
         StoreError: the index cannot be read.
         ModelError: the embedder failed.
     """
-    german = Wording.of(guarded.query.text).german
+    german = Wording.choose_for(guarded.query.text).german
     me = owner if routed.introduced or means_self(routed.request) else None
     brief = read_brief(
         routed.request,
@@ -103,19 +108,23 @@ def plan_text(
         found = collection.find_about(brief.subject, given)
     if not found:
         return _nothing(brief, (), german)
-    return outline_draft(brief, found) if extractive else _plan_draft(brief, found, collection)
+    return outline_draft(brief, found) if extractive else _plan_draft(brief, found, collection, embed)
 
 
-def _plan_draft(brief: Brief, found: Mapping[str, Sequence[Hit]], collection: Collection) -> Draft:
+def _plan_draft(
+    brief: Brief, found: Mapping[str, Sequence[Hit]], collection: Collection, embed: Embed
+) -> Draft:
     author = brief.author or next(iter(found.values()))[0].chunk.author
-    hits = [hits[0] for hits in found.values()]
-    own = [hit for hit in hits if hit.chunk.author == author]
-    notes = (own or hits)[:NOTES]
-    passages = as_passages(notes)
+    own = [hit for hits in found.values() for hit in hits if hit.chunk.author == author]
+    others = [hits[0] for hits in found.values() if hits[0].chunk.author != author]
+    passages = as_passages([*own, *others][:PASSAGES])
+    sources = [Citation(number=number, passage=passage) for number, passage in enumerate(passages, start=1)]
+    notes = GroundingVerifier(sources, embed).select_quotes(brief.subject, most=NOTES, min_similarity=-1.0)
+    said = {note.text for note in notes}
     examples = [
         text
         for text in collection.find_examples(author, brief.subject)
-        if all(text != p.text for p in passages)
+        if not any(note in text for note in said)
     ]
     messages = prompts.render(
         "write",
@@ -124,10 +133,7 @@ def _plan_draft(brief: Brief, found: Mapping[str, Sequence[Hit]], collection: Co
         language="German" if brief.german else "English",
         instructions="",
         examples=examples[:1],
-        sources=[
-            prompts.present_source(n, passage.title, passage.text)
-            for n, passage in enumerate(passages, start=1)
-        ],
+        notes=[note.text for note in notes],
         form=brief.description,
         words=brief.words,
         subject=brief.subject,
