@@ -104,11 +104,13 @@ class Router:
 
     def compute_scores(self, message: str) -> npt.NDArray[np.float32]:
         """Return a score for each intent, in the order of :data:`INTENTS`; higher is likelier."""
-        rows = [self.places[feature] for feature in extract_features(message) if feature in self.places]
-        if not rows:
+        known = [feature for feature in extract_features(message) if feature in self.places]
+        if not any(feature.startswith("w ") and feature[2].isalpha() for feature in known):
+            # Of words that were never learned, nothing can be told but that something is asked.
             return np.array([intent is Intent.ANSWER for intent in INTENTS], dtype=np.float32)
-        values = self.rarity[rows]
-        scores: npt.NDArray[np.float32] = values @ self.weights[rows]
+        rows = [self.places[feature] for feature in known]
+        values: npt.NDArray[np.float32] = self.rarity[rows]
+        scores: npt.NDArray[np.float32] = values @ self.weights[rows] / np.linalg.norm(values)
         return scores
 
     def save(self, path: Path) -> None:
