@@ -25,6 +25,8 @@ class LlmProfile(Model):
     """Prompt for answers; None: as suits the grounding."""
     passages: int | None = Field(default=None, ge=1)
     """Passages that it is given at once; None: as many as fit."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of an answer, at most; None: as suits the grounding."""
     memory_gb: float = 0.0
     """Memory that the machine must have."""
 

@@ -9,6 +9,7 @@ from llm_engineering.application.inference.answer import AnsweringConfig
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import renumber
 from llm_engineering.application.inference.drafting import extract_subject, read_brief
+from llm_engineering.application.inference.grounding import strip_markdown
 from llm_engineering.application.inference.pipeline import (
     Checked,
     Event,
@@ -265,3 +266,21 @@ def test_the_subject_is_what_is_left_of_the_order(request_: str, subject: str) -
 )
 def test_only_citations_are_renumbered(text: str, moved: str) -> None:
     assert renumber(text, 3) == moved
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("x > 3 and a < b", "x > 3 and a < b"),
+        ("Set `num_experts_per_tok` to 2.", "Set num_experts_per_tok to 2."),
+        ("num_experts_per_tok is 2", "num_experts_per_tok is 2"),
+        ("2 * 3 * 4 = 24", "2 * 3 * 4 = 24"),
+        ("A **bold** and an *italic* and a _low_ word.", "A bold and an italic and a low word."),
+        ("> quoted\n> twice", "quoted twice"),
+        ("- an item with [a link](https://x.example/y) in it", "an item with a link in it"),
+        ("## A heading", "A heading"),
+        ("`a | b` and C# and #1", "a | b and C# and #1"),
+    ],
+)
+def test_a_quotation_loses_marks_and_no_meaning(text: str, plain: str) -> None:
+    assert strip_markdown(text) == plain

@@ -105,6 +105,7 @@ class AnsweringConfig(StrictConfig):
                 "grounding": self.grounding or profile.grounding,
                 "template": self.template or profile.template,
                 "max_passages": self.max_passages or profile.passages,
+                "max_tokens": self.max_tokens or profile.max_tokens,
             }
         )
 
