@@ -210,6 +210,20 @@ async def test_a_subject_nobody_wrote_on_is_refused_with_its_name() -> None:
     assert twin.model.calls == []
 
 
+async def test_an_author_nobody_knows_is_told_who_there_is() -> None:
+    twin = Twin()
+    result = await twin.reply("My name is Zoe Quill. Could you draft a post about chunking?")
+    assert result.answer.abstained
+    assert "Ada Winter, Ben Okafor" in result.answer.text
+    assert twin.model.calls == []
+
+
+async def test_who_introduces_themselves_writes_in_their_own_voice() -> None:
+    twin = Twin(owner="Ada Winter")
+    await twin.reply("My name is Ben Okafor. Could you draft a post about chunking?")
+    assert "Ben Okafor" in twin.model.calls[0].messages[0].content
+
+
 async def test_a_given_text_is_rewritten_and_held_against_itself() -> None:
     twin = Twin("Everyone should use chunking.")
     result = await twin.reply(

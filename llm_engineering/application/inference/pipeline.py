@@ -320,7 +320,7 @@ class InferencePipeline:
             self._collection,
             authors,
             embed=self._embed,
-            owner=_spell(routed.introduced, authors) or _spell(self._owner, authors),
+            owner=_spell(routed.introduced or self._owner, authors),
             extractive=self._answering.is_extractive,
         )
 

@@ -65,6 +65,13 @@ def plan_text(
         ModelError: the embedder failed.
     """
     german = Wording.choose_for(guarded.query.text).german
+    if routed.introduced and owner is None and routed.intent is Intent.WRITE:
+        there = ", ".join(authors)
+        return _say(
+            german,
+            f"Von {routed.introduced} wurde nichts gesammelt. Es gibt: {there}.",
+            f"Nothing by {routed.introduced} was collected. There are: {there}.",
+        )
     me = owner if routed.introduced or means_self(routed.request) else None
     brief = read_brief(
         routed.request,
