@@ -4,6 +4,7 @@ A question becomes a :class:`Plan`, which is carried out exactly over the docume
 whether a document is about a subject is a matter of search.
 """
 
+import calendar
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -121,7 +122,7 @@ _TOPIC = re.compile(
 )
 _TOPIC_END = re.compile(
     r"\s*(?:[?!;]|[.,](?:\s|$)|\b(?:by|from|since|before|after|between|until|published|written|posted|wrote|are\s+there|do\s+(?:you|i|we)|does|have|has|did|exist|in\s+(?:the\s+)?(?:collection|\d{4}|\w+\s+\d{4})|please"
-    r"|von|seit|vor|nach|gibt|hast|habe|hat|geschrieben|veröffentlicht|im\s+\w+\s+\d{4}|bitte|auf)\b).*$",
+    r"|come\s+out|came\s+out|appear\w*|erschien\w*|herausgekommen|von|seit|vor|nach|gibt|hast|habe|hat|geschrieben|veröffentlicht|im\s+\w+\s+\d{4}|bitte|auf)\b).*$",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(
@@ -163,7 +164,10 @@ def plan_catalogue(
     authors = find_names(request, {card.author for card in cards})
     if not authors and me and _SELF.search(request):
         authors = (me,)
-    period = read_period(_translate_dates(request), now)
+    if not authors and (stranger := _UNKNOWN_AUTHOR.search(request)) is not None:
+        authors = (stranger["name"],)  # of whom there is nothing
+    period = read_period(_complete_dates(request, now), now)
+    language = _LANGUAGE.search(request)
     asked: Asked = next((name for name, pattern in _VALUES if pattern.search(request)), "documents")
     by = _BY.search(request)
     count = _COUNT.search(request) is not None
@@ -194,6 +198,7 @@ def plan_catalogue(
         operation=operation,
         authors=authors,
         categories=tuple(kind for kind in kinds if kind in present),
+        languages=(_LANGUAGE_NAMES[(language["alone"] or language["of"]).casefold()],) if language else (),
         published_from=period.start if period else None,
         published_to=period.end if period else None,
         topic=topic,
@@ -250,15 +255,48 @@ _GERMAN_DATES = {
     "diesem": "this", "diese": "this", "dieses": "this", "dieser": "this", "woche": "week",
     "monat": "month", "jahr": "year", "tage": "days",
     "tagen": "days", "wochen": "weeks", "monate": "months", "monaten": "months", "jahre": "years", "jahren": "years",
-    "zwei": "two", "drei": "three", "vier": "four", "fünf": "five", "sechs": "six", "zehn": "ten",
+    "aus": "from", "dem": "the", "den": "the", "zwei": "two", "drei": "three", "vier": "four", "fünf": "five", "sechs": "six", "zehn": "ten",
 }  # fmt: skip
 
 
-def _translate_dates(request: str) -> str:
-    """The request with German words of dates in English, which is what dates are read in."""
-    return re.sub(
+_MONTH = "|".join(calendar.month_name[1:])
+_BARE_MONTH = re.compile(
+    r"(?P<before>\b(?:in|since|from|between|and|until|before|after|on|of|during|the)\s+|\b\d{1,2}\s+)"
+    rf"(?P<month>{_MONTH})\b(?!,?\s*\d)",
+    re.IGNORECASE,
+)
+
+
+def _complete_dates(request: str, now: datetime) -> str:
+    """The request with its dates in English and with years, which is how dates are read.
+
+    A month without a year is that of the year that the request names, else the last one that has begun.
+    """
+    text = re.sub(
         r"[^\W\d_]+", lambda word: _GERMAN_DATES.get(word.group().casefold(), word.group()), request
     )
+    text = re.sub(rf"(\b\d{{1,2}})\.\s*(?={_MONTH})", r"\1 ", text, flags=re.IGNORECASE)
+    text = re.sub(rf"\bthe\s+(?=\d{{1,2}}\s|{_MONTH})", "", text, flags=re.IGNORECASE)
+    named = re.search(r"\b(?:19|20)\d{2}\b", text)
+
+    def complete(found: re.Match[str]) -> str:
+        month = list(calendar.month_name).index(found["month"].capitalize())
+        year = int(named.group()) if named else now.year - (month > now.month)
+        return f"{found['before']}{found['month']} {year}"
+
+    return _BARE_MONTH.sub(complete, text)
+
+
+_LANGUAGE_NAMES = {
+    "english": "en", "englisch": "en", "german": "de", "deutsch": "de", "french": "fr", "französisch": "fr", "spanish": "es",
+    "spanisch": "es", "italian": "it", "italienisch": "it", "dutch": "nl", "portuguese": "pt", "polish": "pl",
+}  # fmt: skip
+_LANGUAGE = re.compile(
+    rf"\b(?:in|auf)\s+(?P<alone>{'|'.join(_LANGUAGE_NAMES)})\b|\b(?P<of>{'|'.join(_LANGUAGE_NAMES)})(?:e[rnsm]?|sprachige[rnsm]?)?\s+"
+    r"(?:articles?|posts?|texts?|documents?|artikeln?|beitr[aä]gen?|beitrag|texten?)\b",
+    re.IGNORECASE,
+)
+_UNKNOWN_AUTHOR = re.compile(r"\b(?:by|from|von)\s+(?P<name>[A-ZÄÖÜ][\w'’-]+\s+[A-ZÄÖÜ][\w'’-]+)")
 
 
 # --- carrying it out --------------------------------------------------------------------------------------------------
