@@ -1,6 +1,10 @@
 """Questions about the collection itself: read into a plan, carried out exactly, told in words."""
 
+import json
+import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +15,14 @@ from llm_engineering.application.inference.catalogue import (
     Plan,
     describe_found,
     find_names,
+    matches_topic,
     plan_catalogue,
     run_plan,
 )
 from llm_engineering.application.inference.converse import reply_to
+from llm_engineering.application.inference.intents import route
 from llm_engineering.application.ports import DocumentCard
+from llm_engineering.domain.inference import Intent
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
@@ -196,3 +203,63 @@ def test_the_owner_is_named_and_an_empty_collection_is_no_error() -> None:
     reply: Any = reply_to("Who are you?", CARDS, owner="Ben Okafor")
     assert "twin of Ben Okafor." in reply
     assert reply_to("Who are you?", [])
+
+
+# --- questions that others wrote about the sample site ------------------------------------------------------------------
+
+SITE = Path(__file__).resolve().parents[2] / "samples" / "site"
+META = re.compile(r'<meta (?:name|property)="([^"]+)" content="([^"]*)"')
+
+
+def site_cards() -> list[DocumentCard]:
+    """What the catalogue knows of the sample site's articles and posts."""
+    found = []
+    for path in sorted((SITE / "articles").glob("*.html")):
+        html = path.read_text(encoding="utf-8")
+        meta = dict(META.findall(html))
+        title, language = re.search(r"<title>(.*?) · ", html), re.search(r'<html lang="(\w+)"', html)
+        assert title is not None
+        assert language is not None
+        date = datetime.fromisoformat(meta["article:published_time"])
+        link = f"/articles/{path.name}"
+        found.append(DocumentCard(link, "article", title[1], link, "site", meta["author"], language[1], date))
+    for post in json.loads((SITE / "posts.json").read_text(encoding="utf-8"))["posts"]:
+        link, date = f"/posts.html#{post['id']}", datetime.fromisoformat(post["published"])
+        found.append(DocumentCard(link, "post", "", link, "site", post["author"], "en", date))
+    return found
+
+
+def is_exact(question: str, expected: Mapping[str, Any], cards: Sequence[DocumentCard]) -> bool:
+    """Whether the reply to a question holds what it must, and no other document."""
+
+    def about(topic: str, mentions: bool) -> set[str]:
+        del mentions  # in these questions, titles decide
+        return {card.id for card in cards if matches_topic(topic, card.title)}
+
+    request = route(question).request
+    reply = describe_found(run_plan(plan_catalogue(request, cards, NOW), cards, about), request, len(cards))
+    links = re.findall(r"\]\(([^)]+)\)", reply)
+    if "links" in expected:
+        return sorted(links) == sorted(expected["links"])
+    if "count" in expected:
+        return re.search(rf"\b{expected['count']}\b", reply.split("\n")[0]) is not None
+    if "values" in expected:
+        names = {"en": "English|en", "de": "German|de"}
+        pairs = expected["values"].items()
+        return all(re.search(rf"(?:{names.get(name, name)}).*\b{number}\b", reply) for name, number in pairs)
+    return not links
+
+
+@pytest.mark.parametrize(("split", "least"), [("train", 30), ("test", 28)])
+def test_questions_of_others_about_the_sample_site_are_answered_exactly(split: str, least: int) -> None:
+    lines = (SITE.parent / "catalogue_questions.jsonl").read_text(encoding="utf-8").splitlines()
+    questions = [line for line in map(json.loads, lines) if line["split"] == split]
+    cards = site_cards()
+    wrong = [q["question"] for q in questions if not is_exact(q["question"], q["expected"], cards)]
+    assert len(questions) == 30
+    assert len(questions) - len(wrong) >= least, wrong
+
+
+def test_questions_of_others_about_the_sample_site_go_to_the_catalogue() -> None:
+    lines = (SITE.parent / "catalogue_questions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {route(json.loads(line)["question"]).intent for line in lines} == {Intent.CATALOGUE}

@@ -255,7 +255,8 @@ _GERMAN_DATES = {
     "diesem": "this", "diese": "this", "dieses": "this", "dieser": "this", "woche": "week",
     "monat": "month", "jahr": "year", "tage": "days",
     "tagen": "days", "wochen": "weeks", "monate": "months", "monaten": "months", "jahre": "years", "jahren": "years",
-    "aus": "from", "dem": "the", "den": "the", "zwei": "two", "drei": "three", "vier": "four", "fünf": "five", "sechs": "six", "zehn": "ten",
+    "aus": "from", "dem": "the", "den": "the", "zwei": "two", "drei": "three", "vier": "four", "fünf": "five",
+    "sechs": "six", "zehn": "ten",
 }  # fmt: skip
 
 
