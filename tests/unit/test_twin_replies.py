@@ -298,3 +298,20 @@ def test_only_citations_are_renumbered(text: str, moved: str) -> None:
 )
 def test_a_quotation_loses_marks_and_no_meaning(text: str, plain: str) -> None:
     assert strip_markdown(text) == plain
+
+
+@pytest.mark.parametrize(
+    ("request_", "form", "told"),
+    [
+        ("Give me five tweets about drift", "tweet", "5 separate"),
+        ("three tweet-length takes on drift", "tweet", "3 separate"),
+        ("Suggest 7 titles for an article on drift", "title", "7 titles"),
+        ("Write a newsletter about drift", "newsletter", "newsletter"),
+        ("Schreib einen Thread über Drift", "thread", "3 short"),
+        ("write something about drift", "post", "LinkedIn"),
+    ],
+)
+def test_form_and_number_of_pieces_are_read(request_: str, form: str, told: str) -> None:
+    brief = read_brief(request_, ["Ada Winter"], me=None, german=False)
+    assert brief.form == form
+    assert told in brief.description

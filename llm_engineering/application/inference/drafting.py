@@ -36,11 +36,11 @@ _REQUEST_WORDS = frozenset(
 )
 _GIVEN = re.compile(r"[“\"„«»](?P<quoted>[^“”\"„«»]{12,})[”\"“»«]|:\s+(?P<rest>\S.{12,})$", re.DOTALL)
 _FORMS: tuple[tuple[str, str, str, int], ...] = (
-    ("thread", r"\bthreads?\b", "a thread of short numbered messages", 150),
+    ("thread", r"\bthreads?\b", "a thread of {count} short messages, numbered 1/, 2/ and so on,", 150),
     (
         "tweet",
         r"\btweets?\b|\bshort\s+takes?\b|tweet-length",
-        "short messages, each below 280 characters,",
+        "{count} separate short messages, numbered 1., 2. and so on, each below 280 characters,",
         60,
     ),
     (
@@ -51,7 +51,12 @@ _FORMS: tuple[tuple[str, str, str, int], ...] = (
     ),
     ("newsletter", r"\bnewsletters?\b|\brundbrief\b", "a newsletter with a greeting", 200),
     ("email", r"\be-?mails?\b|\bmails?\b|\bletter\b", "an e-mail with a subject line", 130),
-    ("title", r"\b(?:titles?|headlines?|hooks?|überschriften?|titel)\b", "a list of titles", 50),
+    (
+        "title",
+        r"\b(?:titles?|headlines?|hooks?|überschriften?|titel)\b",
+        "a numbered list of {count} titles",
+        50,
+    ),
     (
         "article",
         r"\barticles?\b|\bessays?\b|\bblog\b|\bartikel\b",
@@ -60,6 +65,19 @@ _FORMS: tuple[tuple[str, str, str, int], ...] = (
     ),
     ("post", r"", "a LinkedIn post", 130),
 )
+_COUNTS = {
+    "two": 2,
+    "three": 3,
+    "four": 4,
+    "five": 5,
+    "six": 6,
+    "ten": 10,
+    "zwei": 2,
+    "drei": 3,
+    "vier": 4,
+    "fünf": 5,
+    "zehn": 10,
+}
 _WORDS = re.compile(r"\b(\d{2,6}(?:[,.]\d{3})?)[\s-]*(?:words?|wörtern?|worte)\b", re.IGNORECASE)
 MOST_WORDS = 800
 """Beyond this a draft is cut to length: no model here keeps a thread for longer."""
@@ -116,13 +134,19 @@ def read_brief(
     return Brief(
         subject=extract_subject(instruction, authors),
         form=form,
-        description=description,
+        description=description.format(count=_read_count(instruction)),
         words=max(20, min(asked, MOST_WORDS)),
         author=named[0] if named else me,
         given=given,
         german=german,
         shortened=asked > MOST_WORDS,
     )
+
+
+def _read_count(instruction: str) -> int:
+    """How many pieces are asked for: the first number below 20 in the order; 3 where there is none."""
+    words = (_COUNTS.get(word, int(word) if word.isdigit() else 0) for word in instruction.casefold().split())
+    return next((count for count in words if 0 < count < 20), 3)
 
 
 def extract_subject(request: str, authors: Sequence[str]) -> str:
