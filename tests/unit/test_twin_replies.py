@@ -11,6 +11,7 @@ from llm_engineering.application.inference.composing import renumber
 from llm_engineering.application.inference.drafting import extract_subject, read_brief
 from llm_engineering.application.inference.grounding import strip_markdown
 from llm_engineering.application.inference.pipeline import (
+    NOTHING_COLLECTED,
     Checked,
     Event,
     Finished,
@@ -127,6 +128,11 @@ async def test_a_list_comes_from_the_catalogue_and_no_model_is_asked() -> None:
 async def test_the_opening_of_a_text_stands_for_its_missing_title() -> None:
     result = await Twin().reply("List my posts")
     assert "[Chunking is cutting, so cut where" in result.answer.text
+
+
+async def test_an_empty_collection_is_told_with_the_task_that_fills_it() -> None:
+    result = await Twin(store=FakeWarehouse().clean).reply("How many articles are there?")
+    assert result.answer.text == NOTHING_COLLECTED
 
 
 async def test_small_talk_needs_no_model() -> None:

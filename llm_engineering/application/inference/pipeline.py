@@ -45,6 +45,7 @@ from llm_engineering.domain.inference import (
 from llm_engineering.domain.retrieval import Answer, Citation, Hit, Passage, Query, Support
 
 _DEFAULT_PROFILE = LlmProfile()
+NOTHING_COLLECTED = 'Nothing was collected yet. Collect with: poe run-end-to-end-data-pipeline --author "Your Name" --link URL'
 
 
 class InferenceConfig(Model):
@@ -233,6 +234,8 @@ class InferencePipeline:
             if self._collection is None:
                 raise StoreError("this service has no database")
             cards = self._collection.read_cards()
+            if routed.intent is Intent.CATALOGUE and not cards:
+                return NOTHING_COLLECTED, ""
             if routed.intent is Intent.CATALOGUE:
                 plan = plan_catalogue(
                     routed.request, cards, self._now(), me=_spell(owner, {card.author for card in cards})
