@@ -129,11 +129,14 @@ EmbedderSettings = Annotated[OnnxEmbedderSettings | OpenAIEmbedderSettings, Fiel
 
 
 class LlamaCppSettings(Group):
-    """A GGUF file run by llama.cpp inside this process; the default is the bundled SmolLM2-135M-Instruct."""
+    """A GGUF file run by llama.cpp inside this process."""
 
     kind: Literal["llama_cpp"] = "llama_cpp"
+    model: str = "auto"
+    """A language model of the catalogue (``poe download-models``); ``auto``: the best that is here and that the machine has
+    the memory for."""
     model_path: Path | None = None
-    """None: the bundled model."""
+    """Any GGUF file, in place of ``model``."""
     context_tokens: int = Field(default=4096, ge=512)
     threads: int = Field(default=0, ge=0)
     """0: one less than there are cores; threads wait for each other, so one too many stalls all."""
@@ -141,8 +144,9 @@ class LlamaCppSettings(Group):
     """How many answers are generated at the same time; they share the context."""
     api_key: SecretStr | None = None
     """API key that ``poe run-llm-server`` requires from clients; it must be set on any address other than loopback."""
-    grounding: GroundingSetting = "extractive"
-    """``extractive``: only what nearly repeats a source is shown, else the sources are quoted; right for small models.
+    grounding: GroundingSetting | None = None
+    """None: as suits the model. ``extractive``: only what nearly repeats a source is shown, else the sources are quoted;
+    right for small models.
     ``annotate``: what no source backs is shown too, without a citation, and counted."""
 
 
@@ -460,6 +464,8 @@ class Settings(BaseSettings):
     judge3: JudgeSettings | None = None
     log: LogSettings = LogSettings()
     models_dir: Path = Path("models")
+    twin_author: str | None = None
+    """Whose twin this is: whom "I" and "my" mean, and in whose voice it writes. None: nobody in particular."""
     github_token: SecretStr | None = None
     """For private repositories; handed to git through its environment, never on a command line."""
     hf_token: SecretStr | None = None

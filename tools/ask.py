@@ -1,17 +1,19 @@
-"""Answers a question from what was collected: ``poetry poe ask "…" [--author … --k …]``."""
+"""Ask the twin, or have it write, summarise, compare or list: ``poe ask WORDS … [--author NAME] [--out FILE]``."""
 
 import argparse
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import aclosing
+from pathlib import Path
 
 from rich.markup import escape
 
+from llm_engineering.application.files import atomic_write
 from llm_engineering.application.inference.pipeline import Finished, InferencePipeline, Piece, RagRequest
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import Resources, open_resources
-from llm_engineering.domain.inference import RagResult
+from llm_engineering.domain.inference import Intent, RagResult
 from llm_engineering.domain.retrieval import Answer, Citation, Query, Verdict
 from llm_engineering.settings import load_settings
 from tools.console import console, run
@@ -22,37 +24,46 @@ _MARKS = {
     Verdict.PARTIAL: "[yellow]≈[/]",
     Verdict.UNSUPPORTED: "[red]✗[/]",
 }
+_NEAREST = 3
+"""Sources that are shown where none answers the question."""
 _SHOWN_SPAN = 160
 """Characters of a source's backing text that are shown."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="poe ask", description=__doc__)
-    parser.add_argument("question")
+    parser.add_argument("words", nargs="+", metavar="WORDS", help="what you want to know, or to have written")
+    parser.add_argument(
+        "--intent", choices=[intent.value for intent in Intent], help="what is asked for; read from the words"
+    )
+    parser.add_argument("--out", type=Path, help="write the text into this file too")
     add_search_options(parser)
     parser.set_defaults(k=3)
     options = parser.parse_args(arguments)
     settings = load_settings()
     start_logging(settings)
-    query = query_from(options.question, options)
+    query = query_from(" ".join(options.words), options)
     with open_resources(settings) as resources:
-        asyncio.run(ask_once(query, resources))
+        answer = asyncio.run(ask_once(query, resources, Intent(options.intent) if options.intent else None))
+    if options.out is not None and not answer.abstained:
+        atomic_write(options.out, answer.text.rstrip() + "\n")
+        console.print(f"Written to {options.out}", soft_wrap=True)
     return 0
 
 
-async def ask_once(query: Query, resources: Resources) -> Answer:
+async def ask_once(query: Query, resources: Resources, intent: Intent | None = None) -> Answer:
     """Ask one question, then close the language model."""
     try:
-        return await ask(query, resources)
+        return await ask(query, resources, intent)
     finally:
         await resources.language_model.close()
 
 
-async def ask(query: Query, resources: Resources) -> Answer:
+async def ask(query: Query, resources: Resources, intent: Intent | None = None) -> Answer:
     """Answer on the console as the text comes, then list the sources with what of them backs the answer."""
     pipeline = resources.inference_pipeline()
     try:
-        result = await _streamed(query, pipeline)
+        result = await _streamed(RagRequest(query, intent=intent), pipeline)
     finally:
         await pipeline.close()
     console.print()
@@ -60,9 +71,9 @@ async def ask(query: Query, resources: Resources) -> Answer:
     return result.answer
 
 
-async def _streamed(query: Query, pipeline: InferencePipeline) -> RagResult:
+async def _streamed(request: RagRequest, pipeline: InferencePipeline) -> RagResult:
     result: RagResult | None = None
-    async with aclosing(pipeline.answer(RagRequest(query))) as events:
+    async with aclosing(pipeline.answer(request)) as events:
         async for event in events:
             if isinstance(event, Piece):
                 console.print(event.text, end="", markup=False, soft_wrap=True)
@@ -78,11 +89,15 @@ def show_sources(result: RagResult) -> None:
     finished = result.answer
     for sentence in result.provenance.degradations:
         console.print(f"[yellow]{escape(sentence)}[/]")
+    if not finished.citations:
+        return
     if finished.abstained:
-        console.print("[dim]Nothing that was collected bears on this question closely enough.[/]")
+        console.print("[dim]Nothing that was collected is close enough. Nearest:[/]\n")
+        for citation in finished.citations[:_NEAREST]:
+            _show_source(citation, finished)
         return
     if finished.quoted:
-        console.print("[dim]In the sources' own words: what the model said was not close enough to them.[/]")
+        console.print("[dim]Quoted from the sources.[/]")
     else:
         _show_verdicts(finished)
     console.print()

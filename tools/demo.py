@@ -1,5 +1,6 @@
-"""The main job in one command: serve the sample site, collect it, build features, ask three questions, tidy up."""
+"""The main job in one command: serve the sample site, collect it, build features, ask and have written, tidy up."""
 
+import argparse
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
@@ -29,15 +30,23 @@ CONFIG = Path("configs/end_to_end_data_sample.yaml")
 SITE_PORT = 8111
 QUESTIONS = (
     "Why does hybrid search combine BM25 with dense vectors?",
-    "What is the KV cache and why does it make generation faster?",
+    "What did Ada Winter write in September 2026?",
+    "Compare what Ada and Ben say about evaluation",
+    "Draft a LinkedIn post about chunking in Ada's voice",
     "Which team won the football world cup in 1998?",
 )
-"""Two that the sample site answers, and one that it does not: a twin must know when to be silent."""
+"""A question, a list, a comparison, a draft, and a question that the sample does not answer: a twin must know when to be
+silent."""
 
 _SHOWN_AS = {"article": "articles", "post": "posts", "repository": "source files"}
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="poe demo", description=__doc__)
+    parser.add_argument(
+        "--small", action="store_true", help="with the small language model (0.1 instead of 1.1 GB)"
+    )
+    options = parser.parse_args(arguments)
     settings = load_settings()
     start_logging(settings)
     timings: dict[str, float] = {}
@@ -51,7 +60,7 @@ def main() -> int:
     )
     with ExitStack() as stack:
         with _stage("Models and local services", timings):
-            fetched = ensure_models(settings)
+            fetched = ensure_models(settings, small=options.small)
             console.print(
                 f"  Models: {f'{len(fetched)} files fetched' if fetched else 'here, and their checksums are right'}"
             )

@@ -5,6 +5,8 @@ Files that are here and right are left alone, and a download that was interrupte
 """
 
 import argparse
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,26 +56,45 @@ class DownloadBars:
         self._bars.advance(self._tasks[description], amount)
 
 
-def ensure_models(settings: Settings) -> list[Path]:
+def choose_models(names: Sequence[str], settings: Settings, *, small: bool) -> list[str]:
+    """Return the models to fetch: all but the larger language model where a small one was asked for, the machine has too
+    little memory or disk, or this is a build server (``CI`` is set)."""
+    models = open_bundled_models(settings)
+    wanted = []
+    for name in names:
+        if name == models.default_llm and not all(path.is_file() for path in models.list_files(name)):
+            size = sum(models.list_files(name).values())
+            settings.models_dir.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(settings.models_dir).free
+            if small or os.environ.get("CI") or not models.fits_machine(name) or free < 2.5 * size:
+                continue
+            console.print(f"  Fetching {name}, {size / 1e9:.1f} GB (once; without it: --small)")
+        wanted.append(name)
+    return wanted
+
+
+def ensure_models(settings: Settings, *, small: bool = False) -> list[Path]:
     """Fetch what is missing of the bundled models, with a bar per file. Returns what was fetched.
 
     Raises:
         ModelFileError: a file could not be had, or has another checksum than the pinned one.
     """
     models = open_bundled_models(settings)
+    names = choose_models(models.names, settings, small=small)
     with DownloadBars() as bars:
-        return [file for name in models.names for file in models.download(name, bars)]
+        return [file for name in names for file in models.download(name, bars)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.models", description="Fetch the bundled models.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="models to fetch; all when none is named")
     parser.add_argument("--check", action="store_true", help="only check what is here, fetch nothing")
+    parser.add_argument("--small", action="store_true", help="without the larger language model (1.1 GB)")
     options = parser.parse_args(arguments)
     settings = load_settings()
     start_logging(settings)
     models = open_bundled_models(settings)
-    names = options.names or models.names
+    names = options.names or choose_models(models.names, settings, small=options.small or options.check)
     for name in names:
         models.list_files(name)  # a wrong name is said before anything is fetched
     problems: list[str] = []

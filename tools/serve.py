@@ -63,7 +63,7 @@ def introduce(resources: Resources, url: str, host: str, config: Path) -> None:
     rows = {
         "Chat page": f"[link={url}/]{url}/[/link]",
         "API": f"{url}/docs",
-        "Model": f"{escape(resources.language_model.name)} · {settings.llm.kind} · grounding {settings.llm.grounding}",
+        "Model": f"{escape(resources.language_model.name)} · {settings.llm.kind} · grounding {resources.llm_profile.grounding}",
         "Search": _search(resources),
         "Index": f"{chunks:,} chunks"
         if chunks

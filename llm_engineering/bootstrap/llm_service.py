@@ -51,7 +51,7 @@ def build_llm_service(
     from llm_engineering.infrastructure.api.middleware.auth import is_loopback
     from llm_engineering.infrastructure.llm_service.app import LlmService
     from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
-    from llm_engineering.infrastructure.model_files import model_path
+    from llm_engineering.infrastructure.model_files import choose_llm, model_path
 
     named = settings.llm if isinstance(settings.llm, LlamaCppSettings) else LlamaCppSettings()
     chosen = named.model_copy(update={name: value for name, value in overrides.items() if value is not None})
@@ -68,7 +68,8 @@ def build_llm_service(
         found, name = _servable(settings, trained)
         file, served = found.gguf, {"name": name}
     else:
-        file = chosen.model_path or model_path("SmolLM2-135M-Instruct", settings.models_dir)
+        name = choose_llm(settings.models_dir) if chosen.model == "auto" else chosen.model
+        file = chosen.model_path or model_path(name, settings.models_dir)
     model = LlamaCppModel(file, chosen.context_tokens, chosen.threads, chosen.parallel, **served)
     return model, LlmService(model, key.get_secret_value() if key else None)
 

@@ -20,6 +20,7 @@ from llm_engineering.application.evaluation.models.config import HarnessConfig
 from llm_engineering.application.evaluation.models.metrics import ReferenceMetrics
 from llm_engineering.application.evaluation.models.systems import Harness
 from llm_engineering.application.evaluation.rag.answers import AnswerJudge
+from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline
 from llm_engineering.application.inference.retriever import Retriever
 from llm_engineering.application.ports import (
@@ -38,6 +39,7 @@ from llm_engineering.application.training.finetune.dpo import PreferenceTrainer
 from llm_engineering.application.training.finetune.tracking import NamedTracker, SafeTrackers
 from llm_engineering.application.training.finetune.trainer import Trainer
 from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.domain.inference import LlmProfile
 from llm_engineering.settings import (
     JsonLinesTracingSettings,
     JudgeSettings,
@@ -135,7 +137,8 @@ class Resources:
             from llm_engineering.infrastructure.llms.llama_cpp import LlamaCppModel
             from llm_engineering.infrastructure.model_files import model_path
 
-            file = chosen.model_path or model_path("SmolLM2-135M-Instruct", self.settings.models_dir)
+            name = self._llm_name(chosen)
+            file = chosen.model_path or model_path(name, self.settings.models_dir)
             return LlamaCppModel(file, chosen.context_tokens, chosen.threads, chosen.parallel)
         if isinstance(chosen, SageMakerSettings):
             from llm_engineering.infrastructure.llms.sagemaker import SageMakerModel
@@ -153,6 +156,23 @@ class Resources:
             prompt_price=chosen.prompt_price,
             completion_price=chosen.completion_price,
         )
+
+    def _llm_name(self, chosen: LlamaCppSettings) -> str:
+        from llm_engineering.infrastructure.model_files import choose_llm
+
+        return choose_llm(self.settings.models_dir) if chosen.model == "auto" else chosen.model
+
+    @cached_property
+    def llm_profile(self) -> LlmProfile:
+        """How the language model is asked."""
+        chosen = self.settings.llm
+        if not isinstance(chosen, LlamaCppSettings):
+            return LlmProfile(grounding=chosen.grounding)
+        from llm_engineering.infrastructure.model_files import CATALOGUE
+
+        entry = None if chosen.model_path else CATALOGUE.get(self._llm_name(chosen))
+        profile = entry.llm if entry and entry.llm else LlmProfile(grounding="extractive")
+        return profile.model_copy(update={"grounding": chosen.grounding or profile.grounding})
 
     @cached_property
     def reranker(self) -> Reranker | None:
@@ -270,10 +290,17 @@ class Resources:
             self.index,
             self.embedder,
             config=chosen,
-            grounding=self.settings.llm.grounding,
+            profile=self.llm_profile,
             tracer=tracer or self.tracer,
             trace_content=getattr(self.settings.tracing, "content", False),
             feedback=self.feedback if keep_answers else None,
+            collection=Collection(
+                self.warehouse.clean,
+                self.index,
+                self.embedder,
+                min_similarity=chosen.answering.topic_similarity,
+            ),
+            owner=self.settings.twin_author,
         )
 
     def make_trainer(self) -> Trainer:

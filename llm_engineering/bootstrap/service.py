@@ -68,7 +68,7 @@ def build_service_app(
         index=resources.index,
         feedback=resources.feedback,
         retrieval=chosen.retrieval,
-        grounding=settings.llm.grounding,
+        grounding=resources.llm_profile.grounding,
         reranker=resources.reranker.name if resources.reranker else None,
         embedder=settings.embedder.model,
         version=__version__,

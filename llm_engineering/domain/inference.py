@@ -17,6 +17,37 @@ Grounding = Literal["extractive", "annotate"]
 """
 
 
+class LlmProfile(Model):
+    """How a language model is asked so that it answers best."""
+
+    grounding: Grounding = "annotate"
+    template: str | None = None
+    """Prompt for answers; None: as suits the grounding."""
+    passages: int | None = Field(default=None, ge=1)
+    """Passages that it is given at once; None: as many as fit."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of an answer, at most; None: as suits the grounding."""
+    memory_gb: float = 0.0
+    """Memory that the machine must have."""
+
+
+class Intent(StrEnum):
+    """What a message asks for, and so how it is answered."""
+
+    ANSWER = "answer"
+    """A question that is answered from the texts."""
+    WRITE = "write"
+    """A new text in an author's voice, or a given one in another form."""
+    SUMMARISE = "summarise"
+    """What was written on a subject, in short."""
+    COMPARE = "compare"
+    """What authors say on a subject, side by side."""
+    CATALOGUE = "catalogue"
+    """Lists, counts and dates: facts about the collection, not from the texts."""
+    CONVERSE = "converse"
+    """A greeting, thanks, or a question about the twin itself."""
+
+
 class StageStatus(StrEnum):
     """How a stage of the pipeline ended."""
 
@@ -30,6 +61,8 @@ class StageStatus(StrEnum):
 class ResponseProvenance(Model):
     """What a response was made with, in band, so that nothing falls back silently."""
 
+    intent: Intent = Intent.ANSWER
+    """What the message was taken to ask for, unless the caller said."""
     mode: SearchMode
     """The search mode really used: ``sparse`` where embedding the question failed."""
     fusion: Fusion

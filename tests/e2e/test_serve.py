@@ -168,7 +168,7 @@ def test_it_starts_without_an_index_and_is_ready_as_soon_as_there_is_one(
         assert "poe run-feature-engineering-pipeline" in told.text
         assert httpx.post(f"{served.url}/rag", json={"query": QUESTION}).status_code == 503
         code, _, errors = call(
-            {**environment, "SERVICE_URL": served.url}, "tools.call_service", "--query", "What?"
+            {**environment, "SERVICE_URL": served.url}, "tools.call_service", "--query", QUESTION
         )
         assert code == 1
         assert "There is no index" in errors

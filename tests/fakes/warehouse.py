@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from llm_engineering.application.ports import Generation, StoredVersion, UpsertCounts, Vectors
+from llm_engineering.application.ports import DocumentCard, Generation, StoredVersion, UpsertCounts, Vectors
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument, User
 from llm_engineering.domain.errors import InvalidInputError, StoreUnavailableError
 from llm_engineering.domain.inference import Feedback, Interaction
@@ -147,6 +147,13 @@ class FakeCleanStore(_Collection):
 
     def list_versions(self) -> Iterator[tuple[str, str]]:
         return self._batches([(d.id, d.content_hash) for d in _matching(self._rows)], ROW_BATCH)
+
+    def list_cards(self) -> Iterator[DocumentCard]:
+        rows = [
+            DocumentCard(d.id, d.category, d.title, d.link, d.platform, d.author, d.language, d.published_at)
+            for d in _matching(self._rows)
+        ]
+        return self._batches(rows, ROW_BATCH)
 
     def list_signatures(self) -> Iterator[tuple[str, bytes, str | None]]:
         rows = [(d.id, d.signature, d.duplicate_group) for d in _matching(self._rows)]

@@ -108,7 +108,8 @@ class TestMerged:
         for p in found:
             assert p.text == DOCUMENT[p.span.start : p.span.end]
         for p in passages:
-            assert any(p.text in other.text for other in found)
+            # Blank space at the ends may go: it is nobody's words.
+            assert any(p.text.strip() in other.text for other in found)
 
 
 class TestPack:

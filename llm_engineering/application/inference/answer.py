@@ -37,8 +37,9 @@ from llm_engineering.application.inference.writers import (
 )
 from llm_engineering.application.llm import prompts
 from llm_engineering.application.ports import Delta, GenerationOptions, LanguageModel, Message, Vectors
+from llm_engineering.domain.documents import Span
 from llm_engineering.domain.errors import ModelError
-from llm_engineering.domain.inference import Grounding, StageStatus
+from llm_engineering.domain.inference import Grounding, LlmProfile, StageStatus
 from llm_engineering.domain.retrieval import Answer, Citation, Passage, Support, Usage
 
 _WORDS_TO_SIMILARITY = 0.7
@@ -62,6 +63,9 @@ class AnsweringConfig(StrictConfig):
     """Below this :func:`estimate_confidence`, the answer is "the sources do not say". Measured on the sample site with
     the bundled MiniLM (``poe benchmark answering``): 95 % of the questions that it answers lie above, none from another
     world do, and a third of those from the same trade that it does not answer."""
+    topic_similarity: float = Field(default=0.5, ge=-1, le=1)
+    """Cosine similarity to a subject from which a passage is about it, where a list, a summary or a draft looks for all
+    that was written on the subject."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Tokens of a reply, at most, and never more than a quarter of the model's context. None: 192 where extractive,
     else 512."""
@@ -70,6 +74,8 @@ class AnsweringConfig(StrictConfig):
     template: str | None = None
     """Prompt to use; None: ``answer_short`` where extractive, else ``answer``."""
     template_version: int = Field(default=1, ge=1)
+    max_passages: int | None = Field(default=None, ge=1)
+    """Passages that the model is given; None: as suits the model, or as many as fit."""
     context: ContextConfig = ContextConfig()
     evidence: GroundingConfig = GroundingConfig()
     verify_similarity: bool = True
@@ -91,6 +97,17 @@ class AnsweringConfig(StrictConfig):
     max_rejected_sentences: int = Field(default=2, ge=1)
     """Extractive only: generation ends after so many sentences that were left out; what follows is rarely better."""
     max_quotes: int = Field(default=2, ge=0)
+
+    def with_profile(self, profile: LlmProfile) -> "AnsweringConfig":
+        """Return the configuration with what it leaves open as suits the model."""
+        return self.model_copy(
+            update={
+                "grounding": self.grounding or profile.grounding,
+                "template": self.template or profile.template,
+                "max_passages": self.max_passages or profile.passages,
+                "max_tokens": self.max_tokens or profile.max_tokens,
+            }
+        )
 
     @property
     def is_extractive(self) -> bool:
@@ -165,7 +182,7 @@ async def answer(
     reply_tokens = min(config.reply_tokens, model.context_tokens // 4)
     packed = await fit_to_context(
         question,
-        passages,
+        passages[: config.max_passages],
         model,
         config.context,
         frame=build_messages(question, [], config, instructions),
@@ -190,11 +207,53 @@ async def answer(
             yield piece
 
 
+async def write_draft(
+    question: str,
+    messages: Sequence[Message],
+    passages: Sequence[Passage],
+    model: LanguageModel,
+    config: AnsweringConfig,
+    embed: Callable[[Sequence[str]], Vectors],
+    *,
+    max_tokens: int,
+    temperature: float | None = None,
+    seed: int | None = None,
+) -> AsyncGenerator[AnswerPiece, None]:
+    """Stream a text that the model writes, with a verdict on each sentence and without citations in the text.
+
+    Args:
+        messages: the whole prompt.
+        passages: what its sentences are held against.
+
+    Raises:
+        ModelError: the language model or the embedder failed.
+    """
+    own = config.model_copy(update={"grounding": "annotate", "max_quotes": 0})
+    run = _Run(question, model, own, cite=False)
+    sources = tuple(
+        Source(Citation(number=number, passage=passage), (Span(start=0, end=len(passage.text)),))
+        for number, passage in enumerate(passages, start=1)
+    )
+    packed = Packed(sources, ())
+    yield AnswerPiece(sources=packed.citations)
+    options = GenerationOptions(
+        max_tokens=min(max_tokens, model.context_tokens // 2),
+        temperature=temperature or 0.0,
+        seed=0 if seed is None else seed,
+    )
+    async with aclosing(run.pieces(packed, messages, options, embed)) as pieces:
+        async for piece in pieces:
+            yield piece
+
+
 class _Run:
     """One answer being made."""
 
-    def __init__(self, question: str, model: LanguageModel, config: AnsweringConfig) -> None:
+    def __init__(
+        self, question: str, model: LanguageModel, config: AnsweringConfig, *, cite: bool = True
+    ) -> None:
         self._question = question
+        self._cite = cite
         self._model = model
         self._config = config
         self._prompt_hash = prompts.prompt_hash(config.prompt, config.template_version)
@@ -221,7 +280,7 @@ class _Run:
         if config.is_extractive:
             writer = ExtractiveFilter(self._question, sources, judge, mask=mask, limits=config)
         else:
-            writer = StreamingAnnotator(self._question, sources, judge, mask=mask)
+            writer = StreamingAnnotator(self._question, sources, judge, mask=mask, cite=self._cite)
         async with (
             aclosing(_closable(self._model.stream(messages, options))) as deltas,
             aclosing(writer.write(deltas)) as written,
@@ -356,12 +415,15 @@ def build_messages(
     question: str, sources: Sequence[Source], config: AnsweringConfig, instructions: str = ""
 ) -> list[Message]:
     """Return the prompt, with the sources in the order given. Everything that others wrote is fenced."""
+    known = prompts.load_prompt(config.prompt, config.template_version).values
     return prompts.render(
         config.prompt,
         config.template_version,
         question=question,
         instructions=instructions.strip(),
-        nothing_found=NOTHING_FOUND,
+        **(
+            {"nothing_found": NOTHING_FOUND} if "nothing_found" in known else {}
+        ),  # not every model may abstain
         sources=[
             prompts.present_source(source.citation.number, heading(source.citation.passage), source.text)
             for source in sources

@@ -1,7 +1,7 @@
 """The inference pipeline: a question in; sources, text, verdicts and a finished answer out, traced and kept for feedback."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,11 +9,19 @@ from typing import Any, Literal
 
 from loguru import logger
 
-from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer
+from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer, write_draft
+from llm_engineering.application.inference.catalogue import describe_found, plan_catalogue, run_plan
+from llm_engineering.application.inference.collection import Collection
+from llm_engineering.application.inference.composing import Outline, compose
+from llm_engineering.application.inference.converse import reply_to
 from llm_engineering.application.inference.embedding import InMemoryEmbeddingCache
+from llm_engineering.application.inference.guards import Guarded, guard
+from llm_engineering.application.inference.intents import Routed, route
+from llm_engineering.application.inference.planning import Draft, plan_text
 from llm_engineering.application.inference.retriever import RetrievalConfig, Retriever
 from llm_engineering.application.inference.search import as_passages, expand_to_parents
 from llm_engineering.application.ports import (
+    DocumentCard,
     Embedder,
     FeedbackStore,
     LanguageModel,
@@ -24,16 +32,20 @@ from llm_engineering.application.ports import (
 )
 from llm_engineering.application.ports.observability import Recorder, Trace
 from llm_engineering.domain.documents import Model
-from llm_engineering.domain.errors import StoreError
+from llm_engineering.domain.errors import ModelError, StoreError
 from llm_engineering.domain.inference import (
-    Grounding,
+    Intent,
+    LlmProfile,
     RagResult,
     ResponseProvenance,
     SearchResult,
     StageStatus,
     make_interaction,
 )
-from llm_engineering.domain.retrieval import Citation, Hit, Passage, Query, Support
+from llm_engineering.domain.retrieval import Answer, Citation, Hit, Passage, Query, Support
+
+_DEFAULT_PROFILE = LlmProfile()
+NOTHING_COLLECTED = 'Nothing was collected yet. Collect with: poe run-end-to-end-data-pipeline --author "Your Name" --link URL'
 
 
 class InferenceConfig(Model):
@@ -56,6 +68,8 @@ class RagRequest:
     """None: as configured; never more than that."""
     temperature: float | None = None
     seed: int | None = None
+    intent: Intent | None = None
+    """What is asked for; None: it is read from the question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,22 +116,25 @@ class InferencePipeline:
         embedder: Embedder,
         *,
         config: InferenceConfig = InferenceConfig(),
-        grounding: Grounding = "annotate",
+        profile: LlmProfile = _DEFAULT_PROFILE,
         tracer: Tracer | None = None,
         trace_content: bool = False,
         feedback: FeedbackStore | None = None,
+        collection: Collection | None = None,
+        owner: str | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._retriever = retriever
         self._model = model
         self._index = index
         self._embedder = embedder
-        chosen = config.answering
-        self._answering = chosen.model_copy(update={"grounding": chosen.grounding or grounding})
+        self._answering = config.answering.with_profile(profile)
         self._embed = InMemoryEmbeddingCache(embedder.embed_queries)
         self._tracer = tracer or NullTracer()
         self._trace_content = trace_content
         self._feedback = feedback
+        self._collection = collection
+        self._owner = owner
         self._now = now
         self._background: set[asyncio.Task[None]] = set()
 
@@ -168,25 +185,159 @@ class InferencePipeline:
             raise
 
     async def _events(self, request: RagRequest, recorder: Recorder) -> AsyncGenerator[Event, None]:
+        guarded = guard(request.query, request.history, self._retriever.config.guard)
+        routed = route(guarded.query.text, guarded.history, request.intent)
+        recorder.trace.attributes["intent"] = routed.intent.value
+        if routed.intent in (Intent.CATALOGUE, Intent.CONVERSE):
+            events = self._tell(request, guarded.query.text, routed, recorder)
+        elif routed.intent is Intent.ANSWER or self._collection is None:
+            events = self._answer_from_texts(request, recorder)
+        else:
+            events = self._compose(request, guarded, routed, recorder)
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
+    async def _tell(
+        self, request: RagRequest, question: str, routed: Routed, recorder: Recorder
+    ) -> AsyncGenerator[Event, None]:
+        """Reply from facts of the collection, without a search for passages and without the model."""
+        provenance = ResponseProvenance(
+            intent=routed.intent,
+            mode=request.query.mode,
+            fusion=request.query.fusion,
+            dense_status=StageStatus.OFF,
+        )
+        with recorder.record_span(routed.intent.value, "general", question=question) as span:
+            text, degradation = await asyncio.to_thread(self._describe_collection, question, routed)
+            span.outputs["text"] = text
+        if degradation:
+            provenance = provenance.model_copy(update={"degradations": (degradation,)})
+        yield Sources(recorder.trace.id, (), provenance)
+        yield Piece(text)
+        timings = recorder.sum_timings()
+        result = RagResult(
+            trace_id=recorder.trace.id,
+            answer=Answer(question=question, text=text),
+            provenance=provenance,
+            timings=timings | {"first_token": timings["total"]},
+        )
+        self._keep(result)
+        self._tracer.record(_traced(recorder, result))
+        yield Finished(result)
+
+    def _describe_collection(self, question: str, routed: Routed) -> tuple[str, str]:
+        """The reply, and what it had to go without. Blocking."""
+        owner = routed.introduced or self._owner
+        degradation, cards = "", tuple[DocumentCard, ...]()
+        try:
+            if self._collection is None:
+                raise StoreError("this service has no database")
+            cards = self._collection.read_cards()
+            if routed.intent is Intent.CATALOGUE and not cards:
+                return NOTHING_COLLECTED, ""
+            if routed.intent is Intent.CATALOGUE:
+                plan = plan_catalogue(
+                    routed.request, cards, self._now(), me=_spell(owner, {card.author for card in cards})
+                )
+                found = run_plan(plan, cards, self._find_about)
+                untitled = [card.id for card in found.documents[: plan.limit] if not card.title]
+                openings = self._collection.read_openings(untitled)
+                return describe_found(found, routed.request, len(cards), openings), ""
+        except (StoreError, ModelError) as error:
+            degradation = f"The catalogue cannot be read: {error}"
+            logger.warning("{}", degradation)
+        if routed.intent is Intent.CATALOGUE:
+            return degradation, degradation
+        return reply_to(
+            question, cards, owner=_spell(self._owner, {card.author for card in cards})
+        ), degradation
+
+    def _find_about(self, topic: str, mentions: bool) -> set[str]:
+        assert self._collection is not None
+        return set(self._collection.find_about(topic, mentions=mentions))
+
+    async def _answer_from_texts(
+        self, request: RagRequest, recorder: Recorder
+    ) -> AsyncGenerator[Event, None]:
         found = await self._retriever.retrieve(request.query, recorder, request.history)
-        provenance = found.provenance
         with recorder.record_span("context", "retrieval") as span:
             passages = await self._passages(found.hits)
             span.attributes["passages"] = len(passages)
-        first_token: float | None = None
-        last: AnswerPiece | None = None
-        with recorder.record_span("generate", "llm", question=found.question) as span:
-            pieces = answer(
-                found.question,
-                passages,
+        pieces = answer(
+            found.question,
+            passages,
+            self._model,
+            self._config_for(request),
+            embed=self._embed,
+            history=found.history,
+            instructions=request.instructions,
+            temperature=request.temperature,
+            seed=request.seed,
+        )
+        async with aclosing(self._show(found.question, pieces, found.provenance, recorder)) as events:
+            async for event in events:
+                yield event
+
+    async def _compose(
+        self, request: RagRequest, guarded: Guarded, routed: Routed, recorder: Recorder
+    ) -> AsyncGenerator[Event, None]:
+        """Write a text, a summary or a comparison from all that bears on the subject."""
+        question = guarded.query.text
+        with recorder.record_span("plan", "retrieval", question=question) as span:
+            plan = await asyncio.to_thread(self._plan_text, guarded, routed)
+            span.attributes["plan"] = type(plan).__name__
+        provenance = ResponseProvenance(
+            intent=routed.intent,
+            mode=request.query.mode,
+            fusion=request.query.fusion,
+            filter=request.query.filter,
+        )
+        if isinstance(plan, str):
+            pieces = _tell_pieces(question, plan)
+        elif isinstance(plan, Outline):
+            pieces = compose(question, plan, self._model, self._answering, self._embed)
+        else:
+            pieces = write_draft(
+                question,
+                plan.messages,
+                plan.passages,
                 self._model,
-                self._config_for(request),
-                embed=self._embed,
-                history=found.history,
-                instructions=request.instructions,
+                self._answering,
+                self._embed,
+                max_tokens=min(plan.max_tokens, request.max_tokens or plan.max_tokens),
                 temperature=request.temperature,
                 seed=request.seed,
             )
+        async with aclosing(self._show(question, pieces, provenance, recorder)) as events:
+            async for event in events:
+                yield event
+
+    def _plan_text(self, guarded: Guarded, routed: Routed) -> "str | Outline | Draft":
+        """What the text is to be made of. Blocking."""
+        assert self._collection is not None
+        authors = sorted(self._index.count_values("author"))
+        return plan_text(
+            routed,
+            guarded,
+            self._collection,
+            authors,
+            embed=self._embed,
+            owner=_spell(routed.introduced or self._owner, authors),
+            extractive=self._answering.is_extractive,
+        )
+
+    async def _show(
+        self,
+        question: str,
+        pieces: AsyncGenerator[AnswerPiece, None],
+        provenance: ResponseProvenance,
+        recorder: Recorder,
+    ) -> AsyncGenerator[Event, None]:
+        """The pieces of an answer as events, and its end."""
+        first_token: float | None = None
+        last: AnswerPiece | None = None
+        with recorder.record_span("generate", "llm", question=question) as span:
             async with aclosing(pieces) as stream:
                 async for piece in stream:
                     if piece.sources is not None:
@@ -216,8 +367,8 @@ class InferencePipeline:
         yield Finished(result)
 
     async def _passages(self, hits: tuple[Hit, ...]) -> list[Passage]:
-        if self._answering.is_extractive:
-            return as_passages(hits)
+        if self._answering.is_extractive or self._answering.max_passages is not None:
+            return as_passages(hits)  # little room: the chunks themselves
         return await asyncio.to_thread(expand_to_parents, hits, self._index)
 
     def _config_for(self, request: RagRequest) -> AnsweringConfig:
@@ -245,6 +396,19 @@ class InferencePipeline:
         """Wait for what is being written in the background."""
         if self._background:
             await asyncio.gather(*self._background, return_exceptions=True)
+
+
+def _spell(name: str | None, authors: Iterable[str]) -> str | None:
+    """The author as the collection spells the name; None: there is no such author."""
+    folded = " ".join((name or "").casefold().split())
+    return next((author for author in authors if author.casefold() == folded), None)
+
+
+async def _tell_pieces(question: str, text: str) -> AsyncGenerator[AnswerPiece, None]:
+    """A reply that no model was asked for."""
+    yield AnswerPiece(sources=())
+    yield AnswerPiece(text=text)
+    yield AnswerPiece(answer=Answer(question=question, text=text, abstained=True))
 
 
 def _with_context(provenance: ResponseProvenance, model: str, compression: StageStatus) -> ResponseProvenance:

@@ -208,8 +208,11 @@ class StreamingAnnotator(Writer):
     """Text is passed on as it comes. Held back are only what may be a citation until it is known to hold, white space
     behind a sentence, and words that so far repeat an earlier sentence, the question or the phrase for "nothing found"."""
 
-    def __init__(self, question: str, sources: Sequence[Citation], judge: Judge, *, mask: bool) -> None:
+    def __init__(
+        self, question: str, sources: Sequence[Citation], judge: Judge, *, mask: bool, cite: bool = True
+    ) -> None:
         super().__init__(question, sources, judge, mask=mask)
+        self._cite = cite
         self._known = {normalise_alnum(question): "echo", normalise_alnum(NOTHING_FOUND): "declined"}
         self._claim = ""
         self._letters = ""
@@ -332,7 +335,13 @@ class StreamingAnnotator(Writer):
         backing = self._by_clauses(await self._judge(claim, embed=kind != "code"))
         if not whole:
             backing = _at_most_partial(backing)
-        if backing.verdict is Verdict.SUPPORTED and not self._cited and kind == "sentence" and whole:
+        if (
+            self._cite
+            and backing.verdict is Verdict.SUPPORTED
+            and not self._cited
+            and kind == "sentence"
+            and whole
+        ):
             assert backing.source is not None, "what is supported has a source"
             self._held += f" [{backing.source}]"
             self._cited.append(backing.source)

@@ -7,6 +7,7 @@ Constructors of adapters only store configuration; the first use opens, ``close`
 from llm_engineering.application.ports.documents import (
     CleanStore,
     DeadLetterStore,
+    DocumentCard,
     DocumentStore,
     FeedbackStore,
     UpsertCounts,
@@ -52,6 +53,7 @@ __all__ = [
     "DeadLetterStore",
     "Delta",
     "Discovered",
+    "DocumentCard",
     "DocumentStore",
     "Embedder",
     "EmbeddingCache",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from llm_engineering.application.ports.sources import StoredVersion
@@ -26,6 +27,20 @@ class UpsertCounts:
         return UpsertCounts(
             self.created + other.created, self.updated + other.updated, self.unchanged + other.unchanged
         )
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentCard:
+    """What a catalogue says of a cleaned document: all but its text."""
+
+    id: str
+    category: str
+    title: str
+    link: str
+    platform: str
+    author: str
+    language: str
+    published_at: datetime | None = None
 
 
 class UserStore(Protocol):
@@ -84,6 +99,10 @@ class CleanStore(Protocol):
 
     def list_versions(self) -> Iterator[tuple[str, str]]:
         """Yield (document id, content hash), ordered by id."""
+        ...
+
+    def list_cards(self) -> Iterator[DocumentCard]:
+        """Yield what a catalogue says of each document, ordered by id, without reading its text."""
         ...
 
     def list_signatures(self) -> Iterator[tuple[str, bytes, str | None]]:

@@ -13,6 +13,7 @@ from llm_engineering.application.inference.pipeline import Finished, InferencePi
 from llm_engineering.application.inference.retriever import RetrievalConfig
 from llm_engineering.application.ports import Progress, SilentProgress
 from llm_engineering.domain.errors import InvalidInputError, ModelError
+from llm_engineering.domain.inference import Intent
 from llm_engineering.domain.retrieval import Answer, MetadataFilter, Query, Verdict
 
 GIVEN_UP_AFTER = 3
@@ -199,7 +200,7 @@ async def answer_all(
 
 
 async def _answered(pipeline: InferencePipeline, query: Query) -> tuple[Answer, float]:
-    async with aclosing(pipeline.answer(RagRequest(query))) as events:
+    async with aclosing(pipeline.answer(RagRequest(query, intent=Intent.ANSWER))) as events:
         async for event in events:
             if isinstance(event, Finished):
                 return event.result.answer, event.result.timings.get("total", 0.0)

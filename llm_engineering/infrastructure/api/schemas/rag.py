@@ -21,7 +21,7 @@ from pydantic import (
 from llm_engineering.application.inference.pipeline import RagRequest
 from llm_engineering.application.inference.retriever import RetrievalConfig
 from llm_engineering.application.ports import Message
-from llm_engineering.domain.inference import ResponseProvenance
+from llm_engineering.domain.inference import Intent, ResponseProvenance
 from llm_engineering.domain.retrieval import (
     MAX_QUESTION_CHARACTERS,
     Citation,
@@ -181,6 +181,11 @@ class Turn(Request):
 class RagBody(SearchBody):
     """A question, with the conversation it stands in."""
 
+    intent: Intent | None = Field(
+        default=None,
+        description="What is asked for: answer, write, summarise, compare, catalogue or converse; read from the question "
+        "where it is not given.",
+    )
     history: Annotated[tuple[Turn, ...], Field(fail_fast=True, max_length=MAX_TURNS)] = Field(
         default=(), description="Earlier turns, oldest first."
     )
@@ -202,6 +207,7 @@ class RagBody(SearchBody):
             max_tokens=self.max_tokens,
             temperature=self.temperature,
             seed=self.seed,
+            intent=self.intent,
         )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm_engineering.application.failures import group_batches
-from llm_engineering.application.ports import StoredVersion, UpsertCounts, Vectors
+from llm_engineering.application.ports import DocumentCard, StoredVersion, UpsertCounts, Vectors
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument, User
 from llm_engineering.domain.errors import StoreError
 from llm_engineering.infrastructure.stores.mongo.collections import (
@@ -160,6 +160,11 @@ class MongoCleanStore(MongoCollection):
 
     def list_versions(self) -> Iterator[tuple[str, str]]:
         return ((r["_id"], r["content_hash"]) for r in self._stream({}, ("content_hash",), ROW_BATCH))
+
+    def list_cards(self) -> Iterator[DocumentCard]:
+        fields = ("category", "title", "link", "platform", "author", "language", "published_at")
+        records = self._stream({}, fields, ROW_BATCH)
+        return (DocumentCard(id=r["_id"], **{name: r[name] for name in fields}) for r in records)
 
     def list_signatures(self) -> Iterator[tuple[str, bytes, str | None]]:
         records = self._stream({}, ("signature", "duplicate_group"), ROW_BATCH)

@@ -124,8 +124,8 @@ async function ask(text) {
 function finish(turn) {
   const { answer, provenance: made } = turn.result;
   const badge = (text, warn) => turn.label.append(element("span", { className: warn ? "badge warn" : "badge", text }));
-  if (answer.quoted) badge("in the sources' own words");
-  if (answer.abstained) badge("no answer in the sources");
+  const told = ["catalogue", "converse"].includes(made.intent) || answer.abstained;
+  turn.label.firstChild.textContent = answer.quoted ? "Quoted" : told ? "From the collection" : "AI-generated";
   if (made.degradations.length) badge("degraded", true);
   // What a model did that was not shown is of no interest to a reader.
   for (const note of answer.quoted ? [] : answer.guard) if (REMARKS[note]) turn.below.append(element("p", { className: "remark warn", text: REMARKS[note] }));
@@ -330,7 +330,7 @@ function offer(name, values) {
 async function start() {
   try {
     info = await (await request("info")).json();
-    $("model").textContent = [info.model, info.grounding === "strict" && "shows only what the sources say"].filter(Boolean).join(" · ");
+    $("model").textContent = [info.model, info.grounding === "extractive" && "shows only what the sources say"].filter(Boolean).join(" · ");
     const filters = await (await request("filters")).json();
     for (const name of ["authors", "categories", "platforms", "languages"]) offer(name, filters[name] ?? {});
     const authors = Object.keys(filters.authors ?? {});

@@ -39,13 +39,13 @@ function unitOffsets(text) {
   return (offset) => starts[Math.min(offset, starts.length - 1)];
 }
 
-const INLINE = /\[(\d{1,3})\]|`([^`\n]+)`|\*\*([^*\n]+)\*\*/g;
+const INLINE = /\[([^\]\n]{1,200})\]\((https?:[^)\s]+)\)|\[(\d{1,3})\]|`([^`\n]+)`|\*\*([^*\n]+)\*\*|(?<![*\w])\*([^*\s][^*\n]*)\*(?!\*)/g;
 
 function inline(text, citations, onCite) {
   const nodes = [];
   let last = 0;
   for (const match of text.matchAll(INLINE)) {
-    const [whole, number, code, strong] = match;
+    const [whole, label, link, number, code, strong, emphasis] = match;
     if (number && !citations.some((citation) => citation.number === Number(number))) continue;
     nodes.push(text.slice(last, match.index));
     last = match.index + whole.length;
@@ -54,7 +54,9 @@ function inline(text, citations, onCite) {
       cite.dataset.number = number;
       cite.addEventListener("click", (event) => { event.stopPropagation(); onCite(Number(number), event.currentTarget); });
       nodes.push(cite);
-    } else nodes.push(code ? element("code", { text: code }) : element("strong", { text: strong }));
+    } else if (link) nodes.push(element("a", { href: link, target: "_blank", rel: "noopener noreferrer", text: label }));
+    else if (code) nodes.push(element("code", { text: code }));
+    else nodes.push(strong ? element("strong", {}, ...inline(strong, citations, onCite)) : element("em", { text: emphasis }));
   }
   nodes.push(text.slice(last));
   return nodes.filter((node) => node !== "");

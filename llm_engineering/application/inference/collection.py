@@ -1,0 +1,128 @@
+"""What is known of the collection as a whole: its documents' metadata, and which of them are about a subject."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from llm_engineering.application.inference.catalogue import matches_topic
+from llm_engineering.application.inference.grounding import strip_markdown
+from llm_engineering.application.ports import CleanStore, DocumentCard, Embedder, SearchRequest, VectorIndex
+from llm_engineering.domain.categories import Chunking, category_spec
+from llm_engineering.domain.documents import CleanDocument
+from llm_engineering.domain.retrieval import Hit, MetadataFilter, SearchMode
+
+CANDIDATES = 200
+"""Chunks that are looked at for documents about a subject."""
+_OPENING = 70
+"""Characters of a text's beginning that stand for a missing title."""
+
+
+class Collection:
+    """The documents there are. Threads may share it; every method blocks.
+
+    Args:
+        keep_seconds: how long a reading of the metadata may be old.
+        min_similarity: cosine similarity to a subject from which a chunk is about it, whatever its words.
+    """
+
+    def __init__(
+        self,
+        store: CleanStore,
+        index: VectorIndex,
+        embedder: Embedder,
+        *,
+        min_similarity: float,
+        keep_seconds: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._index = index
+        self._embedder = embedder
+        self._min_similarity = min_similarity
+        self._keep_seconds = keep_seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kept: tuple[float, tuple[DocumentCard, ...]] | None = None
+
+    def read_cards(self) -> tuple[DocumentCard, ...]:
+        """Return the metadata of all documents.
+
+        Raises:
+            StoreError: the warehouse cannot be read.
+        """
+        with self._lock:
+            if self._kept is None or self._clock() - self._kept[0] >= self._keep_seconds:
+                self._kept = (self._clock(), tuple(self._store.list_cards()))
+            return self._kept[1]
+
+    def read_openings(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return the first words of documents, by id.
+
+        Raises:
+            StoreError: the warehouse cannot be read.
+        """
+        return {document.id: _shorten(document.text) for document in self._store.get(ids)} if ids else {}
+
+    def read_document(self, identifier: str) -> CleanDocument | None:
+        """Return a whole document.
+
+        Raises:
+            StoreError: the warehouse cannot be read.
+        """
+        return next(iter(self._store.get([identifier])), None)
+
+    def find_about(
+        self, topic: str, filter: MetadataFilter = MetadataFilter(), *, mentions: bool = False
+    ) -> dict[str, list[Hit]]:
+        """Return the chunks about a subject, by document, best first.
+
+        A chunk is about it where it is similar enough, or where its title and headings, or all of a short text, hold the
+        subject's words.
+
+        Args:
+            mentions: any chunk that holds the words will do, and no other.
+
+        Raises:
+            StoreError: the index cannot be read.
+            ModelError: the embedder failed.
+        """
+        request = SearchRequest(
+            text=topic,
+            vector=self._embedder.embed_queries([topic])[0],
+            filter=filter,
+            k=CANDIDATES,
+            mode=SearchMode.HYBRID,
+        )
+        (hits,) = self._index.search([request], self._embedder.fingerprint)
+        found: dict[str, list[Hit]] = {}
+        for hit in hits:
+            if matches_topic(topic, hit.chunk.embedding_text) if mentions else self._is_about(topic, hit):
+                found.setdefault(hit.chunk.document_id, []).append(hit)
+        return found
+
+    def find_examples(self, author: str, topic: str, count: int = 2) -> list[str]:
+        """Return texts of an author that show how they write: posts near the subject, else any passages of theirs.
+
+        Raises:
+            StoreError, ModelError: see :meth:`find_about`.
+        """
+        vector = self._embedder.embed_queries([topic])[0]
+        wanted = [MetadataFilter(authors=(author,), categories=("post",)), MetadataFilter(authors=(author,))]
+        requests = [
+            SearchRequest(text=topic, vector=vector, filter=filter, k=count, mode=SearchMode.DENSE)
+            for filter in wanted
+        ]
+        posts, others = self._index.search(requests, self._embedder.fingerprint)
+        return [hit.chunk.text for hit in (posts or others)]
+
+    def _is_about(self, topic: str, hit: Hit) -> bool:
+        if hit.dense_score is not None and hit.dense_score >= self._min_similarity:
+            return True
+        chunk = hit.chunk
+        short = category_spec(chunk.category).chunking is Chunking.RECORD
+        return matches_topic(topic, chunk.embedding_text if short else chunk.title_text)
+
+
+def _shorten(text: str) -> str:
+    line = strip_markdown(text)
+    return line if len(line) <= _OPENING else f"{line[:_OPENING].rsplit(' ', 1)[0]} …"

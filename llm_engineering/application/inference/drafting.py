@@ -1,0 +1,179 @@
+"""Read what is to be written: the form, the subject, in whose voice, and what for a given text."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llm_engineering.application.inference.catalogue import find_names
+from llm_engineering.application.ports import Message
+
+_ABOUT = re.compile(
+    r"\b(?:about|regarding|concerning|discussing|covering|describing|explaining|announcing|summari[sz]ing"
+    r"|on(?:\s+the\s+(?:topic|subject)\s+of)?"
+    r"|über|zum?\s+thema|zu[rm]?)\s+(?P<subject>.+)$",
+    re.IGNORECASE,
+)
+_TAIL = re.compile(
+    r"\s*(?:[?!]+|[.,;]\s.*|\.|\b(?:in|with|im|mit)\s+(?:my|the|a|an|our|\w+(?:\s+\w+)?['’]s|meinem|meiner|dem|einem|adas?|bens?)"
+    r"\s+(?:\w+\s+)?(?:style|voice|tone|words|stil|ton|stimme)\b.*"
+    r"|\b(?:for|für)\s+(?:my|our|the|meine|unsere|die)\s+(?:readers?|team|audience|followers|leser\w*|newsletter)\b.*"
+    r"|\b(?:say|says|think|thinks|write|writes|wrote|said|schreiben|schreibt|sagen|sagt|denken|geschrieben)\b.*)$",
+    re.IGNORECASE | re.DOTALL,
+)
+_REQUEST_WORDS = frozenset(
+    "a about according all an and any are article articles as author authors between blog both brief bullet bullets can "
+    "compare comparison contrast could did differ difference disagree agree do does draft each email essay everything "
+    "five for four from give gist have her his how i in into is it key letter linkedin long main me my newsletter of on "
+    "one or our out outline overview piece please point points post posts put quick recap rewrite say says sentence "
+    "sentences she he they short side so sum summarise summarize summary takeaways tell text texts than that the their "
+    "them there these thread three tl tl;dr dr tldr take takes tweet-length by opinion turn this to tweet tweets two up "
+    "us view views voice style was we what where which who wise with words write written wrote you your nutshell boil "
+    "down condense alle als artikel auf aus beitrag beiträge bitte das dem den der des die ein eine einem einen einer "
+    "entwurf er es fass fasse für ganz gegenüber geschrieben gib hat ich ihr im ist kannst kurz kurze mach mein meine "
+    "meinem meinen mir mit oder schreib schreibe schreibt sich sie sind stell texte thema über überblick und "
+    "unterscheiden verfasse vergleich vergleiche von wer wie wichtigsten wo worin würde zu zum zur zusammen "
+    "zusammenfassung punkte aussagen kernaussagen meinung ".split()
+)
+_GIVEN = re.compile(r"[“\"„«»](?P<quoted>[^“”\"„«»]{12,})[”\"“»«]|:\s+(?P<rest>\S.{12,})$", re.DOTALL)
+_FORMS: tuple[tuple[str, str, str, int], ...] = (
+    ("thread", r"\bthreads?\b", "a thread of {count} short messages, numbered 1/, 2/ and so on,", 150),
+    (
+        "tweet",
+        r"\btweets?\b|\bshort\s+takes?\b|tweet-length",
+        "{count} separate short messages, numbered 1., 2. and so on, each below 280 characters,",
+        60,
+    ),
+    (
+        "outline",
+        r"\boutlines?\b|\bgliederung\b",
+        "an outline in Markdown with headings and bullet points",
+        120,
+    ),
+    ("newsletter", r"\bnewsletters?\b|\brundbrief\b", "a newsletter with a greeting", 200),
+    ("email", r"\be-?mails?\b|\bmails?\b|\bletter\b", "an e-mail with a subject line", 130),
+    (
+        "title",
+        r"\b(?:titles?|headlines?|hooks?|überschriften?|titel)\b",
+        "a numbered list of {count} titles",
+        50,
+    ),
+    (
+        "article",
+        r"\barticles?\b|\bessays?\b|\bblog\b|\bartikel\b",
+        "an article in Markdown with a title",
+        350,
+    ),
+    ("post", r"", "a LinkedIn post", 130),
+)
+_COUNTS = {
+    "two": 2,
+    "three": 3,
+    "four": 4,
+    "five": 5,
+    "six": 6,
+    "ten": 10,
+    "zwei": 2,
+    "drei": 3,
+    "vier": 4,
+    "fünf": 5,
+    "zehn": 10,
+}
+_WORDS = re.compile(r"\b(\d{2,6}(?:[,.]\d{3})?)[\s-]*(?:words?|wörtern?|worte)\b", re.IGNORECASE)
+MOST_WORDS = 800
+"""Beyond this a draft is cut to length: no model here keeps a thread for longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """What is to be written."""
+
+    subject: str
+    form: str
+    """Name of the form: ``post``, ``article``, ``thread`` …"""
+    description: str
+    """The form in words, for the prompt."""
+    words: int
+    author: str | None = None
+    given: str = ""
+    """A text to be rewritten."""
+    german: bool = False
+    shortened: bool = False
+    """More words were asked for than are written."""
+
+
+def read_brief(
+    request: str,
+    authors: Sequence[str],
+    *,
+    me: str | None,
+    german: bool,
+    continues: bool = False,
+    history: Sequence[Message] = (),
+) -> Brief:
+    """Read a brief from a request.
+
+    Args:
+        authors: those whose voice there is.
+        me: whom "I" and "my" mean.
+        continues: the request is about the previous reply.
+    """
+    named = find_names(request, authors)
+    given = ""
+    if continues:
+        given = next((turn.content for turn in reversed(history) if turn.role == "assistant"), "")
+    elif (match := _GIVEN.search(request)) is not None:
+        given = (match["quoted"] or match["rest"]).strip()
+    instruction = request.replace(given, "") if given and not continues else request
+    form, description, words = next(
+        (name, text, count)
+        for name, pattern, text, count in _FORMS
+        if re.search(pattern, instruction, re.IGNORECASE)
+    )
+    wanted = _WORDS.search(instruction)
+    asked = int(re.sub(r"\D", "", wanted[1])) if wanted else words
+    return Brief(
+        subject=extract_subject(instruction, authors),
+        form=form,
+        description=description.format(count=_read_count(instruction)),
+        words=max(20, min(asked, MOST_WORDS)),
+        author=named[0] if named else me,
+        given=given,
+        german=german,
+        shortened=asked > MOST_WORDS,
+    )
+
+
+def _read_count(instruction: str) -> int:
+    """How many pieces are asked for: the first number below 20 in the order; 3 where there is none."""
+    words = (_COUNTS.get(word, int(word) if word.isdigit() else 0) for word in instruction.casefold().split())
+    return next((count for count in words if 0 < count < 20), 3)
+
+
+def extract_subject(request: str, authors: Sequence[str]) -> str:
+    """Return what a request is about, without the words that ask for it."""
+    about = _ABOUT.search(request)
+    text = _TAIL.sub("", about["subject"] if about else request)
+    for name in find_names(request, authors):
+        for part in sorted({name, *name.split()}, key=len, reverse=True):
+            text = re.sub(rf"\b{re.escape(part)}(?:['’]?s)?\b", " ", text, flags=re.IGNORECASE)
+    kept = (
+        text.split()
+        if about
+        else [w for w in text.split() if w.strip(".,:;?!\"'“”’").casefold() not in _REQUEST_WORDS]
+    )
+    while kept and kept[0].strip(".,:;").casefold() in {
+        "and",
+        "und",
+        "the",
+        "what",
+        "was",
+        "how",
+        "wie",
+        "my",
+        "mein",
+        "meine",
+        "article",
+        "artikel",
+    }:
+        kept = kept[1:]
+    return " ".join(kept).strip(" .,:;?!\"'“”’")

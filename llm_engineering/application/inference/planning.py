@@ -1,0 +1,216 @@
+"""From a request for a text to what it is made of: an outline with its passages, a prompt, or a plain reply."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from llm_engineering.application.inference.catalogue import Wording, find_names, matches_topic, means_self
+from llm_engineering.application.inference.collection import Collection
+from llm_engineering.application.inference.composing import Embed, Outline
+from llm_engineering.application.inference.drafting import Brief, read_brief
+from llm_engineering.application.inference.grounding import GroundingVerifier
+from llm_engineering.application.inference.guards import Guarded
+from llm_engineering.application.inference.intents import Routed
+from llm_engineering.application.inference.outlines import (
+    outline_comparison,
+    outline_document,
+    outline_draft,
+    outline_summary,
+)
+from llm_engineering.application.inference.search import as_passages
+from llm_engineering.application.inference.self_query import merge_filters
+from llm_engineering.application.llm import prompts
+from llm_engineering.application.ports import Message
+from llm_engineering.domain.documents import CleanDocument
+from llm_engineering.domain.errors import StoreError
+from llm_engineering.domain.inference import Intent
+from llm_engineering.domain.retrieval import Citation, Hit, MetadataFilter, Passage
+
+PASSAGES = 6
+"""Passages that a draft takes its facts from."""
+NOTES = 7
+"""Sentences of theirs that the model is given: it keeps to few plain notes better than to passages."""
+_TOKENS_PER_WORD = 1.6
+_MOST_AUTHORS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A prompt for a text, with what its sentences are held against."""
+
+    messages: tuple[Message, ...]
+    passages: tuple[Passage, ...]
+    max_tokens: int
+
+
+def plan_text(
+    routed: Routed,
+    guarded: Guarded,
+    collection: Collection,
+    authors: Sequence[str],
+    *,
+    embed: Embed,
+    owner: str | None,
+    extractive: bool,
+) -> str | Outline | Draft:
+    """Plan a text, a summary or a comparison. A plain reply says what is missing. Blocking.
+
+    Args:
+        authors: all there are.
+        embed: texts to unit vectors, shape (n, dimension).
+        owner: whom "I" and "my" mean.
+        extractive: the model is too small to write in its own words.
+
+    Raises:
+        StoreError: the index cannot be read.
+        ModelError: the embedder failed.
+    """
+    german = Wording.choose_for(guarded.query.text).german
+    if routed.introduced and owner is None and routed.intent is Intent.WRITE:
+        there = ", ".join(authors)
+        return _say(
+            german,
+            f"Von {routed.introduced} wurde nichts gesammelt. Es gibt: {there}.",
+            f"Nothing by {routed.introduced} was collected. There are: {there}.",
+        )
+    me = owner if routed.introduced or means_self(routed.request) else None
+    brief = read_brief(
+        routed.request,
+        authors,
+        me=me or owner,
+        german=german,
+        continues=routed.continues,
+        history=guarded.history,
+    )
+    named = guarded.query.filter.authors or find_names(routed.request, authors) or ((me,) if me else ())
+    if guarded.query.filter.authors:
+        brief = replace(brief, author=named[0])
+    if routed.intent is Intent.WRITE and brief.given:
+        return _plan_rewriting(brief, routed.request, collection, extractive=extractive)
+    if not brief.subject:
+        return _say(
+            german,
+            "Worüber? Nenne ein Thema, einen Autor oder einen Text.",
+            "What about? Name a subject, an author or a text.",
+        )
+    given = guarded.query.filter
+    narrow = merge_filters(given, MetadataFilter(authors=named))
+    if routed.intent is Intent.COMPARE:
+        found = collection.find_about(brief.subject, given)
+        compared = named if len(named) > 1 else _authors_of(found)
+        return (
+            outline_comparison(brief.subject, compared, found, german=german)
+            if found
+            else _nothing(brief, (), german)
+        )
+    found = collection.find_about(brief.subject, narrow)
+    if routed.intent is Intent.SUMMARISE:
+        if not found:
+            return _nothing(brief, named, german)
+        whole = _named_document(brief.subject, found)
+        document = _read(collection, whole) if whole else None
+        if document is not None:
+            return outline_document(document, german=german)
+        return outline_summary(brief.subject, found, german=german)
+    if not found and named:
+        found = collection.find_about(brief.subject, given)
+    if not found:
+        return _nothing(brief, (), german)
+    return outline_draft(brief, found) if extractive else _plan_draft(brief, found, collection, embed)
+
+
+def _plan_draft(
+    brief: Brief, found: Mapping[str, Sequence[Hit]], collection: Collection, embed: Embed
+) -> Draft:
+    author = brief.author or next(iter(found.values()))[0].chunk.author
+    own = [hit for hits in found.values() for hit in hits if hit.chunk.author == author]
+    others = [hits[0] for hits in found.values() if hits[0].chunk.author != author]
+    passages = as_passages([*own, *others][:PASSAGES])
+    sources = [Citation(number=number, passage=passage) for number, passage in enumerate(passages, start=1)]
+    notes = GroundingVerifier(sources, embed).select_quotes(brief.subject, most=NOTES, min_similarity=-1.0)
+    said = {note.text for note in notes}
+    examples = [
+        text
+        for text in collection.find_examples(author, brief.subject)
+        if not any(note in text for note in said)
+    ]
+    messages = prompts.render(
+        "write",
+        1,
+        author=author,
+        language="German" if brief.german else "English",
+        instructions="",
+        examples=examples[:1],
+        notes=[note.text for note in notes],
+        form=brief.description,
+        words=brief.words,
+        subject=brief.subject,
+    )
+    return Draft(tuple(messages), tuple(passages), int(brief.words * _TOKENS_PER_WORD) + 40)
+
+
+def _plan_rewriting(brief: Brief, request: str, collection: Collection, *, extractive: bool) -> str | Draft:
+    if extractive:
+        return _say(
+            brief.german,
+            "Dieses kleine Modell kann keine Texte umschreiben. Ein größeres holt: poe download-models",
+            "This small model cannot rewrite texts. Fetch a larger one with: poe download-models",
+        )
+    examples = collection.find_examples(brief.author, brief.given[:500]) if brief.author else []
+    messages = prompts.render(
+        "rewrite",
+        1,
+        author=brief.author or "an experienced author",
+        language="German" if brief.german else "English",
+        examples=examples[:1],
+        text=brief.given,
+        request=request if len(request) < 200 else brief.description,
+    )
+    passage = Passage.model_validate(
+        {
+            "document_id": "given",
+            "span": {"start": 0, "end": len(brief.given)},
+            "text": brief.given,
+            "title": "The given text" if not brief.german else "Der gegebene Text",
+            "link": "",
+            "author": brief.author or "",
+            "platform": "",
+            "score": 1.0,
+        }
+    )
+    return Draft(
+        tuple(messages),
+        (passage,),
+        int(max(brief.words, len(brief.given.split()) * 1.3) * _TOKENS_PER_WORD) + 40,
+    )
+
+
+def _authors_of(found: Mapping[str, Sequence[Hit]]) -> tuple[str, ...]:
+    """Who wrote on the subject, those first whose texts are nearest; of repositories nobody in particular did."""
+    names = [hits[0].chunk.author for hits in found.values() if hits[0].chunk.category != "repository"]
+    return tuple(dict.fromkeys(names))[:_MOST_AUTHORS]
+
+
+def _named_document(subject: str, found: Mapping[str, Sequence[Hit]]) -> str | None:
+    """The only document whose title holds the subject."""
+    titled = [identifier for identifier, hits in found.items() if matches_topic(subject, hits[0].chunk.title)]
+    return titled[0] if len(titled) == 1 and len(found) == 1 else None
+
+
+def _read(collection: Collection, identifier: str) -> CleanDocument | None:
+    try:
+        return collection.read_document(identifier)
+    except StoreError:
+        return None
+
+
+def _nothing(brief: Brief, authors: Sequence[str], german: bool) -> str:
+    by = f" {'von' if german else 'by'} {', '.join(authors)}" if authors else ""
+    return _say(
+        german,
+        f"Zu „{brief.subject}“ gibt es{by} keine gesammelten Texte.",
+        f"Nothing was collected{by} about “{brief.subject}”.",
+    )
+
+
+def _say(german: bool, in_german: str, in_english: str) -> str:
+    return in_german if german else in_english

@@ -1,0 +1,323 @@
+"""What the pipeline does with each kind of request: lists, small talk, summaries, comparisons, drafts, by words and by fakes."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+
+from llm_engineering.application.inference.answer import AnsweringConfig
+from llm_engineering.application.inference.collection import Collection
+from llm_engineering.application.inference.composing import renumber
+from llm_engineering.application.inference.drafting import extract_subject, read_brief
+from llm_engineering.application.inference.grounding import strip_markdown
+from llm_engineering.application.inference.pipeline import (
+    NOTHING_COLLECTED,
+    Checked,
+    Event,
+    Finished,
+    InferenceConfig,
+    InferencePipeline,
+    Piece,
+    RagRequest,
+    Sources,
+)
+from llm_engineering.application.inference.retriever import Retriever
+from llm_engineering.application.ports import CleanStore, Message
+from llm_engineering.domain.documents import Chunk, CleanDocument, User
+from llm_engineering.domain.errors import StoreUnavailableError
+from llm_engineering.domain.inference import Grounding, Intent, LlmProfile, RagResult
+from llm_engineering.domain.retrieval import Query
+from tests.fakes.embedder import HashEmbedder
+from tests.fakes.llm import ScriptedLanguageModel
+from tests.fakes.warehouse import FakeWarehouse
+from tests.unit.test_retrieval import filled_index, make_chunk
+
+NOW = datetime(2026, 11, 29, tzinfo=UTC)
+TEXTS = (
+    ("d1", "Chunking by headings", "Ada Winter", "article", "Chunking by headings keeps what belongs together in one chunk."),
+    ("d2", "Chunking and overlap", "Ben Okafor", "article", "Chunking without overlap loses what stands across a cut."),
+    ("d3", "", "Ada Winter", "post", "Chunking is cutting, so cut where the author has cut already, at the headings."),
+    ("d4", "Bananas", "Ben Okafor", "article", "Bananas are rich in potassium and grow in bunches that ripen together."),
+)  # fmt: skip
+
+
+def chunk(identifier: str, title: str, author: str, category: str, text: str) -> Chunk:
+    user = User(full_name=author)
+    return make_chunk(
+        text, document=identifier, title=title, author=author, author_id=user.id, category=category
+    )
+
+
+def document(identifier: str, title: str, author: str, category: str, text: str) -> CleanDocument:
+    return CleanDocument(
+        id=identifier,
+        category=category,
+        title=title,
+        text=text,
+        link=f"https://example.org/{identifier}",
+        platform="example.org",
+        author=author,
+        author_id=User(full_name=author).id,
+        language="en",
+        published_at=NOW,
+        source_hash="s",
+    )
+
+
+class Twin:
+    """A twin over four texts."""
+
+    def __init__(
+        self,
+        reply: str = "Chunking by headings keeps what belongs together in one chunk.",
+        *,
+        grounding: Grounding = "annotate",
+        store: CleanStore | None = None,
+        owner: str | None = "Ada Winter",
+    ) -> None:
+        self.model = ScriptedLanguageModel(default=reply)
+        embedder = HashEmbedder()
+        index = filled_index([chunk(*text) for text in TEXTS], embedder)
+        warehouse = FakeWarehouse()
+        warehouse.clean.upsert([document(*text) for text in TEXTS])
+        self.pipeline = InferencePipeline(
+            Retriever(index, embedder),
+            self.model,
+            index,
+            embedder,
+            config=InferenceConfig(answering=AnsweringConfig(min_similarity=-1.0)),
+            profile=LlmProfile(grounding=grounding),
+            collection=Collection(store or warehouse.clean, index, embedder, min_similarity=0.99),
+            owner=owner,
+            now=lambda: NOW,
+        )
+
+    async def events(
+        self, message: str, intent: Intent | None = None, history: Sequence[Message] = ()
+    ) -> list[Event]:
+        request = RagRequest(Query.ask(message), tuple(history), intent=intent)
+        return [event async for event in self.pipeline.answer(request)]
+
+    async def reply(
+        self, message: str, intent: Intent | None = None, history: Sequence[Message] = ()
+    ) -> RagResult:
+        last = (await self.events(message, intent, history))[-1]
+        assert isinstance(last, Finished)
+        return last.result
+
+
+class Down:
+    """A warehouse that cannot be reached."""
+
+    def __getattr__(self, name: str) -> object:
+        def fail(*_: object) -> object:
+            raise StoreUnavailableError("no server answers")
+
+        return fail
+
+
+async def test_a_list_comes_from_the_catalogue_and_no_model_is_asked() -> None:
+    twin = Twin()
+    result = await twin.reply("How many articles are there?")
+    assert result.provenance.intent is Intent.CATALOGUE
+    assert result.answer.text.startswith("There are 3 articles")
+    assert twin.model.calls == []
+    assert result.answer.citations == ()
+
+
+async def test_the_opening_of_a_text_stands_for_its_missing_title() -> None:
+    result = await Twin().reply("List my posts")
+    assert "[Chunking is cutting, so cut where" in result.answer.text
+
+
+async def test_an_empty_collection_is_told_with_the_task_that_fills_it() -> None:
+    result = await Twin(store=FakeWarehouse().clean).reply("How many articles are there?")
+    assert result.answer.text == NOTHING_COLLECTED
+
+
+async def test_small_talk_needs_no_model() -> None:
+    twin = Twin()
+    result = await twin.reply("Who are you?")
+    assert result.provenance.intent is Intent.CONVERSE
+    assert "twin of Ada Winter" in result.answer.text
+    assert twin.model.calls == []
+
+
+async def test_without_the_warehouse_the_catalogue_says_why_not_and_small_talk_goes_on() -> None:
+    twin = Twin(store=Down())  # type: ignore[arg-type]
+    listed = await twin.reply("How many articles are there?")
+    assert listed.provenance.degraded
+    assert "no server answers" in listed.answer.text
+    assert "AI twin" in (await twin.reply("Who are you?")).answer.text
+    summary = await twin.reply("Summarise what was written about chunking")
+    assert summary.answer.supports
+
+
+async def test_a_summary_covers_every_document_on_the_subject_and_no_other() -> None:
+    twin = Twin(grounding="extractive")
+    result = await twin.reply("Summarise everything about chunking", Intent.SUMMARISE)
+    assert {citation.passage.document_id for citation in result.answer.citations} == {"d1", "d2", "d3"}
+    assert "potassium" not in result.answer.text
+    assert result.answer.quoted
+
+
+@pytest.mark.parametrize("grounding", ["extractive", "annotate"])
+async def test_verdicts_stand_at_their_sentences_and_sources_are_numbered_through(
+    grounding: Grounding,
+) -> None:
+    twin = Twin(grounding=grounding)
+    events = await twin.events("Compare what Ada and Ben say about chunking", Intent.COMPARE)
+    assert isinstance(events[0], Sources)
+    assert isinstance(events[-1], Finished)
+    answer = events[-1].result.answer
+    assert "".join(event.text for event in events if isinstance(event, Piece)) == answer.text
+    assert tuple(event.support for event in events if isinstance(event, Checked)) == answer.supports
+    assert [citation.number for citation in answer.citations] == list(range(1, len(answer.citations) + 1))
+    assert answer.supports
+    for support in answer.supports:
+        said = answer.text[support.span.start : support.span.end]
+        assert "hunking" in said
+        assert not said.startswith((" ", "-"))
+        assert set(support.cited) <= {citation.number for citation in answer.citations}
+
+
+async def test_an_author_who_wrote_nothing_on_it_is_said_to() -> None:
+    result = await Twin().reply("Compare what Ada and Ben say about bananas", Intent.COMPARE)
+    assert "**Ada Winter**: does not write about it." in result.answer.text
+
+
+async def test_a_draft_is_in_the_models_words_with_a_verdict_on_each_sentence_and_no_marks_in_it() -> None:
+    twin = Twin("Chunking by headings keeps what belongs together in one chunk. Whales sing at night.")
+    result = await twin.reply("Draft a post about chunking")
+    assert result.provenance.intent is Intent.WRITE
+    assert "[1]" not in result.answer.text
+    assert [support.verdict.value for support in result.answer.supports] == ["supported", "unsupported"]
+    prompt = " ".join(message.content for message in twin.model.calls[0].messages)
+    assert "Ada Winter" in prompt
+    assert "potassium" not in prompt
+
+
+async def test_a_small_model_composes_the_authors_own_sentences_word_for_word() -> None:
+    twin = Twin(grounding="extractive")
+    result = await twin.reply("Draft a post about chunking")
+    assert twin.model.calls == []
+    assert (
+        "“Chunking is cutting, so cut where the author has cut already, at the headings.”"
+        in result.answer.text
+    )
+    assert "Ben Okafor" not in result.answer.text
+
+
+async def test_a_subject_nobody_wrote_on_is_refused_with_its_name() -> None:
+    twin = Twin()
+    result = await twin.reply("Draft a post about submarines")
+    assert result.answer.abstained
+    assert "submarines" in result.answer.text
+    assert twin.model.calls == []
+
+
+async def test_an_author_nobody_knows_is_told_who_there_is() -> None:
+    twin = Twin()
+    result = await twin.reply("My name is Zoe Quill. Could you draft a post about chunking?")
+    assert result.answer.abstained
+    assert "Ada Winter, Ben Okafor" in result.answer.text
+    assert twin.model.calls == []
+
+
+async def test_who_introduces_themselves_writes_in_their_own_voice() -> None:
+    twin = Twin(owner="Ada Winter")
+    await twin.reply("My name is Ben Okafor. Could you draft a post about chunking?")
+    assert "Ben Okafor" in twin.model.calls[0].messages[0].content
+
+
+async def test_a_given_text_is_rewritten_and_held_against_itself() -> None:
+    twin = Twin("Everyone should use chunking.")
+    result = await twin.reply(
+        'Rewrite this in my style: "Chunking is cool and everyone should use it."', Intent.WRITE
+    )
+    assert "Chunking is cool" in " ".join(m.content for m in twin.model.calls[0].messages)
+    assert [citation.passage.document_id for citation in result.answer.citations] == ["given"]
+
+
+async def test_a_short_order_rewrites_the_reply_before_it() -> None:
+    twin = Twin("Cut at headings.")
+    history = (
+        Message("user", "Draft a post"),
+        Message("assistant", "Chunking is cutting at headings, always."),
+    )
+    await twin.reply("Write it shorter", history=history)
+    assert "cutting at headings, always" in " ".join(m.content for m in twin.model.calls[0].messages)
+
+
+async def test_a_small_model_says_that_it_cannot_rewrite() -> None:
+    result = await Twin(grounding="extractive").reply(
+        'Rewrite this: "Chunking is cool and everyone should."', Intent.WRITE
+    )
+    assert result.answer.abstained
+
+
+async def test_more_words_than_any_model_here_can_hold_are_cut() -> None:
+    brief = read_brief("write 50,000 words about chunking", ["Ada Winter"], me=None, german=False)
+    assert brief.shortened
+    assert brief.words <= 800
+
+
+@pytest.mark.parametrize(
+    ("request_", "subject"),
+    [
+        ("draft a LinkedIn post discussing RAG systems?", "RAG systems"),
+        ("Write a blog article outline about chunking in my style", "chunking"),
+        ("Summarise what I wrote about LoRA", "LoRA"),
+        ("tl;dr of the hybrid search article", "hybrid search"),
+        ("Compare what Ada and Ben say on evaluation", "evaluation"),
+        ("Where do Ada and Ben disagree about chunk sizes?", "chunk sizes"),
+        ("Fasse zusammen, was Ada über LoRA geschrieben hat", "LoRA"),
+        ("Vergleiche, was Ada und Ben über Evaluation schreiben", "Evaluation"),
+        ("Schreib einen LinkedIn-Beitrag über Reranking", "Reranking"),
+    ],
+)
+def test_the_subject_is_what_is_left_of_the_order(request_: str, subject: str) -> None:
+    assert extract_subject(request_, ["Ada Winter", "Ben Okafor"]) == subject
+
+
+@pytest.mark.parametrize(
+    ("text", "moved"),
+    [("As [1] says [2].", "As [4] says [5]."), ("a[i] = b [x]", "a[i] = b [x]"), ("", ""), ("[", "[")],
+)
+def test_only_citations_are_renumbered(text: str, moved: str) -> None:
+    assert renumber(text, 3) == moved
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("x > 3 and a < b", "x > 3 and a < b"),
+        ("Set `num_experts_per_tok` to 2.", "Set num_experts_per_tok to 2."),
+        ("num_experts_per_tok is 2", "num_experts_per_tok is 2"),
+        ("2 * 3 * 4 = 24", "2 * 3 * 4 = 24"),
+        ("A **bold** and an *italic* and a _low_ word.", "A bold and an italic and a low word."),
+        ("> quoted\n> twice", "quoted twice"),
+        ("- an item with [a link](https://x.example/y) in it", "an item with a link in it"),
+        ("## A heading", "A heading"),
+        ("`a | b` and C# and #1", "a | b and C# and #1"),
+    ],
+)
+def test_a_quotation_loses_marks_and_no_meaning(text: str, plain: str) -> None:
+    assert strip_markdown(text) == plain
+
+
+@pytest.mark.parametrize(
+    ("request_", "form", "told"),
+    [
+        ("Give me five tweets about drift", "tweet", "5 separate"),
+        ("three tweet-length takes on drift", "tweet", "3 separate"),
+        ("Suggest 7 titles for an article on drift", "title", "7 titles"),
+        ("Write a newsletter about drift", "newsletter", "newsletter"),
+        ("Schreib einen Thread über Drift", "thread", "3 short"),
+        ("write something about drift", "post", "LinkedIn"),
+    ],
+)
+def test_form_and_number_of_pieces_are_read(request_: str, form: str, told: str) -> None:
+    brief = read_brief(request_, ["Ada Winter"], me=None, german=False)
+    assert brief.form == form
+    assert told in brief.description
