@@ -26,7 +26,7 @@ from llm_engineering.application.ports import CleanStore, Message
 from llm_engineering.domain.documents import Chunk, CleanDocument, User
 from llm_engineering.domain.errors import StoreUnavailableError
 from llm_engineering.domain.inference import Grounding, Intent, LlmProfile, RagResult
-from llm_engineering.domain.retrieval import Query
+from llm_engineering.domain.retrieval import MetadataFilter, Query
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.llm import ScriptedLanguageModel
 from tests.fakes.warehouse import FakeWarehouse
@@ -128,6 +128,21 @@ async def test_a_list_comes_from_the_catalogue_and_no_model_is_asked() -> None:
 async def test_the_opening_of_a_text_stands_for_its_missing_title() -> None:
     result = await Twin().reply("List my posts")
     assert "[Chunking is cutting, so cut where" in result.answer.text
+
+
+async def test_the_callers_filter_holds_for_lists_and_summaries() -> None:
+    twin = Twin(grounding="extractive")
+    only_ben = MetadataFilter(authors=("Ben Okafor",))
+    for message, intent in (
+        ("List all articles", None),
+        ("Summarise everything about chunking", Intent.SUMMARISE),
+    ):
+        request = RagRequest(Query.ask(message, filter=only_ben), intent=intent)
+        events = [event async for event in twin.pipeline.answer(request)]
+        assert isinstance(events[-1], Finished)
+        text = events[-1].result.answer.text
+        assert "Ben Okafor" in text
+        assert "Ada Winter" not in text
 
 
 async def test_an_empty_collection_is_told_with_the_task_that_fills_it() -> None:

@@ -16,6 +16,7 @@ from typing import Literal
 from llm_engineering.application.inference.self_query_dates import read_period
 from llm_engineering.application.ports import DocumentCard
 from llm_engineering.application.text.words import content_stems, language_of, split_words
+from llm_engineering.domain.retrieval import MetadataFilter
 
 Asked = Literal["documents", "authors", "languages", "platforms", "categories"]
 Operation = Literal["list", "count", "newest", "oldest", "most"]
@@ -68,6 +69,20 @@ class Found:
     """(value, number of documents), the most first, where values were asked for."""
     undated: int = 0
     """Documents without a date, which a question about dates must leave out."""
+
+
+def narrow_cards(cards: Sequence[DocumentCard], filter: MetadataFilter) -> tuple[DocumentCard, ...]:
+    """Return the documents that a caller's filter accepts."""
+    wanted = Plan(
+        authors=filter.authors,
+        categories=filter.categories,
+        languages=filter.languages,
+        platforms=filter.platforms,
+        published_from=filter.published_from,
+        published_to=filter.published_to,
+    )
+    named = filter.document_ids
+    return tuple(card for card in cards if wanted.accepts(card) and (not named or card.id in named))
 
 
 # --- from words to a plan --------------------------------------------------------------------------------------------

@@ -10,7 +10,12 @@ from typing import Any, Literal
 from loguru import logger
 
 from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer, write_draft
-from llm_engineering.application.inference.catalogue import describe_found, plan_catalogue, run_plan
+from llm_engineering.application.inference.catalogue import (
+    describe_found,
+    narrow_cards,
+    plan_catalogue,
+    run_plan,
+)
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import Outline, compose
 from llm_engineering.application.inference.converse import reply_to
@@ -42,7 +47,7 @@ from llm_engineering.domain.inference import (
     StageStatus,
     make_interaction,
 )
-from llm_engineering.domain.retrieval import Answer, Citation, Hit, Passage, Query, Support
+from llm_engineering.domain.retrieval import Answer, Citation, Hit, MetadataFilter, Passage, Query, Support
 
 _DEFAULT_PROFILE = LlmProfile()
 NOTHING_COLLECTED = 'Nothing was collected yet. Collect with: poe run-end-to-end-data-pipeline --author "Your Name" --link URL'
@@ -209,7 +214,9 @@ class InferencePipeline:
             dense_status=StageStatus.OFF,
         )
         with recorder.record_span(routed.intent.value, "general", question=question) as span:
-            text, degradation = await asyncio.to_thread(self._describe_collection, question, routed)
+            text, degradation = await asyncio.to_thread(
+                self._describe_collection, question, routed, request.query.filter
+            )
             span.outputs["text"] = text
         if degradation:
             provenance = provenance.model_copy(update={"degradations": (degradation,)})
@@ -226,7 +233,7 @@ class InferencePipeline:
         self._tracer.record(_traced(recorder, result))
         yield Finished(result)
 
-    def _describe_collection(self, question: str, routed: Routed) -> tuple[str, str]:
+    def _describe_collection(self, question: str, routed: Routed, filter: MetadataFilter) -> tuple[str, str]:
         """The reply, and what it had to go without. Blocking."""
         owner = routed.introduced or self._owner
         degradation, cards = "", tuple[DocumentCard, ...]()
@@ -237,6 +244,7 @@ class InferencePipeline:
             if routed.intent is Intent.CATALOGUE and not cards:
                 return NOTHING_COLLECTED, ""
             if routed.intent is Intent.CATALOGUE:
+                cards = narrow_cards(cards, filter)
                 plan = plan_catalogue(
                     routed.request, cards, self._now(), me=_spell(owner, {card.author for card in cards})
                 )
