@@ -15,8 +15,9 @@ from rich.table import Table
 from llm_engineering.application.features.config import EndToEndData
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources
+from llm_engineering.bootstrap.training import open_bundled_models
 from llm_engineering.domain.retrieval import Answer, Query
-from llm_engineering.settings import Settings, load_settings
+from llm_engineering.settings import LlamaCppSettings, Settings, load_settings
 from tools.ask import ask
 from tools.console import console, run
 from tools.models import ensure_models
@@ -48,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     settings = load_settings()
+    if options.small and isinstance(settings.llm, LlamaCppSettings):
+        small = settings.llm.model_copy(update={"model": open_bundled_models(settings).small_llm})
+        settings = settings.model_copy(update={"llm": small})
     start_logging(settings)
     timings: dict[str, float] = {}
     console.print(

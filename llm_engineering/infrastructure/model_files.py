@@ -172,6 +172,7 @@ class BundledModels:
         self._dir = models_dir
         self.names = tuple(MANIFEST)
         self.default_llm = DEFAULT_LLM
+        self.small_llm = SMALL_LLM
 
     @staticmethod
     def fits_machine(name: str) -> bool:

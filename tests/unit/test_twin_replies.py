@@ -22,9 +22,10 @@ from llm_engineering.application.inference.pipeline import (
     Sources,
 )
 from llm_engineering.application.inference.retriever import Retriever
+from llm_engineering.application.llm.prompts import prompt_hash
 from llm_engineering.application.ports import CleanStore, Message
 from llm_engineering.domain.documents import Chunk, CleanDocument, User
-from llm_engineering.domain.errors import StoreUnavailableError
+from llm_engineering.domain.errors import StoreUnavailableError, UnknownFilterValueError
 from llm_engineering.domain.inference import Grounding, Intent, LlmProfile, RagResult
 from llm_engineering.domain.retrieval import MetadataFilter, Query
 from tests.fakes.embedder import HashEmbedder
@@ -243,6 +244,26 @@ async def test_who_introduces_themselves_writes_in_their_own_voice() -> None:
     twin = Twin(owner="Ada Winter")
     await twin.reply("My name is Ben Okafor. Could you draft a post about chunking?")
     assert "Ben Okafor" in twin.model.calls[0].messages[0].content
+
+
+async def test_a_draft_names_its_own_prompt_and_says_that_it_was_shortened() -> None:
+    result = await Twin().reply("write 50,000 words about chunking", Intent.WRITE)
+    assert result.provenance.prompt_hash == prompt_hash("write", 1)
+    assert result.provenance.notes == ("shortened",)
+
+
+async def test_an_author_who_does_not_exist_is_refused_whatever_is_asked_for() -> None:
+    for message in ("List all articles", "Draft a post about chunking", "Who are you?"):
+        request = RagRequest(Query.ask(message, filter=MetadataFilter(authors=("Ada Wintr",))))
+        with pytest.raises(UnknownFilterValueError):
+            _ = [event async for event in Twin().pipeline.answer(request)]
+
+
+async def test_wishes_of_the_application_reach_the_prompt_of_a_draft() -> None:
+    twin = Twin()
+    request = RagRequest(Query.ask("Draft a post about chunking"), instructions="Use British spelling.")
+    _ = [event async for event in twin.pipeline.answer(request)]
+    assert "British spelling" in " ".join(message.content for message in twin.model.calls[0].messages)
 
 
 async def test_a_given_text_is_rewritten_and_held_against_itself() -> None:

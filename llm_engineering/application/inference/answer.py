@@ -211,6 +211,7 @@ async def write_draft(
     question: str,
     messages: Sequence[Message],
     passages: Sequence[Passage],
+    prompt: str,
     model: LanguageModel,
     config: AnsweringConfig,
     embed: Callable[[Sequence[str]], Vectors],
@@ -224,11 +225,14 @@ async def write_draft(
     Args:
         messages: the whole prompt.
         passages: what its sentences are held against.
+        prompt: name of the template that the messages were made from; its first version.
 
     Raises:
         ModelError: the language model or the embedder failed.
     """
-    own = config.model_copy(update={"grounding": "annotate", "max_quotes": 0})
+    own = config.model_copy(
+        update={"grounding": "annotate", "max_quotes": 0, "template": prompt, "template_version": 1}
+    )
     run = _Run(question, model, own, cite=False)
     sources = tuple(
         Source(Citation(number=number, passage=passage), (Span(start=0, end=len(passage.text)),))

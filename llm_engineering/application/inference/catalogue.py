@@ -144,11 +144,12 @@ _NUMBER = re.compile(
     r"\b(?:the\s+|my\s+|die\s+)?(?:last|latest|newest|first|top|oldest|most\s+recent|letzten|neuesten|ersten)\s+(?P<n>\d{1,3}|two|three|four|five|ten|zwei|drei|vier|fünf|zehn)\b",
     re.IGNORECASE,
 )
-_NUMBERS = {
+NUMBER_WORDS = {
     "two": 2,
     "three": 3,
     "four": 4,
     "five": 5,
+    "six": 6,
     "ten": 10,
     "zwei": 2,
     "drei": 3,
@@ -207,7 +208,7 @@ def plan_catalogue(
         limit = 5 if plural else 1
     if number:
         said = number["n"].casefold()
-        limit = int(said) if said.isdigit() else _NUMBERS[said]
+        limit = int(said) if said.isdigit() else NUMBER_WORDS[said]
     return Plan(
         asked=asked,
         operation=operation,
@@ -393,10 +394,12 @@ class Wording:
 
     @classmethod
     def choose_for(cls, request: str) -> "Wording":
+        """Choose the language of a request: German where its small words are, else English."""
         german = language_of(split_words(request)) == "de"
         return cls(german, _GERMAN if german else _ENGLISH)
 
     def count(self, number: int, noun: str) -> str:
+        """Say how many: "1 article", "2 Texte"."""
         one, many = self.nouns.get(noun, (noun, f"{noun}s"))
         return f"{number:,} {one if number == 1 else many}"
 

@@ -1,17 +1,18 @@
 """Make a longer text from sections: a summary by document, a comparison by author, a draft from somebody's own sentences.
 
 Each section is answered from passages of its own, by the model where it may speak for itself, else by quotation; sources are
-numbered through. Nothing here depends on how many documents there are: what has no room is named with its link.
+numbered through.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer
 from llm_engineering.application.inference.grounding import GroundingVerifier, Quote
 from llm_engineering.application.ports import LanguageModel, Vectors
+from llm_engineering.application.text.pii import mask_personal_data
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.retrieval import Answer, Citation, Passage, Support, Usage
 
@@ -55,7 +56,7 @@ async def compose(
     numbered = _number(outline.sections)
     sources = tuple(citation for citations in numbered for citation in citations)
     yield AnswerPiece(sources=sources)
-    run = _Text()
+    run = _Text(mask=config.mask_personal_data)
     for text in run.add(outline.opening):
         yield AnswerPiece(text=text)
     for section, citations in zip(outline.sections, numbered, strict=True):
@@ -143,8 +144,9 @@ async def _ask(
 class _Text:
     """The text so far, with the verdicts on its sentences at their places."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, mask: bool) -> None:
         self.text = ""
+        self._mask = mask
         self._supports: list[Support] = []
         self._usage = Usage()
         self._unsupported = 0
@@ -162,7 +164,8 @@ class _Text:
         if not quotes:
             yield from (AnswerPiece(text=text) for text in self.add(otherwise))
         for place, (quote, support) in enumerate(quotes):
-            text = f"{' ' if place else ''}“{quote.text}” [{quote.number}]"
+            words = mask_personal_data(quote.text) if self._mask else quote.text
+            text = f"{' ' if place else ''}“{words}” [{quote.number}]"
             start = len(self.text) + (1 if place else 0)
             self.text += text
             placed = support.model_copy(update={"span": Span(start=start, end=len(self.text))})
@@ -227,12 +230,3 @@ def renumber(text: str, offset: int) -> str:
         number, bracket, rest = part.partition("]")
         moved.append(f"[{int(number) + offset}]{rest}" if bracket and number.isdigit() else f"[{part}")
     return "".join(moved)
-
-
-def group_by_author(passages: Mapping[str, Sequence[Passage]]) -> dict[str, list[Passage]]:
-    """Return the passages of all documents by their author, best first."""
-    found: dict[str, list[Passage]] = {}
-    for of_document in passages.values():
-        for passage in of_document:
-            found.setdefault(passage.author, []).append(passage)
-    return found

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llm_engineering.application.inference.catalogue import find_names
+from llm_engineering.application.inference.catalogue import NUMBER_WORDS, find_names
 from llm_engineering.application.ports import Message
 
 _ABOUT = re.compile(
@@ -65,19 +65,6 @@ _FORMS: tuple[tuple[str, str, str, int], ...] = (
     ),
     ("post", r"", "a LinkedIn post", 130),
 )
-_COUNTS = {
-    "two": 2,
-    "three": 3,
-    "four": 4,
-    "five": 5,
-    "six": 6,
-    "ten": 10,
-    "zwei": 2,
-    "drei": 3,
-    "vier": 4,
-    "fünf": 5,
-    "zehn": 10,
-}
 _WORDS = re.compile(r"\b(\d{2,6}(?:[,.]\d{3})?)[\s-]*(?:words?|wörtern?|worte)\b", re.IGNORECASE)
 MOST_WORDS = 800
 """Beyond this a draft is cut to length: no model here keeps a thread for longer."""
@@ -145,7 +132,9 @@ def read_brief(
 
 def _read_count(instruction: str) -> int:
     """How many pieces are asked for: the first number below 20 in the order; 3 where there is none."""
-    words = (_COUNTS.get(word, int(word) if word.isdigit() else 0) for word in instruction.casefold().split())
+    words = (
+        NUMBER_WORDS.get(word, int(word) if word.isdigit() else 0) for word in instruction.casefold().split()
+    )
     return next((count for count in words if 0 < count < 20), 3)
 
 

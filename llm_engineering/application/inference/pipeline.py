@@ -20,7 +20,7 @@ from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import Outline, compose
 from llm_engineering.application.inference.converse import reply_to
 from llm_engineering.application.inference.embedding import InMemoryEmbeddingCache
-from llm_engineering.application.inference.guards import Guarded, guard
+from llm_engineering.application.inference.guards import Guarded
 from llm_engineering.application.inference.intents import Routed, route
 from llm_engineering.application.inference.planning import Draft, plan_text
 from llm_engineering.application.inference.retriever import RetrievalConfig, Retriever
@@ -190,9 +190,11 @@ class InferencePipeline:
             raise
 
     async def _events(self, request: RagRequest, recorder: Recorder) -> AsyncGenerator[Event, None]:
-        guarded = guard(request.query, request.history, self._retriever.config.guard)
+        guarded = await self._retriever.guard(request.query, request.history)
         routed = route(guarded.query.text, guarded.history, request.intent)
         recorder.trace.attributes["intent"] = routed.intent.value
+        if routed.intent is not Intent.ANSWER:
+            await self._retriever.check_filter(request.query.filter)
         if routed.intent in (Intent.CATALOGUE, Intent.CONVERSE):
             events = self._tell(request, guarded.query.text, routed, recorder)
         elif routed.intent is Intent.ANSWER or self._collection is None:
@@ -293,7 +295,7 @@ class InferencePipeline:
         """Write a text, a summary or a comparison from all that bears on the subject."""
         question = guarded.query.text
         with recorder.record_span("plan", "retrieval", question=question) as span:
-            plan = await asyncio.to_thread(self._plan_text, guarded, routed)
+            plan = await asyncio.to_thread(self._plan_text, guarded, routed, request.instructions)
             span.attributes["plan"] = type(plan).__name__
         provenance = ResponseProvenance(
             intent=routed.intent,
@@ -301,6 +303,8 @@ class InferencePipeline:
             fusion=request.query.fusion,
             filter=request.query.filter,
         )
+        if isinstance(plan, Draft) and plan.notes:
+            provenance = provenance.model_copy(update={"notes": plan.notes})
         if isinstance(plan, str):
             pieces = _tell_pieces(question, plan)
         elif isinstance(plan, Outline):
@@ -310,6 +314,7 @@ class InferencePipeline:
                 question,
                 plan.messages,
                 plan.passages,
+                plan.prompt,
                 self._model,
                 self._answering,
                 self._embed,
@@ -321,7 +326,7 @@ class InferencePipeline:
             async for event in events:
                 yield event
 
-    def _plan_text(self, guarded: Guarded, routed: Routed) -> "str | Outline | Draft":
+    def _plan_text(self, guarded: Guarded, routed: Routed, instructions: str) -> "str | Outline | Draft":
         """What the text is to be made of. Blocking."""
         assert self._collection is not None
         authors = sorted(self._index.count_values("author"))
@@ -331,6 +336,7 @@ class InferencePipeline:
             self._collection,
             authors,
             embed=self._embed,
+            instructions=instructions,
             owner=_spell(routed.introduced or self._owner, authors),
             extractive=self._answering.is_extractive,
         )

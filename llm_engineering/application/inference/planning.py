@@ -40,6 +40,10 @@ class Draft:
     messages: tuple[Message, ...]
     passages: tuple[Passage, ...]
     max_tokens: int
+    prompt: str
+    """Name of the prompt's template."""
+    notes: tuple[str, ...] = ()
+    """What the caller should know of it: ``shortened`` to the most words that are written."""
 
 
 def plan_text(
@@ -51,6 +55,7 @@ def plan_text(
     embed: Embed,
     owner: str | None,
     extractive: bool,
+    instructions: str = "",
 ) -> str | Outline | Draft:
     """Plan a text, a summary or a comparison. A plain reply says what is missing. Blocking.
 
@@ -59,6 +64,7 @@ def plan_text(
         embed: texts to unit vectors, shape (n, dimension).
         owner: whom "I" and "my" mean.
         extractive: the model is too small to write in its own words.
+        instructions: of the calling application; they stand below the prompt's own rules.
 
     Raises:
         StoreError: the index cannot be read.
@@ -115,11 +121,19 @@ def plan_text(
         found = collection.find_about(brief.subject, given)
     if not found:
         return _nothing(brief, (), german)
-    return outline_draft(brief, found) if extractive else _plan_draft(brief, found, collection, embed)
+    return (
+        outline_draft(brief, found)
+        if extractive
+        else _plan_draft(brief, found, collection, embed, instructions)
+    )
 
 
 def _plan_draft(
-    brief: Brief, found: Mapping[str, Sequence[Hit]], collection: Collection, embed: Embed
+    brief: Brief,
+    found: Mapping[str, Sequence[Hit]],
+    collection: Collection,
+    embed: Embed,
+    instructions: str,
 ) -> Draft:
     author = brief.author or next(iter(found.values()))[0].chunk.author
     own = [hit for hits in found.values() for hit in hits if hit.chunk.author == author]
@@ -138,14 +152,15 @@ def _plan_draft(
         1,
         author=author,
         language="German" if brief.german else "English",
-        instructions="",
+        instructions=instructions.strip(),
         examples=examples[:1],
         notes=[note.text for note in notes],
         form=brief.description,
         words=brief.words,
         subject=brief.subject,
     )
-    return Draft(tuple(messages), tuple(passages), int(brief.words * _TOKENS_PER_WORD) + 40)
+    tokens = int(brief.words * _TOKENS_PER_WORD) + 40
+    return Draft(tuple(messages), tuple(passages), tokens, "write", ("shortened",) if brief.shortened else ())
 
 
 def _plan_rewriting(brief: Brief, request: str, collection: Collection, *, extractive: bool) -> str | Draft:
@@ -181,6 +196,7 @@ def _plan_rewriting(brief: Brief, request: str, collection: Collection, *, extra
         tuple(messages),
         (passage,),
         int(max(brief.words, len(brief.given.split()) * 1.3) * _TOKENS_PER_WORD) + 40,
+        "rewrite",
     )
 
 

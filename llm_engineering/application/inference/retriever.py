@@ -20,7 +20,7 @@ from loguru import logger
 
 from llm_engineering.application.inference.config import EmbeddingConfig, RerankConfig, RetrievalConfig
 from llm_engineering.application.inference.embedding import MicroBatcher
-from llm_engineering.application.inference.guards import guard
+from llm_engineering.application.inference.guards import Guarded, guard
 from llm_engineering.application.inference.query_expansion import Expansion, expand
 from llm_engineering.application.inference.search import (
     FacetCache,
@@ -193,18 +193,31 @@ class Retriever:
     ) -> tuple[Query, tuple[Message, ...]]:
         # What came in is not kept in the trace: personal data in it must not leave the machine that way either.
         with recorder.record_span("guard", "guardrail") as span:
-            if len(query.text) + sum(len(turn.content) for turn in history) > _LONG_CHARACTERS:
-                guarded = await asyncio.to_thread(guard, query, history, self._config.guard)
-            else:
-                guarded = guard(query, history, self._config.guard)
+            guarded = await self.guard(query, history)
             made.statuses["guard"] = StageStatus.OK if self._config.guard.enabled else StageStatus.OFF
             made.notes.extend(guarded.notes)
             span.attributes["notes"] = list(guarded.notes)
             span.outputs["question"] = guarded.query.text
-            await self._check_filter(query.filter)
+            await self.check_filter(query.filter)
         return guarded.query, guarded.history
 
-    async def _check_filter(self, filter: MetadataFilter) -> None:
+    async def guard(self, query: Query, history: tuple[Message, ...]) -> Guarded:
+        """Return the query and its history, made harmless.
+
+        Raises:
+            InvalidInputError: the question is empty or too long.
+        """
+        if len(query.text) + sum(len(turn.content) for turn in history) > _LONG_CHARACTERS:
+            return await asyncio.to_thread(guard, query, history, self._config.guard)
+        return guard(query, history, self._config.guard)
+
+    async def check_filter(self, filter: MetadataFilter) -> None:
+        """Refuse a filter that names what does not exist.
+
+        Raises:
+            UnknownFilterValueError: a value is not there; names the closest.
+            StoreError: the index is not there, or failed.
+        """
         if not Facets.fields_used(filter):
             return
         known = await self._values.get()
