@@ -59,7 +59,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CatalogueResult:
     """What a plan comes to."""
 
     plan: Plan
@@ -319,7 +319,9 @@ _UNKNOWN_AUTHOR = re.compile(r"\b(?:by|from|von)\s+(?P<name>[A-ZÄÖÜ][\w'’-]
 # --- carrying it out --------------------------------------------------------------------------------------------------
 
 
-def run_plan(plan: Plan, cards: Sequence[DocumentCard], about: Callable[[str, bool], set[str]]) -> Found:
+def run_plan(
+    plan: Plan, cards: Sequence[DocumentCard], about: Callable[[str, bool], set[str]]
+) -> CatalogueResult:
     """Carry a plan out.
 
     Args:
@@ -348,7 +350,7 @@ def run_plan(plan: Plan, cards: Sequence[DocumentCard], about: Callable[[str, bo
     if group is not None:
         counted = Counter(_value(card, group) for card in documents)
         counts = tuple(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
-    return Found(plan, tuple(documents), counts, undated)
+    return CatalogueResult(plan, tuple(documents), counts, undated)
 
 
 def _value(card: DocumentCard, field: Asked) -> str:
@@ -433,7 +435,7 @@ class Wording:
 
 
 def describe_found(
-    found: Found, request: str, total: int, openings: Mapping[str, str] = MappingProxyType({})
+    found: CatalogueResult, request: str, total: int, openings: Mapping[str, str] = MappingProxyType({})
 ) -> str:
     """Say what a plan came to, in the language of the request, with links.
 
@@ -468,7 +470,7 @@ def describe_found(
     return "\n".join([head, "", *lines]) + notes
 
 
-def _describe_counts(found: Found, words: Wording, scope: str) -> str:
+def _describe_counts(found: CatalogueResult, words: Wording, scope: str) -> str:
     plan = found.plan
     group = plan.by or plan.asked
     shown = [
@@ -489,7 +491,7 @@ def _describe_counts(found: Found, words: Wording, scope: str) -> str:
     return "\n".join([head, "", *lines])
 
 
-def _describe_undated(found: Found, words: Wording) -> str:
+def _describe_undated(found: CatalogueResult, words: Wording) -> str:
     if not found.undated:
         return ""
     told = words.count(found.undated, "documents")

@@ -221,7 +221,7 @@ class Retriever:
         if not Facets.fields_used(filter):
             return
         known = await self._values.get()
-        if not known.cover(filter):
+        if not known.contains_all(filter):
             # It may have come in since; only what is not there now is refused.
             check_filter(filter, await self._values.get(fresh=True))
 

@@ -58,7 +58,7 @@ class Facets:
         """Return the fields in which the filter names values; dates and document ids are not looked up."""
         return tuple(name for plural, name in FILTERS if getattr(filter, plural))
 
-    def cover(self, filter: MetadataFilter) -> bool:
+    def contains_all(self, filter: MetadataFilter) -> bool:
         """Return whether every value that the filter names exists."""
         return all(value in self.of(name) for plural, name in FILTERS for value in getattr(filter, plural))
 

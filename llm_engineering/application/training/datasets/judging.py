@@ -208,7 +208,7 @@ async def judge(
         for name in jury.names
     ]
 
-    async def opinion(call: _Call) -> int | PairVerdict | MissingVerdict:
+    async def request_verdict(call: _Call) -> int | PairVerdict | MissingVerdict:
         return await jury.request_verdict(call.judge, call.ask(config, jury.seed))
 
     scores: dict[str, dict[str, int]] = {}
@@ -216,7 +216,7 @@ async def judge(
     silent: dict[tuple[str, bool], list[MissingVerdict]] = {}
     examples: list[str] = []
     waiting = iter(calls)
-    async for found in run_in_order(calls, opinion, jury.max_in_flight):
+    async for found in run_in_order(calls, request_verdict, jury.max_in_flight):
         call = next(waiting)
         progress.advance("Judge samples", total=len(calls))
         if isinstance(found, int):
