@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from llm_engineering.application.inference.grounding import is_quotable, split_statements, strip_markdown
+from llm_engineering.application.inference.grounding import is_quotable, split_statements
+from llm_engineering.application.text.markdown import strip_markdown
 from llm_engineering.domain.documents import RawDocument, Span
 from llm_engineering.domain.retrieval import Passage
 

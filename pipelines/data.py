@@ -4,7 +4,13 @@ from zenml import pipeline
 from zenml.enums import ExecutionMode
 
 from steps.collect import CollectRun, collect_links
-from steps.features import FeatureRun, clean_documents, index_documents, mark_near_duplicates
+from steps.features import (
+    FeatureRun,
+    build_voice_profiles,
+    clean_documents,
+    index_documents,
+    mark_near_duplicates,
+)
 
 
 @pipeline(enable_cache=False, execution_mode=ExecutionMode.FAIL_FAST)
@@ -15,7 +21,7 @@ def digital_data_etl(collect: CollectRun) -> None:
 
 @pipeline(enable_cache=False, execution_mode=ExecutionMode.FAIL_FAST)
 def feature_engineering(features: FeatureRun = FeatureRun()) -> None:
-    """Clean, mark near-duplicates, chunk, embed and index what the warehouse holds."""
+    """Clean, mark near-duplicates, chunk, embed and index what the warehouse holds; describe its authors' voices."""
     _build_features(features)
 
 
@@ -30,3 +36,4 @@ def _build_features(features: FeatureRun, after: str | None = None) -> None:
     clean_documents(features, after=after)
     mark_near_duplicates(features, after="clean_documents")
     index_documents(features, after="mark_near_duplicates")
+    build_voice_profiles(after="index_documents")

@@ -6,10 +6,11 @@ from zenml import log_metadata, step
 
 from llm_engineering.application.features import index as indexing
 from llm_engineering.application.features import pipeline as features
+from llm_engineering.application.features import voices
 from llm_engineering.application.features.config import FeatureRun
 from steps.context import open_step_resources
 
-__all__ = ["FeatureRun", "clean_documents", "index_documents", "mark_near_duplicates"]
+__all__ = ["FeatureRun", "build_voice_profiles", "clean_documents", "index_documents", "mark_near_duplicates"]
 
 
 @step(enable_cache=False)
@@ -55,6 +56,17 @@ def index_documents(run: FeatureRun) -> Annotated[dict[str, Any], "index_report"
             max_failed_share=run.max_failed_share,
             title_vectors=run.title_vectors,
             progress=progress,
+        )
+    log_metadata(report.to_metadata())
+    return report.to_metadata()
+
+
+@step(enable_cache=False)
+def build_voice_profiles() -> Annotated[dict[str, Any], "voice_report"]:
+    """Describe how each author writes, where their texts have changed."""
+    with open_step_resources() as (resources, progress):
+        report = voices.build_voice_profiles(
+            resources.warehouse.clean, resources.warehouse.voices, progress=progress
         )
     log_metadata(report.to_metadata())
     return report.to_metadata()

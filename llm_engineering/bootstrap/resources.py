@@ -299,6 +299,7 @@ class Resources:
                 self.index,
                 self.embedder,
                 min_similarity=chosen.answering.topic_similarity,
+                voices=self.warehouse.voices,
             ),
             owner=self.settings.twin_author,
         )

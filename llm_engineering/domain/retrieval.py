@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from llm_engineering.domain.documents import Chunk, Model, Span, UtcDatetime
 from llm_engineering.domain.errors import InvalidInputError
+from llm_engineering.domain.voices import VoiceScore
 
 MAX_QUESTION_CHARACTERS = 4_000
 
@@ -201,6 +202,8 @@ class Answer(Model):
     """Sentences of the model that no source backs: left out with extractive grounding, else shown without a citation."""
     finish_reason: FinishReason = "stop"
     """``length``: cut at the token limit."""
+    voice: VoiceScore | None = None
+    """Of a draft: how much it sounds like its author. None: no draft, or too little is known of the author."""
     guard: tuple[str, ...] = ()
     """What the output guard did: ``truncated``, ``repeated``, ``personal_data``, ``empty``."""
     model: str = ""

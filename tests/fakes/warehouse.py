@@ -18,6 +18,7 @@ from llm_engineering.application.ports import DocumentCard, Generation, StoredVe
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument, User
 from llm_engineering.domain.errors import InvalidInputError, StoreUnavailableError
 from llm_engineering.domain.inference import Feedback, Interaction
+from llm_engineering.domain.voices import VoiceProfile, voice_id
 
 WRITE_BATCH = 1_000
 FIND_BATCH = 256
@@ -290,6 +291,30 @@ class FakeGenerationCache(_Collection):
             self._rows.update(generations)
 
 
+class FakeVoiceStore(_Collection):
+    def __init__(self, warehouse: "FakeWarehouse") -> None:
+        super().__init__(warehouse, "voices")
+        self._rows: dict[str, VoiceProfile] = {}
+
+    def put(self, voices: Sequence[VoiceProfile]) -> None:
+        self._call("write", len(voices))
+        with self._lock:
+            self._rows.update({voice.id: voice for voice in voices})
+
+    def find(self, author: str) -> list[VoiceProfile]:
+        self._call("stream")
+        found = [voice for voice in self._rows.values() if voice.id == voice_id(author, voice.language)]
+        return sorted(found, key=lambda voice: -voice.words)
+
+    def all(self) -> Iterator[VoiceProfile]:
+        return self._batches([self._rows[key] for key in sorted(self._rows)], WRITE_BATCH)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        self._call("delete", len(set(ids)))
+        with self._lock:
+            return sum(self._rows.pop(key, None) is not None for key in set(ids))
+
+
 class FakeWarehouse:
     """All stores in memory. Set ``down`` to make every call raise StoreUnavailableError."""
 
@@ -303,6 +328,7 @@ class FakeWarehouse:
         self.embeddings = FakeEmbeddingCache(self)
         self.feedback = FakeFeedbackStore(self)
         self.generations = FakeGenerationCache(self)
+        self.voices = FakeVoiceStore(self)
 
     @property
     def display_uri(self) -> str:

@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_engineering.application.evaluation.models.metrics import TrainingText, measure_repetition
-from llm_engineering.application.evaluation.models.style import (
+from llm_engineering.application.evaluation.statistics import (
+    DocumentBootstrap,
+    exponential,
+    pearson_correlation,
+)
+from llm_engineering.application.text.style import (
     burrows_delta,
     compute_auc,
     fit_style,
@@ -18,11 +23,6 @@ from llm_engineering.application.evaluation.models.style import (
     split_pieces,
     style_models,
     word_standard,
-)
-from llm_engineering.application.evaluation.statistics import (
-    DocumentBootstrap,
-    exponential,
-    pearson_correlation,
 )
 from llm_engineering.domain.errors import InvalidInputError
 

@@ -9,7 +9,6 @@ from llm_engineering.application.inference.answer import AnsweringConfig
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import renumber
 from llm_engineering.application.inference.drafting import extract_subject, read_brief
-from llm_engineering.application.inference.grounding import strip_markdown
 from llm_engineering.application.inference.pipeline import (
     NOTHING_COLLECTED,
     Checked,
@@ -24,6 +23,7 @@ from llm_engineering.application.inference.pipeline import (
 from llm_engineering.application.inference.retriever import Retriever
 from llm_engineering.application.llm.prompts import prompt_hash
 from llm_engineering.application.ports import CleanStore, Message
+from llm_engineering.application.text.markdown import strip_markdown
 from llm_engineering.domain.documents import Chunk, CleanDocument, User
 from llm_engineering.domain.errors import StoreUnavailableError, UnknownFilterValueError
 from llm_engineering.domain.inference import Grounding, Intent, LlmProfile, RagResult
@@ -321,7 +321,7 @@ def test_the_subject_is_what_is_left_of_the_order(request_: str, subject: str) -
     [("As [1] says [2].", "As [4] says [5]."), ("a[i] = b [x]", "a[i] = b [x]"), ("", ""), ("[", "[")],
 )
 def test_only_citations_are_renumbered(text: str, moved: str) -> None:
-    assert renumber(text, 3) == moved
+    assert renumber(text, range(4, 20)) == moved
 
 
 @pytest.mark.parametrize(

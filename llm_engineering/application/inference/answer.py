@@ -97,6 +97,8 @@ class AnsweringConfig(StrictConfig):
     max_rejected_sentences: int = Field(default=2, ge=1)
     """Extractive only: generation ends after so many sentences that were left out; what follows is rarely better."""
     max_quotes: int = Field(default=2, ge=0)
+    leave_out_unsupported: bool | None = None
+    """Drafts only: leave out a sentence that states what no source backs, rather than mark it. None: as suits the model."""
 
     def with_profile(self, profile: LlmProfile) -> "AnsweringConfig":
         """Return the configuration with what it leaves open as suits the model."""
@@ -106,6 +108,9 @@ class AnsweringConfig(StrictConfig):
                 "template": self.template or profile.template,
                 "max_passages": self.max_passages or profile.passages,
                 "max_tokens": self.max_tokens or profile.max_tokens,
+                "leave_out_unsupported": profile.leave_out_unsupported
+                if self.leave_out_unsupported is None
+                else self.leave_out_unsupported,
             }
         )
 
@@ -207,11 +212,11 @@ async def answer(
             yield piece
 
 
-async def write_draft(
+async def write_part(
     question: str,
     messages: Sequence[Message],
     passages: Sequence[Passage],
-    prompt: str,
+    template: str,
     model: LanguageModel,
     config: AnsweringConfig,
     embed: Callable[[Sequence[str]], Vectors],
@@ -220,20 +225,20 @@ async def write_draft(
     temperature: float | None = None,
     seed: int | None = None,
 ) -> AsyncGenerator[AnswerPiece, None]:
-    """Stream a text that the model writes, with a verdict on each sentence and without citations in the text.
+    """Stream a text, or a part of one, that the model writes: with a verdict on each sentence and without citations.
 
     Args:
         messages: the whole prompt.
         passages: what its sentences are held against.
-        prompt: name of the template that the messages were made from; its first version.
+        template: name of the prompt that the messages were made from; its first version.
 
     Raises:
         ModelError: the language model or the embedder failed.
     """
     own = config.model_copy(
-        update={"grounding": "annotate", "max_quotes": 0, "template": prompt, "template_version": 1}
+        update={"grounding": "annotate", "max_quotes": 0, "template": template, "template_version": 1}
     )
-    run = _Run(question, model, own, cite=False)
+    run = _Run(question, model, own, cite=False, leave_out=bool(config.leave_out_unsupported))
     sources = tuple(
         Source(Citation(number=number, passage=passage), (Span(start=0, end=len(passage.text)),))
         for number, passage in enumerate(passages, start=1)
@@ -254,10 +259,17 @@ class _Run:
     """One answer being made."""
 
     def __init__(
-        self, question: str, model: LanguageModel, config: AnsweringConfig, *, cite: bool = True
+        self,
+        question: str,
+        model: LanguageModel,
+        config: AnsweringConfig,
+        *,
+        cite: bool = True,
+        leave_out: bool = False,
     ) -> None:
         self._question = question
         self._cite = cite
+        self._leave_out = leave_out
         self._model = model
         self._config = config
         self._prompt_hash = prompts.prompt_hash(config.prompt, config.template_version)
@@ -284,7 +296,9 @@ class _Run:
         if config.is_extractive:
             writer = ExtractiveFilter(self._question, sources, judge, mask=mask, limits=config)
         else:
-            writer = StreamingAnnotator(self._question, sources, judge, mask=mask, cite=self._cite)
+            writer = StreamingAnnotator(
+                self._question, sources, judge, mask=mask, cite=self._cite, leave_out=self._leave_out
+            )
         async with (
             aclosing(_closable(self._model.stream(messages, options))) as deltas,
             aclosing(writer.write(deltas)) as written,

@@ -4,12 +4,23 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from loguru import logger
+
 from llm_engineering.application.inference.catalogue import matches_topic
-from llm_engineering.application.inference.grounding import strip_markdown
-from llm_engineering.application.ports import CleanStore, DocumentCard, Embedder, SearchRequest, VectorIndex
+from llm_engineering.application.ports import (
+    CleanStore,
+    DocumentCard,
+    Embedder,
+    SearchRequest,
+    VectorIndex,
+    VoiceStore,
+)
+from llm_engineering.application.text.markdown import strip_markdown
 from llm_engineering.domain.categories import Chunking, category_spec
 from llm_engineering.domain.documents import CleanDocument
+from llm_engineering.domain.errors import StoreError
 from llm_engineering.domain.retrieval import Hit, MetadataFilter, SearchMode
+from llm_engineering.domain.voices import VoiceProfile
 
 CANDIDATES = 200
 """Chunks that are looked at for documents about a subject."""
@@ -32,6 +43,7 @@ class Collection:
         embedder: Embedder,
         *,
         min_similarity: float,
+        voices: VoiceStore | None = None,
         keep_seconds: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -39,6 +51,7 @@ class Collection:
         self._index = index
         self._embedder = embedder
         self._min_similarity = min_similarity
+        self._voices = voices
         self._keep_seconds = keep_seconds
         self._clock = clock
         self._lock = threading.Lock()
@@ -70,6 +83,18 @@ class Collection:
             StoreError: the warehouse cannot be read.
         """
         return next(iter(self._store.get([identifier])), None)
+
+    def find_voice(self, author: str, *, german: bool) -> VoiceProfile | None:
+        """Return how an author writes in a language, or in another one where they write none in it; None: not known."""
+        if self._voices is None:
+            return None
+        try:
+            found = self._voices.find(author)
+        except StoreError as error:
+            logger.warning("The draft goes without a voice profile: {}", error)
+            return None
+        wanted = [voice for voice in found if voice.language == ("de" if german else "en")]
+        return next(iter(wanted or found), None)
 
     def find_about(
         self, topic: str, filter: MetadataFilter = MetadataFilter(), *, mentions: bool = False

@@ -1,26 +1,38 @@
 """Make a longer text from sections: a summary by document, a comparison by author, a draft from somebody's own sentences.
 
-Each section is answered from passages of its own, by the model where it may speak for itself, else by quotation; sources are
-numbered through.
+Each section is made from passages of its own, by the model where it may speak for itself, else by quotation; sources are
+numbered through. Code lays the sections out, so that a small model need not keep a thread.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer
+from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer, write_part
 from llm_engineering.application.inference.grounding import GroundingVerifier, Quote
-from llm_engineering.application.ports import LanguageModel, Vectors
+from llm_engineering.application.ports import LanguageModel, Message, Vectors
 from llm_engineering.application.text.pii import mask_personal_data
+from llm_engineering.application.text.style import score_voice
 from llm_engineering.domain.documents import Span
-from llm_engineering.domain.retrieval import Answer, Citation, Passage, Support, Usage
+from llm_engineering.domain.retrieval import Answer, Citation, FinishReason, Passage, Support, Usage, Verdict
+from llm_engineering.domain.voices import VoiceProfile
 
 Embed = Callable[[Sequence[str]], Vectors]
 SECTION_TOKENS = 90
 """Of a section's reply: two or three sentences."""
 QUOTES = 2
 """Sentences quoted in a section."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a model is told to write."""
+
+    messages: tuple[Message, ...]
+    template: str
+    """Name of the prompt that the messages were made from."""
+    max_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +46,13 @@ class Section:
     passages: tuple[Passage, ...] = ()
     otherwise: str = ""
     """What to say where there are no passages, or nothing of them can be used."""
+    order: Order | None = None
+    """None: the question is answered from the passages."""
+    notes: tuple[Quote, ...] = ()
+    """Sentences of the passages that are shown where the model may not write, or wrote nothing that stands; none: those
+    closest to the question."""
+    bullets: bool = False
+    """The notes alone, as bullet points, whoever could write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +62,33 @@ class Outline:
     opening: str
     sections: tuple[Section, ...]
     closing: str = ""
+    voice: VoiceProfile | None = None
+    """Whose voice the finished text is held against."""
+    notes: tuple[str, ...] = ()
+    """What the caller should know of it: ``shortened`` to the most words that are written."""
 
 
 async def compose(
-    question: str, outline: Outline, model: LanguageModel, config: AnsweringConfig, embed: Embed
+    question: str,
+    outline: Outline,
+    model: LanguageModel,
+    config: AnsweringConfig,
+    embed: Embed,
+    *,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    seed: int | None = None,
 ) -> AsyncGenerator[AnswerPiece, None]:
     """Stream a text section by section; the last piece carries the finished :class:`Answer`.
+
+    Args:
+        max_tokens: of all that the model writes; None: as much as the sections want.
 
     Raises:
         ModelError: the language model or the embedder failed.
     """
     numbered = _number(outline.sections)
-    sources = tuple(citation for citations in numbered for citation in citations)
+    sources = tuple({c.number: c for citations in numbered for c in citations}.values())
     yield AnswerPiece(sources=sources)
     run = _Text(mask=config.mask_personal_data)
     for text in run.add(outline.opening):
@@ -65,59 +99,110 @@ async def compose(
         if not citations:
             for text in run.add(section.otherwise):
                 yield AnswerPiece(text=text)
-        elif config.is_extractive:
-            quotes = await asyncio.to_thread(_quote, section.question, citations, embed, config)
-            for piece in run.quote(quotes, section.otherwise):
-                yield piece
-        else:
-            async with aclosing(_ask(section, citations, model, config, embed)) as pieces:
+            for text in run.add("\n"):
+                yield AnswerPiece(text=text)
+            continue
+        written = 0
+        left = None if max_tokens is None else max_tokens - run.written_tokens
+        if not config.is_extractive and not section.bullets and (left is None or left > 0):
+            asked = (
+                _ask(section, citations, model, config, embed)
+                if section.order is None
+                else _write(section, section.order, citations, model, config, embed, left, temperature, seed)
+            )
+            async with aclosing(asked) as pieces:
                 async for piece in pieces:
-                    for shown in run.take(piece, citations[0].number - 1):
+                    for shown in run.take(piece, [citation.number for citation in citations]):
+                        written += len(shown.text.strip())
                         yield shown
+        if not written:
+            # Nothing that the model said could stand: the author's own sentences do.
+            quotes = await asyncio.to_thread(_quote, section, citations, embed, config)
+            for piece in run.quote(quotes, section.otherwise, bullets=section.bullets):
+                yield piece
         for text in run.add("\n"):
             yield AnswerPiece(text=text)
     for text in run.add(outline.closing):
         yield AnswerPiece(text=text)
-    yield AnswerPiece(answer=run.finish(question, sources, model.name, quoted=config.is_extractive))
+    finished = run.finish(question, sources, model.name)
+    if outline.voice is not None:
+        score = await asyncio.to_thread(score_voice, outline.voice, finished.text)
+        finished = finished.model_copy(update={"voice": score})
+    yield AnswerPiece(answer=finished)
 
 
 def _number(sections: Iterable[Section]) -> list[tuple[Citation, ...]]:
-    """The passages of each section as sources, numbered through."""
-    found, number = [], 0
-    for section in sections:
-        citations = tuple(
-            Citation(number=number + place, passage=passage)
-            for place, passage in enumerate(section.passages, start=1)
+    """The passages of each section as sources, numbered through; a passage of several sections is one source."""
+    numbers: dict[tuple[str, int, int], int] = {}
+    return [
+        tuple(
+            Citation(
+                number=numbers.setdefault(
+                    (passage.document_id, passage.span.start, passage.span.end), len(numbers) + 1
+                ),
+                passage=passage,
+            )
+            for passage in section.passages
         )
-        number += len(citations)
-        found.append(citations)
-    return found
+        for section in sections
+    ]
 
 
 def _quote(
-    question: str, citations: Sequence[Citation], embed: Embed, config: AnsweringConfig
+    section: Section, citations: Sequence[Citation], embed: Embed, config: AnsweringConfig
 ) -> list[tuple[Quote, Support]]:
-    """The sentences closest to the question, each with its place. Blocking."""
-    verifier = GroundingVerifier(citations, embed, config.evidence)
-    quotes = verifier.select_quotes(question, most=QUOTES, min_similarity=-1.0)
+    """A section's notes, or the sentences closest to its question, each with its place. Blocking."""
+    notes: Sequence[Quote] = section.notes
+    if not notes:
+        local = [citation.model_copy(update={"number": n}) for n, citation in enumerate(citations, start=1)]
+        verifier = GroundingVerifier(local, embed, config.evidence)
+        notes = verifier.select_quotes(section.question, most=QUOTES, min_similarity=-1.0)
     found = []
-    for quote in quotes:
-        backing = verifier.attribute_quote(quote)
-        found.append(
-            (
-                quote,
-                Support(
-                    span=Span(start=0, end=0),
-                    verdict=backing.verdict,
-                    source=backing.source,
-                    source_span=backing.source_span,
-                    document_span=backing.document_span,
-                    lexical=round(backing.lexical, 4),
-                    cited=(quote.number,),
-                ),
-            )
+    for note in notes:
+        citation = citations[note.number - 1]
+        passage = citation.passage
+        start = passage.span.start + note.span.start
+        whole = len(passage.text) == passage.span.end - passage.span.start
+        support = Support(
+            span=Span(start=0, end=0),
+            verdict=Verdict.SUPPORTED,
+            source=citation.number,
+            source_span=note.span,
+            document_span=Span(start=start, end=start + note.span.end - note.span.start) if whole else None,
+            lexical=1.0,
+            cited=(citation.number,),
         )
+        found.append((replace(note, number=citation.number), support))
     return found
+
+
+async def _write(
+    section: Section,
+    order: Order,
+    citations: Sequence[Citation],
+    model: LanguageModel,
+    config: AnsweringConfig,
+    embed: Embed,
+    left: int | None,
+    temperature: float | None,
+    seed: int | None,
+) -> AsyncGenerator[AnswerPiece, None]:
+    """What the model makes of a section's notes."""
+    pieces = write_part(
+        section.question,
+        order.messages,
+        [citation.passage for citation in citations],
+        order.template,
+        model,
+        config,
+        embed,
+        max_tokens=order.max_tokens if left is None else min(left, order.max_tokens),
+        temperature=temperature,
+        seed=seed,
+    )
+    async with aclosing(pieces) as stream:
+        async for piece in stream:
+            yield piece
 
 
 async def _ask(
@@ -152,6 +237,15 @@ class _Text:
         self._unsupported = 0
         self._start = 0
         """Where the section under way begins."""
+        self._said = False
+        """The model said some of it."""
+        self._finish_reason: FinishReason = "stop"
+        self._prompt_hash = ""
+
+    @property
+    def written_tokens(self) -> int:
+        """Tokens that the model has written so far."""
+        return self._usage.completion_tokens
 
     def add(self, text: str) -> list[str]:
         """Add text that needs no source."""
@@ -159,34 +253,41 @@ class _Text:
         self._start = len(self.text)
         return [text] if text else []
 
-    def quote(self, quotes: Sequence[tuple[Quote, Support]], otherwise: str) -> Iterable[AnswerPiece]:
-        """Add quotations."""
+    def quote(
+        self, quotes: Sequence[tuple[Quote, Support]], otherwise: str, *, bullets: bool
+    ) -> Iterable[AnswerPiece]:
+        """Add quotations, as one paragraph or as bullet points."""
         if not quotes:
             yield from (AnswerPiece(text=text) for text in self.add(otherwise))
         for place, (quote, support) in enumerate(quotes):
             words = mask_personal_data(quote.text) if self._mask else quote.text
-            text = f"{' ' if place else ''}“{words}” [{quote.number}]"
-            start = len(self.text) + (1 if place else 0)
+            between = ("\n- " if place else "- ") if bullets else (" " if place else "")
+            text = f"{between}“{words}” [{quote.number}]"
+            start = len(self.text) + len(between)
             self.text += text
             placed = support.model_copy(update={"span": Span(start=start, end=len(self.text))})
             self._supports.append(placed)
             yield AnswerPiece(text=text)
             yield AnswerPiece(support=placed)
 
-    def take(self, piece: AnswerPiece, offset: int) -> Iterable[AnswerPiece]:
-        """Add a piece of a section's answer, whose sources are numbered from 1, as those from ``offset`` + 1 on."""
+    def take(self, piece: AnswerPiece, numbers: Sequence[int]) -> Iterable[AnswerPiece]:
+        """Add a piece of a section's answer, whose sources are numbered from 1, under the numbers that they have in all."""
         if piece.text:
             # A marker comes whole in one piece: it is held back until it is known to hold.
-            text = renumber(piece.text, offset)
+            text = renumber(piece.text, numbers)
             self.text += text
+            self._said = True
             yield AnswerPiece(text=text)
         if piece.support is not None:
-            yield AnswerPiece(support=self._place(piece.support, offset))
+            yield AnswerPiece(support=self._place(piece.support, numbers))
         if piece.answer is not None:
             self._usage += piece.answer.usage
             self._unsupported += piece.answer.unsupported
+            self._prompt_hash = piece.answer.prompt_hash
+            if piece.answer.finish_reason == "length":
+                self._finish_reason = "length"
 
-    def _place(self, support: Support, offset: int) -> Support:
+    def _place(self, support: Support, numbers: Sequence[int]) -> Support:
         # Numbers may have become longer, so the sentence ends where the text does now.
         start = (
             self._supports[-1].span.end
@@ -198,14 +299,14 @@ class _Text:
         placed = support.model_copy(
             update={
                 "span": Span(start=start, end=len(self.text.rstrip())),
-                "source": None if support.source is None else support.source + offset,
-                "cited": tuple(number + offset for number in support.cited),
+                "source": None if support.source is None else numbers[support.source - 1],
+                "cited": tuple(numbers[number - 1] for number in support.cited),
             }
         )
         self._supports.append(placed)
         return placed
 
-    def finish(self, question: str, sources: tuple[Citation, ...], model: str, *, quoted: bool) -> Answer:
+    def finish(self, question: str, sources: tuple[Citation, ...], model: str) -> Answer:
         """The finished text."""
         return Answer(
             question=question,
@@ -213,20 +314,21 @@ class _Text:
             citations=sources,
             cited=tuple(dict.fromkeys(number for support in self._supports for number in support.cited)),
             supports=tuple(self._supports),
-            quoted=quoted and bool(self._supports),
+            quoted=not self._said and bool(self._supports),
             unsupported=self._unsupported,
+            finish_reason=self._finish_reason,
             model=model,
+            prompt_hash=self._prompt_hash,
             usage=self._usage,
         )
 
 
-def renumber(text: str, offset: int) -> str:
-    """Return the text with each citation ``[n]`` as ``[n + offset]``."""
-    if not offset:
-        return text
+def renumber(text: str, numbers: Sequence[int]) -> str:
+    """Return the text with each citation ``[n]`` under its new number, ``[numbers[n - 1]]``."""
     parts = text.split("[")
-    moved = [parts[0]]
+    renumbered = [parts[0]]
     for part in parts[1:]:
         number, bracket, rest = part.partition("]")
-        moved.append(f"[{int(number) + offset}]{rest}" if bracket and number.isdigit() else f"[{part}")
-    return "".join(moved)
+        known = bracket and number.isdigit() and 0 < int(number) <= len(numbers)
+        renumbered.append(f"[{numbers[int(number) - 1]}]{rest}" if known else f"[{part}")
+    return "".join(renumbered)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from llm_engineering.application.inference.catalogue import NUMBER_WORDS, find_names
 from llm_engineering.application.ports import Message
+from llm_engineering.domain.voices import VoiceProfile
 
 _ABOUT = re.compile(
     r"\b(?:about|regarding|concerning|discussing|covering|describing|explaining|announcing|summari[sz]ing"
@@ -80,6 +81,8 @@ class Brief:
     description: str
     """The form in words, for the prompt."""
     words: int
+    count: int = 3
+    """Pieces of a thread, tweets or titles."""
     author: str | None = None
     given: str = ""
     """A text to be rewritten."""
@@ -123,11 +126,33 @@ def read_brief(
         form=form,
         description=description.format(count=_read_count(instruction)),
         words=max(20, min(asked, MOST_WORDS)),
+        count=_read_count(instruction),
         author=named[0] if named else me,
         given=given,
         german=german,
         shortened=asked > MOST_WORDS,
     )
+
+
+def describe_style(voice: VoiceProfile) -> str:
+    """Return the plainest facts of a voice, as an order to whoever writes in it."""
+    sentence = voice.sentence_words
+    told = [
+        f"Sentences of about {sentence.median:.0f} words, mostly {sentence.low:.0f} to {sentence.high:.0f}."
+    ]
+    for name, words in (("i", "“I”"), ("we", "“we”"), ("you", "“you”")):
+        if voice.rates.get(name, 0.0) < _HARDLY_EVER:
+            told.append(f"Hardly ever says {words}.")
+    absent = [
+        name for name in ("emoji", "exclamations", "questions") if voice.rates.get(name, 0.0) < _HARDLY_EVER
+    ]
+    if absent:
+        told.append(f"No {' and no '.join(absent).replace('exclamations', 'exclamation marks')}.")
+    return " ".join(told)
+
+
+_HARDLY_EVER = 0.5
+"""In 1,000 words."""
 
 
 def _read_count(instruction: str) -> int:

@@ -22,6 +22,7 @@ from llm_engineering.application.inference.claims import (
 )
 from llm_engineering.application.inference.embedding import InMemoryEmbeddingCache
 from llm_engineering.application.ports import Vectors
+from llm_engineering.application.text.markdown import strip_markdown
 from llm_engineering.application.text.sentences import Unit, split_units
 from llm_engineering.application.text.words import char_ngrams, content_stems
 from llm_engineering.domain.documents import Model, Span
@@ -30,13 +31,6 @@ from llm_engineering.domain.retrieval import Citation, Passage, Verdict
 SHORTEST, LONGEST = 30, 400
 """Characters of a sentence that is worth quoting."""
 
-_CODE = re.compile(r"(`+)(?!`)(.+?)(?<!`)\1(?!`)")
-_LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
-# Marks that embrace words; "2 * 3", "num_experts_per_tok" and "x > 3" hold none.
-_EMPHASIS = re.compile(
-    r"(?<![\w*])(\*{1,3})(?=[^\s*])(.+?)(?<=[^\s*])\1(?![\w*])|(?<!\w)(_{1,3})(?=[^\s_])(.+?)(?<=[^\s_])\3(?!\w)"
-)
-_LINE_MARK = re.compile(r"(?m)^\s*(?:#{1,6}\s+|>\s?|[-+*•]\s+|\d{1,3}[.)]\s+|\|\s*)+")
 # Orders to whoever reads the source with a machine. What they say, and what they want said, is evidence of nothing.
 _ORDER = re.compile(
     r"\b(?:ignore|disregard|forget|override|bypass)\b.{0,40}\b(?:instruction|prompt|rule|above|previous|prior|earlier|"
@@ -77,21 +71,6 @@ def split_statements(text: str) -> tuple[Statement, ...]:
         found.append(Statement(unit, roots, order or tainted))
         tainted = order
     return tuple(found)
-
-
-def strip_markdown(text: str) -> str:
-    """Return the text without Markdown's marks, on one line. What only looks like a mark stays: "x > 3", "a_b_c"."""
-    text = _LINE_MARK.sub("", text)
-    plain, end = "", 0
-    for code in _CODE.finditer(text):  # code is kept as it is
-        plain += _strip_emphasis(text[end : code.start()]) + code[2]
-        end = code.end()
-    return " ".join((plain + _strip_emphasis(text[end:])).split()).removesuffix(" |")
-
-
-def _strip_emphasis(text: str) -> str:
-    text = _LINK.sub(lambda link: link[1], text)
-    return _EMPHASIS.sub(lambda mark: mark[2] or mark[4], text)
 
 
 def is_quotable(unit: Unit, text: str) -> bool:

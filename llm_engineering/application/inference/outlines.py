@@ -1,9 +1,8 @@
-"""Plan a longer text: which passages a summary, a comparison or a composed draft is made of, and under which headings."""
+"""Plan a longer text: which passages a summary or a comparison is made of, and under which headings."""
 
 from collections.abc import Mapping, Sequence
 
 from llm_engineering.application.inference.composing import Outline, Section
-from llm_engineering.application.inference.drafting import Brief
 from llm_engineering.application.inference.search import as_passages
 from llm_engineering.application.text.markdown import Kind, markdown_blocks
 from llm_engineering.domain.documents import CleanDocument, Span
@@ -74,24 +73,6 @@ def outline_comparison(subject: str, authors: Sequence[str], found: Hits, *, ger
         for author, hits in by_author.items()
     )
     return Outline(f"**{subject}**\n\n" if subject else "", sections)
-
-
-def outline_draft(brief: Brief, found: Hits) -> Outline:
-    """Plan a draft from an author's own sentences, for a model that is too small to write: one part for each document."""
-    note = (
-        f"*Zusammengestellt aus Sätzen von {brief.author or 'den Autoren'}, wörtlich.*\n\n"
-        if brief.german
-        else f"*Composed of {brief.author or 'the authors'}’s own sentences, word for word.*\n\n"
-    )
-    wanted = max(2, min(DOCUMENTS, brief.words // 40))
-    hits = [hits for hits in found.values() if brief.author in (None, hits[0].chunk.author)] or list(
-        found.values()
-    )
-    sections = tuple(
-        Section(heading="", question=brief.subject, passages=tuple(as_passages(of[:1])))
-        for of in hits[:wanted]
-    )
-    return Outline(note, sections)
 
 
 def _ask_about(subject: str, german: bool) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from loguru import logger
 
-from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer, write_draft
+from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer
 from llm_engineering.application.inference.catalogue import (
     describe_found,
     narrow_cards,
@@ -22,7 +22,7 @@ from llm_engineering.application.inference.converse import reply_to
 from llm_engineering.application.inference.embedding import InMemoryEmbeddingCache
 from llm_engineering.application.inference.guards import Guarded
 from llm_engineering.application.inference.intents import Routed, route
-from llm_engineering.application.inference.planning import Draft, plan_text
+from llm_engineering.application.inference.planning import plan_text
 from llm_engineering.application.inference.retriever import RetrievalConfig, Retriever
 from llm_engineering.application.inference.search import as_passages, expand_to_parents
 from llm_engineering.application.ports import (
@@ -303,22 +303,17 @@ class InferencePipeline:
             fusion=request.query.fusion,
             filter=request.query.filter,
         )
-        if isinstance(plan, Draft) and plan.notes:
-            provenance = provenance.model_copy(update={"notes": plan.notes})
         if isinstance(plan, str):
             pieces = _tell_pieces(question, plan)
-        elif isinstance(plan, Outline):
-            pieces = compose(question, plan, self._model, self._answering, self._embed)
         else:
-            pieces = write_draft(
+            provenance = provenance.model_copy(update={"notes": plan.notes})
+            pieces = compose(
                 question,
-                plan.messages,
-                plan.passages,
-                plan.prompt,
+                plan,
                 self._model,
                 self._answering,
                 self._embed,
-                max_tokens=min(plan.max_tokens, request.max_tokens or plan.max_tokens),
+                max_tokens=request.max_tokens,
                 temperature=request.temperature,
                 seed=request.seed,
             )
@@ -326,7 +321,7 @@ class InferencePipeline:
             async for event in events:
                 yield event
 
-    def _plan_text(self, guarded: Guarded, routed: Routed, instructions: str) -> "str | Outline | Draft":
+    def _plan_text(self, guarded: Guarded, routed: Routed, instructions: str) -> str | Outline:
         """What the text is to be made of. Blocking."""
         assert self._collection is not None
         authors = sorted(self._index.count_values("author"))

@@ -1,49 +1,29 @@
-"""From a request for a text to what it is made of: an outline with its passages, a prompt, or a plain reply."""
+"""From a request for a text to what it is made of: an outline with its passages, or a plain reply."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from llm_engineering.application.inference.catalogue import Wording, find_names, matches_topic, means_self
 from llm_engineering.application.inference.collection import Collection
-from llm_engineering.application.inference.composing import Embed, Outline
+from llm_engineering.application.inference.composing import Embed, Order, Outline, Section
 from llm_engineering.application.inference.drafting import Brief, read_brief
-from llm_engineering.application.inference.grounding import GroundingVerifier
+from llm_engineering.application.inference.drafts import plan_draft
 from llm_engineering.application.inference.guards import Guarded
 from llm_engineering.application.inference.intents import Routed
 from llm_engineering.application.inference.outlines import (
     outline_comparison,
     outline_document,
-    outline_draft,
     outline_summary,
 )
-from llm_engineering.application.inference.search import as_passages
 from llm_engineering.application.inference.self_query import merge_filters
 from llm_engineering.application.llm import prompts
-from llm_engineering.application.ports import Message
 from llm_engineering.domain.documents import CleanDocument
 from llm_engineering.domain.errors import StoreError
 from llm_engineering.domain.inference import Intent
-from llm_engineering.domain.retrieval import Citation, Hit, MetadataFilter, Passage
+from llm_engineering.domain.retrieval import Hit, MetadataFilter, Passage
 
-PASSAGES = 6
-"""Passages that a draft takes its facts from."""
-NOTES = 7
-"""Sentences of theirs that the model is given: it keeps to few plain notes better than to passages."""
 _TOKENS_PER_WORD = 1.6
 _MOST_AUTHORS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A prompt for a text, with what its sentences are held against."""
-
-    messages: tuple[Message, ...]
-    passages: tuple[Passage, ...]
-    max_tokens: int
-    prompt: str
-    """Name of the prompt's template."""
-    notes: tuple[str, ...] = ()
-    """What the caller should know of it: ``shortened`` to the most words that are written."""
 
 
 def plan_text(
@@ -56,7 +36,7 @@ def plan_text(
     owner: str | None,
     extractive: bool,
     instructions: str = "",
-) -> str | Outline | Draft:
+) -> str | Outline:
     """Plan a text, a summary or a comparison. A plain reply says what is missing. Blocking.
 
     Args:
@@ -121,49 +101,10 @@ def plan_text(
         found = collection.find_about(brief.subject, given)
     if not found:
         return _nothing(brief, (), german)
-    return (
-        outline_draft(brief, found)
-        if extractive
-        else _plan_draft(brief, found, collection, embed, instructions)
-    )
+    return plan_draft(brief, found, collection, embed, extractive=extractive, instructions=instructions)
 
 
-def _plan_draft(
-    brief: Brief,
-    found: Mapping[str, Sequence[Hit]],
-    collection: Collection,
-    embed: Embed,
-    instructions: str,
-) -> Draft:
-    author = brief.author or next(iter(found.values()))[0].chunk.author
-    own = [hit for hits in found.values() for hit in hits if hit.chunk.author == author]
-    others = [hits[0] for hits in found.values() if hits[0].chunk.author != author]
-    passages = as_passages([*own, *others][:PASSAGES])
-    sources = [Citation(number=number, passage=passage) for number, passage in enumerate(passages, start=1)]
-    notes = GroundingVerifier(sources, embed).select_quotes(brief.subject, most=NOTES, min_similarity=-1.0)
-    said = {note.text for note in notes}
-    examples = [
-        text
-        for text in collection.find_examples(author, brief.subject)
-        if not any(note in text for note in said)
-    ]
-    messages = prompts.render(
-        "write",
-        1,
-        author=author,
-        language="German" if brief.german else "English",
-        instructions=instructions.strip(),
-        examples=examples[:1],
-        notes=[note.text for note in notes],
-        form=brief.description,
-        words=brief.words,
-        subject=brief.subject,
-    )
-    tokens = int(brief.words * _TOKENS_PER_WORD) + 40
-    return Draft(tuple(messages), tuple(passages), tokens, "write", ("shortened",) if brief.shortened else ())
-
-
-def _plan_rewriting(brief: Brief, request: str, collection: Collection, *, extractive: bool) -> str | Draft:
+def _plan_rewriting(brief: Brief, request: str, collection: Collection, *, extractive: bool) -> str | Outline:
     if extractive:
         return _say(
             brief.german,
@@ -192,12 +133,12 @@ def _plan_rewriting(brief: Brief, request: str, collection: Collection, *, extra
             "score": 1.0,
         }
     )
-    return Draft(
-        tuple(messages),
-        (passage,),
-        int(max(brief.words, len(brief.given.split()) * 1.3) * _TOKENS_PER_WORD) + 40,
-        "rewrite",
+    tokens = int(max(brief.words, len(brief.given.split()) * 1.3) * _TOKENS_PER_WORD) + 40
+    section = Section(
+        heading="", question=request, passages=(passage,), order=Order(tuple(messages), "rewrite", tokens)
     )
+    voice = collection.find_voice(brief.author, german=brief.german) if brief.author else None
+    return Outline("", (section,), voice=voice)
 
 
 def _authors_of(found: Mapping[str, Sequence[Hit]]) -> tuple[str, ...]:

@@ -200,19 +200,34 @@ def normalise_alnum(text: str) -> str:
 
 _SHORTEST_CLAUSE = 3
 """Content words before a citation that are held against it by themselves; fewer are read with what stands before them."""
+_SHORTEST_CLAIM = 4
+"""Content words of a sentence that states something."""
 _SHORTEST_REPEAT = 12
 """Letters of a sentence whose second coming is a loop; shorter ones may be items of a list."""
 
 
 class StreamingAnnotator(Writer):
     """Text is passed on as it comes. Held back are only what may be a citation until it is known to hold, white space
-    behind a sentence, and words that so far repeat an earlier sentence, the question or the phrase for "nothing found"."""
+    behind a sentence, and words that so far repeat an earlier sentence, the question or the phrase for "nothing found".
+
+    Args:
+        cite: add a citation to a sentence that is supported and has none.
+        leave_out: hold every sentence back until it is judged, and leave out what states something that no source backs.
+    """
 
     def __init__(
-        self, question: str, sources: Sequence[Citation], judge: Judge, *, mask: bool, cite: bool = True
+        self,
+        question: str,
+        sources: Sequence[Citation],
+        judge: Judge,
+        *,
+        mask: bool,
+        cite: bool = True,
+        leave_out: bool = False,
     ) -> None:
         super().__init__(question, sources, judge, mask=mask)
         self._cite = cite
+        self._leave_out = leave_out
         self._known = {normalise_alnum(question): "echo", normalise_alnum(NOTHING_FOUND): "declined"}
         self._claim = ""
         self._letters = ""
@@ -253,7 +268,7 @@ class StreamingAnnotator(Writer):
             self._release()
 
     def _may_be_known(self) -> bool:
-        return self._mask or any(known.startswith(self._letters) for known in self._known)
+        return self._mask or self._leave_out or any(known.startswith(self._letters) for known in self._known)
 
     def _release(self) -> None:
         """Show what was held back."""
@@ -327,14 +342,29 @@ class StreamingAnnotator(Writer):
         self._reset()
         return support
 
+    def _states_something(self, claim: str) -> bool:
+        """Whether a sentence makes a claim: a question, a greeting or a heading makes none."""
+        return not claim.rstrip().endswith("?") and len(content_stems(claim)) >= _SHORTEST_CLAIM
+
     def _declines(self, letters: str) -> bool:
         return letters.startswith(normalise_alnum(NOTHING_FOUND))
 
-    async def _verdict(self, claim: str, kind: UnitKind) -> Support:
+    async def _verdict(self, claim: str, kind: UnitKind) -> Support | None:
         whole = kind != "sentence" or not self._broken_off(claim)
         backing = self._by_clauses(await self._judge(claim, embed=kind != "code"))
         if not whole:
             backing = _at_most_partial(backing)
+        if (
+            self._leave_out
+            and kind == "sentence"
+            and backing.verdict is Verdict.UNSUPPORTED
+            and self._states_something(claim)
+        ):
+            self.unsupported += 1
+            # Its line breaks stay, so that what follows does not move up into another paragraph or list item.
+            kept = self._held[len(self._held.rstrip()) :] if self.text else ""
+            self._held = "" if self.text.endswith(kept) else kept
+            return None
         if (
             self._cite
             and backing.verdict is Verdict.SUPPORTED

@@ -12,6 +12,7 @@ from llm_engineering.application.ports.documents import (
     FeedbackStore,
     UpsertCounts,
     UserStore,
+    VoiceStore,
 )
 from llm_engineering.application.ports.llm import (
     Delta,
@@ -88,4 +89,5 @@ __all__ = [
     "UserStore",
     "VectorIndex",
     "Vectors",
+    "VoiceStore",
 ]

@@ -13,6 +13,7 @@ from llm_engineering.domain.documents import (
     User,
 )
 from llm_engineering.domain.inference import Feedback, Interaction
+from llm_engineering.domain.voices import VoiceProfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,3 +161,22 @@ class FeedbackStore(Protocol):
     def restore(self, voted: Sequence[tuple[Interaction, Feedback]]) -> None:
         """Write votes with their answers, as ``votes`` gave them; what is stored under their trace ids is replaced."""
         ...
+
+
+class VoiceStore(Protocol):
+    """How authors write, by author and language."""
+
+    def put(self, voices: Sequence[VoiceProfile]) -> None:
+        """Write profiles; what is stored under their ids is replaced."""
+        ...
+
+    def find(self, author: str) -> list[VoiceProfile]:
+        """Return an author's profiles, one for each language, those with most words first. Spacing and case of the name do
+        not matter."""
+        ...
+
+    def all(self) -> Iterator[VoiceProfile]:
+        """Yield every profile, ordered by id."""
+        ...
+
+    def delete(self, ids: Sequence[str]) -> int: ...

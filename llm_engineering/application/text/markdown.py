@@ -220,3 +220,27 @@ def group_starts(text: str, start: int, end: int) -> list[int]:
 
 _LINE = re.compile(r"^(?=[^\n]*\S)", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
+
+
+_INLINE_CODE = re.compile(r"(`+)(?!`)(.+?)(?<!`)\1(?!`)")
+_LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
+# Marks that embrace words; "2 * 3", "num_experts_per_tok" and "x > 3" hold none.
+_EMPHASIS = re.compile(
+    r"(?<![\w*])(\*{1,3})(?=[^\s*])(.+?)(?<=[^\s*])\1(?![\w*])|(?<!\w)(_{1,3})(?=[^\s_])(.+?)(?<=[^\s_])\3(?!\w)"
+)
+_LINE_MARK = re.compile(r"(?m)^\s*(?:#{1,6}\s+|>\s?|[-+*•]\s+|\d{1,3}[.)]\s+|\|\s*)+")
+
+
+def strip_markdown(text: str) -> str:
+    """Return the text without Markdown's marks, on one line. What only looks like a mark stays: "x > 3", "a_b_c"."""
+    text = _LINE_MARK.sub("", text)
+    plain, end = "", 0
+    for code in _INLINE_CODE.finditer(text):  # code is kept as it is
+        plain += _strip_emphasis(text[end : code.start()]) + code[2]
+        end = code.end()
+    return " ".join((plain + _strip_emphasis(text[end:])).split()).removesuffix(" |")
+
+
+def _strip_emphasis(text: str) -> str:
+    text = _LINK.sub(lambda link: link[1], text)
+    return _EMPHASIS.sub(lambda mark: mark[2] or mark[4], text)

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 
 from llm_engineering.application.config import StrictConfig
-from llm_engineering.application.evaluation.models.style import PIECE_CHARACTERS
 from llm_engineering.application.llm.judges import JudgeBatchConfig, JudgeNames
+from llm_engineering.application.text.style import PIECE_CHARACTERS
 from llm_engineering.application.training.datasets.config import DecontaminationConfig
 from llm_engineering.application.training.registry.promotion import PromotionPolicy
 

@@ -21,7 +21,6 @@ from llm_engineering.application.evaluation.models.metrics import (
     Yardsticks,
     measure_answers,
 )
-from llm_engineering.application.evaluation.models.style import Calibration, Voice, style_models
 from llm_engineering.application.evaluation.models.systems import (
     AnsweringModels,
     Harness,
@@ -32,6 +31,7 @@ from llm_engineering.application.evaluation.models.systems import (
 from llm_engineering.application.evaluation.statistics import DocumentBootstrap, exponential
 from llm_engineering.application.llm.judges import Jury
 from llm_engineering.application.ports import Embedder, Message, Progress
+from llm_engineering.application.text.style import Calibration, Voice, style_models
 from llm_engineering.domain.datasets import InstructSample
 from llm_engineering.domain.documents import derive_id
 from llm_engineering.domain.errors import InvalidInputError

@@ -8,9 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
-from llm_engineering.application.evaluation.models.style import StyleModel, Voice, pick_evenly
 from llm_engineering.application.evaluation.models.systems import Likelihood, Written
 from llm_engineering.application.ports import Embedder, Vectors
+from llm_engineering.application.text.style import StyleModel, Voice, pick_evenly
 from llm_engineering.domain.datasets import InstructSample
 
 GRAM_WORDS = 8

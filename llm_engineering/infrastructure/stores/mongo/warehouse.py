@@ -10,6 +10,7 @@ from llm_engineering.application.failures import group_batches
 from llm_engineering.application.ports import DocumentCard, StoredVersion, UpsertCounts, Vectors
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument, User
 from llm_engineering.domain.errors import StoreError
+from llm_engineering.domain.voices import VoiceProfile, voice_id
 from llm_engineering.infrastructure.stores.mongo.collections import (
     ROW_BATCH,
     WRITE_BATCH,
@@ -265,6 +266,29 @@ class MongoEmbeddingCache(MongoCollection):
             refuse(self.what, refused)
 
 
+class MongoVoiceStore(MongoCollection):
+    """A record a profile, under author and language."""
+
+    name = "voices"
+    what = "voice profiles"
+
+    def put(self, voices: Sequence[VoiceProfile]) -> None:
+        self._replace([(voice.id, to_record(voice, voice.id)) for voice in voices])
+
+    def find(self, author: str) -> list[VoiceProfile]:
+        prefix = voice_id(author, "")
+        # ";" is the character behind ":", so this is the range of all languages.
+        matching = {"_id": {"$gte": prefix, "$lt": f"{prefix[:-1]};"}}
+        found = [from_record(VoiceProfile, record) for record in self._stream(matching, None, WRITE_BATCH)]
+        return sorted(found, key=lambda voice: -voice.words)
+
+    def all(self) -> Iterator[VoiceProfile]:
+        return (from_record(VoiceProfile, record) for record in self._stream({}, None, WRITE_BATCH))
+
+    def delete(self, ids: Sequence[str]) -> int:
+        return self._delete(ids)
+
+
 class MongoWarehouse:
     """All stores on one connection. Nothing is opened before the first use; threads may share it.
 
@@ -283,6 +307,7 @@ class MongoWarehouse:
         self.embeddings = MongoEmbeddingCache(self._connection)
         self.feedback = MongoFeedbackStore(self._connection)
         self.generations = MongoGenerationCache(self._connection)
+        self.voices = MongoVoiceStore(self._connection)
 
     @property
     def display_uri(self) -> str:

@@ -14,13 +14,48 @@ import numpy as np
 import numpy.typing as npt
 from loguru import logger
 
+from llm_engineering.application.text.markdown import Kind, markdown_blocks, strip_markdown
+from llm_engineering.application.text.sentences import split_units
 from llm_engineering.application.text.words import split_words
 from llm_engineering.domain.errors import InvalidInputError
+from llm_engineering.domain.voices import StyleFit, VoiceProfile, VoiceScore
 
 GRAM_SIZES = (2, 3, 4)
 FREQUENT_WORDS = 100
 _SENTENCE_ENDS = ".!?\n"
 Values = npt.NDArray[np.float64]
+
+
+Paragraphs = tuple[tuple[str, ...], ...]
+"""Sentences by paragraph."""
+
+
+def split_prose(text: str) -> Paragraphs:
+    """Return the sentences of a Markdown text by paragraph, without marks: no code, no tables, no headings."""
+    paragraphs = []
+    for block in markdown_blocks(text):
+        if block.kind is not Kind.TEXT:
+            continue
+        part = text[block.start : block.end]
+        sentences = (strip_markdown(part[unit.start : unit.end]) for unit in split_units(part))
+        if said := tuple(sentence for sentence in sentences if sentence):
+            paragraphs.append(said)
+    return tuple(paragraphs)
+
+
+def join_prose(paragraphs: Paragraphs) -> str:
+    """Return paragraphs as one text."""
+    return "\n\n".join(" ".join(sentences) for sentences in paragraphs)
+
+
+def score_voice(voice: VoiceProfile, text: str) -> VoiceScore | None:
+    """Return how much a Markdown text sounds like an author; None: it is too short, or too little is known of them."""
+    if voice.style is None:
+        return None
+    found = StyleModel.from_fit(voice.style).score(join_prose(split_prose(text)))
+    if found is None:
+        return None
+    return VoiceScore(author=voice.author, score=found.score, low=voice.style.low, high=voice.style.high)
 
 
 def split_pieces(text: str, size: int) -> list[str]:
@@ -167,6 +202,10 @@ class Calibration:
     same_mean: float
     """Mean score of the author's own held-out pieces: what a perfect imitation would reach."""
     other_mean: float | None
+    same_low: float = 0.0
+    """Score below which a twentieth of the author's own held-out pieces lies."""
+    same_high: float = 1.0
+    """Score above which a twentieth of them lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +237,36 @@ class StyleModel:
         self._same = same
         self._piece = piece
         self.calibration: Calibration | None = None
+
+    @classmethod
+    def from_fit(cls, fit: StyleFit) -> "StyleModel":
+        """Rebuild a style from its stored numbers; without its calibration."""
+        standard = WordStandard(fit.words, np.array(fit.means), np.array(fit.deviations))
+        profile = dict(zip(fit.grams, fit.gram_frequencies, strict=True))
+        weights = None if fit.weights is None else np.array(fit.weights)
+        return cls(profile, standard, np.array(fit.author), weights, np.array(fit.same), fit.piece)
+
+    def to_fit(self) -> StyleFit:
+        """Return the style in numbers that can be stored."""
+        assert self.calibration is not None, "only a calibrated style is kept"
+        return StyleFit(
+            grams=tuple(self._profile),
+            gram_frequencies=tuple(self._profile.values()),
+            words=self._standard.words,
+            means=tuple(self._standard.means.tolist()),
+            deviations=tuple(self._standard.deviations.tolist()),
+            author=tuple(self._author.tolist()),
+            weights=None if self._weights is None else tuple(self._weights.tolist()),
+            same=tuple((float(gram), float(delta)) for gram, delta in self._same),
+            piece=self._piece,
+            low=self.calibration.same_low,
+            high=self.calibration.same_high,
+        )
+
+    def find_unusual_words(self, count: int) -> list[str]:
+        """Return the words among the most frequent ones that the author uses more than is usual, the most unusual first."""
+        order = np.argsort(-self._author)[:count]
+        return [self._standard.words[place] for place in order if self._author[place] > 0]
 
     def score(self, text: str) -> StyleScore | None:
         """Return the mean over the text's pieces; None: it is too short."""
@@ -245,16 +314,30 @@ def fit_style(
     model = _model(mine, theirs, None, same, piece)
     if len(theirs) < FEWEST_PIECES:
         scores = model.compute_scores(same)
-        model.calibration = Calibration(author, len(mine), 0, None, float(scores.mean()), None)
+        model.calibration = Calibration(
+            author, len(mine), 0, None, float(scores.mean()), None, *_range_of(scores)
+        )
         return model
     other = np.array([model.measure_distances(part) for part in theirs])
     own_features, other_features = _standardised(same, same), _standardised(other, same)
     model = _model(mine, theirs, _weights(own_features, other_features), same, piece)
     high, low = _held_out_scores(own_features, other_features)
     model.calibration = Calibration(
-        author, len(mine), len(theirs), compute_auc(high, low), float(high.mean()), float(low.mean())
+        author,
+        len(mine),
+        len(theirs),
+        compute_auc(high, low),
+        float(high.mean()),
+        float(low.mean()),
+        *_range_of(high),
     )
     return model
+
+
+def _range_of(scores: Values) -> tuple[float, float]:
+    """Between which nine tenths lie."""
+    low, high = np.quantile(scores, [0.05, 0.95])
+    return float(low), float(high)
 
 
 def _held_out(mine: Sequence[str], theirs: Sequence[str]) -> Values:
