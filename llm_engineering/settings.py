@@ -145,9 +145,9 @@ class LlamaCppSettings(Group):
     api_key: SecretStr | None = None
     """API key that ``poe run-llm-server`` requires from clients; it must be set on any address other than loopback."""
     grounding: GroundingSetting | None = None
-    """None: as suits the model. ``extractive``: only what nearly repeats a source is shown, else the sources are quoted;
-    right for small models.
-    ``annotate``: what no source backs is shown too, without a citation, and counted."""
+    """None: as suits the model. ``extractive``: the best part of a source is quoted and no model is asked; ``quote``: the
+    model's sentences stand below it, where they hold against it; ``annotate``: the model writes, and what no source backs is
+    shown without a citation, and counted."""
 
 
 def _both_prices(

@@ -9,11 +9,13 @@ from pydantic import Field
 from llm_engineering.domain.documents import Model, UtcDatetime
 from llm_engineering.domain.retrieval import Answer, Fusion, Hit, MetadataFilter, SearchMode
 
-Grounding = Literal["extractive", "annotate"]
+Grounding = Literal["extractive", "quote", "annotate"]
 """How answers are held to their sources.
 
-``extractive``: a sentence is shown once it was checked, and only where it nearly repeats a source; else the sources are quoted.
-``annotate``: text is shown as it comes, each sentence with a verdict; what no source backs has no citation and is counted.
+``extractive``: the best part of a source is quoted; no model is asked.
+``quote``: it is quoted, and below it stand the model's sentences that hold against it.
+``annotate``: the model's text is shown as it comes, each sentence with a verdict; what no source backs has no citation and is
+counted.
 """
 
 

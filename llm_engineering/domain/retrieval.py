@@ -121,6 +121,7 @@ class Passage(Model):
     link: str
     author: str
     platform: str
+    category: str = ""
     published_at: datetime | None = None
     headings: tuple[str, ...] = ()
     score: float

@@ -13,7 +13,6 @@ from llm_engineering.application.inference.embedding import InMemoryEmbeddingCac
 from llm_engineering.application.inference.grounding import (
     GroundingConfig,
     GroundingVerifier,
-    token_overlap,
     word_confidence,
 )
 from llm_engineering.application.ports import Vectors
@@ -206,11 +205,6 @@ class TestQuotes:
         )
         assert CHUNKS[found[0].span.start : found[0].span.end] == found[0].text
 
-    def test_a_quotation_backs_itself(self) -> None:
-        [quote] = self.evidence.select_quotes("the paper by Cormack", most=1, min_similarity=0.1)
-        backing = self.evidence.attribute_quote(quote)
-        assert (backing.verdict, backing.source, backing.source_span) == (Verdict.SUPPORTED, 1, quote.span)
-
     def test_nothing_close_is_not_quoted(self) -> None:
         assert self.evidence.select_quotes("bananas", most=2, min_similarity=0.9) == []
         assert GroundingVerifier(SOURCES).select_quotes("Overlap", most=2, min_similarity=0.0) == []
@@ -227,14 +221,6 @@ class TestQuotes:
             "a", most=9, min_similarity=-1.0
         )
         assert [quote.text for quote in found] == ["A list item with a link that says something."]
-
-    def test_nearness_tells_a_copy_from_an_invention(self) -> None:
-        near = self.evidence.measure_similarity(
-            "Overlap repeats the last sentences of a chunk at the start of the next chunk.", "overlap"
-        )
-        assert near.to_sources == pytest.approx(1.0, abs=1e-4)
-        assert near.lexical == 1.0
-        assert self.evidence.measure_similarity("Bananas are yellow.", "overlap").to_sources < 0.5
 
 
 class TestWords:
@@ -261,13 +247,16 @@ class TestWords:
         assert language_of(split_words(text)) == language
 
     def test_a_language_without_a_list_is_compared_by_its_longer_words(self) -> None:
-        source = "Nakładanie się fragmentów powtarza ostatnie zdania, aby nic nie zginęło."
-        assert token_overlap("Ostatnie zdania fragmentów są powtarzane.", source) >= 0.6
-        assert token_overlap("Jednorożce mieszkają na Księżycu.", source) == 0.0
+        source = content_stems("Nakładanie się fragmentów powtarza ostatnie zdania, aby nic nie zginęło.")
+        said = content_stems("Ostatnie zdania fragmentów są powtarzane.")
+        assert len(said & source) >= 0.6 * len(said)
+        assert not content_stems("Jednorożce mieszkają na Księżycu.") & source
 
     def test_scripts_without_spaces_are_compared_by_pairs(self) -> None:
-        assert token_overlap("混合搜索结合向量", "混合搜索把关键词和向量结合起来。") >= 0.5
-        assert token_overlap("独角兽住在月球上", "混合搜索把关键词和向量结合起来。") == 0.0
+        source = content_stems("混合搜索把关键词和向量结合起来。")
+        said = content_stems("混合搜索结合向量")
+        assert len(said & source) >= 0.5 * len(said)
+        assert not content_stems("独角兽住在月球上") & source
 
     def test_function_words_carry_nothing(self) -> None:
         assert content_stems("Of the and.") == frozenset()

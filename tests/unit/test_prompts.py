@@ -17,7 +17,7 @@ from llm_engineering.application.llm.prompts import (
 from llm_engineering.application.llm.prompts.fences import FENCES
 from llm_engineering.domain.errors import ConfigurationError
 
-NAMES = ["answer", "answer_short"]
+NAMES = ["answer"]
 PLAIN = {"sources": [], "question": "Why?", "instructions": "", "nothing_found": "Nothing."}
 
 

@@ -1,7 +1,8 @@
 """Generate a cited answer from retrieved passages; abstain when they do not answer the question.
 
-What a model says is held against the sources sentence by sentence. With extractive grounding, a model too small to keep to its
-sources cannot mislead: where what it says does not stand in them, they are quoted instead.
+Three ways, by what the model is good for: it writes, and each sentence is held against the sources (``annotate``); the best part
+of a source is quoted, and the model's sentences follow where they hold against it (``quote``); it is quoted and no model is
+asked (``extractive``).
 """
 
 import asyncio
@@ -21,29 +22,27 @@ from llm_engineering.application.inference.context import (
     Source,
     fit_to_context,
     heading,
+    merge_overlapping,
 )
 from llm_engineering.application.inference.grounding import (
     GroundingConfig,
     GroundingVerifier,
     word_confidence,
 )
-from llm_engineering.application.inference.writers import (
-    NOTHING_FOUND,
-    ExtractiveFilter,
-    Judge,
-    StreamingAnnotator,
-    Writer,
-    Written,
-)
+from llm_engineering.application.inference.quotes import Quotation, Rank, choose_quotations
+from llm_engineering.application.inference.writers import NOTHING_FOUND, Judge, Writer, Written
 from llm_engineering.application.llm import prompts
 from llm_engineering.application.ports import Delta, GenerationOptions, LanguageModel, Message, Vectors
-from llm_engineering.domain.documents import Span
 from llm_engineering.domain.errors import ModelError
 from llm_engineering.domain.inference import Grounding, LlmProfile, StageStatus
 from llm_engineering.domain.retrieval import Answer, Citation, Passage, Support, Usage
 
 _WORDS_TO_SIMILARITY = 0.7
 """Scales a share of words to the scale of similarities: half of a question's words weighs as a cosine of 0.35."""
+_STATEMENT = 4
+"""Content words of a sentence of a draft that states something, rather than greets or announces."""
+_LONGEST_QUOTED = 3_000
+"""Characters of a quotation that a model is asked to sum up."""
 _CITATION = re.compile(r"\s*\[\d{1,3}\]")
 
 
@@ -52,11 +51,6 @@ class AnsweringConfig(StrictConfig):
 
     RENAMED: ClassVar = {
         "strict": "grounding",
-        "min_support": "min_citation_overlap",
-        "min_nearness": "min_source_similarity",
-        "min_coverage": "min_token_overlap",
-        "min_relevance": "min_query_similarity",
-        "max_left_out": "max_rejected_sentences",
     }
 
     min_similarity: float = Field(default=0.35, ge=-1, le=1)
@@ -67,12 +61,11 @@ class AnsweringConfig(StrictConfig):
     """Cosine similarity to a subject from which a passage is about it, where a list, a summary or a draft looks for all
     that was written on the subject."""
     max_tokens: int | None = Field(default=None, ge=1)
-    """Tokens of a reply, at most, and never more than a quarter of the model's context. None: 192 where extractive,
-    else 512."""
+    """Tokens of a reply, at most, and never more than a quarter of the model's context. None: as suits the model, else 512."""
     grounding: Grounding | None = None
     """None: as the language model's setting ``LLM_GROUNDING`` says."""
     template: str | None = None
-    """Prompt to use; None: ``answer_short`` where extractive, else ``answer``."""
+    """Prompt to use; None: as suits the model, else ``answer``."""
     template_version: int = Field(default=1, ge=1)
     max_passages: int | None = Field(default=None, ge=1)
     """Passages that the model is given; None: as suits the model, or as many as fit."""
@@ -82,21 +75,8 @@ class AnsweringConfig(StrictConfig):
     """Embed sentences whose words do not decide. False: verdicts go by words alone, at next to no cost."""
     mask_personal_data: bool = False
     """Mask e-mail addresses and phone numbers in what is shown. Text then comes sentence by sentence."""
-    min_citation_overlap: float = Field(default=0.6, ge=0, le=1)
-    """Extractive only: share of a sentence's content words that a source must hold to be cited for it."""
-    min_source_similarity: float = Field(default=0.85, ge=-1, le=1)
-    """Extractive only: cosine similarity a sentence needs to some sentence of the sources. Measured with
-    SmolLM2 on the sample:
-    its inventions stay below 0.75, and what lies above 0.85 are near copies."""
-    min_token_overlap: float = Field(default=0.9, ge=0, le=1)
-    """Extractive only: share of its content words that must stand in that sentence; tells a copy from two
-    halves sewn together."""
-    min_query_similarity: float = Field(default=0.35, ge=-1, le=1)
-    """Extractive only: cosine similarity a sentence needs to the question; small models copy what is beside
-    the point."""
-    max_rejected_sentences: int = Field(default=2, ge=1)
-    """Extractive only: generation ends after so many sentences that were left out; what follows is rarely better."""
-    max_quotes: int = Field(default=2, ge=0)
+    max_quotes: int = Field(default=2, ge=1)
+    """Parts of the sources that are quoted, three sentences each: the best, and others where they are nearly as good."""
     leave_out_unsupported: bool | None = None
     """Drafts only: leave out a sentence that states what no source backs, rather than mark it. None: as suits the model."""
 
@@ -116,18 +96,18 @@ class AnsweringConfig(StrictConfig):
 
     @property
     def is_extractive(self) -> bool:
-        """Whether only what nearly repeats a source is shown."""
+        """Whether the sources are quoted and no model is asked."""
         return self.grounding == "extractive"
 
     @property
     def reply_tokens(self) -> int:
         """Tokens of a reply, at most."""
-        return self.max_tokens or (192 if self.is_extractive else 512)
+        return self.max_tokens or 512
 
     @property
     def prompt(self) -> str:
         """Name of the prompt's template."""
-        return self.template or ("answer_short" if self.is_extractive else "answer")
+        return self.template or "answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +133,7 @@ async def answer(
     config: AnsweringConfig = AnsweringConfig(),
     *,
     embed: Callable[[Sequence[str]], Vectors] | None = None,
+    rank: Rank | None = None,
     history: Sequence[Message] = (),
     instructions: str = "",
     temperature: float | None = None,
@@ -162,13 +143,14 @@ async def answer(
 
     Every sentence gets a verdict. One that is supported and cites nothing is given its source; a citation of a source that
     does not exist, or does not back the sentence, is removed. Generation stops when the model repeats itself. Where nothing
-    is left to show, the closest sentences of the sources are quoted, if ``embed`` is given, else the answer abstains.
+    is left to show, the best part of a source is quoted.
 
     Args:
         passages: best first.
         embed: texts to unit vectors, shape (n, dimension); blocking, so it is called in a thread. Pass the same
             :class:`~llm_engineering.application.inference.embedding.InMemoryEmbeddingCache` for all
             answers, so that sentences of the sources are embedded once.
+        rank: scores texts against the question, to choose what is quoted; None: they are compared by their vectors.
         history: earlier turns, oldest first; those that do not fit are dropped, the oldest first.
         instructions: of the calling application; they stand below the prompt's own rules.
         temperature, seed: of the generation; None: 0.
@@ -177,7 +159,7 @@ async def answer(
         ModelServiceError: the language model failed.
         ConfigurationError: the configured prompt does not exist.
     """
-    run = _Run(question, model, config)
+    run = _Run(question, model, config, leave_out=_STATEMENT if config.leave_out_unsupported else None)
     if abstains(question, passages, config):
         async for piece in run.abstained(
             [Citation(number=i, passage=p) for i, p in enumerate(passages, start=1)]
@@ -185,6 +167,14 @@ async def answer(
             yield piece
         return
     reply_tokens = min(config.reply_tokens, model.context_tokens // 4)
+    options = GenerationOptions(
+        max_tokens=reply_tokens, temperature=temperature or 0.0, seed=0 if seed is None else seed
+    )
+    if config.grounding in ("extractive", "quote"):
+        async with aclosing(run.quoted(passages, embed, rank, options, instructions)) as pieces:
+            async for piece in pieces:
+                yield piece
+        return
     packed = await fit_to_context(
         question,
         passages[: config.max_passages],
@@ -204,10 +194,7 @@ async def answer(
         return
     yield AnswerPiece(sources=packed.citations, compression_status=packed.compression_status)
     messages = _with_history(build_messages(question, packed.laid_out, config, instructions), packed)
-    options = GenerationOptions(
-        max_tokens=reply_tokens, temperature=temperature or 0.0, seed=0 if seed is None else seed
-    )
-    async with aclosing(run.pieces(packed, messages, options, embed)) as pieces:
+    async with aclosing(run.pieces(packed.citations, messages, options, embed, rank)) as pieces:
         async for piece in pieces:
             yield piece
 
@@ -222,12 +209,14 @@ async def write_part(
     embed: Callable[[Sequence[str]], Vectors],
     *,
     max_tokens: int,
+    cite: bool = False,
     temperature: float | None = None,
     seed: int | None = None,
 ) -> AsyncGenerator[AnswerPiece, None]:
-    """Stream a text, or a part of one, that the model writes: with a verdict on each sentence and without citations.
+    """Stream a part of a text that the model writes, with a verdict on each sentence. Empty where nothing of it may be shown.
 
     Args:
+        cite: add the source to a sentence that has one.
         messages: the whole prompt.
         passages: what its sentences are held against.
         template: name of the prompt that the messages were made from; its first version.
@@ -235,22 +224,18 @@ async def write_part(
     Raises:
         ModelError: the language model or the embedder failed.
     """
-    own = config.model_copy(
-        update={"grounding": "annotate", "max_quotes": 0, "template": template, "template_version": 1}
+    own = config.model_copy(update={"grounding": "annotate", "template": template, "template_version": 1})
+    run = _Run(
+        question, model, own, cite=cite, leave_out=_STATEMENT if config.leave_out_unsupported else None
     )
-    run = _Run(question, model, own, cite=False, leave_out=bool(config.leave_out_unsupported))
-    sources = tuple(
-        Source(Citation(number=number, passage=passage), (Span(start=0, end=len(passage.text)),))
-        for number, passage in enumerate(passages, start=1)
-    )
-    packed = Packed(sources, ())
-    yield AnswerPiece(sources=packed.citations)
+    sources = tuple(Citation(number=n, passage=passage) for n, passage in enumerate(passages, start=1))
+    yield AnswerPiece(sources=sources)
     options = GenerationOptions(
         max_tokens=min(max_tokens, model.context_tokens // 2),
         temperature=temperature or 0.0,
         seed=0 if seed is None else seed,
     )
-    async with aclosing(run.pieces(packed, messages, options, embed)) as pieces:
+    async with aclosing(run.pieces(sources, messages, options, embed, None, or_quote=False)) as pieces:
         async for piece in pieces:
             yield piece
 
@@ -265,7 +250,7 @@ class _Run:
         config: AnsweringConfig,
         *,
         cite: bool = True,
-        leave_out: bool = False,
+        leave_out: int | None = None,
     ) -> None:
         self._question = question
         self._cite = cite
@@ -280,45 +265,135 @@ class _Run:
         yield AnswerPiece(text=NOTHING_FOUND)
         yield AnswerPiece(answer=self._finished(sources, NOTHING_FOUND))
 
+    async def quoted(
+        self,
+        passages: Sequence[Passage],
+        embed: Callable[[Sequence[str]], Vectors] | None,
+        rank: Rank | None,
+        options: GenerationOptions,
+        instructions: str,
+    ) -> AsyncGenerator[AnswerPiece, None]:
+        """Quote at once; then, where the model may speak, what it says of the quotation and what holds against it."""
+        config = self._config
+        sources = [
+            Citation(number=n, passage=passage)
+            for n, passage in enumerate(merge_overlapping(passages[: config.max_passages]), start=1)
+        ]
+        chosen = await self._choose(sources, embed, rank)
+        if not chosen:
+            async for piece in self.abstained(sources):
+                yield piece
+            return
+        yield AnswerPiece(sources=tuple(sources))
+        cited = list({part.citation.number: part.citation for part in chosen}.values())
+        judge = Judge(
+            await asyncio.to_thread(GroundingVerifier, cited, self._similarity(embed), config.evidence)
+        )
+        writer = Writer(
+            self._question, cited, judge, mask=config.mask_personal_data, cite=self._cite, leave_out=1
+        )
+        for part in chosen:
+            for written in writer.quote(part):
+                yield _piece(written)
+        told = sum(len(part.text) for part in chosen)
+        if not config.is_extractive and told <= _LONGEST_QUOTED and not chosen[0].is_code:
+            shown = [Source(part.citation, (part.span,)) for part in chosen]
+            messages = build_messages(self._question, shown, config, instructions)
+            async with aclosing(self._written(writer, messages, options)) as stream:
+                async for written in stream:
+                    yield _piece(written)
+        yield self._last(sources, writer, judge, quoted=not writer.shown)
+
     async def pieces(
         self,
-        packed: Packed,
+        sources: Sequence[Citation],
         messages: Sequence[Message],
         options: GenerationOptions,
         embed: Callable[[Sequence[str]], Vectors] | None,
+        rank: Rank | None,
+        *,
+        or_quote: bool = True,
     ) -> AsyncGenerator[AnswerPiece, None]:
-        """Generate, and show what may be shown."""
-        config, sources = self._config, packed.citations
-        similarity = embed if config.verify_similarity or config.is_extractive else None
-        judge = Judge(await asyncio.to_thread(GroundingVerifier, sources, similarity, config.evidence))
-        writer: Writer
-        mask = config.mask_personal_data
-        if config.is_extractive:
-            writer = ExtractiveFilter(self._question, sources, judge, mask=mask, limits=config)
-        else:
-            writer = StreamingAnnotator(
-                self._question, sources, judge, mask=mask, cite=self._cite, leave_out=self._leave_out
-            )
+        """Generate, and show what may be shown. Where that is nothing, quote, unless ``or_quote`` is False."""
+        config = self._config
+        judge = Judge(
+            await asyncio.to_thread(GroundingVerifier, sources, self._similarity(embed), config.evidence)
+        )
+        writer = Writer(
+            self._question,
+            sources,
+            judge,
+            mask=config.mask_personal_data,
+            cite=self._cite,
+            leave_out=self._leave_out,
+        )
+        async with aclosing(self._written(writer, messages, options)) as stream:
+            async for written in stream:
+                yield _piece(written)
+        quoted = False
+        if not writer.said.strip():
+            writer.note("empty")
+        if not writer.text and or_quote:
+            chosen = await self._choose(sources, embed, rank) if not writer.declined else []
+            for part in chosen:
+                quoted = True
+                for written in writer.quote(part):
+                    yield _piece(written)
+            if not chosen:
+                writer.text = NOTHING_FOUND
+                yield AnswerPiece(text=NOTHING_FOUND)
+        yield self._last(sources, writer, judge, quoted=quoted)
+
+    async def _written(
+        self, writer: Writer, messages: Sequence[Message], options: GenerationOptions
+    ) -> AsyncGenerator[Written, None]:
+        """What of the model's reply may be shown."""
         async with (
             aclosing(_closable(self._model.stream(messages, options))) as deltas,
-            aclosing(writer.write(deltas)) as written,
+            aclosing(writer.write(deltas)) as parts,
         ):
-            async for part in written:
-                yield _piece(part)
+            async for part in parts:
+                yield part
         if writer.usage == Usage():
             writer.usage = await self._counted(messages, writer.said)
-        quoted = False
-        if not writer.text:
-            if not writer.said.strip():
-                writer.note("empty")
-            async for part in _instead(writer, judge, self._question, config):
-                quoted = quoted or part.support is not None
-                yield _piece(part)
+
+    async def _choose(
+        self,
+        sources: Sequence[Citation],
+        embed: Callable[[Sequence[str]], Vectors] | None,
+        rank: Rank | None,
+    ) -> list[Quotation]:
+        """What to quote; where the reranker fails, by vectors, and where those fail too, the best source's beginning."""
+        ways: list[tuple[Rank | None, Callable[[Sequence[str]], Vectors] | None]] = [
+            (rank, embed), (None, embed), (None, None)
+        ]  # fmt: skip
+        for by_rank, by_vectors in ways:
+            try:
+                return await asyncio.to_thread(
+                    choose_quotations,
+                    self._question,
+                    sources,
+                    rank=by_rank,
+                    embed=by_vectors,
+                    count=self._config.max_quotes,
+                )
+            except ModelError as error:
+                logger.warning("Quotations are chosen in a plainer way: {}", error)
+        raise AssertionError("the plainest way asks no model")
+
+    def _similarity(
+        self, embed: Callable[[Sequence[str]], Vectors] | None
+    ) -> Callable[[Sequence[str]], Vectors] | None:
+        return embed if self._config.verify_similarity else None
+
+    def _last(
+        self, sources: Sequence[Citation], writer: Writer, judge: Judge, *, quoted: bool
+    ) -> AnswerPiece:
         answer = self._finished(sources, writer.text, writer, quoted=quoted)
         status = (
             StageStatus.FAILED if judge.failed else StageStatus.OK if answer.supports else StageStatus.OFF
         )
-        yield AnswerPiece(answer=answer, support_status=status)
+        return AnswerPiece(answer=answer, support_status=status)
 
     async def _counted(self, messages: Sequence[Message], said: str) -> Usage:
         """The usage of a reply that was broken off before its service told it. Without costs, which only that
@@ -360,34 +435,6 @@ class _Run:
                 "usage": writer.usage,
             }
         )
-
-
-async def _instead(
-    writer: Writer, judge: Judge, question: str, config: AnsweringConfig
-) -> AsyncGenerator[Written, None]:
-    """The sources' own words where nothing of the model's may be shown, or that they say nothing."""
-    quotes = []
-    if not writer.declined and not judge.failed and config.max_quotes:
-        try:
-            quotes = await asyncio.to_thread(
-                judge.evidence.select_quotes,
-                question,
-                most=config.max_quotes,
-                min_similarity=config.min_query_similarity,
-            )
-        except ModelError as error:
-            logger.warning("The sources cannot be quoted: {}", error)
-            judge.failed = True
-    if not quotes:
-        writer.text = NOTHING_FOUND
-        yield Written(NOTHING_FOUND)
-    for quote in quotes:
-        start = len(writer.text) + (1 if writer.text else 0)
-        text = writer.masked(f"“{quote.text}” [{quote.number}]")
-        writer.text += f" {text}" if writer.text else text
-        yield Written(writer.text[start - (1 if start else 0) :])
-        support = writer.add_support(start, judge.evidence.attribute_quote(quote), [quote.number])
-        yield Written(support=support)
 
 
 def _piece(part: Written) -> AnswerPiece:

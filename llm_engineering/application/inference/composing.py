@@ -9,7 +9,13 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer, write_part
+from llm_engineering.application.inference.answer import (
+    AnsweringConfig,
+    AnswerPiece,
+    build_messages,
+    write_part,
+)
+from llm_engineering.application.inference.context import Source
 from llm_engineering.application.inference.grounding import GroundingVerifier, Quote
 from llm_engineering.application.ports import LanguageModel, Message, Vectors
 from llm_engineering.application.text.pii import mask_personal_data
@@ -105,11 +111,7 @@ async def compose(
         written = 0
         left = None if max_tokens is None else max_tokens - run.written_tokens
         if not config.is_extractive and not section.bullets and (left is None or left > 0):
-            asked = (
-                _ask(section, citations, model, config, embed)
-                if section.order is None
-                else _write(section, section.order, citations, model, config, embed, left, temperature, seed)
-            )
+            asked = _write(section, citations, model, config, embed, left, temperature, seed)
             async with aclosing(asked) as pieces:
                 async for piece in pieces:
                     for shown in run.take(piece, [citation.number for citation in citations]):
@@ -178,7 +180,6 @@ def _quote(
 
 async def _write(
     section: Section,
-    order: Order,
     citations: Sequence[Citation],
     model: LanguageModel,
     config: AnsweringConfig,
@@ -187,7 +188,13 @@ async def _write(
     temperature: float | None,
     seed: int | None,
 ) -> AsyncGenerator[AnswerPiece, None]:
-    """What the model makes of a section's notes."""
+    """What the model writes for a section: as it was ordered to, or its answer to the section's question."""
+    order = section.order
+    if order is None:
+        local = [citation.model_copy(update={"number": n}) for n, citation in enumerate(citations, start=1)]
+        sources = [Source(one, (Span(start=0, end=len(one.passage.text)),)) for one in local]
+        messages = build_messages(section.question, sources, config)
+        order = Order(tuple(messages), config.prompt, min(config.reply_tokens, SECTION_TOKENS))
     pieces = write_part(
         section.question,
         order.messages,
@@ -197,32 +204,12 @@ async def _write(
         config,
         embed,
         max_tokens=order.max_tokens if left is None else min(left, order.max_tokens),
+        cite=section.order is None,
         temperature=temperature,
         seed=seed,
     )
     async with aclosing(pieces) as stream:
         async for piece in stream:
-            yield piece
-
-
-async def _ask(
-    section: Section,
-    citations: Sequence[Citation],
-    model: LanguageModel,
-    config: AnsweringConfig,
-    embed: Embed,
-) -> AsyncGenerator[AnswerPiece, None]:
-    """The model's answer to a section's question. Its passages were chosen already, so it may not abstain."""
-    own = config.model_copy(
-        update={
-            "min_similarity": -1.0,
-            "max_tokens": min(config.reply_tokens, SECTION_TOKENS),
-            "max_passages": len(citations),
-        }
-    )
-    passages = [citation.passage for citation in citations]
-    async with aclosing(answer(section.question, passages, model, own, embed=embed)) as pieces:
-        async for piece in pieces:
             yield piece
 
 

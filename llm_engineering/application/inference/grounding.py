@@ -7,7 +7,7 @@ candidates are embedded. Mismatched numbers, names or negation can only lower a 
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import log
 
@@ -329,33 +329,6 @@ class GroundingVerifier:
 
     # --- extractive grounding ----------------------------------------------------------------------------------------
 
-    @property
-    def embeds(self) -> bool:
-        """Whether there is an embedder."""
-        return self._memory is not None
-
-    def measure_similarity(self, sentence: str, question: str, look_at: int = 4) -> "SimilarityScores":
-        """Return how near a sentence is to the question, and to the nearest sentence of prose of the sources. Blocking.
-
-        Only the ``look_at`` sentences that have most words in common with the sentence are embedded.
-        """
-        wanted = content_stems(sentence)
-        chosen = self._prose_like(wanted)[:look_at]
-        if self._memory is None:
-            return SimilarityScores(0.0, 0.0, max((self._lexical(wanted, i) for i in chosen), default=0.0))
-        vectors = self._memory([sentence, question, *(self._plain(i) for i in chosen)])
-        to_question = float(vectors[1] @ vectors[0])
-        if not chosen:
-            return SimilarityScores(to_question, 0.0, 0.0)
-        similarities = vectors[2:] @ vectors[0]
-        nearest = int(similarities.argmax())
-        return SimilarityScores(
-            to_question, float(similarities[nearest]), self._lexical(wanted, chosen[nearest])
-        )
-
-    def _lexical(self, wanted: frozenset[str], i: int) -> float:
-        return _share(wanted, self._statements[i][1].roots)
-
     def _prose_like(self, wanted: frozenset[str]) -> list[int]:
         """Sentences that can stand alone as an answer, those first that have most words in common with the wanted ones."""
         pieces, whole = char_ngrams(wanted), self._weight(wanted)
@@ -403,13 +376,6 @@ class GroundingVerifier:
         neighbour = max((similarities[j] for j in beside), default=0.0)
         return similarities[i] + 0.3 * neighbour + 0.1 / source.number
 
-    def attribute_quote(self, quote: "Quote") -> Attribution:
-        """Attribute a quotation to itself."""
-        source, _ = self._statements[quote.position]
-        claim = extract_claim(quote.text)
-        candidate = _Candidate(source, quote.span, 1.0, 1.0, 1.0)
-        return replace(self._attribute(claim, candidate, 1.0), verdict=Verdict.SUPPORTED)
-
     def _plain(self, i: int) -> str:
         source, item = self._statements[i]
         return strip_markdown(source.passage.text[item.unit.start : item.unit.end])
@@ -440,27 +406,10 @@ def _around(text: str, span: Span) -> str:
     return text[max(0, span.start - LONGEST) : span.end + LONGEST]
 
 
-def token_overlap(sentence: str, text: str) -> float:
-    """Return share of the sentence's content words that stand in the text, 0 to 1; 0 for a sentence without any."""
-    return _share(content_stems(sentence), content_stems(text))
-
-
 def word_confidence(question: str, passages: Sequence[Passage]) -> float:
     """Return the largest share of the question's content words that one passage, its title included, holds; 0 to 1."""
     wanted = content_stems(question)
     return max((_share(wanted, content_stems(passage_text(p))) for p in passages), default=0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class SimilarityScores:
-    """How near a sentence is to the question, and to the nearest statement of the sources."""
-
-    to_question: float
-    """Cosine similarity."""
-    to_sources: float
-    """Cosine similarity to the nearest statement."""
-    lexical: float
-    """Share of its content words that stand in that statement, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -280,6 +280,7 @@ class InferencePipeline:
             self._model,
             self._config_for(request),
             embed=self._embed,
+            rank=self._retriever.rank,
             history=found.history,
             instructions=request.instructions,
             temperature=request.temperature,

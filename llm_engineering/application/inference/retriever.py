@@ -137,6 +137,11 @@ class Retriever:
     def config(self) -> RetrievalConfig:
         return self._config
 
+    @property
+    def rank(self) -> Callable[[str, Sequence[str]], Sequence[float]] | None:
+        """The reranker's scores of texts for a question; None: there is no reranker. Blocking."""
+        return None if self._reranker is None else self._reranker.rerank
+
     def close(self) -> None:
         """Let go of the threads. What is still being reranked ends in the background. May be called twice."""
         self._rerankers.shutdown(wait=False, cancel_futures=True)

@@ -283,6 +283,7 @@ def _passage(hit: Hit, chunks: Sequence[Chunk]) -> Passage:
         link=chunk.link,
         author=chunk.author,
         platform=chunk.platform,
+        category=chunk.category,
         published_at=chunk.published_at,
         headings=chunk.headings if first is last else first.headings,
         score=hit.score,
