@@ -49,7 +49,13 @@ class OperatedService:
         self.warehouse = warehouse or FakeWarehouse()
         self.keys = ApiKeyFile(folder / "keys.json")
         given = {"rate_per_minute": 0, "keys_file": self.keys.path, "host": "127.0.0.1"} | settings
-        chosen = load_settings(None, service=given, reranker={"kind": "none"}, tracing={"kind": "none"})
+        chosen = load_settings(
+            None,
+            service=given,
+            reranker={"kind": "none"},
+            tracing={"kind": "none"},
+            llm={"kind": "llama_cpp", "grounding": "annotate"},
+        )
         resources = Resources(chosen, ExitStack())
         # In place of what the settings name: the properties are cached, and so not asked.
         resources.__dict__.update(

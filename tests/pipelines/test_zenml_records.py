@@ -21,12 +21,14 @@ ARTIFACTS = {
     "clean_documents": {"cleaning_report": "dict"},
     "mark_near_duplicates": {"near_duplicate_report": "dict"},
     "index_documents": {"index_report": "dict"},
+    "build_voice_profiles": {"voice_report": "dict"},
 }
 COUNTS = {
     "collect_links": {"links": 1, "documents_created": 11, "records_rejected": 0, "failed_share": 0.0},
     "clean_documents": {"documents": 11, "cleaned": 11, "failed": 0},
     "mark_near_duplicates": {"documents": 11, "groups": 3, "duplicates": 3},
     "index_documents": {"documents": 11, "changed": 11, "failed": 0},
+    "build_voice_profiles": {"profiles": 1, "made": 1},
 }
 
 
