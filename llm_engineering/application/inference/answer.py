@@ -35,7 +35,7 @@ from llm_engineering.application.llm import prompts
 from llm_engineering.application.ports import Delta, GenerationOptions, LanguageModel, Message, Vectors
 from llm_engineering.domain.errors import ModelError
 from llm_engineering.domain.inference import Grounding, LlmProfile, StageStatus
-from llm_engineering.domain.retrieval import Answer, Citation, Passage, Support, Usage
+from llm_engineering.domain.retrieval import Answer, Citation, Passage, Support, Usage, Verdict
 
 _WORDS_TO_SIMILARITY = 0.7
 """Scales a share of words to the scale of similarities: half of a question's words weighs as a cosine of 0.35."""
@@ -290,7 +290,12 @@ class _Run:
             await asyncio.to_thread(GroundingVerifier, cited, self._similarity(embed), config.evidence)
         )
         writer = Writer(
-            self._question, cited, judge, mask=config.mask_personal_data, cite=self._cite, leave_out=1
+            self._question,
+            cited,
+            judge,
+            mask=config.mask_personal_data,
+            leave_out=1,
+            lowest=Verdict.SUPPORTED,
         )
         for part in chosen:
             for written in writer.quote(part):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from loguru import logger
 
+from llm_engineering.application.inference.context import heading
 from llm_engineering.application.inference.grounding import (
     Attribution,
     GroundingVerifier,
@@ -89,8 +90,10 @@ class Writer:
 
     Args:
         cite: add a citation to a sentence that is supported and has none.
-        leave_out: content words from which a sentence that no source backs is left out; every sentence is held back until it
-            is judged. None: it is shown. A question, and what has fewer words (a greeting, a title), states nothing.
+        leave_out: content words from which a sentence that the sources back too little is left out; every sentence is held
+            back until it is judged. None: it is shown. A question, and what has fewer words (a greeting, a title), states
+            nothing.
+        lowest: the verdict that is enough.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class Writer:
         mask: bool,
         cite: bool = True,
         leave_out: int | None = None,
+        lowest: Verdict = Verdict.PARTIAL,
     ) -> None:
         self.text = ""
         self.supports: list[Support] = []
@@ -119,6 +123,9 @@ class Writer:
         self._mask = mask
         self._cite = cite
         self._leave_out = leave_out
+        self._enough = (
+            (Verdict.SUPPORTED,) if lowest is Verdict.SUPPORTED else (Verdict.SUPPORTED, Verdict.PARTIAL)
+        )
         self._splitter = Splitter()
         self._loops = {False: LoopGuard(), True: LoopGuard(_CODE_PATIENCE)}
         self._sources = {source.number: source for source in sources}
@@ -144,7 +151,8 @@ class Writer:
         start = len(self.text) + len(before)
         self.text += before + text
         self.supports.append(quotation.support(start, len(self.text)))
-        self._known.setdefault(normalise_alnum(quotation.text), "echo")
+        for said in (quotation.text, heading(quotation.citation.passage)):
+            self._known.setdefault(normalise_alnum(said), "echo")
         yield Written(before + text)
         yield Written(support=self.supports[-1])
 
@@ -327,7 +335,7 @@ class Writer:
         if (
             self._leave_out is not None
             and kind == "sentence"
-            and backing.verdict is Verdict.UNSUPPORTED
+            and backing.verdict not in self._enough
             and not claim.rstrip().endswith("?")
             and len(content_stems(claim)) >= self._leave_out
         ):
