@@ -21,6 +21,7 @@ from tests.conformance.warehouse_contract import (
     FeedbackContract,
     GenerationContract,
     UserContract,
+    VoiceContract,
     Warehouse,
     answered,
     at_once,
@@ -83,6 +84,9 @@ class TestFeedback(FeedbackContract): ...
 
 
 class TestGenerations(GenerationContract): ...
+
+
+class TestVoices(VoiceContract): ...
 
 
 class _Commands(pymongo.monitoring.CommandListener):

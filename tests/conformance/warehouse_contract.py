@@ -24,11 +24,13 @@ from llm_engineering.application.ports import (
     StoredVersion,
     UpsertCounts,
     UserStore,
+    VoiceStore,
 )
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.inference import Feedback, Interaction
 from llm_engineering.domain.retrieval import Usage
+from llm_engineering.domain.voices import Spread, StyleFit, VoiceProfile
 
 T = TypeVar("T")
 NOW = datetime(2026, 5, 4, 3, 2, 1, 987_000, tzinfo=UTC)
@@ -57,6 +59,9 @@ class Warehouse(Protocol):
 
     @property
     def generations(self) -> GenerationCache: ...
+
+    @property
+    def voices(self) -> VoiceStore: ...
 
     @property
     def display_uri(self) -> str: ...
@@ -563,3 +568,58 @@ class GenerationContract:
     def test_a_reply_comes_back_as_it_went_in(self, warehouse: Warehouse, text: str, key: str) -> None:
         warehouse.generations.put_many({key: Generation(text)})
         assert warehouse.generations.get_many([key]) == {key: Generation(text)}
+
+
+def voice(
+    author: str, language: str = "en", words: int = 100, grams: tuple[str, ...] = ("ab",)
+) -> VoiceProfile:
+    spread = Spread(low=1, median=2, high=3)
+    return VoiceProfile(
+        author=author,
+        language=language,
+        documents=1,
+        words=words,
+        sentence_words=spread,
+        paragraph_sentences=spread,
+        rates={"commas": 1.5},
+        style=StyleFit(
+            grams=grams,
+            gram_frequencies=(0.5,) * len(grams),
+            words=("the",),
+            means=(0.1,),
+            deviations=(0.2,),
+            author=(1.0,),
+            weights=None,
+            same=((0.1, 0.2),),
+            piece=500,
+            low=0.2,
+            high=0.8,
+        ),
+    )
+
+
+class VoiceContract:
+    def test_profiles_come_back_by_author_those_with_most_words_first(self, warehouse: Warehouse) -> None:
+        german, english = voice("Ada Winter", "de", 10), voice("Ada Winter", "en", 1_000)
+        warehouse.voices.put([german, english, voice("Ada Winters"), voice("Ada")])
+        assert warehouse.voices.find("  ada   WINTER ") == [english, german]
+        assert warehouse.voices.find("Nobody") == []
+        assert [one.id for one in warehouse.voices.all()] == [
+            "ada winter:de",
+            "ada winter:en",
+            "ada winters:en",
+            "ada:en",
+        ]
+
+    def test_a_newer_profile_replaces_and_deleting_counts_what_was_there(self, warehouse: Warehouse) -> None:
+        warehouse.voices.put([voice("Ada", words=1)])
+        warehouse.voices.put([voice("Ada", words=2)])
+        warehouse.voices.put([])
+        assert [one.words for one in warehouse.voices.find("Ada")] == [2]
+        assert warehouse.voices.delete(["ada:en", "ada:de"]) == 1
+        assert list(warehouse.voices.all()) == []
+
+    def test_letters_of_any_kind_come_back(self, warehouse: Warehouse) -> None:
+        odd = voice("Zoë :; O’Neil", grams=("$a", ".b", "\n ", "日本", "x.y"))
+        warehouse.voices.put([odd])
+        assert warehouse.voices.find("zoë :; o’neil") == [odd]

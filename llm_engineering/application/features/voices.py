@@ -17,7 +17,7 @@ from loguru import logger
 from llm_engineering.application.failures import round_values
 from llm_engineering.application.ports import CleanStore, Progress, SilentProgress, VoiceStore
 from llm_engineering.application.text.markdown import Kind, markdown_blocks
-from llm_engineering.application.text.style import StyleModel, fit_style, join_prose, split_prose
+from llm_engineering.application.text.style import Paragraphs, StyleModel, fit_style, join_prose, split_prose
 from llm_engineering.application.text.words import STOP_WORDS, split_words
 from llm_engineering.domain.categories import Chunking, category_spec
 from llm_engineering.domain.documents import CleanDocument
@@ -90,8 +90,7 @@ class _Prose:
     """The prose of one document."""
 
     document: CleanDocument
-    paragraphs: tuple[tuple[str, ...], ...]
-    """Sentences by paragraph, without Markdown's marks."""
+    paragraphs: Paragraphs
 
     @property
     def text(self) -> str:
@@ -198,12 +197,21 @@ def describe_voice(
         if style is not None and others
         else (),
         terms=_find_terms(own, others, language),
-        openers=tuple(prose.paragraphs[0][0] for prose in _spread(own, _SHOWN)),
-        closers=tuple(prose.paragraphs[-1][-1] for prose in _spread(own, _SHOWN)),
+        openers=_pick_sentences([prose.paragraphs for prose in own]),
+        closers=_pick_sentences([tuple(p[::-1] for p in prose.paragraphs[::-1]) for prose in own]),
         exemplars=_choose_exemplars(own, style),
         style=None if style is None else style.to_fit(),
         inputs_hash=inputs_hash,
     )
+
+
+def _pick_sentences(texts: Sequence[Paragraphs]) -> tuple[str, ...]:
+    """Of some texts the first whole sentence: neither a label nor a date."""
+    whole = (
+        next((said for paragraph in text for said in paragraph if said[-1] in ".!?…" and " " in said), "")
+        for text in texts
+    )
+    return tuple(_spread([sentence for sentence in whole if sentence], _SHOWN))
 
 
 def _fit(author: str, language: str, own: Sequence[_Prose], others: Sequence[_Prose]) -> StyleModel | None:
