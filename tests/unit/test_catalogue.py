@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from llm_engineering.application.inference.catalogue import (
     Plan,
     describe_found,
-    find_names,
     matches_topic,
     plan_catalogue,
     run_plan,
 )
 from llm_engineering.application.inference.converse import reply_to
 from llm_engineering.application.inference.intents import route
+from llm_engineering.application.inference.scope import find_authors
 from llm_engineering.application.ports import DocumentCard
 from llm_engineering.domain.inference import Intent
 
@@ -174,14 +174,14 @@ def test_of_a_long_list_the_rest_is_counted() -> None:
     ],
 )
 def test_names_are_found_whole_or_by_a_part_with_a_capital(text: str, found: tuple[str, ...]) -> None:
-    assert find_names(text, ["Ada Winter", "Ben Okafor", "The project"]) == found
+    assert find_authors(text, ["Ada Winter", "Ben Okafor", "The project"]) == found
 
 
 @given(st.text(max_size=120))
 def test_any_request_has_a_plan_that_can_be_carried_out_and_told(request: str) -> None:
     found = run_plan(plan(request), CARDS, lambda *_: {"d1"})
     assert describe_found(found, request, len(CARDS))
-    assert all(plan(request).accepts(document) for document in found.documents)
+    assert all(plan(request).filter.accepts(document) for document in found.documents)
 
 
 @pytest.mark.parametrize(
