@@ -20,7 +20,6 @@ from llm_engineering.application.inference.catalogue import (
 )
 from llm_engineering.application.inference.converse import reply_to
 from llm_engineering.application.inference.intents import route
-from llm_engineering.application.inference.scope import find_authors
 from llm_engineering.application.ports import DocumentCard
 from llm_engineering.domain.inference import Intent
 
@@ -160,21 +159,6 @@ def test_of_a_long_list_the_rest_is_counted() -> None:
     many = [card(number, f"Text {number}") for number in range(50)]
     found = run_plan(Plan(), many, lambda *_: set())
     assert "and 30 more" in describe_found(found, "list everything", 50)
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("what did ada winter write", ("Ada Winter",)),
-        ("Ada's posts", ("Ada Winter",)),
-        ("Adas Beiträge", ("Ada Winter",)),
-        ("what will ada say", ()),
-        ("the project is late", ("The project",)),
-        ("Compare Ada and Ben", ("Ada Winter", "Ben Okafor")),
-    ],
-)
-def test_names_are_found_whole_or_by_a_part_with_a_capital(text: str, found: tuple[str, ...]) -> None:
-    assert find_authors(text, ["Ada Winter", "Ben Okafor", "The project"]) == found
 
 
 @given(st.text(max_size=120))

@@ -103,7 +103,7 @@ _TOPIC = re.compile(
 _TOPIC_END = re.compile(
     r"\s*(?:[?!;]|[.,](?:\s|$)|\b(?:by|from|published|written|posted|wrote|are\s+there|do\s+(?:you|i|we)|does|have|has|did|exist"
     r"|in\s+(?:the\s+)?collection|please|come\s+out|came\s+out|appear\w*|erschien\w*|herausgekommen|von|gibt|hast|habe|hat"
-    r"|geschrieben|veröffentlicht|bitte)\b).*$",
+    r"|geschrieben|veröffentlicht|bitte|auf)\b).*$",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(
@@ -273,12 +273,14 @@ class Wording:
 
     def describe_scope(self, plan: Plan) -> str:
         """What the documents were narrowed to: "by Ada Winter, about LoRA, 2026-09-01 to 2026-09-30"."""
-        parts = []
+        parts, joint = [], " und " if self.german else " and "
         if plan.filter.authors:
-            parts.append(
-                ("von " if self.german else "by ")
-                + (" und " if self.german else " and ").join(plan.filter.authors)
-            )
+            parts.append(("von " if self.german else "by ") + joint.join(plan.filter.authors))
+        if plan.filter.platforms:
+            parts.append(("auf " if self.german else "on ") + joint.join(plan.filter.platforms))
+        if plan.filter.languages:
+            named = [name_language(code, german=self.german) for code in plan.filter.languages]
+            parts.append(("auf " if self.german else "in ") + joint.join(named))
         if plan.topic:
             parts.append(("zu " if self.german else "about ") + f"“{plan.topic}”")
         start, end = plan.filter.published_from, plan.filter.published_to

@@ -108,7 +108,8 @@ def _date_pattern() -> re.Pattern[str]:
     unit = "|".join(_UNITS)
     return re.compile(
         rf"""(?<![\w-])(?:(?P<lead>
-            (?P<since>since|seit|ab) | (?P<after>after|nach) | (?P<before>before|vor) | (?P<until>until|till|bis)
+            (?P<since>since|starting\s+(?:in|from)|seit|ab) | (?P<after>after|(?:later|newer)\s+than|nach)
+          | (?P<before>before|prior\s+to|(?:earlier|older)\s+than|vor) | (?P<until>until|till|bis)
           | (?P<from>from|von|vom|between|zwischen) | (?P<to>to|through) | (?P<and>and|und)
           | in|im|on|am|of|aus|during|within|over|or|oder
         )\s+)?(?:(?:the|das|dem|den|der)\s+)?(?:
@@ -120,7 +121,7 @@ def _date_pattern() -> re.Pattern[str]:
         | seit\s+(?P<count2>{count})\s+(?P<unit2>{unit})(?:e?[ns]|e)?
         | (?P<vor>vor\s+)?(?P<ago>{count})\s+(?P<unit3>{unit})(?:e?[ns]|e)?(?(vor)|\s+ago)
         | (?P<today>today|heute) | (?P<yesterday>yesterday|gestern)
-        )(?P<onwards>\s+on(?:wards?)?\b)?(?![\w-]|[.,:/]\d|['’]s\b)""",
+        )(?P<onwards>\s+on(?:wards?|(?=\s*(?:[,.?!]|$))))?(?![\w-]|[.,:/]\d|['’]s\b)""",
         re.IGNORECASE | re.VERBOSE,
     )
 

@@ -17,20 +17,17 @@ from llm_engineering.application.text.words import STOP_WORDS
 from llm_engineering.domain.categories import CATALOGUE
 from llm_engineering.domain.retrieval import MetadataFilter
 
-_NOUN = (
-    r"(?:advice|articles?|essays?|newsletters?|opinions?|posts?|stories|take|texts?|thoughts|views?"
-    r"|ansicht(?:en)?|artikeln?|beitr[aä]ge?n?|meinung(?:en)?|texten)\b"
+_TEXTS = r"articles?|essays?|newsletters?|posts?|stories|texts?|artikeln?|beitr[aä]ge?n?|texten?"
+_WRITE = r"(?:post|publish|say|writ)(?:e|s|es|ed|ing|ten)?|said|wrote"
+_WRITE_DE = r"erschienen|ge(?:postet|sagt|schrieben)|sag(?:en|t)|schr(?:ei|ie)b(?:en|t)?|veröffentlicht"
+_VIEWS = r"advice|opinions?|take|thoughts|views?|ansicht(?:en)?|meinung(?:en)?"
+_THINK = (
+    r"(?:advis|argu|believ|claim|explain|prefer|propos|recommend|suggest|think)(?:e|s|es|ed|ing)?|thought"
 )
-_SAY_DE = (
-    r"(?:denkt|empf(?:eh|ieh|oh)l(?:en|t)|erklärt|erschienen|findet|ge(?:postet|sagt|schrieben)|meint|sag(?:en|t)"
-    r"|schr(?:ei|ie)b(?:en|t)?|veröffentlicht)\b"
-)
-_SAY = (
-    r"(?:(?:advis|argu|believ|claim|explain|post|prefer|propos|publish|recommend|say|suggest|think|writ)(?:e|s|es|ed|ing|ten)?"
-    r"|said|thought|wrote)\b"
-)
-_SAYS = rf"(?:{_SAY}|{_SAY_DE}|{_NOUN})"
-_ASKS = re.compile(rf"\b{_SAYS}", re.IGNORECASE)
+_THINK_DE = r"denkt|empf(?:eh|ieh|oh)l(?:en|t)|erklärt|findet|hält|meint|sieht"
+_NOUN = rf"(?:{_TEXTS}|{_VIEWS})\b"
+_VERB = rf"(?:{_WRITE}|{_WRITE_DE}|{_THINK}|{_THINK_DE})\b"
+_ASKS = re.compile(rf"\b(?:{_TEXTS}|{_WRITE}|{_WRITE_DE})\b", re.IGNORECASE)
 _HOW_TO = re.compile(
     r"\b(?:how\s+to|(?:how|why)\s+do\s+(?:i|one|we|you)|(?:can|could|must|should|kann|muss|sollte?n?)\s+(?:i|one|we|ich|man|wir)"
     r"|wie\s+\w+\s+(?:ich|man|wir))\b",
@@ -42,7 +39,7 @@ _NEGATED = re.compile(
 )
 _SELF = re.compile(r"\b(?:i|my|mine|ich|mein(?:e[mnrs]?)?)\b", re.IGNORECASE)
 _WROTE_MYSELF = re.compile(
-    rf"\b(?:(?:did|have|habe|what|was)\s+(?:i|ich)\b(?=.*\b{_SAYS})|(?:my|meine?[mnrs]?)\s+{_NOUN})",
+    rf"\b(?:(?:did|have|habe|what|was)\s+(?:i|ich)\b(?=.{{0,200}}\b(?:{_VERB}|{_NOUN}))|(?:my|meine?[mnrs]?)\s+{_NOUN})",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"[^\W_]+")
@@ -106,10 +103,11 @@ def read_scope(
     text = request
     for start, end in period.spans if period else ():
         text = text[:start] + " " * (end - start) + text[end:]
-    asks = documents or (_ASKS.search(text) is not None and not _HOW_TO.search(text))
+    how_to = not documents and _HOW_TO.search(text) is not None
+    asks = documents or (not how_to and _ASKS.search(text) is not None)
     names = _find_meant(text, known, asks=asks, documents=documents)
     if not any(name.field == "author" for name in names):
-        said = (_SELF if documents else _WROTE_MYSELF).search(text) if asks else None
+        said = None if how_to else (_SELF if documents else _WROTE_MYSELF).search(text)
         mine = [name for name in known.author if me and name.casefold() == me.casefold()]
         names += [_Name("author", name, *said.span()) for name in mine if said]
     read = {plural: [name for name in names if name.field == field] for plural, field in FILTERS}
@@ -183,17 +181,22 @@ def _find_names(text: str, index: Index) -> Iterator[_Name]:
 def _index(documents: bool, *values: tuple[str, ...]) -> Index:
     """Index the values of all fields, in the order of ``FILTERS``."""
     authors, categories, platforms, languages = values
-    # First and last names of people, where only one has them and they are no other word.
+    names: list[tuple[Field, str, str]] = []
     owners: dict[str, set[str]] = {}
     for author in authors:
         parts = _WORD.findall(author)
-        for part in {parts[0], parts[-1]} if parts and all(part[0].isupper() for part in parts) else ():
-            if len(part) > 2 and part.casefold() not in _COMMON | months().keys():
-                owners.setdefault(part, set()).add(author)
-    names: list[tuple[Field, str, str]] = [
-        ("author", part, min(of)) for part, of in owners.items() if len(of) == 1
+        is_person = not any(part[0].islower() for part in parts)
+        # "The project" is nobody who speaks in "how does the project write logs".
+        if documents or is_person or parts[0].casefold() not in _COMMON:
+            names.append(("author", author, author))
+        for part in {parts[0].casefold(), parts[-1].casefold()} if is_person and parts else ():
+            owners.setdefault(part, set()).add(author)
+    # First and last names that only one has and that are no other word; a whole name of somebody else goes before.
+    names[:0] = [
+        ("author", part, min(of))
+        for part, of in owners.items()
+        if len(of) == 1 and len(part) > 2 and part not in _COMMON | months().keys()
     ]
-    names += [("author", author, author) for author in authors]
     names += [("platform", platform, platform) for platform in platforms]
     for language in languages:
         spoken = {name_language(language), name_language(language, german=True)}
@@ -212,16 +215,17 @@ def _index(documents: bool, *values: tuple[str, ...]) -> Index:
 
 @cache
 def _patterns(asks: bool, documents: bool) -> list[tuple[Field, re.Pattern[str]]]:
-    """What must stand around a name that is meant, by field. Names are marked."""
+    """What must stand around a name that is meant, by field. Names are marked; how far is looked is bounded, for speed."""
 
     def name(field: Field, ending: str = "") -> str:
-        mark = rf"{_MARKS[field]}+{ending}"
-        return rf"{mark}(?:\s+(?:and|or|und|oder)\s+{mark})*"
+        mark = rf"{_MARKS[field]}++{ending}"
+        return rf"{mark}(?:\s+(?:and|or|und|oder)\s+{mark}){{0,4}}"
 
-    noun = rf"(?:{_NOUN}|{_MARKS['category']})"
-    says = rf"(?:{_SAY}|{_SAY_DE}|{noun})"
+    noun = rf"(?:\b{_NOUN}|{_MARKS['category']})"
+    says = rf"(?:\b{_VERB}|{noun})"
+    common = "|".join(_COMMON - {"and", "or", "to", "und", "oder", "bis"})
     # "on Medium about drift", but neither "on medium models" nor "on GitHub Actions"
-    alone = rf"(?=\s*(?:$|[^\w\s-])|\s+(?:{'|'.join(_COMMON - {'and', 'or', 'to', 'und', 'oder', 'bis'})}|{says})\b)"
+    alone = rf"(?=\s*(?:$|[^\w\s-])|\s+(?:(?:{common})\b|{says}))"
     author, platform, language = (
         name("author"),
         name("platform"),
@@ -230,9 +234,10 @@ def _patterns(asks: bool, documents: bool) -> list[tuple[Field, re.Pattern[str]]
     around: list[tuple[Field, str]] = [
         (
             "author",
-            rf"\b(?:according\s+to|laut)\s+{author}|\b{_SAY_DE}\s+{author}"
-            rf"|(?<!about\s)(?<!\bon\s)(?<!über\s){author}(?:(?=\s+(?:{_SAY}|{_SAY_DE}))|['’]?s(?=\s+{says}))"
-            rf"|\b(?:did|do|does|had|has|have|would|habe[nt]?|hat|hatte|würde)\s+{author}(?=.*{says})",
+            rf"\b(?:according\s+to|laut)\s+{author}|\b(?:{_WRITE_DE}|{_THINK_DE})\s+{author}"
+            rf"|{noun}\s+(?:by|from|of|von)\s+{author}"
+            rf"|(?<!about\s)(?<!\bon\s)(?<!über\s){author}(?:(?=\s+{_VERB})|['’]?s(?=\s+{says}))"
+            rf"|\b(?:did|do|does|had|has|have|would|habe[nt]?|hat|hatte|würde)\s+{author}(?!\s+(?:{_TEXTS})\b)(?=.{{0,200}}{says})",
         )
     ]
     if documents:
@@ -250,7 +255,7 @@ def _patterns(asks: bool, documents: bool) -> list[tuple[Field, re.Pattern[str]]
             ("platform", rf"\b(?:on|auf)\s+{platform}{alone}"),
             (
                 "language",
-                rf"\b{says}\s+(?:in|auf)\s+{language}|\b(?:all|any|which|alle|welche)\s+{language}(?=\s+{noun})",
+                rf"{says}\s+(?:in|auf)\s+{language}|\b(?:all|any|which|alle|welche)\s+{language}(?=\s+{noun})",
             ),
         ]
     return [(field, re.compile(pattern, re.IGNORECASE | re.DOTALL)) for field, pattern in around]
