@@ -222,10 +222,17 @@ class TestRequestsForDocuments:
     def test_i_and_my_need_no_word_of_writing(self) -> None:
         assert read("list mine", me="Ada Winter", documents=True) == {"authors": ("Ada Winter",)}
 
-    def test_what_was_read_can_be_cut(self) -> None:
-        request = "articles about hybrid search by Ada since 2024"
-        scope = read_scope(request, KNOWN, NOW, documents=True)
-        assert scope.cut(request).split() == ["articles", "about", "hybrid", "search"]
+    @pytest.mark.parametrize(
+        ("request_", "rest"),
+        [
+            ("articles about hybrid search by Ada since 2024", "articles about hybrid search"),
+            ("posts by Ada or Okafor on LinkedIn that mention LoRA", "posts that mention LoRA"),
+            ("list my posts from May 2024 to June", "list my posts"),
+        ],
+    )
+    def test_what_was_read_can_be_removed(self, request_: str, rest: str) -> None:
+        scope = read_scope(request_, KNOWN, NOW, me="Ada Winter", documents=True)
+        assert scope.remove_from(request_).split() == rest.split()
 
     @pytest.mark.parametrize(
         ("text", "found"),

@@ -134,7 +134,7 @@ def plan_catalogue(
     """
     known = Facets(**{name: Counter(getattr(card, name) for card in cards) for name in FIELDS})
     scope = read_scope(request, known, now, me=me, documents=True)
-    rest, filter = scope.cut(request), scope.filter
+    rest, filter = scope.remove_from(request), scope.filter
     if not filter.authors and (stranger := _STRANGER.search(rest)) is not None:
         filter = filter.model_copy(update={"authors": (stranger[1],)})  # of whom there is nothing
     asked: Asked = next((name for name, pattern in _VALUES if pattern.search(rest)), "documents")

@@ -89,21 +89,21 @@ def describe_period(start: datetime | None, end: datetime | None) -> str:
 
 
 @cache
-def locales() -> tuple[Locale, Locale]:
+def load_locales() -> tuple[Locale, Locale]:
     """Return what is known of English and of German."""
     return Locale("en"), Locale("de")
 
 
 @cache
-def months() -> Mapping[str, int]:
+def load_months() -> Mapping[str, int]:
     """Return the numbers of the months by their folded names, whole and short."""
-    names = [locale.months["format"][width] for locale in locales() for width in ("wide", "abbreviated")]
+    names = [locale.months["format"][width] for locale in load_locales() for width in ("wide", "abbreviated")]
     return {name.casefold().rstrip("."): number for months in names for number, name in months.items()}
 
 
 @cache
 def _date_pattern() -> re.Pattern[str]:
-    month = "|".join(sorted(months(), key=len, reverse=True))
+    month = "|".join(sorted(load_months(), key=len, reverse=True))
     count = rf"(?:an?\s+|ein\s+)?(?:\d{{1,3}}|{'|'.join(NUMBER_WORDS)})(?:\s+of)?|an?|one|eine[mnr]?"
     unit = "|".join(_UNITS)
     return re.compile(
@@ -147,7 +147,7 @@ def _read_date(
     elif match["dotted"]:
         day, month, year = map(int, match["dotted"].split("."))
     elif match["month"]:
-        month, day = months()[match["month"].casefold()], int(match["day"] or match["day2"] or 0)
+        month, day = load_months()[match["month"].casefold()], int(match["day"] or match["day2"] or 0)
     if not match["lead"] or not _FIRST_YEAR <= year <= now.year + 1:
         return None
     try:

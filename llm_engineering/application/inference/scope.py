@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, lru_cache
 
-from llm_engineering.application.inference.periods import describe_period, locales, months, read_period
+from llm_engineering.application.inference.periods import (
+    describe_period,
+    load_locales,
+    load_months,
+    read_period,
+)
 from llm_engineering.application.inference.search import FILTERS, Facets, Field
 from llm_engineering.application.text.words import STOP_WORDS
 from llm_engineering.domain.categories import CATALOGUE
@@ -44,7 +49,7 @@ _WROTE_MYSELF = re.compile(
 )
 _WORD = re.compile(r"[^\W_]+")
 _COMMON = STOP_WORDS["en"] | STOP_WORDS["de"]
-_LONGEST = 5
+_LONGEST = 6
 """Words of a name."""
 _ENDINGS: Mapping[Field, str] = {
     "author": "s",
@@ -72,10 +77,10 @@ class Scope:
     spans: tuple[tuple[int, int], ...] = ()
     """Where those words stand; not those of categories, which say what is asked for, too."""
 
-    def cut(self, request: str) -> str:
-        """Return the request without the words that were read."""
-        for start, end in sorted(self.spans, reverse=True):
-            request = f"{request[:start]} {request[end:]}"
+    def remove_from(self, request: str) -> str:
+        """Return the request with spaces in place of the words that were read."""
+        for start, end in self.spans:
+            request = request[:start] + " " * (end - start) + request[end:]
         return request
 
 
@@ -100,12 +105,11 @@ def read_scope(
         documents: the request asks for documents, not for what they say.
     """
     period = read_period(request, now)
-    text = request
-    for start, end in period.spans if period else ():
-        text = text[:start] + " " * (end - start) + text[end:]
+    text = Scope(spans=period.spans).remove_from(request) if period else request
     how_to = not documents and _HOW_TO.search(text) is not None
     asks = documents or (not how_to and _ASKS.search(text) is not None)
     names = _find_meant(text, known, asks=asks, documents=documents)
+    spans = [(name.start, name.end) for name in names if name.field != "category"]
     if not any(name.field == "author" for name in names):
         said = None if how_to else (_SELF if documents else _WROTE_MYSELF).search(text)
         mine = [name for name in known.author if me and name.casefold() == me.casefold()]
@@ -115,7 +119,6 @@ def read_scope(
     reasons = [
         f"{plural} = {n.value} (“{request[n.start : n.end]}”)" for plural, of in read.items() for n in of
     ]
-    spans = [(name.start, name.end) for name in names if name.field != "category" and name.value != me]
     # When something happened is not when it was written about.
     if period and (names or asks):
         fields |= {"published_from": period.start, "published_to": period.end}
@@ -195,7 +198,7 @@ def _index(documents: bool, *values: tuple[str, ...]) -> Index:
     names[:0] = [
         ("author", part, min(of))
         for part, of in owners.items()
-        if len(of) == 1 and len(part) > 2 and part not in _COMMON | months().keys()
+        if len(of) == 1 and len(part) > 2 and part not in _COMMON | load_months().keys()
     ]
     names += [("platform", platform, platform) for platform in platforms]
     for language in languages:
@@ -263,4 +266,4 @@ def _patterns(asks: bool, documents: bool) -> list[tuple[Field, re.Pattern[str]]
 
 def name_language(code: str, *, german: bool = False) -> str:
     """Return the English or German name of a language; its code where it has none, as languages of code."""
-    return str(locales()[german].languages.get(code, code))
+    return str(load_locales()[german].languages.get(code, code))
