@@ -226,7 +226,7 @@ def _patterns(asks: bool, documents: bool) -> list[tuple[Field, re.Pattern[str]]
 
     noun = rf"(?:\b{_NOUN}|{_MARKS['category']})"
     says = rf"(?:\b{_VERB}|{noun})"
-    common = "|".join(_COMMON - {"and", "or", "to", "und", "oder", "bis"})
+    common = "|".join(_COMMON - (set() if documents else {"and", "or", "to", "und", "oder", "bis"}))
     # "on Medium about drift", but neither "on medium models" nor "on GitHub Actions"
     alone = rf"(?=\s*(?:$|[^\w\s-])|\s+(?:(?:{common})\b|{says}))"
     author, platform, language = (
