@@ -25,6 +25,8 @@ class CategorySpec(BaseModel):
 
     name: str
     description: str
+    nouns: tuple[str, ...] = ()
+    """What people call such documents besides ``name``: "list all essays". Plurals only where they are irregular."""
     chunking: Chunking = Chunking.MARKDOWN
     text_fields: tuple[str, ...] = ("title", "text")
     """Fields of a table row that become the document's text, in this order, when the column map names no ``text``."""
@@ -38,17 +40,26 @@ CATALOGUE: dict[str, CategorySpec] = {
     spec.name: spec
     for spec in (
         CategorySpec(
-            name="article", description="A long text on the web: blog post, documentation page, newsletter."
+            name="article",
+            description="A long text on the web: blog post, documentation page, newsletter.",
+            nouns=("blog post", "blogpost", "essay", "Artikel"),
         ),
         CategorySpec(
-            name="post", description="A short text from a social network.", chunking=Chunking.RECORD
+            name="post",
+            description="A short text from a social network.",
+            nouns=("tweet", "status update", "Beitrag", "Beiträge", "Beiträgen"),
+            chunking=Chunking.RECORD,
         ),
         CategorySpec(
-            name="repository", description="A file of a source code repository.", chunking=Chunking.CODE
+            name="repository",
+            description="A file of a source code repository.",
+            nouns=("repositories", "repo", "code", "file", "Datei"),
+            chunking=Chunking.CODE,
         ),
         CategorySpec(
             name="movie",
             description="A movie with its plot.",
+            nouns=("film",),
             chunking=Chunking.RECORD,
             text_fields=("title", "genre", "plot"),
             metadata_fields=("genre", "year", "director"),

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -43,6 +43,23 @@ def _sorted_unique(values: tuple[str, ...]) -> tuple[str, ...]:
 Values = Annotated[tuple[str, ...], AfterValidator(_sorted_unique)]
 
 
+class Filterable(Protocol):
+    """What a filter looks at: a chunk, or what a catalogue says of a document."""
+
+    @property
+    def document_id(self) -> str: ...
+    @property
+    def author(self) -> str: ...
+    @property
+    def category(self) -> str: ...
+    @property
+    def platform(self) -> str: ...
+    @property
+    def language(self) -> str: ...
+    @property
+    def published_at(self) -> datetime | None: ...
+
+
 class MetadataFilter(Model):
     """Restricts a search. Values of one field are alternatives; fields are combined with *and*; empty means no limit."""
 
@@ -61,15 +78,15 @@ class MetadataFilter(Model):
             raise ValueError(f"published_from ({start:%Y-%m-%d}) lies after published_to ({end:%Y-%m-%d})")
         return self
 
-    def accepts(self, chunk: Chunk) -> bool:
+    def accepts(self, item: Filterable) -> bool:
         """Return the filter's meaning, in one place; every index must agree with it (the conformance suite checks)."""
-        published = chunk.published_at
+        published = item.published_at
         return (
-            (not self.authors or chunk.author in self.authors)
-            and (not self.categories or chunk.category in self.categories)
-            and (not self.platforms or chunk.platform in self.platforms)
-            and (not self.languages or chunk.language in self.languages)
-            and (not self.document_ids or chunk.document_id in self.document_ids)
+            (not self.authors or item.author in self.authors)
+            and (not self.categories or item.category in self.categories)
+            and (not self.platforms or item.platform in self.platforms)
+            and (not self.languages or item.language in self.languages)
+            and (not self.document_ids or item.document_id in self.document_ids)
             and (self.published_from is None or (published is not None and published >= self.published_from))
             and (self.published_to is None or (published is not None and published <= self.published_to))
         )

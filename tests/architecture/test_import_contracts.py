@@ -11,8 +11,17 @@ ROOT = Path(__file__).parents[2]
 
 ALLOWED_OUTSIDE = {
     "llm_engineering.domain": {"pydantic"},
-    # Libraries that compute and hold no connection, file or model.
-    "llm_engineering.application": {"pydantic", "pydantic_core", "loguru", "numpy", "jinja2", "markupsafe"},
+    # Libraries that compute, or know calendars and languages, and hold no connection, file or model.
+    "llm_engineering.application": {
+        "pydantic",
+        "pydantic_core",
+        "loguru",
+        "numpy",
+        "jinja2",
+        "markupsafe",
+        "babel",
+        "dateutil",
+    },
 }
 
 

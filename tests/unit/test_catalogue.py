@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from llm_engineering.application.inference.catalogue import (
     Plan,
     describe_found,
-    find_names,
     matches_topic,
     plan_catalogue,
     run_plan,
@@ -162,26 +161,11 @@ def test_of_a_long_list_the_rest_is_counted() -> None:
     assert "and 30 more" in describe_found(found, "list everything", 50)
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("what did ada winter write", ("Ada Winter",)),
-        ("Ada's posts", ("Ada Winter",)),
-        ("Adas Beiträge", ("Ada Winter",)),
-        ("what will ada say", ()),
-        ("the project is late", ("The project",)),
-        ("Compare Ada and Ben", ("Ada Winter", "Ben Okafor")),
-    ],
-)
-def test_names_are_found_whole_or_by_a_part_with_a_capital(text: str, found: tuple[str, ...]) -> None:
-    assert find_names(text, ["Ada Winter", "Ben Okafor", "The project"]) == found
-
-
 @given(st.text(max_size=120))
 def test_any_request_has_a_plan_that_can_be_carried_out_and_told(request: str) -> None:
     found = run_plan(plan(request), CARDS, lambda *_: {"d1"})
     assert describe_found(found, request, len(CARDS))
-    assert all(plan(request).accepts(document) for document in found.documents)
+    assert all(plan(request).filter.accepts(document) for document in found.documents)
 
 
 @pytest.mark.parametrize(

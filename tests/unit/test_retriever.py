@@ -225,7 +225,7 @@ class TestSelfQuery:
         assert documents(found) == ["bananas"]
         assert found.provenance.filter == MetadataFilter(authors=("Ben Okafor",))
         assert found.provenance.self_query_status is StageStatus.OK
-        assert found.provenance.notes == ("self_query: authors = Ben Okafor (“does Ben Okafor say”)",)
+        assert found.provenance.notes == ("self_query: authors = Ben Okafor (“does Ben Okafor”)",)
 
     def test_that_leaves_nothing_is_taken_back_and_that_is_said(self) -> None:
         given = MetadataFilter(categories=("article",))

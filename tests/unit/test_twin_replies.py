@@ -151,6 +151,20 @@ async def test_an_empty_collection_is_told_with_the_task_that_fills_it() -> None
     assert result.answer.text == NOTHING_COLLECTED
 
 
+@pytest.mark.parametrize(
+    ("message", "author"),
+    [
+        ("What did I write about chunking?", "Ada Winter"),
+        ("My name is Ben Okafor. What did I write about bananas?", "Ben Okafor"),
+    ],
+)
+async def test_i_and_my_narrow_an_answer_to_the_owner_or_whoever_says_their_name(
+    message: str, author: str
+) -> None:
+    result = await Twin().reply(message, Intent.ANSWER)
+    assert result.provenance.filter.authors == (author,)
+
+
 async def test_small_talk_needs_no_model() -> None:
     twin = Twin()
     result = await twin.reply("Who are you?")

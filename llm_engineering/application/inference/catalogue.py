@@ -4,16 +4,17 @@ A question becomes a :class:`Plan`, which is carried out exactly over the docume
 whether a document is about a subject is a matter of search.
 """
 
-import calendar
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Literal
 
-from llm_engineering.application.inference.self_query_dates import read_period
+from llm_engineering.application.inference.periods import NUMBER_WORDS
+from llm_engineering.application.inference.scope import name_language, read_scope
+from llm_engineering.application.inference.search import FIELDS, Facets
 from llm_engineering.application.ports import DocumentCard
 from llm_engineering.application.text.words import content_stems, language_of, split_words
 from llm_engineering.domain.retrieval import MetadataFilter
@@ -30,12 +31,7 @@ class Plan:
 
     asked: Asked = "documents"
     operation: Operation = "list"
-    authors: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
-    languages: tuple[str, ...] = ()
-    platforms: tuple[str, ...] = ()
-    published_from: datetime | None = None
-    published_to: datetime | None = None
+    filter: MetadataFilter = MetadataFilter()
     topic: str = ""
     mentions: bool = False
     """A text that holds the subject's words anywhere is asked for, not only one that is about it."""
@@ -44,18 +40,6 @@ class Plan:
     limit: int = LISTED
     by: Asked | None = None
     """Count for each value of this, too."""
-
-    def accepts(self, card: DocumentCard) -> bool:
-        """Return whether a document is asked for, its subject aside."""
-        date = card.published_at
-        return (
-            (not self.authors or card.author in self.authors)
-            and (not self.categories or card.category in self.categories)
-            and (not self.languages or card.language in self.languages)
-            and (not self.platforms or card.platform in self.platforms)
-            and (self.published_from is None or (date is not None and date >= self.published_from))
-            and (self.published_to is None or (date is not None and date <= self.published_to))
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +55,6 @@ class CatalogueResult:
     """Documents without a date, which a question about dates must leave out."""
 
 
-def narrow_cards(cards: Sequence[DocumentCard], filter: MetadataFilter) -> tuple[DocumentCard, ...]:
-    """Return the documents that a caller's filter accepts."""
-    wanted = Plan(
-        authors=filter.authors,
-        categories=filter.categories,
-        languages=filter.languages,
-        platforms=filter.platforms,
-        published_from=filter.published_from,
-        published_to=filter.published_to,
-    )
-    named = filter.document_ids
-    return tuple(card for card in cards if wanted.accepts(card) and (not named or card.id in named))
-
-
 # --- from words to a plan --------------------------------------------------------------------------------------------
 
 _COUNT = re.compile(
@@ -92,7 +62,7 @@ _COUNT = re.compile(
     re.IGNORECASE,
 )
 _NEWEST = re.compile(
-    r"\b(?:latest|newest|most\s+recent|recent(?:ly)?|last(?!\s+(?:week|month|year|\w+\s+(?:days|weeks|months|years)))|neueste\w*|jüngste\w*|letzte[rsn]?(?!\s+(?:woche|monat|jahr))|zuletzt|aktuellste\w*)\b",
+    r"\b(?:latest|newest|most\s+recent|recent(?:ly)?|last|neueste\w*|jüngste\w*|letzte[rsn]?|zuletzt|aktuellste\w*)\b",
     re.IGNORECASE,
 )
 _OLDEST = re.compile(
@@ -113,11 +83,6 @@ _VALUES: tuple[tuple[Asked, re.Pattern[str]], ...] = (
     ("categories", _asks("categor(?:y|ies)|kinds?|types?|kategorien?|arten")),
     ("authors", _asks("authors?|writers|people|autor(?:en|innen)?|leute", r"|\bwho\b|\bwer\b|\bvon\s+wem\b")),
 )
-_KINDS: dict[str, str] = {
-    "article": r"(?<!posts )\b(?:articles?|blog\s*posts?|essays?|artikeln?)\b",
-    "post": r"(?<!blog )(?<!blog)\b(?:posts?|tweets?|status\s+updates|beitr[aä]ge?n?|beitrag)\b",
-    "repository": r"\b(?:repos?|repositor(?:y|ies)|code|(?:source\s+)?files?|dateien)\b",
-}
 _BY = re.compile(
     r"\b(?:per|for\s+each|by\s+each|grouped?\s+by|pro|je)\s+(author|language|platform|category|autor\w*|sprache|plattform|kategorie)",
     re.IGNORECASE,
@@ -136,34 +101,24 @@ _TOPIC = re.compile(
     re.IGNORECASE,
 )
 _TOPIC_END = re.compile(
-    r"\s*(?:[?!;]|[.,](?:\s|$)|\b(?:by|from|since|before|after|between|until|published|written|posted|wrote|are\s+there|do\s+(?:you|i|we)|does|have|has|did|exist|in\s+(?:the\s+)?(?:collection|\d{4}|\w+\s+\d{4})|please"
-    r"|come\s+out|came\s+out|appear\w*|erschien\w*|herausgekommen|von|seit|vor|nach|gibt|hast|habe|hat|geschrieben|veröffentlicht|im\s+\w+\s+\d{4}|bitte|auf)\b).*$",
+    r"\s*(?:[?!;]|[.,](?:\s|$)|\b(?:by|from|published|written|posted|wrote|are\s+there|do\s+(?:you|i|we)|does|have|has|did|exist"
+    r"|in\s+(?:the\s+)?collection|please|come\s+out|came\s+out|appear\w*|erschien\w*|herausgekommen|von|gibt|hast|habe|hat"
+    r"|geschrieben|veröffentlicht|bitte|auf)\b).*$",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(
-    r"\b(?:the\s+|my\s+|die\s+)?(?:last|latest|newest|first|top|oldest|most\s+recent|letzten|neuesten|ersten)\s+(?P<n>\d{1,3}|two|three|four|five|ten|zwei|drei|vier|fünf|zehn)\b",
+    rf"\b(?:last|latest|newest|first|top|oldest|most\s+recent|letzten|neuesten|ersten)\s+(\d{{1,3}}|{'|'.join(NUMBER_WORDS)})\b",
     re.IGNORECASE,
 )
-NUMBER_WORDS = {
-    "two": 2,
-    "three": 3,
-    "four": 4,
-    "five": 5,
-    "six": 6,
-    "ten": 10,
-    "zwei": 2,
-    "drei": 3,
-    "vier": 4,
-    "fünf": 5,
-    "zehn": 10,
-}
-_SELF = re.compile(r"\b(?:i|i've|my|mine|ich|meine?[rnms]?)\b", re.IGNORECASE)
 _MENTION = re.compile(r"\b(?:mention\w*|erwähn\w*|contain\w*|with\s+the\s+word)\b", re.IGNORECASE)
 _NAMED = re.compile(
     r"\b(?:the|my|\w+'s|der|den|dem|mein|meinen)\s+(?:article|post|text|piece|essay|blog\s*post|artikel|beitrag)\s",
     re.IGNORECASE,
 )
-_NAME_PART = re.compile(r"[^\W_]+")
+_STRANGER = re.compile(r"\b(?:by|from|von)\s+([A-ZÄÖÜ][\w'’-]+\s+[A-ZÄÖÜ][\w'’-]+)")
+_PLURAL = re.compile(
+    r"\b(?:articles|posts|texts|documents|pieces|artikel\b(?=.*\bsind\b)|beiträge|texte)\b", re.IGNORECASE
+)
 
 
 def plan_catalogue(
@@ -177,143 +132,48 @@ def plan_catalogue(
         now: what "last month" is counted from.
         me: the author whom "I" and "my" mean.
     """
-    authors = find_names(request, {card.author for card in cards})
-    if not authors and me and _SELF.search(request):
-        authors = (me,)
-    if not authors and (stranger := _UNKNOWN_AUTHOR.search(request)) is not None:
-        authors = (stranger["name"],)  # of whom there is nothing
-    period = read_period(_complete_dates(request, now), now)
-    language = _LANGUAGE.search(request)
-    asked: Asked = next((name for name, pattern in _VALUES if pattern.search(request)), "documents")
-    by = _BY.search(request)
-    count = _COUNT.search(request) is not None
-    operation: Operation = "count" if count else "list"
-    if asked == "authors" and _MOST.search(request):
+    known = Facets(**{name: Counter(getattr(card, name) for card in cards) for name in FIELDS})
+    scope = read_scope(request, known, now, me=me, documents=True)
+    rest, filter = scope.remove_from(request), scope.filter
+    if not filter.authors and (stranger := _STRANGER.search(rest)) is not None:
+        filter = filter.model_copy(update={"authors": (stranger[1],)})  # of whom there is nothing
+    asked: Asked = next((name for name, pattern in _VALUES if pattern.search(rest)), "documents")
+    operation: Operation = "count" if _COUNT.search(rest) else "list"
+    if asked == "authors" and _MOST.search(rest):
         operation = "most"
-    elif not count and asked == "documents" and _OLDEST.search(request):
-        operation = "oldest"
-    elif not count and asked == "documents" and _NEWEST.search(request):
-        operation = "newest"
-    number = _NUMBER.search(request)
-    kinds = tuple(kind for kind, nouns in _KINDS.items() if re.search(nouns, request, re.IGNORECASE))
-    present = {card.category for card in cards}
-    topic = _read_topic(request, authors)
-    limit = LISTED
-    if operation in ("newest", "oldest"):
-        plural = re.search(
-            r"\b(?:articles|posts|texts|documents|pieces|artikel\b(?=.*\bsind\b)|beiträge|texte)\b",
-            request,
-            re.IGNORECASE,
-        )
-        limit = 5 if plural else 1
+    elif operation == "list" and asked == "documents":
+        operation = "oldest" if _OLDEST.search(rest) else "newest" if _NEWEST.search(rest) else "list"
+    number, by = _NUMBER.search(rest), _BY.search(rest)
     if number:
-        said = number["n"].casefold()
-        limit = int(said) if said.isdigit() else NUMBER_WORDS[said]
+        limit = max(1, int(number[1]) if number[1].isdigit() else NUMBER_WORDS[number[1].casefold()])
+    elif operation in ("newest", "oldest"):
+        limit = 5 if _PLURAL.search(rest) else 1
+    else:
+        limit = LISTED
     return Plan(
         asked=asked,
         operation=operation,
-        authors=authors,
-        categories=tuple(kind for kind in kinds if kind in present),
-        languages=(_LANGUAGE_NAMES[(language["alone"] or language["of"]).casefold()],) if language else (),
-        published_from=period.start if period else None,
-        published_to=period.end if period else None,
-        topic=topic,
-        mentions=_MENTION.search(request) is not None,
+        filter=filter,
+        topic=_read_topic(rest),
+        mentions=_MENTION.search(rest) is not None,
         named=_NAMED.search(request) is not None,
-        limit=max(1, limit),
+        limit=limit,
         by=_BY_NAMES[by[1][:3].casefold()] if by else None,
     )
 
 
-def means_self(request: str) -> bool:
-    """Return whether a request speaks of its writer: "my articles", "what I wrote"."""
-    return _SELF.search(request) is not None
-
-
-def find_names(text: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names that a text names, in whatever case: whole, or by a part that only one of them has."""
-    parts_of = {name: _NAME_PART.findall(name.casefold()) for name in names}
-    folded = f" {' '.join(_NAME_PART.findall(text.casefold()))} "
-    found = {name for name, parts in parts_of.items() if parts and f" {' '.join(parts)} " in folded}
-    owners: dict[str, set[str]] = {}
-    for name, parts in parts_of.items():
-        for part in parts:
-            owners.setdefault(part, set()).add(name)
-    spoken = set(_NAME_PART.findall(text))
-    for part, of in owners.items():
-        # A part must stand with a capital: "will", "mark" and "project" are words too. "Adas" is German for Ada's.
-        if len(of) == 1 and len(part) > 2 and {part.capitalize(), f"{part.capitalize()}s"} & spoken:
-            found |= of
-    return tuple(sorted(found))
-
-
-def _read_topic(request: str, authors: Sequence[str]) -> str:
+def _read_topic(request: str) -> str:
     match = _TOPIC.search(request)
     if match is None:
         return ""
-    topic = _TOPIC_END.sub("", match["topic"])
-    for part in {part for author in authors for part in author.split()}:
-        topic = re.sub(rf"\b{re.escape(part)}(?:['’]?s)?\b", " ", topic, flags=re.IGNORECASE)
+    topic = " ".join(_TOPIC_END.sub("", match["topic"]).split())
     topic = re.sub(
         r"\b(?:by|from|and|the|a|an|der|die|das|topic|subject|thema)\b\s*$|^\s*(?:the|a|an|der|die|das)\s+",
         "",
-        " ".join(topic.split()),
+        topic,
         flags=re.IGNORECASE,
     )
     return topic.strip(" .,?!\"'“”")
-
-
-_GERMAN_DATES = {
-    "januar": "january", "februar": "february", "märz": "march", "mai": "may", "juni": "june", "juli": "july",
-    "oktober": "october", "dezember": "december", "im": "in", "seit": "since", "vor": "before", "nach": "after",
-    "bis": "until", "zwischen": "between", "und": "and", "von": "from", "heute": "today", "gestern": "yesterday",
-    "letzten": "last", "letzte": "last", "letztes": "last", "letztem": "last", "letzter": "last", "diesen": "this",
-    "diesem": "this", "diese": "this", "dieses": "this", "dieser": "this", "woche": "week",
-    "monat": "month", "jahr": "year", "tage": "days",
-    "tagen": "days", "wochen": "weeks", "monate": "months", "monaten": "months", "jahre": "years", "jahren": "years",
-    "aus": "from", "dem": "the", "den": "the", "zwei": "two", "drei": "three", "vier": "four", "fünf": "five",
-    "sechs": "six", "zehn": "ten",
-}  # fmt: skip
-
-
-_MONTH = "|".join(calendar.month_name[1:])
-_BARE_MONTH = re.compile(
-    r"(?P<before>\b(?:in|since|from|between|and|until|before|after|on|of|during|the)\s+|\b\d{1,2}\s+)"
-    rf"(?P<month>{_MONTH})\b(?!,?\s*\d)",
-    re.IGNORECASE,
-)
-
-
-def _complete_dates(request: str, now: datetime) -> str:
-    """The request with its dates in English and with years, which is how dates are read.
-
-    A month without a year is that of the year that the request names, else the last one that has begun.
-    """
-    text = re.sub(
-        r"[^\W\d_]+", lambda word: _GERMAN_DATES.get(word.group().casefold(), word.group()), request
-    )
-    text = re.sub(rf"(\b\d{{1,2}})\.\s*(?={_MONTH})", r"\1 ", text, flags=re.IGNORECASE)
-    text = re.sub(rf"\bthe\s+(?=\d{{1,2}}\s|{_MONTH})", "", text, flags=re.IGNORECASE)
-    named = re.search(r"\b(?:19|20)\d{2}\b", text)
-
-    def complete(found: re.Match[str]) -> str:
-        month = list(calendar.month_name).index(found["month"].capitalize())
-        year = int(named.group()) if named else now.year - (month > now.month)
-        return f"{found['before']}{found['month']} {year}"
-
-    return _BARE_MONTH.sub(complete, text)
-
-
-_LANGUAGE_NAMES = {
-    "english": "en", "englisch": "en", "german": "de", "deutsch": "de", "french": "fr", "französisch": "fr", "spanish": "es",
-    "spanisch": "es", "italian": "it", "italienisch": "it", "dutch": "nl", "portuguese": "pt", "polish": "pl",
-}  # fmt: skip
-_LANGUAGE = re.compile(
-    rf"\b(?:in|auf)\s+(?P<alone>{'|'.join(_LANGUAGE_NAMES)})\b|\b(?P<of>{'|'.join(_LANGUAGE_NAMES)})(?:e[rnsm]?|sprachige[rnsm]?)?\s+"
-    r"(?:articles?|posts?|texts?|documents?|artikeln?|beitr[aä]gen?|beitrag|texten?)\b",
-    re.IGNORECASE,
-)
-_UNKNOWN_AUTHOR = re.compile(r"\b(?:by|from|von)\s+(?P<name>[A-ZÄÖÜ][\w'’-]+\s+[A-ZÄÖÜ][\w'’-]+)")
 
 
 # --- carrying it out --------------------------------------------------------------------------------------------------
@@ -327,15 +187,15 @@ def run_plan(
     Args:
         about: ids of the documents about a subject, or (True) of those that hold its words anywhere.
     """
-    documents = [card for card in cards if plan.accepts(card)]
+    documents = [card for card in cards if plan.filter.accepts(card)]
     if plan.topic:
         wanted = about(plan.topic, plan.mentions)
         documents = [card for card in documents if card.id in wanted]
         titled = [card for card in documents if matches_topic(plan.topic, card.title)]
         documents = titled if plan.named and titled else documents
-    dated = plan.operation in ("newest", "oldest") or plan.published_from or plan.published_to
-    pool = [card for card in cards if replace(plan, published_from=None, published_to=None).accepts(card)]
-    undated = sum(card.published_at is None for card in pool) if dated else 0
+    timeless = plan.filter.model_copy(update={"published_from": None, "published_to": None})
+    dated = plan.operation in ("newest", "oldest") or plan.filter != timeless
+    undated = sum(card.published_at is None and timeless.accepts(card) for card in cards) if dated else 0
     if plan.operation in ("newest", "oldest"):
         documents = [card for card in documents if card.published_at is not None]
     documents.sort(
@@ -371,10 +231,6 @@ def matches_topic(topic: str, text: str) -> bool:
 
 # --- in words ---------------------------------------------------------------------------------------------------------
 
-_LANGUAGES = {
-    "en": "English", "de": "German", "fr": "French", "es": "Spanish", "it": "Italian", "nl": "Dutch", "pt": "Portuguese",
-    "pl": "Polish", "ru": "Russian", "ja": "Japanese", "zh": "Chinese", "und": "an unknown language",
-}  # fmt: skip
 _GERMAN = {
     "documents": ("Text", "Texte"), "article": ("Artikel", "Artikel"), "post": ("Beitrag", "Beiträge"),
     "repository": ("Datei", "Dateien"), "authors": ("Autor", "Autoren"), "languages": ("Sprache", "Sprachen"),
@@ -417,14 +273,17 @@ class Wording:
 
     def describe_scope(self, plan: Plan) -> str:
         """What the documents were narrowed to: "by Ada Winter, about LoRA, 2026-09-01 to 2026-09-30"."""
-        parts = []
-        if plan.authors:
-            parts.append(
-                ("von " if self.german else "by ") + (" und " if self.german else " and ").join(plan.authors)
-            )
+        parts, joint = [], " und " if self.german else " and "
+        if plan.filter.authors:
+            parts.append(("von " if self.german else "by ") + joint.join(plan.filter.authors))
+        if plan.filter.platforms:
+            parts.append(("auf " if self.german else "on ") + joint.join(plan.filter.platforms))
+        if plan.filter.languages:
+            named = [name_language(code, german=self.german) for code in plan.filter.languages]
+            parts.append(("auf " if self.german else "in ") + joint.join(named))
         if plan.topic:
             parts.append(("zu " if self.german else "about ") + f"“{plan.topic}”")
-        start, end = plan.published_from, plan.published_to
+        start, end = plan.filter.published_from, plan.filter.published_to
         if start and end:
             parts.append(f"{start:%Y-%m-%d} – {end:%Y-%m-%d}")
         elif start:
@@ -444,7 +303,7 @@ def describe_found(
         openings: by id, the first words of documents without a title.
     """
     plan, words = found.plan, Wording.choose_for(request)
-    noun = plan.categories[0] if len(plan.categories) == 1 else "documents"
+    noun = plan.filter.categories[0] if len(plan.filter.categories) == 1 else "documents"
     scope = words.describe_scope(plan)
     notes = _describe_undated(found, words)
     if not found.documents:
@@ -474,7 +333,8 @@ def _describe_counts(found: CatalogueResult, words: Wording, scope: str) -> str:
     plan = found.plan
     group = plan.by or plan.asked
     shown = [
-        (_LANGUAGES.get(v, v) if group == "languages" and not words.german else v, n) for v, n in found.counts
+        (name_language(value, german=words.german) if group == "languages" else value, number)
+        for value, number in found.counts
     ]
     lines = [f"- {value}: {words.count(number, 'documents')}" for value, number in shown[:LISTED]]
     if len(shown) > LISTED:

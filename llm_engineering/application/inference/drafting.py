@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llm_engineering.application.inference.catalogue import NUMBER_WORDS, find_names
+from llm_engineering.application.inference.periods import NUMBER_WORDS
+from llm_engineering.application.inference.scope import find_authors
 from llm_engineering.application.ports import Message
 from llm_engineering.domain.voices import VoiceProfile
 
@@ -107,7 +108,7 @@ def read_brief(
         me: whom "I" and "my" mean.
         continues: the request is about the previous reply.
     """
-    named = find_names(request, authors)
+    named = find_authors(request, authors)
     given = ""
     if continues:
         given = next((turn.content for turn in reversed(history) if turn.role == "assistant"), "")
@@ -167,7 +168,7 @@ def extract_subject(request: str, authors: Sequence[str]) -> str:
     """Return what a request is about, without the words that ask for it."""
     about = _ABOUT.search(request)
     text = _TAIL.sub("", about["subject"] if about else request)
-    for name in find_names(request, authors):
+    for name in find_authors(request, authors):
         for part in sorted({name, *name.split()}, key=len, reverse=True):
             text = re.sub(rf"\b{re.escape(part)}(?:['’]?s)?\b", " ", text, flags=re.IGNORECASE)
     kept = (

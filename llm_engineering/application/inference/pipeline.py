@@ -12,7 +12,6 @@ from loguru import logger
 from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer
 from llm_engineering.application.inference.catalogue import (
     describe_found,
-    narrow_cards,
     plan_catalogue,
     run_plan,
 )
@@ -155,7 +154,7 @@ class InferencePipeline:
         """
         recorder = Recorder("search", content=self._trace_content, trace_id=trace_id)
         try:
-            found = await self._retriever.retrieve(query, recorder)
+            found = await self._retriever.retrieve(query, recorder, me=self._owner)
         except BaseException as error:
             self._tracer.record(recorder.finish(_ending(error), error))
             raise
@@ -198,7 +197,7 @@ class InferencePipeline:
         if routed.intent in (Intent.CATALOGUE, Intent.CONVERSE):
             events = self._tell(request, guarded.query.text, routed, recorder)
         elif routed.intent is Intent.ANSWER or self._collection is None:
-            events = self._answer_from_texts(request, recorder)
+            events = self._answer_from_texts(request, routed.introduced or self._owner, recorder)
         else:
             events = self._compose(request, guarded, routed, recorder)
         async with aclosing(events):
@@ -246,10 +245,8 @@ class InferencePipeline:
             if routed.intent is Intent.CATALOGUE and not cards:
                 return NOTHING_COLLECTED, ""
             if routed.intent is Intent.CATALOGUE:
-                cards = narrow_cards(cards, filter)
-                plan = plan_catalogue(
-                    routed.request, cards, self._now(), me=_spell(owner, {card.author for card in cards})
-                )
+                cards = tuple(card for card in cards if filter.accepts(card))
+                plan = plan_catalogue(routed.request, cards, self._now(), me=owner)
                 found = run_plan(plan, cards, self._find_about)
                 untitled = [card.id for card in found.documents[: plan.limit] if not card.title]
                 openings = self._collection.read_openings(untitled)
@@ -268,9 +265,9 @@ class InferencePipeline:
         return set(self._collection.find_about(topic, mentions=mentions))
 
     async def _answer_from_texts(
-        self, request: RagRequest, recorder: Recorder
+        self, request: RagRequest, me: str | None, recorder: Recorder
     ) -> AsyncGenerator[Event, None]:
-        found = await self._retriever.retrieve(request.query, recorder, request.history)
+        found = await self._retriever.retrieve(request.query, recorder, request.history, me=me)
         with recorder.record_span("context", "retrieval") as span:
             passages = await self._passages(found.hits)
             span.attributes["passages"] = len(passages)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from llm_engineering.application.inference.catalogue import Wording, find_names, matches_topic, means_self
+from llm_engineering.application.inference.catalogue import Wording, matches_topic
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import Embed, Order, Outline, Section
 from llm_engineering.application.inference.drafting import Brief, read_brief
@@ -15,6 +15,7 @@ from llm_engineering.application.inference.outlines import (
     outline_document,
     outline_summary,
 )
+from llm_engineering.application.inference.scope import find_authors, means_self
 from llm_engineering.application.inference.self_query import merge_filters
 from llm_engineering.application.llm import prompts
 from llm_engineering.domain.documents import CleanDocument
@@ -67,7 +68,7 @@ def plan_text(
         continues=routed.continues,
         history=guarded.history,
     )
-    named = guarded.query.filter.authors or find_names(routed.request, authors) or ((me,) if me else ())
+    named = guarded.query.filter.authors or find_authors(routed.request, authors) or ((me,) if me else ())
     if guarded.query.filter.authors:
         brief = replace(brief, author=named[0])
     if routed.intent is Intent.WRITE and brief.given:

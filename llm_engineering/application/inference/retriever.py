@@ -155,12 +155,18 @@ class Retriever:
         return await self._values.get()
 
     async def retrieve(
-        self, query: Query, recorder: Recorder, history: tuple[Message, ...] = ()
+        self,
+        query: Query,
+        recorder: Recorder,
+        history: tuple[Message, ...] = (),
+        *,
+        me: str | None = None,
     ) -> Retrieved:
         """Return the ``query.k`` best hits.
 
         Args:
             history: earlier turns of the conversation, oldest first.
+            me: the author whom "I" and "my" mean.
 
         Raises:
             InvalidInputError: the question or its filter cannot be used.
@@ -170,7 +176,7 @@ class Retriever:
         made = _Provenance()
         asked, history = await self._guard(query, history, recorder, made)
         found, expansion = await asyncio.gather(
-            self._self_query(asked, recorder, made), self._expand(asked.text, history, recorder, made)
+            self._self_query(asked, me, recorder, made), self._expand(asked.text, history, recorder, made)
         )
         texts = _texts(asked, expansion, self._config.question_weight)
         vectors = await self._embed(asked.mode, texts, recorder, made)
@@ -230,7 +236,9 @@ class Retriever:
             # It may have come in since; only what is not there now is refused.
             check_filter(filter, await self._values.get(fresh=True))
 
-    async def _self_query(self, query: Query, recorder: Recorder, made: _Provenance) -> SelfQuery:
+    async def _self_query(
+        self, query: Query, me: str | None, recorder: Recorder, made: _Provenance
+    ) -> SelfQuery:
         made.statuses["self_query"] = StageStatus.OFF
         config = self._config.self_query
         if config.kind == "off":
@@ -238,7 +246,9 @@ class Retriever:
         try:
             with recorder.record_span("self_query", "retrieval", question=query.text) as span:
                 known = await self._values.get()
-                found = await self_query(query.text, query.filter, known, self._now(), config, self._model)
+                found = await self_query(
+                    query.text, query.filter, known, self._now(), config, self._model, me=me
+                )
                 span.attributes["parts"] = len(found.reasons)
                 span.outputs["reasons"] = list(found.reasons)
                 if found.usage is not None and self._model is not None:

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from llm_engineering.application.inference.periods import describe_period
+from llm_engineering.application.inference.scope import Scope, read_scope
 from llm_engineering.application.inference.search import FILTERS, Facets
-from llm_engineering.application.inference.self_query_rules import Reading, read_rules
 from llm_engineering.application.llm.structured_output import ask_json
 from llm_engineering.application.ports import LanguageModel, Message
 from llm_engineering.domain.documents import Model
@@ -27,7 +28,8 @@ class SelfQueryConfig(Model):
     """How filters are read from the question."""
 
     kind: Literal["off", "rules", "model"] = "rules"
-    """``rules``: English phrases, no model. ``model``: the language model, within a JSON schema of the values that exist."""
+    """``rules``: whole names and dates, in English and German, no model. ``model``: the language model, within a JSON schema of
+    the values that exist."""
     timeout_seconds: float = Field(default=5.0, gt=0)
     """``model`` only; then the rules read the question."""
     max_tokens: int = Field(default=256, ge=32)
@@ -59,6 +61,8 @@ async def self_query(
     now: datetime,
     config: SelfQueryConfig,
     model: LanguageModel | None = None,
+    *,
+    me: str | None = None,
 ) -> SelfQuery:
     """Return the caller's filter, narrowed by what the question says. A model that fails leaves the work to the rules.
 
@@ -66,17 +70,18 @@ async def self_query(
         given: what the caller set; its fields are not touched. With document ids there is nothing to narrow.
         known: the values that exist.
         now: what "last year" is counted from.
+        me: the author whom "I" and "my" mean; the rules heed it.
     """
     if config.kind == "off" or given.document_ids:
         return SelfQuery(given, status=StageStatus.OFF)
     if config.kind == "rules" or model is None:
-        return _added(given, read_rules(question, known, now))
+        return _added(given, read_scope(question, known, now, me=me))
     try:
-        reading, usage = await read_with_model(question, known, now, config, model)
+        scope, usage = await read_with_model(question, known, now, config, model)
     except ModelError:
-        found = _added(given, read_rules(question, known, now))
+        found = _added(given, read_scope(question, known, now, me=me))
         return SelfQuery(found.filter, found.reasons, StageStatus.FAILED, NOT_READ)
-    found = _added(given, reading)
+    found = _added(given, scope)
     return SelfQuery(found.filter, found.reasons, usage=usage)
 
 
@@ -90,9 +95,9 @@ def merge_filters(given: MetadataFilter, read: MetadataFilter) -> MetadataFilter
     return given.model_copy(update=fields)
 
 
-def _added(given: MetadataFilter, reading: Reading) -> SelfQuery:
-    filter = merge_filters(given, reading.filter)
-    return SelfQuery(filter, reading.reasons if filter != given else ())
+def _added(given: MetadataFilter, scope: Scope) -> SelfQuery:
+    filter = merge_filters(given, scope.filter)
+    return SelfQuery(filter, scope.reasons if filter != given else ())
 
 
 # --- by a language model ---------------------------------------------------------------------------------------------
@@ -107,7 +112,7 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 async def read_with_model(
     question: str, known: Facets, now: datetime, config: SelfQueryConfig, model: LanguageModel
-) -> tuple[Reading, Usage]:
+) -> tuple[Scope, Usage]:
     """Return what the model reads from the question.
 
     Raises:
@@ -157,7 +162,7 @@ def filter_schema(offered: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     }
 
 
-def _checked(value: Mapping[str, Any], offered: Mapping[str, Sequence[str]], known: Facets) -> Reading:
+def _checked(value: Mapping[str, Any], offered: Mapping[str, Sequence[str]], known: Facets) -> Scope:
     """The reply as a filter. A server may not enforce the schema, so all of it is checked again.
 
     Raises:
@@ -183,9 +188,8 @@ def _checked(value: Mapping[str, Any], offered: Mapping[str, Sequence[str]], kno
         raise ModelServiceError(f"The model named a period that ends before it begins: {start} to {end}.")
     if start or end:
         fields |= {"published_from": start, "published_to": end}
-        bounds = f"{start:%Y-%m-%d}" if start else "…", f"{end:%Y-%m-%d}" if end else "…"
-        reasons.append(f"published {bounds[0]} to {bounds[1]} (read by the model)")
-    return Reading(MetadataFilter.model_validate(fields), tuple(reasons))
+        reasons.append(f"published {describe_period(start, end)} (read by the model)")
+    return Scope(MetadataFilter.model_validate(fields), tuple(reasons))
 
 
 def _day(value: object) -> datetime | None:

@@ -43,6 +43,11 @@ class DocumentCard:
     language: str
     published_at: datetime | None = None
 
+    @property
+    def document_id(self) -> str:
+        """As chunks call it, so that one filter fits both."""
+        return self.id
+
 
 class UserStore(Protocol):
     def get_or_create(self, full_name: str) -> User:
