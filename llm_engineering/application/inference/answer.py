@@ -77,6 +77,8 @@ class AnsweringConfig(StrictConfig):
     """Mask e-mail addresses and phone numbers in what is shown. Text then comes sentence by sentence."""
     max_quotes: int = Field(default=2, ge=1)
     """Parts of the sources that are quoted, three sentences each: the best, and others where they are nearly as good."""
+    notes_at_once: int | None = Field(default=None, ge=1)
+    """Drafts only: sentences of the author's that the model joins at once. None: as suits the model, else all of a part."""
     leave_out_unsupported: bool | None = None
     """Drafts only: leave out a sentence that states what no source backs, rather than mark it. None: as suits the model."""
 
@@ -88,6 +90,7 @@ class AnsweringConfig(StrictConfig):
                 "template": self.template or profile.template,
                 "max_passages": self.max_passages or profile.passages,
                 "max_tokens": self.max_tokens or profile.max_tokens,
+                "notes_at_once": self.notes_at_once or profile.notes_at_once,
                 "leave_out_unsupported": profile.leave_out_unsupported
                 if self.leave_out_unsupported is None
                 else self.leave_out_unsupported,

@@ -25,6 +25,7 @@ _TOKENS_PER_WORD = 1.6
 _SAME = 0.7
 """Share of a note's content words that stand in an earlier one, from which it says the same."""
 _ITEMS = ("thread", "tweet")
+_PARAGRAPH = "one paragraph of two or three sentences, without a greeting or a heading,"
 
 
 def plan_draft(
@@ -34,6 +35,7 @@ def plan_draft(
     embed: Embed,
     *,
     extractive: bool,
+    at_once: int | None = None,
     instructions: str = "",
 ) -> Outline:
     """Plan a draft from the passages about its subject. Blocking.
@@ -42,6 +44,7 @@ def plan_draft(
         found: of each document those about the subject, best first; documents too.
         embed: texts to unit vectors, shape (n, dimension).
         extractive: the model is too small to write in its own words.
+        at_once: notes that the model is given at once; None: all of a part.
         instructions: of the calling application; they stand below the prompt's own rules.
 
     Raises:
@@ -50,37 +53,60 @@ def plan_draft(
     """
     author = brief.author or next(iter(found.values()))[0].chunk.author
     voice = collection.find_voice(author, german=brief.german)
-    own = [hits for hits in found.values() if hits[0].chunk.author == author]
-    others = [hits[:1] for hits in found.values() if hits[0].chunk.author != author]
-    writer = _Writer(replace(brief, author=author), collection, voice, instructions, embed)
+    own = [hit for hits in found.values() for hit in hits if hit.chunk.author == author]
+    others = [hits[0] for hits in found.values() if hits[0].chunk.author != author]
+    brief = replace(brief, author=author)
+    writer = _Writer(brief, collection, voice, at_once, instructions, embed)
+    opening, closing = _frame(brief, author)
     if brief.form in ("article", "outline"):
-        groups = [as_passages(hits[: PASSAGES // 2]) for hits in [*own, *others][:PARTS]]
+        groups = _group_by_heading(own or others)
         parts = [
-            writer.plan_part(
+            part
+            for place, passages in enumerate(groups)
+            for part in writer.plan_paragraphs(
                 passages,
                 words=brief.words // len(groups),
                 form="a section of an article, without a heading,",
                 heading=f"{chr(10) if place else ''}## {_name(passages[0])}\n\n",
                 bullets=brief.form == "outline",
             )
-            for place, passages in enumerate(groups)
         ]
-        opening = f"# {brief.subject[:1].upper()}{brief.subject[1:]}\n\n"
+    elif brief.form in _ITEMS:
+        parts = writer.plan_items(as_passages([*own, *others][:PASSAGES]))
     else:
-        hits = [hit for hits in own for hit in hits] or [hit for hits in others for hit in hits]
-        passages = as_passages([*hits, *(hit for hits in others for hit in hits)][:PASSAGES])
-        if brief.form in _ITEMS:
-            parts = writer.plan_items(passages)
-        else:
-            parts = [writer.plan_part(passages, words=brief.words, form=brief.description)]
-        opening = ""
+        passages = as_passages([*own, *others][:PASSAGES])
+        parts = writer.plan_paragraphs(passages, words=brief.words, form=brief.description)
     if extractive:
         opening = (
             f"*Zusammengestellt aus Sätzen von {author}, wörtlich.*\n\n"
             if brief.german
             else f"*Composed of {author}’s own sentences, word for word.*\n\n"
         ) + opening
-    return Outline(opening, tuple(parts), voice=voice, notes=("shortened",) if brief.shortened else ())
+    notes = ("shortened",) if brief.shortened else ()
+    return Outline(opening, tuple(parts), closing, voice=voice, notes=notes)
+
+
+def _frame(brief: Brief, author: str) -> tuple[str, str]:
+    """What stands before and behind the text: the same for everybody, so no model need write it."""
+    subject = brief.subject[:1].upper() + brief.subject[1:]
+    if brief.form == "email":
+        return (
+            (f"Betreff: {subject}\n\nHallo,\n\n", f"\nViele Grüße\n{author}\n")
+            if brief.german
+            else (f"Subject: {subject}\n\nHello,\n\n", f"\nBest regards\n{author}\n")
+        )
+    return (f"# {subject}\n\n", "") if brief.form in ("article", "outline", "newsletter") else ("", "")
+
+
+def _group_by_heading(hits: Sequence[Hit]) -> list[list[Passage]]:
+    """The passages of the headings that fit best, in the order of the texts that they come from."""
+    groups: dict[tuple[str, tuple[str, ...]], list[Hit]] = {}
+    for hit in hits:
+        groups.setdefault((hit.chunk.document_id, hit.chunk.headings), []).append(hit)
+    best = list(groups)[:PARTS]
+    first = {document: place for place, (document, _) in reversed(list(enumerate(best)))}
+    best.sort(key=lambda key: (first[key[0]], groups[key][0].chunk.position))
+    return [as_passages(groups[key][: PASSAGES // 2]) for key in best]
 
 
 class _Writer:
@@ -91,6 +117,7 @@ class _Writer:
         brief: Brief,
         collection: Collection,
         voice: VoiceProfile | None,
+        at_once: int | None,
         instructions: str,
         embed: Embed,
     ) -> None:
@@ -98,25 +125,37 @@ class _Writer:
         self._brief = brief
         self._author = brief.author
         self._voice = voice
+        self._at_once = at_once
         self._instructions = instructions.strip()
         self._embed = embed
         self._collection = collection
         self._examples: list[str] | None = None
 
-    def plan_part(
+    def plan_paragraphs(
         self, passages: Sequence[Passage], *, words: int, form: str, heading: str = "", bullets: bool = False
-    ) -> Section:
-        """A part from the sentences of some passages that are closest to the subject."""
+    ) -> list[Section]:
+        """A text from the sentences of some passages closest to the subject, in as many paragraphs as the model needs."""
         fewest, most = _NOTES
         notes = self._select(passages, max(fewest, min(most, words // _WORDS_PER_NOTE)))
-        return self._section(passages, notes, words=words, form=form, heading=heading, bullets=bullets)
+        if self._at_once is None or bullets or len(notes) <= self._at_once or self._brief.form == "title":
+            return [self._section(passages, notes, words=words, form=form, heading=heading, bullets=bullets)]
+        count = -(-len(notes) // self._at_once)
+        return [
+            self._section(
+                passages,
+                share,
+                words=words // count,
+                form=_PARAGRAPH,
+                heading=f"{chr(10) if place else heading}",
+            )
+            for place, share in enumerate(_share_out(notes, count))
+        ]
 
     def plan_items(self, passages: Sequence[Passage]) -> list[Section]:
         """The messages of a thread, or separate ones, each from notes of its own."""
         count = self._brief.count
         notes = self._select(passages, 2 * count)
         count = max(1, min(count, len(notes)))
-        shares = [notes[i * len(notes) // count : (i + 1) * len(notes) // count] for i in range(count)]
         mark = f"/{count}" if self._brief.form == "thread" else "."
         return [
             self._section(
@@ -126,7 +165,7 @@ class _Writer:
                 form="one message of at most 250 characters, without hashtags,",
                 heading=f"{chr(10) if place else ''}{place + 1}{mark} ",
             )
-            for place, share in enumerate(shares)
+            for place, share in enumerate(_share_out(notes, count))
         ]
 
     def _section(
@@ -182,6 +221,11 @@ class _Writer:
             fitting = [exemplar.text for exemplar in exemplars if exemplar.category == wanted]
             self._examples = fitting or self._collection.find_examples(self._author, self._brief.subject)
         return [text for text in self._examples if not any(note.text in text for note in notes)][:1]
+
+
+def _share_out(notes: Sequence[Quote], count: int) -> list[Sequence[Quote]]:
+    """The notes in so many shares of about the same size."""
+    return [notes[i * len(notes) // count : (i + 1) * len(notes) // count] for i in range(count)]
 
 
 def _name(passage: Passage) -> str:

@@ -332,6 +332,7 @@ class InferencePipeline:
             instructions=instructions,
             owner=_spell(routed.introduced or self._owner, authors),
             extractive=self._answering.is_extractive,
+            at_once=self._answering.notes_at_once,
         )
 
     async def _show(

@@ -36,6 +36,7 @@ def plan_text(
     embed: Embed,
     owner: str | None,
     extractive: bool,
+    at_once: int | None = None,
     instructions: str = "",
 ) -> str | Outline:
     """Plan a text, a summary or a comparison. A plain reply says what is missing. Blocking.
@@ -45,6 +46,7 @@ def plan_text(
         embed: texts to unit vectors, shape (n, dimension).
         owner: whom "I" and "my" mean.
         extractive: the model is too small to write in its own words.
+        at_once: notes that the model is given at once; None: all of a part.
         instructions: of the calling application; they stand below the prompt's own rules.
 
     Raises:
@@ -102,7 +104,9 @@ def plan_text(
         found = collection.find_about(brief.subject, given)
     if not found:
         return _nothing(brief, (), german)
-    return plan_draft(brief, found, collection, embed, extractive=extractive, instructions=instructions)
+    return plan_draft(
+        brief, found, collection, embed, extractive=extractive, at_once=at_once, instructions=instructions
+    )
 
 
 def _plan_rewriting(brief: Brief, request: str, collection: Collection, *, extractive: bool) -> str | Outline:
