@@ -29,6 +29,7 @@ class Options:
     columns: Mapping[str, str] = field(default_factory=dict)
     quick: bool = False
     mongo: str | None = None
+    questions: Path | None = None
 
 
 # A part is imported when it is run: one that is not asked for costs nothing, and needs nothing installed.
@@ -91,6 +92,12 @@ def _answering(_: Options) -> dict[str, Any]:
     return answering.main()
 
 
+def _twin(options: Options) -> dict[str, Any]:
+    from benchmarks import twin
+
+    return twin.main(options.questions, options.quick)
+
+
 def _service(options: Options) -> dict[str, Any]:
     from benchmarks import service
 
@@ -122,6 +129,7 @@ PARTS: dict[str, tuple[str, Callable[[Options], dict[str, Any]]]] = {
     "roundtrips": ("requests to each store", _roundtrips),
     "service": ("the inference service under load", _service),
     "answering": ("similarity of questions with and without an answer", _answering),
+    "twin": ("what a user gets: answers, declined questions, drafts (after: poe demo)", _twin),
     "generation": ("making training data, without the model's time", _generation),
     "deduplication": ("exact and near-duplicates among 100,000 samples", _deduplication),
 }
@@ -139,8 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     logger.remove()
     logger.add(sys.stderr, level="ERROR")
-    options = Options(parsed.corpus, columns, parsed.quick, parsed.mongo)
-    report = run_parts(parsed.names or list(PARTS), options)
+    options = Options(parsed.corpus, columns, parsed.quick, parsed.mongo, parsed.questions)
+    report = run_parts(parsed.names or [name for name in PARTS if name != "twin"], options)
     console.print(Rule())
     show_checks("Targets", [check for part in report["parts"].values() for check in part["checks"]])
     if parsed.quick:
@@ -163,7 +171,9 @@ def argument_parser() -> argparse.ArgumentParser:
         description=f"{__doc__}\nparts:\n{parts}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="parts; default: all")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="parts; default: all but the twin, which wants a collection"
+    )
     parser.add_argument(
         "--corpus",
         type=Path,
@@ -178,6 +188,12 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: data/benchmarks/TIME-COMMIT.json")
+    parser.add_argument(
+        "--questions",
+        type=Path,
+        metavar="FILE",
+        help="twin: questions with what must stand in the reply, a JSON object a line; default: those of the sample",
+    )
     parser.add_argument("--mongo", metavar="URI", help="measure with this MongoDB instead of a local one")
     return parser
 

@@ -276,11 +276,13 @@ class Resources:
         *,
         tracer: Tracer | None = None,
         keep_answers: bool = True,
+        voices: bool = True,
     ) -> InferencePipeline:
         """Return what answers questions with all that the settings name; ``tracer`` in place of the one they name.
 
         Args:
             keep_answers: False: nothing is kept for feedback, whatever the settings say; for questions that nobody asked.
+            voices: False: drafts are written without a voice profile, to see what it brings.
         """
         chosen = config or InferenceConfig()
         retriever = Retriever(self.index, self.embedder, self.language_model, self.reranker, chosen.retrieval)
@@ -299,7 +301,7 @@ class Resources:
                 self.index,
                 self.embedder,
                 min_similarity=chosen.answering.topic_similarity,
-                voices=self.warehouse.voices,
+                voices=self.warehouse.voices if voices else None,
             ),
             owner=self.settings.twin_author,
         )

@@ -120,7 +120,8 @@ async def compose(
         if not written:
             # Nothing that the model said could stand: the author's own sentences do.
             quotes = await asyncio.to_thread(_quote, section, citations, embed, config)
-            for piece in run.quote(quotes, section.otherwise, bullets=section.bullets):
+            joined = section.order is not None and not config.is_extractive and not section.bullets
+            for piece in run.quote(quotes, section.otherwise, bullets=section.bullets, marked=not joined):
                 yield piece
         for text in run.add("\n"):
             yield AnswerPiece(text=text)
@@ -241,15 +242,15 @@ class _Text:
         return [text] if text else []
 
     def quote(
-        self, quotes: Sequence[tuple[Quote, Support]], otherwise: str, *, bullets: bool
+        self, quotes: Sequence[tuple[Quote, Support]], otherwise: str, *, bullets: bool, marked: bool
     ) -> Iterable[AnswerPiece]:
-        """Add quotations, as one paragraph or as bullet points."""
+        """Add quotations, as one paragraph or as bullet points; ``marked`` as such, with their sources."""
         if not quotes:
             yield from (AnswerPiece(text=text) for text in self.add(otherwise))
         for place, (quote, support) in enumerate(quotes):
             words = mask_personal_data(quote.text) if self._mask else quote.text
             between = ("\n- " if place else "- ") if bullets else (" " if place else "")
-            text = f"{between}“{words}” [{quote.number}]"
+            text = f"{between}“{words}” [{quote.number}]" if marked else f"{between}{words}"
             start = len(self.text) + len(between)
             self.text += text
             placed = support.model_copy(update={"span": Span(start=start, end=len(self.text))})

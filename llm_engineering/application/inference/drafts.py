@@ -214,7 +214,9 @@ class _Writer:
         return [note for note in kept if note in best]
 
     def _show_examples(self, notes: Sequence[Quote]) -> list[str]:
-        """A text that shows how the author writes, unless the notes stand in it."""
+        """A text that shows how the author writes, unless the notes stand in it. A small model would retell it."""
+        if self._at_once is not None:
+            return []
         if self._examples is None:
             wanted = "article" if self._brief.form in ("article", "newsletter") else "post"
             exemplars = self._voice.exemplars if self._voice is not None else ()
