@@ -104,3 +104,9 @@ def category_spec(name: str) -> CategorySpec:
             f"There is no category '{name}'. Known categories: {', '.join(sorted(CATALOGUE))}. "
             "A new one is one CategorySpec in llm_engineering/domain/categories.py."
         ) from None
+
+
+def is_code(category: str) -> bool:
+    """Return whether documents of a category are source code; a category that was removed since holds prose."""
+    spec = CATALOGUE.get(category)
+    return spec is not None and spec.chunking is Chunking.CODE

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from llm_engineering.application.features.voices import build_voice_profiles
 from llm_engineering.application.inference.answer import AnsweringConfig
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import renumber
@@ -22,7 +23,7 @@ from llm_engineering.application.inference.pipeline import (
 )
 from llm_engineering.application.inference.retriever import Retriever
 from llm_engineering.application.llm.prompts import prompt_hash
-from llm_engineering.application.ports import CleanStore, Message
+from llm_engineering.application.ports import CleanStore, Message, VoiceStore
 from llm_engineering.application.text.markdown import strip_markdown
 from llm_engineering.domain.documents import Chunk, CleanDocument, User
 from llm_engineering.domain.errors import StoreUnavailableError, UnknownFilterValueError
@@ -75,6 +76,8 @@ class Twin:
         grounding: Grounding = "annotate",
         store: CleanStore | None = None,
         owner: str | None = "Ada Winter",
+        leave_out: bool = False,
+        voices: VoiceStore | None = None,
     ) -> None:
         self.model = ScriptedLanguageModel(default=reply)
         embedder = HashEmbedder()
@@ -87,8 +90,10 @@ class Twin:
             index,
             embedder,
             config=InferenceConfig(answering=AnsweringConfig(min_similarity=-1.0)),
-            profile=LlmProfile(grounding=grounding),
-            collection=Collection(store or warehouse.clean, index, embedder, min_similarity=0.99),
+            profile=LlmProfile(grounding=grounding, leave_out_unsupported=leave_out),
+            collection=Collection(
+                store or warehouse.clean, index, embedder, min_similarity=0.99, voices=voices
+            ),
             owner=owner,
             now=lambda: NOW,
         )
@@ -371,3 +376,58 @@ def test_form_and_number_of_pieces_are_read(request_: str, form: str, told: str)
     brief = read_brief(request_, ["Ada Winter"], me=None, german=False)
     assert brief.form == form
     assert told in brief.description
+
+
+@pytest.mark.parametrize(
+    ("request_", "subject", "given"),
+    [
+        ("Draft a post about Chunking: cutting text so that it is found", "Chunking: cutting text so that it is found", ""),
+        ('Draft a post about "grounded answers with citations"', "grounded answers with citations", ""),
+        ("Rewrite this in my style: Guys, chunking is super cool!!!", "", "Guys, chunking is super cool!!!"),
+        ('Schreibe um: "Chunking ist toll und alle sollten es tun."', "", "Chunking ist toll und alle sollten es tun."),
+    ],
+)  # fmt: skip
+def test_a_title_is_no_text_to_be_rewritten(request_: str, subject: str, given: str) -> None:
+    brief = read_brief(request_, ["Ada Winter"], me=None, german=False)
+    assert brief.given == given
+    if not given:
+        assert brief.subject == subject
+
+
+async def test_an_email_is_framed_and_a_thread_numbered_whoever_writes() -> None:
+    for message, start in (
+        ("Write an email about chunking", "Subject: Chunking"),
+        ("Write a thread about chunking", "1/"),
+    ):
+        twin = Twin()
+        result = await twin.reply(message, Intent.WRITE)
+        assert result.answer.text.startswith(start)
+
+
+async def test_where_nothing_of_a_draft_may_stand_the_authors_own_sentences_do() -> None:
+    twin = Twin("Whales invented submarines in the year 1850 near Atlantis.", leave_out=True)
+    result = await twin.reply("Draft a post about chunking")
+    assert "Whales" not in result.answer.text
+    assert "Chunking is cutting, so cut where the author has cut already" in result.answer.text
+    assert result.answer.unsupported == 1
+    assert {support.verdict.value for support in result.answer.supports} == {"supported"}
+
+
+async def test_a_draft_is_held_against_its_authors_voice() -> None:
+    twin = Twin(("Chunking by headings keeps what belongs together in one chunk. " * 8).strip())
+    result = await twin.reply("Draft a post about chunking")
+    assert result.answer.voice is None  # too little is known of the author
+    warehouse = FakeWarehouse()
+    texts = [(f"own{n}", "T", "Ada Winter", "article", f"{TEXTS[0][4]} " * 30) for n in range(3)]
+    warehouse.clean.upsert([document(*text) for text in texts])
+    build_voice_profiles(warehouse.clean, warehouse.voices)
+    twin = Twin(
+        " ".join(f"Chunking by headings keeps part {n} together in one chunk." for n in range(9)),
+        voices=warehouse.voices,
+    )
+    voice = (await twin.reply("Draft a post about chunking")).answer.voice
+    assert voice is not None
+    assert voice.author == "Ada Winter"
+    assert voice.low <= voice.high
+    prompt = " ".join(message.content for message in twin.model.calls[0].messages)
+    assert "Sentences of about" in prompt

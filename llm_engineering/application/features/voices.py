@@ -19,7 +19,7 @@ from llm_engineering.application.ports import CleanStore, Progress, SilentProgre
 from llm_engineering.application.text.markdown import Kind, markdown_blocks
 from llm_engineering.application.text.style import Paragraphs, StyleModel, fit_style, join_prose, split_prose
 from llm_engineering.application.text.words import STOP_WORDS, split_words
-from llm_engineering.domain.categories import Chunking, category_spec
+from llm_engineering.domain.categories import is_code
 from llm_engineering.domain.documents import CleanDocument
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.voices import Exemplar, Spread, VoiceProfile, voice_id
@@ -152,7 +152,7 @@ def _group_documents(clean: CleanStore) -> dict[_Key, list[tuple[str, str]]]:
     seen: set[str] = set()
     for card in clean.list_cards():
         group = groups_of.get(card.id)
-        if not card.author or category_spec(card.category).chunking is Chunking.CODE or group in seen:
+        if not card.author or is_code(card.category) or group in seen:
             continue
         if group is not None:
             seen.add(group)

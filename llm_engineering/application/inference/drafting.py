@@ -36,7 +36,12 @@ _REQUEST_WORDS = frozenset(
     "unterscheiden verfasse vergleich vergleiche von wer wie wichtigsten wo worin würde zu zum zur zusammen "
     "zusammenfassung punkte aussagen kernaussagen meinung ".split()
 )
-_GIVEN = re.compile(r"[“\"„«»](?P<quoted>[^“”\"„«»]{12,})[”\"“»«]|:\s+(?P<rest>\S.{12,})$", re.DOTALL)
+_GIVEN = re.compile(
+    r"(?<!\babout\s)(?<!\bon\s)(?<!\büber\s)(?<!\bthema\s)[“\"„«»](?P<quoted>[^“”\"„«»]{12,})[”\"“»«]"
+    r"|\b(?:this|these|following|dies\w*|folgend\w*)\b[^:]*:\s+(?P<rest>\S.{12,})$",
+    re.DOTALL | re.IGNORECASE,
+)
+"""A text to be rewritten: neither a subject in quotation marks, nor a title with a colon."""
 _FORMS: tuple[tuple[str, str, str, int], ...] = (
     ("thread", r"\bthreads?\b", "a thread of {count} short messages, numbered 1/, 2/ and so on,", 150),
     (

@@ -10,7 +10,7 @@ from llm_engineering.application.inference.context import heading
 from llm_engineering.application.inference.grounding import split_statements
 from llm_engineering.application.ports import Vectors
 from llm_engineering.application.text.markdown import closes_fence, match_fence
-from llm_engineering.domain.categories import Chunking, category_spec
+from llm_engineering.domain.categories import is_code
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.retrieval import Citation, Passage, Support, Verdict
 
@@ -189,9 +189,7 @@ def _parts(source: Citation) -> Iterator[Quotation]:
 
 def _is_source_code(passage: Passage) -> bool:
     """Whether the passage is of a file of code: of what a repository holds, documents are prose."""
-    if not passage.category or category_spec(passage.category).chunking is not Chunking.CODE:
-        return False
-    return not passage.title.casefold().endswith((".md", ".rst", ".txt"))
+    return is_code(passage.category) and not passage.title.casefold().endswith((".md", ".rst", ".txt"))
 
 
 def _overlap(one: Quotation, other: Quotation) -> bool:
