@@ -22,6 +22,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline
 from llm_engineering.application.inference.retriever import Retriever
 from llm_engineering.application.ports import LanguageModel, Message, Reranker, VectorIndex
@@ -154,7 +155,13 @@ class TwinService:
         feedback = self.warehouse.feedback if with_feedback else None
         retriever = Retriever(index, self.embedder, self.model, reranker, config.retrieval)
         self.pipeline = InferencePipeline(
-            retriever, self.model, index, self.embedder, config=config, feedback=feedback
+            retriever,
+            self.model,
+            index,
+            self.embedder,
+            config=config,
+            feedback=feedback,
+            collection=Collection(self.warehouse.clean, index, self.embedder, min_similarity=0.99),
         )
         self.parts = ServiceParts(
             pipeline=self.pipeline,

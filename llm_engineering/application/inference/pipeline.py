@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from llm_engineering.application.inference.catalogue import (
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import Outline, compose
 from llm_engineering.application.inference.converse import reply_to
+from llm_engineering.application.inference.drafting import NO_OPTIONS, BriefOptions
 from llm_engineering.application.inference.embedding import InMemoryEmbeddingCache
 from llm_engineering.application.inference.guards import Guarded
 from llm_engineering.application.inference.intents import Routed, route
@@ -75,6 +76,8 @@ class RagRequest:
     seed: int | None = None
     intent: Intent | None = None
     """What is asked for; None: it is read from the question."""
+    brief: BriefOptions = NO_OPTIONS
+    """Of a text that is to be written: what need not be read from the question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +195,13 @@ class InferencePipeline:
     async def _events(self, request: RagRequest, recorder: Recorder) -> AsyncGenerator[Event, None]:
         guarded = await self._retriever.guard(request.query, request.history)
         routed = route(guarded.query.text, guarded.history, request.intent)
+        if request.brief.rewrite:
+            routed = replace(routed, continues=True)
         recorder.trace.attributes["intent"] = routed.intent.value
         if routed.intent is not Intent.ANSWER:
             await self._retriever.check_filter(request.query.filter)
+            if request.brief.author:
+                await self._retriever.check_filter(MetadataFilter(authors=(request.brief.author,)))
         if routed.intent in (Intent.CATALOGUE, Intent.CONVERSE):
             events = self._tell(request, guarded.query.text, routed, recorder)
         elif routed.intent is Intent.ANSWER or self._collection is None:
@@ -295,7 +302,7 @@ class InferencePipeline:
         """Write a text, a summary or a comparison from all that bears on the subject."""
         question = guarded.query.text
         with recorder.record_span("plan", "retrieval", question=question) as span:
-            plan = await asyncio.to_thread(self._plan_text, guarded, routed, request.instructions)
+            plan = await asyncio.to_thread(self._plan_text, guarded, routed, request)
             span.attributes["plan"] = type(plan).__name__
         provenance = ResponseProvenance(
             intent=routed.intent,
@@ -326,7 +333,7 @@ class InferencePipeline:
             async for event in events:
                 yield event
 
-    def _plan_text(self, guarded: Guarded, routed: Routed, instructions: str) -> "str | Outline | Draft":
+    def _plan_text(self, guarded: Guarded, routed: Routed, request: RagRequest) -> "str | Outline | Draft":
         """What the text is to be made of. Blocking."""
         assert self._collection is not None
         authors = sorted(self._index.count_values("author"))
@@ -336,7 +343,8 @@ class InferencePipeline:
             self._collection,
             authors,
             embed=self._embed,
-            instructions=instructions,
+            instructions=request.instructions,
+            options=request.brief,
             owner=_spell(routed.introduced or self._owner, authors),
             extractive=self._answering.is_extractive,
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from llm_engineering.application.inference.catalogue import Wording, find_names, matches_topic, means_self
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import Embed, Outline
-from llm_engineering.application.inference.drafting import Brief, read_brief
+from llm_engineering.application.inference.drafting import NO_OPTIONS, Brief, BriefOptions, read_brief
 from llm_engineering.application.inference.grounding import GroundingVerifier
 from llm_engineering.application.inference.guards import Guarded
 from llm_engineering.application.inference.intents import Routed
@@ -56,6 +56,7 @@ def plan_text(
     owner: str | None,
     extractive: bool,
     instructions: str = "",
+    options: BriefOptions = NO_OPTIONS,
 ) -> str | Outline | Draft:
     """Plan a text, a summary or a comparison. A plain reply says what is missing. Blocking.
 
@@ -65,6 +66,7 @@ def plan_text(
         owner: whom "I" and "my" mean.
         extractive: the model is too small to write in its own words.
         instructions: of the calling application; they stand below the prompt's own rules.
+        options: what of the brief the caller states.
 
     Raises:
         StoreError: the index cannot be read.
@@ -86,9 +88,11 @@ def plan_text(
         german=german,
         continues=routed.continues,
         history=guarded.history,
+        options=options,
     )
-    named = guarded.query.filter.authors or find_names(routed.request, authors) or ((me,) if me else ())
-    if guarded.query.filter.authors:
+    stated = guarded.query.filter.authors or ((options.author,) if options.author else ())
+    named = stated or find_names(routed.request, authors) or ((me,) if me else ())
+    if guarded.query.filter.authors and not options.author:
         brief = replace(brief, author=named[0])
     if routed.intent is Intent.WRITE and brief.given:
         return _plan_rewriting(brief, routed.request, collection, extractive=extractive)

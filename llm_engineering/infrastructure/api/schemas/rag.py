@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from llm_engineering.application.inference.drafting import FORMATS, LEAST_WORDS, BriefOptions
 from llm_engineering.application.inference.pipeline import RagRequest
 from llm_engineering.application.inference.retriever import RetrievalConfig
 from llm_engineering.application.ports import Message
@@ -39,6 +40,7 @@ MAX_VALUE_CHARACTERS: Final = 300
 MAX_TURNS: Final = 100
 MAX_TURN_CHARACTERS: Final = 16_000
 MAX_TOKENS: Final = 32_768
+MAX_LENGTH: Final = 10_000
 MAX_SEED: Final = 2**32 - 1
 MAX_COMMENT_CHARACTERS: Final = 2_000
 TRACE_ID: Final = r"^[A-Za-z0-9_-]{1,64}$"
@@ -178,14 +180,9 @@ class Turn(Request):
     content: str = Field(max_length=MAX_TURN_CHARACTERS)
 
 
-class RagBody(SearchBody):
-    """A question, with the conversation it stands in."""
+class Conversation(Request):
+    """The conversation that a request stands in, and how the model is asked."""
 
-    intent: Intent | None = Field(
-        default=None,
-        description="What is asked for: answer, write, summarise, compare, catalogue or converse; read from the question "
-        "where it is not given.",
-    )
     history: Annotated[tuple[Turn, ...], Field(fail_fast=True, max_length=MAX_TURNS)] = Field(
         default=(), description="Earlier turns, oldest first."
     )
@@ -195,6 +192,20 @@ class RagBody(SearchBody):
     temperature: float | None = Field(default=None, ge=0, le=2)
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
 
+    def list_turns(self) -> tuple[Message, ...]:
+        """Return the earlier turns as the pipeline takes them."""
+        return tuple(Message(turn.role, drop_nulls(turn.content)) for turn in self.history)
+
+
+class RagBody(Conversation, SearchBody):
+    """A question, with the conversation it stands in."""
+
+    intent: Intent | None = Field(
+        default=None,
+        description="What is asked for: answer, write, summarise, compare, catalogue or converse; read from the question "
+        "where it is not given.",
+    )
+
     def request(self, defaults: RetrievalConfig) -> RagRequest:
         """Return the request as the pipeline takes it.
 
@@ -203,11 +214,68 @@ class RagBody(SearchBody):
         """
         return RagRequest(
             query=self.to_query(self.query, defaults),
-            history=tuple(Message(turn.role, drop_nulls(turn.content)) for turn in self.history),
+            history=self.list_turns(),
             max_tokens=self.max_tokens,
             temperature=self.temperature,
             seed=self.seed,
             intent=self.intent,
+        )
+
+
+def _known_format(value: str) -> str:
+    if value not in FORMATS:
+        raise ValueError(f"there is no such format; there are: {', '.join(FORMATS)}")
+    return value
+
+
+class WriteBody(Conversation):
+    """What is to be written: a subject or an order in words, and what of it is stated apart, which wins over the words."""
+
+    request: str = Field(
+        min_length=1,
+        max_length=2 * MAX_QUESTION_CHARACTERS,
+        pattern=r"\S",
+        description="The subject, or the order in words: 'Draft a post about chunking'.",
+    )
+    author: Value | None = Field(
+        default=None, description="Whose voice it is. The filter says whose texts it is made from."
+    )
+    format: (
+        Annotated[
+            str, AfterValidator(_known_format), WithJsonSchema({"type": "string", "enum": list(FORMATS)})
+        ]
+        | None
+    ) = None
+    length: int | None = Field(
+        default=None,
+        ge=LEAST_WORDS,
+        le=MAX_LENGTH,
+        description="Words. Drafts that would be too long for a model are shorter.",
+    )
+    filter: Filter | None = None
+    text: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_TURN_CHARACTERS,
+        pattern=r"\S",
+        description="A text to be rewritten as the request says, in place of a new one.",
+    )
+
+    def to_request(self, defaults: RetrievalConfig) -> RagRequest:
+        """Return the request as the pipeline takes it.
+
+        Raises:
+            InvalidInputError: the request is empty or too long.
+        """
+        given = (Message("assistant", drop_nulls(self.text)),) if self.text is not None else ()
+        return RagRequest(
+            query=SearchOptions(filter=self.filter).to_query(self.request, defaults),
+            history=(*self.list_turns(), *given),
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            seed=self.seed,
+            intent=Intent.WRITE,
+            brief=BriefOptions(author=self.author, form=self.format, words=self.length, rewrite=bool(given)),
         )
 
 
