@@ -331,7 +331,7 @@ class ServiceSettings(Group):
     cors_origins: str = ""
     """Origins whose pages may call the service, separated by commas; empty: none but its own."""
     keep_answers: bool = True
-    """Keep questions and answers in the database for 30 days, so that a vote on one can become training data."""
+    """Keep questions, answers and drafts in the database for 30 days, so that a vote or an edit can become training data."""
     shutdown_seconds: float = Field(default=30.0, gt=0)
     """How long running answers may take to finish when the service is stopped."""
 

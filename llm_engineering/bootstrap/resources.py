@@ -24,6 +24,7 @@ from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline
 from llm_engineering.application.inference.retriever import Retriever
 from llm_engineering.application.ports import (
+    DraftStore,
     Embedder,
     ExperimentTracker,
     FeedbackStore,
@@ -243,6 +244,11 @@ class Resources:
         """None: answers are not kept, and votes on them are not taken."""
         return self.warehouse.feedback if self.settings.service.keep_answers else None
 
+    @property
+    def drafts(self) -> DraftStore | None:
+        """None: drafts are not kept."""
+        return self.warehouse.drafts if self.settings.service.keep_answers else None
+
     def answer_judge(self) -> AnswerJudge:
         """Return a fresh judge of answers; closed by whoever runs the event loop it is used in."""
         from llm_engineering.infrastructure.evaluation.ragas import RagasJudge
@@ -294,6 +300,7 @@ class Resources:
             tracer=tracer or self.tracer,
             trace_content=getattr(self.settings.tracing, "content", False),
             feedback=self.feedback if keep_answers else None,
+            drafts=self.drafts if keep_answers else None,
             collection=Collection(
                 self.warehouse.clean,
                 self.index,

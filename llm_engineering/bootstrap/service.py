@@ -67,6 +67,7 @@ def build_service_app(
         pipeline=pipeline,
         index=resources.index,
         feedback=resources.feedback,
+        drafts=resources.drafts,
         retrieval=chosen.retrieval,
         grounding=resources.llm_profile.grounding,
         reranker=resources.reranker.name if resources.reranker else None,

@@ -191,7 +191,7 @@ class TestVotes:
         assert "poe local-infrastructure-up" in error_of(voted)["message"]
 
     def test_without_a_store_votes_are_refused_and_info_says_so(self) -> None:
-        with serving(TwinService(with_feedback=False).app) as url:
+        with serving(TwinService(keep_answers=False).app) as url:
             assert httpx.get(f"{url}/info").json()["feedback"] is False
             response = httpx.post(f"{url}/feedback", json={"trace_id": "x", "rating": "up"})
         assert response.status_code == 503

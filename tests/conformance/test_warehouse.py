@@ -17,6 +17,7 @@ from tests.conformance.warehouse_contract import (
     CleanContract,
     DeadLetterContract,
     DocumentContract,
+    DraftContract,
     EmbeddingContract,
     FeedbackContract,
     GenerationContract,
@@ -80,6 +81,9 @@ class TestEmbeddings(EmbeddingContract): ...
 
 
 class TestFeedback(FeedbackContract): ...
+
+
+class TestDrafts(DraftContract): ...
 
 
 class TestGenerations(GenerationContract): ...

@@ -142,7 +142,7 @@ class TwinService:
         embedder: HashEmbedder | None = None,
         reranker: Reranker | None = None,
         config: InferenceConfig = InferenceConfig(),
-        with_feedback: bool = True,
+        keep_answers: bool = True,
         **parts: Any,
     ) -> None:
         self.embedder = embedder or HashEmbedder()
@@ -152,7 +152,8 @@ class TwinService:
             index = FakeVectorIndex()
             write(index, self.embedder)
         self.index = index
-        feedback = self.warehouse.feedback if with_feedback else None
+        feedback = self.warehouse.feedback if keep_answers else None
+        drafts = self.warehouse.drafts if keep_answers else None
         retriever = Retriever(index, self.embedder, self.model, reranker, config.retrieval)
         self.pipeline = InferencePipeline(
             retriever,
@@ -161,12 +162,14 @@ class TwinService:
             self.embedder,
             config=config,
             feedback=feedback,
+            drafts=drafts,
             collection=Collection(self.warehouse.clean, index, self.embedder, min_similarity=0.99),
         )
         self.parts = ServiceParts(
             pipeline=self.pipeline,
             index=index,
             feedback=feedback,
+            drafts=drafts,
             retrieval=config.retrieval,
             embedder=self.embedder.fingerprint.model,
             version="1.2.3",

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer
+from llm_engineering.application.inference.drafting import Brief
 from llm_engineering.application.inference.grounding import GroundingVerifier, Quote
 from llm_engineering.application.ports import LanguageModel, Vectors
 from llm_engineering.application.text.pii import mask_personal_data
@@ -43,6 +44,8 @@ class Outline:
     opening: str
     sections: tuple[Section, ...]
     closing: str = ""
+    brief: Brief | None = None
+    """Of a draft: what was to be written."""
 
 
 async def compose(

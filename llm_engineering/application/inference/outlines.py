@@ -91,7 +91,7 @@ def outline_draft(brief: Brief, found: Hits) -> Outline:
         Section(heading="", question=brief.subject, passages=tuple(as_passages(of[:1])))
         for of in hits[:wanted]
     )
-    return Outline(note, sections)
+    return Outline(note, sections, brief=brief)
 
 
 def _ask_about(subject: str, german: bool) -> str:

@@ -1,7 +1,7 @@
 """The inference pipeline: a question in; sources, text, verdicts and a finished answer out, traced and kept for feedback."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from llm_engineering.application.inference.catalogue import (
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import Outline, compose
 from llm_engineering.application.inference.converse import reply_to
-from llm_engineering.application.inference.drafting import NO_OPTIONS, BriefOptions
+from llm_engineering.application.inference.drafting import NO_OPTIONS, Brief, BriefOptions
 from llm_engineering.application.inference.embedding import InMemoryEmbeddingCache
 from llm_engineering.application.inference.guards import Guarded
 from llm_engineering.application.inference.intents import Routed, route
@@ -28,6 +28,7 @@ from llm_engineering.application.inference.retriever import RetrievalConfig, Ret
 from llm_engineering.application.inference.search import as_passages, expand_to_parents
 from llm_engineering.application.ports import (
     DocumentCard,
+    DraftStore,
     Embedder,
     FeedbackStore,
     LanguageModel,
@@ -38,6 +39,7 @@ from llm_engineering.application.ports import (
 )
 from llm_engineering.application.ports.observability import Recorder, Trace
 from llm_engineering.domain.documents import Model
+from llm_engineering.domain.drafts import DraftBrief, StoredDraft
 from llm_engineering.domain.errors import ModelError, StoreError
 from llm_engineering.domain.inference import (
     Intent,
@@ -51,6 +53,11 @@ from llm_engineering.domain.inference import (
 from llm_engineering.domain.retrieval import Answer, Citation, Hit, MetadataFilter, Passage, Query, Support
 
 _DEFAULT_PROFILE = LlmProfile()
+NO_DRAFTS = "The draft is not kept, so it cannot be edited here later: this service keeps no answers."
+"""Told where there is no store of drafts."""
+DRAFT_LOST = (
+    "The draft could not be kept, so it cannot be edited here later: the data warehouse does not answer."
+)
 NOTHING_COLLECTED = 'Nothing was collected yet. Collect with: poe run-end-to-end-data-pipeline --author "Your Name" --link URL'
 
 
@@ -87,6 +94,8 @@ class Sources:
     trace_id: str
     citations: tuple[Citation, ...]
     provenance: ResponseProvenance
+    draft_id: str | None = None
+    """Under which a draft will be kept, as far as it comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +122,53 @@ class Finished:
 Event = Sources | Piece | Checked | Finished
 
 
+class _DraftSoFar:
+    """What has come of a draft."""
+
+    def __init__(self, question: str, brief: Brief) -> None:
+        self.brief = DraftBrief(
+            subject=brief.subject, format=brief.form, words=brief.words, author=brief.author
+        )
+        self._question = question
+        self._sources: Sources | None = None
+        self._text = ""
+        self._supports: list[Support] = []
+        self._finished = False
+
+    def take(self, event: Event) -> None:
+        """Note what an event brings."""
+        match event:
+            case Sources():
+                self._sources = event
+            case Piece():
+                self._text += event.text
+            case Checked():
+                self._supports.append(event.support)
+            case Finished():
+                self._finished = True
+
+    def break_off(self, at: datetime) -> StoredDraft | None:
+        """The unfinished draft; None where there is nothing to keep, or it is whole and kept already."""
+        if self._sources is None or self._finished or not self._text.strip():
+            return None
+        provenance = self._sources.provenance
+        answer = Answer(
+            question=self._question,
+            text=self._text,
+            citations=self._sources.citations,
+            supports=tuple(self._supports),
+            model=provenance.model or "",
+        )
+        return StoredDraft(
+            id=self._sources.trace_id,
+            brief=self.brief,
+            answer=answer,
+            provenance=provenance,
+            unfinished=True,
+            created_at=at,
+        )
+
+
 class InferencePipeline:
     """Answers questions. One for the whole process; safe for many requests at a time on one event loop."""
 
@@ -128,6 +184,7 @@ class InferencePipeline:
         tracer: Tracer | None = None,
         trace_content: bool = False,
         feedback: FeedbackStore | None = None,
+        drafts: DraftStore | None = None,
         collection: Collection | None = None,
         owner: str | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -141,10 +198,11 @@ class InferencePipeline:
         self._tracer = tracer or NullTracer()
         self._trace_content = trace_content
         self._feedback = feedback
+        self._drafts = drafts
         self._collection = collection
         self._owner = owner
         self._now = now
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
 
     @property
     def model(self) -> LanguageModel:
@@ -329,8 +387,12 @@ class InferencePipeline:
                 temperature=request.temperature,
                 seed=request.seed,
             )
-        async with aclosing(self._show(question, pieces, provenance, recorder)) as events:
-            async for event in events:
+        events = self._show(question, pieces, provenance, recorder)
+        brief = None if isinstance(plan, str) else plan.brief
+        if routed.intent is Intent.WRITE and brief is not None:
+            events = self._keep_draft(events, question, brief)
+        async with aclosing(events) as shown:
+            async for event in shown:
                 yield event
 
     def _plan_text(self, guarded: Guarded, routed: Routed, request: RagRequest) -> "str | Outline | Draft":
@@ -388,6 +450,58 @@ class InferencePipeline:
         self._tracer.record(_traced(recorder, result))
         yield Finished(result)
 
+    async def _keep_draft(
+        self, events: AsyncGenerator[Event, None], question: str, brief: Brief
+    ) -> AsyncGenerator[Event, None]:
+        """The events of a draft, which is kept: whole, or as far as it came where its model fails or its reader leaves."""
+        so_far = _DraftSoFar(question, brief)
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    if isinstance(event, Sources) and self._drafts is not None:
+                        event = replace(event, draft_id=event.trace_id)
+                    so_far.take(event)
+                    if isinstance(event, Finished):
+                        event = Finished(await self._save_draft(event.result, so_far.brief))
+                    yield event
+        except Exception:
+            if (draft := so_far.break_off(self._now())) is not None:
+                await self._save(draft)
+            raise
+        except BaseException:  # the reader left; what is waited for now would be cancelled too
+            if (draft := so_far.break_off(self._now())) is not None:
+                self._do_in_background(self._save(draft))
+            raise
+
+    async def _save_draft(self, result: RagResult, brief: DraftBrief) -> RagResult:
+        """The result with the id under which its draft is kept, or with why it is not."""
+        if result.answer.abstained:
+            return result
+        draft = StoredDraft(
+            id=result.trace_id,
+            brief=brief,
+            answer=result.answer,
+            provenance=result.provenance,
+            created_at=self._now(),
+        )
+        if await self._save(draft):
+            return result.model_copy(update={"draft_id": draft.id})
+        sentence = NO_DRAFTS if self._drafts is None else DRAFT_LOST
+        told = result.provenance.model_copy(
+            update={"degradations": (*result.provenance.degradations, sentence)}
+        )
+        return result.model_copy(update={"provenance": told})
+
+    async def _save(self, draft: StoredDraft) -> bool:
+        if self._drafts is None:
+            return False
+        try:
+            await asyncio.to_thread(self._drafts.save, draft)
+        except StoreError as error:
+            logger.warning("A draft could not be kept: {}", error)
+            return False
+        return True
+
     async def _passages(self, hits: tuple[Hit, ...]) -> list[Passage]:
         if self._answering.is_extractive or self._answering.max_passages is not None:
             return as_passages(hits)  # little room: the chunks themselves
@@ -403,7 +517,10 @@ class InferencePipeline:
         """Remember the answer in the background: nobody waits for the store, and its failure costs a log line."""
         if self._feedback is None:
             return
-        task = asyncio.create_task(self._remember(result))
+        self._do_in_background(self._remember(result))
+
+    def _do_in_background(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 

@@ -42,6 +42,8 @@ class Draft:
     max_tokens: int
     prompt: str
     """Name of the prompt's template."""
+    brief: Brief
+    """What was to be written."""
     notes: tuple[str, ...] = ()
     """What the caller should know of it: ``shortened`` to the most words that are written."""
 
@@ -164,7 +166,8 @@ def _plan_draft(
         subject=brief.subject,
     )
     tokens = int(brief.words * _TOKENS_PER_WORD) + 40
-    return Draft(tuple(messages), tuple(passages), tokens, "write", ("shortened",) if brief.shortened else ())
+    notes_on = ("shortened",) if brief.shortened else ()
+    return Draft(tuple(messages), tuple(passages), tokens, "write", replace(brief, author=author), notes_on)
 
 
 def _plan_rewriting(brief: Brief, request: str, collection: Collection, *, extractive: bool) -> str | Draft:
@@ -201,6 +204,7 @@ def _plan_rewriting(brief: Brief, request: str, collection: Collection, *, extra
         (passage,),
         int(max(brief.words, len(brief.given.split()) * 1.3) * _TOKENS_PER_WORD) + 40,
         "rewrite",
+        brief,
     )
 
 

@@ -54,7 +54,7 @@ from llm_engineering.infrastructure.api.streaming import (
 
 BODIES: Final = (SearchBody, RagBody, FeedbackBody)
 DEGRADED: Final = "X-Twin-Degraded"
-_KEEPING_SECONDS: Final = 0.3
+KEEPING_SECONDS: Final = 0.3
 """Answers are kept in the background; a vote that comes sooner than that finds its answer at the second look."""
 
 
@@ -174,6 +174,7 @@ def _add_descriptions(routes: APIRouter, parts: ServiceParts) -> None:
             embedder=parts.embedder,
             version=parts.version,
             feedback=parts.feedback is not None,
+            drafts=parts.drafts is not None,
             keys_required=parts.keys_required(),
             defaults=Defaults(k=chosen.k, mode=chosen.mode, fusion=chosen.fusion),
         )
@@ -193,7 +194,7 @@ async def _vote(store: FeedbackStore, vote: Feedback) -> None:
     try:
         await asyncio.to_thread(store.vote, vote)
     except InvalidInputError:
-        await asyncio.sleep(_KEEPING_SECONDS)
+        await asyncio.sleep(KEEPING_SECONDS)
         try:
             await asyncio.to_thread(store.vote, vote)
         except InvalidInputError:
@@ -260,7 +261,12 @@ def frame_event(item: Event) -> bytes:
     """Return an event as the streams of ``/rag`` and ``/write`` send it."""
     match item:
         case Sources():
-            body = SourcesEvent(trace_id=item.trace_id, citations=item.citations, provenance=item.provenance)
+            body = SourcesEvent(
+                trace_id=item.trace_id,
+                citations=item.citations,
+                provenance=item.provenance,
+                draft_id=item.draft_id,
+            )
             return format_event("sources", body.model_dump_json())
         case Piece():
             return format_event("delta", DeltaEvent(text=item.text).model_dump_json())

@@ -18,7 +18,6 @@ from pydantic import (
     model_validator,
 )
 
-from llm_engineering.application.inference.drafting import FORMATS, LEAST_WORDS, BriefOptions
 from llm_engineering.application.inference.pipeline import RagRequest
 from llm_engineering.application.inference.retriever import RetrievalConfig
 from llm_engineering.application.ports import Message
@@ -40,7 +39,6 @@ MAX_VALUE_CHARACTERS: Final = 300
 MAX_TURNS: Final = 100
 MAX_TURN_CHARACTERS: Final = 16_000
 MAX_TOKENS: Final = 32_768
-MAX_LENGTH: Final = 10_000
 MAX_SEED: Final = 2**32 - 1
 MAX_COMMENT_CHARACTERS: Final = 2_000
 TRACE_ID: Final = r"^[A-Za-z0-9_-]{1,64}$"
@@ -222,63 +220,6 @@ class RagBody(Conversation, SearchBody):
         )
 
 
-def _known_format(value: str) -> str:
-    if value not in FORMATS:
-        raise ValueError(f"there is no such format; there are: {', '.join(FORMATS)}")
-    return value
-
-
-class WriteBody(Conversation):
-    """What is to be written: a subject or an order in words, and what of it is stated apart, which wins over the words."""
-
-    request: str = Field(
-        min_length=1,
-        max_length=2 * MAX_QUESTION_CHARACTERS,
-        pattern=r"\S",
-        description="The subject, or the order in words: 'Draft a post about chunking'.",
-    )
-    author: Value | None = Field(
-        default=None, description="Whose voice it is. The filter says whose texts it is made from."
-    )
-    format: (
-        Annotated[
-            str, AfterValidator(_known_format), WithJsonSchema({"type": "string", "enum": list(FORMATS)})
-        ]
-        | None
-    ) = None
-    length: int | None = Field(
-        default=None,
-        ge=LEAST_WORDS,
-        le=MAX_LENGTH,
-        description="Words. Drafts that would be too long for a model are shorter.",
-    )
-    filter: Filter | None = None
-    text: str | None = Field(
-        default=None,
-        min_length=1,
-        max_length=MAX_TURN_CHARACTERS,
-        pattern=r"\S",
-        description="A text to be rewritten as the request says, in place of a new one.",
-    )
-
-    def to_request(self, defaults: RetrievalConfig) -> RagRequest:
-        """Return the request as the pipeline takes it.
-
-        Raises:
-            InvalidInputError: the request is empty or too long.
-        """
-        given = (Message("assistant", drop_nulls(self.text)),) if self.text is not None else ()
-        return RagRequest(
-            query=SearchOptions(filter=self.filter).to_query(self.request, defaults),
-            history=(*self.list_turns(), *given),
-            max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            seed=self.seed,
-            intent=Intent.WRITE,
-            brief=BriefOptions(author=self.author, form=self.format, words=self.length, rewrite=bool(given)),
-        )
-
-
 class FeedbackBody(Request):
     """A vote on an answer."""
 
@@ -320,6 +261,9 @@ class SourcesEvent(BaseModel):
     trace_id: str
     citations: tuple[Citation, ...]
     provenance: ResponseProvenance
+    draft_id: str | None = Field(
+        default=None, description="Under which a draft will be kept, as far as it comes."
+    )
 
 
 class DeltaEvent(BaseModel):
@@ -365,6 +309,7 @@ class Info(BaseModel):
     embedder: str
     version: str
     feedback: bool = Field(description="Votes on answers are taken.")
+    drafts: bool = Field(description="Drafts are kept, and can be edited.")
     keys_required: bool = Field(description="Requests need an API key.")
     defaults: Defaults
     limits: Limits = Limits()
