@@ -12,6 +12,10 @@ from llm_engineering.domain.errors import InvalidInputError
 MAX_QUESTION_CHARACTERS = 4_000
 
 
+GIVEN_TEXT = "given"
+"""Document id of a passage that the caller gave, to have it rewritten."""
+
+
 class SearchMode(StrEnum):
     DENSE = "dense"
     SPARSE = "sparse"

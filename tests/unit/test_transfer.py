@@ -193,9 +193,7 @@ def test_documents_alone_bring_their_authors_as_users(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_an_export_says_what_was_expected(tmp_path: Path) -> None:
-    with pytest.raises(
-        InvalidInputError, match=r"expected users\.jsonl, .*, feedback\.jsonl or drafts"
-    ):
+    with pytest.raises(InvalidInputError, match=r"expected users\.jsonl, .*, feedback\.jsonl or drafts"):
         import_warehouse(FakeWarehouse(), tmp_path / "nowhere")
 
 

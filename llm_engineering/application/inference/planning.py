@@ -23,7 +23,7 @@ from llm_engineering.application.ports import Message
 from llm_engineering.domain.documents import CleanDocument
 from llm_engineering.domain.errors import StoreError
 from llm_engineering.domain.inference import Intent
-from llm_engineering.domain.retrieval import Citation, Hit, MetadataFilter, Passage
+from llm_engineering.domain.retrieval import GIVEN_TEXT, Citation, Hit, MetadataFilter, Passage
 
 PASSAGES = 6
 """Passages that a draft takes its facts from."""
@@ -189,7 +189,7 @@ def _plan_rewriting(brief: Brief, request: str, collection: Collection, *, extra
     )
     passage = Passage.model_validate(
         {
-            "document_id": "given",
+            "document_id": GIVEN_TEXT,
             "span": {"start": 0, "end": len(brief.given)},
             "text": brief.given,
             "title": "The given text" if not brief.german else "Der gegebene Text",
