@@ -164,6 +164,8 @@ class OpenAIHttpSettings(Group):
     base_url: str = "https://api.openai.com/v1"
     api_key: SecretStr | None = None
     model: str = "gpt-4o-mini"
+    more_models: str = ""
+    """Other models of that endpoint which callers may choose, separated by commas; their costs are not counted."""
     context_tokens: int = Field(default=16_384, ge=512)
     timeout_seconds: float = Field(default=60.0, gt=0)
     max_retries: int = Field(default=3, ge=0, le=10)

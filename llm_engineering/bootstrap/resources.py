@@ -48,6 +48,7 @@ from llm_engineering.settings import (
     LlamaCppSettings,
     NoRerankerSettings,
     OnnxEmbedderSettings,
+    OpenAIHttpSettings,
     OpikTracingSettings,
     OtlpTracingSettings,
     QdrantEdgeSettings,
@@ -145,17 +146,30 @@ class Resources:
             from llm_engineering.infrastructure.llms.sagemaker import SageMakerModel
 
             return SageMakerModel(**chosen.model_dump(exclude={"kind", "grounding"}))
+        return self._http_model(chosen, chosen.model, priced=True)
+
+    @cached_property
+    def more_language_models(self) -> tuple[LanguageModel, ...]:
+        """Others that callers may choose. They are closed by whoever runs the event loop they were used in."""
+        chosen = self.settings.llm
+        if not isinstance(chosen, OpenAIHttpSettings):
+            return ()
+        names = (name.strip() for name in chosen.more_models.split(","))
+        wanted = dict.fromkeys(name for name in names if name and name != chosen.model)
+        return tuple(self._http_model(chosen, name, priced=False) for name in wanted)
+
+    def _http_model(self, chosen: OpenAIHttpSettings, name: str, *, priced: bool) -> LanguageModel:
         from llm_engineering.infrastructure.llms.openai_http import OpenAIHttpModel
 
         return OpenAIHttpModel(
             base_url=chosen.base_url,
             api_key=chosen.api_key.get_secret_value() if chosen.api_key else None,
-            model=chosen.model,
+            model=name,
             context_tokens=chosen.context_tokens,
             timeout_seconds=chosen.timeout_seconds,
             max_retries=chosen.max_retries,
-            prompt_price=chosen.prompt_price,
-            completion_price=chosen.completion_price,
+            prompt_price=chosen.prompt_price if priced else None,
+            completion_price=chosen.completion_price if priced else None,
         )
 
     def _llm_name(self, chosen: LlamaCppSettings) -> str:
@@ -308,6 +322,7 @@ class Resources:
                 min_similarity=chosen.answering.topic_similarity,
             ),
             owner=self.settings.twin_author,
+            more_models=self.more_language_models,
         )
 
     def make_trainer(self) -> Trainer:

@@ -223,6 +223,7 @@ class TestChatPage:
 
         with serving(TwinService().app) as url:
             page = Page(browser, url)
+            page.wait("document.querySelector('[name=authors]').options.length > 1")
             authors = Select(page.one("select[name=authors]"))
             assert [re.sub(r" \(\d+\)", "", option.text) for option in authors.options] == [
                 "Any author",

@@ -142,7 +142,19 @@ class TestWriting:
             ]
             assert page.text("#send") == "Write"
 
-    def test_a_list_and_a_quotation_are_called_what_they_are(self, browser: Any) -> None:
+    def test_where_several_models_are_served_one_is_chosen(self, browser: Any) -> None:
+        from selenium.webdriver.support.ui import Select
+
+        second = ScriptedLanguageModel(default="By the second.", name="second")
+        with serving(twin_that_writes(more_models=[second]).app) as url:
+            page = Page(browser, url)
+            picker = page.one("#model-choice")
+            assert [option.text for option in Select(picker).options] == ["scripted", "second"]
+            Select(picker).select_by_value("second")
+            assert write_draft(page) == "By the second."
+            assert "second" in page.one(".made").get_attribute("textContent")
+
+    def test_what_no_model_wrote_is_not_called_written_by_ai(self, browser: Any) -> None:
         with serving(twin_that_writes().app) as url:
             page = Page(browser, url)
             choose(page, "catalogue")

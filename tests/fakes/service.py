@@ -143,6 +143,7 @@ class TwinService:
         reranker: Reranker | None = None,
         config: InferenceConfig = InferenceConfig(),
         keep_answers: bool = True,
+        more_models: Sequence[LanguageModel] = (),
         **parts: Any,
     ) -> None:
         self.embedder = embedder or HashEmbedder()
@@ -164,6 +165,7 @@ class TwinService:
             feedback=feedback,
             drafts=drafts,
             collection=Collection(self.warehouse.clean, index, self.embedder, min_similarity=0.99),
+            more_models=more_models,
         )
         self.parts = ServiceParts(
             pipeline=self.pipeline,

@@ -1,7 +1,7 @@
 """The inference pipeline: a question in; sources, text, verdicts and a finished answer out, traced and kept for feedback."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -40,7 +40,7 @@ from llm_engineering.application.ports import (
 from llm_engineering.application.ports.observability import Recorder, Trace
 from llm_engineering.domain.documents import Model
 from llm_engineering.domain.drafts import DraftBrief, StoredDraft
-from llm_engineering.domain.errors import ModelError, StoreError
+from llm_engineering.domain.errors import InvalidInputError, ModelError, StoreError
 from llm_engineering.domain.inference import (
     Intent,
     LlmProfile,
@@ -85,6 +85,8 @@ class RagRequest:
     """What is asked for; None: it is read from the question."""
     brief: BriefOptions = NO_OPTIONS
     """Of a text that is to be written: what need not be read from the question."""
+    model: str | None = None
+    """Name of the model that is to answer; None: the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,7 @@ class InferencePipeline:
         drafts: DraftStore | None = None,
         collection: Collection | None = None,
         owner: str | None = None,
+        more_models: Sequence[LanguageModel] = (),
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._retriever = retriever
@@ -201,12 +204,27 @@ class InferencePipeline:
         self._drafts = drafts
         self._collection = collection
         self._owner = owner
+        self._more_models = tuple(more_models)
         self._now = now
         self._background: set[asyncio.Task[Any]] = set()
 
     @property
     def model(self) -> LanguageModel:
         return self._model
+
+    @property
+    def models(self) -> tuple[LanguageModel, ...]:
+        """Those that a request may name; the first answers where it names none."""
+        return (self._model, *self._more_models)
+
+    def _choose_model(self, name: str | None) -> LanguageModel:
+        if name is None:
+            return self._model
+        chosen = next((model for model in self.models if model.name == name), None)
+        if chosen is None:
+            there = ", ".join(model.name for model in self.models)
+            raise InvalidInputError(f"There is no model '{name}' here. There are: {there}.")
+        return chosen
 
     async def search(self, query: Query, *, trace_id: str | None = None) -> SearchResult:
         """Return hits for a query.
@@ -335,6 +353,7 @@ class InferencePipeline:
     async def _answer_from_texts(
         self, request: RagRequest, recorder: Recorder
     ) -> AsyncGenerator[Event, None]:
+        model = self._choose_model(request.model)
         found = await self._retriever.retrieve(request.query, recorder, request.history)
         with recorder.record_span("context", "retrieval") as span:
             passages = await self._passages(found.hits)
@@ -342,7 +361,7 @@ class InferencePipeline:
         pieces = answer(
             found.question,
             passages,
-            self._model,
+            model,
             self._config_for(request),
             embed=self._embed,
             history=found.history,
@@ -350,7 +369,7 @@ class InferencePipeline:
             temperature=request.temperature,
             seed=request.seed,
         )
-        async with aclosing(self._show(found.question, pieces, found.provenance, recorder)) as events:
+        async with aclosing(self._show(found.question, pieces, found.provenance, recorder, model)) as events:
             async for event in events:
                 yield event
 
@@ -359,6 +378,7 @@ class InferencePipeline:
     ) -> AsyncGenerator[Event, None]:
         """Write a text, a summary or a comparison from all that bears on the subject."""
         question = guarded.query.text
+        model = self._choose_model(request.model)
         with recorder.record_span("plan", "retrieval", question=question) as span:
             plan = await asyncio.to_thread(self._plan_text, guarded, routed, request)
             span.attributes["plan"] = type(plan).__name__
@@ -373,21 +393,21 @@ class InferencePipeline:
         if isinstance(plan, str):
             pieces = _tell_pieces(question, plan)
         elif isinstance(plan, Outline):
-            pieces = compose(question, plan, self._model, self._answering, self._embed)
+            pieces = compose(question, plan, model, self._answering, self._embed)
         else:
             pieces = write_draft(
                 question,
                 plan.messages,
                 plan.passages,
                 plan.prompt,
-                self._model,
+                model,
                 self._answering,
                 self._embed,
                 max_tokens=min(plan.max_tokens, request.max_tokens or plan.max_tokens),
                 temperature=request.temperature,
                 seed=request.seed,
             )
-        events = self._show(question, pieces, provenance, recorder)
+        events = self._show(question, pieces, provenance, recorder, model)
         brief = None if isinstance(plan, str) else plan.brief
         if routed.intent is Intent.WRITE and brief is not None:
             events = self._keep_draft(events, question, brief)
@@ -417,6 +437,7 @@ class InferencePipeline:
         pieces: AsyncGenerator[AnswerPiece, None],
         provenance: ResponseProvenance,
         recorder: Recorder,
+        model: LanguageModel,
     ) -> AsyncGenerator[Event, None]:
         """The pieces of an answer as events, and its end."""
         first_token: float | None = None
@@ -425,7 +446,7 @@ class InferencePipeline:
             async with aclosing(pieces) as stream:
                 async for piece in stream:
                     if piece.sources is not None:
-                        provenance = _with_context(provenance, self._model.name, piece.compression_status)
+                        provenance = _with_context(provenance, model.name, piece.compression_status)
                         yield Sources(recorder.trace.id, piece.sources, provenance)
                     if piece.text:
                         first_token = first_token if first_token is not None else recorder.elapsed

@@ -169,6 +169,7 @@ def _add_descriptions(routes: APIRouter, parts: ServiceParts) -> None:
         return Info(
             name=SERVED_NAME,
             model=parts.pipeline.model.name,
+            models=tuple(model.name for model in parts.pipeline.models),
             grounding=parts.grounding,
             reranker=parts.reranker,
             embedder=parts.embedder,

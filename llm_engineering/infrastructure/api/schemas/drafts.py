@@ -82,6 +82,7 @@ class WriteBody(Conversation):
             max_tokens=self.max_tokens,
             temperature=self.temperature,
             seed=self.seed,
+            model=self.model,
             intent=Intent.WRITE,
             brief=BriefOptions(author=self.author, form=self.format, words=self.length, rewrite=bool(given)),
         )

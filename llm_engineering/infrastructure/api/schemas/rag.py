@@ -189,6 +189,12 @@ class Conversation(Request):
     )
     temperature: float | None = Field(default=None, ge=0, le=2)
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
+    model: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_VALUE_CHARACTERS,
+        description="One of `models` of `GET /info`; the first, if not given.",
+    )
 
     def list_turns(self) -> tuple[Message, ...]:
         """Return the earlier turns as the pipeline takes them."""
@@ -217,6 +223,7 @@ class RagBody(Conversation, SearchBody):
             temperature=self.temperature,
             seed=self.seed,
             intent=self.intent,
+            model=self.model,
         )
 
 
@@ -304,6 +311,9 @@ class Info(BaseModel):
 
     name: str = Field(description="What the service is called as a model.")
     model: str
+    models: tuple[str, ...] = Field(
+        description="Those that a request may name; the first answers where it names none."
+    )
     grounding: str
     reranker: str | None
     embedder: str

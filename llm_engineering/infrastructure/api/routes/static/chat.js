@@ -122,11 +122,12 @@ function order(text, mode, revised) {
     { role: "user", content: turn.question },
     { role: "assistant", content: (turn.edited?.text ?? turn.text).replace(/\s*\[\d{1,3}\]/g, "").slice(0, 16000) },
   ]);
+  const model = info.models?.length > 1 ? { model: $("model-choice").value } : {};
   if (mode !== "write") {
-    return ["rag/stream", { query: text, filter, history: past, ...(mode === "auto" ? {} : { intent: mode }) }];
+    return ["rag/stream", { query: text, filter, history: past, ...model, ...(mode === "auto" ? {} : { intent: mode }) }];
   }
   const { authors: [author] = [], ...others } = filter;
-  const body = { request: text, filter: others };
+  const body = { request: text, filter: others, ...model };
   if (author) body.author = author;
   if (composer.elements.format.value) body.format = composer.elements.format.value;
   if (composer.elements.words.value) body.length = Number(composer.elements.words.value);
@@ -632,7 +633,10 @@ function suggest(authors) {
 async function start() {
   try {
     info = await (await request("info")).json();
-    $("model").textContent = [info.model, info.grounding === "extractive" && "shows only what the sources say"].filter(Boolean).join(" · ");
+    const several = info.models.length > 1;
+    $("model-choice").replaceChildren(...info.models.map((name) => new Option(name, name)));
+    $("model-choice").hidden = !several;
+    $("model").textContent = [several ? `${info.models.length} models` : info.model, info.grounding === "extractive" && "shows only what the sources say"].filter(Boolean).join(" · ");
     const filters = await (await request("filters")).json();
     for (const name of ["authors", "categories", "platforms", "languages"]) offer(name, filters[name] ?? {});
     const authors = Object.entries(filters.authors ?? {}).sort((a, b) => b[1] - a[1]).map(([name]) => name);
