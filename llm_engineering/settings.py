@@ -164,6 +164,8 @@ class OpenAIHttpSettings(Group):
     base_url: str = "https://api.openai.com/v1"
     api_key: SecretStr | None = None
     model: str = "gpt-4o-mini"
+    more_models: str = ""
+    """Other models of that endpoint which callers may choose, separated by commas; their costs are not counted."""
     context_tokens: int = Field(default=16_384, ge=512)
     timeout_seconds: float = Field(default=60.0, gt=0)
     max_retries: int = Field(default=3, ge=0, le=10)
@@ -331,7 +333,7 @@ class ServiceSettings(Group):
     cors_origins: str = ""
     """Origins whose pages may call the service, separated by commas; empty: none but its own."""
     keep_answers: bool = True
-    """Keep questions and answers in the database for 30 days, so that a vote on one can become training data."""
+    """Keep questions, answers and drafts in the database for 30 days, so that a vote or an edit can become training data."""
     shutdown_seconds: float = Field(default=30.0, gt=0)
     """How long running answers may take to finish when the service is stopped."""
 

@@ -1,4 +1,7 @@
-"""Ask the twin, or have it write, summarise, compare or list: ``poe ask WORDS … [--author NAME] [--out FILE]``."""
+"""Ask the twin, or have it write, summarise, compare or list: ``poe ask WORDS … [--author NAME] [--out FILE]``.
+
+``poe write WORDS … [--format FORMAT] [--length WORDS]`` says that a text is to be written.
+"""
 
 import argparse
 import asyncio
@@ -10,9 +13,11 @@ from pathlib import Path
 from rich.markup import escape
 
 from llm_engineering.application.files import atomic_write
+from llm_engineering.application.inference.drafting import FORMATS, LEAST_WORDS, NO_OPTIONS, BriefOptions
 from llm_engineering.application.inference.pipeline import Finished, InferencePipeline, Piece, RagRequest
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import Resources, open_resources
+from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.inference import Intent, RagResult
 from llm_engineering.domain.retrieval import Answer, Citation, Query, Verdict
 from llm_engineering.settings import load_settings
@@ -36,34 +41,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--intent", choices=[intent.value for intent in Intent], help="what is asked for; read from the words"
     )
+    parser.add_argument(
+        "--format", choices=FORMATS, help="of a text that is to be written; read from the words"
+    )
+    parser.add_argument("--length", type=int, metavar="WORDS", help="of a text that is to be written")
     parser.add_argument("--out", type=Path, help="write the text into this file too")
     add_search_options(parser)
     parser.set_defaults(k=3)
     options = parser.parse_args(arguments)
+    intent = Intent(options.intent) if options.intent else None
+    brief = BriefOptions(form=options.format, words=options.length)
+    if brief != NO_OPTIONS:
+        if intent not in (None, Intent.WRITE):
+            raise InvalidInputError(f"--format and --length are for drafts, and --intent says '{intent}'.")
+        if options.length is not None and options.length < LEAST_WORDS:
+            raise InvalidInputError(f"--length must be at least {LEAST_WORDS} words, got {options.length}.")
+        intent = Intent.WRITE
     settings = load_settings()
     start_logging(settings)
     query = query_from(" ".join(options.words), options)
     with open_resources(settings) as resources:
-        answer = asyncio.run(ask_once(query, resources, Intent(options.intent) if options.intent else None))
+        answer = asyncio.run(ask_once(query, resources, intent, brief))
     if options.out is not None and not answer.abstained:
         atomic_write(options.out, answer.text.rstrip() + "\n")
         console.print(f"Written to {options.out}", soft_wrap=True)
     return 0
 
 
-async def ask_once(query: Query, resources: Resources, intent: Intent | None = None) -> Answer:
+async def ask_once(
+    query: Query, resources: Resources, intent: Intent | None = None, brief: BriefOptions = NO_OPTIONS
+) -> Answer:
     """Ask one question, then close the language model."""
     try:
-        return await ask(query, resources, intent)
+        return await ask(query, resources, intent, brief)
     finally:
         await resources.language_model.close()
 
 
-async def ask(query: Query, resources: Resources, intent: Intent | None = None) -> Answer:
+async def ask(
+    query: Query, resources: Resources, intent: Intent | None = None, brief: BriefOptions = NO_OPTIONS
+) -> Answer:
     """Answer on the console as the text comes, then list the sources with what of them backs the answer."""
     pipeline = resources.inference_pipeline()
     try:
-        result = await _streamed(RagRequest(query, intent=intent), pipeline)
+        result = await _streamed(RagRequest(query, intent=intent, brief=brief), pipeline)
     finally:
         await pipeline.close()
     console.print()

@@ -52,6 +52,7 @@ def _show_import(report: ImportReport, folder: Path) -> int:
         "documents unchanged": f"{documents.unchanged:,}",
         "dead letters": f"{report.dead_letters:,}",
         "votes": f"{report.votes:,}",
+        "edited drafts": f"{report.drafts:,}",
     }
     if report.rejected:
         rows["[yellow]lines rejected[/]"] = f"[yellow]{report.rejected:,}[/]"
@@ -60,7 +61,14 @@ def _show_import(report: ImportReport, folder: Path) -> int:
         console.print(
             "[dim]Rejected lines are kept as dead letters of stage 'import', with line number and reason.[/]"
         )
-    used = documents.created + documents.updated + documents.unchanged + report.dead_letters + report.votes
+    used = (
+        documents.created
+        + documents.updated
+        + documents.unchanged
+        + report.dead_letters
+        + report.votes
+        + report.drafts
+    )
     return 1 if report.rejected and not used else 0
 
 

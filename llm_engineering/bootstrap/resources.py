@@ -24,6 +24,7 @@ from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline
 from llm_engineering.application.inference.retriever import Retriever
 from llm_engineering.application.ports import (
+    DraftStore,
     Embedder,
     ExperimentTracker,
     FeedbackStore,
@@ -47,6 +48,7 @@ from llm_engineering.settings import (
     LlamaCppSettings,
     NoRerankerSettings,
     OnnxEmbedderSettings,
+    OpenAIHttpSettings,
     OpikTracingSettings,
     OtlpTracingSettings,
     QdrantEdgeSettings,
@@ -144,17 +146,30 @@ class Resources:
             from llm_engineering.infrastructure.llms.sagemaker import SageMakerModel
 
             return SageMakerModel(**chosen.model_dump(exclude={"kind", "grounding"}))
+        return self._http_model(chosen, chosen.model, priced=True)
+
+    @cached_property
+    def more_language_models(self) -> tuple[LanguageModel, ...]:
+        """Others that callers may choose. They are closed by whoever runs the event loop they were used in."""
+        chosen = self.settings.llm
+        if not isinstance(chosen, OpenAIHttpSettings):
+            return ()
+        names = (name.strip() for name in chosen.more_models.split(","))
+        wanted = dict.fromkeys(name for name in names if name and name != chosen.model)
+        return tuple(self._http_model(chosen, name, priced=False) for name in wanted)
+
+    def _http_model(self, chosen: OpenAIHttpSettings, name: str, *, priced: bool) -> LanguageModel:
         from llm_engineering.infrastructure.llms.openai_http import OpenAIHttpModel
 
         return OpenAIHttpModel(
             base_url=chosen.base_url,
             api_key=chosen.api_key.get_secret_value() if chosen.api_key else None,
-            model=chosen.model,
+            model=name,
             context_tokens=chosen.context_tokens,
             timeout_seconds=chosen.timeout_seconds,
             max_retries=chosen.max_retries,
-            prompt_price=chosen.prompt_price,
-            completion_price=chosen.completion_price,
+            prompt_price=chosen.prompt_price if priced else None,
+            completion_price=chosen.completion_price if priced else None,
         )
 
     def _llm_name(self, chosen: LlamaCppSettings) -> str:
@@ -243,6 +258,11 @@ class Resources:
         """None: answers are not kept, and votes on them are not taken."""
         return self.warehouse.feedback if self.settings.service.keep_answers else None
 
+    @property
+    def drafts(self) -> DraftStore | None:
+        """None: drafts are not kept."""
+        return self.warehouse.drafts if self.settings.service.keep_answers else None
+
     def answer_judge(self) -> AnswerJudge:
         """Return a fresh judge of answers; closed by whoever runs the event loop it is used in."""
         from llm_engineering.infrastructure.evaluation.ragas import RagasJudge
@@ -296,6 +316,7 @@ class Resources:
             tracer=tracer or self.tracer,
             trace_content=getattr(self.settings.tracing, "content", False),
             feedback=self.feedback if keep_answers else None,
+            drafts=self.drafts if keep_answers else None,
             collection=Collection(
                 self.warehouse.clean,
                 self.index,
@@ -304,6 +325,7 @@ class Resources:
                 voices=self.warehouse.voices if voices else None,
             ),
             owner=self.settings.twin_author,
+            more_models=self.more_language_models,
         )
 
     def make_trainer(self) -> Trainer:

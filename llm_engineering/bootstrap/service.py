@@ -67,6 +67,7 @@ def build_service_app(
         pipeline=pipeline,
         index=resources.index,
         feedback=resources.feedback,
+        drafts=resources.drafts,
         retrieval=chosen.retrieval,
         grounding=resources.llm_profile.grounding,
         reranker=resources.reranker.name if resources.reranker else None,
@@ -89,7 +90,7 @@ def build_service_app(
         queue_seconds=service.queue_seconds,
         timeout_seconds=service.timeout_seconds,
         max_body_bytes=service.max_body_bytes,
-        on_stop=(pipeline.close, resources.language_model.close, *closing),
+        on_stop=(pipeline.close, *(model.close for model in pipeline.models), *closing),
     )
 
 

@@ -31,8 +31,9 @@ class Origin(Model):
 class Provenance(Model):
     """How a sample came about."""
 
-    made_by: Literal["back_translation", "model", "evolution", "feedback"]
-    """``back_translation``: the instruction was made by rule from headings and text, the answer is the author's."""
+    made_by: Literal["back_translation", "model", "evolution", "feedback", "edit"]
+    """``back_translation``: the instruction was made by rule from headings and text, the answer is the author's; ``edit``: a
+    person rewrote what the model had drafted."""
     evolutions: tuple[str, ...] = ()
     """Names of the evolutions applied to the instruction, in order."""
     model: str = ""
@@ -62,7 +63,7 @@ class PreferenceSample(Model):
 
     prompt: str = Field(min_length=1)
     chosen: str = Field(min_length=1)
-    """The author's own words, verbatim: ``origin.span`` of the document."""
+    """The author's own words, verbatim: ``origin.span`` of the document; of an edit what a person made of the draft."""
     rejected: str = Field(min_length=1)
     origin: Origin
     provenance: Provenance

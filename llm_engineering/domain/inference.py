@@ -116,6 +116,8 @@ class RagResult(Model):
     provenance: ResponseProvenance
     timings: dict[str, float] = Field(default_factory=dict)
     """Seconds by stage, with ``total`` and ``first_token`` (from the request to the first text shown)."""
+    draft_id: str | None = None
+    """Under which a draft is kept for editing; None: this is no draft, or it could not be kept."""
 
 
 class Interaction(Model):

@@ -13,6 +13,10 @@ from llm_engineering.domain.voices import VoiceScore
 MAX_QUESTION_CHARACTERS = 4_000
 
 
+GIVEN_TEXT = "given"
+"""Document id of a passage that the caller gave, to have it rewritten."""
+
+
 class SearchMode(StrEnum):
     DENSE = "dense"
     SPARSE = "sparse"

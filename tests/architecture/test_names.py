@@ -26,7 +26,7 @@ VERBS = frozenset(
     narrow normalise note notify open order pack pad parse pass patch pick plan plot prepare present print process promote
     prove prune publish pull push put query quote raise rank read rebuild receive recommend record redact refuse register
     release reload remember remove rename render renumber repair repeat replace report request require rerank rescue reserve
-    reset resolve respond restore resume retrieve retry return rewrite roll rollback route run sample save scan score
+    reset resolve respond restore resume retrieve retry return revise rewrite roll rollback route run sample save scan score
     scrub search select send serialise serve set shorten show shut shutdown sign skip sort split spread start stem stop
     store stream strip submit subtract summarise supervise sync tag take tell test tokenise trace track train transfer
     transform translate trim truncate undo unload unpack update upload upsert use validate verify wait walk warm watch

@@ -282,6 +282,15 @@ class TestErrors:
             client.chat.completions.create(model=TWIN, messages=ASK, extra_body={"twin": chosen}, stream=True)
         assert refused.value.code == "unknown_filter_value"
 
+    def test_each_model_that_is_served_can_be_named(self) -> None:
+        second = ScriptedLanguageModel(default="By the second.", name="second")
+        twin = TwinService(more_models=[second])
+        with serving(twin.app) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="any") as client:
+            assert [model.id for model in client.models.list()] == [TWIN, "scripted", "second"]
+            said = client.chat.completions.create(model="second", messages=ASK).choices[0].message.content
+            assert said is not None
+            assert said.startswith("By the second.")
+
     def test_another_model_is_not_found(self, client: openai.OpenAI) -> None:
         with pytest.raises(openai.NotFoundError) as missing:
             client.chat.completions.create(model="gpt-4o", messages=ASK)

@@ -103,6 +103,29 @@ class TestAnswer:
         assert model.calls[-1].options.max_tokens == 7
         assert answer["usage"]["completion_tokens"] == 7
 
+    @pytest.mark.parametrize(
+        ("path", "body"),
+        [("/rag", {"query": QUESTION}), ("/write", {"request": "Chunk overlap"})],
+    )
+    def test_the_caller_may_choose_among_the_models_that_are_served(
+        self, path: str, body: dict[str, str]
+    ) -> None:
+        first = ScriptedLanguageModel(default="By the first.", name="first")
+        second = ScriptedLanguageModel(default="By the second.", name="second")
+        with serving(TwinService(first, more_models=[second]).app) as url:
+            assert httpx.get(f"{url}/info").json()["models"] == ["first", "second"]
+            for name, said in (
+                (None, "By the first."),
+                ("first", "By the first."),
+                ("second", "By the second."),
+            ):
+                result = httpx.post(f"{url}{path}", json={**body, "model": name}).json()
+                assert result["answer"]["text"] == said
+                assert result["provenance"]["model"] == (name or "first")
+            refused = httpx.post(f"{url}{path}", json={**body, "model": "third"})
+            assert refused.status_code == 422
+            assert "first, second" in error_of(refused)["message"]
+
     def test_a_question_that_the_sources_do_not_answer_is_not_answered(self, client: httpx.Client) -> None:
         answer = client.post("/rag", json={"query": "zzz qqq xxx"}).json()["answer"]
         assert answer["text"] == NOTHING_FOUND
@@ -191,7 +214,7 @@ class TestVotes:
         assert "poe local-infrastructure-up" in error_of(voted)["message"]
 
     def test_without_a_store_votes_are_refused_and_info_says_so(self) -> None:
-        with serving(TwinService(with_feedback=False).app) as url:
+        with serving(TwinService(keep_answers=False).app) as url:
             assert httpx.get(f"{url}/info").json()["feedback"] is False
             response = httpx.post(f"{url}/feedback", json={"trace_id": "x", "rating": "up"})
         assert response.status_code == 503
@@ -210,6 +233,7 @@ class TestDescriptions:
     def test_info_says_what_answers(self, client: httpx.Client) -> None:
         info = client.get("/info").json()
         assert info["model"] == "scripted"
+        assert info["models"] == ["scripted"]
         assert info["grounding"] == "annotate"
         assert info["feedback"] is True
         assert info["keys_required"] is False

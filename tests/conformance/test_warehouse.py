@@ -17,6 +17,7 @@ from tests.conformance.warehouse_contract import (
     CleanContract,
     DeadLetterContract,
     DocumentContract,
+    DraftContract,
     EmbeddingContract,
     FeedbackContract,
     GenerationContract,
@@ -81,6 +82,9 @@ class TestEmbeddings(EmbeddingContract): ...
 
 
 class TestFeedback(FeedbackContract): ...
+
+
+class TestDrafts(DraftContract): ...
 
 
 class TestGenerations(GenerationContract): ...

@@ -17,6 +17,7 @@ from llm_engineering.application.ports import (
     CleanStore,
     DeadLetterStore,
     DocumentStore,
+    DraftStore,
     EmbeddingCache,
     FeedbackStore,
     Generation,
@@ -26,10 +27,21 @@ from llm_engineering.application.ports import (
     UserStore,
     VoiceStore,
 )
-from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument
+from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument, Span
+from llm_engineering.domain.drafts import KEPT_EDITS, DraftBrief, StoredDraft
 from llm_engineering.domain.errors import InvalidInputError
-from llm_engineering.domain.inference import Feedback, Interaction
-from llm_engineering.domain.retrieval import Usage
+from llm_engineering.domain.inference import Feedback, Intent, Interaction, ResponseProvenance
+from llm_engineering.domain.retrieval import (
+    Answer,
+    Citation,
+    MetadataFilter,
+    Passage,
+    RrfFusion,
+    SearchMode,
+    Support,
+    Usage,
+    Verdict,
+)
 from llm_engineering.domain.voices import Spread, StyleFit, VoiceProfile
 
 T = TypeVar("T")
@@ -56,6 +68,9 @@ class Warehouse(Protocol):
 
     @property
     def feedback(self) -> FeedbackStore: ...
+
+    @property
+    def drafts(self) -> DraftStore: ...
 
     @property
     def generations(self) -> GenerationCache: ...
@@ -119,6 +134,55 @@ def answered(trace: str = "t0", **fields: Any) -> Interaction:
 
 def said(trace: str = "t0", rating: str = "up", **fields: Any) -> Feedback:
     return Feedback(**{"trace_id": trace, "rating": rating, "created_at": NOW, **fields})
+
+
+def drafted(identifier: str = "d0", text: str = "A draft. It ends.", **fields: Any) -> StoredDraft:
+    passage = Passage(
+        document_id=clean(0).id,
+        span=Span(start=0, end=8),
+        text="A draft.",
+        title="Title 0",
+        link="https://example.org/0",
+        author="Ann Lee",
+        platform="example.org",
+        published_at=NOW,
+        headings=("One", "Two"),
+        score=0.5,
+    )
+    defaults: dict[str, Any] = {
+        "id": identifier,
+        "brief": DraftBrief(subject="drafts", format="post", words=130, author="Ann Lee"),
+        "answer": Answer(
+            question="Write about drafts",
+            text=text,
+            citations=(Citation(number=1, passage=passage),),
+            cited=(1,),
+            supports=(
+                Support(
+                    span=Span(start=0, end=8),
+                    verdict=Verdict.SUPPORTED,
+                    source=1,
+                    source_span=Span(start=0, end=8),
+                    lexical=1.0,
+                    similarity=0.9,
+                    cited=(1,),
+                ),
+            ),
+            model="m",
+            prompt_hash="abc",
+            usage=Usage(prompt_tokens=9, completion_tokens=4, cost_usd=0.5),
+        ),
+        "provenance": ResponseProvenance(
+            intent=Intent.WRITE,
+            mode=SearchMode.HYBRID,
+            fusion=RrfFusion(),
+            model="m",
+            prompt_hash="abc",
+            filter=MetadataFilter(authors=("Ann Lee",), published_from=NOW),
+        ),
+        "created_at": datetime.now(UTC),
+    }
+    return StoredDraft(**{**defaults, **fields})
 
 
 def at_once(threads: int, action: Callable[[int], T]) -> list[T]:
@@ -532,6 +596,127 @@ class FeedbackContract:
         vote = said("t", comment=comment)
         warehouse.feedback.restore([(kept, vote)])
         assert list(warehouse.feedback.read_votes()) == [(kept, vote)]
+
+
+class DraftContract:
+    def test_a_draft_comes_back_as_it_went_in(self, warehouse: Warehouse) -> None:
+        whole, broken = drafted(), drafted("d1", unfinished=True)
+        warehouse.drafts.save(whole)
+        warehouse.drafts.save(broken)
+        assert warehouse.drafts.find("d0") == whole
+        assert warehouse.drafts.find("d1") == broken
+        assert warehouse.drafts.find("unknown") is None
+
+    def test_what_is_saved_again_replaces_what_nobody_edited(self, warehouse: Warehouse) -> None:
+        warehouse.drafts.save(drafted())
+        newer = drafted(text="Newer.")
+        warehouse.drafts.save(newer)
+        assert warehouse.drafts.find("d0") == newer
+        edited = newer.revise("Mine.", NOW)
+        assert warehouse.drafts.replace(edited, 0)
+        warehouse.drafts.save(drafted(text="Newest."))
+        assert warehouse.drafts.find("d0") == edited
+
+    def test_an_edit_names_the_revision_that_it_replaces(self, warehouse: Warehouse) -> None:
+        draft = drafted()
+        assert not warehouse.drafts.replace(draft.revise("Mine.", NOW), 0), "there is none yet"
+        assert warehouse.drafts.find("d0") is None
+        warehouse.drafts.save(draft)
+        first = draft.revise("Mine.", NOW)
+        assert warehouse.drafts.replace(first, 0)
+        assert not warehouse.drafts.replace(draft.revise("Theirs.", NOW), 0)
+        assert warehouse.drafts.find("d0") == first
+        second = first.revise("Ours.", NOW)
+        assert warehouse.drafts.replace(second, 1)
+        found = warehouse.drafts.find("d0")
+        assert found == second
+        assert found is not None
+        assert [found.find_version(number) for number in (0, 1, 2, 3)] == [
+            draft.answer.text,
+            "Mine.",
+            "Ours.",
+            None,
+        ]
+
+    def test_of_edits_at_once_one_is_kept_and_the_others_are_told(self, warehouse: Warehouse) -> None:
+        draft = drafted()
+        warehouse.drafts.save(draft)
+        kept = at_once(8, lambda n: warehouse.drafts.replace(draft.revise(f"By {n}.", NOW), 0))
+        assert kept.count(True) == 1
+        found = warehouse.drafts.find("d0")
+        assert found is not None
+        assert found.text == f"By {kept.index(True)}."
+        assert found.revision == 1
+
+    def test_old_versions_go_and_the_draft_itself_stays(self, warehouse: Warehouse) -> None:
+        draft = drafted()
+        warehouse.drafts.save(draft)
+        for number in range(KEPT_EDITS + 2):
+            revised = draft.revise(f"Version {number + 1}.", NOW)
+            assert warehouse.drafts.replace(revised, draft.revision)
+            draft = revised
+        found = warehouse.drafts.find("d0")
+        assert found == draft
+        assert found is not None
+        assert found.revision == KEPT_EDITS + 2
+        assert found.find_version(0) == drafted().answer.text
+        assert found.find_version(2) is None
+        assert found.find_version(3) == "Version 3."
+
+    def test_a_draft_is_gone_after_thirty_days_unless_somebody_edited_it(self, warehouse: Warehouse) -> None:
+        long_ago = datetime.now(UTC) - timedelta(days=30, seconds=1)
+        old = drafted("old", created_at=long_ago)
+        recent = drafted("recent", created_at=datetime.now(UTC) - timedelta(days=29))
+        warehouse.drafts.save(old)
+        warehouse.drafts.save(recent)
+        assert warehouse.drafts.find("old") is None
+        assert warehouse.drafts.read_page(10) == [recent]
+        edited = old.revise("Mine.", NOW)
+        warehouse.drafts.restore([edited])
+        assert warehouse.drafts.find("old") == edited, "edited, it is kept for good"
+
+    @pytest.mark.parametrize("count", [1, 2, 3, 10])
+    def test_pages_come_newest_first_and_hold_every_draft_once(
+        self, warehouse: Warehouse, count: int
+    ) -> None:
+        now = datetime.now(UTC)
+        drafts = [drafted(f"d{n}", created_at=now - timedelta(seconds=n // 2)) for n in (3, 1, 4, 0, 2, 6, 5)]
+        for draft in drafts:
+            warehouse.drafts.save(draft)
+        found: list[StoredDraft] = []
+        while page := warehouse.drafts.read_page(
+            count, before=(found[-1].created_at, found[-1].id) if found else None
+        ):
+            assert len(page) <= count
+            found += page
+        assert found == sorted(drafts, key=lambda draft: (draft.created_at, draft.id), reverse=True)
+
+    def test_what_is_deleted_is_gone_with_its_versions(self, warehouse: Warehouse) -> None:
+        draft = drafted()
+        warehouse.drafts.save(draft)
+        warehouse.drafts.replace(draft.revise("Mine.", NOW), 0)
+        assert warehouse.drafts.delete("d0")
+        assert not warehouse.drafts.delete("d0")
+        assert warehouse.drafts.find("d0") is None
+        assert list(warehouse.drafts.read_edited()) == []
+
+    @pytest.mark.parametrize("batch_size", [1, 2, 100])
+    def test_edited_drafts_come_once_in_order_of_ids(self, warehouse: Warehouse, batch_size: int) -> None:
+        edited = [drafted(f"d{number}").revise("Mine.", NOW) for number in range(5)]
+        warehouse.drafts.restore(edited)
+        warehouse.drafts.restore(edited)
+        warehouse.drafts.restore([])
+        warehouse.drafts.save(drafted("nobody edited"))
+        assert list(warehouse.drafts.read_edited(batch_size=batch_size)) == edited
+
+    @round_trips
+    @given(text=some_text, question=texts)
+    def test_any_text_comes_back_as_it_went_in(self, warehouse: Warehouse, text: str, question: str) -> None:
+        draft = drafted(text=text)
+        answer = draft.answer.model_copy(update={"question": question})
+        kept = draft.model_copy(update={"answer": answer}).revise(text, NOW)
+        warehouse.drafts.restore([kept])
+        assert warehouse.drafts.find("d0") == kept
 
 
 class GenerationContract:

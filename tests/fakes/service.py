@@ -22,6 +22,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline
 from llm_engineering.application.inference.retriever import Retriever
 from llm_engineering.application.ports import LanguageModel, Message, Reranker, VectorIndex
@@ -141,7 +142,8 @@ class TwinService:
         embedder: HashEmbedder | None = None,
         reranker: Reranker | None = None,
         config: InferenceConfig = InferenceConfig(),
-        with_feedback: bool = True,
+        keep_answers: bool = True,
+        more_models: Sequence[LanguageModel] = (),
         **parts: Any,
     ) -> None:
         self.embedder = embedder or HashEmbedder()
@@ -151,15 +153,25 @@ class TwinService:
             index = FakeVectorIndex()
             write(index, self.embedder)
         self.index = index
-        feedback = self.warehouse.feedback if with_feedback else None
+        feedback = self.warehouse.feedback if keep_answers else None
+        drafts = self.warehouse.drafts if keep_answers else None
         retriever = Retriever(index, self.embedder, self.model, reranker, config.retrieval)
         self.pipeline = InferencePipeline(
-            retriever, self.model, index, self.embedder, config=config, feedback=feedback
+            retriever,
+            self.model,
+            index,
+            self.embedder,
+            config=config,
+            feedback=feedback,
+            drafts=drafts,
+            collection=Collection(self.warehouse.clean, index, self.embedder, min_similarity=0.99),
+            more_models=more_models,
         )
         self.parts = ServiceParts(
             pipeline=self.pipeline,
             index=index,
             feedback=feedback,
+            drafts=drafts,
             retrieval=config.retrieval,
             embedder=self.embedder.fingerprint.model,
             version="1.2.3",

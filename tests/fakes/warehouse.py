@@ -16,6 +16,7 @@ import numpy as np
 
 from llm_engineering.application.ports import DocumentCard, Generation, StoredVersion, UpsertCounts, Vectors
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument, User
+from llm_engineering.domain.drafts import StoredDraft
 from llm_engineering.domain.errors import InvalidInputError, StoreUnavailableError
 from llm_engineering.domain.inference import Feedback, Interaction
 from llm_engineering.domain.voices import VoiceProfile, voice_id
@@ -275,6 +276,56 @@ class FakeFeedbackStore(_Collection):
             self._votes.update({vote.trace_id: vote for _, vote in voted})
 
 
+class FakeDraftStore(_Collection):
+    def __init__(self, warehouse: "FakeWarehouse") -> None:
+        super().__init__(warehouse, "drafts")
+        self._rows: dict[str, StoredDraft] = {}
+
+    def save(self, draft: StoredDraft) -> None:
+        self._call("write")
+        with self._lock:
+            stored = self._rows.get(draft.id)
+            if stored is None or not stored.edits:
+                self._rows[draft.id] = draft
+
+    def find(self, draft_id: str) -> StoredDraft | None:
+        self._call("find")
+        draft = self._rows.get(draft_id)
+        return draft if draft is not None and _is_kept(draft) else None
+
+    def read_page(self, count: int, *, before: tuple[datetime, str] | None = None) -> list[StoredDraft]:
+        self._call("find")
+        kept = [draft for draft in list(self._rows.values()) if _is_kept(draft)]
+        ordered = sorted(kept, key=lambda draft: (draft.created_at, draft.id), reverse=True)
+        return [draft for draft in ordered if before is None or (draft.created_at, draft.id) < before][:count]
+
+    def replace(self, draft: StoredDraft, base_revision: int) -> bool:
+        self._call("write")
+        with self._lock:
+            stored = self._rows.get(draft.id)
+            if stored is None or stored.revision != base_revision:
+                return False
+            self._rows[draft.id] = draft
+            return True
+
+    def delete(self, draft_id: str) -> bool:
+        self._call("delete")
+        with self._lock:
+            return self._rows.pop(draft_id, None) is not None
+
+    def read_edited(self, *, batch_size: int = 256) -> Iterator[StoredDraft]:
+        return self._batches([row for _, row in sorted(self._rows.items()) if row.edits], batch_size)
+
+    def restore(self, drafts: Sequence[StoredDraft]) -> None:
+        self._call("write", len(drafts))
+        with self._lock:
+            self._rows.update({draft.id: draft for draft in drafts})
+
+
+def _is_kept(draft: StoredDraft) -> bool:
+    return bool(draft.edits) or draft.created_at > datetime.now(UTC) - timedelta(days=30)
+
+
 class FakeGenerationCache(_Collection):
     def __init__(self, warehouse: "FakeWarehouse") -> None:
         super().__init__(warehouse, "generations")
@@ -327,6 +378,7 @@ class FakeWarehouse:
         self.dead_letters = FakeDeadLetterStore(self)
         self.embeddings = FakeEmbeddingCache(self)
         self.feedback = FakeFeedbackStore(self)
+        self.drafts = FakeDraftStore(self)
         self.generations = FakeGenerationCache(self)
         self.voices = FakeVoiceStore(self)
 

@@ -19,6 +19,7 @@ from llm_engineering.application.training.datasets.store import read_dataset
 from llm_engineering.bootstrap.resources import Resources
 from llm_engineering.domain.datasets import InstructSample, PreferenceSample, Split
 from llm_engineering.domain.errors import InvalidInputError
+from tests.conformance.warehouse_contract import drafted
 from tests.fakes.llm import ScriptedLanguageModel
 from tools.run import run_pipeline
 from tools.run_config import read_run_config
@@ -103,6 +104,42 @@ def test_the_shipped_configuration_makes_a_grounded_data_set_without_a_model(
     assert "<html" in output(run, "write_instruct_dataset", "dataset_page")
     again = run_pipeline("generate_instruct_dataset", read)
     assert output(again, "write_instruct_dataset", "dataset_report")["version"] == report["version"]
+
+
+@pytest.mark.slow
+def test_edited_drafts_become_pairs_of_the_data_set(project: Path, resources: Resources) -> None:
+    collect(4)
+    sources = list(resources.warehouse.clean.stream())
+    for number, source in enumerate(sources):
+        made = drafted(
+            f"draft{number}", f"Draft {number} on {source.title} says what any model says of {number}."
+        )
+        [citation] = made.answer.citations
+        passage = citation.passage.model_copy(update={"document_id": source.id})
+        answer = made.answer.model_copy(
+            update={
+                "question": f"Write a post about {source.title}",
+                "citations": (citation.model_copy(update={"passage": passage}),),
+            }
+        )
+        draft = made.model_copy(update={"answer": answer})
+        resources.warehouse.drafts.save(draft)
+        # Longer and shorter by turns: were all edits longer, the gate for lengths would leave some out.
+        mine = f"Mine on {source.title} begins where reader {number} is{' today.' * 5 * (number % 2)}"
+        assert resources.warehouse.drafts.replace(draft.revise(mine, draft.created_at), 0)
+    run = run_pipeline("generate_preference_dataset", preference(rejected=None))
+    report = output(run, "write_preference_dataset", "dataset_report")
+    dataset = read_dataset(project / report["folder"])
+    triples = [sample for part in dataset.splits.values() for sample in part]
+    assert len(triples) == len(sources) == 4
+    for triple in triples:
+        assert isinstance(triple, PreferenceSample)
+        assert triple.provenance.made_by == "edit"
+        assert triple.chosen.startswith("Mine on")
+        assert triple.rejected.startswith("Draft ")
+        assert triple.prompt.startswith("Write a post about")
+        assert triple.origin.document_id in {source.id for source in sources}
+    assert "what a person made of it" in (project / report["folder"] / "README.md").read_text()
 
 
 @pytest.mark.slow

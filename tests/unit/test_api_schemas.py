@@ -49,6 +49,9 @@ from tests.fakes.service import TwinService
 
 DEFAULTS = RetrievalConfig(k=7, mode=SearchMode.DENSE, fusion=WeightedFusion(alpha=0.25))
 ROUTES = ("/search", "/rag", "/rag/stream", "/v1/chat/completions")
+"""Those that search, and so take how."""
+WRITING = ("/write", "/write/stream")
+OTHERS = (*WRITING, "/feedback")
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +94,7 @@ class TestParity:
         for option in SearchOptions.model_fields:
             assert other["properties"][option] == first["properties"][option], f"{path} differs in '{option}'"
 
-    @pytest.mark.parametrize("path", ROUTES)
+    @pytest.mark.parametrize("path", [*ROUTES, *WRITING])
     def test_the_filter_is_the_domains(self, path: str, description: dict[str, Any]) -> None:
         taken = resolved(search_options(path, description)["properties"]["filter"], description)
         assert set(taken["properties"]) == set(MetadataFilter.model_fields)
@@ -119,7 +122,7 @@ class TestParity:
         self, description: dict[str, Any]
     ) -> None:
         posts = {path for path, methods in description["paths"].items() if "post" in methods}
-        assert posts == {*ROUTES, "/feedback"}
+        assert posts == {*ROUTES, *OTHERS}
 
     def test_all_references_of_the_description_lead_somewhere(self, description: dict[str, Any]) -> None:
         def references(node: object) -> Iterator[str]:
@@ -160,7 +163,7 @@ def bounded(schema: dict[str, Any], description: dict[str, Any], where: str) -> 
             yield from bounded(inner, description, f"{where}.{name}")
 
 
-@pytest.mark.parametrize("path", [*ROUTES, "/feedback"])
+@pytest.mark.parametrize("path", [*ROUTES, *OTHERS])
 def test_everything_in_a_request_has_a_bound(path: str, description: dict[str, Any]) -> None:
     assert list(bounded(body_of(path, description), description, path)) == []
 

@@ -21,10 +21,13 @@ from llm_engineering.application.training.datasets.preferences import (
     check_rejected,
     whole_sentences,
 )
-from llm_engineering.domain.datasets import InstructSample, PreferenceSample
+from llm_engineering.domain.datasets import InstructSample, PreferenceSample, Provenance
 from llm_engineering.domain.documents import CleanDocument
+from llm_engineering.domain.drafts import StoredDraft
 from llm_engineering.domain.errors import InvalidInputError, TooManyFailuresError
 from llm_engineering.domain.inference import Feedback, Interaction
+from llm_engineering.domain.retrieval import GIVEN_TEXT
+from tests.conformance.warehouse_contract import drafted
 from tests.fakes.llm import ScriptedLanguageModel
 from tests.fakes.warehouse import FakeWarehouse
 from tests.unit.test_dataset_passages import document
@@ -398,6 +401,128 @@ class TestFeedback:
         vote(stores, "down", question="What does the cost of adapters depend on, ann@example.org?")
         _, [triple] = await preference(stores, rejected=None)
         assert "ann@example.org" not in triple.prompt
+
+
+DRAFT = (
+    "The cost of adapters depends on that choice. In conclusion, the landscape of adapters is ever evolving."
+)
+EDITED = "The cost of adapters depends on that choice. Choose late: the state of a system is easier to move than to guess."
+
+
+def edited(
+    text: str = EDITED, draft: str = DRAFT, *, source: str | None = None, quoted: bool = False, **fields: Any
+) -> StoredDraft:
+    """A draft on the first article, and what a person made of it."""
+    made = drafted(**fields)
+    [citation] = made.answer.citations
+    passage = citation.passage.model_copy(update={"document_id": source or article(0).id})
+    answer = made.answer.model_copy(
+        update={
+            "question": "Write a post about adapters",
+            "text": draft,
+            "citations": (citation.model_copy(update={"passage": passage}),),
+            "model": "small",
+            "quoted": quoted,
+        }
+    )
+    brief = made.brief.model_copy(update={"author": article(0).author})
+    return made.model_copy(update={"answer": answer, "brief": brief}).revise(text, NOW)
+
+
+class TestEdits:
+    async def test_what_a_person_wrote_is_chosen_the_draft_rejected_and_the_request_the_prompt(self) -> None:
+        stores = warehouse()
+        stores.drafts.restore([edited()])
+        made, [triple] = await preference(stores, rejected=None)
+        assert (triple.prompt, triple.chosen, triple.rejected) == (
+            "Write a post about adapters",
+            EDITED,
+            DRAFT,
+        )
+        assert triple.provenance == Provenance(made_by="edit", model="small", prompt_hash="abc")
+        assert triple.origin.document_id == article(0).id
+        assert triple.origin.content_hash == article(0).content_hash
+        assert made.counts["feedback: preference sample of an edit"] == 1
+        assert made.to_metadata()["made_by_edit"] == 1
+
+    async def test_of_several_versions_the_newest_counts(self) -> None:
+        stores = warehouse()
+        stores.drafts.restore([edited("A first try that is long enough to be kept.").revise(EDITED, NOW)])
+        _, [triple] = await preference(stores, rejected=None)
+        assert triple.chosen == EDITED
+
+    async def test_the_document_that_backs_most_is_where_it_comes_from(self) -> None:
+        draft = edited()
+        other = draft.answer.citations[0].model_copy(
+            update={
+                "number": 2,
+                "passage": draft.answer.citations[0].passage.model_copy(
+                    update={"document_id": article(1).id}
+                ),
+            }
+        )
+        support = draft.answer.supports[0].model_copy(update={"source": 2})
+        answer = draft.answer.model_copy(
+            update={"citations": (*draft.answer.citations, other), "supports": (support,)}
+        )
+        stores = warehouse()
+        stores.drafts.restore([draft.model_copy(update={"answer": answer})])
+        _, [triple] = await preference(stores, rejected=None)
+        assert triple.origin.document_id == article(1).id
+
+    async def test_a_given_text_stands_in_the_prompt_and_is_a_document_of_its_own(self) -> None:
+        stores = warehouse()
+        stores.drafts.restore([edited(source=GIVEN_TEXT)])
+        _, [triple] = await preference(stores, rejected=None)
+        assert triple.prompt == "Write a post about adapters\n\nA draft."
+        assert triple.origin.document_id not in {article(number).id for number in range(5)}
+
+    @pytest.mark.parametrize(
+        ("draft", "reason"),
+        [
+            (edited(DRAFT.replace(". ", ".\n\n") + "\n"), "edit of spacing alone"),
+            (edited(DRAFT), "edit of spacing alone"),
+            (edited(quoted=True), "edit of quotations"),
+            (edited(unfinished=True), "edit of a draft that broke off"),
+            (edited("Too short."), "edit of too short a text"),
+            (edited(source="gone"), "edit whose documents are gone"),
+        ],
+    )
+    async def test_an_edit_that_teaches_nothing_is_left_out_and_counted(
+        self, draft: StoredDraft, reason: str
+    ) -> None:
+        stores = warehouse()
+        stores.drafts.restore([draft, edited(identifier="good")])
+        made, triples = await preference(stores, rejected=None)
+        assert len(triples) == 1
+        assert made.counts[f"feedback: {reason}"] == 1
+
+    async def test_a_data_set_of_one_author_has_edits_in_that_voice_alone(self) -> None:
+        stores = warehouse()
+        stores.drafts.restore([edited()])
+        author = article(0).author
+        _, triples = await preference(stores, rejected=None, author=f" {author.upper()} ")
+        assert len(triples) == 1
+        draft = edited()
+        other = draft.brief.model_copy(update={"author": "Somebody Else"})
+        stores.drafts.restore([draft.model_copy(update={"brief": other})])
+        with pytest.raises(InvalidInputError, match="another author's voice"):
+            await preference(stores, rejected=None, author=author)
+
+    async def test_personal_data_is_masked_on_both_sides(self) -> None:
+        stores = warehouse()
+        stores.drafts.restore(
+            [edited(f"{EDITED} Write to ann@example.org.", f"{DRAFT} Write to bob@example.org.")]
+        )
+        _, [triple] = await preference(stores, rejected=None)
+        assert "example.org" not in triple.chosen + triple.rejected
+
+    async def test_without_feedback_there_are_none(self) -> None:
+        stores = warehouse()
+        stores.drafts.restore([edited()])
+        model = ScriptedLanguageModel(default=prose(270))
+        _, triples = await preference(stores, model, feedback=None)
+        assert "edit" not in {triple.provenance.made_by for triple in triples}
 
 
 class Evolving(ScriptedLanguageModel):

@@ -83,7 +83,18 @@ def test_answers_are_kept_in_the_warehouse_unless_that_is_switched_off() -> None
 
     kept = resources()
     assert kept.feedback is kept.warehouse.feedback
-    assert resources(keep_answers=False).feedback is None
+    assert kept.drafts is kept.warehouse.drafts
+    off = resources(keep_answers=False)
+    assert off.feedback is None
+    assert off.drafts is None
+
+
+def test_other_models_of_the_endpoint_may_be_named() -> None:
+    named = {"kind": "openai_http", "model": "a", "more_models": " b, c,,a, b"}
+    with open_resources(settings(llm=named)) as resources:
+        assert [model.name for model in resources.more_language_models] == ["b", "c"]
+    with open_resources(settings(llm={"kind": "llama_cpp"})) as resources:
+        assert resources.more_language_models == ()
 
 
 class TestTheModelsService:

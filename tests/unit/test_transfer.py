@@ -20,6 +20,7 @@ from llm_engineering.domain.errors import InvalidInputError, StoreError, StoreUn
 from tests.conformance.warehouse_contract import (
     NOW,
     answered,
+    drafted,
     letter,
     names,
     raw,
@@ -41,7 +42,11 @@ letters = st.builds(
 
 def state(warehouse: FakeWarehouse) -> tuple[list[Any], ...]:
     stores = (warehouse.users.all(), warehouse.documents.stream(), warehouse.dead_letters.stream())
-    return (*(list(values) for values in stores), list(warehouse.feedback.read_votes()))
+    return (
+        *(list(values) for values in stores),
+        list(warehouse.feedback.read_votes()),
+        list(warehouse.drafts.read_edited()),
+    )
 
 
 def filled(documents: int = 5) -> FakeWarehouse:
@@ -51,6 +56,8 @@ def filled(documents: int = 5) -> FakeWarehouse:
     warehouse.dead_letters.put([letter(0), letter(1, stage="import", source="elsewhere.jsonl:7")])
     warehouse.feedback.restore([(answered("old", created_at=NOW), said("old", comment="Nice."))])
     warehouse.feedback.remember(answered("nobody voted"))
+    warehouse.drafts.restore([drafted("edited", created_at=NOW).revise("Mine.", NOW)])
+    warehouse.drafts.save(drafted("nobody edited"))
     return warehouse
 
 
@@ -87,7 +94,7 @@ def test_importing_twice_changes_nothing_more(tmp_path: Path) -> None:
     target = FakeWarehouse()
     first = import_warehouse(target, tmp_path)
     assert (first.users, first.documents, first.dead_letters) == (1, UpsertCounts(created=5), 2)
-    assert first.votes == 1
+    assert (first.votes, first.drafts) == (1, 1)
     before = state(target)
     second = import_warehouse(target, tmp_path)
     assert (second.users, second.documents) == (0, UpsertCounts(unchanged=5))
@@ -103,6 +110,7 @@ def test_there_is_one_value_a_line_in_order_of_ids(tmp_path: Path) -> None:
         "documents.jsonl": 6,
         "dead_letters.jsonl": 2,
         "feedback.jsonl": 1,
+        "drafts.jsonl": 1,
     }
     stored = [RawDocument.model_validate_json(line) for line in lines(tmp_path / "documents.jsonl")]
     assert stored == list(warehouse.documents.stream())
@@ -185,9 +193,7 @@ def test_documents_alone_bring_their_authors_as_users(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_an_export_says_what_was_expected(tmp_path: Path) -> None:
-    with pytest.raises(
-        InvalidInputError, match=r"expected users\.jsonl, documents\.jsonl, dead_letters\.jsonl or feedback"
-    ):
+    with pytest.raises(InvalidInputError, match=r"expected users\.jsonl, .*, feedback\.jsonl or drafts"):
         import_warehouse(FakeWarehouse(), tmp_path / "nowhere")
 
 

@@ -1,9 +1,10 @@
 """The warehouse to JSON Lines files and back: for backups, for moving to another server, for other programs.
 
 ``users.jsonl``, ``documents.jsonl`` and ``dead_letters.jsonl`` hold one value a line, in id order; ``feedback.jsonl`` the
-votes with their answers, oldest first. What can be derived (clean documents, embeddings, the index) is not exported: the
-feature pipeline makes it again; answers that nobody voted on are not either, for they expire. Numbers that JSON does not
-know are written as Python does, ``NaN`` and ``Infinity``.
+votes with their answers, oldest first; ``drafts.jsonl`` the drafts that people edited. What can be derived (clean documents,
+embeddings, the index) is not exported: the feature pipeline makes it again; answers that nobody voted on and drafts that
+nobody edited are not either, for they expire. Numbers that JSON does not know are written as Python does, ``NaN`` and
+``Infinity``.
 """
 
 import json
@@ -21,6 +22,7 @@ from llm_engineering.application.failures import MAX_PAYLOAD_CHARS, group_batche
 from llm_engineering.application.ports import (
     DeadLetterStore,
     DocumentStore,
+    DraftStore,
     FeedbackStore,
     Progress,
     SilentProgress,
@@ -28,6 +30,7 @@ from llm_engineering.application.ports import (
     UserStore,
 )
 from llm_engineering.domain.documents import DeadLetter, Model, RawDocument, User
+from llm_engineering.domain.drafts import StoredDraft
 from llm_engineering.domain.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -37,7 +40,7 @@ from llm_engineering.domain.errors import (
 from llm_engineering.domain.inference import Feedback, Interaction
 
 USERS, DOCUMENTS, DEAD_LETTERS = "users.jsonl", "documents.jsonl", "dead_letters.jsonl"
-FEEDBACK = "feedback.jsonl"
+FEEDBACK, DRAFTS = "feedback.jsonl", "drafts.jsonl"
 STAGE = "import"
 """Stage of the dead letters that an import writes; their source is ``FILE:LINE``."""
 BATCH = 500
@@ -62,6 +65,9 @@ class Stores(Protocol):
 
     @property
     def feedback(self) -> FeedbackStore: ...
+
+    @property
+    def drafts(self) -> DraftStore: ...
 
 
 class Vote(Model):
@@ -93,10 +99,11 @@ class ImportReport:
     dead_letters: int = 0
     rejected: int = 0
     votes: int = 0
+    drafts: int = 0
 
 
 def export_warehouse(stores: Stores, folder: Path, progress: Progress | None = None) -> ExportReport:
-    """Write the four files, streaming. All of them are put in place at the end, so that a reader never sees half an export.
+    """Write the files, streaming. All of them are put in place at the end, so that a reader never sees half an export.
 
     Raises:
         StoreError: a file cannot be written (a full disk, no permission); what was there before is untouched.
@@ -112,6 +119,7 @@ def export_warehouse(stores: Stores, folder: Path, progress: Progress | None = N
         DOCUMENTS: stores.documents.stream(),
         DEAD_LETTERS: stores.dead_letters.stream(),
         FEEDBACK: (Vote(interaction=given, feedback=said) for given, said in stores.feedback.read_votes()),
+        DRAFTS: stores.drafts.read_edited(),
     }
     written: dict[str, int] = {}
     with ExitStack() as stack:
@@ -144,10 +152,11 @@ def import_warehouse(stores: Stores, folder: Path, progress: Progress | None = N
         StoreUnavailableError: the warehouse does not answer.
     """
     progress = progress or SilentProgress()
-    present = [name for name in (USERS, DOCUMENTS, DEAD_LETTERS, FEEDBACK) if (folder / name).is_file()]
+    files = (USERS, DOCUMENTS, DEAD_LETTERS, FEEDBACK, DRAFTS)
+    present = [name for name in files if (folder / name).is_file()]
     if not present:
         raise InvalidInputError(
-            f"There is nothing to import in {folder}: expected {USERS}, {DOCUMENTS}, {DEAD_LETTERS} or {FEEDBACK}, as "
+            f"There is nothing to import in {folder}: expected {', '.join(files[:-1])} or {files[-1]}, as "
             "poe export-data-warehouse-to-json writes them."
         )
     importer = _Importer(stores, progress)
@@ -162,12 +171,14 @@ def import_warehouse(stores: Stores, folder: Path, progress: Progress | None = N
         documents += importer.save_documents(batch)
     voted = importer.read(folder / FEEDBACK, Vote) if FEEDBACK in present else ()
     votes = sum(map(importer.save_votes, voted))
+    edited = importer.read(folder / DRAFTS, StoredDraft) if DRAFTS in present else ()
+    drafts = sum(map(importer.save_drafts, edited))
     importer.resolve_mended()
     # Last: among them may be letters about lines of other imports, which are as they were.
     for letter_batch in importer.read(folder / DEAD_LETTERS, DeadLetter) if DEAD_LETTERS in present else ():
         stores.dead_letters.put([letter for _, letter in letter_batch])
         letters += len(letter_batch)
-    return ImportReport(users, documents, letters, importer.rejected, votes)
+    return ImportReport(users, documents, letters, importer.rejected, votes, drafts)
 
 
 class _Importer:
@@ -218,6 +229,15 @@ class _Importer:
         def restore(votes: Sequence[Vote]) -> int:
             self._stores.feedback.restore([(vote.interaction, vote.feedback) for vote in votes])
             return len(votes)
+
+        return sum(self._saved(batch, restore))
+
+    def save_drafts(self, batch: Sequence[tuple[str, StoredDraft]]) -> int:
+        """Write a batch of edited drafts; how many there were. What the store refuses is rejected one by one."""
+
+        def restore(drafts: Sequence[StoredDraft]) -> int:
+            self._stores.drafts.restore(drafts)
+            return len(drafts)
 
         return sum(self._saved(batch, restore))
 

@@ -16,6 +16,7 @@ from llm_engineering.application.inference.answer import (
     write_part,
 )
 from llm_engineering.application.inference.context import Source
+from llm_engineering.application.inference.drafting import Brief
 from llm_engineering.application.inference.grounding import GroundingVerifier, Quote
 from llm_engineering.application.ports import LanguageModel, Message, Vectors
 from llm_engineering.application.text.pii import mask_personal_data
@@ -72,6 +73,8 @@ class Outline:
     """Whose voice the finished text is held against."""
     notes: tuple[str, ...] = ()
     """What the caller should know of it: ``shortened`` to the most words that are written."""
+    brief: Brief | None = None
+    """Of a draft: what was to be written."""
 
 
 async def compose(

@@ -73,8 +73,29 @@ _FORMS: tuple[tuple[str, str, str, int], ...] = (
     ("post", r"", "a LinkedIn post", 130),
 )
 _WORDS = re.compile(r"\b(\d{2,6}(?:[,.]\d{3})?)[\s-]*(?:words?|wörtern?|worte)\b", re.IGNORECASE)
+LEAST_WORDS = 20
 MOST_WORDS = 800
 """Beyond this a draft is cut to length: no model here keeps a thread for longer."""
+
+
+FORMATS = tuple(name for name, *_ in _FORMS)
+"""Names of the forms that a text can have."""
+
+
+@dataclass(frozen=True, slots=True)
+class BriefOptions:
+    """What of a brief the caller states; it wins over what the request's words say."""
+
+    author: str | None = None
+    """Whose voice it is."""
+    form: str | None = None
+    """One of :data:`FORMATS`."""
+    words: int | None = None
+    rewrite: bool = False
+    """The request is about the last reply of the history, however long it is."""
+
+
+NO_OPTIONS = BriefOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +126,7 @@ def read_brief(
     german: bool,
     continues: bool = False,
     history: Sequence[Message] = (),
+    options: BriefOptions = NO_OPTIONS,
 ) -> Brief:
     """Read a brief from a request.
 
@@ -112,6 +134,7 @@ def read_brief(
         authors: those whose voice there is.
         me: whom "I" and "my" mean.
         continues: the request is about the previous reply.
+        options: what need not be read from the words.
     """
     named = find_authors(request, authors)
     given = ""
@@ -123,17 +146,17 @@ def read_brief(
     form, description, words = next(
         (name, text, count)
         for name, pattern, text, count in _FORMS
-        if re.search(pattern, instruction, re.IGNORECASE)
+        if (name == options.form if options.form else re.search(pattern, instruction, re.IGNORECASE))
     )
     wanted = _WORDS.search(instruction)
-    asked = int(re.sub(r"\D", "", wanted[1])) if wanted else words
+    asked = options.words or (int(re.sub(r"\D", "", wanted[1])) if wanted else words)
     return Brief(
         subject=extract_subject(instruction, authors),
         form=form,
         description=description.format(count=_read_count(instruction)),
-        words=max(20, min(asked, MOST_WORDS)),
+        words=max(LEAST_WORDS, min(asked, MOST_WORDS)),
         count=_read_count(instruction),
-        author=named[0] if named else me,
+        author=options.author or (named[0] if named else me),
         given=given,
         german=german,
         shortened=asked > MOST_WORDS,

@@ -83,7 +83,7 @@ def plan_draft(
             else f"*Composed of {author}’s own sentences, word for word.*\n\n"
         ) + opening
     notes = ("shortened",) if brief.shortened else ()
-    return Outline(opening, tuple(parts), closing, voice=voice, notes=notes)
+    return Outline(opening, tuple(parts), closing, voice=voice, notes=notes, brief=brief)
 
 
 def _frame(brief: Brief, author: str) -> tuple[str, str]:

@@ -1,9 +1,9 @@
 """The inference pipeline: a question in; sources, text, verdicts and a finished answer out, traced and kept for feedback."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from llm_engineering.application.inference.catalogue import (
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import Outline, compose
 from llm_engineering.application.inference.converse import reply_to
+from llm_engineering.application.inference.drafting import NO_OPTIONS, Brief, BriefOptions
 from llm_engineering.application.inference.embedding import InMemoryEmbeddingCache
 from llm_engineering.application.inference.guards import Guarded
 from llm_engineering.application.inference.intents import Routed, route
@@ -26,6 +27,7 @@ from llm_engineering.application.inference.retriever import RetrievalConfig, Ret
 from llm_engineering.application.inference.search import as_passages, expand_to_parents
 from llm_engineering.application.ports import (
     DocumentCard,
+    DraftStore,
     Embedder,
     FeedbackStore,
     LanguageModel,
@@ -36,7 +38,8 @@ from llm_engineering.application.ports import (
 )
 from llm_engineering.application.ports.observability import Recorder, Trace
 from llm_engineering.domain.documents import Model
-from llm_engineering.domain.errors import ModelError, StoreError
+from llm_engineering.domain.drafts import DraftBrief, StoredDraft
+from llm_engineering.domain.errors import InvalidInputError, ModelError, StoreError
 from llm_engineering.domain.inference import (
     Intent,
     LlmProfile,
@@ -49,6 +52,11 @@ from llm_engineering.domain.inference import (
 from llm_engineering.domain.retrieval import Answer, Citation, Hit, MetadataFilter, Passage, Query, Support
 
 _DEFAULT_PROFILE = LlmProfile()
+NO_DRAFTS = "The draft is not kept, so it cannot be edited here later: this service keeps no answers."
+"""Told where there is no store of drafts."""
+DRAFT_LOST = (
+    "The draft could not be kept, so it cannot be edited here later: the data warehouse does not answer."
+)
 NOTHING_COLLECTED = 'Nothing was collected yet. Collect with: poe run-end-to-end-data-pipeline --author "Your Name" --link URL'
 
 
@@ -74,6 +82,10 @@ class RagRequest:
     seed: int | None = None
     intent: Intent | None = None
     """What is asked for; None: it is read from the question."""
+    brief: BriefOptions = NO_OPTIONS
+    """Of a text that is to be written: what need not be read from the question."""
+    model: str | None = None
+    """Name of the model that is to answer; None: the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +95,8 @@ class Sources:
     trace_id: str
     citations: tuple[Citation, ...]
     provenance: ResponseProvenance
+    draft_id: str | None = None
+    """Under which a draft will be kept, as far as it comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +123,53 @@ class Finished:
 Event = Sources | Piece | Checked | Finished
 
 
+class _DraftSoFar:
+    """What has come of a draft."""
+
+    def __init__(self, question: str, brief: Brief) -> None:
+        self.brief = DraftBrief(
+            subject=brief.subject, format=brief.form, words=brief.words, author=brief.author
+        )
+        self._question = question
+        self._sources: Sources | None = None
+        self._text = ""
+        self._supports: list[Support] = []
+        self._finished = False
+
+    def take(self, event: Event) -> None:
+        """Note what an event brings."""
+        match event:
+            case Sources():
+                self._sources = event
+            case Piece():
+                self._text += event.text
+            case Checked():
+                self._supports.append(event.support)
+            case Finished():
+                self._finished = True
+
+    def break_off(self, at: datetime) -> StoredDraft | None:
+        """The unfinished draft; None where there is nothing to keep, or it is whole and kept already."""
+        if self._sources is None or self._finished or not self._text.strip():
+            return None
+        provenance = self._sources.provenance
+        answer = Answer(
+            question=self._question,
+            text=self._text,
+            citations=self._sources.citations,
+            supports=tuple(self._supports),
+            model=provenance.model or "",
+        )
+        return StoredDraft(
+            id=self._sources.trace_id,
+            brief=self.brief,
+            answer=answer,
+            provenance=provenance,
+            unfinished=True,
+            created_at=at,
+        )
+
+
 class InferencePipeline:
     """Answers questions. One for the whole process; safe for many requests at a time on one event loop."""
 
@@ -124,8 +185,10 @@ class InferencePipeline:
         tracer: Tracer | None = None,
         trace_content: bool = False,
         feedback: FeedbackStore | None = None,
+        drafts: DraftStore | None = None,
         collection: Collection | None = None,
         owner: str | None = None,
+        more_models: Sequence[LanguageModel] = (),
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._retriever = retriever
@@ -137,14 +200,30 @@ class InferencePipeline:
         self._tracer = tracer or NullTracer()
         self._trace_content = trace_content
         self._feedback = feedback
+        self._drafts = drafts
         self._collection = collection
         self._owner = owner
+        self._more_models = tuple(more_models)
         self._now = now
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
 
     @property
     def model(self) -> LanguageModel:
         return self._model
+
+    @property
+    def models(self) -> tuple[LanguageModel, ...]:
+        """Those that a request may name; the first answers where it names none."""
+        return (self._model, *self._more_models)
+
+    def _choose_model(self, name: str | None) -> LanguageModel:
+        if name is None:
+            return self._model
+        chosen = next((model for model in self.models if model.name == name), None)
+        if chosen is None:
+            there = ", ".join(model.name for model in self.models)
+            raise InvalidInputError(f"There is no model '{name}' here. There are: {there}.")
+        return chosen
 
     async def search(self, query: Query, *, trace_id: str | None = None) -> SearchResult:
         """Return hits for a query.
@@ -191,9 +270,13 @@ class InferencePipeline:
     async def _events(self, request: RagRequest, recorder: Recorder) -> AsyncGenerator[Event, None]:
         guarded = await self._retriever.guard(request.query, request.history)
         routed = route(guarded.query.text, guarded.history, request.intent)
+        if request.brief.rewrite:
+            routed = replace(routed, continues=True)
         recorder.trace.attributes["intent"] = routed.intent.value
         if routed.intent is not Intent.ANSWER:
             await self._retriever.check_filter(request.query.filter)
+            if request.brief.author:
+                await self._retriever.check_filter(MetadataFilter(authors=(request.brief.author,)))
         if routed.intent in (Intent.CATALOGUE, Intent.CONVERSE):
             events = self._tell(request, guarded.query.text, routed, recorder)
         elif routed.intent is Intent.ANSWER or self._collection is None:
@@ -267,6 +350,7 @@ class InferencePipeline:
     async def _answer_from_texts(
         self, request: RagRequest, me: str | None, recorder: Recorder
     ) -> AsyncGenerator[Event, None]:
+        model = self._choose_model(request.model)
         found = await self._retriever.retrieve(request.query, recorder, request.history, me=me)
         with recorder.record_span("context", "retrieval") as span:
             passages = await self._passages(found.hits)
@@ -274,7 +358,7 @@ class InferencePipeline:
         pieces = answer(
             found.question,
             passages,
-            self._model,
+            model,
             self._config_for(request),
             embed=self._embed,
             rank=self._retriever.rank,
@@ -283,7 +367,7 @@ class InferencePipeline:
             temperature=request.temperature,
             seed=request.seed,
         )
-        async with aclosing(self._show(found.question, pieces, found.provenance, recorder)) as events:
+        async with aclosing(self._show(found.question, pieces, found.provenance, recorder, model)) as events:
             async for event in events:
                 yield event
 
@@ -292,8 +376,9 @@ class InferencePipeline:
     ) -> AsyncGenerator[Event, None]:
         """Write a text, a summary or a comparison from all that bears on the subject."""
         question = guarded.query.text
+        model = self._choose_model(request.model)
         with recorder.record_span("plan", "retrieval", question=question) as span:
-            plan = await asyncio.to_thread(self._plan_text, guarded, routed, request.instructions)
+            plan = await asyncio.to_thread(self._plan_text, guarded, routed, request)
             span.attributes["plan"] = type(plan).__name__
         provenance = ResponseProvenance(
             intent=routed.intent,
@@ -308,18 +393,22 @@ class InferencePipeline:
             pieces = compose(
                 question,
                 plan,
-                self._model,
+                model,
                 self._answering,
                 self._embed,
                 max_tokens=request.max_tokens,
                 temperature=request.temperature,
                 seed=request.seed,
             )
-        async with aclosing(self._show(question, pieces, provenance, recorder)) as events:
-            async for event in events:
+        events = self._show(question, pieces, provenance, recorder, model)
+        brief = None if isinstance(plan, str) else plan.brief
+        if routed.intent is Intent.WRITE and brief is not None:
+            events = self._keep_draft(events, question, brief)
+        async with aclosing(events) as shown:
+            async for event in shown:
                 yield event
 
-    def _plan_text(self, guarded: Guarded, routed: Routed, instructions: str) -> str | Outline:
+    def _plan_text(self, guarded: Guarded, routed: Routed, request: RagRequest) -> str | Outline:
         """What the text is to be made of. Blocking."""
         assert self._collection is not None
         authors = sorted(self._index.count_values("author"))
@@ -329,7 +418,8 @@ class InferencePipeline:
             self._collection,
             authors,
             embed=self._embed,
-            instructions=instructions,
+            instructions=request.instructions,
+            options=request.brief,
             owner=_spell(routed.introduced or self._owner, authors),
             extractive=self._answering.is_extractive,
             at_once=self._answering.notes_at_once,
@@ -341,6 +431,7 @@ class InferencePipeline:
         pieces: AsyncGenerator[AnswerPiece, None],
         provenance: ResponseProvenance,
         recorder: Recorder,
+        model: LanguageModel,
     ) -> AsyncGenerator[Event, None]:
         """The pieces of an answer as events, and its end."""
         first_token: float | None = None
@@ -349,7 +440,7 @@ class InferencePipeline:
             async with aclosing(pieces) as stream:
                 async for piece in stream:
                     if piece.sources is not None:
-                        provenance = _with_context(provenance, self._model.name, piece.compression_status)
+                        provenance = _with_context(provenance, model.name, piece.compression_status)
                         yield Sources(recorder.trace.id, piece.sources, provenance)
                     if piece.text:
                         first_token = first_token if first_token is not None else recorder.elapsed
@@ -374,6 +465,58 @@ class InferencePipeline:
         self._tracer.record(_traced(recorder, result))
         yield Finished(result)
 
+    async def _keep_draft(
+        self, events: AsyncGenerator[Event, None], question: str, brief: Brief
+    ) -> AsyncGenerator[Event, None]:
+        """The events of a draft, which is kept: whole, or as far as it came where its model fails or its reader leaves."""
+        so_far = _DraftSoFar(question, brief)
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    if isinstance(event, Sources) and self._drafts is not None:
+                        event = replace(event, draft_id=event.trace_id)
+                    so_far.take(event)
+                    if isinstance(event, Finished):
+                        event = Finished(await self._save_draft(event.result, so_far.brief))
+                    yield event
+        except Exception:
+            if (draft := so_far.break_off(self._now())) is not None:
+                await self._save(draft)
+            raise
+        except BaseException:  # the reader left; what is waited for now would be cancelled too
+            if (draft := so_far.break_off(self._now())) is not None:
+                self._do_in_background(self._save(draft))
+            raise
+
+    async def _save_draft(self, result: RagResult, brief: DraftBrief) -> RagResult:
+        """The result with the id under which its draft is kept, or with why it is not."""
+        if result.answer.abstained:
+            return result
+        draft = StoredDraft(
+            id=result.trace_id,
+            brief=brief,
+            answer=result.answer,
+            provenance=result.provenance,
+            created_at=self._now(),
+        )
+        if await self._save(draft):
+            return result.model_copy(update={"draft_id": draft.id})
+        sentence = NO_DRAFTS if self._drafts is None else DRAFT_LOST
+        told = result.provenance.model_copy(
+            update={"degradations": (*result.provenance.degradations, sentence)}
+        )
+        return result.model_copy(update={"provenance": told})
+
+    async def _save(self, draft: StoredDraft) -> bool:
+        if self._drafts is None:
+            return False
+        try:
+            await asyncio.to_thread(self._drafts.save, draft)
+        except StoreError as error:
+            logger.warning("A draft could not be kept: {}", error)
+            return False
+        return True
+
     async def _passages(self, hits: tuple[Hit, ...]) -> list[Passage]:
         if self._answering.is_extractive or self._answering.max_passages is not None:
             return as_passages(hits)  # little room: the chunks themselves
@@ -389,7 +532,10 @@ class InferencePipeline:
         """Remember the answer in the background: nobody waits for the store, and its failure costs a log line."""
         if self._feedback is None:
             return
-        task = asyncio.create_task(self._remember(result))
+        self._do_in_background(self._remember(result))
+
+    def _do_in_background(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 

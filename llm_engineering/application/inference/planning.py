@@ -6,7 +6,7 @@ from dataclasses import replace
 from llm_engineering.application.inference.catalogue import Wording, matches_topic
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import Embed, Order, Outline, Section
-from llm_engineering.application.inference.drafting import Brief, read_brief
+from llm_engineering.application.inference.drafting import NO_OPTIONS, Brief, BriefOptions, read_brief
 from llm_engineering.application.inference.drafts import plan_draft
 from llm_engineering.application.inference.guards import Guarded
 from llm_engineering.application.inference.intents import Routed
@@ -21,7 +21,7 @@ from llm_engineering.application.llm import prompts
 from llm_engineering.domain.documents import CleanDocument
 from llm_engineering.domain.errors import StoreError
 from llm_engineering.domain.inference import Intent
-from llm_engineering.domain.retrieval import Hit, MetadataFilter, Passage
+from llm_engineering.domain.retrieval import GIVEN_TEXT, Hit, MetadataFilter, Passage
 
 _TOKENS_PER_WORD = 1.6
 _MOST_AUTHORS = 4
@@ -38,6 +38,7 @@ def plan_text(
     extractive: bool,
     at_once: int | None = None,
     instructions: str = "",
+    options: BriefOptions = NO_OPTIONS,
 ) -> str | Outline:
     """Plan a text, a summary or a comparison. A plain reply says what is missing. Blocking.
 
@@ -48,6 +49,7 @@ def plan_text(
         extractive: the model is too small to write in its own words.
         at_once: notes that the model is given at once; None: all of a part.
         instructions: of the calling application; they stand below the prompt's own rules.
+        options: what of the brief the caller states.
 
     Raises:
         StoreError: the index cannot be read.
@@ -69,9 +71,11 @@ def plan_text(
         german=german,
         continues=routed.continues,
         history=guarded.history,
+        options=options,
     )
-    named = guarded.query.filter.authors or find_authors(routed.request, authors) or ((me,) if me else ())
-    if guarded.query.filter.authors:
+    stated = guarded.query.filter.authors or ((options.author,) if options.author else ())
+    named = stated or find_authors(routed.request, authors) or ((me,) if me else ())
+    if guarded.query.filter.authors and not options.author:
         brief = replace(brief, author=named[0])
     if routed.intent is Intent.WRITE and brief.given:
         return _plan_rewriting(brief, routed.request, collection, extractive=extractive)
@@ -128,7 +132,7 @@ def _plan_rewriting(brief: Brief, request: str, collection: Collection, *, extra
     )
     passage = Passage.model_validate(
         {
-            "document_id": "given",
+            "document_id": GIVEN_TEXT,
             "span": {"start": 0, "end": len(brief.given)},
             "text": brief.given,
             "title": "The given text" if not brief.german else "Der gegebene Text",
@@ -143,7 +147,7 @@ def _plan_rewriting(brief: Brief, request: str, collection: Collection, *, extra
         heading="", question=request, passages=(passage,), order=Order(tuple(messages), "rewrite", tokens)
     )
     voice = collection.find_voice(brief.author, german=brief.german) if brief.author else None
-    return Outline("", (section,), voice=voice)
+    return Outline("", (section,), voice=voice, brief=brief)
 
 
 def _authors_of(found: Mapping[str, Sequence[Hit]]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from llm_engineering.domain.documents import (
     RawDocument,
     User,
 )
+from llm_engineering.domain.drafts import StoredDraft
 from llm_engineering.domain.inference import Feedback, Interaction
 from llm_engineering.domain.voices import VoiceProfile
 
@@ -185,3 +186,33 @@ class VoiceStore(Protocol):
         ...
 
     def delete(self, ids: Sequence[str]) -> int: ...
+
+
+class DraftStore(Protocol):
+    """Drafts, with the versions that people made of them. One that nobody edited is kept for a limited time."""
+
+    def save(self, draft: StoredDraft) -> None:
+        """Keep a new draft, by its id. One that was edited under the same id stays as it is."""
+        ...
+
+    def find(self, draft_id: str) -> StoredDraft | None: ...
+
+    def read_page(self, count: int, *, before: tuple[datetime, str] | None = None) -> list[StoredDraft]:
+        """Return drafts, newest first; ``before``: only those that come behind the one of this time and id."""
+        ...
+
+    def replace(self, draft: StoredDraft, base_revision: int) -> bool:
+        """Write an edited draft, and keep it for good; False: what is stored is not, or no longer, of that revision."""
+        ...
+
+    def delete(self, draft_id: str) -> bool:
+        """Forget a draft with its versions; False: there is none."""
+        ...
+
+    def read_edited(self, *, batch_size: int = 256) -> Iterator[StoredDraft]:
+        """Yield every draft that was edited, ordered by id."""
+        ...
+
+    def restore(self, drafts: Sequence[StoredDraft]) -> None:
+        """Write edited drafts, as :meth:`read_edited` gave them; what is stored under their ids is replaced."""
+        ...

@@ -7,6 +7,7 @@ from llm_engineering.infrastructure.api import errors
 from llm_engineering.infrastructure.api.bodies import describe_requests
 from llm_engineering.infrastructure.api.parts import ServiceParts
 from llm_engineering.infrastructure.api.routes import docs as routes_docs
+from llm_engineering.infrastructure.api.routes import drafts as routes_drafts
 from llm_engineering.infrastructure.api.routes import openai as routes_openai
 from llm_engineering.infrastructure.api.routes import page as routes_page
 from llm_engineering.infrastructure.api.routes import rag as routes_rag
@@ -35,6 +36,7 @@ def create_app(parts: ServiceParts) -> FastAPI:
     errors.install(app)
     app.add_exception_handler(ClientGoneError, _nobody_reads)
     app.include_router(routes_rag.make_router(parts))
+    app.include_router(routes_drafts.make_router(parts))
     app.include_router(routes_openai.make_router(parts))
     if parts.health is not None:
         from llm_engineering.infrastructure.api.health import operation_router
@@ -42,7 +44,7 @@ def create_app(parts: ServiceParts) -> FastAPI:
         app.include_router(operation_router(parts.health, parts.metrics))
     app.include_router(routes_page.make_router())
     app.include_router(routes_docs.make_router(lambda: app.openapi()))
-    describe_requests(app, *routes_rag.BODIES, *routes_openai.BODIES)
+    describe_requests(app, *routes_rag.BODIES, *routes_drafts.BODIES, *routes_openai.BODIES)
     return app
 
 

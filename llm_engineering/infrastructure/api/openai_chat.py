@@ -19,6 +19,7 @@ from llm_engineering.application.ports import Message
 from llm_engineering.domain.inference import RagResult
 from llm_engineering.domain.retrieval import Answer, Usage
 from llm_engineering.infrastructure.api.errors import Problem, ProblemError
+from llm_engineering.infrastructure.api.parts import SERVED_NAME
 from llm_engineering.infrastructure.api.schemas.openai import (
     AssistantMessage,
     ChatBody,
@@ -74,6 +75,7 @@ def to_request(body: ChatBody, defaults: RetrievalConfig) -> RagRequest:
         max_tokens=body.max_completion_tokens or body.max_tokens,
         temperature=body.temperature,
         seed=body.seed,
+        model=None if body.model == SERVED_NAME else body.model,
     )
 
 

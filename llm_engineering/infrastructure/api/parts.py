@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llm_engineering.application.inference.pipeline import InferencePipeline
 from llm_engineering.application.inference.retriever import RetrievalConfig
-from llm_engineering.application.ports import FeedbackStore, VectorIndex
+from llm_engineering.application.ports import DraftStore, FeedbackStore, VectorIndex
 from llm_engineering.domain.inference import Grounding
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ class ServiceParts:
     index: VectorIndex
     feedback: FeedbackStore | None = None
     """None: votes are not taken."""
+    drafts: DraftStore | None = None
+    """None: drafts are not kept."""
     retrieval: RetrievalConfig = RetrievalConfig()
     """How is searched where a request does not say."""
     grounding: Grounding = "annotate"

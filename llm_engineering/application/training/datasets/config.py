@@ -242,7 +242,7 @@ class PreferenceDatasetRun(DatasetRun):
     rejected: Rejected | None = Rejected()
     """Let the language model write the worse answers; None: only feedback gives triples."""
     feedback: FeedbackConfig | None = FeedbackConfig()
-    """Make triples of down-voted answers; None: no."""
+    """Make triples of down-voted answers and of edited drafts; None: no."""
 
     @model_validator(mode="after")
     def _from_somewhere(self) -> "PreferenceDatasetRun":

@@ -12,7 +12,8 @@ from llm_engineering.domain.datasets import DatasetManifest, Split
 _LISTED_DOCUMENTS = 200
 _WHAT = {
     "instruct": "Instructions with answers, to fine-tune a language model on one author's writing.",
-    "preference": "Prompts with a chosen answer (the author's own words, verbatim) and a rejected one (a model's), for DPO.",
+    "preference": "Prompts with a chosen answer (the author's own words, verbatim, or what a person made of a draft) and a "
+    "rejected one (a model's), for DPO.",
 }
 
 
@@ -99,6 +100,10 @@ def _limits(manifest: DatasetManifest, figures: Statistics) -> list[str]:
     if manifest.kind == "preference":
         said.append(
             "- `rejected` is what one model wrote; a model trained on it learns to differ from that model."
+        )
+    if "edit" in figures.made_by:
+        said.append(
+            "- `chosen` of an edited draft is what a person made of it, not the author's published text."
         )
     if "back translation" in figures.made_by:
         said.append(

@@ -77,6 +77,11 @@ def samples_of_votes(
     return made
 
 
+def strip_citations(text: str) -> str:
+    """Return a text without the numbers of its sources: ``[1]``, ``[2, 3]``."""
+    return _MARKER.sub("", text)
+
+
 def _add(
     made: FromFeedback,
     answer: Interaction,
@@ -104,7 +109,7 @@ def _add(
             )
         )
         return "instruct sample"
-    rejected = mask_personal_data(_MARKER.sub("", answer.answer).strip())
+    rejected = mask_personal_data(strip_citations(answer.answer).strip())
     if len(rejected) < MIN_ANSWER:
         return "too short an answer"
     if has_common_ngram(rejected, found.text, config.max_ngram_overlap + 1):

@@ -253,7 +253,8 @@ class Rules:
 class Verbatim:
     """What claims to be the author's own words is: the characters at ``origin.span`` of the document.
 
-    That is ``chosen`` of every preference pair, and the answer to an instruction made by rule or by an up-voted question.
+    That is ``chosen`` of every preference pair, unless a person edited a draft, and the answer to an instruction made by rule
+    or by an up-voted question.
     """
 
     documents: Mapping[str, CleanDocument]
@@ -263,6 +264,8 @@ class Verbatim:
         return _each(samples, self._reason)
 
     def _reason(self, sample: Sample) -> str | None:
+        if sample.provenance.made_by == "edit":
+            return None
         if isinstance(sample, PreferenceSample):
             claimed = sample.chosen
         elif sample.provenance.made_by in ("back_translation", "feedback"):

@@ -1,4 +1,4 @@
-"""Generate all samples of a data set: passages, instructions, answers, readers' votes."""
+"""Generate all samples of a data set: passages, instructions, answers, readers' votes and edits."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
@@ -11,6 +11,7 @@ from llm_engineering.application.llm.batch import BatchClient, run_in_order
 from llm_engineering.application.ports import (
     CleanStore,
     DeadLetterStore,
+    DraftStore,
     FeedbackStore,
     GenerationCache,
     LanguageModel,
@@ -22,6 +23,7 @@ from llm_engineering.application.training.datasets.config import (
     InstructDatasetRun,
     PreferenceDatasetRun,
 )
+from llm_engineering.application.training.datasets.edits import samples_of_edits
 from llm_engineering.application.training.datasets.feedback import FromFeedback, samples_of_votes
 from llm_engineering.application.training.datasets.instructions import (
     Instruction,
@@ -57,6 +59,9 @@ class Stores(Protocol):
 
     @property
     def feedback(self) -> FeedbackStore: ...
+
+    @property
+    def drafts(self) -> DraftStore: ...
 
 
 @dataclass(slots=True)
@@ -166,6 +171,7 @@ async def generate_preference(
     samples: list[PreferenceSample] = []
     if run.feedback is not None:
         samples += _from_votes(stores, run, material.counts).preference
+        samples += _from_edits(stores, run, material.counts).preference
     async for triples in _of_all(material.found, of_passage, run, progress):
         samples += triples
     return await _generated(samples, material, run, asker)
@@ -240,6 +246,12 @@ def _from_votes(
 ) -> FromFeedback:
     assert run.feedback is not None
     made = samples_of_votes(stores.feedback.read_votes(), stores.clean, run.passages, run.feedback)
+    counts.update({f"feedback: {reason}": number for reason, number in made.counts.items()})
+    return made
+
+
+def _from_edits(stores: Stores, run: PreferenceDatasetRun, counts: Counter[str]) -> FromFeedback:
+    made = samples_of_edits(stores.drafts.read_edited(), stores.clean, run.author)
     counts.update({f"feedback: {reason}": number for reason, number in made.counts.items()})
     return made
 

@@ -10,7 +10,7 @@ from llm_engineering.infrastructure.api.errors import error_body
 
 __all__ = ["COUNTED", "ASGIApp", "Message", "Receive", "Scope", "Send"]
 
-COUNTED = frozenset({"/rag", "/rag/stream", "/search", "/v1/chat/completions"})
+COUNTED = frozenset({"/rag", "/rag/stream", "/search", "/v1/chat/completions", "/write", "/write/stream"})
 """Paths that cost something: the ones that limits of rate, concurrency and time apply to."""
 
 

@@ -283,7 +283,7 @@ def add_middleware(
         layered = CORSMiddleware(
             layered,
             allow_origins=tuple(origins),
-            allow_methods=("GET", "POST"),
+            allow_methods=("GET", "POST", "PUT", "DELETE"),
             allow_headers=("Authorization", "Content-Type", "X-API-Key", "X-Request-ID"),
             expose_headers=_EXPOSED,
         )

@@ -81,7 +81,7 @@ def _add_models(routes: APIRouter, parts: ServiceParts) -> None:
 
 
 def _names(parts: ServiceParts) -> list[str]:
-    return list(dict.fromkeys([SERVED_NAME, parts.pipeline.model.name]))
+    return list(dict.fromkeys([SERVED_NAME, *(model.name for model in parts.pipeline.models)]))
 
 
 def _card(name: str) -> ModelCard:

@@ -54,7 +54,7 @@ from llm_engineering.infrastructure.api.streaming import (
 
 BODIES: Final = (SearchBody, RagBody, FeedbackBody)
 DEGRADED: Final = "X-Twin-Degraded"
-_KEEPING_SECONDS: Final = 0.3
+KEEPING_SECONDS: Final = 0.3
 """Answers are kept in the background; a vote that comes sooner than that finds its answer at the second look."""
 
 
@@ -67,7 +67,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 WITH_BODY: Final = error_responses(400, 413, 415, 422, 502)
 
 
-def _streamed_responses() -> dict[int | str, dict[str, Any]]:
+def _describe_stream() -> dict[int | str, dict[str, Any]]:
     """Those of a stream, written out: else the description says that errors are events too."""
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
     documented: dict[int | str, dict[str, Any]] = {
@@ -86,6 +86,9 @@ def _streamed_responses() -> dict[int | str, dict[str, Any]]:
         "content": {"text/event-stream": {"schema": each}},
     }
     return documented
+
+
+STREAMED: Final = _describe_stream()
 
 
 def make_router(parts: ServiceParts) -> APIRouter:
@@ -125,12 +128,12 @@ def _add_rag(routes: APIRouter, parts: ServiceParts) -> None:
         "/rag/stream",
         status_code=200,
         response_class=EventStream,
-        responses=_streamed_responses(),
+        responses=STREAMED,
         openapi_extra=describe_body(RagBody),
     )
     async def rag_stream(request: Request, body: Annotated[RagBody, Depends(json_body(RagBody))]) -> Response:
         """Answer a question as it is being written: ``sources``, ``delta`` and ``support``, at the end ``done``."""
-        return await stream_answer(request, parts, body.request(parts.retrieval), encode=_frame)
+        return await stream_answer(request, parts, body.request(parts.retrieval), encode=frame_event)
 
 
 def _add_feedback(routes: APIRouter, parts: ServiceParts) -> None:
@@ -166,11 +169,13 @@ def _add_descriptions(routes: APIRouter, parts: ServiceParts) -> None:
         return Info(
             name=SERVED_NAME,
             model=parts.pipeline.model.name,
+            models=tuple(model.name for model in parts.pipeline.models),
             grounding=parts.grounding,
             reranker=parts.reranker,
             embedder=parts.embedder,
             version=parts.version,
             feedback=parts.feedback is not None,
+            drafts=parts.drafts is not None,
             keys_required=parts.keys_required(),
             defaults=Defaults(k=chosen.k, mode=chosen.mode, fusion=chosen.fusion),
         )
@@ -190,7 +195,7 @@ async def _vote(store: FeedbackStore, vote: Feedback) -> None:
     try:
         await asyncio.to_thread(store.vote, vote)
     except InvalidInputError:
-        await asyncio.sleep(_KEEPING_SECONDS)
+        await asyncio.sleep(KEEPING_SECONDS)
         try:
             await asyncio.to_thread(store.vote, vote)
         except InvalidInputError:
@@ -203,7 +208,7 @@ async def _vote(store: FeedbackStore, vote: Feedback) -> None:
             ) from None
 
 
-# --- shared with the OpenAI-compatible routes ---------------------------------------------------------------------------
+# --- shared with the routes of drafts and OpenAI's ---------------------------------------------------------------------------
 
 
 def mark_degraded(provenance: ResponseProvenance) -> dict[str, str]:
@@ -253,10 +258,16 @@ async def stream_answer(
     )
 
 
-def _frame(item: Event) -> bytes:
+def frame_event(item: Event) -> bytes:
+    """Return an event as the streams of ``/rag`` and ``/write`` send it."""
     match item:
         case Sources():
-            body = SourcesEvent(trace_id=item.trace_id, citations=item.citations, provenance=item.provenance)
+            body = SourcesEvent(
+                trace_id=item.trace_id,
+                citations=item.citations,
+                provenance=item.provenance,
+                draft_id=item.draft_id,
+            )
             return format_event("sources", body.model_dump_json())
         case Piece():
             return format_event("delta", DeltaEvent(text=item.text).model_dump_json())

@@ -178,14 +178,9 @@ class Turn(Request):
     content: str = Field(max_length=MAX_TURN_CHARACTERS)
 
 
-class RagBody(SearchBody):
-    """A question, with the conversation it stands in."""
+class Conversation(Request):
+    """The conversation that a request stands in, and how the model is asked."""
 
-    intent: Intent | None = Field(
-        default=None,
-        description="What is asked for: answer, write, summarise, compare, catalogue or converse; read from the question "
-        "where it is not given.",
-    )
     history: Annotated[tuple[Turn, ...], Field(fail_fast=True, max_length=MAX_TURNS)] = Field(
         default=(), description="Earlier turns, oldest first."
     )
@@ -194,6 +189,26 @@ class RagBody(SearchBody):
     )
     temperature: float | None = Field(default=None, ge=0, le=2)
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
+    model: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_VALUE_CHARACTERS,
+        description="One of `models` of `GET /info`; the first, if not given.",
+    )
+
+    def list_turns(self) -> tuple[Message, ...]:
+        """Return the earlier turns as the pipeline takes them."""
+        return tuple(Message(turn.role, drop_nulls(turn.content)) for turn in self.history)
+
+
+class RagBody(Conversation, SearchBody):
+    """A question, with the conversation it stands in."""
+
+    intent: Intent | None = Field(
+        default=None,
+        description="What is asked for: answer, write, summarise, compare, catalogue or converse; read from the question "
+        "where it is not given.",
+    )
 
     def request(self, defaults: RetrievalConfig) -> RagRequest:
         """Return the request as the pipeline takes it.
@@ -203,11 +218,12 @@ class RagBody(SearchBody):
         """
         return RagRequest(
             query=self.to_query(self.query, defaults),
-            history=tuple(Message(turn.role, drop_nulls(turn.content)) for turn in self.history),
+            history=self.list_turns(),
             max_tokens=self.max_tokens,
             temperature=self.temperature,
             seed=self.seed,
             intent=self.intent,
+            model=self.model,
         )
 
 
@@ -252,6 +268,9 @@ class SourcesEvent(BaseModel):
     trace_id: str
     citations: tuple[Citation, ...]
     provenance: ResponseProvenance
+    draft_id: str | None = Field(
+        default=None, description="Under which a draft will be kept, as far as it comes."
+    )
 
 
 class DeltaEvent(BaseModel):
@@ -292,11 +311,15 @@ class Info(BaseModel):
 
     name: str = Field(description="What the service is called as a model.")
     model: str
+    models: tuple[str, ...] = Field(
+        description="Those that a request may name; the first answers where it names none."
+    )
     grounding: str
     reranker: str | None
     embedder: str
     version: str
     feedback: bool = Field(description="Votes on answers are taken.")
+    drafts: bool = Field(description="Drafts are kept, and can be edited.")
     keys_required: bool = Field(description="Requests need an API key.")
     defaults: Defaults
     limits: Limits = Limits()

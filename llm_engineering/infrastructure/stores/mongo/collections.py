@@ -1,9 +1,12 @@
 """What every store does with its collection: bulk writes that survive races, and reads that stream in batches."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llm_engineering.application.failures import group_batches
+from llm_engineering.domain.errors import StoreUnavailableError
 from llm_engineering.infrastructure.stores.mongo.connection import MongoConnection, Record
 from llm_engineering.infrastructure.stores.mongo.records import encode_records, refuse
 
@@ -23,6 +26,8 @@ ROW_BATCH = 10_000
 """Rows of one reply where a row is an id with a hash, about 120 bytes."""
 _DUPLICATE_KEY = 11000
 _RACE_RETRIES = 10
+_PAUSE_SECONDS = 10.0
+"""After a server did not answer, so long none is asked by :meth:`MongoCollection._ask_sparingly`."""
 
 
 class MongoCollection:
@@ -30,6 +35,7 @@ class MongoCollection:
 
     name: str
     what: str
+    _paused_until = 0.0
 
     def __init__(self, connection: MongoConnection) -> None:
         self._connection = connection
@@ -40,6 +46,25 @@ class MongoCollection:
 
     def _collection(self) -> "Collection[Record]":
         return self._connection.open_collection(self.name, self.list_indexes())
+
+    @contextmanager
+    def _ask_sparingly(self) -> Iterator[None]:
+        """Where the server is gone, ask it only now and then: what every request of the service writes from a thread would
+        else have all its threads wait.
+
+        Raises:
+            StoreUnavailableError: no server answers, or none did in the last ten seconds.
+        """
+        if time.monotonic() < self._paused_until:
+            raise StoreUnavailableError(
+                f"The data warehouse at {self._connection.display_uri} did not answer a moment ago; nothing is written to "
+                f"its {self.what}."
+            )
+        try:
+            yield
+        except StoreUnavailableError:
+            self._paused_until = time.monotonic() + _PAUSE_SECONDS
+            raise
 
     def _get(self, ids: Sequence[str], fields: Sequence[str] | None = None) -> Iterator[Record]:
         """Records of any number of ids, ordered by id; a round trip per FIND_BATCH, unless a reply exceeds 16 MB."""

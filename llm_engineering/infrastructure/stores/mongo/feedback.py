@@ -1,11 +1,10 @@
 """Answers that were given, and the votes on them."""
 
-import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from llm_engineering.domain.errors import InvalidInputError, StoreUnavailableError
+from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.inference import Feedback, Interaction
 from llm_engineering.infrastructure.stores.mongo.collections import MongoCollection
 from llm_engineering.infrastructure.stores.mongo.connection import Record
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
 KEPT = timedelta(days=30)
 """How long an answer that nobody voted on is kept."""
 _BY_VOTE = "votes_by_time"
-_PAUSE_SECONDS = 10.0
-"""After a server did not answer, so long none is asked to keep an answer."""
 
 
 class MongoFeedbackStore(MongoCollection):
@@ -30,7 +27,6 @@ class MongoFeedbackStore(MongoCollection):
 
     name = "answers"
     what = "answers"
-    _paused_until = 0.0
 
     def list_indexes(self) -> "list[IndexModel]":
         from pymongo import IndexModel
@@ -47,23 +43,12 @@ class MongoFeedbackStore(MongoCollection):
     def remember(self, interaction: Interaction) -> None:
         """Keep an answer for 30 days. One that was voted on under the same trace id stays as it is.
 
-        Every request calls this from a thread, so where the server is gone, it is asked only now and then: else all
-        threads of the service would wait for it.
-
         Raises:
             StoreError: it cannot be stored (too large, or text that is not valid Unicode).
             StoreUnavailableError: no server answers, or none did in the last ten seconds.
         """
-        if time.monotonic() < self._paused_until:
-            raise StoreUnavailableError(
-                f"The data warehouse at {self._connection.display_uri} did not answer a moment ago; this answer is not "
-                "kept."
-            )
-        try:
+        with self._ask_sparingly():
             self._remember(interaction)
-        except StoreUnavailableError:
-            self._paused_until = time.monotonic() + _PAUSE_SECONDS
-            raise
 
     def _remember(self, interaction: Interaction) -> None:
         from pymongo.errors import DuplicateKeyError

@@ -17,6 +17,7 @@ from llm_engineering.infrastructure.stores.mongo.collections import (
     MongoCollection,
 )
 from llm_engineering.infrastructure.stores.mongo.connection import MongoConnection, Record
+from llm_engineering.infrastructure.stores.mongo.drafts import MongoDraftStore
 from llm_engineering.infrastructure.stores.mongo.feedback import MongoFeedbackStore
 from llm_engineering.infrastructure.stores.mongo.generations import MongoGenerationCache
 from llm_engineering.infrastructure.stores.mongo.records import encode_records, from_record, refuse, to_record
@@ -306,6 +307,7 @@ class MongoWarehouse:
         self.dead_letters = MongoDeadLetterStore(self._connection)
         self.embeddings = MongoEmbeddingCache(self._connection)
         self.feedback = MongoFeedbackStore(self._connection)
+        self.drafts = MongoDraftStore(self._connection)
         self.generations = MongoGenerationCache(self._connection)
         self.voices = MongoVoiceStore(self._connection)
 

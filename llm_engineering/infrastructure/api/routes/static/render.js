@@ -15,6 +15,8 @@ const ICONS = {
   copy: "M9 9h11v12H9zM5 15H4V3h11v1",
   again: "M20 11a8 8 0 1 0-2.3 6.3M20 4v7h-7",
   sources: "M4 5h16M4 10h16M4 15h10M4 20h10",
+  edit: "M4 20h4L19 9l-4-4L4 16zM13 7l4 4",
+  revise: "M4 6h11M4 11h7M4 16h5M14 20l1-4 5-5 3 3-5 5z",
   up: "M7 11v9H4v-9zM7 11l4-8c1.7 0 2.6 1.2 2.2 3L12.5 9H19a1.6 1.6 0 0 1 1.6 2l-1.9 7.6a2 2 0 0 1-2 1.4H7",
   down: "M17 13V4h3v9zM17 13l-4 8c-1.7 0-2.6-1.2-2.2-3l.7-3H5a1.6 1.6 0 0 1-1.6-2l1.9-7.6a2 2 0 0 1 2-1.4H17",
 };
@@ -68,6 +70,32 @@ const VERDICTS = {
   unsupported: "No source backs this sentence.",
 };
 
+const isInteractive = (node) => node instanceof Element && (node.matches("button, a") || node.querySelector("button, a"));
+
+/** Words that can be clicked; citations and links among them stay beside them, for a button must not hold another one. */
+function clickable(nodes, act) {
+  const drawn = [];
+  let words = null;
+  for (const node of nodes) {
+    const blank = !words && typeof node === "string" && !node.trim();
+    if (isInteractive(node) || blank) {
+      words = null;
+      drawn.push(node);
+      continue;
+    }
+    if (!words) {
+      words = element("span", { role: "button", tabIndex: 0 });
+      words.addEventListener("click", act);
+      words.addEventListener("keydown", (event) => {
+        if (event.key === "Enter" || event.key === " ") { event.preventDefault(); act(); }
+      });
+      drawn.push(words);
+    }
+    words.append(node);
+  }
+  return drawn;
+}
+
 /** Draw an answer: its sentences with their verdicts, citations as buttons, fenced code as blocks. */
 export function drawAnswer(node, text, supports, citations, { onCite, onSentence }) {
   const unit = unitOffsets(text);
@@ -78,17 +106,9 @@ export function drawAnswer(node, text, supports, citations, { onCite, onSentence
     for (const { support, start: from, end: to } of sentences) {
       if (from < at || to > end) continue;
       nodes.push(...inline(text.slice(at, from), citations, onCite));
+      const parts = inline(text.slice(from, to), citations, onCite);
       const sentence = element("span", { className: `sentence ${support.verdict}`, title: VERDICTS[support.verdict] },
-        ...inline(text.slice(from, to), citations, onCite));
-      if (support.source && support.source_span) {
-        const show = () => onSentence(support);
-        sentence.setAttribute("role", "button");
-        sentence.tabIndex = 0;
-        sentence.addEventListener("click", show);
-        sentence.addEventListener("keydown", (event) => {
-          if (event.target === sentence && (event.key === "Enter" || event.key === " ")) { event.preventDefault(); show(); }
-        });
-      }
+        ...(support.source && support.source_span ? clickable(parts, () => onSentence(support)) : parts));
       nodes.push(sentence);
       at = to;
     }
@@ -155,4 +175,46 @@ export function provenance(result) {
     if (value) list.append(element("dt", { text: name }), element("dd", { text: value }));
   }
   return element("details", { className: "made" }, element("summary", { text: "How this was made" }), list);
+}
+
+/** Where a number of sentences stands: how many have no source, in plain words. */
+function supportBadge(answer) {
+  const all = answer.supports.length;
+  const without = answer.supports.filter((support) => support.verdict === "unsupported").length;
+  if (!all || answer.quoted) return null;
+  if (without) return { text: `${without} of ${all} ${all === 1 ? "sentence" : "sentences"} without a source`, warn: true };
+  return { text: all === 1 ? "the sentence has a source" : `all ${all} sentences have a source` };
+}
+
+/** What an answer is, in plain words for its reader, as {text, warn}. */
+export function badges({ result, unfinished, edited }) {
+  if (!result) return unfinished ? [{ text: "Written by AI" }, { text: "unfinished", warn: true }] : [];
+  const { answer, provenance: made } = result;
+  const told = ["catalogue", "converse"].includes(made.intent);
+  const kind = answer.quoted ? "Quotation" : told ? "From the collection" : answer.abstained ? "No answer" : "Written by AI";
+  return [
+    { text: kind },
+    !edited && supportBadge(answer),
+    unfinished && { text: "unfinished", warn: true },
+    answer.finish_reason === "length" && { text: "cut at the length limit", warn: true },
+    made.notes.includes("shortened") && { text: "shorter than asked for", warn: true },
+    made.degradations.length > 0 && { text: "something was missing", warn: true },
+    edited && { text: `edited by you, version ${edited.revision}` },
+  ].filter(Boolean);
+}
+
+/** Words as a person counts them. */
+export const countWords = (text) => text.split(/\s+/).filter(Boolean).length;
+
+/** How near a text is to its author's voice, 0 to 100; null where the reply does not say. */
+export function voiceScore(answer) {
+  const score = typeof answer.voice === "number" ? answer.voice : answer.voice?.score;
+  return typeof score === "number" ? Math.round(100 * score) : null;
+}
+
+/** Text with what a person took out and put in. */
+export function drawChanges(parts) {
+  const tags = { removed: "del", added: "ins" };
+  return element("div", { className: "diff", tabIndex: 0, role: "group", "aria-label": "Changes" },
+    ...parts.map(({ kind, text }) => (tags[kind] ? element(tags[kind], { text }) : text)));
 }

@@ -15,14 +15,14 @@ export class ServiceError extends Error {
   }
 }
 
-export async function request(path, { body, signal } = {}) {
+export async function request(path, { body, method = body === undefined ? "GET" : "POST", signal } = {}) {
   const headers = { Accept: "application/json, text/event-stream" };
   if (key.get()) headers.Authorization = `Bearer ${key.get()}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response;
   try {
     response = await fetch(path, {
-      method: body === undefined ? "GET" : "POST", headers, signal, cache: "no-store",
+      method, headers, signal, cache: "no-store",
       body: body === undefined ? undefined : JSON.stringify(body),
     });
   } catch (error) {
