@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from llm_engineering.application.inference.grounding import is_quotable, split_statements
+from llm_engineering.application.inference.grounding import split_statements
 from llm_engineering.application.text.markdown import strip_markdown
+from llm_engineering.application.text.sentences import Unit
 from llm_engineering.domain.documents import RawDocument, Span
 from llm_engineering.domain.retrieval import Passage
 
@@ -143,6 +144,14 @@ CLAIMS = tuple(
 )
 
 
+def _is_quotable(unit: Unit, text: str) -> bool:
+    """Return whether a unit can stand alone as an answer: prose, whole, and no question."""
+    if unit.kind != "sentence":
+        return False
+    said = strip_markdown(text[unit.start : unit.end])
+    return 30 <= len(said) <= 400 and said[-1] in ".!。！।۔"
+
+
 def altered(
     documents: Sequence[RawDocument], count: int = 60, seed: int = 1
 ) -> Iterator[tuple[str, str, Passage]]:
@@ -160,7 +169,7 @@ def altered(
         prose = [
             strip_markdown(text[s.unit.start : s.unit.end])
             for s in split_statements(text)
-            if is_quotable(s.unit, text)
+            if _is_quotable(s.unit, text)
         ]
         for sentence in draw.sample(prose, min(3, len(prose))):
             yield "copy", sentence, passage

@@ -118,7 +118,12 @@ def show_sources(result: RagResult) -> None:
             _show_source(citation, finished)
         return
     if finished.quoted:
-        console.print("[dim]Quoted from the sources.[/]")
+        drafted = result.provenance.intent is Intent.WRITE
+        console.print(
+            "[dim]Composed of the author's own sentences, word for word.[/]"
+            if drafted
+            else "[dim]Quoted from the sources.[/]"
+        )
     else:
         _show_verdicts(finished)
     console.print()

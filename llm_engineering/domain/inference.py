@@ -29,11 +29,8 @@ class LlmProfile(Model):
     """Passages that it is given at once; None: as many as fit."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Tokens of an answer, at most; None: as suits the grounding."""
-    notes_at_once: int | None = Field(default=None, ge=1)
-    """Sentences of an author's that it is given at once, to join them; None: all that a part of a draft is made of."""
     leave_out_unsupported: bool = False
-    """Whether a draft's sentences that state what no source backs are left out, rather than shown and marked: for models that
-    invent where they should join notes."""
+    """Whether sentences that state what no source backs are left out, rather than shown and marked: for models that invent."""
     memory_gb: float = 0.0
     """Memory that the machine must have."""
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from llm_engineering.application.inference.quotes import Quotation, choose_quotations
+from llm_engineering.application.inference.quotes import Quotation, choose_paragraphs, choose_quotations
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.retrieval import Citation, Passage, Verdict
+from tests.fakes.embedder import HashEmbedder
 
 LONG = "Rain falls. Snow melts. Overlap repeats sentences. It costs space. Wind blows. Sun shines."
 TABLE = "| Form | Use |\n| --- | --- |\n| NFC | always |\n| NFKC | never on prose |\n"
@@ -106,3 +107,29 @@ def test_without_any_model_the_best_source_is_quoted_from_its_beginning() -> Non
 def test_nothing_is_quoted_of_nothing() -> None:
     assert choose("overlap", count=2) == []
     assert choose("overlap", source("# Only a heading"), count=2) == []
+
+
+def test_a_label_is_no_part_of_a_quotation() -> None:
+    [part] = choose("overlap", source("Models\n\nOverlap repeats sentences. It costs space."))
+    assert part.text == "Overlap repeats sentences. It costs space."
+    assert choose("models", source("Models")) == []
+
+
+def test_paragraphs_are_whole_sentences_in_the_order_of_the_sources_each_saying_something_else() -> None:
+    first = source("Overlap costs space. Rain falls on the chunk.\n\nThe number of chunks is\n\nn = 3", 1)
+    second = source("Overlap costs space. Rain falls on the chunk.", 2)
+    third = source("Overlap repeats the sentences of another chunk at its start.", 3)
+    found = choose_paragraphs(
+        "overlap", [third, first, second], embed=HashEmbedder().embed_queries, count=3, sentences=2
+    )
+    assert [part.citation.number for part in found] in ([3, 1], [3, 2])
+    assert all(part.plain.endswith(".") for part in found)
+
+
+def test_a_message_is_no_longer_than_allowed() -> None:
+    text = "Overlap costs space. " + "Overlap is very long " * 20 + "indeed. Overlap ends."
+    found = choose_paragraphs(
+        "overlap", [source(text)], embed=HashEmbedder().embed_queries, count=3, sentences=1, longest=60
+    )
+    assert found
+    assert all(len(part.plain) <= 60 for part in found)

@@ -237,8 +237,7 @@ async def test_a_small_model_composes_the_authors_own_sentences_word_for_word() 
     result = await twin.reply("Draft a post about chunking")
     assert twin.model.calls == []
     assert (
-        "“Chunking is cutting, so cut where the author has cut already, at the headings.”"
-        in result.answer.text
+        "Chunking is cutting, so cut where the author has cut already, at the headings." in result.answer.text
     )
     assert "Ben Okafor" not in result.answer.text
 

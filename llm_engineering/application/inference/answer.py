@@ -77,10 +77,8 @@ class AnsweringConfig(StrictConfig):
     """Mask e-mail addresses and phone numbers in what is shown. Text then comes sentence by sentence."""
     max_quotes: int = Field(default=2, ge=1)
     """Parts of the sources that are quoted, three sentences each: the best, and others where they are nearly as good."""
-    notes_at_once: int | None = Field(default=None, ge=1)
-    """Drafts only: sentences of the author's that the model joins at once. None: as suits the model, else all of a part."""
     leave_out_unsupported: bool | None = None
-    """Drafts only: leave out a sentence that states what no source backs, rather than mark it. None: as suits the model."""
+    """Leave out a sentence that states what no source backs, rather than mark it. None: as suits the model."""
 
     def with_profile(self, profile: LlmProfile) -> "AnsweringConfig":
         """Return the configuration with what it leaves open as suits the model."""
@@ -90,7 +88,6 @@ class AnsweringConfig(StrictConfig):
                 "template": self.template or profile.template,
                 "max_passages": self.max_passages or profile.passages,
                 "max_tokens": self.max_tokens or profile.max_tokens,
-                "notes_at_once": self.notes_at_once or profile.notes_at_once,
                 "leave_out_unsupported": profile.leave_out_unsupported
                 if self.leave_out_unsupported is None
                 else self.leave_out_unsupported,
@@ -101,6 +98,11 @@ class AnsweringConfig(StrictConfig):
     def is_extractive(self) -> bool:
         """Whether the sources are quoted and no model is asked."""
         return self.grounding == "extractive"
+
+    @property
+    def quotes(self) -> bool:
+        """Whether replies are made of the sources' own words, and the model at most adds to them."""
+        return self.grounding in ("extractive", "quote")
 
     @property
     def reply_tokens(self) -> int:
@@ -173,7 +175,7 @@ async def answer(
     options = GenerationOptions(
         max_tokens=reply_tokens, temperature=temperature or 0.0, seed=0 if seed is None else seed
     )
-    if config.grounding in ("extractive", "quote"):
+    if config.quotes:
         async with aclosing(run.quoted(passages, embed, rank, options, instructions)) as pieces:
             async for piece in pieces:
                 yield piece

@@ -17,19 +17,17 @@ from llm_engineering.application.inference.answer import (
 )
 from llm_engineering.application.inference.context import Source
 from llm_engineering.application.inference.drafting import Brief
-from llm_engineering.application.inference.grounding import GroundingVerifier, Quote
+from llm_engineering.application.inference.quotes import Quotation, choose_quotations
 from llm_engineering.application.ports import LanguageModel, Message, Vectors
 from llm_engineering.application.text.pii import mask_personal_data
 from llm_engineering.application.text.style import score_voice
 from llm_engineering.domain.documents import Span
-from llm_engineering.domain.retrieval import Answer, Citation, FinishReason, Passage, Support, Usage, Verdict
+from llm_engineering.domain.retrieval import Answer, Citation, FinishReason, Passage, Support, Usage
 from llm_engineering.domain.voices import VoiceProfile
 
 Embed = Callable[[Sequence[str]], Vectors]
 SECTION_TOKENS = 90
 """Of a section's reply: two or three sentences."""
-QUOTES = 2
-"""Sentences quoted in a section."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +52,11 @@ class Section:
     otherwise: str = ""
     """What to say where there are no passages, or nothing of them can be used."""
     order: Order | None = None
-    """None: the question is answered from the passages."""
-    notes: tuple[Quote, ...] = ()
-    """Sentences of the passages that are shown where the model may not write, or wrote nothing that stands; none: those
-    closest to the question."""
+    """None, and there are no notes: the question is answered from the passages."""
+    notes: tuple[Quotation, ...] = ()
+    """What stands here, word for word, where no model was ordered to write, or nothing that it wrote may be shown."""
     bullets: bool = False
-    """The notes alone, as bullet points, whoever could write."""
+    """The notes as bullet points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +99,14 @@ async def compose(
     run = _Text(mask=config.mask_personal_data)
     for text in run.add(outline.opening):
         yield AnswerPiece(text=text)
-    for section, citations in zip(outline.sections, numbered, strict=True):
-        for text in run.add(section.heading):
+    for place, (section, citations) in enumerate(zip(outline.sections, numbered, strict=True)):
+        for text in run.add(f"{chr(10) if place else ''}{section.heading}"):
             yield AnswerPiece(text=text)
-        if not citations:
-            for text in run.add(section.otherwise):
-                yield AnswerPiece(text=text)
-            for text in run.add("\n"):
-                yield AnswerPiece(text=text)
-            continue
         written = 0
         left = None if max_tokens is None else max_tokens - run.written_tokens
-        if not config.is_extractive and not section.bullets and (left is None or left > 0):
+        # A small model makes little of a summary, slowly, where a part of the source says it at once.
+        asks = section.order is not None or (bool(citations) and not section.notes and not config.quotes)
+        if asks and not config.is_extractive and (left is None or left > 0):
             asked = _write(section, citations, model, config, embed, left, temperature, seed)
             async with aclosing(asked) as pieces:
                 async for piece in pieces:
@@ -121,15 +114,12 @@ async def compose(
                         written += len(shown.text.strip())
                         yield shown
         if not written:
-            # Nothing that the model said could stand: the author's own sentences do.
-            quotes = await asyncio.to_thread(_quote, section, citations, embed, config)
-            joined = section.order is not None and not config.is_extractive and not section.bullets
-            for piece in run.quote(quotes, section.otherwise, bullets=section.bullets, marked=not joined):
+            quotations = await asyncio.to_thread(_quote, section, citations, embed)
+            for piece in run.quote(quotations, section):
                 yield piece
-        for text in run.add("\n"):
+    if outline.closing:
+        for text in run.add(f"\n{outline.closing}"):
             yield AnswerPiece(text=text)
-    for text in run.add(outline.closing):
-        yield AnswerPiece(text=text)
     finished = run.finish(question, sources, model.name)
     if outline.voice is not None:
         score = await asyncio.to_thread(score_voice, outline.voice, finished.text)
@@ -154,32 +144,11 @@ def _number(sections: Iterable[Section]) -> list[tuple[Citation, ...]]:
     ]
 
 
-def _quote(
-    section: Section, citations: Sequence[Citation], embed: Embed, config: AnsweringConfig
-) -> list[tuple[Quote, Support]]:
-    """A section's notes, or the sentences closest to its question, each with its place. Blocking."""
-    notes: Sequence[Quote] = section.notes
-    if not notes:
-        local = [citation.model_copy(update={"number": n}) for n, citation in enumerate(citations, start=1)]
-        verifier = GroundingVerifier(local, embed, config.evidence)
-        notes = verifier.select_quotes(section.question, most=QUOTES, min_similarity=-1.0)
-    found = []
-    for note in notes:
-        citation = citations[note.number - 1]
-        passage = citation.passage
-        start = passage.span.start + note.span.start
-        whole = len(passage.text) == passage.span.end - passage.span.start
-        support = Support(
-            span=Span(start=0, end=0),
-            verdict=Verdict.SUPPORTED,
-            source=citation.number,
-            source_span=note.span,
-            document_span=Span(start=start, end=start + note.span.end - note.span.start) if whole else None,
-            lexical=1.0,
-            cited=(citation.number,),
-        )
-        found.append((replace(note, number=citation.number), support))
-    return found
+def _quote(section: Section, citations: Sequence[Citation], embed: Embed) -> list[Quotation]:
+    """A section's notes, or the part of its passages that is closest to its question. Blocking."""
+    if section.notes:
+        return [replace(note, citation=citations[note.citation.number - 1]) for note in section.notes]
+    return choose_quotations(section.question, citations, embed=embed)
 
 
 async def _write(
@@ -244,22 +213,21 @@ class _Text:
         self._start = len(self.text)
         return [text] if text else []
 
-    def quote(
-        self, quotes: Sequence[tuple[Quote, Support]], otherwise: str, *, bullets: bool, marked: bool
-    ) -> Iterable[AnswerPiece]:
-        """Add quotations, as one paragraph or as bullet points; ``marked`` as such, with their sources."""
-        if not quotes:
-            yield from (AnswerPiece(text=text) for text in self.add(otherwise))
-        for place, (quote, support) in enumerate(quotes):
-            words = mask_personal_data(quote.text) if self._mask else quote.text
-            between = ("\n- " if place else "- ") if bullets else (" " if place else "")
-            text = f"{between}“{words}” [{quote.number}]" if marked else f"{between}{words}"
-            start = len(self.text) + len(between)
-            self.text += text
-            placed = support.model_copy(update={"span": Span(start=start, end=len(self.text))})
-            self._supports.append(placed)
-            yield AnswerPiece(text=text)
-            yield AnswerPiece(support=placed)
+    def quote(self, quotations: Sequence[Quotation], section: Section) -> Iterable[AnswerPiece]:
+        """Add notes as the text itself, quotations as what they are, with their sources."""
+        if not quotations:
+            yield from (AnswerPiece(text=text) for text in self.add(section.otherwise))
+        for place, quotation in enumerate(quotations):
+            words = mask_personal_data(quotation.plain) if self._mask else quotation.plain
+            between = "\n\n" if place and not section.bullets else "\n" if place else ""
+            before = f"{between}- " if section.bullets else between
+            text = words if section.notes else f"“{words}” [{quotation.citation.number}]"
+            start = len(self.text) + len(before)
+            self.text += before + text
+            support = quotation.support(start, len(self.text), cited=not section.notes)
+            self._supports.append(support)
+            yield AnswerPiece(text=before + text)
+            yield AnswerPiece(support=support)
 
     def take(self, piece: AnswerPiece, numbers: Sequence[int]) -> Iterable[AnswerPiece]:
         """Add a piece of a section's answer, whose sources are numbered from 1, under the numbers that they have in all."""

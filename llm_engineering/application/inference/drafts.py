@@ -1,4 +1,5 @@
-"""Plan a draft: the author's closest sentences as notes, laid out in the parts of the form, with an order for each part."""
+"""Plan a draft: the author's closest sentences as notes, laid out in the parts of the form, with an order for each part where a
+model may write."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -6,10 +7,9 @@ from dataclasses import replace
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import Embed, Order, Outline, Section
 from llm_engineering.application.inference.drafting import Brief, describe_style
-from llm_engineering.application.inference.grounding import GroundingVerifier, Quote
+from llm_engineering.application.inference.quotes import SENTENCES, Quotation, choose_paragraphs
 from llm_engineering.application.inference.search import as_passages
 from llm_engineering.application.llm import prompts
-from llm_engineering.application.text.words import content_stems
 from llm_engineering.domain.retrieval import Citation, Hit, Passage
 from llm_engineering.domain.voices import VoiceProfile
 
@@ -17,15 +17,14 @@ PASSAGES = 6
 """Passages that a draft takes its facts from."""
 PARTS = 4
 """Parts of an article, each from a document of its own."""
-_WORDS_PER_NOTE = 20
+_WORDS_OF_NOTE = 20
+_WORDS_OF_PARAGRAPH = 45
 _NOTES = (2, 7)
-"""Sentences of theirs that the model is given for a part, fewest and most: it keeps to few plain notes better than to
-passages."""
+"""Sentences that the model is given for a part, fewest and most: it keeps to few plain notes better than to passages."""
+_LONGEST_ITEM = 260
+"""Characters of a message of a thread."""
 _TOKENS_PER_WORD = 1.6
-_SAME = 0.7
-"""Share of a note's content words that stand in an earlier one, from which it says the same."""
 _ITEMS = ("thread", "tweet")
-_PARAGRAPH = "one paragraph of two or three sentences, without a greeting or a heading,"
 
 
 def plan_draft(
@@ -34,8 +33,7 @@ def plan_draft(
     collection: Collection,
     embed: Embed,
     *,
-    extractive: bool,
-    at_once: int | None = None,
+    verbatim: bool,
     instructions: str = "",
 ) -> Outline:
     """Plan a draft from the passages about its subject. Blocking.
@@ -43,8 +41,7 @@ def plan_draft(
     Args:
         found: of each document those about the subject, best first; documents too.
         embed: texts to unit vectors, shape (n, dimension).
-        extractive: the model is too small to write in its own words.
-        at_once: notes that the model is given at once; None: all of a part.
+        verbatim: of the author's own sentences, word for word, because the model is too small to join them.
         instructions: of the calling application; they stand below the prompt's own rules.
 
     Raises:
@@ -56,32 +53,24 @@ def plan_draft(
     own = [hit for hits in found.values() for hit in hits if hit.chunk.author == author]
     others = [hits[0] for hits in found.values() if hits[0].chunk.author != author]
     brief = replace(brief, author=author)
-    writer = _Writer(brief, collection, voice, at_once, instructions, embed)
+    passages = as_passages((own if verbatim and own else [*own, *others])[:PASSAGES])
+    writer = _Writer(brief, author, collection, voice, embed, verbatim=verbatim, instructions=instructions)
     opening, closing = _frame(brief, author)
     if brief.form in ("article", "outline"):
         groups = _group_by_heading(own or others)
         parts = [
-            part
-            for place, passages in enumerate(groups)
-            for part in writer.plan_paragraphs(
-                passages,
+            writer.plan_part(
+                group,
                 words=brief.words // len(groups),
                 form="a section of an article, without a heading,",
-                heading=f"{chr(10) if place else ''}## {_name(passages[0])}\n\n",
-                bullets=brief.form == "outline",
+                heading=f"{chr(10) if place else ''}## {_name(group[0])}\n\n",
             )
+            for place, group in enumerate(groups)
         ]
     elif brief.form in _ITEMS:
-        parts = writer.plan_items(as_passages([*own, *others][:PASSAGES]))
+        parts = writer.plan_items(passages)
     else:
-        passages = as_passages([*own, *others][:PASSAGES])
-        parts = writer.plan_paragraphs(passages, words=brief.words, form=brief.description)
-    if extractive:
-        opening = (
-            f"*Zusammengestellt aus Sätzen von {author}, wörtlich.*\n\n"
-            if brief.german
-            else f"*Composed of {author}’s own sentences, word for word.*\n\n"
-        ) + opening
+        parts = [writer.plan_part(passages, words=brief.words, form=brief.description)]
     notes = ("shortened",) if brief.shortened else ()
     return Outline(opening, tuple(parts), closing, voice=voice, notes=notes, brief=brief)
 
@@ -115,47 +104,38 @@ class _Writer:
     def __init__(
         self,
         brief: Brief,
+        author: str,
         collection: Collection,
         voice: VoiceProfile | None,
-        at_once: int | None,
-        instructions: str,
         embed: Embed,
+        *,
+        verbatim: bool,
+        instructions: str,
     ) -> None:
-        assert brief.author is not None, "a draft has an author"
         self._brief = brief
-        self._author = brief.author
-        self._voice = voice
-        self._at_once = at_once
-        self._instructions = instructions.strip()
-        self._embed = embed
+        self._author = author
         self._collection = collection
+        self._voice = voice
+        self._embed = embed
+        self._verbatim = verbatim
+        self._instructions = instructions.strip()
         self._examples: list[str] | None = None
 
-    def plan_paragraphs(
-        self, passages: Sequence[Passage], *, words: int, form: str, heading: str = "", bullets: bool = False
-    ) -> list[Section]:
-        """A text from the sentences of some passages closest to the subject, in as many paragraphs as the model needs."""
-        fewest, most = _NOTES
-        notes = self._select(passages, max(fewest, min(most, words // _WORDS_PER_NOTE)))
-        if self._at_once is None or bullets or len(notes) <= self._at_once or self._brief.form == "title":
-            return [self._section(passages, notes, words=words, form=form, heading=heading, bullets=bullets)]
-        count = -(-len(notes) // self._at_once)
-        return [
-            self._section(
-                passages,
-                share,
-                words=words // count,
-                form=_PARAGRAPH,
-                heading=f"{chr(10) if place else heading}",
-            )
-            for place, share in enumerate(_share_out(notes, count))
-        ]
+    def plan_part(self, passages: Sequence[Passage], *, words: int, form: str, heading: str = "") -> Section:
+        """A part of the text, from what the passages say of the subject."""
+        bullets = self._brief.form in ("outline", "title")
+        if self._verbatim and not bullets:
+            notes = self._choose(passages, max(1, round(words / _WORDS_OF_PARAGRAPH)))
+        else:
+            fewest, most = _NOTES
+            notes = self._choose(passages, max(fewest, min(most, words // _WORDS_OF_NOTE)), sentences=1)
+        return self._section(passages, notes, words=words, form=form, heading=heading)
 
     def plan_items(self, passages: Sequence[Passage]) -> list[Section]:
         """The messages of a thread, or separate ones, each from notes of its own."""
-        count = self._brief.count
-        notes = self._select(passages, 2 * count)
-        count = max(1, min(count, len(notes)))
+        each = 1 if self._verbatim else 2
+        notes = self._choose(passages, each * self._brief.count, sentences=3 - each, longest=_LONGEST_ITEM)
+        count = max(1, min(self._brief.count, len(notes)))
         mark = f"/{count}" if self._brief.form == "thread" else "."
         return [
             self._section(
@@ -168,17 +148,35 @@ class _Writer:
             for place, share in enumerate(_share_out(notes, count))
         ]
 
-    def _section(
+    def _choose(
         self,
         passages: Sequence[Passage],
-        notes: Sequence[Quote],
+        count: int,
         *,
-        words: int,
-        form: str,
-        heading: str = "",
-        bullets: bool = False,
+        sentences: int = SENTENCES,
+        longest: int | None = None,
+    ) -> list[Quotation]:
+        sources = [Citation(number=n, passage=passage) for n, passage in enumerate(passages, start=1)]
+        return choose_paragraphs(
+            self._brief.subject, sources, embed=self._embed, count=count, sentences=sentences, longest=longest
+        )
+
+    def _section(
+        self, passages: Sequence[Passage], notes: Sequence[Quotation], *, words: int, form: str, heading: str
     ) -> Section:
         brief = self._brief
+        ordered = not self._verbatim and brief.form != "outline"
+        return Section(
+            heading=heading,
+            question=brief.subject,
+            passages=tuple(passages),
+            order=self._order(notes, words, form) if ordered else None,
+            notes=tuple(notes),
+            bullets=brief.form in ("outline", "title"),
+        )
+
+    def _order(self, notes: Sequence[Quotation], words: int, form: str) -> Order:
+        brief, said = self._brief, [note.plain for note in notes]
         messages = prompts.render(
             "write",
             1,
@@ -186,46 +184,25 @@ class _Writer:
             language="German" if brief.german else "English",
             style=describe_style(self._voice) if self._voice is not None else "",
             instructions=self._instructions,
-            examples=self._show_examples(notes),
-            notes=[note.text for note in notes],
+            examples=self._show_examples(said),
+            notes=said,
             form=form,
             words=words,
             subject=brief.subject,
         )
-        return Section(
-            heading=heading,
-            question=brief.subject,
-            passages=tuple(passages),
-            order=Order(tuple(messages), "write", int(words * _TOKENS_PER_WORD) + 40),
-            notes=tuple(notes),
-            bullets=bullets,
-        )
+        return Order(tuple(messages), "write", int(words * _TOKENS_PER_WORD) + 40)
 
-    def _select(self, passages: Sequence[Passage], most: int) -> list[Quote]:
-        """The sentences closest to the subject, each saying something else, in the order of the passages."""
-        sources = [Citation(number=n, passage=passage) for n, passage in enumerate(passages, start=1)]
-        verifier = GroundingVerifier(sources, self._embed)
-        kept: list[Quote] = []
-        for note in verifier.select_quotes(self._brief.subject, most=2 * most, min_similarity=-1.0):
-            said = content_stems(note.text)
-            if not any(len(said & content_stems(other.text)) >= _SAME * len(said) for other in kept):
-                kept.append(note)
-        best = sorted(kept, key=lambda note: -note.similarity)[:most]
-        return [note for note in kept if note in best]
-
-    def _show_examples(self, notes: Sequence[Quote]) -> list[str]:
-        """A text that shows how the author writes, unless the notes stand in it. A small model would retell it."""
-        if self._at_once is not None:
-            return []
+    def _show_examples(self, notes: Sequence[str]) -> list[str]:
+        """A text that shows how the author writes, unless the notes stand in it."""
         if self._examples is None:
             wanted = "article" if self._brief.form in ("article", "newsletter") else "post"
             exemplars = self._voice.exemplars if self._voice is not None else ()
             fitting = [exemplar.text for exemplar in exemplars if exemplar.category == wanted]
             self._examples = fitting or self._collection.find_examples(self._author, self._brief.subject)
-        return [text for text in self._examples if not any(note.text in text for note in notes)][:1]
+        return [text for text in self._examples if not any(note in text for note in notes)][:1]
 
 
-def _share_out(notes: Sequence[Quote], count: int) -> list[Sequence[Quote]]:
+def _share_out(notes: Sequence[Quotation], count: int) -> list[Sequence[Quotation]]:
     """The notes in so many shares of about the same size."""
     return [notes[i * len(notes) // count : (i + 1) * len(notes) // count] for i in range(count)]
 

@@ -6,7 +6,7 @@ candidates are embedded. Mismatched numbers, names or negation can only lower a 
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import log
@@ -22,14 +22,13 @@ from llm_engineering.application.inference.claims import (
 )
 from llm_engineering.application.inference.embedding import InMemoryEmbeddingCache
 from llm_engineering.application.ports import Vectors
-from llm_engineering.application.text.markdown import strip_markdown
 from llm_engineering.application.text.sentences import Unit, split_units
 from llm_engineering.application.text.words import char_ngrams, content_stems
 from llm_engineering.domain.documents import Model, Span
 from llm_engineering.domain.retrieval import Citation, Passage, Verdict
 
-SHORTEST, LONGEST = 30, 400
-"""Characters of a sentence that is worth quoting."""
+LONGEST = 400
+"""Characters of a long sentence."""
 
 # Orders to whoever reads the source with a machine. What they say, and what they want said, is evidence of nothing.
 _ORDER = re.compile(
@@ -71,14 +70,6 @@ def split_statements(text: str) -> tuple[Statement, ...]:
         found.append(Statement(unit, roots, order or tainted))
         tainted = order
     return tuple(found)
-
-
-def is_quotable(unit: Unit, text: str) -> bool:
-    """Return whether a unit can stand alone as an answer: prose, whole, and no question."""
-    if unit.kind != "sentence":
-        return False
-    said = strip_markdown(text[unit.start : unit.end])
-    return SHORTEST <= len(said) <= LONGEST and said[-1] in ".!。！।۔"
 
 
 _GRAMS_WEIGH = 0.3
@@ -327,59 +318,6 @@ class GroundingVerifier:
     def _weight(self, wanted: frozenset[str]) -> float:
         return sum(self._weights.get(word, self._unknown_weight) for word in wanted)
 
-    # --- extractive grounding ----------------------------------------------------------------------------------------
-
-    def _prose_like(self, wanted: frozenset[str]) -> list[int]:
-        """Sentences that can stand alone as an answer, those first that have most words in common with the wanted ones."""
-        pieces, whole = char_ngrams(wanted), self._weight(wanted)
-        likeness = {
-            i: self._overlap(wanted, item.roots, whole) + _GRAMS_WEIGH * _share(pieces, item.grams)
-            for i, (source, item) in enumerate(self._statements)
-            if not item.order and is_quotable(item.unit, source.passage.text)
-        }
-        return sorted(likeness, key=lambda i: (-likeness[i], i))
-
-    def select_quotes(
-        self, question: str, *, most: int, min_similarity: float, look_at: int = 16
-    ) -> list["Quote"]:
-        """Return the sentences closest to the question, at most so many, in the order of the sources. Blocking.
-
-        Only the ``look_at`` sentences that have most words in common with the question are embedded. A sentence gains by a
-        neighbour that is close too, and by its source's rank: of 90 labelled questions on the sample site, the two sentences
-        chosen so held the answer to 43, those chosen by their own similarity to 36.
-        """
-        if self._memory is None:
-            return []
-        chosen = self._prose_like(content_stems(question))[:look_at]
-        if not chosen:
-            return []
-        texts = [self._plain(i) for i in chosen]
-        vectors = self._memory([question, *texts])
-        similarities = dict(zip(chosen, (float(value) for value in vectors[1:] @ vectors[0]), strict=True))
-        near = sorted(
-            zip(chosen, texts, strict=True),
-            key=lambda found: (-self._worth(found[0], similarities), found[0]),
-        )
-        kept: dict[str, Quote] = {}
-        for i, text in near:
-            similarity = similarities[i]
-            if similarity >= min_similarity and len(kept) < most:
-                source, item = self._statements[i]
-                span = Span(start=item.unit.start, end=item.unit.end)
-                kept.setdefault(text, Quote(text, source.number, span, similarity, i))
-        return sorted(kept.values(), key=lambda quote: quote.position)
-
-    def _worth(self, i: int, similarities: Mapping[int, float]) -> float:
-        """How well a sentence would do as a quotation, beside the others."""
-        source, _ = self._statements[i]
-        beside = (j for j in (i - 1, i + 1) if j in similarities and self._statements[j][0] is source)
-        neighbour = max((similarities[j] for j in beside), default=0.0)
-        return similarities[i] + 0.3 * neighbour + 0.1 / source.number
-
-    def _plain(self, i: int) -> str:
-        source, item = self._statements[i]
-        return strip_markdown(source.passage.text[item.unit.start : item.unit.end])
-
 
 _ORDERED = [Verdict.UNSUPPORTED, Verdict.PARTIAL, Verdict.SUPPORTED]
 
@@ -410,15 +348,3 @@ def word_confidence(question: str, passages: Sequence[Passage]) -> float:
     """Return the largest share of the question's content words that one passage, its title included, holds; 0 to 1."""
     wanted = content_stems(question)
     return max((_share(wanted, content_stems(passage_text(p))) for p in passages), default=0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Quote:
-    """A sentence of a source, verbatim but for Markdown's marks."""
-
-    text: str
-    number: int
-    span: Span
-    """In that source's ``passage.text``."""
-    similarity: float
-    position: int

@@ -422,7 +422,7 @@ class InferencePipeline:
             options=request.brief,
             owner=_spell(routed.introduced or self._owner, authors),
             extractive=self._answering.is_extractive,
-            at_once=self._answering.notes_at_once,
+            verbatim=self._answering.quotes,
         )
 
     async def _show(

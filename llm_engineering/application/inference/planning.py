@@ -36,7 +36,7 @@ def plan_text(
     embed: Embed,
     owner: str | None,
     extractive: bool,
-    at_once: int | None = None,
+    verbatim: bool,
     instructions: str = "",
     options: BriefOptions = NO_OPTIONS,
 ) -> str | Outline:
@@ -46,8 +46,8 @@ def plan_text(
         authors: all there are.
         embed: texts to unit vectors, shape (n, dimension).
         owner: whom "I" and "my" mean.
-        extractive: the model is too small to write in its own words.
-        at_once: notes that the model is given at once; None: all of a part.
+        extractive: there is no model that could rewrite a text.
+        verbatim: drafts are made of the author's own sentences.
         instructions: of the calling application; they stand below the prompt's own rules.
         options: what of the brief the caller states.
 
@@ -108,9 +108,7 @@ def plan_text(
         found = collection.find_about(brief.subject, given)
     if not found:
         return _nothing(brief, (), german)
-    return plan_draft(
-        brief, found, collection, embed, extractive=extractive, at_once=at_once, instructions=instructions
-    )
+    return plan_draft(brief, found, collection, embed, verbatim=verbatim, instructions=instructions)
 
 
 def _plan_rewriting(brief: Brief, request: str, collection: Collection, *, extractive: bool) -> str | Outline:

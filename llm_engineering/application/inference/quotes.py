@@ -1,15 +1,17 @@
 """Choose what to quote: of the passages found, the few neighbouring sentences that answer a question best."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
+import numpy.typing as npt
 
 from llm_engineering.application.inference.context import heading
 from llm_engineering.application.inference.grounding import split_statements
 from llm_engineering.application.ports import Vectors
-from llm_engineering.application.text.markdown import closes_fence, match_fence
+from llm_engineering.application.text.markdown import closes_fence, match_fence, strip_markdown
+from llm_engineering.application.text.words import content_stems
 from llm_engineering.domain.categories import is_code
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.retrieval import Citation, Passage, Support, Verdict
@@ -30,6 +32,12 @@ _CODE_COSTS = 0.3
 """For code, which holds many words and few answers."""
 _NEAR = 0.35
 """How far another part may lie below the best one to be quoted too."""
+_SAME = 0.6
+"""Share of a part's content words that stand in another one, from which it says the same."""
+_LABEL_WORDS = 4
+_ENDS = tuple(".!?…。！？।")
+_BEGINNING = 0.2
+"""Added for a part that begins a paragraph: it needs nothing that stands before it."""
 _MOST_LINES = 40
 """Of a block of code that are quoted."""
 
@@ -50,6 +58,17 @@ class Quotation:
         """The words as they stand in the source."""
         return self.citation.passage.text[self.span.start : self.span.end]
 
+    @property
+    def plain(self) -> str:
+        """The words without Markdown's marks, on one line."""
+        return strip_markdown(self.text)
+
+    @property
+    def begins_paragraph(self) -> bool:
+        """Whether nothing stands before it in its paragraph."""
+        before = self.citation.passage.text[: self.span.start]
+        return not before.strip() or "\n\n" in before[len(before.rstrip()) :]
+
     def describe(self) -> str:
         """Return the words with what they stand under, to be held against a question."""
         passage = self.citation.passage
@@ -66,8 +85,12 @@ class Quotation:
         # Behind a row, the marker would be one more cell.
         return "\n".join([*lines, ">", f"> [{number}]"] if head else [*lines[:-1], f"{lines[-1]} [{number}]"])
 
-    def support(self, start: int, end: int) -> Support:
-        """Return the verdict on the quotation, which stands at ``[start, end)`` of the answer: it is its own source."""
+    def support(self, start: int, end: int, *, cited: bool = True) -> Support:
+        """Return the verdict on the quotation, which stands at ``[start, end)`` of the answer: it is its own source.
+
+        Args:
+            cited: its number stands in the answer.
+        """
         passage = self.citation.passage
         whole = len(passage.text) == passage.span.end - passage.span.start
         first = passage.span.start + self.span.start
@@ -78,7 +101,7 @@ class Quotation:
             source_span=self.span,
             document_span=Span(start=first, end=first + len(self.text)) if whole else None,
             lexical=1.0,
-            cited=(self.citation.number,),
+            cited=(self.citation.number,) if cited else (),
         )
 
 
@@ -102,11 +125,13 @@ def choose_quotations(
     rank: Rank | None = None,
     embed: Callable[[Sequence[str]], Vectors] | None = None,
     count: int = 1,
+    sentences: int = SENTENCES,
 ) -> list[Quotation]:
     """Return the parts of the sources that answer the question best, the best first. Blocking.
 
     Args:
         count: most parts; those that are much worse than the best one are left out.
+        sentences: neighbouring ones that make a part.
         sources: best first; the first few are read.
         rank: scores texts against the question; without it they are compared by their vectors, and where there are none
             either, the first part of the best source is taken.
@@ -115,29 +140,92 @@ def choose_quotations(
     Raises:
         ModelError: the reranker or the embedder failed.
     """
-    found = [(place, part) for place, source in enumerate(sources[:DEPTH]) for part in _parts(source)]
-    if not found:
-        return []
+    found = [
+        (place, part) for place, source in enumerate(sources[:DEPTH]) for part in _parts(source, sentences)
+    ]
+    scores = _score(question, found, rank, embed)
+    near = [i for i in _by_score(scores) if scores[i] >= scores.max() - _NEAR * _unit(scores)]
+    return _join(_pick([found[i][1] for i in near], count))
+
+
+def choose_paragraphs(
+    subject: str,
+    sources: Sequence[Citation],
+    *,
+    embed: Callable[[Sequence[str]], Vectors],
+    count: int,
+    sentences: int = SENTENCES,
+    longest: int | None = None,
+) -> list[Quotation]:
+    """Return parts of prose on a subject, each saying something else, in the order of the sources. Blocking.
+
+    Args:
+        count: parts.
+        longest: characters of a part, at most.
+
+    Raises:
+        ModelError: the embedder failed.
+    """
+    found = [
+        (place, part)
+        for place, source in enumerate(sources)
+        for part in _parts(source, sentences)
+        if not part.is_code
+        and part.head is None
+        and part.plain.endswith(_ENDS)
+        and (longest is None or len(part.plain) <= longest)
+    ]
+    scores = _score(subject, found, None, embed)
+    scores += _BEGINNING * _unit(scores) * np.array([part.begins_paragraph for _, part in found])
+    chosen: list[Quotation] = []
+    for i in _by_score(scores):
+        part = found[i][1]
+        said = content_stems(part.plain)
+        repeats = any(len(said & content_stems(other.plain)) > _SAME * len(said) for other in chosen)
+        if said and not repeats:
+            chosen = _pick([*chosen, part], count)
+    order = {source.number: place for place, source in enumerate(sources)}
+    return sorted(chosen, key=lambda part: (order[part.citation.number], part.span.start))
+
+
+Found = Sequence[tuple[int, Quotation]]
+"""Parts of sources, each with the place of its source."""
+
+
+def _score(
+    question: str,
+    found: Found,
+    rank: Rank | None,
+    embed: Callable[[Sequence[str]], Vectors] | None,
+) -> npt.NDArray[np.float64]:
+    """How well each part answers, shape (parts,)."""
     texts = [part.describe() for _, part in found]
-    if rank is not None:
-        scores = np.array(rank(question, texts))
-    elif embed is not None:
+    if rank is not None and texts:
+        scores = np.array(rank(question, texts), dtype=np.float64)
+    elif embed is not None and texts:
         vectors = embed([question, *texts])
-        scores = vectors[1:] @ vectors[0]
+        scores = np.asarray(vectors[1:] @ vectors[0], dtype=np.float64)
     else:
         scores = np.zeros(len(texts))
-    unit = float(scores.max() - np.median(scores))
-    scores = scores - unit * np.array(
-        [_RANK_COSTS * place + _CODE_COSTS * part.is_code for place, part in found]
-    )
+    costs = [_RANK_COSTS * place + _CODE_COSTS * part.is_code for place, part in found]
+    return np.asarray(scores - _unit(scores) * np.array(costs), dtype=np.float64)
+
+
+def _unit(scores: npt.NDArray[np.float64]) -> float:
+    return float(scores.max() - np.median(scores)) if len(scores) else 0.0
+
+
+def _by_score(scores: npt.NDArray[np.float64]) -> list[int]:
+    return [int(i) for i in np.argsort(-scores, kind="stable")]
+
+
+def _pick(parts: Iterable[Quotation], count: int) -> list[Quotation]:
+    """The first so many parts that do not overlap."""
     chosen: list[Quotation] = []
-    for i in np.argsort(-scores, kind="stable"):
-        if len(chosen) == count or scores[i] < scores.max() - _NEAR * unit:
-            break
-        part = found[i][1]
-        if not any(_overlap(part, other) for other in chosen):
+    for part in parts:
+        if len(chosen) < count and not any(_overlap(part, other) for other in chosen):
             chosen.append(part)
-    return _join(chosen)
+    return chosen
 
 
 def _join(parts: Sequence[Quotation]) -> list[Quotation]:
@@ -161,7 +249,7 @@ def _touch(one: Quotation, other: Quotation) -> bool:
     return not one.citation.passage.text[first.end : second.start].strip()
 
 
-def _parts(source: Citation) -> Iterator[Quotation]:
+def _parts(source: Citation, sentences: int) -> Iterator[Quotation]:
     """What can be quoted of a source: neighbouring sentences, rows of tables, blocks of code; no orders to machines."""
     text = source.passage.text
     if _is_source_code(source.passage):
@@ -174,8 +262,10 @@ def _parts(source: Citation) -> Iterator[Quotation]:
         if kind == "heading" or is_order:
             continue
         if kind == "sentence":
-            width = min(SENTENCES, len(units))
-            for first in range(len(units) - width + 1):
+            while units and _is_label(text[units[0].start : units[0].end]):
+                units = units[1:]
+            width = min(sentences, len(units))
+            for first in range(len(units) - width + 1 if units else 0):
                 yield Quotation(source, Span(start=units[first].start, end=units[first + width - 1].end))
         elif kind == "table":
             rule = text[units[0].end : units[1].start].strip() if len(units) > 1 else ""
@@ -185,6 +275,12 @@ def _parts(source: Citation) -> Iterator[Quotation]:
         else:
             last = units[min(len(units), _MOST_LINES) - 1]
             yield Quotation(source, Span(start=units[0].start, end=last.end), is_code=True)
+
+
+def _is_label(line: str) -> bool:
+    """Whether a line is a word or two that name what follows: "Models", "Step 1:"."""
+    words = strip_markdown(line)
+    return len(words.split()) < _LABEL_WORDS and words[-1:] not in _ENDS
 
 
 def _is_source_code(passage: Passage) -> bool:
