@@ -322,6 +322,7 @@ class Resources:
                 self.index,
                 self.embedder,
                 min_similarity=chosen.answering.topic_similarity,
+                lowest_similarity=chosen.answering.min_similarity,
                 voices=self.warehouse.voices if voices else None,
             ),
             owner=self.settings.twin_author,

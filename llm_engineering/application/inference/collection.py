@@ -24,6 +24,8 @@ from llm_engineering.domain.voices import VoiceProfile
 
 CANDIDATES = 200
 """Chunks that are looked at for documents about a subject."""
+_NEARLY = 0.1
+"""How far below the nearest chunk others may lie, where none is near."""
 _OPENING = 70
 """Characters of a text's beginning that stand for a missing title."""
 
@@ -34,6 +36,7 @@ class Collection:
     Args:
         keep_seconds: how long a reading of the metadata may be old.
         min_similarity: cosine similarity to a subject from which a chunk is about it, whatever its words.
+        lowest_similarity: from which it bears on it at all.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Collection:
         embedder: Embedder,
         *,
         min_similarity: float,
+        lowest_similarity: float = 1.0,
         voices: VoiceStore | None = None,
         keep_seconds: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
@@ -51,6 +55,7 @@ class Collection:
         self._index = index
         self._embedder = embedder
         self._min_similarity = min_similarity
+        self._lowest_similarity = lowest_similarity
         self._voices = voices
         self._keep_seconds = keep_seconds
         self._clock = clock
@@ -97,7 +102,12 @@ class Collection:
         return next(iter(wanted or found), None)
 
     def find_about(
-        self, topic: str, filter: MetadataFilter = MetadataFilter(), *, mentions: bool = False
+        self,
+        topic: str,
+        filter: MetadataFilter = MetadataFilter(),
+        *,
+        mentions: bool = False,
+        loosely: bool = False,
     ) -> dict[str, list[Hit]]:
         """Return the chunks about a subject, by document, best first.
 
@@ -106,6 +116,7 @@ class Collection:
 
         Args:
             mentions: any chunk that holds the words will do, and no other.
+            loosely: the nearest ones, if they bear on the subject at all.
 
         Raises:
             StoreError: the index cannot be read.
@@ -120,8 +131,14 @@ class Collection:
         )
         (hits,) = self._index.search([request], self._embedder.fingerprint)
         found: dict[str, list[Hit]] = {}
+        nearest = max((hit.dense_score or 0.0 for hit in hits), default=0.0)
+        floor = max(self._lowest_similarity, nearest - _NEARLY) if loosely else self._min_similarity
         for hit in hits:
-            if matches_topic(topic, hit.chunk.embedding_text) if mentions else self._is_about(topic, hit):
+            if (
+                matches_topic(topic, hit.chunk.embedding_text)
+                if mentions
+                else self._is_about(topic, hit, floor)
+            ):
                 found.setdefault(hit.chunk.document_id, []).append(hit)
         return found
 
@@ -140,8 +157,8 @@ class Collection:
         posts, others = self._index.search(requests, self._embedder.fingerprint)
         return [hit.chunk.text for hit in (posts or others)]
 
-    def _is_about(self, topic: str, hit: Hit) -> bool:
-        if hit.dense_score is not None and hit.dense_score >= self._min_similarity:
+    def _is_about(self, topic: str, hit: Hit, floor: float) -> bool:
+        if hit.dense_score is not None and hit.dense_score >= floor:
             return True
         chunk = hit.chunk
         short = category_spec(chunk.category).chunking is Chunking.RECORD

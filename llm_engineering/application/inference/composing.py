@@ -17,7 +17,7 @@ from llm_engineering.application.inference.answer import (
 )
 from llm_engineering.application.inference.context import Source
 from llm_engineering.application.inference.drafting import Brief
-from llm_engineering.application.inference.quotes import Quotation, choose_quotations
+from llm_engineering.application.inference.quotes import Quotation, choose_paragraphs, choose_quotations
 from llm_engineering.application.ports import LanguageModel, Message, Vectors
 from llm_engineering.application.text.pii import mask_personal_data
 from llm_engineering.application.text.style import score_voice
@@ -38,6 +38,8 @@ class Order:
     template: str
     """Name of the prompt that the messages were made from."""
     max_tokens: int
+    free: bool = False
+    """Its sentences need no source: titles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,8 @@ def _quote(section: Section, citations: Sequence[Citation], embed: Embed) -> lis
     """A section's notes, or the part of its passages that is closest to its question. Blocking."""
     if section.notes:
         return [replace(note, citation=citations[note.citation.number - 1]) for note in section.notes]
-    return choose_quotations(section.question, citations, embed=embed)
+    prose = choose_paragraphs(section.question, citations, embed=embed, count=1)
+    return prose or choose_quotations(section.question, citations, embed=embed)
 
 
 async def _write(
@@ -168,6 +171,8 @@ async def _write(
         sources = [Source(one, (Span(start=0, end=len(one.passage.text)),)) for one in local]
         messages = build_messages(section.question, sources, config)
         order = Order(tuple(messages), config.prompt, min(config.reply_tokens, SECTION_TOKENS))
+    if order.free:
+        config = config.model_copy(update={"leave_out_unsupported": False})
     pieces = write_part(
         section.question,
         order.messages,

@@ -69,6 +69,9 @@ def plan_draft(
         ]
     elif brief.form in _ITEMS:
         parts = writer.plan_items(passages)
+    elif verbatim and brief.form == "title":
+        names = list(dict.fromkeys(_name(passage) for passage in passages))[: brief.count]
+        opening, parts = "\n".join(f"{n}. {name}" for n, name in enumerate(names, start=1)), []
     else:
         parts = [writer.plan_part(passages, words=brief.words, form=brief.description)]
     notes = ("shortened",) if brief.shortened else ()
@@ -123,8 +126,7 @@ class _Writer:
 
     def plan_part(self, passages: Sequence[Passage], *, words: int, form: str, heading: str = "") -> Section:
         """A part of the text, from what the passages say of the subject."""
-        bullets = self._brief.form in ("outline", "title")
-        if self._verbatim and not bullets:
+        if self._verbatim and self._brief.form != "outline":
             notes = self._choose(passages, max(1, round(words / _WORDS_OF_PARAGRAPH)))
         else:
             fewest, most = _NOTES
@@ -172,7 +174,7 @@ class _Writer:
             passages=tuple(passages),
             order=self._order(notes, words, form) if ordered else None,
             notes=tuple(notes),
-            bullets=brief.form in ("outline", "title"),
+            bullets=brief.form == "outline",
         )
 
     def _order(self, notes: Sequence[Quotation], words: int, form: str) -> Order:
@@ -190,7 +192,8 @@ class _Writer:
             words=words,
             subject=brief.subject,
         )
-        return Order(tuple(messages), "write", int(words * _TOKENS_PER_WORD) + 40)
+        tokens = int(words * _TOKENS_PER_WORD) + 40
+        return Order(tuple(messages), "write", tokens, free=brief.form == "title")
 
     def _show_examples(self, notes: Sequence[str]) -> list[str]:
         """A text that shows how the author writes, unless the notes stand in it."""

@@ -88,15 +88,15 @@ def plan_text(
     given = guarded.query.filter
     narrow = merge_filters(given, MetadataFilter(authors=named))
     if routed.intent is Intent.COMPARE:
-        found = collection.find_about(brief.subject, given)
+        found = _find(collection, brief.subject, given)
         compared = named if len(named) > 1 else _authors_of(found)
         return (
             outline_comparison(brief.subject, compared, found, german=german)
             if found
             else _nothing(brief, (), german)
         )
-    found = collection.find_about(brief.subject, narrow)
     if routed.intent is Intent.SUMMARISE:
+        found = _find(collection, brief.subject, narrow)
         if not found:
             return _nothing(brief, named, german)
         whole = _named_document(brief.subject, found)
@@ -104,11 +104,20 @@ def plan_text(
         if document is not None:
             return outline_document(document, german=german)
         return outline_summary(brief.subject, found, german=german)
-    if not found and named:
-        found = collection.find_about(brief.subject, given)
+    found = _find(collection, brief.subject, narrow, given)
     if not found:
         return _nothing(brief, (), german)
     return plan_draft(brief, found, collection, embed, verbatim=verbatim, instructions=instructions)
+
+
+def _find(collection: Collection, subject: str, *filters: MetadataFilter) -> dict[str, list[Hit]]:
+    """What is about the subject within the first filter that leaves anything, else what is nearest to it: people name a
+    subject in other words than its author does."""
+    for loosely in (False, True):
+        for filter in filters:
+            if found := collection.find_about(subject, filter, loosely=loosely):
+                return found
+    return {}
 
 
 def _plan_rewriting(brief: Brief, request: str, collection: Collection, *, extractive: bool) -> str | Outline:
