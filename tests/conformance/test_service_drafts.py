@@ -418,6 +418,15 @@ class TestListing:
         assert response.status_code == 422
         assert error_of(response)["code"] == "invalid_request"
 
+    def test_a_method_that_is_not_there_names_all_that_are(self, client: httpx.Client) -> None:
+        for path, allowed in (("/drafts/x", "DELETE, GET, PUT"), ("/drafts", "GET"), ("/write", "POST")):
+            response = client.request("PATCH", path)
+            assert response.status_code == 405
+            assert response.headers["allow"] == allowed
+
+    def test_the_description_for_people_tells_what_a_list_takes(self, client: httpx.Client) -> None:
+        assert "<code>limit</code> (integer, from 1, to 100)" in client.get("/docs").text
+
     def test_an_id_that_cannot_be_is_422(self, client: httpx.Client) -> None:
         response = client.get(f"/drafts/{'x' * 65}")
         assert response.status_code == 422

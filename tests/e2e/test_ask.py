@@ -5,10 +5,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from llm_engineering.infrastructure.stores.mongo import MongoWarehouse
 from tests.broken_runs import run_command
 from tests.fakes.openai_server import Fault, OpenAIServer
 from tests.services import free_port, mongo_server
@@ -160,6 +162,39 @@ def test_a_question_that_cannot_be_used_is_refused(
 ) -> None:
     code, output, errors = call(environment, "tools.ask", question)
     assert (code, output) == (1, "")
+    assert said in errors
+    assert "Traceback" not in errors
+
+
+def test_format_and_length_of_a_draft_are_options(environment: dict[str, str], service: OpenAIServer) -> None:
+    service.default_reply = lambda _: "In hybrid search, words and meanings belong together."
+    served = served_by(environment, service.base_url)
+    order = ("hybrid search", "--format", "thread", "--length", "90", "--author", "Ada Winter")
+    code, output, errors = call(served, "tools.ask", *order)
+    assert code == 0, errors
+    assert "words and meanings belong together" in output
+    asked = service.requests[-1].body["messages"][-1]["content"]
+    assert "thread" in asked
+    assert "90 words" in asked
+    with closing(MongoWarehouse(environment["DATABASE_URI"], environment["DATABASE_NAME"])) as warehouse:
+        draft = warehouse.drafts.read_page(1)[0]
+    assert (draft.brief.format, draft.brief.words, draft.brief.author) == ("thread", 90, "Ada Winter")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--format", "sonnet"), "invalid choice: 'sonnet'"),
+        (("--length", "5"), "at least 20 words, got 5"),
+        (("--length", "90", "--intent", "summarise"), "are for drafts"),
+    ],
+)
+def test_a_draft_that_cannot_be_ordered_is_refused(
+    environment: dict[str, str], options: tuple[str, ...], said: str
+) -> None:
+    code, output, errors = call(environment, "tools.ask", "hybrid search", *options)
+    assert code != 0
+    assert output == ""
     assert said in errors
     assert "Traceback" not in errors
 

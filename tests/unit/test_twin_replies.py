@@ -26,6 +26,7 @@ from llm_engineering.application.llm.prompts import prompt_hash
 from llm_engineering.application.ports import CleanStore, Message, VoiceStore
 from llm_engineering.application.text.markdown import strip_markdown
 from llm_engineering.domain.documents import Chunk, CleanDocument, User
+from llm_engineering.domain.drafts import DraftBrief
 from llm_engineering.domain.errors import StoreUnavailableError, UnknownFilterValueError
 from llm_engineering.domain.inference import Grounding, Intent, LlmProfile, RagResult
 from llm_engineering.domain.retrieval import MetadataFilter, Query
@@ -82,7 +83,7 @@ class Twin:
         self.model = ScriptedLanguageModel(default=reply)
         embedder = HashEmbedder()
         index = filled_index([chunk(*text) for text in TEXTS], embedder)
-        warehouse = FakeWarehouse()
+        self.warehouse = warehouse = FakeWarehouse()
         warehouse.clean.upsert([document(*text) for text in TEXTS])
         self.pipeline = InferencePipeline(
             Retriever(index, embedder),
@@ -94,6 +95,7 @@ class Twin:
             collection=Collection(
                 store or warehouse.clean, index, embedder, min_similarity=0.99, voices=voices
             ),
+            drafts=warehouse.drafts,
             owner=owner,
             now=lambda: NOW,
         )
@@ -240,6 +242,36 @@ async def test_a_small_model_composes_the_authors_own_sentences_word_for_word() 
         "Chunking is cutting, so cut where the author has cut already, at the headings." in result.answer.text
     )
     assert "Ben Okafor" not in result.answer.text
+
+
+async def test_of_a_reader_who_leaves_what_came_is_kept_by_the_time_the_pipeline_is_closed() -> None:
+    twin = Twin("Chunking by headings keeps what belongs together in one chunk. Whales sing at night.")
+    events = twin.pipeline.answer(RagRequest(Query.ask("Draft a post about chunking")))
+    async for event in events:
+        if isinstance(event, Checked):
+            break
+    await events.aclose()
+    await twin.pipeline.close()
+    [draft] = twin.warehouse.drafts.read_page(10)
+    assert draft.unfinished
+    assert draft.answer.text.startswith("Chunking by headings")
+    assert "at night." not in draft.answer.text
+
+
+async def test_small_models_drafts_are_kept_as_the_quotations_they_are() -> None:
+    twin = Twin(grounding="extractive")
+    result = await twin.reply("Draft a post about chunking")
+    kept = twin.warehouse.drafts.find(str(result.draft_id))
+    assert kept is not None
+    assert kept.answer.quoted
+    assert kept.brief == DraftBrief(subject="chunking", format="post", words=130, author="Ada Winter")
+
+
+async def test_what_is_no_draft_is_not_kept() -> None:
+    twin = Twin()
+    for message in ("Who are you?", "Summarise everything about chunking", "Draft a post about submarines"):
+        assert (await twin.reply(message)).draft_id is None
+    assert twin.warehouse.drafts.read_page(10) == []
 
 
 async def test_a_subject_nobody_wrote_on_is_refused_with_its_name() -> None:

@@ -30,6 +30,7 @@ from loguru import logger
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from llm_engineering.domain.errors import (
     FingerprintMismatchError,
@@ -226,6 +227,18 @@ def log(error: Exception, problem: Problem, identifier: str) -> None:
         logger.bind(request_id=identifier).opt(exception=error).error("A request failed unexpectedly")
 
 
+def _list_methods(app: FastAPI, path: str) -> list[str]:
+    """All that are documented for a path; the router knows only those of the first of its routes."""
+    paths: Mapping[str, Mapping[str, Any]] = app.openapi()["paths"]
+    found = {
+        method.upper()
+        for template, methods in paths.items()
+        if compile_path(template)[0].match(path)
+        for method in methods
+    }
+    return sorted(found)
+
+
 def install(app: FastAPI) -> None:
     """Make every failure of the app's routes end in one shape."""
 
@@ -237,7 +250,12 @@ def install(app: FastAPI) -> None:
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         known = _HTTP_CODES.get(error.status_code, ("http_error", str(error.detail)))
-        return respond(request, Problem(error.status_code, *known), error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(_list_methods(app, request.scope["path"])) or headers.get(
+                "Allow", ""
+            )
+        return respond(request, Problem(error.status_code, *known), headers)
 
     async def parameters(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

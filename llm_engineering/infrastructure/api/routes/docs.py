@@ -60,10 +60,19 @@ def _operations(description: Schema) -> Iterator[str]:
         for method, operation in methods.items():
             yield f"<section><h2><code>{method.upper()} {escape(path)}</code></h2>"
             yield _text(operation.get("description") or operation.get("summary", ""))
+            if parameters := operation.get("parameters"):
+                yield f"<p>Asks for {', '.join(map(_parameter, parameters))}.</p>"
             body = operation.get("requestBody", {}).get("content", {}).get("application/json")
             if body:
                 yield f"<p>Takes {_kind(body['schema'])}.</p>"
             yield f"<p>Gives {'; '.join(_responses(operation))}.</p></section>"
+
+
+def _parameter(parameter: Schema) -> str:
+    """A value in the path, or behind it."""
+    said = escape(parameter.get("description", "")).rstrip(".")
+    kind = "; ".join(part for part in (_kind(parameter["schema"]), said) if part)
+    return f"<code>{escape(parameter['name'])}</code> ({kind})"
 
 
 def _responses(operation: Schema) -> Iterator[str]:
