@@ -10,6 +10,8 @@ from llm_engineering.domain.documents import Chunk, Model, Span, UtcDatetime
 from llm_engineering.domain.errors import InvalidInputError
 
 MAX_QUESTION_CHARACTERS = 4_000
+MAX_HITS = 1_000
+"""The most hits that a search can be asked for; a service grants fewer."""
 
 
 class SearchMode(StrEnum):
@@ -83,7 +85,7 @@ class Query(Model):
 
     text: str
     filter: MetadataFilter = MetadataFilter()
-    k: int = Field(default=5, ge=1, le=100)
+    k: int = Field(default=5, ge=1, le=MAX_HITS)
     mode: SearchMode = SearchMode.HYBRID
     fusion: Fusion = RrfFusion()
 
