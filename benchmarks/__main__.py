@@ -30,6 +30,7 @@ class Options:
     quick: bool = False
     mongo: str | None = None
     questions: Path | None = None
+    beir: Sequence[Path] = ()
 
 
 # A part is imported when it is run: one that is not asked for costs nothing, and needs nothing installed.
@@ -98,6 +99,12 @@ def _twin(options: Options) -> dict[str, Any]:
     return twin.main(options.questions, options.quick)
 
 
+def _reranking(options: Options) -> dict[str, Any]:
+    from benchmarks import reranking
+
+    return reranking.main(options.beir, 10 if options.quick else 300)
+
+
 def _service(options: Options) -> dict[str, Any]:
     from benchmarks import service
 
@@ -128,6 +135,7 @@ PARTS: dict[str, tuple[str, Callable[[Options], dict[str, Any]]]] = {
     "imports": ("import steps, pipelines", _imports),
     "roundtrips": ("requests to each store", _roundtrips),
     "service": ("the inference service under load", _service),
+    "reranking": ("the reranker's weight on unlike collections", _reranking),
     "answering": ("similarity of questions with and without an answer", _answering),
     "twin": ("what a user gets: answers, declined questions, drafts (after: poe demo)", _twin),
     "generation": ("making training data, without the model's time", _generation),
@@ -147,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     logger.remove()
     logger.add(sys.stderr, level="ERROR")
-    options = Options(parsed.corpus, columns, parsed.quick, parsed.mongo, parsed.questions)
+    options = Options(parsed.corpus, columns, parsed.quick, parsed.mongo, parsed.questions, parsed.beir)
     report = run_parts(parsed.names or [name for name in PARTS if name != "twin"], options)
     console.print(Rule())
     show_checks("Targets", [check for part in report["parts"].values() for check in part["checks"]])
@@ -185,6 +193,14 @@ def argument_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="text=FIELD",
         help="where text and title stand in such an object; a dot leads into an object: text=content.Content",
+    )
+    parser.add_argument(
+        "--beir",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FOLDER",
+        help="BEIR folders to measure retrieval on, beside the sample site",
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: data/benchmarks/TIME-COMMIT.json")

@@ -59,7 +59,7 @@ def site_documents() -> Iterator[RawDocument]:
     for file in sorted((ROOT / "samples" / "site" / "articles").glob("*.html")):
         html = file.read_text(encoding="utf-8")
         page = extract_page(html, f"https://site.example.org/{file.name}", min_characters=140)
-        yield _document(file.stem, page.metadata.title, page.text)
+        yield _document(f"articles/{file.name}", page.metadata.title, page.text)
 
 
 def made_up_documents(count: int, parts: int = 8) -> Iterator[RawDocument]:

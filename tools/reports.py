@@ -80,7 +80,7 @@ def _show_rag_evaluation(_: str, found: dict[str, Any]) -> None:
     table = Table(title=f"Retrieval ({found['corpus']})", title_justify="left", title_style="bold")
     deepest, roomy = max(found["ks"]), console.width >= WIDE
     shown = found["ks"] if roomy else [deepest]
-    metrics = [*(f"recall@{k}" for k in shown), f"ndcg@{deepest}", *(("mrr",) if roomy else ())]
+    metrics = [*(f"recall@{k}" for k in shown), found["ranking"], *(("mrr",) if roomy else ())]
     table.add_column("Configuration", overflow="fold")
     for column in (*metrics, f"against {found['reference']}", "p (Holm)", *(("ms",) if roomy else ())):
         table.add_column(column, justify="right", overflow="fold")

@@ -11,6 +11,8 @@ from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.voices import VoiceScore
 
 MAX_QUESTION_CHARACTERS = 4_000
+MAX_HITS = 1_000
+"""The most hits that a search can be asked for; a service grants fewer."""
 
 
 GIVEN_TEXT = "given"
@@ -105,7 +107,7 @@ class Query(Model):
 
     text: str
     filter: MetadataFilter = MetadataFilter()
-    k: int = Field(default=5, ge=1, le=100)
+    k: int = Field(default=5, ge=1, le=MAX_HITS)
     mode: SearchMode = SearchMode.HYBRID
     fusion: Fusion = RrfFusion()
 

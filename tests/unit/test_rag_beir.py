@@ -66,6 +66,32 @@ async def test_queries_are_judged_by_document_and_missing_documents_count(folder
     assert evaluation.calibration is None
 
 
+async def test_as_many_documents_are_found_as_asked_for_however_many_chunks_one_has(folder: Path) -> None:
+    sentences = [f"Sourdough rises by wild yeast in jar {n}." for n in range(1200)]
+    texts = {"long": " ".join(sentences), "tea": "Green tea.", "knot": "A knot.", "keel": "A keel."}
+    lines(folder / "corpus.jsonl", [{"_id": key, "title": "", "text": text} for key, text in texts.items()])
+    lines(folder / "qrels" / "test.tsv", [f"q2\t{key}\t1" for key in texts])
+    index, embedder = FakeVectorIndex(), HashEmbedder()
+    assert beir.build_index(folder, index, embedder, ChunkingConfig()).chunks > 30
+    resolved, _ = beir.read_questions(folder, "test", 100, seed=0)
+    given = {"beir": {"folder": str(folder)}, "serving": "dense", "ks": [4], "resamples": 200}
+    evaluation = await evaluate_retrieval(
+        RagEvaluationRun.model_validate(given),
+        resolved,
+        Retrievers(index, embedder),
+        corpus="beir",
+        by_document=True,
+    )
+    assert evaluation.served.runs[0].metrics["recall@4"] == 1.0
+
+
+def test_without_cut_offs_a_data_set_is_reported_as_others_do() -> None:
+    run = RagEvaluationRun.model_validate({"beir": {"folder": "x"}})
+    assert (run.ks, run.tested, run.ranking) == ((10, 100), "ndcg@10", "ndcg@10")
+    own = RagEvaluationRun.model_validate({"beir": {"folder": "x"}, "ks": [5, 20]})
+    assert (own.tested, own.ranking) == ("recall@20", "ndcg@20")
+
+
 def test_bad_lines_are_left_out_and_named(folder: Path) -> None:
     lines(
         folder / "corpus.jsonl",

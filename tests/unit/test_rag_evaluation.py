@@ -362,7 +362,7 @@ class TestConfig:
         [
             ({"reference": "nothing"}, "reference names 'nothing'"),
             ({"questions": {}}, "name 'files' with questions"),
-            ({"ks": [0, 5]}, "between 1 and 33"),
+            ({"ks": [0, 5]}, "between 1 and 100"),
             ({"beir": {"folder": "x"}, "answers": {}}, "leave 'answers' out"),
             ({"configurations": {"dense": {"retrieval": {"mood": "dense"}}}}, "mood"),
         ],

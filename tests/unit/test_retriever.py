@@ -384,15 +384,18 @@ class TestReranking:
         assert {hit.chunk.id: hit.dense_score for hit in found.hits} == cosines
         assert (found.provenance.reranker, found.provenance.rerank_status) == ("words", StageStatus.OK)
 
-    @pytest.mark.parametrize(("k", "candidates"), [(1, 2), (2, 3), (4, 4)])
-    def test_sees_n_candidates_a_hit_within_the_cap_but_never_fewer_than_k(
+    @pytest.mark.parametrize(("k", "candidates"), [(1, 2), (2, 3), (4, 3)])
+    def test_sees_n_candidates_a_hit_within_the_cap_and_the_rest_keeps_its_order_below(
         self, k: int, candidates: int
     ) -> None:
         reranker = WordsReranker("a")
         config = RetrievalConfig(rerank=RerankConfig(candidates_per_hit=2, max_candidates=3))
-        found = Setup(config, reranker=reranker).ask("overlap of chunks and bananas downhill", k=k)
+        question = "overlap of chunks and bananas downhill"
+        found = Setup(config, reranker=reranker).ask(question, k=k)
         assert reranker.asked[0][1] == candidates
         assert len(found.hits) == k
+        assert documents(found)[3:] == documents(Setup().ask(question, k=k))[3:]
+        assert [hit.score for hit in found.hits[3:]] == [0.0] * (k - 3)
 
     @pytest.mark.parametrize("error", [ModelError("out of memory"), None])
     def test_that_fails_or_hangs_leaves_the_order_of_the_search_and_says_so(

@@ -20,7 +20,7 @@ class RerankConfig(Model):
     candidates_per_hit: int = Field(default=4, ge=1, le=20)
     """N: candidates that are reranked for one hit that is asked for."""
     max_candidates: int = Field(default=40, ge=1, le=500)
-    """Most candidates that are reranked, whatever k is; never fewer than k."""
+    """Most candidates that are reranked, whatever k is; those below keep the order of the search, with a score of 0."""
     weight: float = Field(default=RERANKER_WEIGHT, ge=0, le=1)
     """The reranker's share of the final score; the rest is the search's own."""
     timeout_seconds: float = Field(default=3.0, gt=0)

@@ -370,12 +370,14 @@ class Retriever:
         made.statuses["rerank"] = StageStatus.OFF
         if self._reranker is None or not hits:
             return list(hits[:k])
+        config = self._config.rerank
+        first, rest = hits[: config.max_candidates], hits[config.max_candidates :]
         try:
             with recorder.record_span("rerank", "retrieval", query=question) as span:
-                span.attributes["candidates"], span.model = len(hits), self._reranker.name
-                work = partial(rerank_hits, question, hits, self._reranker, weight=self._config.rerank.weight)
+                span.attributes["candidates"], span.model = len(first), self._reranker.name
+                work = partial(rerank_hits, question, first, self._reranker, weight=config.weight)
                 job = asyncio.get_running_loop().run_in_executor(self._rerankers, work)
-                async with asyncio.timeout(self._config.rerank.timeout_seconds):
+                async with asyncio.timeout(config.timeout_seconds):
                     reranked = await job
         except (ModelError, TimeoutError) as error:
             made.failed(
@@ -383,7 +385,7 @@ class Retriever:
             )
             return list(hits[:k])
         made.statuses["rerank"] = StageStatus.OK
-        return reranked[:k]
+        return [*reranked, *(hit.model_copy(update={"score": 0.0}) for hit in rest)][:k]
 
 
 def _texts(query: Query, expansion: Expansion, question_weight: float) -> list[_Text]:

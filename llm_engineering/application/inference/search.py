@@ -104,14 +104,12 @@ class FacetCache:
             return read
 
 
-RERANKER_WEIGHT = 0.85
+RERANKER_WEIGHT = 0.5
 """The reranker's share of the final score; the rest is the search's own.
 
-Chosen with the late interaction reranker over 20 candidates, on three sets of labelled questions (90 and 86 about the
-sample site, 54 about 38 articles of others): the mean reciprocal rank is one point higher than at 1.0, where the reranker
-alone decides, and recall at 5 no lower. Towards 0.7 such questions gain a little more, but those that quote rare words
-lose; that depends on the first stage (with ``weighted`` fusion 0.7 is as good). All of this is within chance: a
-tie-breaker more than a trade."""
+Chosen with the late interaction reranker on seven unlike collections (docs/benchmarks.md): the largest share that leaves
+none of them clearly worse than the search alone. More helps questions to long articles, and hurts reviews and abstracts,
+whose words tell more than MiniLM sees in them."""
 
 
 def rerank_hits(

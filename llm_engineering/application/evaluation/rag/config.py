@@ -13,7 +13,7 @@ from llm_engineering.application.evaluation.rag.retrieval import Configuration
 from llm_engineering.application.evaluation.statistics import RESAMPLES
 from llm_engineering.application.features.chunk import ChunkingConfig
 from llm_engineering.application.inference.answer import AnsweringConfig
-from llm_engineering.application.inference.retriever import RetrievalConfig
+from llm_engineering.application.inference.config import MOST_HITS, RetrievalConfig
 from llm_engineering.domain.retrieval import MetadataFilter
 
 SERVED = "hybrid + self-query + rerank"
@@ -142,9 +142,11 @@ class RagEvaluationRun(StrictConfig):
     expansion: bool = False
     """Add rows with query expansion: up to four requests to the language model for each question."""
     ks: tuple[int, ...] = Field(default=(1, 3, 5), min_length=1)
-    """Cut-offs; the largest is how many hits are asked for."""
+    """Cut-offs; the largest is how many hits (of a BEIR data set: documents) are asked for. Where a BEIR data set is
+    evaluated, the default is (10, 100), as others report it."""
     primary: str | None = None
-    """The metric of the paired tests; None: recall at the largest cut-off."""
+    """The metric of the paired tests; None: recall at the largest cut-off, or nDCG@10 where the cut-offs of a BEIR data
+    set are left at their default."""
     reference: str = "dense"
     """The configuration that the others are held against."""
     serving: str = SERVED
@@ -164,9 +166,16 @@ class RagEvaluationRun(StrictConfig):
     @field_validator("ks")
     @classmethod
     def _cut_offs(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if any(not 1 <= k <= 33 for k in value):
-            raise ValueError("cut-offs lie between 1 and 33")
+        if any(not 1 <= k <= MOST_HITS for k in value):
+            raise ValueError(f"cut-offs lie between 1 and {MOST_HITS}")
         return tuple(sorted(set(value)))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _report_as_others_do(cls, fields: Any) -> Any:
+        if isinstance(fields, Mapping) and fields.get("beir") is not None and "ks" not in fields:
+            return {"primary": "ndcg@10", **fields, "ks": (10, 100)}
+        return fields
 
     @field_validator("configurations", mode="before")
     @classmethod
@@ -204,6 +213,11 @@ class RagEvaluationRun(StrictConfig):
     def tested(self) -> str:
         """The metric of the paired tests."""
         return self.primary or f"recall@{max(self.ks)}"
+
+    @property
+    def ranking(self) -> str:
+        """The nDCG that tables show: the tested metric where it is one, else at the largest cut-off."""
+        return self.tested if self.tested.startswith("ndcg@") else f"ndcg@{max(self.ks)}"
 
 
 class RagEvaluation(StrictConfig):

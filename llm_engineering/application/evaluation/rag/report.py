@@ -121,8 +121,7 @@ def as_yaml(value: dict[str, Any], depth: int = 0) -> str:
 
 
 def _shown_metrics(evaluation: Evaluation) -> list[str]:
-    deepest = max(evaluation.ks)
-    return [*(f"recall@{k}" for k in evaluation.ks), f"ndcg@{deepest}", "mrr"]
+    return [*(f"recall@{k}" for k in evaluation.ks), evaluation.ranking, "mrr"]
 
 
 def _plot(evaluation: Evaluation) -> str:

@@ -21,10 +21,12 @@ from llm_engineering.application.ports import Progress, SilentProgress, VectorIn
 from llm_engineering.application.ports.observability import Recorder
 from llm_engineering.domain.documents import Model
 from llm_engineering.domain.errors import InvalidInputError
-from llm_engineering.domain.retrieval import MetadataFilter, Passage
+from llm_engineering.domain.retrieval import MAX_HITS, MetadataFilter, Passage
 
 SHOWN_SOURCES = 5
 """Sources of a question that its record keeps."""
+HITS_PER_DOCUMENT = 3
+"""Hits that are asked for at first for one document; more where they come from too few."""
 EXCERPT = 240
 """Characters of a source that its record keeps."""
 _SILENT = SilentProgress()
@@ -182,13 +184,10 @@ class _Asking:
     min_overlap: float
 
     async def ask(self, labelled: Labelled) -> QuestionRun:
-        config = self.configuration.retrieval
         depth = max(self.ks)
         recorder = Recorder("evaluation")
         try:
-            wanted = 3 * depth if self.by_document else depth
-            query = config.query(labelled.question.question, k=wanted, filter=self.filter)
-            found = await self.retriever.retrieve(query, recorder)
+            found = await self._find(labelled.question.question, depth, recorder)
         except InvalidInputError as error:
             return self._failed(labelled, recorder, error)
         seconds = recorder.elapsed
@@ -200,6 +199,18 @@ class _Asking:
             first = {passage.document_id: passage for passage in reversed(passages)}
             passages = [passage for passage in passages if first[passage.document_id] is passage][:depth]
         return self._run(labelled, found, passages, seconds)
+
+    async def _find(self, question: str, depth: int, recorder: Recorder) -> Retrieved:
+        """Hits; by document, so many that they come from ``depth`` documents, where the search finds as many."""
+        wanted, before = (HITS_PER_DOCUMENT * depth if self.by_document else depth), 0
+        while True:
+            query = self.configuration.retrieval.query(question, k=min(wanted, MAX_HITS), filter=self.filter)
+            found = await self.retriever.retrieve(query, recorder)
+            documents = {hit.chunk.document_id for hit in found.hits}
+            is_all = query.k == MAX_HITS or len(found.hits) == before
+            if not self.by_document or len(documents) >= depth or is_all:
+                return found
+            wanted, before = 2 * wanted, len(found.hits)
 
     def _run(
         self, labelled: Labelled, found: Retrieved, passages: Sequence[Passage], seconds: float
