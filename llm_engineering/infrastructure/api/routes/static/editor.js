@@ -117,6 +117,11 @@ export function openEditor(draft, { saved, closed, announce }) {
   return { node, focus: () => area.focus() };
 }
 
+/** Where nine tenths of the author's own texts lie. */
+function range(voice) {
+  return voice?.low === undefined ? "" : ` (their own texts: ${Math.round(voice.low * 100)} to ${Math.round(voice.high * 100)})`;
+}
+
 /** What is known of the draft as the model wrote it, and how long the person's version is. */
 function meters(answer, brief, words) {
   const backed = answer.supports.filter(({ verdict }) => verdict !== "unsupported").length;
@@ -124,7 +129,7 @@ function meters(answer, brief, words) {
   const rows = {
     Words: words,
     "Backed by sources": answer.supports.length ? `${backed} of ${answer.supports.length} sentences of the draft` : "",
-    Voice: voice === null ? "" : `${voice} of 100`,
+    Voice: voice === null ? "" : `${voice} of 100${range(answer.voice)}`,
     "In the voice of": brief.author ?? "",
     Model: answer.model,
   };

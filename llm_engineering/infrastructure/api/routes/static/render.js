@@ -96,6 +96,22 @@ function clickable(nodes, act) {
   return drawn;
 }
 
+/** The lines of a Markdown quotation without their marks; rows of a table as one. */
+function quotation(text, citations, onCite) {
+  const lines = text.split("\n").map((line) => line.replace(/^> ?/, ""));
+  const rows = lines.filter((line) => line.startsWith("|") && !/^[|:\s-]+$/.test(line));
+  if (!rows.length) return inline(lines.join("\n"), citations, onCite);
+  const cells = (row) => row.replace(/^\||\|$/g, "").split("|").map((cell) => cell.trim());
+  const [head, ...rest] = rows;
+  const headed = lines.some((line) => /^\|[|:\s-]+$/.test(line));
+  const draw = (tag) => (row) => element("tr", {}, ...cells(row).map((cell) => element(tag, {}, ...inline(cell, citations, onCite))));
+  const table = element("table", {},
+    headed ? element("thead", {}, draw("th")(head)) : null,
+    element("tbody", {}, ...(headed ? rest : rows).map(draw("td"))));
+  const others = lines.filter((line) => !line.startsWith("|") && line.trim()).join("\n");
+  return [table, ...inline(others, citations, onCite)];
+}
+
 /** Draw an answer: its sentences with their verdicts, citations as buttons, fenced code as blocks. */
 export function drawAnswer(node, text, supports, citations, { onCite, onSentence }) {
   const unit = unitOffsets(text);
@@ -106,9 +122,11 @@ export function drawAnswer(node, text, supports, citations, { onCite, onSentence
     for (const { support, start: from, end: to } of sentences) {
       if (from < at || to > end) continue;
       nodes.push(...inline(text.slice(at, from), citations, onCite));
-      const parts = inline(text.slice(from, to), citations, onCite);
-      const sentence = element("span", { className: `sentence ${support.verdict}`, title: VERDICTS[support.verdict] },
-        ...(support.source && support.source_span ? clickable(parts, () => onSentence(support)) : parts));
+      const words = text.slice(from, to);
+      const quoted = words.startsWith("> ");
+      const parts = quoted ? quotation(words, citations, onCite) : inline(words, citations, onCite);
+      const sentence = element(quoted ? "blockquote" : "span", { className: `sentence ${support.verdict}`, title: VERDICTS[support.verdict] },
+        ...(support.source && support.source_span && !quoted ? clickable(parts, () => onSentence(support)) : parts));
       nodes.push(sentence);
       at = to;
     }
@@ -191,12 +209,13 @@ export function badges({ result, unfinished, edited }) {
   if (!result) return unfinished ? [{ text: "Written by AI" }, { text: "unfinished", warn: true }] : [];
   const { answer, provenance: made } = result;
   const told = ["catalogue", "converse"].includes(made.intent);
-  const kind = answer.quoted ? "Quotation" : told ? "From the collection" : answer.abstained ? "No answer" : "Written by AI";
+  const kind = answer.quoted ? (made.intent === "write" ? "In the author's own words" : "Quotation") : told ? "From the collection" : answer.abstained ? "No answer" : "Written by AI";
   return [
     { text: kind },
     !edited && supportBadge(answer),
     unfinished && { text: "unfinished", warn: true },
     answer.finish_reason === "length" && { text: "cut at the length limit", warn: true },
+    !edited && answer.voice && answer.voice.score < answer.voice.low && { text: `does not sound like ${answer.voice.author}`, warn: true },
     made.notes.includes("shortened") && { text: "shorter than asked for", warn: true },
     made.degradations.length > 0 && { text: "something was missing", warn: true },
     edited && { text: `edited by you, version ${edited.revision}` },
