@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from llm_engineering.application.files import atomic_write
-from llm_engineering.application.inference.drafting import FORMATS, LEAST_WORDS, NO_OPTIONS, BriefOptions
+from llm_engineering.application.inference.briefs import FORMATS, LEAST_WORDS, NO_OPTIONS, BriefOptions
 from llm_engineering.application.inference.pipeline import Finished, InferencePipeline, Piece, RagRequest
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import Resources, open_resources

@@ -7,9 +7,9 @@ import pytest
 
 from llm_engineering.application.features.voices import build_voice_profiles
 from llm_engineering.application.inference.answer import AnsweringConfig
+from llm_engineering.application.inference.briefs import extract_subject, read_brief
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import renumber
-from llm_engineering.application.inference.drafting import extract_subject, read_brief
 from llm_engineering.application.inference.pipeline import (
     NOTHING_COLLECTED,
     Checked,

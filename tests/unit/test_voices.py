@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from llm_engineering.application.features.voices import build_voice_profiles, describe_voice, read_prose
-from llm_engineering.application.inference.drafting import describe_style
+from llm_engineering.application.inference.briefs import describe_style
 from llm_engineering.application.text.style import score_voice, split_prose
 from llm_engineering.domain.documents import CleanDocument, User
 from llm_engineering.domain.voices import VoiceProfile

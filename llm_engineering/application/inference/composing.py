@@ -15,8 +15,8 @@ from llm_engineering.application.inference.answer import (
     build_messages,
     write_part,
 )
+from llm_engineering.application.inference.briefs import Brief
 from llm_engineering.application.inference.context import Source
-from llm_engineering.application.inference.drafting import Brief
 from llm_engineering.application.inference.quotes import Quotation, choose_paragraphs, choose_quotations
 from llm_engineering.application.ports import LanguageModel, Message, Vectors
 from llm_engineering.application.text.pii import mask_personal_data

@@ -4,9 +4,9 @@ model may write."""
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from llm_engineering.application.inference.briefs import Brief, describe_style
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import Embed, Order, Outline, Section
-from llm_engineering.application.inference.drafting import Brief, describe_style
 from llm_engineering.application.inference.quotes import SENTENCES, Quotation, choose_paragraphs
 from llm_engineering.application.inference.search import as_passages
 from llm_engineering.application.llm import prompts

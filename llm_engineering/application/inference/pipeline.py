@@ -10,6 +10,7 @@ from typing import Any, Literal
 from loguru import logger
 
 from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer
+from llm_engineering.application.inference.briefs import NO_OPTIONS, Brief, BriefOptions
 from llm_engineering.application.inference.catalogue import (
     describe_found,
     plan_catalogue,
@@ -18,7 +19,6 @@ from llm_engineering.application.inference.catalogue import (
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import Outline, compose
 from llm_engineering.application.inference.converse import reply_to
-from llm_engineering.application.inference.drafting import NO_OPTIONS, Brief, BriefOptions
 from llm_engineering.application.inference.embedding import InMemoryEmbeddingCache
 from llm_engineering.application.inference.guards import Guarded
 from llm_engineering.application.inference.intents import Routed, route

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from llm_engineering.application.inference.briefs import NO_OPTIONS, Brief, BriefOptions, read_brief
 from llm_engineering.application.inference.catalogue import Wording, matches_topic
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import Embed, Order, Outline, Section
-from llm_engineering.application.inference.drafting import NO_OPTIONS, Brief, BriefOptions, read_brief
 from llm_engineering.application.inference.drafts import plan_draft
 from llm_engineering.application.inference.guards import Guarded
 from llm_engineering.application.inference.intents import Routed
