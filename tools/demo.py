@@ -13,6 +13,7 @@ from rich.rule import Rule
 from rich.table import Table
 
 from llm_engineering.application.features.config import EndToEndData
+from llm_engineering.application.inference.events import RagRequest
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.bootstrap.training import open_bundled_models
@@ -106,7 +107,7 @@ async def _ask_all(settings: Settings) -> list[Answer]:
         try:
             for question in QUESTIONS:
                 console.print(f"\n[bold cyan]?[/] [bold]{escape(question)}[/]\n")
-                answers.append(await ask(Query.ask(question, k=3), resources))
+                answers.append(await ask(RagRequest(Query.ask(question, k=3)), resources))
         finally:
             await resources.language_model.close()
     return answers

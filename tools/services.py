@@ -13,7 +13,6 @@ import fcntl
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -32,10 +31,10 @@ from rich.markup import escape
 from llm_engineering.domain.errors import MissingDependencyError, StoreUnavailableError
 from llm_engineering.settings import Settings, load_settings
 from tools.console import console, run
+from tools.processes import STOP_SECONDS, end_process, find_process, wait_until_ended
 
 HOST = "127.0.0.1"
 START_SECONDS = 30.0
-STOP_SECONDS = 15.0
 ZENML_SECONDS = 240.0
 LOG_TAIL_LINES = 15
 NOT_RUNNING = 3
@@ -113,7 +112,7 @@ class LocalMongo:
         with self._locked():
             process = self._process()
             if process is not None:
-                _end(process)
+                end_process(process)
             self._pid_file.unlink(missing_ok=True)
         return process is not None
 
@@ -122,14 +121,14 @@ class LocalMongo:
         process = self._process()
         if process is not None:
             process.kill()
-            _wait_until_ended(process, STOP_SECONDS)
+            wait_until_ended(process, STOP_SECONDS)
 
     def _process(self) -> psutil.Process | None:
         """Our server, as the pid file names it, or else the one that listens on the port with our storage."""
         with suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
             noted = json.loads(self._pid_file.read_text())
-            process = psutil.Process(int(noted["pid"]))
-            if abs(process.create_time() - float(noted["created"])) < 1.0 and self._is_ours(process):
+            process = find_process(int(noted["pid"]), float(noted["created"]))
+            if process is not None and self._is_ours(process):
                 return process
         listener = _listener(self.port)
         return listener if listener is not None and self._is_ours(listener) else None
@@ -371,34 +370,6 @@ def _taken_by(port: int) -> str:
 def _port_of(process: psutil.Process) -> int:
     command = process.cmdline()
     return int(command[command.index("--port") + 1])
-
-
-def _end(process: psutil.Process) -> None:
-    with suppress(psutil.NoSuchProcess):
-        process.send_signal(signal.SIGTERM)
-        if not _wait_until_ended(process, STOP_SECONDS):
-            process.kill()
-            _wait_until_ended(process, STOP_SECONDS)
-
-
-def _wait_until_ended(process: psutil.Process, seconds: float) -> bool:
-    """Wait for the end of a process; False if it did not come in time.
-
-    A process that ended is a zombie until its parent asks how. In a container whose first process asks nobody that is
-    for ever, so psutil's own wait, which wants it gone, would last its full time.
-    """
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            process.wait(0)  # collects it, where it is our child
-        except psutil.TimeoutExpired:
-            with suppress(psutil.NoSuchProcess):
-                if process.status() == psutil.STATUS_ZOMBIE:
-                    return True
-            time.sleep(0.02)
-        else:
-            return True
-    return False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

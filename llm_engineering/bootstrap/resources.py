@@ -143,7 +143,7 @@ class Resources:
         if isinstance(chosen, SageMakerSettings):
             from llm_engineering.infrastructure.llms.sagemaker import SageMakerModel
 
-            return SageMakerModel(**chosen.model_dump(exclude={"kind", "grounding"}))
+            return SageMakerModel(**chosen.model_dump(exclude={"kind", "grounding", "keep_warm"}))
         from llm_engineering.infrastructure.llms.openai_http import OpenAIHttpModel
 
         return OpenAIHttpModel(

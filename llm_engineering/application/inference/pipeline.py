@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import Outline, compose
 from llm_engineering.application.inference.converse import reply_to
 from llm_engineering.application.inference.embedding import InMemoryEmbeddingCache
+from llm_engineering.application.inference.events import Checked, Event, Finished, Piece, RagRequest, Sources
 from llm_engineering.application.inference.guards import Guarded
 from llm_engineering.application.inference.intents import Routed, route
 from llm_engineering.application.inference.planning import Draft, plan_text
@@ -30,7 +30,6 @@ from llm_engineering.application.ports import (
     Embedder,
     FeedbackStore,
     LanguageModel,
-    Message,
     NullTracer,
     Tracer,
     VectorIndex,
@@ -47,7 +46,18 @@ from llm_engineering.domain.inference import (
     StageStatus,
     make_interaction,
 )
-from llm_engineering.domain.retrieval import Answer, Citation, Hit, MetadataFilter, Passage, Query, Support
+from llm_engineering.domain.retrieval import Answer, Hit, MetadataFilter, Passage, Query
+
+__all__ = [
+    "Checked",
+    "Event",
+    "Finished",
+    "InferenceConfig",
+    "InferencePipeline",
+    "Piece",
+    "RagRequest",
+    "Sources",
+]
 
 _DEFAULT_PROFILE = LlmProfile()
 NOTHING_COLLECTED = 'Nothing was collected yet. Collect with: poe run-end-to-end-data-pipeline --author "Your Name" --link URL'
@@ -58,56 +68,6 @@ class InferenceConfig(Model):
 
     retrieval: RetrievalConfig = RetrievalConfig()
     answering: AnsweringConfig = AnsweringConfig()
-
-
-@dataclass(frozen=True, slots=True)
-class RagRequest:
-    """A question with the conversation it stands in."""
-
-    query: Query
-    history: tuple[Message, ...] = ()
-    """Earlier turns of user and assistant, oldest first."""
-    instructions: str = ""
-    """What the calling application asks for (its system message): heard, but below the service's own rules."""
-    max_tokens: int | None = None
-    """None: as configured; never more than that."""
-    temperature: float | None = None
-    seed: int | None = None
-    intent: Intent | None = None
-    """What is asked for; None: it is read from the question."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """What the answer will be made from; comes first."""
-
-    trace_id: str
-    citations: tuple[Citation, ...]
-    provenance: ResponseProvenance
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Text to show now. All pieces of a request together are ``Answer.text``."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """The verdict on a sentence whose pieces have been sent."""
-
-    support: Support
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """Comes last, once."""
-
-    result: RagResult
-
-
-Event = Sources | Piece | Checked | Finished
 
 
 class InferencePipeline:

@@ -1,0 +1,57 @@
+"""What is asked of the inference pipeline, and what comes of it, piece by piece. Costs little to import."""
+
+from dataclasses import dataclass
+
+from llm_engineering.application.ports.llm import Message
+from llm_engineering.domain.inference import Intent, RagResult, ResponseProvenance
+from llm_engineering.domain.retrieval import Citation, Query, Support
+
+
+@dataclass(frozen=True, slots=True)
+class RagRequest:
+    """A question with the conversation it stands in."""
+
+    query: Query
+    history: tuple[Message, ...] = ()
+    """Earlier turns of user and assistant, oldest first."""
+    instructions: str = ""
+    """What the calling application asks for (its system message): heard, but below the service's own rules."""
+    max_tokens: int | None = None
+    """None: as configured; never more than that."""
+    temperature: float | None = None
+    seed: int | None = None
+    intent: Intent | None = None
+    """What is asked for; None: it is read from the question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the answer will be made from; comes first."""
+
+    trace_id: str
+    citations: tuple[Citation, ...]
+    provenance: ResponseProvenance
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text to show now. All pieces of a request together are ``Answer.text``."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The verdict on a sentence whose pieces have been sent."""
+
+    support: Support
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Comes last, once."""
+
+    result: RagResult
+
+
+Event = Sources | Piece | Checked | Finished
