@@ -1,6 +1,7 @@
 """Runs the inference service: ``poe run-inference-ml-service [--host … --port … --config configs/inference.yaml]``."""
 
 import argparse
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import load_settings
 from tools.console import console, run, user_path
 from tools.run_config import read_service_config
+from tools.warm_server import share_models
 
 CONFIG = Path("configs/inference.yaml")
 
@@ -39,11 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = read_service_config(file, InferenceConfig)
     with open_resources(settings) as resources, open_listener(host, port) as listener:
         service = build_service_app(resources, config, host=host)
-        listener.serve(
-            service,
-            shutdown_seconds=settings.service.shutdown_seconds,
-            started=lambda: introduce(resources, listener.url, host, file),
-        )
+        sharing: list[asyncio.Task[None]] = []  # the event loop itself holds its tasks only weakly
+
+        def started() -> None:
+            introduce(resources, listener.url, host, file)
+            sharing.append(asyncio.get_running_loop().create_task(share_models(resources)))
+
+        listener.serve(service, shutdown_seconds=settings.service.shutdown_seconds, started=started)
     if settings.log.format == "human":
         console.print("[green]✓[/] Stopped.")
     return 0

@@ -32,6 +32,7 @@ from llm_engineering.domain.errors import MissingDependencyError, StoreUnavailab
 from llm_engineering.settings import Settings, load_settings
 from tools.console import console, run
 from tools.processes import STOP_SECONDS, end_process, find_process, wait_until_ended
+from tools.warm import WarmTwin
 
 HOST = "127.0.0.1"
 START_SECONDS = 30.0
@@ -396,6 +397,8 @@ def stop_mongo(settings: Settings) -> int:
         console.print("[green]●[/] [bold]MongoDB[/] stopped; its data stays")
     else:
         console.print("[dim]○[/] [bold]MongoDB[/] was not running")
+    if WarmTwin(settings).stop():
+        console.print("[green]●[/] [bold]Loaded models[/] of poe ask let go")
     return 0
 
 
@@ -409,6 +412,9 @@ def show_status(settings: Settings) -> int:
         zenml,
         "" if zenml.running else "optional: poe local-zenml-server-up",
     )
+    if (note := WarmTwin(settings).read_note()) is not None:
+        whose = "of the inference service" if note.service else "kept for poe ask"
+        _print_status("Loaded models", Status(running=True, pid=note.pid, detail=whose))
     if not current.running:
         console.print("  [dim]start MongoDB with: poe local-infrastructure-up[/]")
     _warn_of_other_database(settings, mongo)

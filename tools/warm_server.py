@@ -119,26 +119,23 @@ async def _while_connected(reader: asyncio.StreamReader, work: Coroutine[Any, An
         task.result()
 
 
-@asynccontextmanager
-async def share_models(settings: Settings, resources: Resources) -> AsyncIterator[None]:
-    """Let ``poe ask`` use a service's models for the time of the block, in place of a process of its own."""
+async def share_models(resources: Resources) -> None:
+    """Let ``poe ask`` use a service's models until this is cancelled, in place of a process of its own."""
+    settings = resources.settings
     twin = WarmTwin(settings)
-    lock = None
-    if warm_minutes(settings):
-        await asyncio.to_thread(twin.stop)
-        lock = twin.take_lock()
-    if lock is None:
-        yield
+    if not warm_minutes(settings):
         return
+    await asyncio.to_thread(twin.stop)
+    if (lock := twin.take_lock()) is None:
+        return  # another service shares its models
     token = secrets.token_urlsafe(32)
     pipeline = resources.inference_pipeline()
     try:
         with socket.create_server((HOST, 0)) as listener:
-            twin.leave_note(
-                os.getpid(), listener.getsockname()[1], token, fingerprint(settings), service=True
-            )
+            port = listener.getsockname()[1]
+            twin.leave_note(os.getpid(), port, token, fingerprint(settings), service=True)
             async with Door(pipeline, token).open(listener):
-                yield
+                await asyncio.Event().wait()
     finally:
         twin.remove_note()
         os.close(lock)
