@@ -90,8 +90,11 @@ def fingerprint(settings: Settings) -> str:
         for name, value in os.environ.items()
         if name.startswith(("AWS_", "HF_")) or name.lower().endswith("_proxy")
     }
-    place = [sys.executable, str(Path.cwd())]
-    parts = [settings.model_dump(), outside, place, _describe_files(models), _describe_files(code)]
+    inside = settings.model_dump(
+        exclude={"service"}
+    )  # where a service listens, and to whom, changes no answer
+    place = [sys.executable, str(Path.cwd()), settings.service.keep_answers]
+    parts = [inside, outside, place, _describe_files(models), _describe_files(code)]
     return hashlib.sha256(json.dumps(parts, default=_reveal, sort_keys=True).encode()).hexdigest()
 
 
@@ -186,6 +189,17 @@ class WarmTwin:
                 end_process(process)  # what it has loaded is outdated
             time.sleep(0.05)
         raise NotWarmError("Another start of the process with the loaded models did not end.")
+
+    def take_over(self) -> int | None:
+        """End the process and return the lock in its place, see :meth:`take_lock`; None where a service keeps it. Blocking."""
+        deadline = time.monotonic() + _START_SECONDS
+        while (lock := self.take_lock()) is None and time.monotonic() < deadline:
+            note = self.read_note()
+            if note is not None and note.service:
+                return None
+            self.stop()
+            time.sleep(0.05)  # its last threads may hold the lock a moment longer than it lives
+        return lock
 
     def take_lock(self) -> int | None:
         """Return a descriptor that holds the lock for as long as it is open, here or in a child; None where another holds it."""

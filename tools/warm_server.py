@@ -125,15 +125,14 @@ async def share_models(resources: Resources) -> None:
     twin = WarmTwin(settings)
     if not warm_minutes(settings):
         return
-    await asyncio.to_thread(twin.stop)
-    if (lock := twin.take_lock()) is None:
+    if (lock := await asyncio.to_thread(twin.take_over)) is None:
         return  # another service shares its models
     token = secrets.token_urlsafe(32)
+    mark = await asyncio.to_thread(fingerprint, settings)
     pipeline = resources.inference_pipeline()
     try:
         with socket.create_server((HOST, 0)) as listener:
-            port = listener.getsockname()[1]
-            twin.leave_note(os.getpid(), port, token, fingerprint(settings), service=True)
+            twin.leave_note(os.getpid(), listener.getsockname()[1], token, mark, service=True)
             async with Door(pipeline, token).open(listener):
                 await asyncio.Event().wait()
     finally:
