@@ -40,6 +40,7 @@ ZENML_SECONDS = 240.0
 LOG_TAIL_LINES = 15
 NOT_RUNNING = 3
 MAX_LOG_BYTES = 5_000_000
+_DAEMON = "secantusd-py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +72,16 @@ class LocalMongo:
     def uri(self) -> str:
         return f"mongodb://{HOST}:{self.port}"
 
+    @staticmethod
+    def is_installed() -> bool:
+        """Whether the daemon is there to be started."""
+        return _beside_python(_DAEMON) is not None
+
     def status(self) -> Status:
         """Return whether our server runs and answers. Changes nothing."""
         process = self._process()
         if process is None:
-            return Status(running=False, address=self.uri, detail=_taken_by(self.port) or "not running")
+            return Status(running=False, address=self.uri, detail=describe_taker(self.port) or "not running")
         port = _port_of(process)
         address = f"mongodb://{HOST}:{port}"
         if not _answers(port):
@@ -140,7 +146,7 @@ class LocalMongo:
         return False
 
     def _check_port(self) -> None:
-        taken = _taken_by(self.port)
+        taken = describe_taker(self.port)
         if taken:
             raise StoreUnavailableError(
                 f"The local MongoDB server cannot start: {taken}. End that program, or choose another port by setting "
@@ -221,14 +227,14 @@ class LocalZenml:
         self.port = port
         self.url = f"http://{HOST}:{port}"
 
-    def status(self) -> Status:
-        """Return whether a ZenML server answers on the port."""
+    def status(self, seconds: float = 2.0) -> Status:
+        """Return whether a ZenML server answers on the port within so many seconds."""
         try:
-            with urllib.request.urlopen(f"{self.url}/health", timeout=2) as response:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=seconds) as response:
                 healthy = response.status == 200
         except (urllib.error.URLError, OSError):
             healthy = False
-        detail = "" if healthy else _taken_by(self.port) or "not running"
+        detail = "" if healthy else describe_taker(self.port) or "not running"
         return Status(running=healthy, address=self.url, detail=detail)
 
     def start(self) -> Status:
@@ -239,7 +245,7 @@ class LocalZenml:
         """
         status = self.status()
         if not status.running:
-            if taken := _taken_by(self.port):
+            if taken := describe_taker(self.port):
                 raise StoreUnavailableError(
                     f"The ZenML server cannot start: {taken}. End that program, or set LOCAL_ZENML_PORT to another."
                 )
@@ -316,7 +322,7 @@ def _beside_python(name: str) -> str | None:
 
 
 def _daemon() -> str:
-    path = _beside_python("secantusd-py")
+    path = _beside_python(_DAEMON)
     if path is None:
         raise MissingDependencyError("secantusdb", "local", "The local MongoDB server")
     return path
@@ -354,8 +360,8 @@ def _listener(port: int) -> psutil.Process | None:
     return None
 
 
-def _taken_by(port: int) -> str:
-    """What listens on a port, in words; empty when nothing does."""
+def describe_taker(port: int) -> str:
+    """Say what listens on a port; empty when nothing does."""
 
     with socket.socket() as probe:
         probe.settimeout(1)

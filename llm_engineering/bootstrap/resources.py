@@ -407,6 +407,16 @@ class Resources:
             trackers.append(NamedTracker("Comet", comet))
         return SafeTrackers(trackers)
 
+    def find_browser(self) -> tuple[str, str]:
+        """Return the paths of Chromium and its driver.
+
+        Raises:
+            CollectionError: one is not there.
+        """
+        from llm_engineering.infrastructure.sources.browser.chromium import find_programs
+
+        return find_programs(self.settings.rendering.binary, self.settings.rendering.driver)
+
     def source_readers(self) -> dict[str, SourceReader]:
         """Return a fresh set of readers by name, for one run; their ``close`` belongs to the run's event loop."""
         from llm_engineering.infrastructure.sources.browser.driver import Browser
