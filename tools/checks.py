@@ -145,6 +145,12 @@ def check_packages() -> Iterator[Finding]:
         yield _check_openmp()
 
 
+def find_missing_group(name: str) -> str:
+    """Return what of an optional group is not installed; empty where all of it is."""
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return _shorten(_find_wrong(config["dependency-groups"][name]))
+
+
 def _check_openmp() -> Finding:
     try:
         ctypes.CDLL("libgomp.so.1")

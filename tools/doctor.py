@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="do not measure how fast the models are")
     options = parser.parse_args(arguments)
     started = time.perf_counter()
-    findings = examine(quick=options.quick)
+    findings = run_checks(quick=options.quick)
     if options.json:
         found = [{**asdict(finding), "stops": finding.stops} for finding in findings]
         print(json.dumps(found, ensure_ascii=False, indent=2))
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if any(finding.stops for finding in findings) else 0
 
 
-def examine(*, quick: bool = False) -> list[Finding]:
+def run_checks(*, quick: bool = False) -> list[Finding]:
     """Return what all checks find, in the order of the screen."""
     try:
         settings = load_settings()

@@ -63,7 +63,7 @@ class Note:
     port: int
     token: str
     mark: str
-    """:func:`fingerprint` of what it was started with, signed with the token."""
+    """:func:`compute_fingerprint` of what it was started with, signed with the token."""
     service: bool = False
     """A service's own process, which is not ours to end."""
 
@@ -79,7 +79,7 @@ def warm_minutes(settings: Settings) -> float:
     return llm.keep_warm if asked else 0.0
 
 
-def fingerprint(settings: Settings) -> str:
+def compute_fingerprint(settings: Settings) -> str:
     """Return a hash of all that a loaded process depends on: settings, code, models, where it runs."""
     models = [path for pattern in ("*", "*/*") for path in settings.models_dir.glob(pattern)]
     if isinstance(settings.llm, LlamaCppSettings) and settings.llm.model_path:
@@ -175,7 +175,7 @@ class WarmTwin:
 
     def _reach(self) -> Note:
         """The process, started where none runs that fits. Blocking."""
-        wanted = fingerprint(self._settings)
+        wanted = compute_fingerprint(self._settings)
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             if (lock := self.take_lock()) is not None:
@@ -213,7 +213,7 @@ class WarmTwin:
         return lock
 
     def leave_note(self, pid: int, port: int, token: str, mark: str, *, service: bool = False) -> Note:
-        """Say where the process is, to this user alone. ``mark`` is the :func:`fingerprint` of what it was started with."""
+        """Say where the process is, to this user alone. ``mark``: :func:`compute_fingerprint` of what it was started with."""
         created = psutil.Process(pid).create_time()
         note = Note(pid, created, port, token, _sign(token, mark), service)
         part = self._file.with_suffix(".part")

@@ -22,7 +22,7 @@ from llm_engineering.application.inference.pipeline import InferencePipeline
 from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.domain.errors import TwinError
 from llm_engineering.settings import LlamaCppSettings, Settings, load_settings
-from tools.warm import EVENTS, HOST, LINE_BYTES, REQUEST, WarmTwin, fingerprint, warm_minutes
+from tools.warm import EVENTS, HOST, LINE_BYTES, REQUEST, WarmTwin, compute_fingerprint, warm_minutes
 
 if TYPE_CHECKING:
     from loguru import Message
@@ -128,7 +128,7 @@ async def share_models(resources: Resources) -> None:
     if (lock := await asyncio.to_thread(twin.take_over)) is None:
         return  # another service shares its models
     token = secrets.token_urlsafe(32)
-    mark = await asyncio.to_thread(fingerprint, settings)
+    mark = await asyncio.to_thread(compute_fingerprint, settings)
     pipeline = resources.inference_pipeline()
     try:
         with socket.create_server((HOST, 0)) as listener:

@@ -90,7 +90,7 @@ def test_wrong_settings_are_told_beside_the_rest(environment: dict[str, str]) ->
 
 def test_nothing_heavy_is_imported(environment: dict[str, str]) -> None:
     told = (
-        "import sys; from tools.doctor import examine; examine(quick=True); "
+        "import sys; from tools.doctor import run_checks; run_checks(quick=True); "
         "print({'zenml', 'torch', 'xllamacpp', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llm_engineering.settings import Settings, load_settings
-from tools.warm import WarmTwin, fingerprint, warm_minutes
+from tools.warm import WarmTwin, compute_fingerprint, warm_minutes
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def test_the_same_settings_have_the_same_fingerprint(settings: Settings) -> None:
-    assert fingerprint(settings) == fingerprint(settings.model_copy())
+    assert compute_fingerprint(settings) == compute_fingerprint(settings.model_copy())
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_the_same_settings_have_the_same_fingerprint(settings: Settings) -> None
     ],
 )
 def test_what_an_answer_depends_on_changes_it(settings: Settings, change: dict[str, object]) -> None:
-    assert fingerprint(settings) != fingerprint(_changed(settings, change))
+    assert compute_fingerprint(settings) != compute_fingerprint(_changed(settings, change))
 
 
 def test_a_changed_secret_changes_it_though_it_is_masked_where_it_is_shown(settings: Settings) -> None:
@@ -41,21 +41,23 @@ def test_a_changed_secret_changes_it_though_it_is_masked_where_it_is_shown(setti
         _changed(settings, {"llm": {"kind": "openai_http", "api_key": key}}) for key in ("sk-0ne", "sk-tw0")
     )
     assert one.model_dump_json() == two.model_dump_json()
-    assert fingerprint(one) != fingerprint(two)
+    assert compute_fingerprint(one) != compute_fingerprint(two)
 
 
 def test_where_a_service_listens_changes_nothing(settings: Settings) -> None:
-    assert fingerprint(settings) == fingerprint(_changed(settings, {"service": {"port": 9000}}))
+    assert compute_fingerprint(settings) == compute_fingerprint(
+        _changed(settings, {"service": {"port": 9000}})
+    )
 
 
 def test_another_model_file_changes_it(settings: Settings) -> None:
-    before = fingerprint(settings)
+    before = compute_fingerprint(settings)
     file = settings.models_dir / "small.gguf"
     os.utime(file, (1, 1))
-    changed = fingerprint(settings)
+    changed = compute_fingerprint(settings)
     assert changed != before
     (settings.models_dir / "better.gguf").touch()
-    assert fingerprint(settings) not in (before, changed)
+    assert compute_fingerprint(settings) not in (before, changed)
 
 
 def test_a_build_server_keeps_nothing_that_it_was_not_told_to(
