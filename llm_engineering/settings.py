@@ -128,7 +128,15 @@ class OpenAIEmbedderSettings(Group):
 EmbedderSettings = Annotated[OnnxEmbedderSettings | OpenAIEmbedderSettings, Field(discriminator="kind")]
 
 
-class LlamaCppSettings(Group):
+class LlmGroup(Group):
+    """What holds for every language model."""
+
+    keep_warm: float = Field(default=5.0, ge=0, le=24 * 60)
+    """Minutes that ``poe ask`` keeps the models loaded after a question, in a process in the background; 0: not at all.
+    Where ``CI`` is set, only if this is set too."""
+
+
+class LlamaCppSettings(LlmGroup):
     """A GGUF file run by llama.cpp inside this process."""
 
     kind: Literal["llama_cpp"] = "llama_cpp"
@@ -157,7 +165,7 @@ def _both_prices(
         raise ValueError(f"{group}_PROMPT_PRICE and {group}_COMPLETION_PRICE are set together or not at all")
 
 
-class OpenAIHttpSettings(Group):
+class OpenAIHttpSettings(LlmGroup):
     """Any OpenAI-compatible chat endpoint: OpenAI, vLLM, TGI, Ollama, llama-server."""
 
     kind: Literal["openai_http"] = "openai_http"
@@ -181,7 +189,7 @@ class OpenAIHttpSettings(Group):
         return self
 
 
-class SageMakerSettings(Group):
+class SageMakerSettings(LlmGroup):
     """A model on an Amazon SageMaker endpoint whose container speaks the messages API (TGI, LMI, vLLM). Credentials come
     from AWS's own places: environment, profile, role."""
 

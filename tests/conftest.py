@@ -45,6 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["ZENML_CONFIG_PATH"] = config.stash[_zenml_home]
     os.environ["ZENML_ANALYTICS_OPT_IN"] = "false"
     os.environ["AUTO_OPEN_DASHBOARD"] = "false"
+    os.environ["LLM_KEEP_WARM"] = "0"  # models that stay loaded are for the tests of just that
     if hasattr(config, "workerinput"):
         _be_started_as_pytest()
     else:

@@ -6,23 +6,35 @@
 import argparse
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
 from llm_engineering.application.files import atomic_write
-from llm_engineering.application.inference.briefs import FORMATS, LEAST_WORDS, NO_OPTIONS, BriefOptions
-from llm_engineering.application.inference.pipeline import Finished, InferencePipeline, Piece, RagRequest
+from llm_engineering.application.inference.events import (
+    FORMATS,
+    LEAST_WORDS,
+    NO_OPTIONS,
+    BriefOptions,
+    Event,
+    Finished,
+    Piece,
+    RagRequest,
+)
 from llm_engineering.bootstrap.logging import start_logging
-from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.inference import Intent, RagResult
-from llm_engineering.domain.retrieval import Answer, Citation, Query, Verdict
-from llm_engineering.settings import load_settings
-from tools.console import console, run
-from tools.retrieve import add_search_options, query_from
+from llm_engineering.domain.retrieval import Answer, Citation, Verdict
+from llm_engineering.settings import Settings, load_settings
+from tools.console import console, errors, run
+from tools.search_options import add_search_options, query_from
+from tools.warm import NotWarmError, WarmTwin, warm_minutes
+
+if TYPE_CHECKING:  # seconds to import, and needed only where no process has it loaded
+    from llm_engineering.bootstrap.resources import Resources
 
 _MARKS = {
     Verdict.SUPPORTED: "[green]✓[/]",
@@ -60,49 +72,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = load_settings()
     start_logging(settings)
     query = query_from(" ".join(options.words), options)
-    with open_resources(settings) as resources:
-        answer = asyncio.run(ask_once(query, resources, intent, brief))
+    request = RagRequest(query, intent=intent, brief=brief)
+    answer = asyncio.run(ask_anywhere(request, settings))
     if options.out is not None and not answer.abstained:
         atomic_write(options.out, answer.text.rstrip() + "\n")
         console.print(f"Written to {options.out}", soft_wrap=True)
     return 0
 
 
-async def ask_once(
-    query: Query, resources: Resources, intent: Intent | None = None, brief: BriefOptions = NO_OPTIONS
-) -> Answer:
-    """Ask one question, then close the language model."""
-    try:
-        return await ask(query, resources, intent, brief)
-    finally:
-        await resources.language_model.close()
+async def ask_anywhere(request: RagRequest, settings: Settings) -> Answer:
+    """Answer by the process that has the models loaded, else in this one."""
+    if warm_minutes(settings):
+        try:
+            return await show(WarmTwin(settings).answer(request))
+        except NotWarmError as error:
+            errors.print(f"[yellow]{escape(str(error))} Answering without it.[/]", soft_wrap=True)
+    from llm_engineering.bootstrap.resources import open_resources
+
+    with open_resources(settings) as resources:
+        try:
+            return await ask(request, resources)
+        finally:
+            await resources.language_model.close()
 
 
-async def ask(
-    query: Query, resources: Resources, intent: Intent | None = None, brief: BriefOptions = NO_OPTIONS
-) -> Answer:
-    """Answer on the console as the text comes, then list the sources with what of them backs the answer."""
+async def ask(request: RagRequest, resources: "Resources") -> Answer:
+    """Answer on the console with what this process has loaded."""
     pipeline = resources.inference_pipeline()
     try:
-        result = await _streamed(RagRequest(query, intent=intent, brief=brief), pipeline)
+        return await show(pipeline.answer(request))
     finally:
         await pipeline.close()
-    console.print()
-    show_sources(result)
-    return result.answer
 
 
-async def _streamed(request: RagRequest, pipeline: InferencePipeline) -> RagResult:
+async def show(answering: AsyncGenerator[Event, None]) -> Answer:
+    """Print the text as it comes, then list the sources with what of them backs the answer."""
     result: RagResult | None = None
-    async with aclosing(pipeline.answer(request)) as events:
-        async for event in events:
-            if isinstance(event, Piece):
-                console.print(event.text, end="", markup=False, soft_wrap=True)
-            elif isinstance(event, Finished):
-                result = event.result
+    try:
+        async with aclosing(answering) as events:
+            async for event in events:
+                if isinstance(event, Piece):
+                    console.print(event.text, end="", markup=False, soft_wrap=True)
+                elif isinstance(event, Finished):
+                    result = event.result
+    finally:
+        console.print()
     if result is None:
         raise AssertionError("an answer always ends with its finished form")
-    return result
+    show_sources(result)
+    return result.answer
 
 
 def show_sources(result: RagResult) -> None:

@@ -13,7 +13,7 @@ from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, TwinError
 from llm_engineering.settings import Settings, load_settings
 from tools.console import console, run
-from tools.retrieve import add_search_options
+from tools.search_options import add_search_options
 
 _SECONDS = httpx.Timeout(10.0, read=60.0)
 """For reading: a stream that is alive sends something every quarter of a minute."""

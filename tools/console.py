@@ -2,11 +2,14 @@
 
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
+from rich.rule import Rule
 
 from llm_engineering.domain.errors import TwinError
 
@@ -26,6 +29,16 @@ def user_path(text: str) -> Path:
         return path
     there = Path(started_from) / path
     return there if there.exists() or not path.exists() else path
+
+
+@contextmanager
+def show_stage(title: str, timings: dict[str, float]) -> Iterator[None]:
+    """Head what follows with a title, and note the seconds that it takes."""
+    console.print()
+    console.print(Rule(f"[bold]{title}[/]", align="left", style="cyan"))
+    started = time.perf_counter()
+    yield
+    timings[title] = time.perf_counter() - started
 
 
 def run(main: Callable[[], int | None]) -> None:

@@ -2,24 +2,23 @@
 
 import argparse
 import asyncio
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.markup import escape
 from rich.panel import Panel
-from rich.rule import Rule
 from rich.table import Table
 
 from llm_engineering.application.features.config import EndToEndData
+from llm_engineering.application.inference.events import RagRequest
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.bootstrap.training import open_bundled_models
 from llm_engineering.domain.retrieval import Answer, Query
 from llm_engineering.settings import LlamaCppSettings, Settings, load_settings
 from tools.ask import ask
-from tools.console import console, run
+from tools.console import console, run, show_stage
 from tools.models import ensure_models
 from tools.run import run_pipeline
 from tools.run_config import read_run_config
@@ -63,29 +62,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     )
     with ExitStack() as stack:
-        with _stage("Models and local services", timings):
+        with show_stage("Models and local services", timings):
             fetched = ensure_models(settings, small=options.small)
             console.print(
                 f"  Models: {f'{len(fetched)} files fetched' if fetched else 'here, and their checksums are right'}"
             )
             _start_services(settings, stack)
-        with _stage("Collect and build features", timings):
+        with show_stage("Collect and build features", timings):
             parameters, rest = read_run_config(CONFIG, EndToEndData)
             run_pipeline("end_to_end_data", parameters, rest)
-        with _stage("Ask", timings):
+        with show_stage("Ask", timings):
             answers = asyncio.run(_ask_all(settings))
         counts = _counts(settings)
     _closing_table(timings, counts, answers)
     return 0
-
-
-@contextmanager
-def _stage(title: str, timings: dict[str, float]) -> Iterator[None]:
-    console.print()
-    console.print(Rule(f"[bold]{title}[/]", align="left", style="cyan"))
-    started = time.perf_counter()
-    yield
-    timings[title] = time.perf_counter() - started
 
 
 def _start_services(settings: Settings, stack: ExitStack) -> None:
@@ -106,7 +96,7 @@ async def _ask_all(settings: Settings) -> list[Answer]:
         try:
             for question in QUESTIONS:
                 console.print(f"\n[bold cyan]?[/] [bold]{escape(question)}[/]\n")
-                answers.append(await ask(Query.ask(question, k=3), resources))
+                answers.append(await ask(RagRequest(Query.ask(question, k=3)), resources))
         finally:
             await resources.language_model.close()
     return answers

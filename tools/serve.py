@@ -1,6 +1,7 @@
 """Runs the inference service: ``poe run-inference-ml-service [--host … --port … --config configs/inference.yaml]``."""
 
 import argparse
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.bootstrap.service import build_service_app, open_api_keys, open_listener
 from llm_engineering.domain.errors import ConfigurationError
-from llm_engineering.settings import load_settings
+from llm_engineering.settings import Settings, load_settings
 from tools.console import console, run, user_path
 from tools.run_config import read_service_config
+from tools.warm_server import share_models
 
 CONFIG = Path("configs/inference.yaml")
 
@@ -35,18 +37,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     port = settings.service.port if options.port is None else options.port
     if not 0 <= port <= 65535:
         raise ConfigurationError(f"--port must lie between 0 and 65535, got {port}.")
-    file = user_path(options.config) if options.config else CONFIG
+    serve(settings, host, port, user_path(options.config) if options.config else CONFIG)
+    return 0
+
+
+def serve(settings: Settings, host: str, port: int, file: Path = CONFIG) -> None:
+    """Serve answers until SIGTERM or Ctrl-C.
+
+    Raises:
+        ConfigurationError: the address cannot be had, or the file is wrong.
+    """
     config = read_service_config(file, InferenceConfig)
     with open_resources(settings) as resources, open_listener(host, port) as listener:
         service = build_service_app(resources, config, host=host)
-        listener.serve(
-            service,
-            shutdown_seconds=settings.service.shutdown_seconds,
-            started=lambda: introduce(resources, listener.url, host, file),
-        )
+        sharing: list[asyncio.Task[None]] = []  # the event loop itself holds its tasks only weakly
+
+        def started() -> None:
+            introduce(resources, listener.url, host, file)
+            sharing.append(asyncio.get_running_loop().create_task(share_models(resources)))
+
+        listener.serve(service, shutdown_seconds=settings.service.shutdown_seconds, started=started)
     if settings.log.format == "human":
         console.print("[green]✓[/] Stopped.")
-    return 0
 
 
 def introduce(resources: Resources, url: str, host: str, config: Path) -> None:

@@ -13,7 +13,6 @@ import fcntl
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -32,14 +31,16 @@ from rich.markup import escape
 from llm_engineering.domain.errors import MissingDependencyError, StoreUnavailableError
 from llm_engineering.settings import Settings, load_settings
 from tools.console import console, run
+from tools.processes import STOP_SECONDS, end_process, find_process, wait_until_ended
+from tools.warm import WarmTwin
 
 HOST = "127.0.0.1"
 START_SECONDS = 30.0
-STOP_SECONDS = 15.0
 ZENML_SECONDS = 240.0
 LOG_TAIL_LINES = 15
 NOT_RUNNING = 3
 MAX_LOG_BYTES = 5_000_000
+_DAEMON = "secantusd-py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +72,16 @@ class LocalMongo:
     def uri(self) -> str:
         return f"mongodb://{HOST}:{self.port}"
 
+    @staticmethod
+    def is_installed() -> bool:
+        """Whether the daemon is there to be started."""
+        return _beside_python(_DAEMON) is not None
+
     def status(self) -> Status:
         """Return whether our server runs and answers. Changes nothing."""
         process = self._process()
         if process is None:
-            return Status(running=False, address=self.uri, detail=_taken_by(self.port) or "not running")
+            return Status(running=False, address=self.uri, detail=describe_taker(self.port) or "not running")
         port = _port_of(process)
         address = f"mongodb://{HOST}:{port}"
         if not _answers(port):
@@ -113,7 +119,7 @@ class LocalMongo:
         with self._locked():
             process = self._process()
             if process is not None:
-                _end(process)
+                end_process(process)
             self._pid_file.unlink(missing_ok=True)
         return process is not None
 
@@ -122,14 +128,14 @@ class LocalMongo:
         process = self._process()
         if process is not None:
             process.kill()
-            _wait_until_ended(process, STOP_SECONDS)
+            wait_until_ended(process, STOP_SECONDS)
 
     def _process(self) -> psutil.Process | None:
         """Our server, as the pid file names it, or else the one that listens on the port with our storage."""
         with suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
             noted = json.loads(self._pid_file.read_text())
-            process = psutil.Process(int(noted["pid"]))
-            if abs(process.create_time() - float(noted["created"])) < 1.0 and self._is_ours(process):
+            process = find_process(int(noted["pid"]), float(noted["created"]))
+            if process is not None and self._is_ours(process):
                 return process
         listener = _listener(self.port)
         return listener if listener is not None and self._is_ours(listener) else None
@@ -140,7 +146,7 @@ class LocalMongo:
         return False
 
     def _check_port(self) -> None:
-        taken = _taken_by(self.port)
+        taken = describe_taker(self.port)
         if taken:
             raise StoreUnavailableError(
                 f"The local MongoDB server cannot start: {taken}. End that program, or choose another port by setting "
@@ -221,14 +227,14 @@ class LocalZenml:
         self.port = port
         self.url = f"http://{HOST}:{port}"
 
-    def status(self) -> Status:
-        """Return whether a ZenML server answers on the port."""
+    def status(self, seconds: float = 2.0) -> Status:
+        """Return whether a ZenML server answers on the port within so many seconds."""
         try:
-            with urllib.request.urlopen(f"{self.url}/health", timeout=2) as response:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=seconds) as response:
                 healthy = response.status == 200
         except (urllib.error.URLError, OSError):
             healthy = False
-        detail = "" if healthy else _taken_by(self.port) or "not running"
+        detail = "" if healthy else describe_taker(self.port) or "not running"
         return Status(running=healthy, address=self.url, detail=detail)
 
     def start(self) -> Status:
@@ -239,7 +245,7 @@ class LocalZenml:
         """
         status = self.status()
         if not status.running:
-            if taken := _taken_by(self.port):
+            if taken := describe_taker(self.port):
                 raise StoreUnavailableError(
                     f"The ZenML server cannot start: {taken}. End that program, or set LOCAL_ZENML_PORT to another."
                 )
@@ -316,7 +322,7 @@ def _beside_python(name: str) -> str | None:
 
 
 def _daemon() -> str:
-    path = _beside_python("secantusd-py")
+    path = _beside_python(_DAEMON)
     if path is None:
         raise MissingDependencyError("secantusdb", "local", "The local MongoDB server")
     return path
@@ -354,8 +360,8 @@ def _listener(port: int) -> psutil.Process | None:
     return None
 
 
-def _taken_by(port: int) -> str:
-    """What listens on a port, in words; empty when nothing does."""
+def describe_taker(port: int) -> str:
+    """Say what listens on a port; empty when nothing does."""
 
     with socket.socket() as probe:
         probe.settimeout(1)
@@ -371,34 +377,6 @@ def _taken_by(port: int) -> str:
 def _port_of(process: psutil.Process) -> int:
     command = process.cmdline()
     return int(command[command.index("--port") + 1])
-
-
-def _end(process: psutil.Process) -> None:
-    with suppress(psutil.NoSuchProcess):
-        process.send_signal(signal.SIGTERM)
-        if not _wait_until_ended(process, STOP_SECONDS):
-            process.kill()
-            _wait_until_ended(process, STOP_SECONDS)
-
-
-def _wait_until_ended(process: psutil.Process, seconds: float) -> bool:
-    """Wait for the end of a process; False if it did not come in time.
-
-    A process that ended is a zombie until its parent asks how. In a container whose first process asks nobody that is
-    for ever, so psutil's own wait, which wants it gone, would last its full time.
-    """
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            process.wait(0)  # collects it, where it is our child
-        except psutil.TimeoutExpired:
-            with suppress(psutil.NoSuchProcess):
-                if process.status() == psutil.STATUS_ZOMBIE:
-                    return True
-            time.sleep(0.02)
-        else:
-            return True
-    return False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -425,6 +403,8 @@ def stop_mongo(settings: Settings) -> int:
         console.print("[green]●[/] [bold]MongoDB[/] stopped; its data stays")
     else:
         console.print("[dim]○[/] [bold]MongoDB[/] was not running")
+    if WarmTwin(settings).stop():
+        console.print("[green]●[/] [bold]Loaded models[/] of poe ask let go")
     return 0
 
 
@@ -438,6 +418,9 @@ def show_status(settings: Settings) -> int:
         zenml,
         "" if zenml.running else "optional: poe local-zenml-server-up",
     )
+    if (note := WarmTwin(settings).read_note()) is not None:
+        whose = "of the inference service" if note.service else "kept for poe ask"
+        _print_status("Loaded models", Status(running=True, pid=note.pid, detail=whose))
     if not current.running:
         console.print("  [dim]start MongoDB with: poe local-infrastructure-up[/]")
     _warn_of_other_database(settings, mongo)

@@ -145,7 +145,7 @@ class Resources:
         if isinstance(chosen, SageMakerSettings):
             from llm_engineering.infrastructure.llms.sagemaker import SageMakerModel
 
-            return SageMakerModel(**chosen.model_dump(exclude={"kind", "grounding"}))
+            return SageMakerModel(**chosen.model_dump(exclude={"kind", "grounding", "keep_warm"}))
         return self._http_model(chosen, chosen.model, priced=True)
 
     @cached_property
@@ -432,6 +432,16 @@ class Resources:
             )
             trackers.append(NamedTracker("Comet", comet))
         return SafeTrackers(trackers)
+
+    def find_browser(self) -> tuple[str, str]:
+        """Return the paths of Chromium and its driver.
+
+        Raises:
+            CollectionError: one is not there.
+        """
+        from llm_engineering.infrastructure.sources.browser.chromium import find_programs
+
+        return find_programs(self.settings.rendering.binary, self.settings.rendering.driver)
 
     def source_readers(self) -> dict[str, SourceReader]:
         """Return a fresh set of readers by name, for one run; their ``close`` belongs to the run's event loop."""

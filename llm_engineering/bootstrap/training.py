@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_engineering.domain.errors import ConfigurationError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from llm_engineering.application.training.datasets.store import SaveForHub
     from llm_engineering.infrastructure.hub.datasets import DatasetsHub
     from llm_engineering.infrastructure.model_files import BundledModels
+    from llm_engineering.infrastructure.registry.local_store import StoreSummary
     from llm_engineering.infrastructure.tracing.opik import OpikPromptLibrary
     from llm_engineering.infrastructure.training.sagemaker import SageMakerJobs
 
@@ -91,6 +93,13 @@ def open_bundled_models(settings: Settings) -> "BundledModels":
     from llm_engineering.infrastructure.model_files import BundledModels
 
     return BundledModels(settings.models_dir)
+
+
+def read_zenml_store(home: Path) -> "StoreSummary | None":
+    """Return what ZenML's local store holds, without importing ZenML; None where it has not been used yet."""
+    from llm_engineering.infrastructure.registry.local_store import read_store
+
+    return read_store(home)
 
 
 @contextmanager

@@ -178,6 +178,9 @@ class BundledModels:
     def fits_machine(name: str) -> bool:
         return fits_machine(name)
 
+    def choose_llm(self) -> str:
+        return choose_llm(self._dir)
+
     def list_files(self, name: str) -> dict[Path, int]:
         """Return where each file of a model belongs, with its size in bytes."""
         return {self._dir / file.target: file.size for file in _files(name)}

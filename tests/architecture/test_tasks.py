@@ -22,6 +22,7 @@ PROMISED = [
     "call-rag-retrieval-module",
     "ask",
     "demo",
+    "doctor",
     "test",
     "lint-check",
     "lint-fix",

@@ -11,6 +11,7 @@ import pytest
 from llm_engineering.application.ports import ModelRegistry
 from llm_engineering.domain.errors import InvalidInputError, StoreError, StoreUnavailableError
 from llm_engineering.domain.models import Stage
+from llm_engineering.infrastructure.registry.local_store import read_store
 from llm_engineering.infrastructure.registry.zenml import ZenMLRegistry
 from tests.conformance.registry_contract import RegistryContract, decision, manifest, stages
 from tests.fakes.registry import FakeRegistry
@@ -170,3 +171,25 @@ class TestZenMLRegistry(RegistryContract):
             patch.setattr(Client, "zen_store", property(refused))
             with pytest.raises(StoreUnavailableError, match="zenml login"):
                 zenml_registry.list_versions()
+
+
+def test_a_summary_is_read_from_the_stores_file_as_zenml_keeps_it(zenml_registry: ZenMLRegistry) -> None:
+    home = Path(os.environ["ZENML_CONFIG_PATH"])
+    zenml_registry.register(manifest("first"), "/models/first")
+    second = zenml_registry.register(manifest("second"), "/models/second")
+    zenml_registry.set_stage(second.name, second.number, Stage.STAGING)
+    summary = read_store(home)
+    assert summary is not None
+    assert summary.server is None
+    assert summary.stack == "default"
+    assert summary.models == ((second.name, 2, "staging"), (second.name, 1, "none"))
+
+
+def test_a_home_without_a_store_has_no_summary(tmp_path: Path) -> None:
+    assert read_store(tmp_path) is None
+    (tmp_path / "config.yaml").write_text("store: {type: sql, url: 'sqlite:///gone.db', database: gone.db}")
+    assert read_store(tmp_path) is None
+    (tmp_path / "config.yaml").write_text("store: {type: rest, url: 'https://me:secret@zenml.example'}")
+    summary = read_store(tmp_path)
+    assert summary is not None
+    assert summary.server == "zenml.example"

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from llm_engineering.application.inference.briefs import FORMATS
+from llm_engineering.application.inference.events import FORMATS
 from llm_engineering.application.inference.pipeline import DRAFT_LOST, NO_DRAFTS
 from llm_engineering.domain.drafts import DraftDiff, StoredDraft
 from llm_engineering.domain.inference import Intent, RagResult

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from llm_engineering.application.inference.briefs import FORMATS
+from llm_engineering.application.inference.events import FORMATS
 from tests.durations import allow
 from tests.e2e.test_chat_page import LONG, Page, browser, problems
 from tests.fakes.chromium import NO_CHROMIUM

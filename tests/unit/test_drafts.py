@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_engineering.application.inference import briefs
+from llm_engineering.application.inference.events import FORMATS
 from llm_engineering.domain.drafts import KEPT_EDITS, DraftDiff, StoredDraft, compare_versions
 from tests.conformance.warehouse_contract import drafted, some_text
 from tests.durations import allow
@@ -61,3 +63,7 @@ def test_versions_are_numbered_on_when_old_ones_go() -> None:
     assert draft.find_version(0) == "The draft."
     assert compare_versions(draft, 5, 6) is None
     assert compare_versions(draft, 6, 7) is not None
+
+
+def test_every_form_that_can_be_asked_for_can_be_read() -> None:
+    assert tuple(name for name, *_ in briefs._FORMS) == FORMATS

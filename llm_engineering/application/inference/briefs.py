@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from llm_engineering.application.inference.events import LEAST_WORDS, NO_OPTIONS, BriefOptions
 from llm_engineering.application.inference.periods import NUMBER_WORDS
 from llm_engineering.application.inference.scope import find_authors
 from llm_engineering.application.ports import Message
@@ -73,29 +74,8 @@ _FORMS: tuple[tuple[str, str, str, int], ...] = (
     ("post", r"", "a LinkedIn post", 130),
 )
 _WORDS = re.compile(r"\b(\d{2,6}(?:[,.]\d{3})?)[\s-]*(?:words?|wörtern?|worte)\b", re.IGNORECASE)
-LEAST_WORDS = 20
 MOST_WORDS = 800
 """Beyond this a draft is cut to length: no model here keeps a thread for longer."""
-
-
-FORMATS = tuple(name for name, *_ in _FORMS)
-"""Names of the forms that a text can have."""
-
-
-@dataclass(frozen=True, slots=True)
-class BriefOptions:
-    """What of a brief the caller states; it wins over what the request's words say."""
-
-    author: str | None = None
-    """Whose voice it is."""
-    form: str | None = None
-    """One of :data:`FORMATS`."""
-    words: int | None = None
-    rewrite: bool = False
-    """The request is about the last reply of the history, however long it is."""
-
-
-NO_OPTIONS = BriefOptions()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from loguru import logger
 
 from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer
-from llm_engineering.application.inference.briefs import NO_OPTIONS, Brief, BriefOptions
+from llm_engineering.application.inference.briefs import Brief
 from llm_engineering.application.inference.catalogue import (
     describe_found,
     plan_catalogue,
@@ -20,6 +20,7 @@ from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import Outline, compose
 from llm_engineering.application.inference.converse import reply_to
 from llm_engineering.application.inference.embedding import InMemoryEmbeddingCache
+from llm_engineering.application.inference.events import Checked, Event, Finished, Piece, RagRequest, Sources
 from llm_engineering.application.inference.guards import Guarded
 from llm_engineering.application.inference.intents import Routed, route
 from llm_engineering.application.inference.planning import plan_text
@@ -31,7 +32,6 @@ from llm_engineering.application.ports import (
     Embedder,
     FeedbackStore,
     LanguageModel,
-    Message,
     NullTracer,
     Tracer,
     VectorIndex,
@@ -49,7 +49,18 @@ from llm_engineering.domain.inference import (
     StageStatus,
     make_interaction,
 )
-from llm_engineering.domain.retrieval import Answer, Citation, Hit, MetadataFilter, Passage, Query, Support
+from llm_engineering.domain.retrieval import Answer, Hit, MetadataFilter, Passage, Query, Support
+
+__all__ = [
+    "Checked",
+    "Event",
+    "Finished",
+    "InferenceConfig",
+    "InferencePipeline",
+    "Piece",
+    "RagRequest",
+    "Sources",
+]
 
 _DEFAULT_PROFILE = LlmProfile()
 NO_DRAFTS = "The draft is not kept, so it cannot be edited here later: this service keeps no answers."
@@ -65,62 +76,6 @@ class InferenceConfig(Model):
 
     retrieval: RetrievalConfig = RetrievalConfig()
     answering: AnsweringConfig = AnsweringConfig()
-
-
-@dataclass(frozen=True, slots=True)
-class RagRequest:
-    """A question with the conversation it stands in."""
-
-    query: Query
-    history: tuple[Message, ...] = ()
-    """Earlier turns of user and assistant, oldest first."""
-    instructions: str = ""
-    """What the calling application asks for (its system message): heard, but below the service's own rules."""
-    max_tokens: int | None = None
-    """None: as configured; never more than that."""
-    temperature: float | None = None
-    seed: int | None = None
-    intent: Intent | None = None
-    """What is asked for; None: it is read from the question."""
-    brief: BriefOptions = NO_OPTIONS
-    """Of a text that is to be written: what need not be read from the question."""
-    model: str | None = None
-    """Name of the model that is to answer; None: the first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """What the answer will be made from; comes first."""
-
-    trace_id: str
-    citations: tuple[Citation, ...]
-    provenance: ResponseProvenance
-    draft_id: str | None = None
-    """Under which a draft will be kept, as far as it comes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Text to show now. All pieces of a request together are ``Answer.text``."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """The verdict on a sentence whose pieces have been sent."""
-
-    support: Support
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """Comes last, once."""
-
-    result: RagResult
-
-
-Event = Sources | Piece | Checked | Finished
 
 
 class _DraftSoFar:

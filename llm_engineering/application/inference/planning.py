@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from llm_engineering.application.inference.briefs import NO_OPTIONS, Brief, BriefOptions, read_brief
+from llm_engineering.application.inference.briefs import Brief, read_brief
 from llm_engineering.application.inference.catalogue import Wording, matches_topic
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import Embed, Order, Outline, Section
 from llm_engineering.application.inference.drafts import plan_draft
+from llm_engineering.application.inference.events import NO_OPTIONS, BriefOptions
 from llm_engineering.application.inference.guards import Guarded
 from llm_engineering.application.inference.intents import Routed
 from llm_engineering.application.inference.outlines import (

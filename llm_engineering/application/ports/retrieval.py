@@ -3,10 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from llm_engineering.domain.documents import (
     Chunk,
@@ -15,7 +12,13 @@ from llm_engineering.domain.documents import (
 )
 from llm_engineering.domain.retrieval import Fusion, Hit, MetadataFilter, RrfFusion, SearchMode
 
-Vectors = npt.NDArray[np.float32]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Vectors = npt.NDArray[np.float32]
+else:  # whoever only hands a question on need not wait for numpy
+    Vectors = Any
 """Embeddings, shape (n, dimension), each row of unit length."""
 
 
@@ -146,9 +149,9 @@ class Reranker(Protocol):
 class TokenVectors:
     """The words of a text as a model sees them in their context; tokens without a letter or digit are left out."""
 
-    ids: npt.NDArray[np.int64]
+    ids: "npt.NDArray[np.int64]"
     """Shape (tokens,)."""
-    vectors: npt.NDArray[np.floating]
+    vectors: "npt.NDArray[np.floating]"
     """Shape (tokens, dimension), each row of unit length."""
 
     @property

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
 
-from llm_engineering.application.inference.briefs import FORMATS, LEAST_WORDS, BriefOptions
+from llm_engineering.application.inference.events import FORMATS, LEAST_WORDS, BriefOptions
 from llm_engineering.application.inference.pipeline import RagRequest
 from llm_engineering.application.inference.retriever import RetrievalConfig
 from llm_engineering.application.ports import Message
