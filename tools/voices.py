@@ -42,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = " ".join(options.name) or settings.twin_author
     with open_resources(settings) as resources:
         voices = resources.warehouse.voices
-        found = voices.find(name) if name else list(voices.all())
-        known = sorted({voice.author for voice in voices.all()}) if not found else []
+        found = voices.find(name) if name else list(voices.list_profiles())
+        known = sorted({voice.author for voice in voices.list_profiles()}) if not found else []
     if not found:
         raise InvalidInputError(
             f"There is no voice profile of {name}. There are: {', '.join(known)}."

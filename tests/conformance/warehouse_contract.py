@@ -789,7 +789,7 @@ class VoiceContract:
         warehouse.voices.put([german, english, voice("Ada Winters"), voice("Ada")])
         assert warehouse.voices.find("  ada   WINTER ") == [english, german]
         assert warehouse.voices.find("Nobody") == []
-        assert [one.id for one in warehouse.voices.all()] == [
+        assert [one.id for one in warehouse.voices.list_profiles()] == [
             "ada winter:de",
             "ada winter:en",
             "ada winters:en",
@@ -802,7 +802,7 @@ class VoiceContract:
         warehouse.voices.put([])
         assert [one.words for one in warehouse.voices.find("Ada")] == [2]
         assert warehouse.voices.delete(["ada:en", "ada:de"]) == 1
-        assert list(warehouse.voices.all()) == []
+        assert list(warehouse.voices.list_profiles()) == []
 
     def test_letters_of_any_kind_come_back(self, warehouse: Warehouse) -> None:
         odd = voice("Zoë :; O’Neil", grams=("$a", ".b", "\n ", "日本", "x.y"))

@@ -357,7 +357,7 @@ class FakeVoiceStore(_Collection):
         found = [voice for voice in self._rows.values() if voice.id == voice_id(author, voice.language)]
         return sorted(found, key=lambda voice: -voice.words)
 
-    def all(self) -> Iterator[VoiceProfile]:
+    def list_profiles(self) -> Iterator[VoiceProfile]:
         return self._batches([self._rows[key] for key in sorted(self._rows)], WRITE_BATCH)
 
     def delete(self, ids: Sequence[str]) -> int:

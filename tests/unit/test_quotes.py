@@ -50,7 +50,7 @@ def test_neighbouring_sentences_are_quoted_together() -> None:
 
 def test_a_quotation_stands_at_its_place_in_the_document() -> None:
     [part] = choose("overlap costs space", source(LONG))
-    support = part.support(7, 50)
+    support = part.make_support(7, 50)
     assert (support.verdict, support.cited, support.span) == (Verdict.SUPPORTED, (1,), Span(start=7, end=50))
     assert support.source_span is not None
     assert LONG[support.source_span.start : support.source_span.end] == part.text

@@ -39,7 +39,7 @@ def profiles(documents: Sequence[CleanDocument]) -> dict[str, VoiceProfile]:
     warehouse = FakeWarehouse()
     warehouse.clean.upsert(documents)
     build_voice_profiles(warehouse.clean, warehouse.voices)
-    return {voice.id: voice for voice in warehouse.voices.all()}
+    return {voice.id: voice for voice in warehouse.voices.list_profiles()}
 
 
 class TestProfile:
@@ -110,7 +110,7 @@ class TestBuilding:
         warehouse.clean.delete([f"Ben{n}" for n in range(4)])
         last = build_voice_profiles(warehouse.clean, warehouse.voices)
         assert (last.deleted, last.made) == (1, 1)  # Ada is compared with nobody now
-        assert [voice.author for voice in warehouse.voices.all()] == ["Ada"]
+        assert [voice.author for voice in warehouse.voices.list_profiles()] == ["Ada"]
 
     def test_code_and_repeated_texts_do_not_count(self) -> None:
         texts = library("Ada", ADA)

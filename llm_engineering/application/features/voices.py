@@ -105,7 +105,7 @@ def build_voice_profiles(clean: CleanStore, voices: VoiceStore, progress: Progre
     """
     started = perf_counter()
     groups = _group_documents(clean)
-    stored = {voice.id: voice.inputs_hash for voice in voices.all()}
+    stored = {voice.id: voice.inputs_hash for voice in voices.list_profiles()}
     prose: dict[_Key, list[_Prose]] = {}
 
     def read(key: _Key) -> list[_Prose]:

@@ -229,7 +229,7 @@ class _Text:
             text = words if section.notes else f"“{words}” [{quotation.citation.number}]"
             start = len(self.text) + len(before)
             self.text += before + text
-            support = quotation.support(start, len(self.text), cited=not section.notes)
+            support = quotation.make_support(start, len(self.text), cited=not section.notes)
             self._supports.append(support)
             yield AnswerPiece(text=before + text)
             yield AnswerPiece(support=support)

@@ -85,7 +85,7 @@ class Quotation:
         # Behind a row, the marker would be one more cell.
         return "\n".join([*lines, ">", f"> [{number}]"] if head else [*lines[:-1], f"{lines[-1]} [{number}]"])
 
-    def support(self, start: int, end: int, *, cited: bool = True) -> Support:
+    def make_support(self, start: int, end: int, *, cited: bool = True) -> Support:
         """Return the verdict on the quotation, which stands at ``[start, end)`` of the answer: it is its own source.
 
         Args:

@@ -150,7 +150,7 @@ class Writer:
         before = "\n\n" if self.text else ""
         start = len(self.text) + len(before)
         self.text += before + text
-        self.supports.append(quotation.support(start, len(self.text)))
+        self.supports.append(quotation.make_support(start, len(self.text)))
         for said in (quotation.text, heading(quotation.citation.passage)):
             self._known.setdefault(normalise_alnum(said), "echo")
         yield Written(before + text)

@@ -181,7 +181,7 @@ class VoiceStore(Protocol):
         not matter."""
         ...
 
-    def all(self) -> Iterator[VoiceProfile]:
+    def list_profiles(self) -> Iterator[VoiceProfile]:
         """Yield every profile, ordered by id."""
         ...
 

@@ -283,7 +283,7 @@ class MongoVoiceStore(MongoCollection):
         found = [from_record(VoiceProfile, record) for record in self._stream(matching, None, WRITE_BATCH)]
         return sorted(found, key=lambda voice: -voice.words)
 
-    def all(self) -> Iterator[VoiceProfile]:
+    def list_profiles(self) -> Iterator[VoiceProfile]:
         return (from_record(VoiceProfile, record) for record in self._stream({}, None, WRITE_BATCH))
 
     def delete(self, ids: Sequence[str]) -> int:
