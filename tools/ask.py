@@ -59,7 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--length", type=int, metavar="WORDS", help="of a text that is to be written")
     parser.add_argument("--out", type=Path, help="write the text into this file too")
     add_search_options(parser)
-    parser.set_defaults(k=3)
     options = parser.parse_args(arguments)
     intent = Intent(options.intent) if options.intent else None
     brief = BriefOptions(form=options.format, words=options.length)
