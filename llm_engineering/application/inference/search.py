@@ -107,9 +107,8 @@ class FacetCache:
 RERANKER_WEIGHT = 0.5
 """The reranker's share of the final score; the rest is the search's own.
 
-Chosen with the late interaction reranker on seven unlike collections (docs/benchmarks.md): the largest share that leaves
-none of them clearly worse than the search alone. More helps questions to long articles, and hurts reviews and abstracts,
-whose words tell more than MiniLM sees in them."""
+Chosen with the late interaction reranker on eight unlike collections (docs/benchmarks.md): none is worse off than with the
+search alone. More helps questions to long articles, and hurts those to reviews, whose words tell more than MiniLM sees."""
 
 
 def rerank_hits(
