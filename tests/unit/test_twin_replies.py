@@ -79,6 +79,7 @@ class Twin:
         owner: str | None = "Ada Winter",
         leave_out: bool = False,
         voices: VoiceStore | None = None,
+        lowest: float = 1.0,
     ) -> None:
         self.model = ScriptedLanguageModel(default=reply)
         embedder = HashEmbedder()
@@ -93,7 +94,12 @@ class Twin:
             config=InferenceConfig(answering=AnsweringConfig(min_similarity=-1.0)),
             profile=LlmProfile(grounding=grounding, leave_out_unsupported=leave_out),
             collection=Collection(
-                store or warehouse.clean, index, embedder, min_similarity=0.99, voices=voices
+                store or warehouse.clean,
+                index,
+                embedder,
+                min_similarity=0.99,
+                voices=voices,
+                lowest_similarity=lowest,
             ),
             drafts=warehouse.drafts,
             owner=owner,
@@ -462,3 +468,21 @@ async def test_a_draft_is_held_against_its_authors_voice() -> None:
     assert voice.low <= voice.high
     prompt = " ".join(message.content for message in twin.model.calls[0].messages)
     assert "Sentences of about" in prompt
+
+
+async def test_others_are_never_passed_off_as_the_author_and_are_offered_instead() -> None:
+    for message, intent in (
+        ("Draft a post about bananas in the style of Ada Winter", Intent.WRITE),
+        ("Draft a post about bananas", Intent.WRITE),
+        ("Summarise what Ada wrote about bananas", Intent.SUMMARISE),
+    ):
+        result = await Twin(grounding="quote").reply(message, intent)
+        assert result.answer.abstained
+        assert "potassium" not in result.answer.text
+        assert "[Bananas](https://example.org/d4) (Ben Okafor)" in result.answer.text
+
+
+async def test_a_subject_in_other_words_is_found_before_a_draft_is_refused() -> None:
+    twin = Twin(grounding="extractive", lowest=-1.0)
+    result = await twin.reply("Draft a post about dividing documents")
+    assert not result.answer.abstained

@@ -28,13 +28,13 @@ def outline_summary(subject: str, found: Hits, *, german: bool) -> Outline:
         chunk = hits[0].chunk
         sections.append(
             Section(
-                heading=f"- **{_name(chunk.title, chunk.text)}** ({_by(chunk.author, chunk.published_at)}): ",
+                heading=f"- **{name_text(chunk.title, chunk.text)}** ({_by(chunk.author, chunk.published_at)}): ",
                 question=_ask_about(subject, german),
                 passages=tuple(as_passages(hits[:PASSAGES])),
             )
         )
     rest = list(found.values())[DOCUMENTS:]
-    links = "".join(f"\n- [{_name(h[0].chunk.title, h[0].chunk.text)}]({h[0].chunk.link})" for h in rest)
+    links = "".join(f"\n- [{name_text(h[0].chunk.title, h[0].chunk.text)}]({h[0].chunk.link})" for h in rest)
     closing = f"\n{'Außerdem' if german else 'Also'}:{links}" if rest else ""
     return Outline("", tuple(sections), closing)
 
@@ -52,7 +52,8 @@ def outline_document(document: CleanDocument, *, german: bool) -> Outline:
         )
         for title, passage in parts[:PARTS]
     )
-    opening = f"**[{_name(document.title, document.text)}]({document.link})** ({_by(document.author, document.published_at)})\n\n"
+    name, by = name_text(document.title, document.text), _by(document.author, document.published_at)
+    opening = f"**[{name}]({document.link})** ({by})\n\n"
     return Outline(opening, sections)
 
 
@@ -83,7 +84,8 @@ def _best(hits: Sequence[Hit]) -> list[Hit]:
     return sorted(hits, key=lambda hit: -(hit.dense_score or 0.0))
 
 
-def _name(title: str, text: str) -> str:
+def name_text(title: str, text: str) -> str:
+    """Return a text's title, or its first words."""
     if title:
         return title
     words = " ".join(text.split())

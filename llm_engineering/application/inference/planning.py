@@ -12,6 +12,7 @@ from llm_engineering.application.inference.events import NO_OPTIONS, BriefOption
 from llm_engineering.application.inference.guards import Guarded
 from llm_engineering.application.inference.intents import Routed
 from llm_engineering.application.inference.outlines import (
+    name_text,
     outline_comparison,
     outline_document,
     outline_summary,
@@ -26,6 +27,9 @@ from llm_engineering.domain.retrieval import GIVEN_TEXT, Hit, MetadataFilter, Pa
 
 _TOKENS_PER_WORD = 1.6
 _MOST_AUTHORS = 4
+_OFFERED = 3
+"""Texts of others that are named where an author wrote nothing."""
+_NO_HITS: Mapping[str, Sequence[Hit]] = {}
 
 
 def plan_text(
@@ -99,13 +103,20 @@ def plan_text(
     if routed.intent is Intent.SUMMARISE:
         found = _find(collection, brief.subject, narrow)
         if not found:
-            return _nothing(brief, named, german)
+            return _nothing(brief, named, german, _find(collection, brief.subject, given))
         whole = _named_document(brief.subject, found)
         document = _read(collection, whole) if whole else None
         if document is not None:
             return outline_document(document, german=german)
         return outline_summary(brief.subject, found, german=german)
-    found = _find(collection, brief.subject, narrow, given)
+    if verbatim and brief.author:
+        # Somebody else's sentences would be passed off as the author's own.
+        own = merge_filters(given, MetadataFilter(authors=(brief.author,)))
+        found = _find(collection, brief.subject, own)
+        if not found:
+            return _nothing(brief, (brief.author,), german, _find(collection, brief.subject, given))
+    else:
+        found = _find(collection, brief.subject, narrow, given)
     if not found:
         return _nothing(brief, (), german)
     return plan_draft(brief, found, collection, embed, verbatim=verbatim, instructions=instructions)
@@ -177,13 +188,23 @@ def _read(collection: Collection, identifier: str) -> CleanDocument | None:
         return None
 
 
-def _nothing(brief: Brief, authors: Sequence[str], german: bool) -> str:
+def _nothing(
+    brief: Brief, authors: Sequence[str], german: bool, others: Mapping[str, Sequence[Hit]] = _NO_HITS
+) -> str:
+    """What to say where there is no text on the subject, with those that other people wrote on it."""
     by = f" {'von' if german else 'by'} {', '.join(authors)}" if authors else ""
-    return _say(
+    said = _say(
         german,
         f"Zu „{brief.subject}“ gibt es{by} keine gesammelten Texte.",
         f"Nothing was collected{by} about “{brief.subject}”.",
     )
+    if not others:
+        return said
+    chunks = [hits[0].chunk for hits in others.values()][:_OFFERED]
+    listed = "".join(
+        f"\n- [{name_text(chunk.title, chunk.text)}]({chunk.link}) ({chunk.author})" for chunk in chunks
+    )
+    return f"{said} {_say(german, 'Andere haben darüber geschrieben:', 'Others wrote on it:')}\n{listed}"
 
 
 def _say(german: bool, in_german: str, in_english: str) -> str:
