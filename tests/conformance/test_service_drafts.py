@@ -53,13 +53,13 @@ class TestWriting:
         body = {
             "request": "Write a newsletter of 300 words about chunk overlap",
             "author": "Ben Okafor",
-            "format": "outline",
+            "format": "email",
             "length": 77,
         }
         assert client.post("/write", json=body).status_code == 200
         asked = prompt_of(twin)
         assert "Ben Okafor" in asked
-        assert "an outline" in asked
+        assert "an e-mail" in asked
         assert "77 words" in asked
         assert "newsletter" not in asked
 
@@ -181,7 +181,7 @@ class TestKeeping:
         kept = DraftDetail.model_validate(client.get(f"/drafts/{result.draft_id}").json())
         assert kept.answer == result.answer
         assert kept.provenance == result.provenance
-        assert (kept.text, kept.revision, kept.edits, kept.unfinished) == (DRAFT, 0, (), False)
+        assert (kept.text, kept.revision, kept.edits, kept.unfinished) == (result.answer.text, 0, (), False)
         assert (kept.brief.format, kept.brief.words, kept.brief.author) == ("thread", 90, "Ada Winter")
         assert "overlap" in kept.brief.subject.casefold()
         assert kept.answer.model == "scripted"

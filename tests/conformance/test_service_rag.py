@@ -470,9 +470,11 @@ def test_history_is_handed_on_oldest_first() -> None:
     seen: list[tuple[Message, ...]] = []
     retrieve = twin.pipeline._retriever.retrieve
 
-    async def watched(query: object, recorder: object, history: tuple[Message, ...] = ()) -> object:
+    async def watched(
+        query: object, recorder: object, history: tuple[Message, ...] = (), **more: object
+    ) -> object:
         seen.append(history)
-        return await retrieve(query, recorder, history)  # type: ignore[arg-type]
+        return await retrieve(query, recorder, history, **more)  # type: ignore[arg-type]
 
     twin.pipeline._retriever.retrieve = watched  # type: ignore[method-assign,assignment]
     turns = [{"role": "user", "content": "Hello\x00"}, {"role": "assistant", "content": "Hi"}]
