@@ -290,13 +290,16 @@ class _Run:
                 yield piece
             return
         yield AnswerPiece(sources=tuple(sources))
-        cited = list({part.citation.number: part.citation for part in chosen}.values())
+        # The model sums up the best part alone: of two, a small one takes its answer from the wrong one.
+        best = chosen[0]
         judge = Judge(
-            await asyncio.to_thread(GroundingVerifier, cited, self._similarity(embed), config.evidence)
+            await asyncio.to_thread(
+                GroundingVerifier, [best.citation], self._similarity(embed), config.evidence
+            )
         )
         writer = Writer(
             self._question,
-            cited,
+            [best.citation],
             judge,
             mask=config.mask_personal_data,
             leave_out=1,
@@ -305,9 +308,8 @@ class _Run:
         for part in chosen:
             for written in writer.quote(part):
                 yield _piece(written)
-        told = sum(len(part.text) for part in chosen)
-        if not config.is_extractive and told <= _LONGEST_QUOTED and not chosen[0].is_code:
-            shown = [Source(part.citation, (part.span,)) for part in chosen]
+        if not config.is_extractive and len(best.text) <= _LONGEST_QUOTED and not best.is_code:
+            shown = [Source(best.citation, (best.span,))]
             messages = build_messages(self._question, shown, config, instructions)
             async with aclosing(self._written(writer, messages, options)) as stream:
                 async for written in stream:
