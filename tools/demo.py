@@ -14,12 +14,11 @@ from llm_engineering.application.features.config import EndToEndData
 from llm_engineering.application.inference.events import RagRequest
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources
-from llm_engineering.bootstrap.training import open_bundled_models
 from llm_engineering.domain.retrieval import Answer, Query
-from llm_engineering.settings import LlamaCppSettings, Settings, load_settings
+from llm_engineering.settings import Settings, load_settings
 from tools.ask import ask
 from tools.console import console, run, show_stage
-from tools.models import ensure_models
+from tools.models import ensure_models, with_small_llm
 from tools.run import run_pipeline
 from tools.run_config import read_run_config
 from tools.sample_site import SampleSite
@@ -47,10 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--small", action="store_true", help="with the small language model (0.1 instead of 1.1 GB)"
     )
     options = parser.parse_args(arguments)
-    settings = load_settings()
-    if options.small and isinstance(settings.llm, LlamaCppSettings):
-        small = settings.llm.model_copy(update={"model": open_bundled_models(settings).small_llm})
-        settings = settings.model_copy(update={"llm": small})
+    settings = with_small_llm(load_settings()) if options.small else load_settings()
     start_logging(settings)
     timings: dict[str, float] = {}
     console.print(
@@ -96,7 +92,7 @@ async def _ask_all(settings: Settings) -> list[Answer]:
         try:
             for question in QUESTIONS:
                 console.print(f"\n[bold cyan]?[/] [bold]{escape(question)}[/]\n")
-                answers.append(await ask(RagRequest(Query.ask(question, k=3)), resources))
+                answers.append(await ask(RagRequest(Query.ask(question)), resources))
         finally:
             await resources.language_model.close()
     return answers

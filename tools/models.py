@@ -20,7 +20,7 @@ from rich.table import Table
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.training import open_bundled_models
 from llm_engineering.domain.errors import ModelFileError
-from llm_engineering.settings import Settings, load_settings
+from llm_engineering.settings import LlamaCppSettings, Settings, load_settings
 from tools.console import console, run
 
 if TYPE_CHECKING:
@@ -56,6 +56,14 @@ class DownloadBars:
         self._bars.advance(self._tasks[description], amount)
 
 
+def with_small_llm(settings: Settings) -> Settings:
+    """Return the settings with the small language model, unless they name a service."""
+    if not isinstance(settings.llm, LlamaCppSettings):
+        return settings
+    small = settings.llm.model_copy(update={"model": open_bundled_models(settings).small_llm})
+    return settings.model_copy(update={"llm": small})
+
+
 def choose_models(names: Sequence[str], settings: Settings, *, small: bool) -> list[str]:
     """Return the models to fetch: all but the larger language model where a small one was asked for, the machine has too
     little memory or disk, or this is a build server (``CI`` is set)."""
@@ -68,7 +76,6 @@ def choose_models(names: Sequence[str], settings: Settings, *, small: bool) -> l
             free = shutil.disk_usage(settings.models_dir).free
             if small or os.environ.get("CI") or not models.fits_machine(name) or free < 2.5 * size:
                 continue
-            console.print(f"  Fetching {name}, {size / 1e9:.1f} GB (once; without it: --small)")
         wanted.append(name)
     return wanted
 
@@ -81,6 +88,10 @@ def ensure_models(settings: Settings, *, small: bool = False) -> list[Path]:
     """
     models = open_bundled_models(settings)
     names = choose_models(models.names, settings, small=small)
+    files = models.list_files(models.default_llm)
+    if models.default_llm in names and not all(path.is_file() for path in files):
+        size = sum(files.values()) / 1e9
+        console.print(f"  Fetching {models.default_llm}, {size:.1f} GB (once; without it: --small)")
     with DownloadBars() as bars:
         return [file for name in names for file in models.download(name, bars)]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.markup import escape
 from rich.panel import Panel
@@ -24,7 +24,8 @@ from llm_engineering.application.training.datasets.config import (
     GenerateInstructDataset,
     GeneratePreferenceDataset,
 )
-from llm_engineering.application.training.finetune.dpo import DpoRun
+from llm_engineering.application.training.finetune.config import SftConfig
+from llm_engineering.application.training.finetune.dpo import DpoConfig, DpoRun
 from llm_engineering.application.training.finetune.model_folder import open_version
 from llm_engineering.application.training.finetune.run import SftRun, Training
 from llm_engineering.bootstrap.logging import start_logging
@@ -36,7 +37,7 @@ from llm_engineering.settings import LlamaCppSettings, Settings, load_settings
 from tools import registry
 from tools.checks import find_missing_group
 from tools.console import console, errors, run, show_stage, user_path
-from tools.models import choose_models, ensure_models
+from tools.models import choose_models, ensure_models, with_small_llm
 from tools.run import PIPELINES, run_pipeline
 from tools.run_config import check_parameters, read_run_config
 from tools.sample_site import DEFAULT_PORT, SampleSite
@@ -49,6 +50,7 @@ SFT, DPO = Path("configs/training_sft.yaml"), Path("configs/training_dpo.yaml")
 _DPO_STEPS, _EVALUATION_STEPS = 2.8, 55
 """How many steps of SFT a step of DPO takes, and an evaluation, measured once with the bundled model."""
 _LONGEST_NAME = 40
+ConfigT = TypeVar("ConfigT", SftConfig, DpoConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,8 @@ class Wish:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parse(arguments)
-    settings = load_settings()
+    options = parse_arguments(arguments)
+    settings = with_small_llm(load_settings()) if options.small else load_settings()
     start_logging(settings)
     wish = read_wish(options, settings)
     url = f"http://{settings.service.host}:{settings.service.port}/"
@@ -93,11 +95,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"The chat page cannot be served at {url}: {taken}. End that program, choose another SERVICE_PORT, or add "
             "--no-serve."
         )
-    show_plan(wish, make_plan(wish, settings, url))
+    show_plan(wish, make_plan(wish, settings, url, small=options.small))
     timings: dict[str, float] = {}
     with ExitStack() as stack:
         with show_stage("Models and local services", timings):
-            ensure_models(settings)
+            ensure_models(settings, small=options.small)
             _start_database(settings)
             if wish.sample:  # up to the end, so that the page's sources can be opened
                 stack.enter_context(SampleSite(port=DEFAULT_PORT))
@@ -150,13 +152,31 @@ def _read_training(options: argparse.Namespace, name: str) -> Training:
         raise ConfigurationError(
             f"{options.training} must hold a section 'training', and {options.dpo} a section 'dpo'."
         )
-    steps = {} if options.steps is None else {"max_steps": options.steps}
+    supervised, preferring = sft.training.sft, dpo.dpo.dpo
+    if options.steps is not None:
+        supervised = set_steps(supervised, options.steps, options.training)
+        preferring = set_steps(preferring, options.steps, options.dpo)
     return Training(
-        training=sft.training.model_copy(
-            update={"name": name, "sft": sft.training.sft.model_copy(update=steps)}
-        ),
-        dpo=dpo.dpo.model_copy(update={"name": name, "dpo": dpo.dpo.dpo.model_copy(update=steps)}),
+        training=sft.training.model_copy(update={"name": name, "sft": supervised}),
+        dpo=dpo.dpo.model_copy(update={"name": name, "dpo": preferring}),
     )
+
+
+def set_steps(config: ConfigT, steps: int, file: Path) -> ConfigT:
+    """Return a training's configuration with so many steps; what is counted in steps becomes no longer than that.
+
+    Raises:
+        ConfigurationError: the file and that many steps do not go together.
+    """
+    values = config.model_dump()
+    values |= {"max_steps": steps, "epochs": None}
+    values |= {
+        name: min(values[name], steps)
+        for name in ("eval_steps", "save_steps", "logging_steps")
+        if values[name] is not None
+    }
+    values["optimizer"]["warmup_steps"] = min(values["optimizer"]["warmup_steps"], steps - 1)
+    return check_parameters(values, type(config), file)
 
 
 def make_name(author: str) -> str:
@@ -166,20 +186,22 @@ def make_name(author: str) -> str:
     return "-".join(words)[:_LONGEST_NAME].strip("-") or "twin"
 
 
-def make_plan(wish: Wish, settings: Settings, url: str) -> list[Part]:
+def make_plan(wish: Wish, settings: Settings, url: str, *, small: bool = False) -> list[Part]:
     """Return what will be done, with what it takes."""
     return [
-        *_plan_data(wish, settings),
+        *_plan_data(wish, settings, small),
         *_plan_training(wish),
-        *([Part("Serve", "the chat page", url)] if wish.serve else []),
+        *([Part("Serve", f"the chat page at {url}")] if wish.serve else []),
     ]
 
 
-def _plan_data(wish: Wish, settings: Settings) -> Iterator[Part]:
+def _plan_data(wish: Wish, settings: Settings, small: bool) -> Iterator[Part]:
     models = open_bundled_models(settings)
-    names = choose_models(models.names, settings, small=False)
     missing = sum(
-        size for name in names for file, size in models.list_files(name).items() if not file.is_file()
+        size
+        for name in choose_models(models.names, settings, small=small)
+        for file, size in models.list_files(name).items()
+        if not file.is_file()
     )
     yield Part("Models", f"{missing / 1e9:.1f} GB to fetch" if missing else "here", "once" if missing else "")
     if wish.data is None:
@@ -401,7 +423,8 @@ def _show_end(wish: Wish, timings: dict[str, float]) -> None:
         console.print("  ./poe run-inference-ml-service   [dim]a chat page and an API[/]", soft_wrap=True)
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(prog="poe twin", description=__doc__)
     parser.add_argument("--author", metavar="NAME", help="whose twin (TWIN_AUTHOR)")
     parser.add_argument(
@@ -412,6 +435,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="where to read; repeatable, may be left out later",
     )
     parser.add_argument("--sample", action="store_true", help="the sample site, which is served meanwhile")
+    parser.add_argument("--small", action="store_true", help="answer with the small language model (0.1 GB)")
     parser.add_argument("--no-training", action="store_true", help="collect and serve, train nothing")
     parser.add_argument("--steps", type=int, metavar="N", help="of training (default: as the YAML says)")
     parser.add_argument(

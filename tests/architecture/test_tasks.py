@@ -23,6 +23,7 @@ PROMISED = [
     "ask",
     "demo",
     "doctor",
+    "twin",
     "test",
     "lint-check",
     "lint-fix",
