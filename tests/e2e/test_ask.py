@@ -129,12 +129,12 @@ def test_the_bundled_model_answers_with_numbered_sources_and_is_silent_where_the
     bundled = {**environment, "LLM_KIND": "llama_cpp"}
     code, output, errors = call(bundled, "tools.ask", QUESTION)
     assert code == 0, errors
-    answer, _, sources = output.partition("\n\n")
+    answer, _, sources = output.partition("Quoted from the sources.")
     cited = {int(number) for number in re.findall(r"\[(\d+)\]", answer)}
     listed = {int(number) for number in re.findall(r"^\[(\d+)\]", sources, re.MULTILINE)}
     assert cited
-    assert cited <= listed == {1, 2, 3}
-    assert sources.count("http://127.0.0.1:") == 3
+    assert cited <= listed == set(range(1, len(listed) + 1))
+    assert sources.count("http://127.0.0.1:") == len(listed)
     code, output, _ = call(bundled, "tools.ask", FOREIGN)
     assert code == 0
     assert output.startswith("The sources do not say.\n")
@@ -169,16 +169,16 @@ def test_a_question_that_cannot_be_used_is_refused(
 def test_format_and_length_of_a_draft_are_options(environment: dict[str, str], service: OpenAIServer) -> None:
     service.default_reply = lambda _: "In hybrid search, words and meanings belong together."
     served = served_by(environment, service.base_url)
-    order = ("hybrid search", "--format", "thread", "--length", "90", "--author", "Ada Winter")
+    order = ("hybrid search", "--format", "email", "--length", "90", "--author", "Ada Winter")
     code, output, errors = call(served, "tools.ask", *order)
     assert code == 0, errors
     assert "words and meanings belong together" in output
     asked = service.requests[-1].body["messages"][-1]["content"]
-    assert "thread" in asked
+    assert "e-mail" in asked
     assert "90 words" in asked
     with closing(MongoWarehouse(environment["DATABASE_URI"], environment["DATABASE_NAME"])) as warehouse:
         draft = warehouse.drafts.read_page(1)[0]
-    assert (draft.brief.format, draft.brief.words, draft.brief.author) == ("thread", 90, "Ada Winter")
+    assert (draft.brief.format, draft.brief.words, draft.brief.author) == ("email", 90, "Ada Winter")
 
 
 @pytest.mark.parametrize(
