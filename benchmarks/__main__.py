@@ -92,10 +92,10 @@ def _answering(_: Options) -> dict[str, Any]:
     return answering.main()
 
 
-def _reranking(options: Options) -> dict[str, Any]:
-    from benchmarks import reranking
+def _defaults(options: Options) -> dict[str, Any]:
+    from benchmarks import defaults
 
-    return reranking.main(options.beir, 10 if options.quick else 300)
+    return defaults.main(options.beir, 10 if options.quick else 300)
 
 
 def _service(options: Options) -> dict[str, Any]:
@@ -128,7 +128,7 @@ PARTS: dict[str, tuple[str, Callable[[Options], dict[str, Any]]]] = {
     "imports": ("import steps, pipelines", _imports),
     "roundtrips": ("requests to each store", _roundtrips),
     "service": ("the inference service under load", _service),
-    "reranking": ("the reranker's weight on unlike collections", _reranking),
+    "defaults": ("the reranker's weight and the abstention floor on unlike collections", _defaults),
     "answering": ("similarity of questions with and without an answer", _answering),
     "generation": ("making training data, without the model's time", _generation),
     "deduplication": ("exact and near-duplicates among 100,000 samples", _deduplication),
