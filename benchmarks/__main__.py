@@ -99,10 +99,10 @@ def _twin(options: Options) -> dict[str, Any]:
     return twin.main(options.questions, options.quick)
 
 
-def _reranking(options: Options) -> dict[str, Any]:
-    from benchmarks import reranking
+def _defaults(options: Options) -> dict[str, Any]:
+    from benchmarks import defaults
 
-    return reranking.main(options.beir, 10 if options.quick else 300)
+    return defaults.main(options.beir, 10 if options.quick else 300)
 
 
 def _service(options: Options) -> dict[str, Any]:
@@ -135,7 +135,7 @@ PARTS: dict[str, tuple[str, Callable[[Options], dict[str, Any]]]] = {
     "imports": ("import steps, pipelines", _imports),
     "roundtrips": ("requests to each store", _roundtrips),
     "service": ("the inference service under load", _service),
-    "reranking": ("the reranker's weight on unlike collections", _reranking),
+    "defaults": ("the reranker's weight and the abstention floor on unlike collections", _defaults),
     "answering": ("similarity of questions with and without an answer", _answering),
     "twin": ("what a user gets: answers, declined questions, drafts (after: poe demo)", _twin),
     "generation": ("making training data, without the model's time", _generation),

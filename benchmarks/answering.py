@@ -23,7 +23,8 @@ from benchmarks.claims import CLAIMS, altered
 from benchmarks.common import Check, console, show_checks
 from benchmarks.corpora import documents as read_documents
 from benchmarks.pipeline import bundled_embedder, run_steps
-from llm_engineering.application.inference.answer import AnsweringConfig, estimate_confidence
+from llm_engineering.application.inference.abstention import measure_floor
+from llm_engineering.application.inference.answer import estimate_confidence
 from llm_engineering.application.inference.embedding import InMemoryEmbeddingCache
 from llm_engineering.application.inference.grounding import GroundingVerifier
 from llm_engineering.application.inference.search import as_passages, expand_to_parents, retrieve
@@ -115,6 +116,46 @@ FOREIGN = (
     "What should I wear to a wedding?",
     "Wie backe ich ein Sauerteigbrot?",
     "Wer war der erste Bundeskanzler?",
+    "How long should a roast chicken rest before carving?",
+    "Which river flows through Budapest?",
+    "What is the best way to get red wine out of a carpet?",
+    "Who composed the opera Carmen?",
+    "How often should I water a cactus?",
+    "When was the Berlin Wall torn down?",
+    "What are the symptoms of an ear infection?",
+    "How many players are on a rugby team?",
+    "Can dogs eat grapes?",
+    "Which planet has the most moons?",
+    "How do I change a flat bicycle tyre?",
+    "Who was the first woman to win a Nobel Prize?",
+    "What documents do I need to rent a flat?",
+    "How do I knit a scarf for a beginner?",
+    "Why do leaves turn red in autumn?",
+    "What is the average salary of a nurse?",
+    "How do I get rid of ants in the kitchen?",
+    "Which countries border Switzerland?",
+    "What does a carburettor do in a car?",
+    "Who wrote One Hundred Years of Solitude?",
+    "How deep is the Mariana Trench?",
+    "What should a newborn baby weigh?",
+    "How is champagne made?",
+    "When do I have to file my tax return?",
+    "What is the plot of Romeo and Juliet?",
+    "How do I train for a marathon?",
+    "Which mushrooms are poisonous?",
+    "What is the currency of Japan?",
+    "How do volcanoes erupt?",
+    "Is it safe to travel during pregnancy?",
+    "How do I tune a guitar?",
+    "Who won the last presidential election in France?",
+    "What colour goes with dark green curtains?",
+    "How do I apply for a mortgage?",
+    "Why do cats purr?",
+    "Wie entferne ich Kalk aus dem Wasserkocher?",
+    "Welche Impfungen brauche ich für eine Reise nach Thailand?",
+    "Comment préparer une pâte à crêpes ?",
+    "¿Cuál es el río más largo de España?",
+    "tell me a joke about a horse",
 )
 
 
@@ -134,11 +175,11 @@ def main() -> dict[str, Any]:
             name: [best_cosine(question, index, embedder) for question in questions]
             for name, questions in (("answered", ANSWERED), ("same trade", TRADE), ("another world", FOREIGN))
         }
+        configured = measure_floor(index, embedder)
         judged = {name: verdicts(index, embedder, similarity=name == "words and similarity") for name in WAYS}
         index.close()
     made_up = by_rule(embedder)
     embedder.close()
-    configured = AnsweringConfig().min_similarity
     foreign_apart = separation(scores["answered"], scores["another world"])
     all_apart = separation(scores["answered"], scores["same trade"] + scores["another world"])
     _show(scores, configured, foreign_apart, all_apart)

@@ -20,6 +20,7 @@ from llm_engineering.application.evaluation.models.config import HarnessConfig
 from llm_engineering.application.evaluation.models.metrics import ReferenceMetrics
 from llm_engineering.application.evaluation.models.systems import Harness
 from llm_engineering.application.evaluation.rag.answers import AnswerJudge
+from llm_engineering.application.inference.abstention import UNMEASURED_FLOOR
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline
 from llm_engineering.application.inference.retriever import Retriever
@@ -322,7 +323,9 @@ class Resources:
                 self.index,
                 self.embedder,
                 min_similarity=chosen.answering.topic_similarity,
-                lowest_similarity=chosen.answering.min_similarity,
+                lowest_similarity=UNMEASURED_FLOOR
+                if chosen.answering.min_similarity is None
+                else chosen.answering.min_similarity,
                 voices=self.warehouse.voices if voices else None,
             ),
             owner=self.settings.twin_author,

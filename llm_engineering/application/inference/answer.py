@@ -16,6 +16,7 @@ from loguru import logger
 from pydantic import Field
 
 from llm_engineering.application.config import StrictConfig
+from llm_engineering.application.inference.abstention import UNMEASURED_FLOOR
 from llm_engineering.application.inference.context import (
     ContextConfig,
     Packed,
@@ -37,8 +38,8 @@ from llm_engineering.domain.errors import ModelError
 from llm_engineering.domain.inference import Grounding, LlmProfile, StageStatus
 from llm_engineering.domain.retrieval import Answer, Citation, Passage, Support, Usage, Verdict
 
-_WORDS_TO_SIMILARITY = 0.7
-"""Scales a share of words to the scale of similarities: half of a question's words weighs as a cosine of 0.35."""
+_WORDS_TO_SIMILARITY = 2 * UNMEASURED_FLOOR
+"""Scales a share of words to the scale of similarities: half of a question's words are enough."""
 _STATEMENT = 4
 """Content words of a sentence of a draft that states something, rather than greets or announces."""
 _LONGEST_QUOTED = 3_000
@@ -53,10 +54,10 @@ class AnsweringConfig(StrictConfig):
         "strict": "grounding",
     }
 
-    min_similarity: float = Field(default=0.35, ge=-1, le=1)
-    """Below this :func:`estimate_confidence`, the answer is "the sources do not say". Measured on the sample site with
-    the bundled MiniLM (``poe benchmark answering``): 95 % of the questions that it answers lie above, none from another
-    world do, and a third of those from the same trade that it does not answer."""
+    min_similarity: float | None = Field(default=None, ge=-1, le=1)
+    """Below this :func:`estimate_confidence`, the answer is "the sources do not say". None: what
+    :mod:`~llm_engineering.application.inference.abstention` measures on the collection; where the search went by words
+    alone, half of the question's words."""
     topic_similarity: float = Field(default=0.5, ge=-1, le=1)
     """Cosine similarity to a subject from which a passage is about it, where a list, a summary or a draft looks for all
     that was written on the subject."""
@@ -482,7 +483,8 @@ def estimate_confidence(question: str, passages: Sequence[Passage]) -> float:
 
 def abstains(question: str, passages: Sequence[Passage], config: AnsweringConfig) -> bool:
     """Return whether the passages bear so little on the question that no model should be asked."""
-    return not passages or estimate_confidence(question, passages) < config.min_similarity
+    floor = UNMEASURED_FLOOR if config.min_similarity is None else config.min_similarity
+    return not passages or estimate_confidence(question, passages) < floor
 
 
 # --- the prompt -------------------------------------------------------------------------------------------------------

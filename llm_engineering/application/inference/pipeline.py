@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from loguru import logger
 
+from llm_engineering.application.inference.abstention import AbstentionFloor
 from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer
 from llm_engineering.application.inference.briefs import Brief
 from llm_engineering.application.inference.catalogue import (
@@ -152,6 +153,7 @@ class InferencePipeline:
         self._embedder = embedder
         self._answering = config.answering.with_profile(profile)
         self._embed = InMemoryEmbeddingCache(embedder.embed_queries)
+        self._floor = AbstentionFloor(index, embedder)
         self._tracer = tracer or NullTracer()
         self._trace_content = trace_content
         self._feedback = feedback
@@ -314,7 +316,7 @@ class InferencePipeline:
             found.question,
             passages,
             model,
-            self._config_for(request),
+            await self._with_floor(self._config_for(request), passages),
             embed=self._embed,
             rank=self._retriever.rank,
             history=found.history,
@@ -482,6 +484,12 @@ class InferencePipeline:
             return self._answering
         most = min(request.max_tokens, self._answering.reply_tokens)
         return self._answering.model_copy(update={"max_tokens": most})
+
+    async def _with_floor(self, config: AnsweringConfig, passages: Sequence[Passage]) -> AnsweringConfig:
+        """Where nothing is configured, with the floor that was measured on the collection."""
+        if config.min_similarity is not None or all(passage.dense_score is None for passage in passages):
+            return config
+        return config.model_copy(update={"min_similarity": await asyncio.to_thread(self._floor.get)})
 
     def _keep(self, result: RagResult) -> None:
         """Remember the answer in the background: nobody waits for the store, and its failure costs a log line."""

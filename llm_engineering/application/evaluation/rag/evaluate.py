@@ -1,5 +1,6 @@
 """The evaluation as a whole: questions, the table, the recommendation, the threshold, the gate."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -26,6 +27,7 @@ from llm_engineering.application.evaluation.rag.retrieval import (
     serving_confidence,
 )
 from llm_engineering.application.failures import round_values
+from llm_engineering.application.inference.abstention import measure_floor
 from llm_engineering.application.inference.retriever import RetrievalConfig, Retriever
 from llm_engineering.application.ports import (
     Embedder,
@@ -226,20 +228,25 @@ async def evaluate_retrieval(
         rows=tuple(rows),
         runs=tuple(runs),
         recommendation=best,
-        calibration=_calibrated(served, questions, run),
+        calibration=await _calibrated(served, questions, run, retriever),
         gate=_gated(run.gate, rows, runs, questions, run) if run.gate else None,
         refused=dict(refused or {}),
     )
 
 
-def _calibrated(served: ConfigurationRun, questions: Resolved, run: RagEvaluationRun) -> Calibration | None:
+async def _calibrated(
+    served: ConfigurationRun, questions: Resolved, run: RagEvaluationRun, retriever: Retrievers
+) -> Calibration | None:
     answerable = {item.question.id: bool(item.targets) for item in questions.questions}
     if len(set(answerable.values())) < 2:
         return None
     judgements = [
         Judgement(item.confidence, answerable[item.question_id], item.covered) for item in served.runs
     ]
-    return calibrate(judgements, run.answering.min_similarity, seed=run.seed)
+    configured = run.answering.min_similarity
+    if configured is None:
+        configured = await asyncio.to_thread(measure_floor, retriever.index, retriever.embedder)
+    return calibrate(judgements, configured, seed=run.seed)
 
 
 def _gated(

@@ -1,25 +1,34 @@
-"""How much say the reranker should have: the sample site, and every BEIR folder that is named, under several weights.
+"""Whether the defaults hold on unlike collections: the sample site, and every BEIR folder that is named.
 
-Weights go through the retriever that serves. A default is sound where no collection is clearly worse off than with the
-search alone: where the interval of the paired difference does not lie below zero.
+The reranker's weight: no collection should be clearly worse off than with the search alone, that is, the interval of the
+paired difference should not lie below zero. The abstention floor: questions of another world should be declined, and the
+others answered.
 """
 
 import asyncio
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from benchmarks.answering import FOREIGN
 from benchmarks.common import ROOT, Check, console, load, show_checks
 from benchmarks.corpora import documents as read_documents
 from benchmarks.pipeline import bundled_embedder, run_steps
 from llm_engineering.application.evaluation.rag import beir
 from llm_engineering.application.evaluation.rag.config import BeirData, RagEvaluationRun
 from llm_engineering.application.evaluation.rag.evaluate import Evaluation, Retrievers, evaluate_retrieval
-from llm_engineering.application.evaluation.rag.questions import Resolved, read_questions, resolve
+from llm_engineering.application.evaluation.rag.questions import (
+    Labelled,
+    Question,
+    Resolved,
+    read_questions,
+    resolve,
+)
 from llm_engineering.application.evaluation.rag.retrieval import Configuration
 from llm_engineering.application.inference.config import RerankConfig, RetrievalConfig
 from llm_engineering.application.inference.search import RERANKER_WEIGHT
@@ -54,6 +63,7 @@ def main(folders: Sequence[Path], questions: int = 300) -> dict[str, Any]:
         *map(str, WEIGHTS),
         title=f"{METRIC} by the reranker's weight, and its gain (load {load()})",
     )
+    floors = Table("collection", "floor", "foreign questions declined", "others refused", title="Abstention")
     checks: list[Check] = []
     rows: dict[str, Any] = {}
     for name, found in collections.items():
@@ -75,9 +85,20 @@ def main(folders: Sequence[Path], questions: int = 300) -> dict[str, Any]:
             }
             for row in found.rows
         }
+        floor = found.calibration.configured if found.calibration else None
+        assert floor is not None, "foreign questions were asked"
+        floors.add_row(
+            name, f"{floor.threshold:.3f}", f"{floor.declined_share:.1%}", f"{1 - floor.answered_share:.1%}"
+        )
+        checks += [
+            Check(f"{name}: foreign questions declined", 100 * floor.declined_share, 95, "at least", " %"),
+            Check(f"{name}: other questions refused", 100 * (1 - floor.answered_share), 8, "at most", " %"),
+        ]
+        rows[name]["floor"] = asdict(floor)
     console.print(table)
+    console.print(floors)
     shown = [check.as_dict() for check in checks]
-    show_checks("Reranking", shown)
+    show_checks("Defaults", shown)
     return {"checks": shown, "metric": METRIC, "rows": rows}
 
 
@@ -85,6 +106,10 @@ def main(folders: Sequence[Path], questions: int = 300) -> dict[str, Any]:
 def _indexed(
     folder: Path | None, embedder: OnnxEmbedder, most: int
 ) -> Iterator[tuple[VectorIndex, Resolved]]:
+    foreign = [
+        Question(id=f"foreign-{number}", question=text, answerable=False)
+        for number, text in enumerate(FOREIGN[:most])
+    ]
     with tempfile.TemporaryDirectory(prefix="twin-benchmark-") as temporary:
         index = QdrantEdgeIndex(Path(temporary))
         try:
@@ -92,13 +117,15 @@ def _indexed(
                 warehouse = FakeWarehouse()
                 warehouse.documents.upsert(read_documents(None, {}))
                 run_steps(warehouse, embedder, index)
-                asked = read_questions(ROOT / "samples" / "rag_questions.jsonl")
-                answerable = [question for question in asked if question.answerable][:most]
-                yield index, resolve(answerable, warehouse.clean)
+                own = read_questions(ROOT / "samples" / "rag_questions.jsonl")
+                answerable = [question for question in own if question.answerable][:most]
+                yield index, resolve([*answerable, *foreign], warehouse.clean)
             else:
                 data = BeirData(folder=folder)
                 beir.build_index(folder, index, embedder, data.chunking)
-                yield index, beir.read_questions(folder, data.split, most, 0)[0]
+                resolved, _ = beir.read_questions(folder, data.split, most, 0)
+                asked = (*resolved.questions, *map(Labelled, foreign))
+                yield index, Resolved(asked, resolved.stale)
         finally:
             index.close()
 
