@@ -126,7 +126,7 @@ def test_retrieval_is_narrowed_by_filters(environment: dict[str, str]) -> None:
 def test_the_bundled_model_answers_with_numbered_sources_and_is_silent_where_they_are(
     environment: dict[str, str],
 ) -> None:
-    bundled = {**environment, "LLM_KIND": "llama_cpp"}
+    bundled = {**environment, "LLM_KIND": "llama_cpp", "LLM_MODEL": "SmolLM2-135M-Instruct"}
     code, output, errors = call(bundled, "tools.ask", QUESTION)
     assert code == 0, errors
     answer, _, sources = output.partition("Quoted from the sources.")
@@ -147,7 +147,9 @@ def test_the_bundled_model_answers_with_numbered_sources_and_is_silent_where_the
     "question", ["为什么要结合BM25和向量搜索？", "Почему поиск бывает гибридным?", "🔍" * 50]
 )
 def test_a_question_in_another_script_ends_well(environment: dict[str, str], question: str) -> None:
-    code, output, errors = call({**environment, "LLM_KIND": "llama_cpp"}, "tools.ask", question)
+    code, output, errors = call(
+        {**environment, "LLM_KIND": "llama_cpp", "LLM_MODEL": "SmolLM2-135M-Instruct"}, "tools.ask", question
+    )
     assert code == 0, errors
     assert output.strip()
 

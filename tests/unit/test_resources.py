@@ -30,7 +30,10 @@ def settings(**groups: Any) -> Settings:
         ({"endpoint": "twin", "model": "m", "stream": False, "context_tokens": 512}, SageMakerModel, "m"),
     ],
 )
-def test_the_language_model(llm: dict[str, Any], kind: type, name: str) -> None:
+def test_the_language_model(
+    llm: dict[str, Any], kind: type, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", "1")  # the small model, whatever was downloaded
     chosen = settings(llm=llm)
     with open_resources(chosen) as resources:
         assert isinstance(resources.language_model, kind)
@@ -98,7 +101,8 @@ def test_other_models_of_the_endpoint_may_be_named() -> None:
 
 
 class TestTheModelsService:
-    def test_on_loopback_it_needs_no_key(self) -> None:
+    def test_on_loopback_it_needs_no_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CI", "1")  # the small model, whatever was downloaded
         for host in ("127.0.0.1", "localhost", "::1"):
             model, service = build_llm_service(settings(), host)
             assert not service.keyed
