@@ -17,6 +17,10 @@ from llm_engineering.infrastructure.tracing.jsonl import JsonLinesTracer
 from llm_engineering.settings import Settings, load_settings
 
 
+SMALL = "SmolLM2-135M-Instruct"
+"""Named where a test means it: the larger one may have been downloaded."""
+
+
 def settings(**groups: Any) -> Settings:
     return load_settings(None, **groups)
 
@@ -24,16 +28,13 @@ def settings(**groups: Any) -> Settings:
 @pytest.mark.parametrize(
     ("llm", "kind", "name"),
     [
-        ({}, LlamaCppModel, "SmolLM2-135M-Instruct.Q4_1"),
+        ({"model": SMALL}, LlamaCppModel, "SmolLM2-135M-Instruct.Q4_1"),
         ({"base_url": "http://127.0.0.1:1/v1", "model": "m"}, OpenAIHttpModel, "m"),
         ({"endpoint": "twin"}, SageMakerModel, "twin"),
         ({"endpoint": "twin", "model": "m", "stream": False, "context_tokens": 512}, SageMakerModel, "m"),
     ],
 )
-def test_the_language_model(
-    llm: dict[str, Any], kind: type, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CI", "1")  # the small model, whatever was downloaded
+def test_the_language_model(llm: dict[str, Any], kind: type, name: str) -> None:
     chosen = settings(llm=llm)
     with open_resources(chosen) as resources:
         assert isinstance(resources.language_model, kind)
@@ -101,10 +102,9 @@ def test_other_models_of_the_endpoint_may_be_named() -> None:
 
 
 class TestTheModelsService:
-    def test_on_loopback_it_needs_no_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("CI", "1")  # the small model, whatever was downloaded
+    def test_on_loopback_it_needs_no_key(self) -> None:
         for host in ("127.0.0.1", "localhost", "::1"):
-            model, service = build_llm_service(settings(), host)
+            model, service = build_llm_service(settings(llm={"model": SMALL}), host)
             assert not service.keyed
             assert model.name == "SmolLM2-135M-Instruct.Q4_1"
 
