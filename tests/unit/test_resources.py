@@ -16,7 +16,6 @@ from llm_engineering.infrastructure.llms.sagemaker import SageMakerModel
 from llm_engineering.infrastructure.tracing.jsonl import JsonLinesTracer
 from llm_engineering.settings import Settings, load_settings
 
-
 SMALL = "SmolLM2-135M-Instruct"
 """Named where a test means it: the larger one may have been downloaded."""
 
