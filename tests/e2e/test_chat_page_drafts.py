@@ -132,7 +132,7 @@ class TestWriting:
             Select(page.one("[name=format]")).select_by_value("newsletter")
             page.one("[name=words]").send_keys("80")
             page.ask("Chunk overlap")
-            assert page.answered() == DRAFT
+            assert page.answered() == f"# Chunk overlap\n\n{DRAFT}"
             asked = "\n".join(message.content for message in twin.model.calls[-1].messages)  # type: ignore[attr-defined]
             for said in ("Ben Okafor", "newsletter", "80 words"):
                 assert said in asked
