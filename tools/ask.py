@@ -24,6 +24,7 @@ from llm_engineering.application.inference.events import (
     Piece,
     RagRequest,
 )
+from llm_engineering.application.text.markdown import shorten
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.inference import Intent, RagResult
@@ -158,7 +159,9 @@ def _show_verdicts(finished: Answer) -> None:
     for support in doubtful:
         said = " ".join(finished.text[support.span.start : support.span.end].split())
         what = "backed in part" if support.verdict is Verdict.PARTIAL else "not backed by a source"
-        console.print(f"{_MARKS[support.verdict]} [dim]{what}:[/] {escape(_shortened(said))}", soft_wrap=True)
+        console.print(
+            f"{_MARKS[support.verdict]} [dim]{what}:[/] {escape(shorten(said, _SHOWN_SPAN))}", soft_wrap=True
+        )
     if finished.finish_reason == "length":
         console.print("[dim]The answer was cut at the token limit.[/]")
 
@@ -180,11 +183,9 @@ def _show_source(citation: Citation, finished: Answer) -> None:
     ]
     for verdict, span in dict.fromkeys(spans):
         backing = " ".join(passage.text[span.start : span.end].split())
-        console.print(f"    {_MARKS[verdict]} [dim italic]{escape(_shortened(backing))}[/]", soft_wrap=True)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _SHOWN_SPAN else f"{text[: _SHOWN_SPAN - 1].rstrip()}…"
+        console.print(
+            f"    {_MARKS[verdict]} [dim italic]{escape(shorten(backing, _SHOWN_SPAN))}[/]", soft_wrap=True
+        )
 
 
 if __name__ == "__main__":

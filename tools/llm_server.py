@@ -101,7 +101,7 @@ def introduce(url: str, names: Sequence[str], context_tokens: int, *, keyed: boo
     table.add_row("API keys", "LLM_API_KEY is asked for" if keyed else "none needed from this machine")
     for index, (variable, value) in enumerate(settings.items()):
         table.add_row("Set for the twin" if index == 0 else "", f"{variable}={escape(value)}")
-    table.add_row("", "LLM_GROUNDING=extractive  [dim]where the model is as small as the bundled one[/]")
+    table.add_row("", "LLM_GROUNDING=quote  [dim]where the model is as small as the bundled ones[/]")
     console.print(
         Panel(
             table,

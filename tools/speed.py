@@ -16,8 +16,8 @@ from tools.checks import Finding, State
 SECONDS = 6.0
 """For the language model: to be loaded, to read a prompt and to write a few words."""
 _PROMPT = "Wie schnell liest dieses Modell einen Text, und wie schnell schreibt es einen? " * 4
-_RULES_TOKENS, _PASSAGE_TOKENS, _PASSAGES = 100, 150, 3
-"""Of a prompt for an answer; ``poe ask`` shows three passages."""
+_RULES_TOKENS, _PASSAGE_TOKENS, _PASSAGES = 100, 150, 5
+"""Of a prompt for an answer, and how many passages are found."""
 _SEARCH_SECONDS = 0.4
 _SENTENCE_TOKENS = 25
 _SLOW_SECONDS = 10.0
@@ -36,15 +36,17 @@ class Speed:
     reading: float
     writing: float
 
-    def estimate_first_words(self, passages: int | None) -> float:
-        """Return the seconds until an answer begins, with the models loaded."""
-        prompt = _RULES_TOKENS + _PASSAGE_TOKENS * min(_PASSAGES, passages or _PASSAGES)
+    def estimate_sentence(self, passages: int) -> float:
+        """Return the seconds until a model has said a first sentence of so many passages, with the models loaded."""
+        prompt = _RULES_TOKENS + _PASSAGE_TOKENS * passages
         return _SEARCH_SECONDS + prompt / self.reading + _SENTENCE_TOKENS / self.writing
 
 
 def measure_speed(resources: Resources) -> Iterator[Finding]:
     """Measure the language model and the processor."""
-    if isinstance(resources.settings.llm, LlamaCppSettings):
+    if resources.llm_profile.grounding == "extractive":
+        yield Finding("Speed", "answers", State.OK, "quotations, at once; no model is asked")
+    elif isinstance(resources.settings.llm, LlamaCppSettings):
         yield asyncio.run(_measure_model(resources))
     else:
         yield Finding("Speed", "answers", State.OK, "as fast as the service behind them; it was not asked")
@@ -63,14 +65,15 @@ async def _measure_model(resources: Resources) -> Finding:
         return Finding("Speed", "answers", State.WARN, f"not measured: {error}")
     finally:
         await model.close()
-    first = speed.estimate_first_words(resources.llm_profile.passages)
-    slow = first > _SLOW_SECONDS
+    quoted = resources.llm_profile.grounding == "quote"  # at once; the model is given the best part alone
+    seconds = speed.estimate_sentence(1 if quoted else _PASSAGES)
+    slow = seconds > _SLOW_SECONDS
+    begins = f"a quotation at once, {model.name}'s own words" if quoted else f"{model.name}'s words"
     return Finding(
         "Speed",
         "answers",
         State.WARN if slow else State.OK,
-        f"first words after about {first:.0f} s: {model.name} reads {speed.reading:.0f} and writes {speed.writing:.0f} "
-        "tokens a second",
+        f"{begins} after about {seconds:.0f} s: it reads {speed.reading:.0f} and writes {speed.writing:.0f} tokens a second",
         "a hosted model is faster: LLM_BASE_URL" if slow else "",
     )
 

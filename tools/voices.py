@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
+from llm_engineering.application.text.markdown import shorten
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.domain.errors import InvalidInputError
@@ -79,10 +80,10 @@ def show_voice(voice: VoiceProfile) -> None:
         if words:
             table.add_row(label, escape(", ".join(words)))
     for label, sentences in (("opens with", voice.openers), ("closes with", voice.closers)):
-        table.add_row(label, "\n".join(escape(_shorten(sentence)) for sentence in sentences))
+        table.add_row(label, "\n".join(escape(shorten(sentence, _LONGEST)) for sentence in sentences))
     table.add_row(
         "most like themselves",
-        "\n".join(escape(_shorten(f"{e.category}: {e.title or e.text}")) for e in voice.exemplars),
+        "\n".join(escape(shorten(f"{e.category}: {e.title or e.text}", _LONGEST)) for e in voice.exemplars),
     )
     if voice.style is None:
         table.add_row("voice score", "too little text to tell this author from others")
@@ -96,11 +97,6 @@ def show_voice(voice: VoiceProfile) -> None:
 
 def _spread(spread: Spread) -> str:
     return f"{spread.median:g} (mostly {spread.low:g} to {spread.high:g})"
-
-
-def _shorten(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1].rstrip()}…"
 
 
 if __name__ == "__main__":

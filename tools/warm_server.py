@@ -192,7 +192,8 @@ async def _wait_for_end(twin: WarmTwin, door: Door, stopped: asyncio.Event, idle
 
 async def _load_model(resources: Resources) -> None:
     """Begin to load the model while the first question is searched for. What fails is told when it is asked."""
-    if isinstance(resources.settings.llm, LlamaCppSettings):
+    asked = resources.llm_profile.grounding != "extractive"
+    if asked and isinstance(resources.settings.llm, LlamaCppSettings):
         try:
             await resources.language_model.count_tokens(["ready"])
         except TwinError as error:

@@ -20,7 +20,6 @@ from llm_engineering.application.evaluation.models.config import HarnessConfig
 from llm_engineering.application.evaluation.models.metrics import ReferenceMetrics
 from llm_engineering.application.evaluation.models.systems import Harness
 from llm_engineering.application.evaluation.rag.answers import AnswerJudge
-from llm_engineering.application.inference.abstention import UNMEASURED_FLOOR
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline
 from llm_engineering.application.inference.retriever import Retriever
@@ -67,6 +66,11 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+
+_UNKNOWN_GGUF = LlmProfile(
+    grounding="quote", template="answer_passage", passages=5, max_tokens=120, leave_out_unsupported=True
+)
+"""How a GGUF file that is not in the catalogue is asked, a trained one for instance: it may speak, where a quotation backs it."""
 
 
 class Resources:
@@ -187,7 +191,7 @@ class Resources:
         from llm_engineering.infrastructure.model_files import CATALOGUE
 
         entry = None if chosen.model_path else CATALOGUE.get(self._llm_name(chosen))
-        profile = entry.llm if entry and entry.llm else LlmProfile(grounding="extractive")
+        profile = entry.llm if entry and entry.llm else _UNKNOWN_GGUF
         return profile.model_copy(update={"grounding": chosen.grounding or profile.grounding})
 
     @cached_property
@@ -323,9 +327,6 @@ class Resources:
                 self.index,
                 self.embedder,
                 min_similarity=chosen.answering.topic_similarity,
-                lowest_similarity=UNMEASURED_FLOOR
-                if chosen.answering.min_similarity is None
-                else chosen.answering.min_similarity,
                 voices=self.warehouse.voices if voices else None,
             ),
             owner=self.settings.twin_author,

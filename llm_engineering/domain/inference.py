@@ -24,11 +24,11 @@ class LlmProfile(Model):
 
     grounding: Grounding = "annotate"
     template: str | None = None
-    """Prompt for answers; None: as suits the grounding."""
+    """Prompt for answers; None: ``answer``."""
     passages: int | None = Field(default=None, ge=1)
     """Passages that it is given at once; None: as many as fit."""
     max_tokens: int | None = Field(default=None, ge=1)
-    """Tokens of an answer, at most; None: as suits the grounding."""
+    """Tokens of an answer, at most; None: 512."""
     leave_out_unsupported: bool = False
     """Whether sentences that state what no source backs are left out, rather than shown and marked: for models that invent."""
     memory_gb: float = 0.0

@@ -223,7 +223,7 @@ class Answer(Model):
     quoted: bool = False
     """The text is quotations, because nothing that the model said could be shown."""
     unsupported: int = 0
-    """Sentences of the model that no source backs: left out with extractive grounding, else shown without a citation."""
+    """Sentences of the model that no source backs: left out, or shown without a citation; see ``Grounding``."""
     finish_reason: FinishReason = "stop"
     """``length``: cut at the token limit."""
     voice: VoiceScore | None = None

@@ -124,6 +124,13 @@ class TestAnswer:
         assert shown == f"> {OVERLAP.text} [1]"
         assert finished.quoted
 
+    async def test_a_quotation_stays_an_answer_where_the_model_declines(self) -> None:
+        shown, finished = await run(ScriptedLanguageModel([NOTHING_FOUND]), [OVERLAP], grounding="quote")
+        assert shown == f"> {OVERLAP.text} [1]"
+        assert not finished.abstained
+        assert finished.quoted
+        assert finished.cited == (1,)
+
     async def test_the_model_is_given_the_quotation_and_not_the_rest_of_the_passage(self) -> None:
         text = "One bird sings. Two birds sing. Three birds sing. " + OVERLAP.text + " Cats sleep. Dogs bark."
         model = ScriptedLanguageModel(["Overlap repeats sentences."])

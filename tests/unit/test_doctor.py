@@ -106,8 +106,7 @@ def test_what_is_missing_comes_before_what_is_only_odd() -> None:
     assert "ask" in find_next([wish])
 
 
-def test_first_words_take_as_long_as_the_prompt_takes_to_read() -> None:
+def test_a_sentence_takes_as_long_as_the_prompt_takes_to_read() -> None:
     slow, fast = Speed(reading=50, writing=20), Speed(reading=500, writing=20)
-    assert slow.estimate_first_words(None) > fast.estimate_first_words(None)
-    assert fast.estimate_first_words(1) < fast.estimate_first_words(3)
-    assert fast.estimate_first_words(9) == fast.estimate_first_words(3), "no more passages than are shown"
+    assert slow.estimate_sentence(3) > fast.estimate_sentence(3)
+    assert fast.estimate_sentence(1) < fast.estimate_sentence(3)

@@ -41,6 +41,13 @@ def test_the_language_model(llm: dict[str, Any], kind: type, name: str) -> None:
         assert resources.language_model.context_tokens == chosen.llm.context_tokens
 
 
+def test_a_file_that_is_not_in_the_catalogue_may_speak(tmp_path: Path) -> None:
+    with open_resources(settings(llm={"model_path": tmp_path / "trained.gguf"})) as resources:
+        assert resources.llm_profile.grounding == "quote"
+    with open_resources(settings(llm={"model": SMALL})) as resources:
+        assert resources.llm_profile.grounding == "extractive"
+
+
 def test_prices_go_together() -> None:
     for kind in ({"base_url": "http://127.0.0.1:1/v1"}, {"endpoint": "twin"}):
         with pytest.raises(

@@ -79,7 +79,7 @@ class Twin:
         owner: str | None = "Ada Winter",
         leave_out: bool = False,
         voices: VoiceStore | None = None,
-        lowest: float = 1.0,
+        lowest: float = 0.9,
     ) -> None:
         self.model = ScriptedLanguageModel(default=reply)
         embedder = HashEmbedder()
@@ -91,7 +91,7 @@ class Twin:
             self.model,
             index,
             embedder,
-            config=InferenceConfig(answering=AnsweringConfig(min_similarity=-1.0)),
+            config=InferenceConfig(answering=AnsweringConfig(min_similarity=lowest)),
             profile=LlmProfile(grounding=grounding, leave_out_unsupported=leave_out),
             collection=Collection(
                 store or warehouse.clean,
@@ -99,7 +99,6 @@ class Twin:
                 embedder,
                 min_similarity=0.99,
                 voices=voices,
-                lowest_similarity=lowest,
             ),
             drafts=warehouse.drafts,
             owner=owner,
@@ -486,3 +485,11 @@ async def test_a_subject_in_other_words_is_found_before_a_draft_is_refused() -> 
     twin = Twin(grounding="extractive", lowest=-1.0)
     result = await twin.reply("Draft a post about dividing documents")
     assert not result.answer.abstained
+
+
+def test_the_style_that_is_asked_for_is_no_part_of_the_subject() -> None:
+    for request in (
+        "Schreib einen Beitrag über Chunking in Marias Stil",
+        "Draft a post about chunking in Maria's style",
+    ):
+        assert extract_subject(request, []).casefold() == "chunking"

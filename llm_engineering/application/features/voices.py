@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from math import log, sqrt
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from loguru import logger
@@ -17,7 +17,14 @@ from loguru import logger
 from llm_engineering.application.failures import round_values
 from llm_engineering.application.ports import CleanStore, Progress, SilentProgress, VoiceStore
 from llm_engineering.application.text.markdown import Kind, markdown_blocks
-from llm_engineering.application.text.style import Paragraphs, StyleModel, fit_style, join_prose, split_prose
+from llm_engineering.application.text.style import (
+    Paragraphs,
+    StyleModel,
+    fit_style,
+    join_prose,
+    pick_evenly,
+    split_prose,
+)
 from llm_engineering.application.text.words import STOP_WORDS, split_words
 from llm_engineering.domain.categories import is_code
 from llm_engineering.domain.documents import CleanDocument
@@ -44,7 +51,6 @@ _FEWEST_WORDS = 50
 _SILENT = SilentProgress()
 _Key = tuple[str, str]
 """An author, and the language that they write in."""
-Item = TypeVar("Item")
 
 _COUNTED = {
     "commas": re.compile(r",\s"),
@@ -124,7 +130,7 @@ def build_voice_profiles(clean: CleanStore, voices: VoiceStore, progress: Progre
         inputs = _hash_inputs(groups[key], [row for other in rivals for row in groups[other]])
         identifier = voice_id(author, language)
         if stored.get(identifier) != inputs:
-            others = [text for other in rivals for text in _spread(read(other), OTHERS // len(rivals))]
+            others = [text for other in rivals for text in pick_evenly(read(other), OTHERS // len(rivals))]
             profile = describe_voice(author, language, read(key), others, inputs)
             if profile is None:
                 too_little += 1
@@ -159,7 +165,7 @@ def _group_documents(clean: CleanStore) -> dict[_Key, list[tuple[str, str]]]:
         if card.id in versions:  # it may have gone between two readings
             found.setdefault((card.author, card.language), []).append((card.id, versions[card.id]))
     most = sorted(found, key=lambda key: (-len(found[key]), key))[:AUTHORS]
-    return {key: _spread(found[key], DOCUMENTS) for key in sorted(most)}
+    return {key: pick_evenly(found[key], DOCUMENTS) for key in sorted(most)}
 
 
 def read_prose(document: CleanDocument) -> _Prose:
@@ -211,7 +217,7 @@ def _pick_sentences(texts: Sequence[Paragraphs]) -> tuple[str, ...]:
         next((said for paragraph in text for said in paragraph if said[-1] in ".!?…" and " " in said), "")
         for text in texts
     )
-    return tuple(_spread([sentence for sentence in whole if sentence], _SHOWN))
+    return tuple(pick_evenly([sentence for sentence in whole if sentence], _SHOWN))
 
 
 def _fit(author: str, language: str, own: Sequence[_Prose], others: Sequence[_Prose]) -> StyleModel | None:
@@ -306,13 +312,6 @@ def _shorten(prose: _Prose) -> str:
     return (
         text if len(text) <= 2 * _LONGEST_EXEMPLAR else text[: 2 * _LONGEST_EXEMPLAR].rsplit(" ", 1)[0] + " …"
     )
-
-
-def _spread(items: Sequence[Item], count: int) -> list[Item]:
-    """At most so many of the items, at even distances."""
-    if len(items) <= count:
-        return list(items)
-    return [items[number * len(items) // count] for number in range(count)]
 
 
 def _hash_inputs(own: Sequence[tuple[str, str]], others: Sequence[tuple[str, str]]) -> str:

@@ -157,7 +157,8 @@ async def answer(
             :class:`~llm_engineering.application.inference.embedding.InMemoryEmbeddingCache` for all
             answers, so that sentences of the sources are embedded once.
         rank: scores texts against the question, to choose what is quoted; None: they are compared by their vectors.
-        history: earlier turns, oldest first; those that do not fit are dropped, the oldest first.
+        history: earlier turns, oldest first; those that do not fit are dropped, the oldest first. A model that only sums up a
+            quotation is not given them.
         instructions: of the calling application; they stand below the prompt's own rules.
         temperature, seed: of the generation; None: 0.
 
@@ -222,10 +223,10 @@ async def write_part(
     """Stream a part of a text that the model writes, with a verdict on each sentence. Empty where nothing of it may be shown.
 
     Args:
-        cite: add the source to a sentence that has one.
         messages: the whole prompt.
         passages: what its sentences are held against.
         template: name of the prompt that the messages were made from; its first version.
+        cite: add the source to a sentence that has one.
 
     Raises:
         ModelError: the language model or the embedder failed.
@@ -315,6 +316,7 @@ class _Run:
             async with aclosing(self._written(writer, messages, options)) as stream:
                 async for written in stream:
                     yield _piece(written)
+            writer.declined = False  # whatever the model says of it, the quotation is an answer
         yield self._last(sources, writer, judge, quoted=not writer.shown)
 
     async def pieces(

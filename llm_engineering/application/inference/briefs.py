@@ -17,7 +17,7 @@ _ABOUT = re.compile(
     re.IGNORECASE,
 )
 _TAIL = re.compile(
-    r"\s*(?:[?!]+|[.,;]\s.*|\.|\b(?:in|with|im|mit)\s+(?:my|the|a|an|our|\w+(?:\s+\w+)?['’]s|meinem|meiner|dem|einem|adas?|bens?)"
+    r"\s*(?:[?!]+|[.,;]\s.*|\.|\b(?:in|with|im|mit)\s+(?:my|the|a|an|our|\w+(?:\s+\w+)?['’]s|meinem|meiner|dem|einem|\w+s)"
     r"\s+(?:\w+\s+)?(?:style|voice|tone|words|stil|ton|stimme)\b.*"
     r"|\b(?:for|für)\s+(?:my|our|the|meine|unsere|die)\s+(?:readers?|team|audience|followers|leser\w*|newsletter)\b.*"
     r"|\b(?:say|says|think|thinks|write|writes|wrote|said|schreiben|schreibt|sagen|sagt|denken|geschrieben)\b.*)$",
@@ -57,8 +57,13 @@ _FORMS: tuple[tuple[str, str, str, int], ...] = (
         "an outline in Markdown with headings and bullet points",
         120,
     ),
-    ("newsletter", r"\bnewsletters?\b|\brundbrief\b", "a newsletter with a greeting", 200),
-    ("email", r"\be-?mails?\b|\bmails?\b|\bletter\b", "an e-mail with a subject line", 130),
+    ("newsletter", r"\bnewsletters?\b|\brundbrief\b", "the body of a newsletter, without a heading,", 200),
+    (
+        "email",
+        r"\be-?mails?\b|\bmails?\b|\bletter\b",
+        "the body of an e-mail, without subject, greeting and signature,",
+        130,
+    ),
     (
         "title",
         r"\b(?:titles?|headlines?|hooks?|überschriften?|titel)\b",

@@ -15,8 +15,8 @@ from llm_engineering.application.ports import (
     VectorIndex,
     VoiceStore,
 )
-from llm_engineering.application.text.markdown import strip_markdown
-from llm_engineering.domain.categories import Chunking, category_spec
+from llm_engineering.application.text.markdown import shorten, strip_markdown
+from llm_engineering.domain.categories import CATALOGUE, Chunking
 from llm_engineering.domain.documents import CleanDocument
 from llm_engineering.domain.errors import StoreError
 from llm_engineering.domain.retrieval import Hit, MetadataFilter, SearchMode
@@ -36,7 +36,6 @@ class Collection:
     Args:
         keep_seconds: how long a reading of the metadata may be old.
         min_similarity: cosine similarity to a subject from which a chunk is about it, whatever its words.
-        lowest_similarity: from which it bears on it at all.
     """
 
     def __init__(
@@ -46,7 +45,6 @@ class Collection:
         embedder: Embedder,
         *,
         min_similarity: float,
-        lowest_similarity: float = 1.0,
         voices: VoiceStore | None = None,
         keep_seconds: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
@@ -55,7 +53,6 @@ class Collection:
         self._index = index
         self._embedder = embedder
         self._min_similarity = min_similarity
-        self._lowest_similarity = lowest_similarity
         self._voices = voices
         self._keep_seconds = keep_seconds
         self._clock = clock
@@ -79,7 +76,14 @@ class Collection:
         Raises:
             StoreError: the warehouse cannot be read.
         """
-        return {document.id: _shorten(document.text) for document in self._store.get(ids)} if ids else {}
+        return (
+            {
+                document.id: shorten(strip_markdown(document.text), _OPENING)
+                for document in self._store.get(ids)
+            }
+            if ids
+            else {}
+        )
 
     def read_document(self, identifier: str) -> CleanDocument | None:
         """Return a whole document.
@@ -107,7 +111,7 @@ class Collection:
         filter: MetadataFilter = MetadataFilter(),
         *,
         mentions: bool = False,
-        loosely: bool = False,
+        floor: float | None = None,
     ) -> dict[str, list[Hit]]:
         """Return the chunks about a subject, by document, best first.
 
@@ -116,7 +120,7 @@ class Collection:
 
         Args:
             mentions: any chunk that holds the words will do, and no other.
-            loosely: the nearest ones, if they bear on the subject at all.
+            floor: cosine similarity from which the nearest ones will do; None: as for all subjects.
 
         Raises:
             StoreError: the index cannot be read.
@@ -132,12 +136,12 @@ class Collection:
         (hits,) = self._index.search([request], self._embedder.fingerprint)
         found: dict[str, list[Hit]] = {}
         nearest = max((hit.dense_score or 0.0 for hit in hits), default=0.0)
-        floor = max(self._lowest_similarity, nearest - _NEARLY) if loosely else self._min_similarity
+        enough = self._min_similarity if floor is None else max(floor, nearest - _NEARLY)
         for hit in hits:
             if (
                 matches_topic(topic, hit.chunk.embedding_text)
                 if mentions
-                else self._is_about(topic, hit, floor)
+                else self._is_about(topic, hit, enough)
             ):
                 found.setdefault(hit.chunk.document_id, []).append(hit)
         return found
@@ -157,14 +161,10 @@ class Collection:
         posts, others = self._index.search(requests, self._embedder.fingerprint)
         return [hit.chunk.text for hit in (posts or others)]
 
-    def _is_about(self, topic: str, hit: Hit, floor: float) -> bool:
-        if hit.dense_score is not None and hit.dense_score >= floor:
+    def _is_about(self, topic: str, hit: Hit, enough: float) -> bool:
+        if hit.dense_score is not None and hit.dense_score >= enough:
             return True
         chunk = hit.chunk
-        short = category_spec(chunk.category).chunking is Chunking.RECORD
+        spec = CATALOGUE.get(chunk.category)  # it may have been removed since
+        short = spec is not None and spec.chunking is Chunking.RECORD
         return matches_topic(topic, chunk.embedding_text if short else chunk.title_text)
-
-
-def _shorten(text: str) -> str:
-    line = strip_markdown(text)
-    return line if len(line) <= _OPENING else f"{line[:_OPENING].rsplit(' ', 1)[0]} …"

@@ -16,7 +16,7 @@ from llm_engineering.domain.voices import VoiceProfile
 PASSAGES = 6
 """Passages that a draft takes its facts from."""
 PARTS = 4
-"""Parts of an article, each from a document of its own."""
+"""Parts of an article, each from a heading of its own."""
 _WORDS_OF_NOTE = 20
 _WORDS_OF_PARAGRAPH = 45
 _NOTES = (2, 7)

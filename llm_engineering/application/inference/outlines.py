@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from llm_engineering.application.inference.composing import Outline, Section
 from llm_engineering.application.inference.search import as_passages
-from llm_engineering.application.text.markdown import Kind, markdown_blocks
+from llm_engineering.application.text.markdown import Kind, markdown_blocks, shorten
 from llm_engineering.domain.documents import CleanDocument, Span
 from llm_engineering.domain.retrieval import Hit, Passage
 
@@ -14,6 +14,8 @@ PARTS = 8
 """Parts of one document that a summary of it tells of."""
 PASSAGES = 2
 """Passages of a document or an author that are looked at."""
+_NAME = 60
+"""Characters of a text that stand for a missing title."""
 _LONGEST_PART = 1_500
 """Characters of a part of a document that are read."""
 
@@ -86,10 +88,7 @@ def _best(hits: Sequence[Hit]) -> list[Hit]:
 
 def name_text(title: str, text: str) -> str:
     """Return a text's title, or its first words."""
-    if title:
-        return title
-    words = " ".join(text.split())
-    return words if len(words) <= 60 else f"{words[:60].rsplit(' ', 1)[0]} …"
+    return title or shorten(text, _NAME)
 
 
 def _by(author: str, published_at: object) -> str:

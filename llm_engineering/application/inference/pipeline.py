@@ -380,6 +380,7 @@ class InferencePipeline:
             owner=_spell(routed.introduced or self._owner, authors),
             extractive=self._answering.is_extractive,
             verbatim=self._answering.quotes,
+            measure_floor=self._measure_floor,
         )
 
     async def _show(
@@ -489,7 +490,12 @@ class InferencePipeline:
         """Where nothing is configured, with the floor that was measured on the collection."""
         if config.min_similarity is not None or all(passage.dense_score is None for passage in passages):
             return config
-        return config.model_copy(update={"min_similarity": await asyncio.to_thread(self._floor.get)})
+        return config.model_copy(update={"min_similarity": await asyncio.to_thread(self._measure_floor)})
+
+    def _measure_floor(self) -> float:
+        """The similarity from which a passage bears on a question: the configured one, else as measured. Blocking."""
+        configured = self._answering.min_similarity
+        return self._floor.get() if configured is None else configured
 
     def _keep(self, result: RagResult) -> None:
         """Remember the answer in the background: nobody waits for the store, and its failure costs a log line."""

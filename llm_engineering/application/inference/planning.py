@@ -1,6 +1,6 @@
 """From a request for a text to what it is made of: an outline with its passages, or a plain reply."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from llm_engineering.application.inference.briefs import Brief, read_brief
@@ -42,6 +42,7 @@ def plan_text(
     owner: str | None,
     extractive: bool,
     verbatim: bool,
+    measure_floor: Callable[[], float],
     instructions: str = "",
     options: BriefOptions = NO_OPTIONS,
 ) -> str | Outline:
@@ -53,6 +54,7 @@ def plan_text(
         owner: whom "I" and "my" mean.
         extractive: there is no model that could rewrite a text.
         verbatim: drafts are made of the author's own sentences.
+        measure_floor: gives the similarity from which a text bears on a subject at all.
         instructions: of the calling application; they stand below the prompt's own rules.
         options: what of the brief the caller states.
 
@@ -93,7 +95,7 @@ def plan_text(
     given = guarded.query.filter
     narrow = merge_filters(given, MetadataFilter(authors=named))
     if routed.intent is Intent.COMPARE:
-        found = _find(collection, brief.subject, given)
+        found = _find(collection, brief.subject, measure_floor, given)
         compared = named if len(named) > 1 else _authors_of(found)
         return (
             outline_comparison(brief.subject, compared, found, german=german)
@@ -101,9 +103,9 @@ def plan_text(
             else _nothing(brief, (), german)
         )
     if routed.intent is Intent.SUMMARISE:
-        found = _find(collection, brief.subject, narrow)
+        found = _find(collection, brief.subject, measure_floor, narrow)
         if not found:
-            return _nothing(brief, named, german, _find(collection, brief.subject, given))
+            return _nothing(brief, named, german, _find(collection, brief.subject, measure_floor, given))
         whole = _named_document(brief.subject, found)
         document = _read(collection, whole) if whole else None
         if document is not None:
@@ -112,23 +114,30 @@ def plan_text(
     if verbatim and brief.author:
         # Somebody else's sentences would be passed off as the author's own.
         own = merge_filters(given, MetadataFilter(authors=(brief.author,)))
-        found = _find(collection, brief.subject, own)
+        found = _find(collection, brief.subject, measure_floor, own)
         if not found:
-            return _nothing(brief, (brief.author,), german, _find(collection, brief.subject, given))
+            return _nothing(
+                brief, (brief.author,), german, _find(collection, brief.subject, measure_floor, given)
+            )
     else:
-        found = _find(collection, brief.subject, narrow, given)
+        found = _find(collection, brief.subject, measure_floor, narrow, given)
     if not found:
         return _nothing(brief, (), german)
     return plan_draft(brief, found, collection, embed, verbatim=verbatim, instructions=instructions)
 
 
-def _find(collection: Collection, subject: str, *filters: MetadataFilter) -> dict[str, list[Hit]]:
+def _find(
+    collection: Collection, subject: str, measure_floor: Callable[[], float], *filters: MetadataFilter
+) -> dict[str, list[Hit]]:
     """What is about the subject within the first filter that leaves anything, else what is nearest to it: people name a
     subject in other words than its author does."""
-    for loosely in (False, True):
-        for filter in filters:
-            if found := collection.find_about(subject, filter, loosely=loosely):
-                return found
+    for filter in filters:
+        if found := collection.find_about(subject, filter):
+            return found
+    floor = measure_floor()
+    for filter in filters:
+        if found := collection.find_about(subject, filter, floor=floor):
+            return found
     return {}
 
 

@@ -19,8 +19,7 @@ from llm_engineering.domain.retrieval import Citation, Passage, Support, Verdict
 Rank = Callable[[str, Sequence[str]], Sequence[float]]
 """A question and texts to a score for each, higher is better: a reranker's."""
 SENTENCES = 3
-"""Neighbouring sentences of a quotation: of the sample's questions, three together hold the answer far more often than the
-three best ones apart."""
+"""Neighbouring sentences of a quotation: three hold an answer about as often as the three best ones apart, and can be read."""
 DEPTH = 3
 """Passages that are read for a quotation, the best first."""
 # In units of how far the best part's score lies above the middle one's, since every reranker has a scale of its own. Tuned on
@@ -125,23 +124,21 @@ def choose_quotations(
     rank: Rank | None = None,
     embed: Callable[[Sequence[str]], Vectors] | None = None,
     count: int = 1,
-    sentences: int = SENTENCES,
 ) -> list[Quotation]:
     """Return the parts of the sources that answer the question best, the best first. Blocking.
 
     Args:
-        count: most parts; those that are much worse than the best one are left out.
-        sentences: neighbouring ones that make a part.
         sources: best first; the first few are read.
         rank: scores texts against the question; without it they are compared by their vectors, and where there are none
             either, the first part of the best source is taken.
         embed: texts to unit vectors, shape (n, dimension).
+        count: most parts; those that are much worse than the best one are left out.
 
     Raises:
         ModelError: the reranker or the embedder failed.
     """
     found = [
-        (place, part) for place, source in enumerate(sources[:DEPTH]) for part in _parts(source, sentences)
+        (place, part) for place, source in enumerate(sources[:DEPTH]) for part in _parts(source, SENTENCES)
     ]
     scores = _score(question, found, rank, embed)
     near = [i for i in _by_score(scores) if scores[i] >= scores.max() - _NEAR * _unit(scores)]
@@ -160,7 +157,8 @@ def choose_paragraphs(
     """Return parts of prose on a subject, each saying something else, in the order of the sources. Blocking.
 
     Args:
-        count: parts.
+        count: parts, at most.
+        sentences: neighbouring ones that make a part.
         longest: characters of a part, at most.
 
     Raises:

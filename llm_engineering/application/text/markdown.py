@@ -244,3 +244,9 @@ def strip_markdown(text: str) -> str:
 def _strip_emphasis(text: str) -> str:
     text = _LINK.sub(lambda link: link[1], text)
     return _EMPHASIS.sub(lambda mark: mark[2] or mark[4], text)
+
+
+def shorten(text: str, most: int) -> str:
+    """Return a text's first characters on one line, cut between words where there are any."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[:most].rsplit(' ', 1)[0]} …"

@@ -9,6 +9,7 @@ farther, and the calibration says so. Copying maximises either: read it beside `
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ GRAM_SIZES = (2, 3, 4)
 FREQUENT_WORDS = 100
 _SENTENCE_ENDS = ".!?\n"
 Values = npt.NDArray[np.float64]
+Item = TypeVar("Item")
 
 
 Paragraphs = tuple[tuple[str, ...], ...]
@@ -168,8 +170,8 @@ def split_folds(items: Sequence[str], count: int) -> Iterator[tuple[list[str], l
         yield [*items[:start], *items[start + size :]], list(items[start : start + size])
 
 
-def pick_evenly(items: Sequence[str], count: int) -> list[str]:
-    """At most ``count`` of the items, at even distances."""
+def pick_evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """Return at most ``count`` of the items, at even distances."""
     if len(items) <= count:
         return list(items)
     return [items[number * len(items) // count] for number in range(count)]
