@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from llm_engineering.application.inference.answer import (
+    QUOTED_PLAINLY,
     AnsweringConfig,
     AnswerPiece,
     abstains,
@@ -123,6 +124,20 @@ class TestAnswer:
         shown, finished = await run(ScriptedLanguageModel([OVERLAP.text]), [OVERLAP], grounding="quote")
         assert shown == f"> {OVERLAP.text} [1]"
         assert finished.quoted
+
+    async def test_a_quotation_that_was_chosen_in_a_plainer_way_is_told_of(self) -> None:
+        def fail(question: str, texts: Sequence[str]) -> Sequence[float]:
+            raise ModelError("down")
+
+        def score(question: str, texts: Sequence[str]) -> Sequence[float]:
+            return [1.0] * len(texts)
+
+        config, model = AnsweringConfig(grounding="extractive"), ScriptedLanguageModel([])
+        for rank, told in ((fail, QUOTED_PLAINLY), (score, ""), (None, "")):
+            pieces = [p async for p in answer("What is overlap?", [OVERLAP], model, config, rank=rank)]
+            assert pieces[0].degradation == told
+            assert pieces[-1].answer is not None
+            assert pieces[-1].answer.quoted
 
     async def test_a_quotation_stays_an_answer_where_the_model_declines(self) -> None:
         shown, finished = await run(ScriptedLanguageModel([NOTHING_FOUND]), [OVERLAP], grounding="quote")

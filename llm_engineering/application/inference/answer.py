@@ -42,6 +42,7 @@ _WORDS_TO_SIMILARITY = 2 * UNMEASURED_FLOOR
 """Scales a share of words to the scale of similarities: half of a question's words are enough."""
 _STATEMENT = 4
 """Content words of a sentence of a draft that states something, rather than greets or announces."""
+QUOTED_PLAINLY = "The reranker failed, so what is quoted was chosen in a plainer way."
 _LONGEST_QUOTED = 3_000
 """Characters of a quotation that a model is asked to sum up."""
 _CITATION = re.compile(r"\s*\[\d{1,3}\]")
@@ -128,6 +129,8 @@ class AnswerPiece:
     answer: Answer | None = None
     compression_status: StageStatus = StageStatus.OFF
     """In the first piece."""
+    degradation: str = ""
+    """In the first piece: one sentence on what the answer goes without."""
     support_status: StageStatus = StageStatus.OFF
     """In the last piece; FAILED: the embedder failed, and words alone decided."""
 
@@ -286,12 +289,12 @@ class _Run:
             Citation(number=n, passage=passage)
             for n, passage in enumerate(merge_overlapping(passages[: config.max_passages]), start=1)
         ]
-        chosen = await self._choose(sources, embed, rank)
+        chosen, plainer = await self._choose(sources, embed, rank)
         if not chosen:
             async for piece in self.abstained(sources):
                 yield piece
             return
-        yield AnswerPiece(sources=tuple(sources))
+        yield AnswerPiece(sources=tuple(sources), degradation=QUOTED_PLAINLY if plainer else "")
         # The model sums up the best part alone: of two, a small one takes its answer from the wrong one.
         best = chosen[0]
         judge = Judge(
@@ -349,7 +352,7 @@ class _Run:
         if not writer.said.strip():
             writer.note("empty")
         if not writer.text and or_quote:
-            chosen = await self._choose(sources, embed, rank) if not writer.declined else []
+            chosen = (await self._choose(sources, embed, rank))[0] if not writer.declined else []
             for part in chosen:
                 quoted = True
                 for written in writer.quote(part):
@@ -377,14 +380,15 @@ class _Run:
         sources: Sequence[Citation],
         embed: Callable[[Sequence[str]], Vectors] | None,
         rank: Rank | None,
-    ) -> list[Quotation]:
-        """What to quote; where the reranker fails, by vectors, and where those fail too, the best source's beginning."""
+    ) -> tuple[list[Quotation], bool]:
+        """What to quote, and whether it was chosen in a plainer way: where the reranker fails, by vectors, and where those
+        fail too, the best source's beginning."""
         ways: list[tuple[Rank | None, Callable[[Sequence[str]], Vectors] | None]] = [
             (rank, embed), (None, embed), (None, None)
         ]  # fmt: skip
-        for by_rank, by_vectors in ways:
+        for number, (by_rank, by_vectors) in enumerate(ways):
             try:
-                return await asyncio.to_thread(
+                chosen = await asyncio.to_thread(
                     choose_quotations,
                     self._question,
                     sources,
@@ -392,6 +396,7 @@ class _Run:
                     embed=by_vectors,
                     count=self._config.max_quotes,
                 )
+                return chosen, number > 0
             except ModelError as error:
                 logger.warning("Quotations are chosen in a plainer way: {}", error)
         raise AssertionError("the plainest way asks no model")

@@ -398,7 +398,7 @@ class InferencePipeline:
             async with aclosing(pieces) as stream:
                 async for piece in stream:
                     if piece.sources is not None:
-                        provenance = _with_context(provenance, model.name, piece.compression_status)
+                        provenance = _with_context(provenance, model.name, piece)
                         yield Sources(recorder.trace.id, piece.sources, provenance)
                     if piece.text:
                         first_token = first_token if first_token is not None else recorder.elapsed
@@ -534,11 +534,13 @@ async def _tell_pieces(question: str, text: str) -> AsyncGenerator[AnswerPiece, 
     yield AnswerPiece(answer=Answer(question=question, text=text, abstained=True))
 
 
-def _with_context(provenance: ResponseProvenance, model: str, compression: StageStatus) -> ResponseProvenance:
-    """With the model that is asked, and how the context was made."""
-    told = provenance.degradations
+def _with_context(provenance: ResponseProvenance, model: str, first: AnswerPiece) -> ResponseProvenance:
+    """With the model that answers, and how the context was made."""
+    told, compression = provenance.degradations, first.compression_status
     if compression is StageStatus.FAILED:
         told += ("The sources could not be compressed and were given whole.",)
+    if first.degradation:
+        told += (first.degradation,)
     return provenance.model_copy(
         update={"model": model, "compression_status": compression, "degradations": told}
     )

@@ -41,7 +41,7 @@ from llm_engineering.application.ports import (
     Vectors,
 )
 from llm_engineering.application.ports.observability import Recorder
-from llm_engineering.domain.errors import ModelError, StoreError
+from llm_engineering.domain.errors import ModelError, ModelServiceError, StoreError
 from llm_engineering.domain.inference import ResponseProvenance, StageStatus
 from llm_engineering.domain.retrieval import (
     Hit,
@@ -139,8 +139,23 @@ class Retriever:
 
     @property
     def rank(self) -> Callable[[str, Sequence[str]], Sequence[float]] | None:
-        """The reranker's scores of texts for a question; None: there is no reranker. Blocking."""
-        return None if self._reranker is None else self._reranker.rerank
+        """Gives the reranker's scores of texts for a question; None: there is no reranker. Blocking."""
+        return None if self._reranker is None else self._rank
+
+    def _rank(self, question: str, texts: Sequence[str]) -> Sequence[float]:
+        """Scores in their turn and in time, as those of hits.
+
+        Raises:
+            ModelError: the reranker failed, or was too slow.
+        """
+        assert self._reranker is not None, "there is a reranker"
+        seconds = self._config.rerank.timeout_seconds
+        try:
+            return self._rerankers.submit(self._reranker.rerank, question, texts).result(seconds)
+        except TimeoutError:
+            raise ModelServiceError(
+                f"The reranker did not finish within {seconds:g} s.", reason="timeout"
+            ) from None
 
     def close(self) -> None:
         """Let go of the threads. What is still being reranked ends in the background. May be called twice."""
