@@ -124,8 +124,9 @@ def test_edited_drafts_become_pairs_of_the_data_set(project: Path, resources: Re
         )
         draft = made.model_copy(update={"answer": answer})
         resources.warehouse.drafts.save(draft)
-        # Longer and shorter by turns: were all edits longer, the gate for lengths would leave some out.
-        mine = f"Mine on {source.title} begins where reader {number} is{' today.' * 5 * (number % 2)}"
+        # A character longer and shorter by turns: were all edits longer, the gate for lengths would leave some out.
+        length = len(draft.text) + (1 if number % 2 else -1)
+        mine = f"Mine on {source.title} begins where reader {number} is".ljust(length, "!")
         assert resources.warehouse.drafts.replace(draft.revise(mine, draft.created_at), 0)
     run = run_pipeline("generate_preference_dataset", preference(rejected=None))
     report = output(run, "write_preference_dataset", "dataset_report")

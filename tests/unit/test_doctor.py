@@ -23,6 +23,7 @@ from tools.speed import Speed
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ZENML_CONFIG_PATH", raising=False)  # pipeline tests of the same process set it
     return load_settings(None, models_dir=tmp_path / "models")
 
 
