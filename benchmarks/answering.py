@@ -23,7 +23,7 @@ from benchmarks.claims import CLAIMS, altered
 from benchmarks.common import Check, console, show_checks
 from benchmarks.corpora import documents as read_documents
 from benchmarks.pipeline import bundled_embedder, run_steps
-from llm_engineering.application.inference.abstention import measure_floor
+from llm_engineering.application.inference.abstention import measure_floors
 from llm_engineering.application.inference.answer import estimate_confidence
 from llm_engineering.application.inference.embedding import InMemoryEmbeddingCache
 from llm_engineering.application.inference.grounding import GroundingVerifier
@@ -175,7 +175,7 @@ def main() -> dict[str, Any]:
             name: [best_cosine(question, index, embedder) for question in questions]
             for name, questions in (("answered", ANSWERED), ("same trade", TRADE), ("another world", FOREIGN))
         }
-        configured = measure_floor(index, embedder)
+        configured = measure_floors(index, embedder).similarity
         judged = {name: verdicts(index, embedder, similarity=name == "words and similarity") for name in WAYS}
         index.close()
     made_up = by_rule(embedder)

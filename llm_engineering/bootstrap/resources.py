@@ -331,6 +331,7 @@ class Resources:
             ),
             owner=self.settings.twin_author,
             more_models=self.more_language_models,
+            floor_file=self.settings.local.data_dir / "abstention.json",
         )
 
     def make_trainer(self) -> Trainer:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm_engineering.application.ports import Reranker
+from llm_engineering.application.ports import Reranker, cut_part
+from llm_engineering.domain.documents import Span
 
 QUESTION = "How is a cat kept off the sofa?"
 ANSWER = "A cat is kept off the sofa with a scratching post."
@@ -59,6 +60,17 @@ class RerankerContract:
         texts[41] = ANSWER
         scores = reranker.rerank(QUESTION, texts)
         assert scores.index(max(scores)) == 41
+
+    def test_the_part_that_answers_scores_highest(self, reranker: Reranker) -> None:
+        texts = ["Rain fell on the hills.", f"A title\n{TEXTS[0]} {ANSWER}"]
+        title, other = Span(start=0, end=7), Span(start=8, end=8 + len(TEXTS[0]))
+        answer = Span(start=other.end + 1, end=len(texts[1]))
+        parts = [(1, (title, other)), (1, (title, answer)), (0, (Span(start=0, end=23),))]
+        assert cut_part(texts, parts[1]) == f"A title\n{ANSWER}"
+        scores = reranker.rerank_parts(QUESTION, texts, parts)
+        assert scores.index(max(scores)) == 1
+        assert reranker.rerank_parts(QUESTION, texts, parts[::-1]) == pytest.approx(scores[::-1], abs=1e-4)
+        assert reranker.rerank_parts(QUESTION, texts, []) == []
 
     def test_any_text_gets_a_finite_score(self, reranker: Reranker) -> None:
         @settings(

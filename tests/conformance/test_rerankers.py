@@ -12,6 +12,7 @@ from loguru import logger
 
 from llm_engineering.application.ports import Reranker
 from llm_engineering.bootstrap.resources import Resources
+from llm_engineering.domain.documents import Span
 from llm_engineering.domain.errors import ModelFileError
 from llm_engineering.infrastructure import model_files
 from llm_engineering.infrastructure.embedders.onnx import OnnxEmbedder
@@ -52,6 +53,19 @@ class TestLateInteraction(RerankerContract):
         reranker = LateInteractionReranker(encoder)
         yield reranker
         reranker.close()
+
+    def test_a_part_that_is_the_whole_text_scores_as_the_text(self, encoder: OnnxEmbedder) -> None:
+        reranker = LateInteractionReranker(encoder)
+        long = (
+            f"{ANSWER} Zürich 日本語 😀. " + "Rain fell on the hills. " * 100
+        )  # more than the model reads at once
+        texts = [long, TEXTS[0]]
+        whole = [(place, (Span(start=0, end=len(text)),)) for place, text in enumerate(texts)]
+        assert reranker.rerank_parts(QUESTION, texts, whole) == reranker.rerank(QUESTION, texts)
+        late = long.index("Rain")
+        halves = [(0, (Span(start=0, end=late),)), (0, (Span(start=late, end=len(long)),))]
+        first, second = reranker.rerank_parts(QUESTION, texts, halves)
+        assert first > second
 
     def test_scores_do_not_depend_on_what_is_cached(self, encoder: OnnxEmbedder) -> None:
         warm, cold = LateInteractionReranker(encoder), LateInteractionReranker(encoder, cache_bytes=0)

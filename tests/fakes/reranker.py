@@ -3,12 +3,21 @@
 import re
 from collections.abc import Sequence
 
+from llm_engineering.application.ports import Part, cut_part
 from llm_engineering.domain.errors import ModelError
 
 _WORD = re.compile(r"\w+")
 
 
-class WordOverlapReranker:
+class ReadsPartsAlone:
+    """A reranker's second method by its first one."""
+
+    def rerank_parts(self, query: str, texts: Sequence[str], parts: Sequence[Part]) -> list[float]:
+        scores: list[float] = self.rerank(query, [cut_part(texts, part) for part in parts])  # type: ignore[attr-defined]
+        return scores
+
+
+class WordOverlapReranker(ReadsPartsAlone):
     """Keeps every promise of the port. ``calls`` holds the (query, texts) of each call; ``fail`` makes it raise ModelError."""
 
     name = "word_overlap"

@@ -18,7 +18,7 @@ from llm_engineering.application.inference.answer import (
 )
 from llm_engineering.application.inference.context import ContextConfig
 from llm_engineering.application.inference.writers import NOTHING_FOUND
-from llm_engineering.application.ports import Delta, GenerationOptions, Message, Vectors
+from llm_engineering.application.ports import Delta, GenerationOptions, Message, Part, Vectors
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.errors import ModelError, ModelServiceError
 from llm_engineering.domain.inference import Grounding, StageStatus
@@ -126,11 +126,11 @@ class TestAnswer:
         assert finished.quoted
 
     async def test_a_quotation_that_was_chosen_in_a_plainer_way_is_told_of(self) -> None:
-        def fail(question: str, texts: Sequence[str]) -> Sequence[float]:
+        def fail(question: str, texts: Sequence[str], parts: Sequence[Part]) -> Sequence[float]:
             raise ModelError("down")
 
-        def score(question: str, texts: Sequence[str]) -> Sequence[float]:
-            return [1.0] * len(texts)
+        def score(question: str, texts: Sequence[str], parts: Sequence[Part]) -> Sequence[float]:
+            return [1.0] * len(parts)
 
         config, model = AnsweringConfig(grounding="extractive"), ScriptedLanguageModel([])
         for rank, told in ((fail, QUOTED_PLAINLY), (score, ""), (None, "")):

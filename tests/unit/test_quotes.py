@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from llm_engineering.application.inference.quotes import Quotation, choose_paragraphs, choose_quotations
+from llm_engineering.application.ports import Part, cut_part
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.retrieval import Citation, Passage, Verdict
 from tests.fakes.embedder import HashEmbedder
@@ -31,10 +32,11 @@ def source(text: str, number: int = 1, *, category: str = "article", title: str 
     )
 
 
-def by_words(question: str, texts: Sequence[str]) -> list[float]:
-    """Score texts by the words of the question that they hold."""
+def by_words(question: str, texts: Sequence[str], parts: Sequence[Part]) -> list[float]:
+    """Score parts by the words of the question that they hold."""
     wanted = set(question.casefold().split())
-    return [float(len(wanted & set(text.casefold().replace(".", "").split()))) for text in texts]
+    said = [cut_part(texts, part).casefold().replace(".", "") for part in parts]
+    return [float(len(wanted & set(text.split()))) for text in said]
 
 
 def choose(question: str, *sources: Citation, count: int = 1) -> list[Quotation]:

@@ -47,6 +47,7 @@ from llm_engineering.domain.errors import InvalidInputError, ModelError
 from llm_engineering.domain.retrieval import MetadataFilter
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.index import FakeVectorIndex
+from tests.fakes.reranker import ReadsPartsAlone
 
 TOPICS = {
     "bees": "A smoker calms bees before the hive is opened.",
@@ -58,7 +59,7 @@ TOPICS = {
 }
 
 
-class WordReranker:
+class WordReranker(ReadsPartsAlone):
     """Counts shared words; fails on texts that hold ``fail_on``."""
 
     name = "words"

@@ -31,7 +31,9 @@ def tokens(ids: Sequence[int]) -> TokenVectors:
     """Each id is a direction of its own, the same in every text."""
     rows = [np.random.default_rng(number).standard_normal(DIMENSION) for number in ids]
     vectors = np.array([row / np.linalg.norm(row) for row in rows], dtype=np.float32)
-    return TokenVectors(np.array(ids, dtype=np.int64), vectors.reshape(len(ids), DIMENSION))
+    return TokenVectors(
+        np.array(ids, dtype=np.int64), vectors.reshape(len(ids), DIMENSION), np.arange(len(ids))
+    )
 
 
 class TestMaxSim:

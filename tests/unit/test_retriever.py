@@ -45,6 +45,7 @@ from llm_engineering.domain.retrieval import Hit, MetadataFilter, Query, SearchM
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.index import FakeVectorIndex
 from tests.fakes.llm import Reply, ScriptedLanguageModel
+from tests.fakes.reranker import ReadsPartsAlone
 from tests.unit.test_retrieval import filled_index, make_chunk
 
 CHUNKS = [
@@ -61,7 +62,7 @@ CHUNKS = [
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
 
-class WordsReranker:
+class WordsReranker(ReadsPartsAlone):
     """Scores texts by how many of ``favourites`` they hold; fails or hangs when told to."""
 
     def __init__(
@@ -106,9 +107,11 @@ class Setup:
         self.retriever = Retriever(self.index, self.embedder, model, reranker, config, now=lambda: NOW)
         self.recorder = Recorder("test", content=True)
 
-    def ask(self, text: str, history: tuple[Message, ...] = (), **fields: Any) -> Retrieved:
+    def ask(
+        self, text: str, history: tuple[Message, ...] = (), *, for_answer: bool = False, **fields: Any
+    ) -> Retrieved:
         query = Query(text=text, **fields)
-        return asyncio.run(self.retriever.retrieve(query, self.recorder, history))
+        return asyncio.run(self.retriever.retrieve(query, self.recorder, history, for_answer=for_answer))
 
     @property
     def spans(self) -> list[str]:
@@ -412,6 +415,17 @@ class TestReranking:
         assert found.provenance.degradations == (
             "The reranker failed, so the passages stand as the search ranked them.",
         )
+
+    @pytest.mark.parametrize(("error", "closeness"), [(None, 2.0), (ModelError("out of memory"), None)])
+    def test_tells_an_answer_how_close_the_best_part_comes(
+        self, error: Exception | None, closeness: float | None
+    ) -> None:
+        reranker = WordsReranker("potassium", "Bananas", error=error)
+        setup = Setup(reranker=reranker)
+        assert setup.ask("bananas and potassium", k=2).closeness is None
+        asked = len(reranker.asked)
+        assert setup.ask("bananas and potassium", k=2, for_answer=True).closeness == closeness
+        assert len(reranker.asked) == asked + (2 if error is None else 1)
 
     def test_of_nothing_is_not_asked_for(self) -> None:
         reranker = WordsReranker("a")

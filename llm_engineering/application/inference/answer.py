@@ -16,7 +16,7 @@ from loguru import logger
 from pydantic import Field
 
 from llm_engineering.application.config import StrictConfig
-from llm_engineering.application.inference.abstention import UNMEASURED_FLOOR
+from llm_engineering.application.inference.abstention import UNMEASURED_FLOOR, join_nearness
 from llm_engineering.application.inference.context import (
     ContextConfig,
     Packed,
@@ -77,7 +77,7 @@ class AnsweringConfig(StrictConfig):
     """Embed sentences whose words do not decide. False: verdicts go by words alone, at next to no cost."""
     mask_personal_data: bool = False
     """Mask e-mail addresses and phone numbers in what is shown. Text then comes sentence by sentence."""
-    max_quotes: int = Field(default=2, ge=1)
+    max_quotes: int = Field(default=3, ge=1)
     """Parts of the sources that are quoted, three sentences each: the best, and others where they are nearly as good."""
     leave_out_unsupported: bool | None = None
     """Leave out a sentence that states what no source backs, rather than mark it. None: as suits the model."""
@@ -143,6 +143,7 @@ async def answer(
     *,
     embed: Callable[[Sequence[str]], Vectors] | None = None,
     rank: Rank | None = None,
+    closeness: float | None = None,
     history: Sequence[Message] = (),
     instructions: str = "",
     temperature: float | None = None,
@@ -159,7 +160,8 @@ async def answer(
         embed: texts to unit vectors, shape (n, dimension); blocking, so it is called in a thread. Pass the same
             :class:`~llm_engineering.application.inference.embedding.InMemoryEmbeddingCache` for all
             answers, so that sentences of the sources are embedded once.
-        rank: scores texts against the question, to choose what is quoted; None: they are compared by their vectors.
+        rank: scores parts of texts against the question, to choose what is quoted; None: they are compared by their vectors.
+        closeness: the best of such scores, which counts for whether to answer at all.
         history: earlier turns, oldest first; those that do not fit are dropped, the oldest first. A model that only sums up a
             quotation is not given them.
         instructions: of the calling application; they stand below the prompt's own rules.
@@ -170,7 +172,7 @@ async def answer(
         ConfigurationError: the configured prompt does not exist.
     """
     run = _Run(question, model, config, leave_out=_STATEMENT if config.leave_out_unsupported else None)
-    if abstains(question, passages, config):
+    if abstains(question, passages, config, closeness):
         async for piece in run.abstained(
             [Citation(number=i, passage=p) for i, p in enumerate(passages, start=1)]
         ):
@@ -475,23 +477,28 @@ async def _closable(stream: AsyncIterator[Delta]) -> AsyncGenerator[Delta, None]
 # --- whether to answer ------------------------------------------------------------------------------------------------
 
 
-def estimate_confidence(question: str, passages: Sequence[Passage]) -> float:
+def estimate_confidence(question: str, passages: Sequence[Passage], closeness: float | None = None) -> float:
     """Return how sure it is that the passages bear on the question; higher is surer, about 0 to 1.
 
-    The highest cosine similarity between question and passage. Where no passage has one (the search went by words alone),
-    the share of the question's content words that the best passage holds, scaled to like meaning. Pure: the same for
-    serving, for calibration and for the risk–coverage curve.
+    The highest cosine similarity between question and passage, or its mean with the reranker's score of the best part. Where
+    no passage has one (the search went by words alone), the share of the question's content words that the best passage
+    holds, scaled to like meaning. Pure: the same for serving, for calibration and for the risk–coverage curve.
+
+    Args:
+        closeness: the reranker's score of the part that answers best; None: there is none.
     """
     similarities = [passage.dense_score for passage in passages if passage.dense_score is not None]
     if similarities:
-        return max(similarities)
+        return join_nearness(max(similarities), closeness)
     return _WORDS_TO_SIMILARITY * word_confidence(question, passages)
 
 
-def abstains(question: str, passages: Sequence[Passage], config: AnsweringConfig) -> bool:
+def abstains(
+    question: str, passages: Sequence[Passage], config: AnsweringConfig, closeness: float | None = None
+) -> bool:
     """Return whether the passages bear so little on the question that no model should be asked."""
     floor = UNMEASURED_FLOOR if config.min_similarity is None else config.min_similarity
-    return not passages or estimate_confidence(question, passages) < floor
+    return not passages or estimate_confidence(question, passages, closeness) < floor
 
 
 # --- the prompt -------------------------------------------------------------------------------------------------------

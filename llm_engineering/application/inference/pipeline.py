@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Seque
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from loguru import logger
@@ -145,6 +146,7 @@ class InferencePipeline:
         collection: Collection | None = None,
         owner: str | None = None,
         more_models: Sequence[LanguageModel] = (),
+        floor_file: Path | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._retriever = retriever
@@ -153,7 +155,7 @@ class InferencePipeline:
         self._embedder = embedder
         self._answering = config.answering.with_profile(profile)
         self._embed = InMemoryEmbeddingCache(embedder.embed_queries)
-        self._floor = AbstentionFloor(index, embedder)
+        self._floor = AbstentionFloor(index, embedder, retriever.rank, floor_file)
         self._tracer = tracer or NullTracer()
         self._trace_content = trace_content
         self._feedback = feedback
@@ -308,7 +310,9 @@ class InferencePipeline:
         self, request: RagRequest, me: str | None, recorder: Recorder
     ) -> AsyncGenerator[Event, None]:
         model = self._choose_model(request.model)
-        found = await self._retriever.retrieve(request.query, recorder, request.history, me=me)
+        found = await self._retriever.retrieve(
+            request.query, recorder, request.history, me=me, for_answer=True
+        )
         with recorder.record_span("context", "retrieval") as span:
             passages = await self._passages(found.hits)
             span.attributes["passages"] = len(passages)
@@ -316,9 +320,10 @@ class InferencePipeline:
             found.question,
             passages,
             model,
-            await self._with_floor(self._config_for(request), passages),
+            await self._with_floor(self._config_for(request), passages, found.closeness),
             embed=self._embed,
             rank=self._retriever.rank,
+            closeness=found.closeness,
             history=found.history,
             instructions=request.instructions,
             temperature=request.temperature,
@@ -486,16 +491,20 @@ class InferencePipeline:
         most = min(request.max_tokens, self._answering.reply_tokens)
         return self._answering.model_copy(update={"max_tokens": most})
 
-    async def _with_floor(self, config: AnsweringConfig, passages: Sequence[Passage]) -> AnsweringConfig:
+    async def _with_floor(
+        self, config: AnsweringConfig, passages: Sequence[Passage], closeness: float | None
+    ) -> AnsweringConfig:
         """Where nothing is configured, with the floor that was measured on the collection."""
         if config.min_similarity is not None or all(passage.dense_score is None for passage in passages):
             return config
-        return config.model_copy(update={"min_similarity": await asyncio.to_thread(self._measure_floor)})
+        floors = await asyncio.to_thread(self._floor.get)
+        floor = floors.similarity if closeness is None else floors.confidence
+        return config.model_copy(update={"min_similarity": floor})
 
     def _measure_floor(self) -> float:
         """The similarity from which a passage bears on a question: the configured one, else as measured. Blocking."""
         configured = self._answering.min_similarity
-        return self._floor.get() if configured is None else configured
+        return self._floor.get().similarity if configured is None else configured
 
     def _keep(self, result: RagResult) -> None:
         """Remember the answer in the background: nobody waits for the store, and its failure costs a log line."""

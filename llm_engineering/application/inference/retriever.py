@@ -18,13 +18,16 @@ from functools import partial
 
 from loguru import logger
 
+from llm_engineering.application.inference.abstention import Floors, measure_floors
 from llm_engineering.application.inference.config import EmbeddingConfig, RerankConfig, RetrievalConfig
 from llm_engineering.application.inference.embedding import MicroBatcher
 from llm_engineering.application.inference.guards import Guarded, guard
 from llm_engineering.application.inference.query_expansion import Expansion, expand
+from llm_engineering.application.inference.quotes import Rank, measure_closeness
 from llm_engineering.application.inference.search import (
     FacetCache,
     Facets,
+    as_passages,
     check_filter,
     drop_near_duplicates,
     fuse_hits,
@@ -35,6 +38,7 @@ from llm_engineering.application.ports import (
     Embedder,
     LanguageModel,
     Message,
+    Part,
     Reranker,
     SearchRequest,
     VectorIndex,
@@ -72,6 +76,8 @@ class Retrieved:
     """Earlier turns as the input guard let them through; only these may leave the machine."""
     standalone: str | None = None
     """A follow-up question together with what it refers to."""
+    closeness: float | None = None
+    """The reranker's score of the few sentences that answer best; None: it was not asked for, or there is no reranker."""
 
 
 @dataclass(slots=True)
@@ -138,11 +144,11 @@ class Retriever:
         return self._config
 
     @property
-    def rank(self) -> Callable[[str, Sequence[str]], Sequence[float]] | None:
-        """Gives the reranker's scores of texts for a question; None: there is no reranker. Blocking."""
+    def rank(self) -> Rank | None:
+        """Gives the reranker's scores of parts of texts for a question; None: there is no reranker. Blocking."""
         return None if self._reranker is None else self._rank
 
-    def _rank(self, question: str, texts: Sequence[str]) -> Sequence[float]:
+    def _rank(self, question: str, texts: Sequence[str], parts: Sequence[Part]) -> Sequence[float]:
         """Scores in their turn and in time, as those of hits.
 
         Raises:
@@ -151,11 +157,20 @@ class Retriever:
         assert self._reranker is not None, "there is a reranker"
         seconds = self._config.rerank.timeout_seconds
         try:
-            return self._rerankers.submit(self._reranker.rerank, question, texts).result(seconds)
+            return self._rerankers.submit(self._reranker.rerank_parts, question, texts, parts).result(seconds)
         except TimeoutError:
             raise ModelServiceError(
                 f"The reranker did not finish within {seconds:g} s.", reason="timeout"
             ) from None
+
+    def measure_floors(self) -> Floors:
+        """Return how near a question must come to the collection, by the embedder and the reranker. Blocking.
+
+        Raises:
+            StoreError: the index is not there, or failed.
+            ModelError: a model failed.
+        """
+        return measure_floors(self._index, self._embedder, self.rank)
 
     def close(self) -> None:
         """Let go of the threads. What is still being reranked ends in the background. May be called twice."""
@@ -176,12 +191,14 @@ class Retriever:
         history: tuple[Message, ...] = (),
         *,
         me: str | None = None,
+        for_answer: bool = False,
     ) -> Retrieved:
         """Return the ``query.k`` best hits.
 
         Args:
             history: earlier turns of the conversation, oldest first.
             me: the author whom "I" and "my" mean.
+            for_answer: measure too how close the best few sentences come to the question.
 
         Raises:
             InvalidInputError: the question or its filter cannot be used.
@@ -199,6 +216,7 @@ class Retriever:
         wanted = asked.model_copy(update={"filter": found.filter, "mode": mode})
         hits, filter = await self._search(wanted, query.filter, texts, vectors, recorder, made)
         reranked = await self._rerank(expansion.standalone or asked.text, hits, asked.k, recorder, made)
+        closeness = await self._measure_closeness(asked.text, reranked, made) if for_answer else None
         provenance = ResponseProvenance(
             mode=mode,
             fusion=query.fusion,
@@ -212,7 +230,16 @@ class Retriever:
             notes=tuple(made.notes),
             **{f"{stage}_status": status for stage, status in made.statuses.items()},
         )
-        return Retrieved(asked.text, tuple(reranked), provenance, history, expansion.standalone)
+        return Retrieved(asked.text, tuple(reranked), provenance, history, expansion.standalone, closeness)
+
+    async def _measure_closeness(self, question: str, hits: Sequence[Hit], made: _Provenance) -> float | None:
+        if made.statuses["rerank"] is not StageStatus.OK:
+            return None
+        try:
+            return await asyncio.to_thread(measure_closeness, question, as_passages(hits), self._rank)
+        except ModelError as error:
+            logger.warning("How close the passages come is told by their vectors alone: {}", error)
+            return None
 
     async def _guard(
         self, query: Query, history: tuple[Message, ...], recorder: Recorder, made: _Provenance

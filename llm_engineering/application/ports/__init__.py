@@ -28,6 +28,7 @@ from llm_engineering.application.ports.retrieval import (
     Embedder,
     EmbeddingCache,
     IndexWriter,
+    Part,
     Reranker,
     SearchRequest,
     TokenEncoder,
@@ -35,6 +36,7 @@ from llm_engineering.application.ports.retrieval import (
     TokenVectors,
     VectorIndex,
     Vectors,
+    cut_part,
 )
 from llm_engineering.application.ports.sources import (
     Discovered,
@@ -75,6 +77,7 @@ __all__ = [
     "NotModified",
     "NullTracer",
     "PageRenderer",
+    "Part",
     "Progress",
     "Rejected",
     "Reranker",
@@ -92,4 +95,5 @@ __all__ = [
     "VectorIndex",
     "Vectors",
     "VoiceStore",
+    "cut_part",
 ]

@@ -9,6 +9,7 @@ from llm_engineering.domain.documents import (
     Chunk,
     EmbeddedChunk,
     EmbedderFingerprint,
+    Span,
 )
 from llm_engineering.domain.retrieval import Fusion, Hit, MetadataFilter, RrfFusion, SearchMode
 
@@ -128,6 +129,16 @@ class VectorIndex(Protocol):
     def close(self) -> None: ...
 
 
+Part = tuple[int, tuple[Span, ...]]
+"""A part of a text: the place of the text among those handed in, and which of its characters belong to it."""
+
+
+def cut_part(texts: Sequence[str], part: Part) -> str:
+    """Return the words of a part, those of each span on lines of their own."""
+    place, spans = part
+    return "\n".join(texts[place][span.start : span.end] for span in spans)
+
+
 class Reranker(Protocol):
     """Scores how well texts answer a query, more exactly and more slowly than a search does.
 
@@ -142,6 +153,10 @@ class Reranker(Protocol):
         """Return a score for each text in the order given; higher is better, comparable within one call. Blocking."""
         ...
 
+    def rerank_parts(self, query: str, texts: Sequence[str], parts: Sequence[Part]) -> list[float]:
+        """Return a score for each part in the order given, as for whole texts. Blocking."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -153,10 +168,12 @@ class TokenVectors:
     """Shape (tokens,)."""
     vectors: "npt.NDArray[np.floating]"
     """Shape (tokens, dimension), each row of unit length."""
+    starts: "npt.NDArray[np.int64]"
+    """Shape (tokens,): the character of the text at which each begins."""
 
     @property
     def nbytes(self) -> int:
-        return self.ids.nbytes + self.vectors.nbytes
+        return self.ids.nbytes + self.vectors.nbytes + self.starts.nbytes
 
 
 class TokenEncoder(Protocol):

@@ -41,6 +41,16 @@ class WordPieceTokenizer:
             for encoding in self._open().encode_batch_fast(list(texts), add_special_tokens=False)
         ]
 
+    def encode_with_starts(self, texts: Sequence[str]) -> list[tuple[Ids, Ids]]:
+        """Return what the model is fed for each text, and the character at which each token begins; 0 for special ones."""
+        return [
+            (
+                np.array(encoding.ids, dtype=np.int64),
+                np.array([start for start, _ in encoding.offsets], dtype=np.int64),
+            )
+            for encoding in self._open().encode_batch(list(texts))
+        ]
+
     def encode_ids(self, texts: Sequence[str]) -> list[Ids]:
         """Return what the model is fed for each text: its token ids between the special tokens."""
         return [

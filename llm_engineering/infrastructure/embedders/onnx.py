@@ -124,32 +124,33 @@ class OnnxEmbedder:
             ModelFileError: the model's files are missing or broken.
         """
         session, pool = self._open()
-        rows: list[tuple[int, Ids]] = [
-            (position, window)
-            for position, row in enumerate(self._tokenizer.encode_ids(texts))
-            for window in split_windows(row, self._spec.max_tokens)
+        limit = self._spec.max_tokens
+        rows: list[tuple[int, Ids, Ids]] = [
+            (position, window, places)
+            for position, (row, starts) in enumerate(self._tokenizer.encode_with_starts(texts))
+            for window, places in zip(split_windows(row, limit), split_windows(starts, limit), strict=True)
         ]
         # Longest first, so that the workers end together.
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i][1]))
         states: list[TokenVectors | None] = [None] * len(rows)
         if len(rows) == 1:
-            states[0] = self._states(session, rows[0][1])
+            states[0] = self._states(session, *rows[0][1:])
         else:
-            for i, future in [(i, pool.submit(self._states, session, rows[i][1])) for i in order]:
+            for i, future in [(i, pool.submit(self._states, session, *rows[i][1:])) for i in order]:
                 states[i] = future.result()
         found: list[list[TokenVectors]] = [[] for _ in texts]
-        for (position, _), state in zip(rows, states, strict=True):
+        for (position, _, _), state in zip(rows, states, strict=True):
             assert state is not None  # each was run above
             found[position].append(state)
         return [_joined(parts) for parts in found]
 
-    def _states(self, session: Any, row: Ids) -> TokenVectors:
+    def _states(self, session: Any, row: Ids, starts: Ids) -> TokenVectors:
         hidden = session.run(None, pad_batch([row]))[0][0]
         inner = slice(1, -1)
         words = ~np.isin(row[inner], self._tokenizer.marks)
         if not words.any():
             words[:] = True
-        return TokenVectors(row[inner][words], as_unit(hidden[inner][words]))
+        return TokenVectors(row[inner][words], as_unit(hidden[inner][words]), starts[inner][words])
 
     def close(self) -> None:
         with self._lock:
@@ -249,7 +250,9 @@ def _joined(parts: Sequence[TokenVectors]) -> TokenVectors:
     if len(parts) == 1:
         return parts[0]
     return TokenVectors(
-        np.concatenate([part.ids for part in parts]), np.concatenate([part.vectors for part in parts])
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.vectors for part in parts]),
+        np.concatenate([part.starts for part in parts]),
     )
 
 

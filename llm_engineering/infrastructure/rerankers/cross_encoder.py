@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from loguru import logger
 
+from llm_engineering.application.ports import Part, cut_part
 from llm_engineering.domain.errors import ModelFileError
 from llm_engineering.infrastructure.shared.token_batches import Ids, batches_by_length, pad_rows
 
@@ -97,6 +98,14 @@ class CrossEncoderReranker:
         for rows, future in zip(batches, running, strict=True):
             scores[rows] = future.result()
         return [float(score) for score in scores]
+
+    def rerank_parts(self, query: str, texts: Sequence[str], parts: Sequence[Part]) -> list[float]:
+        """Return the score of each part, read as a text of its own.
+
+        Raises:
+            ModelFileError: see :meth:`rerank`.
+        """
+        return self.rerank(query, [cut_part(texts, part) for part in parts])
 
     def close(self) -> None:
         """Let go of the model. Safe to call twice; a later call opens it again."""

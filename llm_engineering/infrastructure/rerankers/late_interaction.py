@@ -7,12 +7,13 @@ tokens), which is why vectors are cached: passages that are found once are found
 
 from collections.abc import Sequence
 
-from llm_engineering.application.ports import TokenEncoder, TokenVectors
+from llm_engineering.application.ports import Part, TokenEncoder, TokenVectors
 from llm_engineering.domain.documents import text_hash
 from llm_engineering.infrastructure.shared.late_interaction import (
     TokenVectorCache,
     halve_precision,
     score_passages,
+    select_tokens,
 )
 
 CACHE_BYTES = 256 << 20
@@ -46,6 +47,23 @@ class LateInteractionReranker:
         """
         if not texts:
             return []
+        asked, passages = self._read(query, texts)
+        return [float(score) for score in score_passages(asked, passages)]
+
+    def rerank_parts(self, query: str, texts: Sequence[str], parts: Sequence[Part]) -> list[float]:
+        """Return the score of each part, whose words are seen in the context of the whole text; a text is read once.
+
+        Raises:
+            ModelFileError: the model's files are missing or broken.
+        """
+        if not parts:
+            return []
+        asked, passages = self._read(query, texts)
+        chosen = [select_tokens(passages[place], spans) for place, spans in parts]
+        return [float(score) for score in score_passages(asked, chosen)]
+
+    def _read(self, query: str, texts: Sequence[str]) -> tuple[TokenVectors, list[TokenVectors]]:
+        """The token vectors of the question and of each text."""
         keys = [text_hash(text) for text in texts]
         known = {key: self._cache.get(key) for key in keys}
         missing = {key: text for key, text in zip(keys, texts, strict=True) if known[key] is None}
@@ -54,8 +72,7 @@ class LateInteractionReranker:
         found = {key: vectors for key, vectors in known.items() if vectors is not None}
         for key, vectors in zip(missing, fresh, strict=True):
             found[key] = self._cache.put(key, vectors)
-        passages: list[TokenVectors] = [found[key] for key in keys]
-        return [float(score) for score in score_passages(halve_precision(asked), passages)]
+        return halve_precision(asked), [found[key] for key in keys]
 
     def close(self) -> None:
         """Forget the cached vectors. Safe to call twice; the encoder stays open."""

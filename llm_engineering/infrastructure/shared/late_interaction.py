@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llm_engineering.application.ports import TokenVectors, Vectors
+from llm_engineering.domain.documents import Span
 
 WEIGHT_FLOOR = 0.1
 """Added to each token's weight: one that every passage holds tells little, but not nothing."""
@@ -53,6 +54,14 @@ def token_rarity(question: TokenVectors, passages: Sequence[TokenVectors]) -> np
     for passage in passages:
         holders += np.isin(question.ids, passage.ids)
     return np.log1p((len(passages) - holders + 0.5) / (holders + 0.5)) + WEIGHT_FLOOR
+
+
+def select_tokens(value: TokenVectors, spans: Sequence[Span]) -> TokenVectors:
+    """Return the tokens that begin in one of the spans."""
+    edges = np.array([(span.start, span.end) for span in spans], dtype=np.int64).reshape(-1, 2)
+    begins = value.starts[:, None]
+    inside = ((edges[:, 0] <= begins) & (begins < edges[:, 1])).any(axis=1)
+    return TokenVectors(value.ids[inside], value.vectors[inside], value.starts[inside])
 
 
 class TokenVectorCache:
@@ -100,7 +109,7 @@ class TokenVectorCache:
 
 def halve_precision(value: TokenVectors) -> TokenVectors:
     """Return the same in half precision: cosines change by less than 0.001."""
-    return TokenVectors(value.ids, value.vectors.astype(np.float16))
+    return TokenVectors(value.ids, value.vectors.astype(np.float16), value.starts)
 
 
 def as_unit(hidden: npt.NDArray[np.floating]) -> Vectors:

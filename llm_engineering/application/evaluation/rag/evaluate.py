@@ -27,7 +27,6 @@ from llm_engineering.application.evaluation.rag.retrieval import (
     serving_confidence,
 )
 from llm_engineering.application.failures import round_values
-from llm_engineering.application.inference.abstention import measure_floor
 from llm_engineering.application.inference.retriever import RetrievalConfig, Retriever
 from llm_engineering.application.ports import (
     Embedder,
@@ -228,14 +227,16 @@ async def evaluate_retrieval(
         rows=tuple(rows),
         runs=tuple(runs),
         recommendation=best,
-        calibration=await _calibrated(served, questions, run, retriever),
+        calibration=await _calibrated(
+            served, questions, run, retriever.under(configurations[run.serving].retrieval)
+        ),
         gate=_gated(run.gate, rows, runs, questions, run) if run.gate else None,
         refused=dict(refused or {}),
     )
 
 
 async def _calibrated(
-    served: ConfigurationRun, questions: Resolved, run: RagEvaluationRun, retriever: Retrievers
+    served: ConfigurationRun, questions: Resolved, run: RagEvaluationRun, retriever: Retriever
 ) -> Calibration | None:
     answerable = {item.question.id: bool(item.targets) for item in questions.questions}
     if len(set(answerable.values())) < 2:
@@ -245,7 +246,7 @@ async def _calibrated(
     ]
     configured = run.answering.min_similarity
     if configured is None:
-        configured = await asyncio.to_thread(measure_floor, retriever.index, retriever.embedder)
+        configured = (await asyncio.to_thread(retriever.measure_floors)).confidence
     return calibrate(judgements, configured, seed=run.seed)
 
 

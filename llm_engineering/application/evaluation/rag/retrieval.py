@@ -205,7 +205,7 @@ class _Asking:
         wanted, before = (HITS_PER_DOCUMENT * depth if self.by_document else depth), 0
         while True:
             query = self.configuration.retrieval.query(question, k=min(wanted, MAX_HITS), filter=self.filter)
-            found = await self.retriever.retrieve(query, recorder)
+            found = await self.retriever.retrieve(query, recorder, for_answer=True)
             documents = {hit.chunk.document_id for hit in found.hits}
             is_all = query.k == MAX_HITS or len(found.hits) == before
             if not self.by_document or len(documents) >= depth or is_all:
@@ -264,7 +264,7 @@ def _kept(passage: Passage, relevant: bool) -> FoundSource:
 
 def serving_confidence(found: Retrieved) -> float:
     """Return what serving holds against ``min_similarity`` before it answers."""
-    return estimate_confidence(found.question, as_passages(found.hits))
+    return estimate_confidence(found.question, as_passages(found.hits), found.closeness)
 
 
 def comparison_table(
