@@ -22,17 +22,17 @@ VERBS = frozenset(
     describe deserialise detect discard discover download draw drop dump embed emit encode ensure enter escape estimate
     evaluate exit expand explain export expire extract fail fetch fill filter find finish fit flush follow forget format
     fuse gather generate get group guard handle hash identify import index infer insert install interleave invoke join
-    judge keep label launch lint list listen load lock lower main map mark mask match measure merge mix move name
+    judge keep label launch lint list listen load locate lock lower main map mark mask match measure merge mix move name
     narrow normalise note notify open order pack pad parse pass patch pick plan plot prepare present print process promote
     prove prune publish pull push put query quote raise rank read rebuild receive recommend record redact refuse register
     release reload remember remove rename render renumber repair repeat replace report request require rerank rescue reserve
-    reset resolve respond restore resume retrieve retry return revise rewrite roll rollback route run sample save scan score
-    scrub search select send serialise serve set shorten show shut shutdown sign skip sort split spread start stem stop
+    reset resolve respond restore restyle resume retrieve retry return revise rewrite roll rollback route run sample save scan
+    score scrub search select send serialise serve set shorten show shut shutdown sign skip sort split spread start stem stop
     store stream strip submit subtract summarise supervise sync tag take tell test tokenise trace track train transfer
     transform translate trim truncate undo unload unpack update upload upsert use validate verify wait walk warm watch
     widen wrap write
     abstains accepts advance assign calibrate consider continues covers end exceeds exclude feed forward interrupt introduce
-    issue kill leads leave link log matches pause ping poll protect quit reads recognise replay retire reuse revoke scroll
+    issue kill leads leave link log matches opens pause ping poll protect quit reads recognise replay retire reuse revoke scroll
     see settle stitch sweep vote""".split()
 )
 """Words that are verbs, and may stand alone; of the third person those that ask a question. Add what is missing."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm_engineering.application.ports import Reranker, cut_part
+from llm_engineering.application.ports import Reranker, extract_part
 from llm_engineering.domain.documents import Span
 
 QUESTION = "How is a cat kept off the sofa?"
@@ -66,7 +66,7 @@ class RerankerContract:
         title, other = Span(start=0, end=7), Span(start=8, end=8 + len(TEXTS[0]))
         answer = Span(start=other.end + 1, end=len(texts[1]))
         parts = [(1, (title, other)), (1, (title, answer)), (0, (Span(start=0, end=23),))]
-        assert cut_part(texts, parts[1]) == f"A title\n{ANSWER}"
+        assert extract_part(texts, parts[1]) == f"A title\n{ANSWER}"
         scores = reranker.rerank_parts(QUESTION, texts, parts)
         assert scores.index(max(scores)) == 1
         assert reranker.rerank_parts(QUESTION, texts, parts[::-1]) == pytest.approx(scores[::-1], abs=1e-4)

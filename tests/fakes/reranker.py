@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from llm_engineering.application.ports import Part, cut_part
+from llm_engineering.application.ports import Part, extract_part
 from llm_engineering.domain.errors import ModelError
 
 _WORD = re.compile(r"\w+")
@@ -13,7 +13,7 @@ class ReadsPartsAlone:
     """A reranker's second method by its first one."""
 
     def rerank_parts(self, query: str, texts: Sequence[str], parts: Sequence[Part]) -> list[float]:
-        scores: list[float] = self.rerank(query, [cut_part(texts, part) for part in parts])  # type: ignore[attr-defined]
+        scores: list[float] = self.rerank(query, [extract_part(texts, part) for part in parts])  # type: ignore[attr-defined]
         return scores
 
 

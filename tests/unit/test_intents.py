@@ -20,7 +20,7 @@ DRAFT = (Message("user", "Draft a post about LoRA"), Message("assistant", "LoRA 
 
 def test_at_least_19_of_20_held_out_prompts_are_routed_right() -> None:
     prompts = read_prompts("test")
-    wrong = [text for text, intent in prompts if classify(text) is not intent]
+    wrong = [text for text, intent in prompts if classify(text) != intent]
     assert len(prompts) == 120
     assert len(wrong) <= 0.05 * len(prompts), wrong
 
@@ -28,7 +28,7 @@ def test_at_least_19_of_20_held_out_prompts_are_routed_right() -> None:
 def test_the_stored_weights_are_those_that_the_prompts_teach() -> None:
     prompts = read_prompts("train")
     assert count_errors(learn_router(prompts), prompts).total() == sum(
-        classify(text) is not intent for text, intent in prompts
+        classify(text) != intent for text, intent in prompts
     ), "run: poe train-intent-router"
     assert WEIGHTS.stat().st_size < 200_000
 

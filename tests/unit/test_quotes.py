@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from llm_engineering.application.inference.quotes import Quotation, choose_paragraphs, choose_quotations
-from llm_engineering.application.ports import Part, cut_part
+from llm_engineering.application.ports import Part, extract_part
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.retrieval import Citation, Passage, Verdict
 from tests.fakes.embedder import HashEmbedder
@@ -35,7 +35,7 @@ def source(text: str, number: int = 1, *, category: str = "article", title: str 
 def by_words(question: str, texts: Sequence[str], parts: Sequence[Part]) -> list[float]:
     """Score parts by the words of the question that they hold."""
     wanted = set(question.casefold().split())
-    said = [cut_part(texts, part).casefold().replace(".", "") for part in parts]
+    said = [extract_part(texts, part).casefold().replace(".", "") for part in parts]
     return [float(len(wanted & set(text.split()))) for text in said]
 
 

@@ -340,6 +340,54 @@ async def test_a_short_order_rewrites_the_reply_before_it() -> None:
     assert "cutting at headings, always" in " ".join(m.content for m in twin.model.calls[0].messages)
 
 
+def after(request: str, answer: str = "Chunking keeps what belongs together. [1]") -> tuple[Message, ...]:
+    """The conversation so far: one request and its reply."""
+    return (Message("user", request), Message("assistant", answer))
+
+
+async def test_whoever_asks_for_the_source_of_a_reply_is_told_text_author_and_date() -> None:
+    twin = Twin(lowest=-1.0)
+    result = await twin.reply("Who wrote that?", history=after("Why does chunking by headings help?"))
+    assert "https://example.org/d1" in result.answer.text
+    assert "Ada Winter" in result.answer.text
+    drafted = await twin.reply("Who wrote that?", history=after("Compare Ada and Ben on chunking", "…"))
+    assert "https://example.org/d2" in drafted.answer.text
+    assert twin.model.calls == []
+
+
+async def test_a_list_is_asked_for_again_with_another_author() -> None:
+    result = await Twin().reply("and Ben's?", history=after("List Ada's articles", "- [x](https://e.org)"))
+    assert result.provenance.intent is Intent.CATALOGUE
+    assert "example.org/d2" in result.answer.text
+    assert "example.org/d1" not in result.answer.text
+    assert any("follow_up" in note for note in result.provenance.notes)
+
+
+async def test_authors_own_sentences_are_laid_out_anew_rather_than_rewritten() -> None:
+    twin = Twin(grounding="extractive")
+    history = after("Draft a post about chunking in Ada's voice", "Chunking is cutting.")
+    result = await twin.reply("as a thread", history=history)
+    assert result.provenance.intent is Intent.WRITE
+    assert "1/" in result.answer.text
+    assert all(citation.passage.author == "Ada Winter" for citation in result.answer.citations)
+    answered = await twin.reply("as a thread", history=after("What does Ada say about chunking?"))
+    assert "1/" in answered.answer.text
+    assert twin.model.calls == []
+
+
+async def test_a_question_on_the_last_reply_is_answered_from_the_texts() -> None:
+    result = await Twin(lowest=-1.0).reply(
+        "How many of them do I need?", history=after("Why does chunking by headings help?")
+    )
+    assert result.provenance.intent is Intent.ANSWER
+
+
+async def test_what_is_asked_for_explicitly_is_no_follow_up() -> None:
+    history = after("List Ada's articles", "- [x](https://e.org)")
+    result = await Twin().reply("and Ben's?", Intent.CONVERSE, history=history)
+    assert result.provenance.intent is Intent.CONVERSE
+
+
 async def test_a_small_model_says_that_it_cannot_rewrite() -> None:
     result = await Twin(grounding="extractive").reply(
         'Rewrite this: "Chunking is cool and everyone should."', Intent.WRITE

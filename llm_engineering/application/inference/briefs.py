@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llm_engineering.application.inference.events import LEAST_WORDS, NO_OPTIONS, BriefOptions
 from llm_engineering.application.inference.periods import NUMBER_WORDS
@@ -76,8 +76,9 @@ _FORMS: tuple[tuple[str, str, str, int], ...] = (
         "an article in Markdown with a title",
         350,
     ),
-    ("post", r"", "a LinkedIn post", 130),
+    ("post", r"\b(?:linkedin|posts?|beitr[aä]ge?)\b", "a LinkedIn post", 130),
 )
+_USUAL_FORM = "post"
 _WORDS = re.compile(r"\b(\d{2,6}(?:[,.]\d{3})?)[\s-]*(?:words?|wörtern?|worte)\b", re.IGNORECASE)
 MOST_WORDS = 800
 """Beyond this a draft is cut to length: no model here keeps a thread for longer."""
@@ -128,11 +129,8 @@ def read_brief(
     elif (match := _GIVEN.search(request)) is not None:
         given = (match["quoted"] or match["rest"]).strip()
     instruction = request.replace(given, "") if given and not continues else request
-    form, description, words = next(
-        (name, text, count)
-        for name, pattern, text, count in _FORMS
-        if (name == options.form if options.form else re.search(pattern, instruction, re.IGNORECASE))
-    )
+    form = options.form or _find_form(instruction) or _USUAL_FORM
+    description, words = next((text, count) for name, _, text, count in _FORMS if name == form)
     wanted = _WORDS.search(instruction)
     asked = options.words or (int(re.sub(r"\D", "", wanted[1])) if wanted else words)
     return Brief(
@@ -145,6 +143,43 @@ def read_brief(
         given=given,
         german=german,
         shortened=asked > MOST_WORDS,
+    )
+
+
+_SHORTER = re.compile(
+    r"\b(?:short(?:er|en)?|brief\w*|concis\w*|condense|less|cut|too\s+long|kürze\w*|kurz|knapp\w*|zu\s+lang)\b",
+    re.IGNORECASE,
+)
+_LONGER = re.compile(
+    r"\b(?:longer|expand|flesh|more\s+detail\w*|too\s+short|länger|ausführlich\w*|zu\s+kurz)\b", re.IGNORECASE
+)
+
+
+def restyle(options: BriefOptions, request: str, message: str) -> BriefOptions:
+    """Return the options with the form and length that a message asks for: "shorter", "as a thread".
+
+    Args:
+        request: what the text was first asked for with.
+    """
+    form = _find_form(message)
+    now = options.form or _find_form(request) or _USUAL_FORM
+    usual = next(words for name, _, _, words in _FORMS if name == (form or now))
+    stated = _WORDS.search(message)
+    if stated:
+        words: int | None = int(re.sub(r"\D", "", stated[1]))
+    elif _LONGER.search(message):
+        words = 2 * (options.words or usual)
+    elif _SHORTER.search(message):
+        words = (options.words or usual) // 2
+    else:
+        words = None if form else options.words
+    return replace(options, form=form or options.form, words=words and max(LEAST_WORDS, words))
+
+
+def _find_form(text: str) -> str | None:
+    """The form that words name; None where they name none."""
+    return next(
+        (name for name, pattern, _, _ in _FORMS if pattern and re.search(pattern, text, re.IGNORECASE)), None
     )
 
 

@@ -72,8 +72,7 @@ def route(message: str, history: Sequence[Message] = (), intent: Intent | None =
 
 def classify(message: str) -> Intent:
     """Return the most likely intent of a message."""
-    router = _load_router()
-    return INTENTS[int(router.compute_scores(message).argmax())]
+    return INTENTS[int(load_router(WEIGHTS).compute_scores(message).argmax())]
 
 
 def extract_features(message: str) -> frozenset[str]:
@@ -100,14 +99,15 @@ class Router:
     rarity: npt.NDArray[np.float32]
     """Inverse document frequency, shape (features,)."""
     weights: npt.NDArray[np.float32]
-    """Shape (features, intents)."""
+    """Shape (features, labels)."""
 
     def compute_scores(self, message: str) -> npt.NDArray[np.float32]:
-        """Return a score for each intent, in the order of :data:`INTENTS`; higher is likelier."""
+        """Return a score for each label, in the order in which they were learned; higher is likelier."""
         known = [feature for feature in extract_features(message) if feature in self.places]
         if not any(feature.startswith("w ") and feature[2].isalpha() for feature in known):
-            # Of words that were never learned, nothing can be told but that something is asked.
-            return np.array([intent is Intent.ANSWER for intent in INTENTS], dtype=np.float32)
+            # Of words that were never learned, nothing can be told: the first label is the usual one.
+            usual: npt.NDArray[np.float32] = np.eye(self.weights.shape[1], dtype=np.float32)[0]
+            return usual
         rows = [self.places[feature] for feature in known]
         values: npt.NDArray[np.float32] = self.rarity[rows]
         scores: npt.NDArray[np.float32] = values @ self.weights[rows] / np.linalg.norm(values)
@@ -124,27 +124,36 @@ class Router:
         )
 
 
-def learn_router(prompts: Iterable[tuple[str, Intent]]) -> Router:
-    """Learn the weights by ridge regression of ±1 for each intent on unit-length tf-idf vectors, in its dual form."""
+def learn_router(
+    prompts: Iterable[tuple[str, str]], labels: Sequence[str] = INTENTS, least: int = MIN_PROMPTS
+) -> Router:
+    """Learn the weights by ridge regression of ±1 for each label on unit-length tf-idf vectors, in its dual form.
+
+    Args:
+        prompts: texts with their labels.
+        labels: all there are, the usual one first.
+        least: prompts that a feature must stand in to be learned.
+    """
     given = list(prompts)
     features = [extract_features(text) for text, _ in given]
     counts = Counter(feature for found in features for feature in found)
-    places = {name: row for row, name in enumerate(sorted(n for n in counts if counts[n] >= MIN_PROMPTS))}
+    places = {name: row for row, name in enumerate(sorted(n for n in counts if counts[n] >= least))}
     rarity = np.array([log(len(given) / counts[name]) for name in places], dtype=np.float32)
     inputs = np.zeros((len(given), len(places)), dtype=np.float32)
     for row, found in enumerate(features):
         columns = [places[name] for name in found if name in places]
         inputs[row, columns] = rarity[columns]
     inputs /= np.maximum(np.linalg.norm(inputs, axis=1, keepdims=True), 1e-9)
-    targets = np.array([[1.0 if intent is each else -1.0 for each in INTENTS] for _, intent in given])
+    targets = np.array([[1.0 if label == each else -1.0 for each in labels] for _, label in given])
     kernel = inputs @ inputs.T + RIDGE * np.eye(len(given))
     weights = inputs.T @ np.linalg.solve(kernel, targets)
     return Router(places, rarity, weights.astype(np.float32))
 
 
 @cache
-def _load_router() -> Router:
-    with np.load(WEIGHTS) as stored:
+def load_router(weights: Path) -> Router:
+    """Return the router of a file, which is read once."""
+    with np.load(weights) as stored:
         names = stored["features"].tobytes().decode().split("\n")
         return Router(
             {name: row for row, name in enumerate(names)},

@@ -1,7 +1,7 @@
 """The inference pipeline: a question in; sources, text, verdicts and a finished answer out, traced and kept for feedback."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from loguru import logger
 
 from llm_engineering.application.inference.abstention import AbstentionFloor
 from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer
-from llm_engineering.application.inference.briefs import Brief
+from llm_engineering.application.inference.briefs import Brief, extract_subject
 from llm_engineering.application.inference.catalogue import (
     describe_found,
     plan_catalogue,
@@ -20,14 +20,22 @@ from llm_engineering.application.inference.catalogue import (
 )
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import Outline, compose
+from llm_engineering.application.inference.context import merge_overlapping
 from llm_engineering.application.inference.converse import reply_to
 from llm_engineering.application.inference.embedding import InMemoryEmbeddingCache
 from llm_engineering.application.inference.events import Checked, Event, Finished, Piece, RagRequest, Sources
+from llm_engineering.application.inference.follow_ups import (
+    FollowUp,
+    Reference,
+    describe_sources,
+    read_follow_up,
+)
 from llm_engineering.application.inference.guards import Guarded
 from llm_engineering.application.inference.intents import Routed, route
 from llm_engineering.application.inference.planning import plan_text
+from llm_engineering.application.inference.quotes import Rank
 from llm_engineering.application.inference.retriever import RetrievalConfig, Retriever
-from llm_engineering.application.inference.search import as_passages, expand_to_parents
+from llm_engineering.application.inference.search import Facets, as_passages, expand_to_parents
 from llm_engineering.application.ports import (
     DocumentCard,
     DraftStore,
@@ -51,7 +59,15 @@ from llm_engineering.domain.inference import (
     StageStatus,
     make_interaction,
 )
-from llm_engineering.domain.retrieval import Answer, Hit, MetadataFilter, Passage, Query, Support
+from llm_engineering.domain.retrieval import (
+    MAX_QUESTION_CHARACTERS,
+    Answer,
+    Hit,
+    MetadataFilter,
+    Passage,
+    Query,
+    Support,
+)
 
 __all__ = [
     "Checked",
@@ -65,6 +81,8 @@ __all__ = [
 ]
 
 _DEFAULT_PROFILE = LlmProfile()
+_RESTYLED = (Intent.ANSWER, Intent.WRITE, Intent.SUMMARISE, Intent.COMPARE)
+"""What can be asked for in another form."""
 NO_DRAFTS = "The draft is not kept, so it cannot be edited here later: this service keeps no answers."
 """Told where there is no store of drafts."""
 DRAFT_LOST = (
@@ -231,13 +249,21 @@ class InferencePipeline:
         routed = route(guarded.query.text, guarded.history, request.intent)
         if request.brief.rewrite:
             routed = replace(routed, continues=True)
+        elif request.intent is None and guarded.history:
+            follow_up = await self._read_follow_up(guarded)
+            if follow_up.reference is Reference.SOURCE:
+                async with aclosing(self._tell_sources(request, guarded, follow_up, recorder)) as events:
+                    async for event in events:
+                        yield event
+                return
+            request, guarded, routed = self._resolve(follow_up, request, guarded, routed)
         recorder.trace.attributes["intent"] = routed.intent.value
         if routed.intent is not Intent.ANSWER:
             await self._retriever.check_filter(request.query.filter)
             if request.brief.author:
                 await self._retriever.check_filter(MetadataFilter(authors=(request.brief.author,)))
         if routed.intent in (Intent.CATALOGUE, Intent.CONVERSE):
-            events = self._tell(request, guarded.query.text, routed, recorder)
+            events = self._tell(request, guarded, routed, recorder)
         elif routed.intent is Intent.ANSWER or self._collection is None:
             events = self._answer_from_texts(request, routed.introduced or self._owner, recorder)
         else:
@@ -246,15 +272,86 @@ class InferencePipeline:
             async for event in events:
                 yield event
 
+    async def _read_follow_up(self, guarded: Guarded) -> FollowUp:
+        """What the message means in its conversation."""
+        try:
+            known = await self._retriever.filter_values()
+        except StoreError:
+            known = Facets()
+        return await asyncio.to_thread(
+            read_follow_up, guarded.query.text, guarded.history, known, self._now()
+        )
+
+    def _resolve(
+        self, follow_up: FollowUp, request: RagRequest, guarded: Guarded, routed: Routed
+    ) -> tuple[RagRequest, Guarded, Routed]:
+        """The request and what it asks for, in words that need no conversation."""
+        text, intent = follow_up.request, route(follow_up.request).intent
+        options = replace(request.brief, form=follow_up.options.form, words=follow_up.options.words)
+        if follow_up.reference is Reference.RESTYLE:
+            if intent not in _RESTYLED:
+                return request, guarded, routed
+            formed = follow_up.options.form is not None or intent is Intent.WRITE
+            if not (self._answering.quotes and follow_up.lays_out and formed):
+                # Another tone or language: the last reply is rewritten, by a model that can.
+                return request, guarded, replace(routed, intent=Intent.WRITE, continues=True)
+            # What is made of the author's own sentences is laid out anew, not rewritten.
+            if intent is not Intent.WRITE:
+                subject = extract_subject(text, tuple(self._index.count_values("author")))
+                text = f"Draft a {follow_up.options.form} about {subject}"
+            intent = Intent.WRITE
+        elif follow_up.reference is Reference.ASK:
+            asks = routed.intent in (Intent.CATALOGUE, Intent.CONVERSE, Intent.COMPARE)
+            return request, guarded, replace(routed, intent=Intent.ANSWER) if asks else routed
+        if text == guarded.query.text:
+            return request, guarded, routed
+        query = guarded.query.model_copy(update={"text": text[:MAX_QUESTION_CHARACTERS]})
+        notes = (*guarded.notes, f"follow_up: {follow_up.reference} → “{text}”")
+        guarded = replace(guarded, query=query, history=follow_up.history, notes=notes)
+        request = replace(request, query=query, history=follow_up.history, brief=options)
+        return request, guarded, route(text, (), intent)
+
+    async def _tell_sources(
+        self, request: RagRequest, guarded: Guarded, follow_up: FollowUp, recorder: Recorder
+    ) -> AsyncGenerator[Event, None]:
+        """Say where the last reply comes from: the request before is looked up once more."""
+        question = guarded.query.text
+        routed = route(follow_up.request)
+        recorder.trace.attributes["intent"] = routed.intent.value
+        since = guarded.history[len(follow_up.history) :]
+        reply = next((turn.content for turn in since if turn.role == "assistant"), "")
+        query = guarded.query.model_copy(update={"text": follow_up.request})
+        passages: Sequence[Passage] = ()
+        if routed.intent is Intent.ANSWER:
+            found = await self._retriever.retrieve(query, recorder, follow_up.history, me=self._owner)
+            passages = merge_overlapping(await self._passages(found.hits))
+        elif routed.intent in (Intent.WRITE, Intent.SUMMARISE, Intent.COMPARE) and self._collection:
+            before = replace(guarded, query=query, history=follow_up.history)
+            plan = await asyncio.to_thread(
+                self._plan_text, before, routed, replace(request, brief=follow_up.options)
+            )
+            passages = () if isinstance(plan, str) else [p for part in plan.sections for p in part.passages]
+        text = describe_sources(question, reply, passages)
+        provenance = ResponseProvenance(
+            intent=routed.intent,
+            mode=request.query.mode,
+            fusion=request.query.fusion,
+            notes=(f"follow_up: source of “{follow_up.request}”",),
+        )
+        for event in self._told(question, text, provenance, recorder):
+            yield event
+
     async def _tell(
-        self, request: RagRequest, question: str, routed: Routed, recorder: Recorder
+        self, request: RagRequest, guarded: Guarded, routed: Routed, recorder: Recorder
     ) -> AsyncGenerator[Event, None]:
         """Reply from facts of the collection, without a search for passages and without the model."""
+        question = guarded.query.text
         provenance = ResponseProvenance(
             intent=routed.intent,
             mode=request.query.mode,
             fusion=request.query.fusion,
             dense_status=StageStatus.OFF,
+            notes=guarded.notes,
         )
         with recorder.record_span(routed.intent.value, "general", question=question) as span:
             text, degradation = await asyncio.to_thread(
@@ -263,6 +360,13 @@ class InferencePipeline:
             span.outputs["text"] = text
         if degradation:
             provenance = provenance.model_copy(update={"degradations": (degradation,)})
+        for event in self._told(question, text, provenance, recorder):
+            yield event
+
+    def _told(
+        self, question: str, text: str, provenance: ResponseProvenance, recorder: Recorder
+    ) -> Iterator[Event]:
+        """The events of a reply that no model wrote."""
         yield Sources(recorder.trace.id, (), provenance)
         yield Piece(text)
         timings = recorder.sum_timings()
@@ -322,7 +426,7 @@ class InferencePipeline:
             model,
             await self._with_floor(self._config_for(request), passages, found.closeness),
             embed=self._embed,
-            rank=self._retriever.rank,
+            rank=_for(found.standalone, self._retriever.rank),
             closeness=found.closeness,
             history=found.history,
             instructions=request.instructions,
@@ -351,7 +455,7 @@ class InferencePipeline:
         if isinstance(plan, str):
             pieces = _tell_pieces(question, plan)
         else:
-            provenance = provenance.model_copy(update={"notes": plan.notes})
+            provenance = provenance.model_copy(update={"notes": (*guarded.notes, *plan.notes)})
             pieces = compose(
                 question,
                 plan,
@@ -591,6 +695,13 @@ def _provenance(provenance: ResponseProvenance) -> dict[str, Any]:
             name.removesuffix("_status") for name, status in statuses.items() if status is StageStatus.FAILED
         ],
     }
+
+
+def _for(question: str | None, rank: Rank | None) -> Rank | None:
+    """The reranker, for a follow-up together with what it refers to."""
+    if question is None or rank is None:
+        return rank
+    return lambda _, texts, parts: rank(question, texts, parts)
 
 
 def _ending(

@@ -185,7 +185,14 @@ def _authors_of(found: Mapping[str, Sequence[Hit]]) -> tuple[str, ...]:
 
 
 def _named_document(subject: str, found: Mapping[str, Sequence[Hit]]) -> str | None:
-    """The only document whose title holds the subject."""
+    """The document whose title is the subject, or the only one whose title holds it."""
+    named = [
+        identifier
+        for identifier, hits in found.items()
+        if hits[0].chunk.title.casefold() == subject.casefold()
+    ]
+    if len(named) == 1:
+        return named[0]
     titled = [identifier for identifier, hits in found.items() if matches_topic(subject, hits[0].chunk.title)]
     return titled[0] if len(titled) == 1 and len(found) == 1 else None
 

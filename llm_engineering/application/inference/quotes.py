@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llm_engineering.application.inference.grounding import split_statements
-from llm_engineering.application.ports import Part, Vectors, cut_part
+from llm_engineering.application.ports import Part, Vectors, extract_part
 from llm_engineering.application.text.markdown import closes_fence, match_fence, strip_markdown
 from llm_engineering.application.text.words import content_stems
 from llm_engineering.domain.categories import is_code
@@ -34,6 +34,11 @@ _SAME = 0.6
 """Share of a part's content words that stand in another one, from which it says the same."""
 _LABEL_WORDS = 4
 _ENDS = tuple(".!?…。！？।")
+_ALONE = 0.25
+"""The share that a part's own words have in its score; the rest is theirs and the headings', which all parts of a section
+have in common."""
+_OPENS = 0.5
+"""Added for the first sentences under a heading that the question names: "What is hybrid search?" is answered there."""
 _BEGINNING = 0.2
 """Added for a part that begins a paragraph: it needs nothing that stands before it."""
 _MOST_LINES = 40
@@ -66,6 +71,18 @@ class Quotation:
         """Whether nothing stands before it in its paragraph."""
         before = self.citation.passage.text[: self.span.start]
         return not before.strip() or "\n\n" in before[len(before.rstrip()) :]
+
+    def opens(self, asked: frozenset[str] | set[str]) -> bool:
+        """Return whether it is the beginning of a section, or of a text, whose heading says nothing but what is asked.
+
+        Args:
+            asked: stems of the question's content words.
+        """
+        passage = self.citation.passage
+        above = passage.text[: self.span.start].rstrip().rpartition("\n")[2]
+        begins = above.startswith("#") or (not above and passage.span.start == 0)
+        named = content_stems(passage.headings[-1] if passage.headings else passage.title)
+        return bool(named) and begins and named <= asked
 
     def locate(self) -> tuple[Span, ...]:
         """Return where the words stand in the passage under its headings, after those headings and a table's header."""
@@ -146,6 +163,8 @@ def choose_quotations(
         (place, part) for place, source in enumerate(sources[:DEPTH]) for part in _parts(source, SENTENCES)
     ]
     scores = _score(question, found, rank, embed)
+    asked = content_stems(question)
+    scores += _OPENS * _unit(scores) * np.array([part.opens(asked) for _, part in found])
     near = [i for i in _by_score(scores) if scores[i] >= scores.max() - _NEAR * _unit(scores)]
     return _join(_pick([found[i][1] for i in near], count))
 
@@ -204,9 +223,11 @@ def _score(
     """How well each part answers, shape (parts,)."""
     texts, parts = _locate(part for _, part in found)
     if rank is not None and parts:
-        scores = np.array(rank(question, texts, parts), dtype=np.float64)
+        alone = [(text, spans[-1:]) for text, spans in parts]
+        both = np.array(rank(question, texts, [*parts, *alone]), dtype=np.float64).reshape(2, -1)
+        scores = (1 - _ALONE) * both[0] + _ALONE * both[1]
     elif embed is not None and parts:
-        vectors = embed([question, *(cut_part(texts, part) for part in parts)])
+        vectors = embed([question, *(extract_part(texts, part) for part in parts)])
         scores = np.asarray(vectors[1:] @ vectors[0], dtype=np.float64)
     else:
         scores = np.zeros(len(parts))

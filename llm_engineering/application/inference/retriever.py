@@ -216,7 +216,11 @@ class Retriever:
         wanted = asked.model_copy(update={"filter": found.filter, "mode": mode})
         hits, filter = await self._search(wanted, query.filter, texts, vectors, recorder, made)
         reranked = await self._rerank(expansion.standalone or asked.text, hits, asked.k, recorder, made)
-        closeness = await self._measure_closeness(asked.text, reranked, made) if for_answer else None
+        closeness = (
+            await self._measure_closeness(expansion.standalone or asked.text, reranked, made)
+            if for_answer
+            else None
+        )
         provenance = ResponseProvenance(
             mode=mode,
             fusion=query.fusion,

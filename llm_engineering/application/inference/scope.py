@@ -85,8 +85,8 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class _Name:
-    """A value that a request names, and the words that say that it is meant."""
+class Name:
+    """A value that a request names, and where its name stands, or the words that say that it is meant."""
 
     field: Field
     value: str
@@ -113,7 +113,7 @@ def read_scope(
     if not any(name.field == "author" for name in names):
         said = None if how_to else (_SELF if documents else _WROTE_MYSELF).search(text)
         mine = [name for name in known.author if me and name.casefold() == me.casefold()]
-        names += [_Name("author", name, *said.span()) for name in mine if said]
+        names += [Name("author", name, *said.span()) for name in mine if said]
     read = {plural: [name for name in names if name.field == field] for plural, field in FILTERS}
     fields: dict[str, object] = {plural: tuple(name.value for name in of) for plural, of in read.items()}
     reasons = [
@@ -128,6 +128,12 @@ def read_scope(
     return Scope(MetadataFilter.model_validate(fields), tuple(reasons), tuple(spans))
 
 
+def find_names(request: str, known: Facets) -> list[Name]:
+    """Return the values that a request names, whatever the words around them say, in their order."""
+    index = _index(True, *(tuple(known.of(field)) for _, field in FILTERS))
+    return list(_find_names(request, index))
+
+
 def find_authors(request: str, authors: Iterable[str]) -> tuple[str, ...]:
     """Return the authors that a request for a text names."""
     known = Facets(author=dict.fromkeys(authors, 1))
@@ -139,20 +145,20 @@ def means_self(request: str) -> bool:
     return _SELF.search(request) is not None
 
 
-def _find_meant(text: str, known: Facets, *, asks: bool, documents: bool) -> list[_Name]:
+def _find_meant(text: str, known: Facets, *, asks: bool, documents: bool) -> list[Name]:
     """Values that a request names where the words around them say that texts of theirs are meant. Each once."""
     index = _index(documents, *(tuple(known.of(field)) for _, field in FILTERS))
     marked, names = text, list(_find_names(text, index))
     for name in names:
         marked = marked[: name.start] + _MARKS[name.field] * (name.end - name.start) + marked[name.end :]
-    found: dict[tuple[Field, str], _Name] = {}
+    found: dict[tuple[Field, str], Name] = {}
     for field, pattern in _patterns(asks, documents):
         for match in pattern.finditer(marked):
             if _NEGATED.search(marked[: match.start()]):
                 continue
             for name in names:
                 if name.field == field and match.start() <= name.start < match.end():
-                    found.setdefault((field, name.value), _Name(field, name.value, *match.span()))
+                    found.setdefault((field, name.value), Name(field, name.value, *match.span()))
     for name in names if documents else ():
         # Of authors a whole name, or a part with its capital: "will" and "mark" are words, too.
         sure = " " in text[name.start : name.end] or text[name.start].isupper()
@@ -166,7 +172,7 @@ Index = Mapping[tuple[str, ...], tuple[Field, str, int]]
 """By folded words: the value that they name, its field, and how many letters of the last word are an ending."""
 
 
-def _find_names(text: str, index: Index) -> Iterator[_Name]:
+def _find_names(text: str, index: Index) -> Iterator[Name]:
     words = list(_WORD.finditer(text))
     folded = [word[0].casefold() for word in words]
     first = 0
@@ -176,7 +182,7 @@ def _find_names(text: str, index: Index) -> Iterator[_Name]:
             last -= 1
         if last > first:
             field, value, ending = index[tuple(folded[first:last])]
-            yield _Name(field, value, words[first].start(), words[last - 1].end() - ending)
+            yield Name(field, value, words[first].start(), words[last - 1].end() - ending)
         first = max(last, first + 1)
 
 

@@ -36,7 +36,7 @@ from llm_engineering.application.ports.retrieval import (
     TokenVectors,
     VectorIndex,
     Vectors,
-    cut_part,
+    extract_part,
 )
 from llm_engineering.application.ports.sources import (
     Discovered,
@@ -95,5 +95,5 @@ __all__ = [
     "VectorIndex",
     "Vectors",
     "VoiceStore",
-    "cut_part",
+    "extract_part",
 ]

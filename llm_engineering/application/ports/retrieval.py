@@ -133,7 +133,7 @@ Part = tuple[int, tuple[Span, ...]]
 """A part of a text: the place of the text among those handed in, and which of its characters belong to it."""
 
 
-def cut_part(texts: Sequence[str], part: Part) -> str:
+def extract_part(texts: Sequence[str], part: Part) -> str:
     """Return the words of a part, those of each span on lines of their own."""
     place, spans = part
     return "\n".join(texts[place][span.start : span.end] for span in spans)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from loguru import logger
 
-from llm_engineering.application.ports import Part, cut_part
+from llm_engineering.application.ports import Part, extract_part
 from llm_engineering.domain.errors import ModelFileError
 from llm_engineering.infrastructure.shared.token_batches import Ids, batches_by_length, pad_rows
 
@@ -105,7 +105,7 @@ class CrossEncoderReranker:
         Raises:
             ModelFileError: see :meth:`rerank`.
         """
-        return self.rerank(query, [cut_part(texts, part) for part in parts])
+        return self.rerank(query, [extract_part(texts, part) for part in parts])
 
     def close(self) -> None:
         """Let go of the model. Safe to call twice; a later call opens it again."""
