@@ -125,7 +125,23 @@ class OpenAIEmbedderSettings(Group):
     document_prefix: str = ""
 
 
-EmbedderSettings = Annotated[OnnxEmbedderSettings | OpenAIEmbedderSettings, Field(discriminator="kind")]
+class MultilingualEmbedderSettings(Group):
+    """Universal Sentence Encoder, multilingual: one space for 16 languages, on the CPU (``poe setup --with multilingual``).
+
+    For collections and questions in other languages than English; in English, all-MiniLM-L6-v2 finds more. Take
+    ``RERANKER_KIND=none`` with it: the bundled reranker reads English."""
+
+    kind: Literal["use_multilingual"] = "use_multilingual"
+    model: Literal["universal-sentence-encoder-multilingual-v3"] = (
+        "universal-sentence-encoder-multilingual-v3"
+    )
+    threads: int = Field(default=0, ge=0)
+    """0: one per core."""
+
+
+EmbedderSettings = Annotated[
+    OnnxEmbedderSettings | MultilingualEmbedderSettings | OpenAIEmbedderSettings, Field(discriminator="kind")
+]
 
 
 class LlmGroup(Group):

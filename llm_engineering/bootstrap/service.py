@@ -15,7 +15,7 @@ from llm_engineering.domain.errors import StoreUnavailableError
 from llm_engineering.domain.retrieval import SearchMode
 from llm_engineering.settings import (
     LlamaCppSettings,
-    OnnxEmbedderSettings,
+    OpenAIEmbedderSettings,
     SageMakerSettings,
     Settings,
 )
@@ -123,7 +123,7 @@ def _dependencies(resources: Resources) -> "tuple[list[Dependency], list[Callabl
 
     found = [Dependency("index", lambda: _look_into_index(resources))]
     embedder, llm = settings.embedder, settings.llm
-    if isinstance(embedder, OnnxEmbedderSettings):
+    if not isinstance(embedder, OpenAIEmbedderSettings):
         found.append(
             Dependency(
                 "embedder", lambda: _nothing(resources.embedder.embed_queries(["ready"])), lasting=True

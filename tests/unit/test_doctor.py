@@ -10,6 +10,7 @@ from llm_engineering.settings import Settings, load_settings
 from tools.checks import (
     Finding,
     State,
+    check_languages,
     check_machine,
     check_models,
     check_packages,
@@ -85,6 +86,14 @@ def test_data_sets_and_models_are_found_and_a_broken_one_does_not_hide_the_other
     assert "instruct 50 samples" in found["data sets"].detail
     assert "broken" in found["data sets"].detail
     assert str(run) in found["trained models"].detail
+
+
+def test_a_collection_that_is_mostly_not_english_wants_another_embedder() -> None:
+    [finding] = check_languages({"de": 60, "en": 30, "python": 400})
+    assert finding.state is State.WARN
+    assert "use_multilingual" in finding.todo
+    assert not list(check_languages({"de": 30, "en": 60, "python": 10}))
+    assert not list(check_languages({}))
 
 
 def test_a_check_that_breaks_is_a_finding() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_engineering.domain.errors import ModelFileError
+from llm_engineering.domain.errors import ModelError, ModelFileError
 from llm_engineering.infrastructure.shared.token_batches import Ids
 
 
@@ -39,6 +39,27 @@ class WordPieceTokenizer:
         return [
             len(encoding.ids)
             for encoding in self._open().encode_batch_fast(list(texts), add_special_tokens=False)
+        ]
+
+    def refuse_long(self, texts: Sequence[str], limit: int) -> None:
+        """Refuse texts of more tokens than the limit, special ones included: nothing is cut silently.
+
+        Raises:
+            ModelError: names the first.
+        """
+        for position, count in enumerate(self.counts(texts)):
+            if count + self.special_tokens > limit:
+                raise ModelError(
+                    f"Text {position} has {count + self.special_tokens} tokens, prefix and special ones included; the "
+                    f"embedder takes at most {limit} (EMBEDDER_MAX_TOKENS), and nothing is cut silently. Chunk it smaller."
+                )
+
+    def cut(self, texts: Sequence[str], limit: int) -> list[str]:
+        """Return texts of at most so many tokens, special ones included."""
+        most = limit - self.special_tokens
+        return [
+            text[: spans[most - 1][1]] if len(spans) > most else text
+            for text, spans in zip(texts, self.find_offsets(texts), strict=True)
         ]
 
     def encode_with_starts(self, texts: Sequence[str]) -> list[tuple[Ids, Ids]]:

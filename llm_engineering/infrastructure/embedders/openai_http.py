@@ -16,7 +16,7 @@ from loguru import logger
 
 from llm_engineering.application.ports import Vectors
 from llm_engineering.domain.documents import EmbedderFingerprint
-from llm_engineering.domain.errors import ModelError, ModelServiceError
+from llm_engineering.domain.errors import ModelServiceError
 from llm_engineering.infrastructure.embedders import WordPieceTokenizer
 from llm_engineering.infrastructure.shared.openai_stream import error_message
 from llm_engineering.infrastructure.shared.retries import RETRIED_STATUSES, delay_seconds, retry_after_seconds
@@ -91,26 +91,13 @@ class OpenAIEmbedder:
             ModelServiceError: the service failed after all retries, or answered vectors that cannot be used.
         """
         prefixed = [self._document_prefix + text for text in texts]
-        special = self._tokenizer.special_tokens
-        for position, count in enumerate(self._tokenizer.counts(prefixed)):
-            if count + special > self._max_tokens:
-                raise ModelError(
-                    f"Text {position} has {count + special} tokens, prefix and special ones included; "
-                    f"EMBEDDER_MAX_TOKENS is {self._max_tokens}, and nothing is cut silently. Chunk it smaller."
-                )
+        self._tokenizer.refuse_long(prefixed, self._max_tokens)
         return self._embed(prefixed)
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """As :meth:`embed_documents`, with the query prefix; what is too long is cut."""
         prefixed = [self._query_prefix + text for text in texts]
-        limit = self._max_tokens - self._tokenizer.special_tokens
-        spans = self._tokenizer.find_offsets(prefixed)
-        return self._embed(
-            [
-                t[: span[limit - 1][1]] if len(span) > limit else t
-                for t, span in zip(prefixed, spans, strict=True)
-            ]
-        )
+        return self._embed(self._tokenizer.cut(prefixed, self._max_tokens))
 
     def close(self) -> None:
         with self._lock:
