@@ -465,8 +465,11 @@ class Resources:
         readers: list[SourceReader] = [
             ArticleReader(client, renderer=browser),
             FeedReader(client),
-            GitReader(token=settings.github_token.get_secret_value() if settings.github_token else None),
-            TableReader(),
+            GitReader(
+                token=settings.github_token.get_secret_value() if settings.github_token else None,
+                private_addresses=settings.crawler.private_addresses,
+            ),
+            TableReader(private_addresses=settings.crawler.private_addresses),
             PostsPageReader(browser, permission=client.check_allowed),
             LinkedInReader(
                 browser,

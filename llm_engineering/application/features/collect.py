@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -285,6 +285,8 @@ class _Run:
         if task is not None:
             self._note_duplicate(link, task, parent)
         else:
+            if parent is not None:
+                link = replace(link, found_through=parent.link.given)
             reader = str(link.options.get("reader") or self._router.route(link.url))
             task = self._tasks[key] = Task(link, reader, parent, known=parent.known if parent else {})
             self._queue.put_nowait(task)

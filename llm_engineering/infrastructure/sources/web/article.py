@@ -63,7 +63,9 @@ class ArticleReader:
             yield FetchedDocument(await self._rendered(link, "the link asks for it (render: true)"))
             return
         held_link, etag, last_modified = _validators(link, known)
-        answer = await self._client.get(link.url, accept=http.HTML, etag=etag, last_modified=last_modified)
+        answer = await self._client.get(
+            link.url, given=link.given, accept=http.HTML, etag=etag, last_modified=last_modified
+        )
         if isinstance(answer, http.NotModified):
             yield NotModified(held_link)
             return
@@ -99,7 +101,8 @@ class ArticleReader:
             raise ConfigurationError(
                 f"{hide_credentials(link.url)} needs a browser: {why}; but none is set up"
             )
-        await self._client.check_allowed(link.url)
+        await self._client.check_address(link.url, given=link.given)
+        await self._client.check_allowed(link.url, given=link.given)
         try:
             html = await self._renderer.render(link.url)
         except CollectionError as error:

@@ -80,7 +80,7 @@ class FeedReader:
             ConfigurationError: an option is not known or not valid.
         """
         options = _Options.of(link)
-        entries = await self._entries(link.url)
+        entries = await self._entries(link)
         if not entries:
             raise ExtractionError(f"{hide_credentials(link.url)}: the feed has no entries")
         chosen = options.choose(entries)
@@ -106,12 +106,12 @@ class FeedReader:
     async def close(self) -> None:
         await self._client.close()
 
-    async def _entries(self, url: str) -> list[_Entry]:
+    async def _entries(self, link: Link) -> list[_Entry]:
         """Entries of a feed, of all sitemaps that an index leads to, or of the feed that a page declares; each once."""
         found: dict[str, _Entry] = {}
-        waiting, seen = [url], {normalise_link(url)}
+        waiting, seen = [link.url], {normalise_link(link.url)}
         while waiting and len(seen) <= MAX_SITEMAPS:
-            answer = await self._client.get(waiting.pop(0), accept=FEED_TYPES)
+            answer = await self._client.get(waiting.pop(0), given=link.given, accept=FEED_TYPES)
             if isinstance(answer, http.NotModified):
                 raise AssertionError("no validators were sent")
             listing = await asyncio.to_thread(_parse, answer)
