@@ -2,20 +2,20 @@
 
 import asyncio
 import gzip
+import os
 import zlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from llm_engineering.application.features.collect import collect
-from llm_engineering.application.ports import Link
-from llm_engineering.domain.errors import FetchError
+from llm_engineering.application.ports import Discovered, Link, Rejected
+from llm_engineering.domain.errors import ExtractionError, FetchError
 from llm_engineering.infrastructure.shared import addresses
-from llm_engineering.infrastructure.shared.web_client import WebClient
+from llm_engineering.infrastructure.shared.workers import Workers, WorkStoppedError
 from llm_engineering.infrastructure.sources.web.article import ArticleReader
 from llm_engineering.infrastructure.sources.web.client import Fetched, PoliteClient
-from llm_engineering.infrastructure.sources.web.feed import FeedReader
+from llm_engineering.infrastructure.sources.web.feed import MAX_ITEMS, FeedReader
 from tests.attacks.watching import measure_cost
 from tests.fakes.fault_server import FaultServer, Reply, Request
 from tests.fakes.warehouse import FakeWarehouse
@@ -35,18 +35,6 @@ def client(**options: Any) -> PoliteClient:
         "backoff_seconds": 0.01,
     }
     return PoliteClient(**{**quick, **options})
-
-
-@pytest.fixture(autouse=True)
-async def _loaded() -> None:
-    """Loading libraries and certificates is not part of what an attack costs."""
-    WebClient(private_addresses="given", timeout_seconds=1)._open(inside=False)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[FaultServer]:
-    async with FaultServer() as server:
-        yield server
 
 
 async def refuse(url: str, **options: Any) -> str:
@@ -120,6 +108,91 @@ async def test_a_link_has_an_end_however_slowly_it_is_kept_waiting(server: Fault
             server.url("/page"), respect_robots_txt=True, max_retries=100, total_timeout_seconds=0.01
         )
     assert len(server.requests) <= 4
+
+
+# --- S9: pages that take long ------------------------------------------------------------------------------------------
+
+
+def spin() -> None:
+    """Compute without end."""
+    while True:
+        pass
+
+
+def hoard() -> int:
+    """Take all memory."""
+    return len([bytearray(1_000_000) for _ in range(100_000)])
+
+
+def exit_at_once() -> None:
+    """Die, as a library that is written in C may."""
+    os._exit(3)
+
+
+async def test_work_on_a_page_ends_with_its_time_and_its_memory_and_others_go_on() -> None:
+    workers = Workers(most=1, cpu_seconds=0.5, memory_bytes=300_000_000)
+    async with measure_cost() as cost:
+        for function in (spin, hoard, exit_at_once):
+            with pytest.raises(WorkStoppedError):
+                await workers.run(function)
+            assert await workers.run(len, "and on") == 6
+    assert cost.longest_stand < STAND_SECONDS
+    workers.close()
+
+
+async def test_a_process_that_ended_of_idleness_is_replaced_unseen() -> None:
+    workers = Workers(most=1, idle_seconds=1)
+    first = await workers.run(os.getpid)
+    (process,) = workers._processes
+    await asyncio.to_thread(process.wait)
+    assert await workers.run(os.getpid) != first
+    workers.close()
+
+
+async def read_page(server: FaultServer, body: str, workers: Workers | None = None) -> list[Any]:
+    server.put("/page", f"<html><body><article><h1>A title</h1>{body}</article></body></html>")
+    reader = ArticleReader(client(max_bytes=10_000_000))
+    reader._workers = workers or reader._workers
+    try:
+        return [item async for item in reader.read(Link(server.url("/page"), AUTHOR), {})]
+    finally:
+        await reader.close()
+
+
+async def test_a_page_whose_extraction_takes_long_fails_alone(server: FaultServer) -> None:
+    workers = Workers(most=1, cpu_seconds=2.0)
+    with pytest.raises(ExtractionError):
+        await read_page(server, "a<a href=x>b</a>" * 60_000, workers)
+    assert await read_page(server, "<p>Words of an honest page.</p>" * 20, workers)
+    workers.close()
+
+
+async def test_thousands_of_figures_are_read_in_time(server: FaultServer) -> None:
+    workers = Workers(most=1, cpu_seconds=5.0)
+    text = "<p>Words of the page. </p>" * 40
+    assert await read_page(server, text + "<figure><img src='a.png'></figure>" * 12_000, workers)
+    workers.close()
+
+
+async def test_a_page_with_too_many_elements_is_refused(server: FaultServer) -> None:
+    with pytest.raises(ExtractionError):
+        await read_page(server, "<b>a</b>" * 250_000)
+
+
+async def test_a_sitemap_without_end_gives_so_many_pages_and_says_how_to_have_more(
+    server: FaultServer,
+) -> None:
+    urls = "".join(f"<url><loc>https://example.org/{n}</loc></url>" for n in range(3_000))
+    server.put("/sitemap.xml", f"<urlset>{urls}</urlset>")
+    for options, expected in (({}, MAX_ITEMS), ({"max_items": 2_500}, 2_500)):
+        reader = FeedReader(client())
+        link = Link(server.url("/sitemap.xml"), AUTHOR, options=options)
+        found = [item async for item in reader.read(link, {})]
+        await reader.close()
+        assert sum(isinstance(item, Discovered) for item in found) == expected
+        rejected = [item for item in found if isinstance(item, Rejected)]
+        assert len(rejected) == (0 if options else 1)
+        assert all("max_items" in item.reason for item in rejected)
 
 
 # --- S8: addresses inside ----------------------------------------------------------------------------------------------

@@ -1,25 +1,23 @@
 """Tables of strangers."""
 
 import gzip
-from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from llm_engineering.application.ports import FetchedDocument, Link
-from llm_engineering.domain.errors import FetchError
+from llm_engineering.domain.errors import CollectionError, FetchError
+from llm_engineering.infrastructure.shared.workers import Workers
 from llm_engineering.infrastructure.sources.tabular import TableReader
+from llm_engineering.infrastructure.sources.tabular import parquet as parquet_files
 from tests.attacks.watching import measure_cost
 from tests.fakes.fault_server import FaultServer, Reply
 
 AUTHOR = "Ada Winter"
 LIMIT = 2_000_000
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[FaultServer]:
-    async with FaultServer() as server:
-        yield server
 
 
 async def read(url: str, **options: Any) -> list[FetchedDocument]:
@@ -58,3 +56,48 @@ async def test_the_credentials_of_a_table_stay_on_its_server(server: FaultServer
         assert len(await read(link, private_addresses="always")) == 1
         assert "authorization" in server.requests[0].headers
         assert "authorization" not in elsewhere.requests[0].headers
+
+
+# --- S10: Parquet ------------------------------------------------------------------------------------------------------
+
+
+def parquet(path: Path, columns: dict[str, Any], **how: Any) -> Path:
+    pyarrow.parquet.write_table(pyarrow.table(columns), path, **how)
+    assert path.stat().st_size < 20_000
+    return path
+
+
+def repeat(text: str, rows: int) -> Any:
+    """A column that holds one text, once, for all of its rows."""
+    return pyarrow.DictionaryArray.from_arrays(
+        pyarrow.array([0] * rows, pyarrow.int32()), pyarrow.array([text])
+    )
+
+
+async def test_a_small_file_that_would_take_gigabytes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = parquet(tmp_path / "t.parquet", {"text": repeat("a" * 3_000_000, 300)}, compression="zstd")
+    trial = Workers(most=1, memory_bytes=500_000_000)
+    monkeypatch.setattr(parquet_files, "_trial", lambda: trial)
+    before = pyarrow.total_allocated_bytes()
+    async with measure_cost() as cost:
+        with pytest.raises(CollectionError):
+            await read(str(path))
+    assert pyarrow.total_allocated_bytes() - before < 1_000_000
+    assert cost.peak_bytes < 1_000_000
+    trial.close()
+
+
+async def test_long_texts_are_read_in_smaller_batches(tmp_path: Path) -> None:
+    rows = 300
+    columns = {"text": repeat("a" * 900_000, rows), "id": list(range(rows))}
+    path = parquet(tmp_path / "t.parquet", columns, compression="zstd")
+    before = pyarrow.total_allocated_bytes()
+    items = TableReader().read(Link(str(path), AUTHOR, category="article"), {})
+    count = most = 0
+    async for item in items:
+        count += isinstance(item, FetchedDocument)
+        most = max(most, pyarrow.total_allocated_bytes() - before)
+    assert count == rows
+    assert most < 150_000_000
