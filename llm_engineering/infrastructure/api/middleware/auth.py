@@ -248,7 +248,7 @@ class KeyGuard:
         origin = find_header(scope, b"origin")
         if origin is None or scope["method"] in _SAFE_METHODS or origin in self._origins:
             return None
-        if urlsplit(origin).netloc.lower() != host.lower():
+        if _netloc(origin) != host.lower():
             return "origin", (
                 "Pages of other origins may not call this service. Allow one with SERVICE_CORS_ORIGINS."
             )
@@ -272,6 +272,14 @@ def _secret(scope: Scope) -> str | None:
     if scheme.lower() == "bearer" and value.strip():
         return value.strip()
     return (find_header(scope, b"x-api-key") or "").strip() or None
+
+
+def _netloc(origin: str) -> str:
+    """Host and port of an ``Origin``; empty for what is none, such as ``null`` or ``http://[``."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _name(host: str) -> str:
