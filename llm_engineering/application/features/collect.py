@@ -12,7 +12,12 @@ from loguru import logger
 
 from llm_engineering.application.failures import MAX_PAYLOAD_CHARS
 from llm_engineering.application.features.collect_report import CollectionReport, LinkOutcome, LinkStatus
-from llm_engineering.application.features.links import Router, hide_credentials, normalise_link
+from llm_engineering.application.features.links import (
+    Router,
+    find_query_secret,
+    hide_credentials,
+    normalise_link,
+)
 from llm_engineering.application.ports import (
     DeadLetterStore,
     Discovered,
@@ -248,6 +253,13 @@ async def collect(
     run = _Run(readers, documents, writer, router, progress or SilentProgress())
     started = time.perf_counter()
     for link in links:
+        if name := find_query_secret(link.url):
+            logger.warning(
+                "{} seems to carry a secret (its parameter '{}'), which is stored as part of the link. If it is one, use a link "
+                "without it, or user:password@ in front of the host, which is never stored.",
+                hide_credentials(link.url).partition("?")[0],
+                name,
+            )
         run.add(link)
     await run.execute(max_concurrency)
     return CollectionReport(

@@ -29,7 +29,8 @@ class WebClient:
         timeout_seconds: float,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs addresses, which may hold secrets
+        for name in ("httpx", "httpcore"):  # they log addresses and headers, which may hold secrets
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._policy = private_addresses
         self._timeout = timeout_seconds
         self._headers = {**(headers or {}), "Accept-Encoding": "gzip, deflate"}
