@@ -16,6 +16,7 @@
     ├── ModelError                a model failed
     │   ├── ModelFileError            weights are missing or their checksum is wrong
     │   ├── ModelServiceError         a model server failed or answered nonsense
+    │   │   └── TextRefusedError          it does not take one of the texts; the others it may
     │   ├── TemplateMismatchError     two sides mean different chat templates
     │   ├── TrainingError             a training run cannot go on
     │   └── PromotionRefusedError     a model may not go to the stage it was sent to
@@ -102,6 +103,10 @@ class ModelServiceError(ModelError):
         super().__init__(message)
         self.reason = reason
         self.retry_after = retry_after
+
+
+class TextRefusedError(ModelServiceError):
+    """A model server does not take what it was sent. One text among many may be the cause."""
 
 
 class TemplateMismatchError(ModelError):
