@@ -6,7 +6,8 @@
     ├── ConfigurationError        the user's settings, YAML or arguments are wrong
     │   └── MissingDependencyError    an optional package is not installed; names the Poetry group
     ├── InvalidInputError         one value handed in cannot be used (a question, a filter, a link)
-    │   └── UnknownFilterValueError   a filter names a value that the store does not hold
+    │   ├── UnknownFilterValueError   a filter names a value that the store does not hold
+    │   └── ForeignVoteError          somebody else has voted on this answer
     ├── CollectionError           a link or a record could not be collected
     │   ├── FetchError                the network said no (may be worth another try)
     │   └── ExtractionError           fetched, but there is no text in it
@@ -51,6 +52,10 @@ class InvalidInputError(TwinError):
 
 class UnknownFilterValueError(InvalidInputError):
     """A filter names a value that the store does not hold."""
+
+
+class ForeignVoteError(InvalidInputError):
+    """Somebody else has voted on this answer, and only they may change the vote."""
 
 
 class CollectionError(TwinError):

@@ -18,9 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llm_engineering.infrastructure.api import protocol
+from llm_engineering.infrastructure.api.middleware import slots
 from llm_engineering.infrastructure.api.protocol import BACKLOG, HEAD_BYTES, GuardedProtocol, LogThrottle
+from tests.fakes.llm import Reply, ScriptedLanguageModel
 from tests.fakes.operated_service import OperatedService, eventually
-from tests.fakes.service import QUESTION, serving
+from tests.fakes.service import ANSWER, QUESTION, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 20
@@ -212,3 +214,56 @@ def test_no_header_breaks_the_service(open_service: httpx.Client, name: str, val
         "/search", content=json.dumps({"query": QUESTION}), headers={name: value.strip()}
     )
     assert answer.status_code < 500
+
+
+# --- S11: keys and votes -----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def keyed_service(
+    folder: Path, model: Any = None, **options: Any
+) -> Iterator[tuple[OperatedService, str, list[str]]]:
+    """A service with two keys: itself, its address, the keys."""
+    operated = OperatedService(folder, model, **options)
+    keys = [operated.keys.create(name) for name in ("ada", "eve")]
+    with serving(operated.app) as url:
+        eventually(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
+        yield operated, url, keys
+
+
+@pytest.mark.parametrize("path", ["/rag/stream", "/rag"])
+def test_a_revoked_key_ends_what_runs_with_it(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "KEY_CHECK_SECONDS", 0.1)
+    model = ScriptedLanguageModel([Reply(ANSWER, seconds_per_piece=5.0)] * 5)
+    with keyed_service(tmp_path, model) as (operated, url, (ada, eve)):
+        threading.Timer(1.0, lambda: operated.keys.revoke("ada")).start()
+        headers = {"Authorization": f"Bearer {ada}"}
+        answer = httpx.post(f"{url}{path}", json={"query": QUESTION}, headers=headers, timeout=PATIENCE)
+        assert "api_key_invalid" in answer.text
+        assert answer.status_code == (401 if path == "/rag" else 200)
+        assert httpx.get(f"{url}/info", headers={"X-API-Key": eve}).status_code == 200
+
+
+def test_a_vote_belongs_to_the_key_that_gave_it(tmp_path: Path) -> None:
+    with keyed_service(tmp_path) as (operated, url, (ada, eve)):
+
+        def call(key: str, path: str, body: dict[str, str]) -> httpx.Response:
+            return httpx.post(f"{url}{path}", json=body, headers={"X-API-Key": key}, timeout=PATIENCE)
+
+        trace = call(ada, "/rag", {"query": QUESTION}).json()["trace_id"]
+        vote = {"trace_id": trace, "rating": "up"}
+        assert call(ada, "/feedback", vote).status_code == 201
+        assert call(eve, "/feedback", {**vote, "rating": "down"}).status_code == 409
+        assert call(ada, "/feedback", {**vote, "rating": "down"}).status_code == 201
+        assert [kept.rating for _, kept in operated.warehouse.feedback.read_votes()] == ["down"]
+
+
+def test_votes_count_against_the_rate(tmp_path: Path) -> None:
+    with keyed_service(tmp_path, rate_per_minute=3) as (_, url, (ada, _eve)):
+        answers = [
+            httpx.post(f"{url}/feedback", json={"trace_id": "x", "rating": "up"}, headers={"X-API-Key": ada})
+            for _ in range(6)
+        ]
+        assert [answer.status_code for answer in answers].count(429) >= 2

@@ -90,7 +90,7 @@ class ApiKeyFile:
         return secret
 
     def revoke(self, name: str) -> None:
-        """Remove a key. Running services stop taking it with their next request.
+        """Remove a key. Running services take no further request with it, and end those that run within a second or two.
 
         Raises:
             InvalidInputError: there is no such key.
@@ -213,8 +213,11 @@ class KeyGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         secret = _secret(scope)
         key = self._access.recognise(secret) if secret else None
-        if key is not None:
-            request_state(scope).update(key_name=key.name, trusted=True)
+        if key is not None and secret is not None:
+            shown = secret
+            request_state(scope).update(
+                key_name=key.name, trusted=True, is_revoked=lambda: self._access.recognise(shown) is None
+            )
             return await self._app(scope, receive, send)
         if self._loopback and (problem := self._foreign(scope)) is not None:
             code, message = problem
