@@ -386,6 +386,9 @@ class CrawlerSettings(Group):
     per_host_concurrency: int = Field(default=2, ge=1)
     per_host_delay_seconds: float = Field(default=0.2, ge=0)
     respect_robots_txt: bool = True
+    private_addresses: Literal["given", "always", "never"] = "given"
+    """Addresses inside: this machine, its network, a cloud's metadata. ``given``: only under links that you wrote, not where
+    their redirects, feeds and sitemaps lead."""
 
 
 class LinkedInSettings(Group):

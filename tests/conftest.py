@@ -20,7 +20,7 @@ from tests.durations import Durations, read_durations
 from tests.guard import start_guard
 
 TESTS = Path(__file__).parent
-TIERS = ("e2e", "pipelines", "conformance", "architecture", "unit")
+TIERS = ("e2e", "pipelines", "conformance", "attacks", "architecture", "unit")
 """The tiers' folders."""
 MOST_WORKERS = 8
 """A worker may hold a database server, a browser and a model: memory ends before many cores do."""

@@ -15,7 +15,10 @@ from tools.console import console, errors, run
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="poe …-api-key", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, help in (("create", "make a key and show it once"), ("revoke", "make a key useless at once")):
+    for name, help in (
+        ("create", "make a key and show it once"),
+        ("revoke", "make a key useless, and end what runs with it"),
+    ):
         commands.add_parser(name, help=help).add_argument("name", metavar="NAME")
     commands.add_parser("list", help="show the names of all keys")
     options = parser.parse_args(arguments)

@@ -1,8 +1,9 @@
 """Start the log and the progress display as the settings say, with every secret masked."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, SecretStr
 
@@ -31,7 +32,10 @@ def _secrets(group: BaseModel) -> Iterator[str]:
         value = getattr(group, name)
         if isinstance(value, BaseModel):
             yield from _secrets(value)
-        elif isinstance(value, SecretStr) and name != "uri":  # a URI's credentials are masked by their shape
+        elif isinstance(value, SecretStr) and name == "uri":
+            with suppress(ValueError):  # its settings name the fault
+                yield unquote(urlsplit(value.get_secret_value()).password or "")
+        elif isinstance(value, SecretStr):
             yield value.get_secret_value()
 
 

@@ -9,8 +9,10 @@ Nothing is opened before it is first asked for, and what was opened is closed in
 inside the property that needs them, so what is not chosen costs nothing.
 """
 
+import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -472,8 +474,11 @@ class Resources:
         readers: list[SourceReader] = [
             ArticleReader(client, renderer=browser),
             FeedReader(client),
-            GitReader(token=settings.github_token.get_secret_value() if settings.github_token else None),
-            TableReader(),
+            GitReader(
+                token=settings.github_token.get_secret_value() if settings.github_token else None,
+                private_addresses=settings.crawler.private_addresses,
+            ),
+            TableReader(private_addresses=settings.crawler.private_addresses),
             PostsPageReader(browser, permission=client.check_allowed),
             LinkedInReader(
                 browser,
@@ -492,5 +497,15 @@ def open_resources(settings: Settings | None = None) -> Iterator[Resources]:
     Raises:
         ConfigurationError: the settings are wrong.
     """
+    settings = settings or load_settings()
+    keep_private(settings.local.data_dir)
     with ExitStack() as stack:
-        yield Resources(settings or load_settings(), stack)
+        yield Resources(settings, stack)
+
+
+def keep_private(folder: Path) -> None:
+    """Take a folder of ours away from the machine's other users; one of somebody else is left as it is."""
+    with suppress(OSError):
+        state = folder.stat()
+        if state.st_uid == os.getuid() and state.st_mode & 0o077:
+            folder.chmod(stat.S_IMODE(state.st_mode) & ~0o077)

@@ -6,7 +6,8 @@
     ├── ConfigurationError        the user's settings, YAML or arguments are wrong
     │   └── MissingDependencyError    an optional package is not installed; names the Poetry group
     ├── InvalidInputError         one value handed in cannot be used (a question, a filter, a link)
-    │   └── UnknownFilterValueError   a filter names a value that the store does not hold
+    │   ├── UnknownFilterValueError   a filter names a value that the store does not hold
+    │   └── ForeignVoteError          somebody else has voted on this answer
     ├── CollectionError           a link or a record could not be collected
     │   ├── FetchError                the network said no (may be worth another try)
     │   └── ExtractionError           fetched, but there is no text in it
@@ -16,6 +17,7 @@
     ├── ModelError                a model failed
     │   ├── ModelFileError            weights are missing or their checksum is wrong
     │   ├── ModelServiceError         a model server failed or answered nonsense
+    │   │   └── TextRefusedError          it does not take one of the texts; the others it may
     │   ├── TemplateMismatchError     two sides mean different chat templates
     │   ├── TrainingError             a training run cannot go on
     │   └── PromotionRefusedError     a model may not go to the stage it was sent to
@@ -50,6 +52,10 @@ class InvalidInputError(TwinError):
 
 class UnknownFilterValueError(InvalidInputError):
     """A filter names a value that the store does not hold."""
+
+
+class ForeignVoteError(InvalidInputError):
+    """Somebody else has voted on this answer, and only they may change the vote."""
 
 
 class CollectionError(TwinError):
@@ -102,6 +108,10 @@ class ModelServiceError(ModelError):
         super().__init__(message)
         self.reason = reason
         self.retry_after = retry_after
+
+
+class TextRefusedError(ModelServiceError):
+    """A model server does not take what it was sent. One text among many may be the cause."""
 
 
 class TemplateMismatchError(ModelError):

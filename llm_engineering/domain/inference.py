@@ -132,11 +132,13 @@ class Interaction(Model):
 
 
 class Feedback(Model):
-    """What a person said of an answer. A second vote on the same trace replaces the first."""
+    """What a person said of an answer. A second vote on the same trace, by the same voter, replaces the first."""
 
     trace_id: str = Field(min_length=1, max_length=64)
     rating: Literal["up", "down"]
     comment: str = Field(default="", max_length=2_000)
+    voter: str = ""
+    """Name of the API key that gave the vote; empty: none was needed."""
     created_at: UtcDatetime
 
 

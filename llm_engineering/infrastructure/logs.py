@@ -1,17 +1,23 @@
 """Logging with loguru: lines for people on a terminal, JSON for machines, secrets masked in both."""
 
 import json
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, quote_plus
 
 from loguru import logger
 
 if TYPE_CHECKING:
     from loguru import Message
 
-_URI_CREDENTIALS = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^/@\s:]*:[^/@\s]+@", re.IGNORECASE)
+# A password may hold `/` and `@` as they are; what is digits after the colon is a port.
+_URI_CREDENTIALS = re.compile(
+    r"""(?P<scheme>\b[a-z][a-z0-9+.-]*://)(?:[^/@\s:?#"']*:(?!\d+[/?#\s])[^\s"']*|[^/\s?#"']*)@""",
+    re.IGNORECASE,
+)
 _BEARER = re.compile(r"(?P<word>\b(?:bearer|token|basic)\s+)[A-Za-z0-9._~+/=-]{12,}", re.IGNORECASE)
 _SHORTEST_SECRET = 6
 """Shorter values are not searched for: masking every 'abc' would make logs unreadable."""
@@ -22,9 +28,25 @@ def mask(text: str, secrets: Iterable[str] = ()) -> str:
     text = _URI_CREDENTIALS.sub(r"\g<scheme>***@", text)
     text = _BEARER.sub(r"\g<word>***", text)
     for secret in secrets:
-        if len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, "***")
+        text = text.replace(secret, "***")
     return text
+
+
+def _spell_out(secrets: Iterable[str]) -> tuple[str, ...]:
+    """Each secret in the forms in which it may stand in a line; the longest first, since one may hold another."""
+    spelled = set()
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_SECRET:
+            escaped = (json.dumps(secret, ensure_ascii=choice)[1:-1] for choice in (True, False))
+            spelled |= {
+                secret,
+                *escaped,
+                repr(secret)[1:-1],
+                quote(secret),
+                quote(secret, safe=""),
+                quote_plus(secret),
+            }
+    return tuple(sorted(spelled, key=lambda form: -len(form)))
 
 
 def configure_logging(
@@ -42,7 +64,13 @@ def configure_logging(
         secrets: values that must never appear.
         write: where lines go instead, such as a console that also draws progress bars.
     """
-    hidden = tuple(secrets)
+    hidden = _spell_out(secrets)
+    for name in (
+        "httpx",
+        "httpcore",
+        "urllib3",
+    ):  # at INFO and DEBUG they log addresses and headers as they are
+        logging.getLogger(name).setLevel(logging.WARNING)
     out = write or sys.stderr.write
 
     def human(message: "Message") -> None:

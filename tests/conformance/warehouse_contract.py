@@ -29,7 +29,7 @@ from llm_engineering.application.ports import (
 )
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument, Span
 from llm_engineering.domain.drafts import KEPT_EDITS, DraftBrief, StoredDraft
-from llm_engineering.domain.errors import InvalidInputError
+from llm_engineering.domain.errors import ForeignVoteError, InvalidInputError
 from llm_engineering.domain.inference import Feedback, Intent, Interaction, ResponseProvenance
 from llm_engineering.domain.retrieval import (
     Answer,
@@ -543,6 +543,16 @@ class FeedbackContract:
         warehouse.feedback.vote(said(comment="Nice.\x00😀"))
         warehouse.feedback.vote(said(rating="down", comment="Wrong."))
         assert list(warehouse.feedback.read_votes()) == [(answer, said(rating="down", comment="Wrong."))]
+
+    def test_another_voter_changes_nothing(self, warehouse: Warehouse) -> None:
+        store = warehouse.feedback
+        store.remember(answered())
+        store.vote(said(voter="ada"))
+        for stranger in ("eve", ""):
+            with pytest.raises(ForeignVoteError):
+                store.vote(said(rating="down", voter=stranger))
+        store.vote(said(comment="again", voter="ada"))
+        assert [(vote.rating, vote.comment) for _, vote in store.read_votes()] == [("up", "again")]
 
     def test_a_vote_on_an_unknown_answer_is_refused_and_leaves_nothing(self, warehouse: Warehouse) -> None:
         with pytest.raises(InvalidInputError, match="t0"):

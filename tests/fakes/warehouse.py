@@ -17,7 +17,7 @@ import numpy as np
 from llm_engineering.application.ports import DocumentCard, Generation, StoredVersion, UpsertCounts, Vectors
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument, User
 from llm_engineering.domain.drafts import StoredDraft
-from llm_engineering.domain.errors import InvalidInputError, StoreUnavailableError
+from llm_engineering.domain.errors import ForeignVoteError, InvalidInputError, StoreUnavailableError
 from llm_engineering.domain.inference import Feedback, Interaction
 from llm_engineering.domain.voices import VoiceProfile, voice_id
 
@@ -263,6 +263,9 @@ class FakeFeedbackStore(_Collection):
         with self._lock:
             if self.find_interaction(feedback.trace_id) is None:
                 raise InvalidInputError(f"No answer with the trace id {feedback.trace_id!r} is kept.")
+            held = self._votes.get(feedback.trace_id)
+            if held is not None and held.voter != feedback.voter:
+                raise ForeignVoteError("Somebody else has voted on this answer.")
             self._votes[feedback.trace_id] = feedback
 
     def read_votes(self, *, batch_size: int = 256) -> Iterator[tuple[Interaction, Feedback]]:

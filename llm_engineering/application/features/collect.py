@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -12,7 +12,12 @@ from loguru import logger
 
 from llm_engineering.application.failures import MAX_PAYLOAD_CHARS
 from llm_engineering.application.features.collect_report import CollectionReport, LinkOutcome, LinkStatus
-from llm_engineering.application.features.links import Router, hide_credentials, normalise_link
+from llm_engineering.application.features.links import (
+    Router,
+    find_query_secret,
+    hide_credentials,
+    normalise_link,
+)
 from llm_engineering.application.ports import (
     DeadLetterStore,
     Discovered,
@@ -248,6 +253,13 @@ async def collect(
     run = _Run(readers, documents, writer, router, progress or SilentProgress())
     started = time.perf_counter()
     for link in links:
+        if name := find_query_secret(link.url):
+            logger.warning(
+                "{} seems to carry a secret (its parameter '{}'), which is stored as part of the link. If it is one, use a link "
+                "without it, or user:password@ in front of the host, which is never stored.",
+                hide_credentials(link.url).partition("?")[0],
+                name,
+            )
         run.add(link)
     await run.execute(max_concurrency)
     return CollectionReport(
@@ -285,6 +297,8 @@ class _Run:
         if task is not None:
             self._note_duplicate(link, task, parent)
         else:
+            if parent is not None:
+                link = replace(link, found_through=parent.link.given)
             reader = str(link.options.get("reader") or self._router.route(link.url))
             task = self._tasks[key] = Task(link, reader, parent, known=parent.known if parent else {})
             self._queue.put_nowait(task)

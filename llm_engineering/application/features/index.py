@@ -15,7 +15,7 @@ Killed at any point and run again, the index ends as after an unbroken run:
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -40,9 +40,9 @@ from llm_engineering.application.ports import (
 )
 from llm_engineering.application.text.tokens import TokenCounts
 from llm_engineering.domain.documents import Chunk, CleanDocument, DeadLetter, EmbeddedChunk, text_hash
-from llm_engineering.domain.errors import InvalidInputError, ModelError
+from llm_engineering.domain.errors import InvalidInputError, ModelError, TextRefusedError
 
-CHUNK_STAGE, INDEX_STAGE = "chunk", "index"
+CHUNK_STAGE, EMBED_STAGE, INDEX_STAGE = "chunk", "embed", "index"
 DEPTH = 2
 """Windows that may wait between two threads."""
 RECENT_WINDOWS = 2 * DEPTH + 4
@@ -140,7 +140,8 @@ def index_documents(
             like another embedder: the index is built anew, from cached embeddings as far as there are any.
 
     Raises:
-        TooManyFailuresError: more than ``max_failed_share`` of all documents could not be chunked. The rest is indexed.
+        TooManyFailuresError: more than ``max_failed_share`` of all documents could not be chunked, in which case the rest is
+            indexed, or not be embedded, which ends the run.
         ModelError: the embedder failed. What was embedded is cached; run again.
         StoreError: a store failed. Run again: what is done is not done twice.
     """
@@ -154,8 +155,9 @@ def index_documents(
         batch_size,
         title_vectors,
         progress,
+        max_failed_share,
     )
-    return run.execute(index, max_failed_share)
+    return run.execute(index)
 
 
 class _Run:
@@ -172,7 +174,9 @@ class _Run:
         batch_size: int,
         title_vectors: bool,
         progress: Progress,
+        max_failed_share: float,
     ) -> None:
+        self._max_failed_share = max_failed_share
         self._clean = clean_store
         self._embedder = embedder
         self._cache = cache
@@ -186,14 +190,16 @@ class _Run:
         self._digest = self._fingerprint.digest
         self._plan = _Plan()
         self._failed: set[str] = set()
+        self._refused: set[str] = set()
         self._recent: list[dict[str, Vectors]] = []
         self._seconds = dict.fromkeys(("plan", "read", "chunk", "look_up", "embed", "cache", "write"), 0.0)
         self._changed = self._chunks = self._wanted = self._embedded = 0
 
-    def execute(self, index: VectorIndex, max_failed_share: float) -> IndexReport:
+    def execute(self, index: VectorIndex) -> IndexReport:
         started = perf_counter()
         with self._timed("plan"):
             failed_before = {letter.source for letter in self._letters.stream(CHUNK_STAGE)}
+            refused_before = {letter.source for letter in self._letters.stream(EMBED_STAGE)}
             self._plan = plan = self._compare(index)
         with ReadAhead(self._windows(), DEPTH) as windows:
             first = next(windows, None)
@@ -202,14 +208,16 @@ class _Run:
                 self._write_all(index, chain([first] if first is not None else [], windows))
         if solved := failed_before - self._failed:
             self._letters.resolve(CHUNK_STAGE, sorted(solved))
+        if solved := refused_before - self._refused:
+            self._letters.resolve(EMBED_STAGE, sorted(solved))
         if plan.notes:
             self._letters.resolve(INDEX_STAGE, plan.notes)
         report = IndexReport(
             documents=plan.total,
             changed=self._changed,
             unchanged=plan.unchanged,
-            deleted=len(plan.gone) + len(self._failed & plan.stale),
-            failed=len(self._failed),
+            deleted=len(plan.gone) + len((self._failed | self._refused) & plan.stale),
+            failed=len(self._failed | self._refused),
             chunks=self._chunks,
             embedded=self._embedded,
             from_cache=self._wanted - self._embedded,
@@ -219,7 +227,7 @@ class _Run:
             "Indexed {changed} of {documents} documents: {chunks} chunks, {embedded} embedded, {failed} failed.",
             **asdict(report),
         )
-        check_failures(CHUNK_STAGE, report.failed, report.documents, max_failed_share)
+        check_failures(CHUNK_STAGE, len(self._failed), report.documents, self._max_failed_share)
         return report
 
     # --- what to do
@@ -335,11 +343,17 @@ class _Run:
                         "Index documents", len(window.finished), total=len(self._plan.todo)
                     )
             self._seconds["write"] += writing.seconds
-            for ids in group_batches(sorted(self._failed & self._plan.stale), self._batch_size):
+            # Of a refused document, chunks of this run may be there too.
+            for ids in group_batches(
+                sorted(self._failed & self._plan.stale | self._refused), self._batch_size
+            ):
                 writer.delete(ids)
 
     def _embed(self, window: _Window) -> None:
         """Complete the window's vectors; longest texts first, so that those of like length go together."""
+        self._drop(window, self._refused)
+        used = {*window.hashes, *window.title_hashes}
+        window.missing = {key: text for key, text in window.missing.items() if key in used}
         for key in list(window.missing):
             vector = next((new[key] for new in reversed(self._recent) if key in new), None)
             if vector is not None:
@@ -347,13 +361,56 @@ class _Run:
                 del window.missing[key]
         keys = sorted(window.missing, key=lambda key: len(window.missing[key]), reverse=True)
         for part in group_batches(keys, EMBEDDED_AT_ONCE):
-            with self._timed("embed"):
-                rows = self._embedder.embed_documents([window.missing[key] for key in part])
-            window.new.update(zip(part, rows, strict=True))
-            self._embedded += len(part)
-            self._progress.advance("Embed chunks", len(part))
+            self._embed_part(window, part)
         window.missing = {}
         self._recent = [*self._recent[1 - RECENT_WINDOWS :], window.new]
+
+    def _embed_part(self, window: _Window, keys: list[str]) -> None:
+        """Embed texts; where the service refuses one of them, halve until it is alone."""
+        try:
+            with self._timed("embed"):
+                rows = self._embedder.embed_documents([window.missing[key] for key in keys])
+        except TextRefusedError as error:
+            if len(keys) == 1:
+                self._refuse(window, keys[0], str(error))
+                return
+            half = len(keys) // 2
+            self._embed_part(window, keys[:half])
+            self._embed_part(window, keys[half:])
+            return
+        window.new.update(zip(keys, rows, strict=True))
+        self._embedded += len(keys)
+        self._progress.advance("Embed chunks", len(keys))
+
+    def _refuse(self, window: _Window, key: str, reason: str) -> None:
+        """Leave out every document that holds a refused text.
+
+        Raises:
+            TooManyFailuresError: that is more than the run bears, so the fault is hardly theirs.
+        """
+        rows = zip(window.chunks, window.hashes, window.title_hashes, strict=True)
+        holders = {chunk.document_id: chunk for chunk, *hashes in rows if key in hashes}
+        self._letters.put(
+            [
+                dead_letter(EMBED_STAGE, identifier, f"{chunk.link}: {reason}", window.missing[key])
+                for identifier, chunk in holders.items()
+            ]
+        )
+        self._refused.update(holders)
+        self._drop(window, holders)
+        check_failures(EMBED_STAGE, len(self._refused), self._plan.total, self._max_failed_share)
+
+    def _drop(self, window: _Window, documents: Container[str]) -> None:
+        """Take documents out of a window that has not been written."""
+        rows = zip(window.chunks, window.hashes, window.title_hashes, strict=True)
+        kept = [row for row in rows if row[0].document_id not in documents]
+        if len(kept) == len(window.chunks):
+            return
+        window.chunks = [chunk for chunk, _, _ in kept]
+        window.hashes = [key for _, key, _ in kept]
+        window.title_hashes = [key for _, _, key in kept]
+        window.begun = [one for one in window.begun if one not in documents]
+        window.finished = {one: version for one, version in window.finished.items() if one not in documents}
 
     def _cache_new(self, window: _Window) -> None:
         if window.new:

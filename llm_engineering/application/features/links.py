@@ -33,6 +33,11 @@ DEFAULT_RULES: tuple[tuple[str, str], ...] = (
 FALLBACK = "article"
 
 _TRACKING = re.compile(r"(?i)^(utm_\w+|fbclid|gclid|mc_cid|mc_eid|igshid|ref_src)$")
+# What stands before an @ in the host's place; in a malformed address also a password with a slash (digits are a port).
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^/?#\s]*|[^/?#\s@:]*:(?!\d+[/?#])[^\s]*)@")
+_SECRET_NAME = re.compile(
+    r"(?i)^(x-amz-signature|x-goog-signature|sig|signature|auth|secret|password|passwd|pwd|(api|access)?[_-]?key)$|token$|secret$"
+)
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -116,4 +121,13 @@ def _without_tracking(query: str) -> str:
 
 def hide_credentials(url: str) -> str:
     """Return a link as it may be logged and stored: without user name and password."""
-    return re.sub(r"(?<=://)[^/?#\s]*@", "", url)
+    return _CREDENTIALS.sub("", url)
+
+
+def find_query_secret(url: str) -> str | None:
+    """Return the name of the first parameter of a web address that looks like a secret; None: there is none."""
+    try:
+        names = [name for name, value in parse_qsl(urlsplit(url).query) if value]
+    except ValueError:
+        return None
+    return next((name for name in names if _SECRET_NAME.search(name)), None)

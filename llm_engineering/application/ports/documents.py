@@ -153,10 +153,11 @@ class FeedbackStore(Protocol):
     def find_interaction(self, trace_id: str) -> Interaction | None: ...
 
     def vote(self, feedback: Feedback) -> None:
-        """Keep a vote; a second one on the same trace replaces the first.
+        """Keep a vote; a second one on the same trace, by the same voter, replaces the first.
 
         Raises:
             InvalidInputError: no answer with that trace id is remembered.
+            ForeignVoteError: another voter has voted on it.
         """
         ...
 

@@ -21,6 +21,13 @@ class Link:
     """Render the page in a browser, for pages that need JavaScript."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Reader-specific: ``branch`` of a repository, ``column_map`` of a table, ``max_items`` of a feed ..."""
+    found_through: str = ""
+    """The link that the user wrote, where a feed led from it to this one; empty: this is what the user wrote."""
+
+    @property
+    def given(self) -> str:
+        """The link that the user wrote."""
+        return self.found_through or self.url
 
 
 @dataclass(frozen=True, slots=True)

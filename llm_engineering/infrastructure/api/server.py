@@ -14,8 +14,13 @@ from loguru import logger
 
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.infrastructure.api.middleware.asgi import Receive, Scope, Send
-
-_BACKLOG = 2048
+from llm_engineering.infrastructure.api.protocol import (
+    BACKLOG,
+    HEAD_BYTES,
+    GuardedProtocol,
+    LogThrottle,
+    watch_accepting,
+)
 
 
 class Stoppable(Protocol):
@@ -56,7 +61,7 @@ class Listener:
             # Else a service that was just stopped keeps its own address from the next one for a minute.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-            listener.listen(_BACKLOG)
+            listener.listen(BACKLOG)
         except OSError as error:
             listener.close()
             raise _unusable(self._host, self._port, error) from None
@@ -85,6 +90,9 @@ class Listener:
         assert self._socket is not None, "it listens inside of its block"
         config = uvicorn.Config(
             service,
+            http=GuardedProtocol,
+            h11_max_incomplete_event_size=HEAD_BYTES,
+            backlog=BACKLOG,
             access_log=False,
             log_config=None,
             server_header=False,
@@ -122,6 +130,7 @@ class _Server(uvicorn.Server):
         self._on_started = started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        watch_accepting(asyncio.get_running_loop())
         await super().startup(sockets)
         self._on_started()
 
@@ -144,13 +153,21 @@ class _Server(uvicorn.Server):
 
 
 class _ToLoguru(logging.Handler):
-    """Hands on what the server says."""
+    """Hands on what the server says; of what anybody can make it say, a line a second."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._throttle = LogThrottle()
 
     def emit(self, record: logging.LogRecord) -> None:
         exception: Any = record.exc_info[1] if record.exc_info else None
         if isinstance(exception, asyncio.CancelledError):
             return  # an answer that was cut at the end of the service's patience: told already
-        logger.opt(exception=exception).log(record.levelname, record.getMessage().strip())
+        more: str | None = ""
+        if exception is None and record.levelno == logging.WARNING:
+            more = self._throttle.take_turn()
+        if more is not None:
+            logger.opt(exception=exception).log(record.levelname, record.getMessage().strip() + more)
 
 
 @contextmanager

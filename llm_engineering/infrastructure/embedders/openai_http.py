@@ -16,13 +16,17 @@ from loguru import logger
 
 from llm_engineering.application.ports import Vectors
 from llm_engineering.domain.documents import EmbedderFingerprint
-from llm_engineering.domain.errors import ModelServiceError
+from llm_engineering.domain.errors import ModelServiceError, TextRefusedError
 from llm_engineering.infrastructure.embedders import WordPieceTokenizer
 from llm_engineering.infrastructure.shared.openai_stream import error_message
 from llm_engineering.infrastructure.shared.retries import RETRIED_STATUSES, delay_seconds, retry_after_seconds
 
 if TYPE_CHECKING:
     import httpx
+
+
+_REFUSED_STATUSES = frozenset({400, 413, 422})
+"""Answers that are about what was sent."""
 
 
 class OpenAIEmbedder:
@@ -88,6 +92,7 @@ class OpenAIEmbedder:
 
         Raises:
             ModelError: a text has more than ``max_tokens`` tokens.
+            TextRefusedError: the service does not take one of the texts.
             ModelServiceError: the service failed after all retries, or answered vectors that cannot be used.
         """
         prefixed = [self._document_prefix + text for text in texts]
@@ -130,6 +135,8 @@ class OpenAIEmbedder:
                 if response.is_success:
                     return self._vectors(response.content, len(texts))
                 problem = f"{response.status_code}: {error_message(response.text)[0]}"
+                if response.status_code in _REFUSED_STATUSES:
+                    raise TextRefusedError(f"{self._service} refused {len(texts)} texts ({problem}).")
                 if response.status_code not in RETRIED_STATUSES:
                     break
                 asked = retry_after_seconds(response.headers.get("retry-after"), datetime.now(UTC))

@@ -27,6 +27,11 @@ def is_counted(scope: Scope) -> bool:
     return scope["method"] == "POST" and scope["path"] in COUNTED
 
 
+def is_rationed(scope: Scope) -> bool:
+    """Return whether the request counts against its caller's rate: votes do too, though they need no slot."""
+    return is_counted(scope) or (scope["method"] == "POST" and scope["path"] == "/feedback")
+
+
 def request_state(scope: Scope) -> dict[str, Any]:
     """Return what layers tell each other of a request; routes see it as ``request.state``."""
     found: dict[str, Any] = scope.setdefault("state", {})

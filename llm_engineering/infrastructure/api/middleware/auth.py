@@ -90,7 +90,7 @@ class ApiKeyFile:
         return secret
 
     def revoke(self, name: str) -> None:
-        """Remove a key. Running services stop taking it with their next request.
+        """Remove a key. Running services take no further request with it, and end those that run within a second or two.
 
         Raises:
             InvalidInputError: there is no such key.
@@ -213,8 +213,11 @@ class KeyGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         secret = _secret(scope)
         key = self._access.recognise(secret) if secret else None
-        if key is not None:
-            request_state(scope).update(key_name=key.name, trusted=True)
+        if key is not None and secret is not None:
+            shown = secret
+            request_state(scope).update(
+                key_name=key.name, trusted=True, is_revoked=lambda: self._access.recognise(shown) is None
+            )
             return await self._app(scope, receive, send)
         if self._loopback and (problem := self._foreign(scope)) is not None:
             code, message = problem
@@ -248,7 +251,7 @@ class KeyGuard:
         origin = find_header(scope, b"origin")
         if origin is None or scope["method"] in _SAFE_METHODS or origin in self._origins:
             return None
-        if urlsplit(origin).netloc.lower() != host.lower():
+        if _netloc(origin) != host.lower():
             return "origin", (
                 "Pages of other origins may not call this service. Allow one with SERVICE_CORS_ORIGINS."
             )
@@ -272,6 +275,14 @@ def _secret(scope: Scope) -> str | None:
     if scheme.lower() == "bearer" and value.strip():
         return value.strip()
     return (find_header(scope, b"x-api-key") or "").strip() or None
+
+
+def _netloc(origin: str) -> str:
+    """Host and port of an ``Origin``; empty for what is none, such as ``null`` or ``http://[``."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _name(host: str) -> str:

@@ -22,6 +22,7 @@ from llm_engineering.infrastructure.api.middleware.asgi import (
     encode_headers,
     find_header,
     is_counted,
+    is_rationed,
     request_state,
     send_error,
 )
@@ -90,7 +91,7 @@ class TokenBuckets:
 
 
 class RateLimit:
-    """Counts answers and searches by API key, or by address where no key is used."""
+    """Counts answers, searches and votes by API key, or by address where no key is used."""
 
     def __init__(self, app: ASGIApp, buckets: TokenBuckets, metrics: ServiceMetrics) -> None:
         self._app = app
@@ -98,7 +99,7 @@ class RateLimit:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not is_counted(scope):
+        if not is_rationed(scope):
             return await self._app(scope, receive, send)
         grant = self._buckets.take(caller_of(scope))
         if grant.allowed:

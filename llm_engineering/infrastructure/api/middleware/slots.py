@@ -8,6 +8,7 @@ import asyncio
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 
 from loguru import logger
@@ -21,6 +22,7 @@ from llm_engineering.infrastructure.api.middleware.asgi import (
     Send,
     is_counted,
     request_id,
+    request_state,
     send_error,
 )
 from llm_engineering.infrastructure.api.middleware.limits import replay
@@ -29,6 +31,8 @@ from llm_engineering.infrastructure.api.streaming import error_event
 _ENDING_SECONDS = 5.0
 """How long cancelled work may take to end before its caller is answered anyway."""
 _MAX_RETRY_AFTER = 60
+KEY_CHECK_SECONDS = 1.0
+"""A revoked key ends what runs with it after so long at most."""
 
 
 class NoSlotError(Exception):
@@ -217,8 +221,12 @@ class SlotLimit:
         reply = _Reply(send)
         work: asyncio.Task[None] = asyncio.ensure_future(self._app(scope, receive, reply.send))
         work.add_done_callback(lambda _: self._slots.give_back(time.monotonic() - began))
+        is_revoked: Callable[[], bool] = request_state(scope).get("is_revoked", bool)
+        revoked = False
         try:
-            await asyncio.wait({work}, timeout=max(0.0, deadline - time.monotonic()))
+            while not (work.done() or revoked) and (left := deadline - time.monotonic()) > 0:
+                await asyncio.wait({work}, timeout=min(left, KEY_CHECK_SECONDS))
+                revoked = not work.done() and is_revoked()
         except asyncio.CancelledError:  # the service is being stopped, and its patience is over
             logger.warning("A request was cut: it had not ended when the time for stopping had.")
             await _end(work)
@@ -227,6 +235,9 @@ class SlotLimit:
         if work.done():
             return work.result()
         await _end(work)
+        if revoked:
+            self._metrics.rejected.labels("key").inc()
+            return await self._cut(scope, reply, 401, "api_key_invalid", "This API key has been revoked.")
         self._metrics.count_failure("RequestTimeout")
         message = f"The request took longer than {self._timeout:g} s and was ended. Ask for less, or try again later."
         await self._cut(scope, reply, 504, "timeout", message)

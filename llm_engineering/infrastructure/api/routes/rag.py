@@ -19,7 +19,7 @@ from llm_engineering.application.inference.pipeline import (
     Sources,
 )
 from llm_engineering.application.ports import FeedbackStore
-from llm_engineering.domain.errors import InvalidInputError
+from llm_engineering.domain.errors import ForeignVoteError, InvalidInputError
 from llm_engineering.domain.inference import Feedback, RagResult, ResponseProvenance, SearchResult
 from llm_engineering.infrastructure.api.bodies import describe_body, json_body
 from llm_engineering.infrastructure.api.errors import (
@@ -140,16 +140,22 @@ def _add_feedback(routes: APIRouter, parts: ServiceParts) -> None:
     @routes.post(
         "/feedback",
         status_code=201,
-        responses=WITH_BODY | error_responses(404),
+        responses=WITH_BODY | error_responses(404, 409),
         openapi_extra=describe_body(FeedbackBody),
     )
-    async def feedback(body: Annotated[FeedbackBody, Depends(json_body(FeedbackBody))]) -> FeedbackKept:
-        """Say whether an answer helped. A second vote on the same answer replaces the first."""
+    async def feedback(
+        body: Annotated[FeedbackBody, Depends(json_body(FeedbackBody))], request: Request
+    ) -> FeedbackKept:
+        """Say whether an answer helped. A second vote with the same key on the same answer replaces the first."""
         if parts.feedback is None:
             raise ProblemError(
                 Problem(503, "feedback_off", "This service takes no votes: it has no database.")
             )
-        vote = Feedback(**body.model_dump(), created_at=datetime.now(UTC))
+        vote = Feedback(
+            **body.model_dump(),
+            voter=getattr(request.state, "key_name", None) or "",
+            created_at=datetime.now(UTC),
+        )
         await _vote(parts.feedback, vote)
         if parts.metrics is not None:
             parts.metrics.count_vote(body.rating)
@@ -194,6 +200,8 @@ def _filters(parts: ServiceParts) -> Filters:
 async def _vote(store: FeedbackStore, vote: Feedback) -> None:
     try:
         await asyncio.to_thread(store.vote, vote)
+    except ForeignVoteError as error:
+        raise ProblemError(Problem(409, "voted_already", str(error))) from None
     except InvalidInputError:
         await asyncio.sleep(KEEPING_SECONDS)
         try:

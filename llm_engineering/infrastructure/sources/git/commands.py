@@ -8,12 +8,15 @@ import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from llm_engineering.domain.errors import CollectionError
 
 # How git reaches servers is kept; other variables (GIT_DIR inside a hook, say) would change what it works on.
 _KEPT = ("GIT_SSH", "GIT_SSL", "GIT_PROXY", "GIT_HTTP_PROXY")
 _WATCH_SECONDS = 0.2
+MAX_OUTPUT_BYTES = 64_000_000
+"""Of one command: the names of half a million files."""
 
 SETTINGS: Mapping[str, str] = {
     "credential.helper": "",
@@ -29,6 +32,7 @@ SETTINGS: Mapping[str, str] = {
     "submodule.recurse": "false",
     "gc.auto": "0",
     "maintenance.auto": "false",
+    "http.followRedirects": "false",  # git would take its authorization along; the reader follows and drops it
     "http.lowSpeedLimit": "100",
     "http.lowSpeedTime": "60",
 }
@@ -105,23 +109,37 @@ async def finish(
     """Wait for a process that writes into ``folder``: (exit status, output, last 8 KiB of its messages).
 
     Raises:
-        TooLargeError: the folder holds more than ``max_bytes``.
+        TooLargeError: the folder holds more than ``max_bytes``, or the output is longer than any honest one.
     """
     assert process.stdout is not None
     assert process.stderr is not None
-    reading = asyncio.gather(process.stdout.read(), _tail(process.stderr), process.wait())
+    output = asyncio.create_task(_all(process.stdout))
+    messages = asyncio.create_task(_tail(process.stderr))
+    status = asyncio.create_task(process.wait())
+    tasks = (output, messages, status)
     try:
-        while not reading.done():
-            await asyncio.wait([reading], timeout=_WATCH_SECONDS)
+        pending: set[asyncio.Task[Any]] = set(tasks)
+        while pending:
+            done, pending = await asyncio.wait(pending, timeout=_WATCH_SECONDS, return_when="FIRST_COMPLETED")
+            for task in done:
+                task.result()
             if await asyncio.to_thread(folder_bytes, folder) > max_bytes:
                 raise TooLargeError
-        output, messages, status = reading.result()
-        return status, output, messages
+        return status.result(), output.result(), messages.result()
     finally:
-        if not reading.done():
-            reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reading
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _all(stream: asyncio.StreamReader) -> bytes:
+    # A tree may hold another a thousand times, and that one a third: a few kilobytes list billions of files.
+    read = bytearray()
+    while piece := await stream.read(65_536):
+        read += piece
+        if len(read) > MAX_OUTPUT_BYTES:
+            raise TooLargeError
+    return bytes(read)
 
 
 async def _tail(stream: asyncio.StreamReader, keep: int = 8_192) -> bytes:

@@ -5,10 +5,13 @@ import contextlib
 import re
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from loguru import logger
 
@@ -22,7 +25,8 @@ from llm_engineering.application.ports import (
     StoredVersion,
 )
 from llm_engineering.domain.documents import RawDocument, Scalar
-from llm_engineering.domain.errors import CollectionError, ExtractionError
+from llm_engineering.domain.errors import CollectionError, ExtractionError, FetchError
+from llm_engineering.infrastructure.shared.addresses import PrivateAddresses, may_lead_inside, resolve_host
 from llm_engineering.infrastructure.sources.git import commands, selection
 from llm_engineering.infrastructure.sources.git.address import (
     Address,
@@ -49,6 +53,9 @@ _UNREACHABLE = (
     "couldn't connect",
     "failed to connect",
 )
+_REDIRECTED = re.compile(r"returned error: 30[12378]\b")
+MAX_REDIRECTS = 5
+SELECTION_SECONDS = 30.0
 _OPTIONS = ("branch", "exclude", "include")
 # What every link may carry, or inherits from the feed that led to it.
 _COMMON_OPTIONS = ("author_from_page", "max_items", "reader")
@@ -71,6 +78,7 @@ class GitReader:
 
     Args:
         token: sent, as a password, to ``token_servers`` only, through git's environment.
+        private_addresses: see :data:`PrivateAddresses`.
         timeout_seconds: for the whole clone.
         max_repository_bytes: a clone that grows beyond this is given up.
         max_file_bytes: larger files are skipped (and not even downloaded where the server can leave them out).
@@ -83,6 +91,7 @@ class GitReader:
         self,
         token: str | None = None,
         *,
+        private_addresses: PrivateAddresses = "given",
         timeout_seconds: float = 120.0,
         max_repository_bytes: int = 500_000_000,
         max_file_bytes: int = 200_000,
@@ -90,6 +99,7 @@ class GitReader:
         token_servers: Sequence[str] = ("https://github.com/",),
     ) -> None:
         self._token = token
+        self._private_addresses = private_addresses
         self._timeout = timeout_seconds
         self._max_repository_bytes = max_repository_bytes
         self._max_file_bytes = max_file_bytes
@@ -104,10 +114,10 @@ class GitReader:
             ExtractionError: the repository has no text files (that the patterns let through).
         """
         address, branch, include, exclude = _understand(link)
-        environ = commands.git_environment(self._secrets(address))
+        environ = commands.git_environment({})  # what comes after the clone needs no secret
         folder = Path(tempfile.mkdtemp(prefix="twin-git-"))
         try:
-            await self._clone(address, branch, folder, environ)
+            await self._fetch(address, branch, folder, link.found_through or address.clone_url)
             default_branch = await self._git(folder, environ, "symbolic-ref", "--short", "HEAD")
             files = await self._list(folder, environ, address)
             skipped: Counter[str] = Counter()
@@ -154,9 +164,72 @@ class GitReader:
             {f"http.{address.server}.extraHeader": f"Authorization: {authorization}"} if authorization else {}
         )
 
+    async def _fetch(self, address: Address, branch: str | None, folder: Path, given: str) -> None:
+        """Clone, through redirects: each is checked like a link, and the credentials stay where they belong."""
+        at = address
+        for _ in range(MAX_REDIRECTS + 1):
+            secrets = self._secrets(at)
+            pinned = await self._pin(at, given)
+            said = await self._clone(at, branch, folder, commands.git_environment({**secrets, **pinned}))
+            if not said:
+                return
+            if not at.server or not _REDIRECTED.search(said):
+                raise CollectionError(self._why(said, at, branch, with_token=bool(secrets)))
+            at = await self._next_hop(at, given)
+        raise CollectionError(f"{address.public_url} redirects more than {MAX_REDIRECTS} times.")
+
+    async def _pin(self, address: Address, given: str) -> dict[str, str]:
+        """The setting that ties the server's name to the addresses that were checked (git 2.37 and later)."""
+        parts = urlsplit(address.clone_url if address.server else address.public_url)
+        if parts.scheme == "file" or (address.server and parts.scheme in getproxies()):
+            return {}  # a proxy resolves names itself
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        # Feeds and redirects lead to http and https only, so everything else was written by the user.
+        inside = may_lead_inside(
+            self._private_addresses, address.clone_url, given if address.server else address.clone_url
+        )
+        try:
+            addresses = await resolve_host(parts.hostname or "", port, inside=inside)
+        except FetchError as error:
+            raise CollectionError(f"{address.public_url}: {error}.") from error
+        except OSError as error:
+            if not address.server:
+                return {}  # a name out of ssh's own configuration
+            raise CollectionError(f"{address.public_url} cannot be reached: {error.strerror}.") from error
+        joined = ",".join(f"[{one}]" if ":" in one else one for one in addresses)
+        return {"http.curloptResolve": f"{parts.hostname}:{port}:{joined}"} if address.server else {}
+
+    async def _next_hop(self, address: Address, given: str) -> Address:
+        """Where the server sends git."""
+        import httpx
+
+        from llm_engineering.infrastructure.shared.web_client import WebClient, redirect_target
+
+        query = "/info/refs?service=git-upload-pack"
+        url = f"{address.clone_url}{query}"
+        headers = {"Authorization": address.authorization} if address.authorization else {}
+        client = WebClient(private_addresses=self._private_addresses, timeout_seconds=30.0)
+        try:
+            async with client.stream(url, given=given, headers=headers) as response:
+                target = redirect_target(url, response) or ""
+        except (httpx.HTTPError, httpx.InvalidURL, FetchError) as error:
+            raise CollectionError(f"{address.public_url}: {error or type(error).__name__}.") from error
+        finally:
+            await client.close()
+        if not target.endswith(query):
+            raise CollectionError(f"{address.public_url} redirects to what is no git repository.")
+        reached = parse_address(target.removesuffix(query))
+        same_server = reached.server == address.server
+        return replace(
+            address,
+            clone_url=reached.clone_url,
+            authorization=address.authorization if same_server else None,
+        )
+
     async def _clone(
         self, address: Address, branch: str | None, folder: Path, environ: Mapping[str, str]
-    ) -> None:
+    ) -> str:
+        """Clone into the folder; returns what git said where it failed, else nothing."""
         arguments = [
             "clone",
             "--bare",
@@ -184,9 +257,7 @@ class GitReader:
                 f"{address.public_url} is larger than the limit of {self._max_repository_bytes:,} bytes, "
                 "counting its newest commit only."
             ) from None
-        if status:
-            said = messages.decode(errors="replace")
-            raise CollectionError(self._why(said, address, branch, with_token=bool(self._secrets(address))))
+        return messages.decode(errors="replace") or f"git ended with status {status}" if status else ""
 
     def _why(self, said: str, address: Address, branch: str | None, *, with_token: bool) -> str:
         lower = said.lower()
@@ -216,11 +287,20 @@ class GitReader:
 
     async def _git(self, folder: Path, environ: Mapping[str, str], *arguments: str) -> str:
         """Output of a command on the clone; empty when it fails."""
-        async with (
-            asyncio.timeout(self._timeout),
-            commands.run_git(["-C", str(folder), *arguments], environ) as process,
-        ):
-            status, output, _ = await commands.finish(process, folder, 2 * self._max_repository_bytes)
+        try:
+            async with (
+                asyncio.timeout(self._timeout),
+                commands.run_git(["-C", str(folder), *arguments], environ) as process,
+            ):
+                status, output, _ = await commands.finish(process, folder, 2 * self._max_repository_bytes)
+        except TimeoutError:
+            raise CollectionError(
+                f"git {arguments[0]} took longer than {self._timeout:g} s on the clone, which was given up."
+            ) from None
+        except commands.TooLargeError:
+            raise CollectionError(
+                f"git {arguments[0]} lists more than {commands.MAX_OUTPUT_BYTES:,} bytes of files; the repository was given up."
+            ) from None
         return "" if status else output.decode(errors="surrogateescape")
 
     async def _list(self, folder: Path, environ: Mapping[str, str], address: Address) -> list[_File]:
@@ -262,11 +342,13 @@ class GitReader:
             ["-C", str(folder), "cat-file", "--batch"], environ, stdin=asyncio.subprocess.PIPE
         ) as process:
             attributes = await self._attributes(process, files, sizes)
-            for file in files:
-                reason = selection.reason_to_skip_path(file.path, attributes)
-                if (include and not matches(file.path, include)) or matches(file.path, exclude):
-                    reason = "left out by include or exclude"
-                elif (
+            for problem in attributes.unreadable[:10]:
+                logger.warning("A rule of .gitattributes was left out: {}", problem)
+            paths = [file.path for file in files]
+            # In a thread: a stranger's rules are asked for each of his files.
+            reasons = await asyncio.to_thread(_reasons_to_skip, paths, include, exclude, attributes)
+            for file, reason in zip(files, reasons, strict=True):
+                if (
                     reason is None
                     and int(sizes.get(file.object_id, self._max_file_bytes + 1)) > self._max_file_bytes
                 ):
@@ -288,6 +370,24 @@ class GitReader:
                     (await _blob(process, file.object_id)).decode(errors="replace")
                 )
         return selection.Attributes()
+
+
+def _reasons_to_skip(
+    paths: Sequence[str], include: Sequence[str], exclude: Sequence[str], attributes: selection.Attributes
+) -> list[str | None]:
+    deadline = time.monotonic() + SELECTION_SECONDS
+    reasons: list[str | None] = []
+    for path in paths:
+        if time.monotonic() > deadline:
+            raise CollectionError(
+                f"Choosing among {len(paths):,} files took longer than {SELECTION_SECONDS:g} s: the repository's "
+                ".gitattributes is too long for so many. Narrow the link to a folder of it."
+            )
+        if (include and not matches(path, include)) or matches(path, exclude):
+            reasons.append("left out by include or exclude")
+        else:
+            reasons.append(selection.reason_to_skip_path(path, attributes))
+    return reasons
 
 
 def _understand(link: Link) -> tuple[Address, str | None, list[str], list[str]]:

@@ -34,6 +34,8 @@ NOT_PROSE_NOR_CODE = _words(
     h5 onnx pt bin gguf safetensors db sqlite
     """
 )
+MAX_RULES = 1_000
+"""Of a ``.gitattributes``. Each is asked for each file, and real ones have a few dozen."""
 _MINIFIED_NAME = re.compile(
     r"[.-]min\.(?:js|mjs|css)$|\.bundle\.js$|\.(?:pb|pb2|g)\.(?:go|dart|h|cc)$|_pb2(?:_grpc)?\.pyi?$"
 )
@@ -57,17 +59,27 @@ class Attributes:
 
     rules: tuple[tuple[str, bool], ...] = ()
     """(pattern, foreign), in the file's order: the last that matches wins."""
+    unreadable: tuple[str, ...] = ()
+    """Why rules were left out."""
 
     @classmethod
     def parse(cls, text: str) -> "Attributes":
-        rules = []
+        rules: list[tuple[str, bool]] = []
+        unreadable = []
         for line in text.splitlines():
             pattern, *attributes = line.split() or ["#"]
             for attribute in attributes if not pattern.startswith("#") else ():
                 name, _, value = attribute.lstrip("-!").partition("=")
-                if name in ("linguist-vendored", "linguist-generated"):
+                if name not in ("linguist-vendored", "linguist-generated"):
+                    continue
+                try:
+                    matches("probe", [pattern])
                     rules.append((pattern, attribute[0] not in "-!" and value != "false"))
-        return cls(tuple(rules))
+                except ValueError as error:
+                    unreadable.append(str(error))
+        if len(rules) > MAX_RULES:
+            unreadable.append(f"there are {len(rules):,} rules; the first {MAX_RULES:,} count")
+        return cls(tuple(rules[:MAX_RULES]), tuple(unreadable))
 
     def is_foreign(self, path: str) -> bool | None:
         """True: not the authors' own; False: explicitly their own; None: not said."""

@@ -3,10 +3,10 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import aclosing, closing
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import ValidationError
@@ -24,6 +24,7 @@ from llm_engineering.application.ports import (
 from llm_engineering.domain.categories import CategorySpec, category_spec
 from llm_engineering.domain.documents import RawDocument, text_hash
 from llm_engineering.domain.errors import CollectionError, ConfigurationError, ExtractionError, FetchError
+from llm_engineering.infrastructure.shared.addresses import PrivateAddresses
 from llm_engineering.infrastructure.sources.tabular.columns import Columns, resolve
 from llm_engineering.infrastructure.sources.tabular.rows import BrokenRow, Row, Table
 from llm_engineering.infrastructure.sources.tabular.values import (
@@ -33,6 +34,9 @@ from llm_engineering.infrastructure.sources.tabular.values import (
     as_text,
     is_missing,
 )
+
+if TYPE_CHECKING:
+    import httpx
 
 FORMATS = {
     "csv": "csv",
@@ -65,6 +69,7 @@ class TableReader:
     Args:
         max_text_chars: a row with a longer text is rejected.
         max_download_bytes: a table on the web that is larger is given up.
+        private_addresses: see :data:`PrivateAddresses`.
     """
 
     name = "table"
@@ -75,10 +80,12 @@ class TableReader:
         max_text_chars: int = 1_000_000,
         max_download_bytes: int = 1_000_000_000,
         timeout_seconds: float = 60.0,
+        private_addresses: PrivateAddresses = "given",
     ) -> None:
         self._max_text_chars = max_text_chars
         self._max_download_bytes = max_download_bytes
         self._timeout = timeout_seconds
+        self._private_addresses = private_addresses
 
     async def read(self, link: Link, known: Mapping[str, StoredVersion]) -> AsyncIterator[SourceItem]:  # noqa: ARG002
         """Yield a FetchedDocument or Rejected per row, then EndOfSource.
@@ -92,7 +99,7 @@ class TableReader:
         with tempfile.TemporaryDirectory(prefix="twin-table-") as folder:
             path = _local_path(link.url)
             if path is None:
-                path = await self._download(link.url, Path(folder))
+                path = await self._download(link, Path(folder))
             items = self._items(link, spec, path)
             try:
                 while batch := await _next_batch(items):
@@ -142,30 +149,42 @@ class TableReader:
             "(also with .gz), by the file's ending or the link's option format."
         )
 
-    async def _download(self, url: str, folder: Path) -> Path:
+    async def _download(self, link: Link, folder: Path) -> Path:
         import httpx
 
-        target = folder / (Path(unquote(urlsplit(url).path)).name or "table")
-        shown = hide_credentials(url)
-        size = 0
+        from llm_engineering.infrastructure.shared.web_client import MAX_REDIRECTS, WebClient, redirect_target
+
+        target = folder / (Path(unquote(urlsplit(link.url).path)).name or "table")
+        shown = hide_credentials(link.url)
+        client = WebClient(private_addresses=self._private_addresses, timeout_seconds=self._timeout)
+        url: str | None = link.url
         try:
-            async with (
-                httpx.AsyncClient(timeout=self._timeout, follow_redirects=True, max_redirects=5) as client,
-                client.stream("GET", url) as response,
-            ):
-                if response.status_code != 200:
-                    raise FetchError(f"{shown} answered {response.status_code} {response.reason_phrase}.")
-                with target.open("wb") as file:
-                    async for piece in response.aiter_bytes():
-                        size += len(piece)
-                        if size > self._max_download_bytes:
-                            raise FetchError(
-                                f"{shown} is larger than the limit of {self._max_download_bytes:,} bytes."
-                            )
-                        file.write(piece)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            for _ in range(MAX_REDIRECTS + 1):
+                assert url is not None
+                async with client.stream(url, given=link.given) as response:
+                    url = redirect_target(url, response)
+                    if url is None:
+                        await self._save(response, target)
+                        return target
+            raise FetchError(f"it redirects more than {MAX_REDIRECTS} times")
+        except (httpx.HTTPError, httpx.InvalidURL, FetchError) as error:
             raise FetchError(f"{shown} cannot be fetched: {error or type(error).__name__}") from error
-        return target
+        finally:
+            await client.close()
+
+    async def _save(self, response: "httpx.Response", target: Path) -> None:
+        from llm_engineering.infrastructure.shared.web_client import read_body
+
+        if response.status_code != 200:
+            raise FetchError(f"it answered {response.status_code} {response.reason_phrase}")
+        size = 0
+        with target.open("wb") as file:
+            async with aclosing(read_body(response)) as pieces:
+                async for piece in pieces:
+                    size += len(piece)
+                    if size > self._max_download_bytes:
+                        raise FetchError(f"it is larger than the limit of {self._max_download_bytes:,} bytes")
+                    file.write(piece)
 
 
 class _RowMapper:

@@ -15,8 +15,14 @@ from llm_engineering.application.ports import (
 )
 from llm_engineering.domain.documents import RawDocument, Scalar
 from llm_engineering.domain.errors import CollectionError, ConfigurationError, ExtractionError
+from llm_engineering.infrastructure.shared.workers import WorkStoppedError, shared_workers
 from llm_engineering.infrastructure.sources.web import client as http
-from llm_engineering.infrastructure.sources.web.extraction import NoTextError, Page, extract_page
+from llm_engineering.infrastructure.sources.web.extraction import (
+    NoTextError,
+    Page,
+    extract_fetched,
+    load_libraries,
+)
 from llm_engineering.infrastructure.sources.web.page_metadata import parse_date
 
 OPTIONS = frozenset({"author_from_page", "reader", "published_at", "refresh"})
@@ -45,6 +51,7 @@ class ArticleReader:
         self._client = client
         self._renderer = renderer
         self._min_characters = min_characters
+        self._workers = shared_workers()
 
     async def read(self, link: Link, known: Mapping[str, StoredVersion]) -> AsyncIterator[SourceItem]:
         """Yields the page as one document, or that it has not changed.
@@ -62,16 +69,18 @@ class ArticleReader:
         if link.render:
             yield FetchedDocument(await self._rendered(link, "the link asks for it (render: true)"))
             return
+        self._workers.start(load_libraries)
         held_link, etag, last_modified = _validators(link, known)
-        answer = await self._client.get(link.url, accept=http.HTML, etag=etag, last_modified=last_modified)
+        answer = await self._client.get(
+            link.url, given=link.given, accept=http.HTML, etag=etag, last_modified=last_modified
+        )
         if isinstance(answer, http.NotModified):
             yield NotModified(held_link)
             return
         try:
-            html = await asyncio.to_thread(
-                lambda: answer.text
-            )  # finding out a character set can take its time
-            page = await self._extract(html, answer.final_url)
+            page = await self._extract(
+                answer.content, answer.headers.get("content-type", ""), answer.final_url
+            )
         except NoTextError as error:
             if self._renderer is None:
                 raise ExtractionError(
@@ -85,10 +94,13 @@ class ArticleReader:
         """Close the client. The renderer is closed by who opened it."""
         await self._client.close()
 
-    async def _extract(self, html: str, url: str) -> Page:
-        # Parsing takes tens of milliseconds; in a thread, other links go on being fetched meanwhile.
+    async def _extract(self, content: bytes, content_type: str, url: str) -> Page:
         try:
-            return await asyncio.to_thread(extract_page, html, url, min_characters=self._min_characters)
+            return await self._workers.run(extract_fetched, content, content_type, url, self._min_characters)
+        except WorkStoppedError as error:
+            raise ExtractionError(
+                f"{hide_credentials(url)}: its text could not be extracted: {error}"
+            ) from error
         except NoTextError as error:
             raise NoTextError(f"{hide_credentials(url)}: {error}") from error
         except ExtractionError as error:
@@ -99,12 +111,13 @@ class ArticleReader:
             raise ConfigurationError(
                 f"{hide_credentials(link.url)} needs a browser: {why}; but none is set up"
             )
-        await self._client.check_allowed(link.url)
+        await self._client.check_address(link.url, given=link.given)
+        await self._client.check_allowed(link.url, given=link.given)
         try:
             html = await self._renderer.render(link.url)
         except CollectionError as error:
             raise type(error)(f"{why}; and with a browser: {error}") from error
-        page = await self._extract(html, link.url)
+        page = await self._extract(html.encode("utf-8", "replace"), "text/html; charset=utf-8", link.url)
         return await self._document(link, page, {})
 
     async def _document(self, link: Link, page: Page, headers: Mapping[str, str]) -> RawDocument:

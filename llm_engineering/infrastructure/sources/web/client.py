@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -14,6 +14,12 @@ from loguru import logger
 
 from llm_engineering.application.features.links import hide_credentials, normalise_link
 from llm_engineering.domain.errors import FetchError
+from llm_engineering.infrastructure.shared.addresses import (
+    PrivateAddressError,
+    PrivateAddresses,
+    may_lead_inside,
+    resolve_host,
+)
 from llm_engineering.infrastructure.shared.retries import RETRIED_STATUSES, retry_after_seconds
 from llm_engineering.infrastructure.sources.web.charset import decode
 from llm_engineering.infrastructure.sources.web.retry import backoff_seconds, explain_failure
@@ -21,6 +27,8 @@ from llm_engineering.infrastructure.sources.web.retry import backoff_seconds, ex
 if TYPE_CHECKING:
     import httpx
     from protego import Protego
+
+    from llm_engineering.infrastructure.shared.web_client import WebClient
 
 HTML = ("text/html", "application/xhtml+xml")
 MAX_CRAWL_DELAY_SECONDS = 10.0
@@ -63,6 +71,8 @@ class _Ask:
     """What is asked for."""
 
     url: str
+    given: str
+    """The link that the user wrote and that led here: what is inside this network is read under its address only."""
     headers: Mapping[str, str] = field(default_factory=dict)
     accept: Sequence[str] = ()
     """Media types that are read; empty: any."""
@@ -111,10 +121,12 @@ class PoliteClient:
 
     Args:
         timeout_seconds: without a byte for this long, an attempt is given up (and repeated).
-        total_timeout_seconds: for one attempt as a whole, redirects included; a page slower than this is not repeated.
+        total_timeout_seconds: for one attempt as a whole, redirects included; a page slower than this is not repeated. With
+            all that is asked and waited for on its behalf, a page may take this long for each attempt that is allowed.
         max_bytes: of a body, decompressed.
         max_retries: further attempts after statuses that say "later" and after broken connections.
         max_retry_after_seconds: a server that asks for a longer wait is given up at once.
+        private_addresses: see :data:`PrivateAddresses`.
         per_host_delay_seconds: between the starts of two requests to one host; a robots.txt may ask for more.
         backoff_seconds: first wait between attempts; doubles with each.
     """
@@ -133,6 +145,7 @@ class PoliteClient:
         per_host_delay_seconds: float = 0.2,
         respect_robots_txt: bool = True,
         backoff_seconds: float = 0.5,
+        private_addresses: PrivateAddresses = "given",
     ) -> None:
         self._user_agent = user_agent
         self._timeout = timeout_seconds
@@ -145,13 +158,15 @@ class PoliteClient:
         self._delay = per_host_delay_seconds
         self._respect_robots = respect_robots_txt
         self._backoff = backoff_seconds
+        self._private_addresses = private_addresses
         self._hosts: dict[str, _Host] = {}
-        self._http: httpx.AsyncClient | None = None
+        self._http: WebClient | None = None
 
     async def get(
         self,
         url: str,
         *,
+        given: str = "",
         accept: Sequence[str] = HTML,
         etag: str | None = None,
         last_modified: str | None = None,
@@ -159,6 +174,7 @@ class PoliteClient:
         """Fetch a page.
 
         Args:
+            given: the link that the user wrote, where another one led here.
             accept: media types that are read; another one is refused before its body is. A response that names no type
                 is let through.
             etag, last_modified: validators of the copy at hand, for a conditional request.
@@ -173,13 +189,23 @@ class PoliteClient:
             headers["If-Modified-Since"] = last_modified
         address = _checked(url)
         self._client()  # loading the library and the certificates is not to be held against the first page
-        await self.check_allowed(address)
+        longest = (self._max_retries + 1) * self._total_timeout
         try:
-            return await self._with_retries(_Ask(address, headers, accept))
+            async with asyncio.timeout(longest):
+                await self.check_allowed(address, given=given)
+                return await self._with_retries(_Ask(address, given or address, headers, accept))
+        except TimeoutError:
+            raise FetchError(
+                f"{hide_credentials(url)}: it was given up after {longest:g} s of redirects, retries and waiting "
+                "(CRAWLER_TOTAL_TIMEOUT_SECONDS for each attempt)"
+            ) from None
         except FetchError as error:
-            raise FetchError(f"{hide_credentials(url)}: {error}") from error.__cause__
+            where, said = hide_credentials(url), str(error)
+            raise FetchError(
+                said if said.startswith(f"{where}: ") else f"{where}: {said}"
+            ) from error.__cause__
 
-    async def check_allowed(self, url: str) -> None:
+    async def check_allowed(self, url: str, *, given: str = "") -> None:
         """Ask the host's robots.txt, where it is respected. It is fetched once per host.
 
         Raises:
@@ -190,7 +216,7 @@ class PoliteClient:
         host = self._host(url)
         async with host.robots_lock:
             if host.robots is None:
-                host.robots = await self._fetch_robots(url, host)
+                host.robots = await self._fetch_robots(url, given or url, host)
         robots = host.robots
         if robots.refusal:
             raise FetchError(f"{hide_credentials(url)}: {robots.refusal}")
@@ -200,11 +226,26 @@ class PoliteClient:
                 "If the page is yours, allow it there, or set CRAWLER_RESPECT_ROBOTS_TXT=false."
             )
 
+    async def check_address(self, url: str, *, given: str) -> None:
+        """Look where a page lies before a browser, which connects by itself, is sent there.
+
+        Raises:
+            FetchError: it lies inside this network and must not be read, or its name cannot be resolved.
+        """
+        parts = urlsplit(_checked(url))
+        inside = may_lead_inside(self._private_addresses, url, given)
+        try:
+            await resolve_host(parts.hostname or "", parts.port or 0, inside=inside)
+        except OSError as error:
+            raise FetchError(f"{hide_credentials(url)}: {explain_failure(error)[0]}") from error
+        except FetchError as error:
+            raise FetchError(f"{hide_credentials(url)}: {error}") from None
+
     async def close(self) -> None:
         """Close connections; may be called twice."""
         http, self._http = self._http, None
         if http is not None:
-            await http.aclose()
+            await http.close()
 
     # --- attempts ----------------------------------------------------------------------------------------------------
 
@@ -244,6 +285,7 @@ class PoliteClient:
         """One attempt, through redirects."""
         url = ask.url
         visited: set[str] = set()
+        hops = 0
         remaining = self._total_timeout
         while True:
             visited.add(url)
@@ -256,36 +298,30 @@ class PoliteClient:
                 clock.reschedule(None)
             if not isinstance(answer, _Redirect):
                 return answer
-            url = self._next_hop(url, answer, visited)
+            url = _checked(answer.target)
+            # A page may send a visitor to itself with a cookie; without one it is a circle.
+            if url in visited and not answer.sets_cookie:
+                raise FetchError(f"it redirects in a circle (back to {hide_credentials(url)})")
+            hops += 1
+            if hops > self._max_redirects:
+                raise FetchError(
+                    f"it redirects more than {self._max_redirects} times (CRAWLER_MAX_REDIRECTS)"
+                )
             if not ask.robots:
-                await self.check_allowed(url)
-
-    def _next_hop(self, url: str, redirect: "_Redirect", visited: set[str]) -> str:
-        try:
-            target = urljoin(url, redirect.location)
-        except ValueError as error:
-            raise FetchError(f"it redirects to a malformed address ({error})") from error
-        scheme = urlsplit(target).scheme
-        if scheme not in ("http", "https"):
-            raise FetchError(f"it redirects to a '{scheme}:' address, which is not fetched")
-        target = _checked(target)
-        # A page may send a visitor to itself once with a cookie; without one it is a circle.
-        if target in visited and not redirect.sets_cookie:
-            raise FetchError(f"it redirects in a circle (back to {hide_credentials(target)})")
-        if len(visited) > self._max_redirects:
-            raise FetchError(f"it redirects more than {self._max_redirects} times (CRAWLER_MAX_REDIRECTS)")
-        return target
+                await self.check_allowed(url, given=ask.given)
 
     async def _request(self, url: str, ask: _Ask) -> "Fetched | NotModified | _Redirect":
         import httpx
 
+        from llm_engineering.infrastructure.shared.web_client import redirect_target
+
         try:
-            async with self._client().stream("GET", url, headers=dict(ask.headers)) as response:
+            async with self._client().stream(url, given=ask.given, headers=ask.headers) as response:
                 status = response.status_code
                 if status == 304 and {"If-None-Match", "If-Modified-Since"} & ask.headers.keys():
                     return NotModified(url)
-                if response.has_redirect_location:
-                    return _Redirect(response.headers["location"], "set-cookie" in response.headers)
+                if target := redirect_target(url, response):
+                    return _Redirect(target, "set-cookie" in response.headers)
                 if not 200 <= status < 300:
                     raise self._refused(response)
                 self._check_type(response, ask.accept)
@@ -323,18 +359,22 @@ class PoliteClient:
             raise FetchError(f"it is of type {named}; expected {' or '.join(accept)}")
 
     async def _body(self, response: "httpx.Response", ask: _Ask) -> bytes:
+        from llm_engineering.infrastructure.shared.web_client import read_body
+
         limit = MAX_ROBOTS_BYTES if ask.robots else self._max_bytes
         length = response.headers.get("content-length", "")
         if length.isdigit() and int(length) > limit and not ask.robots:
             raise self._too_large(f"{int(length):,} bytes")
         body = bytearray()
-        async for piece in response.aiter_bytes():
-            body += piece
-            if len(body) > limit:
-                if ask.robots:
-                    break
-                raise self._too_large("more")
-        return bytes(body[:limit])
+        async with aclosing(read_body(response)) as pieces:
+            async for piece in pieces:
+                body += piece
+                if len(body) > limit:
+                    if ask.robots:
+                        del body[limit:]
+                        break
+                    raise self._too_large("more")
+        return bytes(body)
 
     def _too_large(self, size: str) -> FetchError:
         return FetchError(
@@ -361,12 +401,14 @@ class PoliteClient:
             await asyncio.sleep(start - now)
             yield
 
-    async def _fetch_robots(self, url: str, host: _Host) -> _Robots:
+    async def _fetch_robots(self, url: str, given: str, host: _Host) -> _Robots:
         from protego import Protego
 
         try:
             # RFC 9309, section 2.3.1: redirects are followed, whatever type it has is read, what is too long is cut.
-            answer = await self._with_retries(_Ask(urljoin(url, "/robots.txt"), robots=True))
+            answer = await self._with_retries(_Ask(urljoin(url, "/robots.txt"), given, robots=True))
+        except PrivateAddressError:
+            raise  # another link may lead there
         except _StatusError as error:
             if 400 <= error.status < 500 and error.status != 429:
                 return _Robots()  # there is none, which allows everything (2.3.1.3); 429 says "later"
@@ -382,22 +424,21 @@ class PoliteClient:
             host.delay = max(host.delay, min(float(asked), MAX_CRAWL_DELAY_SECONDS))
         return _Robots(rules)
 
-    def _client(self) -> "httpx.AsyncClient":
-        import httpx
+    def _client(self) -> "WebClient":
+        from llm_engineering.infrastructure.shared.web_client import WebClient
 
         if self._http is None:
-            self._http = httpx.AsyncClient(
+            self._http = WebClient(
+                private_addresses=self._private_addresses,
+                timeout_seconds=self._timeout,
                 headers={"User-Agent": self._user_agent},
-                timeout=httpx.Timeout(self._timeout),
-                follow_redirects=False,  # each hop is checked: scheme, circle, robots.txt, the new host's pace
-                limits=httpx.Limits(max_connections=64, max_keepalive_connections=32),
             )
         return self._http
 
 
 @dataclass(frozen=True)
 class _Redirect:
-    location: str
+    target: str
     sets_cookie: bool
 
 

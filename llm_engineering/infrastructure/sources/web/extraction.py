@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from llm_engineering.domain.errors import ExtractionError
 from llm_engineering.infrastructure.sources.web.blocks import Blocks
+from llm_engineering.infrastructure.sources.web.charset import decode
 from llm_engineering.infrastructure.sources.web.page_metadata import PageMetadata, read_metadata
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ _FURNITURE_IDS = frozenset(
 )
 
 
+MAX_ELEMENTS = 200_000
+"""Of a page; the longest books on one page have fewer."""
+
+
 class NoTextError(ExtractionError):
     """The page came, but holds too little text; scripts may yet fill it."""
 
@@ -53,6 +58,20 @@ class Page:
     text: str
     """Markdown."""
     metadata: PageMetadata
+
+
+def load_libraries() -> None:
+    """Import what extraction needs, which takes most of a second."""
+    import lxml.html
+    import trafilatura
+
+    assert lxml.html
+    assert trafilatura
+
+
+def extract_fetched(content: bytes, content_type: str, url: str, min_characters: int) -> Page:
+    """Decode a page and extract it, see :func:`extract_page`; finding out a character set can take its time."""
+    return extract_page(decode(content, content_type)[0], url, min_characters=min_characters)
 
 
 def extract_page(html: str, url: str, *, min_characters: int) -> Page:
@@ -67,6 +86,9 @@ def extract_page(html: str, url: str, *, min_characters: int) -> Page:
     root = _parse(html)
     if root is None:
         raise NoTextError("it is empty")
+    count = sum(1 for _ in root.iter())
+    if count > MAX_ELEMENTS:
+        raise ExtractionError(f"it has {count:,} elements; at most {MAX_ELEMENTS:,} are read")
     metadata = read_metadata(root, url)
     asks_password = any((one.get("type") or "").lower() == "password" for one in root.iter("input"))
     headings = [" ".join(one.text_content().split()) for one in root.iter("h1")]
@@ -142,7 +164,9 @@ def _drop_furniture(root: "HtmlElement") -> None:
         if not isinstance(element.tag, str) or element.getparent() is None:
             continue
         named = _FURNITURE.search(element.get("class") or "") or element.get("data-testid") in _FURNITURE_IDS
-        if named or element.tag == "button" or _is_bare_link(element):
+        # Figures without words, left in, make the extractor's time grow with the square of their number.
+        wordless = element.tag == "figure" and not element.text_content().strip()
+        if named or wordless or element.tag == "button" or _is_bare_link(element):
             element.drop_tree()
         elif element.tag in ("figure", "figcaption"):
             # The extractor leaves out figures whole; a caption is text, and some blogs set their code in figures.

@@ -1,6 +1,5 @@
 """Feeds and sitemaps: one link that leads to many."""
 
-import asyncio
 import gzip
 import io
 import re
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from llm_engineering.application.features.links import hide_credentials, normalise_link
-from llm_engineering.application.ports import Discovered, Link, SourceItem, StoredVersion
+from llm_engineering.application.ports import Discovered, Link, Rejected, SourceItem, StoredVersion
 from llm_engineering.domain.errors import ConfigurationError, ExtractionError
+from llm_engineering.infrastructure.shared.workers import WorkStoppedError, shared_workers
 from llm_engineering.infrastructure.sources.web import client as http
 from llm_engineering.infrastructure.sources.web.page_metadata import parse_date
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from lxml.etree import _Element
 
 OPTIONS = frozenset({"author_from_page", "reader", "max_items", "since", "include", "exclude"})
+MAX_ITEMS = 1_000
+"""Pages that are read through one link, where its option ``max_items`` does not say otherwise."""
 MAX_SITEMAPS = 50
 """Sitemaps read through one sitemap index."""
 MAX_UNPACKED_BYTES = 52_428_800
@@ -59,9 +61,9 @@ class _Listing:
 class FeedReader:
     """Expands an RSS or Atom feed, a sitemap or sitemap index (also gzipped), or a page that declares a feed.
 
-    Options of a link: ``max_items`` (newest first, where dates are given), ``since`` (a date; entries without a date are
-    kept), ``include`` and ``exclude`` (regular expressions that an entry's address must, or must not, hold),
-    ``author_from_page`` (handed on to the entries, see :class:`ArticleReader`).
+    Options of a link: ``max_items`` (newest first, where dates are given; 1,000 unless it is set), ``since`` (a date;
+    entries without a date are kept), ``include`` and ``exclude`` (regular expressions that an entry's address must, or
+    must not, hold), ``author_from_page`` (handed on to the entries, see :class:`ArticleReader`).
     """
 
     name = "feed"
@@ -80,7 +82,7 @@ class FeedReader:
             ConfigurationError: an option is not known or not valid.
         """
         options = _Options.of(link)
-        entries = await self._entries(link.url)
+        entries = await self._entries(link)
         if not entries:
             raise ExtractionError(f"{hide_credentials(link.url)}: the feed has no entries")
         chosen = options.choose(entries)
@@ -89,6 +91,13 @@ class FeedReader:
                 f"{hide_credentials(link.url)}: none of the feed's {len(entries)} entries pass its options "
                 f"({', '.join(sorted(link.options))})"
             )
+        if options.max_items is None and len(chosen) > MAX_ITEMS:
+            yield Rejected(
+                hide_credentials(link.url),
+                f"It lists {len(chosen):,} pages, and the first {MAX_ITEMS:,} were taken (the newest, where there are dates). "
+                "For more, give the link the option max_items.",
+            )
+            chosen = chosen[:MAX_ITEMS]
         for entry in chosen:
             given = {"published_at": entry.date.isoformat()} if entry.date and entry.published else {}
             if "author_from_page" in link.options:
@@ -106,15 +115,19 @@ class FeedReader:
     async def close(self) -> None:
         await self._client.close()
 
-    async def _entries(self, url: str) -> list[_Entry]:
+    async def _entries(self, link: Link) -> list[_Entry]:
         """Entries of a feed, of all sitemaps that an index leads to, or of the feed that a page declares; each once."""
         found: dict[str, _Entry] = {}
-        waiting, seen = [url], {normalise_link(url)}
+        waiting, seen = [link.url], {normalise_link(link.url)}
         while waiting and len(seen) <= MAX_SITEMAPS:
-            answer = await self._client.get(waiting.pop(0), accept=FEED_TYPES)
+            answer = await self._client.get(waiting.pop(0), given=link.given, accept=FEED_TYPES)
             if isinstance(answer, http.NotModified):
                 raise AssertionError("no validators were sent")
-            listing = await asyncio.to_thread(_parse, answer)
+            try:
+                listing = await shared_workers().run(_parse, answer)
+            except WorkStoppedError as error:
+                where = hide_credentials(answer.final_url)
+                raise ExtractionError(f"{where}: it could not be read: {error}") from error
             for entry in listing.entries:
                 found.setdefault(normalise_link(entry.url), entry)
             for further in listing.further:

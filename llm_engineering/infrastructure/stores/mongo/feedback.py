@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from llm_engineering.domain.errors import InvalidInputError
+from llm_engineering.domain.errors import ForeignVoteError, InvalidInputError
 from llm_engineering.domain.inference import Feedback, Interaction
 from llm_engineering.infrastructure.stores.mongo.collections import MongoCollection
 from llm_engineering.infrastructure.stores.mongo.connection import Record
@@ -74,11 +74,23 @@ class MongoFeedbackStore(MongoCollection):
 
         Raises:
             InvalidInputError: no answer with that trace id is remembered.
+            ForeignVoteError: another voter has voted on it.
         """
+        # Votes of before there were voters have none, as those of services without keys.
+        voters = [feedback.voter, *([None] if not feedback.voter else [])]
+        free = {"$or": [{"vote": {"$exists": False}}, {"vote.voter": {"$in": voters}}]}
         with self._connection.translate_errors("keeping a vote"):
             result = self._collection().update_one(
-                _alive(feedback.trace_id), {"$set": {"vote": _vote(feedback)}, "$unset": {"expires_at": ""}}
+                {"$and": [_alive(feedback.trace_id), free]},
+                {"$set": {"vote": _vote(feedback)}, "$unset": {"expires_at": ""}},
             )
+            if not result.matched_count and self._collection().find_one(
+                _alive(feedback.trace_id), {"_id": 1}
+            ):
+                raise ForeignVoteError(
+                    f"Somebody else has voted on the answer with the trace id {feedback.trace_id!r}; only they may "
+                    "change that vote."
+                )
         if not result.matched_count:
             raise InvalidInputError(
                 f"No answer with the trace id {feedback.trace_id!r} is kept. Expected the trace_id of an answer of the "

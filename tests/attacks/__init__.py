@@ -1,0 +1,1 @@
+"""What strangers send: pages, repositories, tables and requests that are meant to do harm, and what they must not do."""
