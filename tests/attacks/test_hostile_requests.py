@@ -238,7 +238,12 @@ def test_a_revoked_key_ends_what_runs_with_it(
     monkeypatch.setattr(slots, "KEY_CHECK_SECONDS", 0.1)
     model = ScriptedLanguageModel([Reply(ANSWER, seconds_per_piece=5.0)] * 5)
     with keyed_service(tmp_path, model) as (operated, url, (ada, eve)):
-        threading.Timer(1.0, lambda: operated.keys.revoke("ada")).start()
+
+        def revoke() -> None:
+            eventually(lambda: bool(model.calls))  # by then its sources are sent
+            operated.keys.revoke("ada")
+
+        threading.Thread(target=revoke, daemon=True).start()
         headers = {"Authorization": f"Bearer {ada}"}
         answer = httpx.post(f"{url}{path}", json={"query": QUESTION}, headers=headers, timeout=PATIENCE)
         assert "api_key_invalid" in answer.text
