@@ -31,6 +31,15 @@ def user_path(text: str) -> Path:
     return there if there.exists() or not path.exists() else path
 
 
+def user_link(text: str) -> str:
+    """Return a link as the user meant it: where it is a file, folder or pattern of this machine, its whole path."""
+    if "://" in text or not text.strip():
+        return text
+    path = user_path(text)
+    place = next(one for one in (path, *path.parents) if not set(str(one)) & set("*?["))
+    return str(path.absolute()) if place != Path() and place.exists() else text
+
+
 @contextmanager
 def show_stage(title: str, timings: dict[str, float]) -> Iterator[None]:
     """Head what follows with a title, and note the seconds that it takes."""

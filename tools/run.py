@@ -25,7 +25,7 @@ from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.domain.errors import ConfigurationError, TwinError
 from llm_engineering.settings import load_settings
-from tools.console import run, user_path
+from tools.console import run, user_link, user_path
 from tools.distributed import check_shared, is_distributed, is_leader, join_training
 from tools.reports import show_run
 from tools.run_config import check_parameters, read_run_config
@@ -132,7 +132,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--config", type=user_path, help="YAML of the run (default: the sample's, in configs/)"
     )
     parser.add_argument(
-        "--link", action="append", metavar="URL", help="collect this instead of the file's links; repeatable"
+        "--link",
+        action="extend",
+        nargs="+",
+        type=user_link,
+        metavar="LINK",
+        help="collect this instead of the file's links: a URL, file, folder or pattern; repeatable",
     )
     parser.add_argument("--author", metavar="NAME", help="whose writing the --link are")
     return parser.parse_args(arguments)

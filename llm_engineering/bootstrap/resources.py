@@ -452,6 +452,7 @@ class Resources:
         from llm_engineering.infrastructure.sources.browser.driver import Browser
         from llm_engineering.infrastructure.sources.browser.linkedin import LinkedInReader
         from llm_engineering.infrastructure.sources.browser.posts import PostsPageReader
+        from llm_engineering.infrastructure.sources.files import FilesReader
         from llm_engineering.infrastructure.sources.git import GitReader
         from llm_engineering.infrastructure.sources.tabular import TableReader
         from llm_engineering.infrastructure.sources.web.article import ArticleReader
@@ -467,6 +468,7 @@ class Resources:
             FeedReader(client),
             GitReader(token=settings.github_token.get_secret_value() if settings.github_token else None),
             TableReader(),
+            FilesReader(),
             PostsPageReader(browser, permission=client.check_allowed),
             LinkedInReader(
                 browser,
