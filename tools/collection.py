@@ -29,7 +29,7 @@ from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.domain.documents import DeadLetter
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
 from llm_engineering.settings import Settings, load_settings
-from tools.console import console, run, user_link
+from tools.console import add_demo_option, console, run, user_link
 
 SAMPLE = Path(__file__).resolve().parent.parent / "configs" / "end_to_end_data_sample.yaml"
 SHOWN_SOURCES = 25
@@ -271,6 +271,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     what.add_argument("--sample", action="store_true", help="the sample site and this project")
     removal.add_argument("--yes", action="store_true", help="without asking")
+    for command in commands.choices.values():
+        add_demo_option(command)
     return parser.parse_args(arguments)
 
 

@@ -1,5 +1,6 @@
 """What the command-line tools share: the console, and errors shown as a person can use them."""
 
+import argparse
 import os
 import sys
 import time
@@ -38,6 +39,20 @@ def user_link(text: str) -> str:
     path = user_path(text)
     place = next(one for one in (path, *path.parents) if not set(str(one)) & set("*?["))
     return str(path.absolute()) if place != Path() and place.exists() else text
+
+
+DEMO_COLLECTION = {"DATABASE_NAME": "twin-demo", "VECTOR_INDEX_COLLECTION": "twin-demo"}
+"""Settings of the demo's own database and index, so that its sample never mixes with anybody's writing."""
+
+
+def add_demo_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--demo``, which takes the demo's collection in place of the user's. Read the arguments before the settings."""
+    parser.add_argument("--demo", action=_UseDemo, nargs=0, help="the demo's collection, not yours")
+
+
+class _UseDemo(argparse.Action):
+    def __call__(self, *_: object) -> None:
+        os.environ.update(DEMO_COLLECTION)
 
 
 @contextmanager

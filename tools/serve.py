@@ -16,7 +16,7 @@ from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.bootstrap.service import build_service_app, open_api_keys, open_listener
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import Settings, load_settings
-from tools.console import console, run, user_path
+from tools.console import add_demo_option, console, run, user_path
 from tools.run_config import read_service_config
 from tools.warm_server import share_models
 
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--port", type=int, help="port (SERVICE_PORT); 0 takes a free one")
     parser.add_argument("--config", help=f"how questions are answered (default {CONFIG})")
+    add_demo_option(parser)
     options = parser.parse_args(arguments)
     settings = load_settings()
     start_logging(settings)
