@@ -1,8 +1,10 @@
 """A folder and an archive, seen alike: names, sizes and dates of files, and their bytes. Nothing is ever unpacked to disk."""
 
+import lzma
 import os
 import stat
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -194,7 +196,15 @@ class ZipTree:
         try:
             with self.open(entry) as file:
                 return file.read()
-        except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            lzma.LZMAError,
+            NotImplementedError,
+            EOFError,
+            RuntimeError,
+            ValueError,
+        ) as error:
             raise UnreadableError(f"It is damaged in the archive: {error}.") from error
 
     def find(self, path: str) -> Entry | None:
