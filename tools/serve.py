@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from llm_engineering.application.features.config import FeatureEngineering
 from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import Resources, open_resources
@@ -17,10 +18,12 @@ from llm_engineering.bootstrap.service import build_service_app, open_api_keys, 
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import Settings, load_settings
 from tools.console import add_demo_option, console, run, user_path
-from tools.run_config import read_service_config
+from tools.run_config import read_run_config, read_service_config
 from tools.warm_server import share_models
 
 CONFIG = Path("configs/inference.yaml")
+FEATURES = Path("configs/feature_engineering.yaml")
+"""How files that are added are indexed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,8 +52,9 @@ def serve(settings: Settings, host: str, port: int, file: Path = CONFIG) -> None
         ConfigurationError: the address cannot be had, or the file is wrong.
     """
     config = read_service_config(file, InferenceConfig)
+    features = read_run_config(FEATURES, FeatureEngineering)[0].features
     with open_resources(settings) as resources, open_listener(host, port) as listener:
-        service = build_service_app(resources, config, host=host)
+        service = build_service_app(resources, config, host=host, features=features)
         sharing: list[asyncio.Task[None]] = []  # the event loop itself holds its tasks only weakly
 
         def started() -> None:

@@ -8,9 +8,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llm_engineering.infrastructure.api.errors import error_body
 
-__all__ = ["COUNTED", "ASGIApp", "Message", "Receive", "Scope", "Send"]
+__all__ = ["COUNTED", "DOCUMENTS", "ASGIApp", "Message", "Receive", "Scope", "Send"]
 
-COUNTED = frozenset({"/rag", "/rag/stream", "/search", "/v1/chat/completions", "/write", "/write/stream"})
+DOCUMENTS = "/documents"
+COUNTED = frozenset(
+    {"/rag", "/rag/stream", "/search", "/v1/chat/completions", "/write", "/write/stream", DOCUMENTS}
+)
 """Paths that cost something: the ones that limits of rate, concurrency and time apply to."""
 
 

@@ -176,6 +176,7 @@ def _add_descriptions(routes: APIRouter, parts: ServiceParts) -> None:
             version=parts.version,
             feedback=parts.feedback is not None,
             drafts=parts.drafts is not None,
+            documents=parts.add_file is not None,
             keys_required=parts.keys_required(),
             defaults=Defaults(k=chosen.k, mode=chosen.mode, fusion=chosen.fusion),
         )
