@@ -36,6 +36,13 @@ def request_state(scope: Scope) -> dict[str, Any]:
     return found
 
 
+def allows(scope: Scope, what: str) -> bool:
+    """Return whether the caller may do what needs a scope. Who comes in without a key is this machine's user, who may do
+    everything."""
+    scopes = request_state(scope).get("key_scopes")
+    return scopes is None or what in scopes
+
+
 def request_id(scope: Scope) -> str:
     """Return the id of the request, as the outermost layer has set it."""
     return str(request_state(scope).get("request_id", ""))

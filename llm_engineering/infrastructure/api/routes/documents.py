@@ -9,7 +9,7 @@ from loguru import logger
 from llm_engineering.application.features.add import Addition
 from llm_engineering.domain.errors import ExtractionError, StoreError, StoreUnavailableError
 from llm_engineering.infrastructure.api.errors import RETRY_AFTER_SECONDS, Problem, ProblemError
-from llm_engineering.infrastructure.api.middleware.asgi import DOCUMENTS
+from llm_engineering.infrastructure.api.middleware.asgi import DOCUMENTS, allows
 from llm_engineering.infrastructure.api.parts import ServiceParts
 from llm_engineering.infrastructure.api.routes.rag import error_responses
 from llm_engineering.infrastructure.api.schemas.documents import DocumentAdded, LeftOutRecord
@@ -47,7 +47,15 @@ def make_router(parts: ServiceParts) -> APIRouter:
         """
         if parts.add_file is None:
             raise ProblemError(Problem(503, "documents_off", "This service takes no files."))
-        _check_scope(request)
+        if not allows(request.scope, "documents"):
+            raise ProblemError(
+                Problem(
+                    403,
+                    "scope_missing",
+                    "This key allows questions, not files. The operator can make one that does: "
+                    "poe create-api-key NAME --documents",
+                )
+            )
         if len(name.encode()) > _MAX_NAME_BYTES:
             raise ProblemError(Problem(422, "invalid_request", "The name is too long for a file."))
         content = await request.body()
@@ -70,20 +78,6 @@ def make_router(parts: ServiceParts) -> APIRouter:
         return _describe(name, added)
 
     return routes
-
-
-def _check_scope(request: Request) -> None:
-    """Whoever shows a key needs its scope; without keys, only this machine is let in, whose user may do everything."""
-    scopes = getattr(request.state, "key_scopes", None)
-    if scopes is not None and "documents" not in scopes:
-        raise ProblemError(
-            Problem(
-                403,
-                "scope_missing",
-                "This key allows questions, not files. The operator can make one that does: "
-                "poe create-api-key NAME --documents",
-            )
-        )
 
 
 def _describe(name: str, added: Addition) -> DocumentAdded:

@@ -50,7 +50,7 @@ def read_pdf(content: bytes, limits: Limits) -> Iterator[Writing]:
     text = join_pages(pages)
     if not any(character.isalpha() for character in text):
         raise UnreadableError(
-            f"It holds no text, only pictures of {count:,} pages. Recognise the text first, for instance with ocrmypdf."
+            "It holds no text, only pictures of pages. Recognise the text first, for instance with ocrmypdf."
         )
     title, made_at = _describe(reader)
     yield Writing(text, title, published_at=made_at)
