@@ -27,7 +27,7 @@ def read_docx(content: bytes, limits: Limits) -> Iterator[Writing]:
     archive = ZipTree(BytesIO(content), "", limits)
     if archive.find("word/document.xml") is None:
         raise UnreadableError("It is no Word document (.docx): it holds no word/document.xml.")
-    size = archive.total(lambda name: name.endswith((".xml", ".rels")))
+    size = archive.count_bytes(lambda name: name.endswith((".xml", ".rels")))
     if size > limits.document_bytes:
         raise UnreadableError(
             f"Its XML has {size:,} bytes when unpacked; at most {limits.document_bytes:,} are read."

@@ -215,7 +215,7 @@ class ZipTree:
     def link(self, path: str) -> str:
         return f"{self._link}#{quote(path)}"
 
-    def total(self, of: Callable[[str], bool]) -> int:
+    def count_bytes(self, of: Callable[[str], bool]) -> int:
         """Return the bytes of files whose names ``of`` accepts, unpacked."""
         return sum(info.file_size for name, info in self._infos.items() if of(name))
 
