@@ -4,7 +4,7 @@ import argparse
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.markup import escape
@@ -29,7 +29,7 @@ from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.domain.documents import DeadLetter
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
 from llm_engineering.settings import Settings, load_settings
-from tools.console import add_demo_option, console, run, user_link
+from tools.console import add_demo_option, console, readable_source, run, user_link
 
 SAMPLE = Path(__file__).resolve().parent.parent / "configs" / "end_to_end_data_sample.yaml"
 SHOWN_SOURCES = 25
@@ -144,7 +144,8 @@ def show_rejected(settings: Settings, *, retry: bool, whole: bool) -> int:
     shown = letters if whole else letters[:SHOWN_LETTERS]
     for letter in shown:
         stage = f" [dim]({_STAGES[letter.stage]})[/]" if letter.stage in _STAGES else ""
-        console.print(f"{escape(titles.get(letter.source, letter.source))}{stage}", soft_wrap=True)
+        source = readable_source(titles.get(letter.source, letter.source))
+        console.print(f"{escape(source)}{stage}", soft_wrap=True)
         console.print(f"  [yellow]{escape(letter.reason)}[/]", soft_wrap=True)
     if len(shown) < len(letters):
         console.print(f"[dim]and {len(letters) - len(shown):,} more: --all[/]")
@@ -214,7 +215,8 @@ def _select(warehouse: Warehouse, options: argparse.Namespace) -> Selection:
     if options.author:
         return select_author(warehouse, options.author)
     links = _sample_links() if options.sample else options.link
-    selection = select_links(warehouse, [spelling for link in links for spelling in _spellings(link)])
+    origins = {origin for origin, _ in warehouse.documents.count_sources()}
+    selection = select_links(warehouse, [one for link in links for one in _spellings(link, origins)])
     if not selection.documents and not selection.letters:
         raise InvalidInputError(
             "The sample is not in the collection."
@@ -231,12 +233,14 @@ def _sample_links() -> list[str]:
     return [link.url for link in parameters.collect.links]
 
 
-def _spellings(link: str) -> list[str]:
-    """A link as it may stand in the collection: as given, as a whole path, as a file's URL."""
-    plain = hide_credentials(normalise_link(link))
-    path = user_link(link)
-    absolute = [path, Path(path).resolve().as_uri()] if "://" not in path and Path(path).exists() else []
-    return [link, plain, *absolute]
+def _spellings(link: str, origins: Iterable[str]) -> list[str]:
+    """A link as it may stand in the collection: as given, in another spelling of the same path, as a file's URL."""
+    found = [link, hide_credentials(normalise_link(link))]
+    if "://" not in link:
+        path = Path(user_link(link)).expanduser().absolute()
+        same = (one for one in origins if "://" not in one and Path(one).expanduser().absolute() == path)
+        found += [str(path), path.as_uri(), *same]
+    return found
 
 
 def _show_selection(selection: Selection) -> None:

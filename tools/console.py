@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 from rich.console import Console
 from rich.markup import escape
@@ -39,6 +40,11 @@ def user_link(text: str) -> str:
     path = user_path(text)
     place = next(one for one in (path, *path.parents) if not set(str(one)) & set("*?["))
     return str(path.absolute()) if place != Path() and place.exists() else text
+
+
+def readable_source(source: str) -> str:
+    """Return a link as a person reads it: a file's URL as its path."""
+    return unquote(source.removeprefix("file://")) if source.startswith("file://") else source
 
 
 DEMO_COLLECTION = {"DATABASE_NAME": "twin-demo", "VECTOR_INDEX_COLLECTION": "twin-demo"}

@@ -6,10 +6,12 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from tools.console import console
+from tools.console import console, readable_source
 
 WIDE = 130
 """Columns of a console that has room for the whole table of an evaluation."""
+NARROW = 70
+"""Columns below which a table leaves out what can be spared."""
 SHOWN_REASONS = 10
 """Reasons that are listed for what was left out."""
 
@@ -33,9 +35,10 @@ def show_run(result: Any) -> None:
 def _show_links(_: str, report: dict[str, Any]) -> None:
     """Show the links that the user gave, each with what it led to; links found through a feed only where they failed."""
     table = Table(title="Links", title_justify="left", title_style="bold")
-    for column in ("Link", "Reader", "Status"):
+    roomy = console.width >= NARROW
+    for column in ("Link", *(("Reader",) if roomy else ()), "Status"):
         table.add_column(column, overflow="fold")
-    for column in ("Documents", "Left out", "Seconds"):
+    for column in ("Documents", "Left out", *(("Seconds",) if roomy else ())):
         table.add_column(column, justify="right")
     for url, outcome in report["outcomes"].items():
         reason = report["failures"].get(url)
@@ -45,12 +48,11 @@ def _show_links(_: str, report: dict[str, Any]) -> None:
         link = escape(url) + led_to + (f"\n[red]{escape(reason)}[/]" if reason else "")
         status = f"[{_STYLES[outcome['status']]}]{outcome['status']}[/]"
         left_out = outcome.get("rejected", 0)
-        numbers = (
-            f"{outcome['documents']:,}",
-            f"[yellow]{left_out:,}[/]" if left_out else "0",
-            f"{outcome['seconds']:.1f}",
-        )
-        table.add_row(link, outcome["reader"], status, *numbers)
+        numbers = (f"{outcome['documents']:,}", f"[yellow]{left_out:,}[/]" if left_out else "0")
+        if roomy:
+            table.add_row(link, outcome["reader"], status, *numbers, f"{outcome['seconds']:.1f}")
+        else:
+            table.add_row(link, status, *numbers)
     console.print(table)
     _show_left_out(report.get("rejections", {}), report["records_rejected"])
 
@@ -61,7 +63,7 @@ def _show_left_out(reasons: dict[str, str], count: int) -> None:
         return
     console.print(f"[bold]Left out[/]: {count:,}")
     for source, reason in list(reasons.items())[:SHOWN_REASONS]:
-        console.print(f"  {escape(source)}\n    [yellow]{escape(reason)}[/]", soft_wrap=True)
+        console.print(f"  {escape(readable_source(source))}\n    [yellow]{escape(reason)}[/]", soft_wrap=True)
     console.print("  [dim]All of them, with reasons: ./poe rejected[/]")
 
 

@@ -258,7 +258,7 @@ def _wordpress_post(values: Mapping[str, str], wordpress: Mapping[str, str]) -> 
         content = "".join(f"<p>{part}</p>" for part in re.split(r"\n\s*\n", content))
     link = _web(values.get("link"))
     try:
-        text = to_markdown(re.sub(r"\[/?(caption|gallery|embed)[^\]]*\]", "", content))
+        text = to_markdown(re.sub(r"\[/?(caption|gallery|embed)[^\]]{0,500}\]", "", content))
     except UnreadableError as error:
         return LeftOut(str(error), key)
     if not text:

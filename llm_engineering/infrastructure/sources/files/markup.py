@@ -7,6 +7,7 @@ from llm_engineering.infrastructure.sources.files.writings import UnreadableErro
 if TYPE_CHECKING:
     from lxml.html import HtmlElement
 
+MAX_CHARACTERS = 5_000_000
 _NOT_TEXT = ("script", "style", "nav", "template", "noscript", "svg", "math", "form", "button")
 
 
@@ -25,11 +26,13 @@ def to_markdown(html: "str | HtmlElement | None") -> str:
     """Return the text of a page, fragment or element as Markdown, without pictures and addresses.
 
     Raises:
-        UnreadableError: elements are nested deeper than any person nests them.
+        UnreadableError: it is longer than any chapter, or nested deeper than any person nests elements.
     """
     from lxml.html import tostring
     from markdownify import markdownify
 
+    if isinstance(html, str) and len(html) > MAX_CHARACTERS:
+        raise UnreadableError(f"Its page has {len(html):,} characters; at most {MAX_CHARACTERS:,} are read.")
     root = parse_html(html) if isinstance(html, str) else html
     if root is None:
         return ""

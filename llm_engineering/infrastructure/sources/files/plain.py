@@ -18,7 +18,7 @@ from llm_engineering.infrastructure.sources.web.extraction import extract_page
 from llm_engineering.infrastructure.sources.web.page_metadata import parse_date
 
 _FRONT_MATTER = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.{0,20000}?)\n(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.S)
-_HEADING = re.compile(r"(?m)^#{1,2}\s+(.+?)\s*#*\s*$")
+_HEADING = re.compile(r"(?m)^#{1,2}[ \t]+(\S.*)$")
 _EMBEDDED = re.compile(r"!\[\[[^\]\n]*\]\]|<!--.{0,5000}?-->", re.S)
 _WIKI_LINK = re.compile(r"\[\[(?:[^\]|\n]*\|)?([^\]|\n]+)\]\]")
 _DATES = ("date", "published", "published_at", "publishdate", "pubdate", "created")
@@ -35,7 +35,7 @@ def read_markdown(content: bytes, limits: Limits) -> Iterator[Writing]:  # noqa:
     author = about.get("author")
     yield Writing(
         text,
-        _line(about.get("title")) or (_line(heading[1]) if heading else ""),
+        _line(about.get("title")) or (_line(heading[1].rstrip(" \t#")) if heading else ""),
         published_at=next(filter(None, (parse_date(about.get(name)) for name in _DATES)), None),
         author=_line(author) if isinstance(author, str) else "",
     )
@@ -55,7 +55,7 @@ def read_notebook(content: bytes, limits: Limits) -> Iterator[Writing]:  # noqa:
     if found is None:
         raise UnreadableError("It is no Jupyter notebook.")
     heading = _HEADING.search(found[0])
-    yield Writing(found[0], _line(heading[1]) if heading else "")
+    yield Writing(found[0], _line(heading[1].rstrip(" \t#")) if heading else "")
 
 
 def read_page(content: bytes, limits: Limits) -> Iterator[Writing]:  # noqa: ARG001
@@ -103,4 +103,4 @@ def _front_matter(fence: str, text: str) -> Mapping[str, Any]:
 
 
 def _line(value: object) -> str:
-    return " ".join(str(value or "").split())[:300]
+    return " ".join(str(value or "")[:2_000].split())[:300]
