@@ -216,7 +216,7 @@ def _select(warehouse: Warehouse, options: argparse.Namespace) -> Selection:
         return select_author(warehouse, options.author)
     links = _sample_links() if options.sample else options.link
     origins = {origin for origin, _ in warehouse.documents.count_sources()}
-    selection = select_links(warehouse, [one for link in links for one in _spellings(link, origins)])
+    selection = select_links(warehouse, [one for link in links for one in spell_link(link, origins)])
     if not selection.documents and not selection.letters:
         raise InvalidInputError(
             "The sample is not in the collection."
@@ -233,7 +233,7 @@ def _sample_links() -> list[str]:
     return [link.url for link in parameters.collect.links]
 
 
-def _spellings(link: str, origins: Iterable[str]) -> list[str]:
+def spell_link(link: str, origins: Iterable[str]) -> list[str]:
     """A link as it may stand in the collection: as given, in another spelling of the same path, as a file's URL."""
     found = [link, hide_credentials(normalise_link(link))]
     if "://" not in link:

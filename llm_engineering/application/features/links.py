@@ -16,7 +16,8 @@ READERS = ("article", "feed", "files", "git", "linkedin", "posts", "table")
 _ON_THIS_MACHINE = r"(?i)^(file://|(?![a-z][a-z0-9+.-]+://))"
 DEFAULT_RULES: tuple[tuple[str, str], ...] = (
     (
-        _ON_THIS_MACHINE + r".*\.(md|markdown|te?xt|x?html?|mht(ml)?|pdf|docx|epub|ipynb|eml|mbox|xml|zip)$",
+        _ON_THIS_MACHINE
+        + r".*\.(md|markdown|te?xt|rst|org|x?html?|mht(ml)?|pdf|docx|epub|ipynb|eml|mbox|xml|zip)$",
         "files",
     ),
     # Tables before repositories, and feeds before tables: a more telling ending wins over a more general place.

@@ -42,6 +42,8 @@ FORMATS: dict[str, Callable[[bytes, Limits], Iterator[Writing]]] = {
     ".markdown": read_markdown,
     ".txt": read_text,
     ".text": read_text,
+    ".rst": read_text,
+    ".org": read_text,
     ".html": read_page,
     ".htm": read_page,
     ".xhtml": read_page,
