@@ -197,15 +197,19 @@ def forget_part(settings: Settings, options: argparse.Namespace) -> int:
             console.print("Nothing was removed.")
             return 1
         report = forget(selection, resources.warehouse, resources.index)
-    console.print(
-        f"[green]✓[/] Removed: {report.documents:,} documents, {report.chunks:,} passages, {report.rejected:,} rejected records.",
-        soft_wrap=True,
-    )
+    removed = {
+        "documents": report.documents,
+        "passages": report.chunks,
+        "rejected records": report.rejected,
+        "drafts with passages of them": report.drafts,
+    }
+    counted = ", ".join(f"{count:,} {what}" for what, count in removed.items() if count)
+    console.print(f"[green]✓[/] Removed: {counted or 'nothing'}.", soft_wrap=True)
     if report.authors:
         console.print(f"  Nothing is left by {escape(', '.join(report.authors))}.", soft_wrap=True)
     console.print(
-        "  [dim]Not touched: the files and sites themselves; drafts and answers that quote them, which go after 30 days unless "
-        "somebody edited them or voted; data sets and models made from them.[/]",
+        "  [dim]Not touched: the files and sites themselves, drafts that somebody edited, answers that somebody voted on, data "
+        "sets and models made from them. Other answers go after 30 days.[/]",
         soft_wrap=True,
     )
     return 0

@@ -16,9 +16,12 @@ from llm_engineering.application.features.pipeline import clean_documents, index
 from llm_engineering.application.features.voices import build_voice_profiles
 from llm_engineering.application.ports import EndOfSource, FetchedDocument, Link, Rejected
 from llm_engineering.bootstrap.locks import hold_collection
-from llm_engineering.domain.documents import DeadLetter, RawDocument
+from llm_engineering.domain.documents import DeadLetter, RawDocument, Span
+from llm_engineering.domain.drafts import StoredDraft
 from llm_engineering.domain.errors import InvalidInputError, StoreError
+from llm_engineering.domain.retrieval import Citation, Passage
 from llm_engineering.settings import LocalServicesSettings, Settings
+from tests.conformance.warehouse_contract import drafted
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.index import FakeVectorIndex
 from tests.fakes.sources import ScriptedReader
@@ -141,6 +144,35 @@ async def test_who_is_not_there_is_told_apart_from_who_is(place: Place) -> None:
     with pytest.raises(InvalidInputError, match="Ada Byron"):
         select_author(place.warehouse, "Ada Biron")
     assert not select_links(place.warehouse, ["https://example.org/9"]).documents
+
+
+async def test_drafts_with_passages_of_it_go_unless_somebody_edited_them(place: Place) -> None:
+    [document] = [d for d in place.warehouse.documents.stream() if d.link == "https://example.org/1"]
+    [other] = [d for d in place.warehouse.documents.stream() if d.link == "https://example.org/2"]
+
+    def draft(name: str, source: str) -> StoredDraft:
+        passage = Passage(
+            document_id=source,
+            span=Span(start=0, end=4),
+            text="text",
+            title="",
+            link="x",
+            author="",
+            platform="",
+            score=1,
+        )
+        written = drafted(name)
+        answer = written.answer.model_copy(update={"citations": (Citation(number=1, passage=passage),)})
+        return written.model_copy(update={"answer": answer})
+
+    store = place.warehouse.drafts
+    kept = draft("edited", document.id)
+    for one in (draft("quotes", document.id), draft("of-another", other.id), kept):
+        store.save(one)
+    assert store.replace(kept.revise("My own words.", kept.created_at), 0)
+    report = forget(select_author(place.warehouse, "Ada Byron"), place.warehouse, place.index)
+    assert report.drafts == 1
+    assert {one.id for one in store.read_page(10)} == {"of-another", "edited"}
 
 
 async def test_a_store_that_fails_leaves_what_the_next_run_removes(place: Place) -> None:

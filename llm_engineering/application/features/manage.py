@@ -13,6 +13,7 @@ from llm_engineering.application.ports import (
     CleanStore,
     DeadLetterStore,
     DocumentStore,
+    DraftStore,
     Link,
     UserStore,
     VectorIndex,
@@ -22,6 +23,7 @@ from llm_engineering.domain.documents import DeadLetter, RawDocument, User, deri
 from llm_engineering.domain.errors import InvalidInputError, StoreUnavailableError
 
 COLLECT_STAGE = "collect"
+DRAFTS_AT_ONCE = 100
 
 
 class Warehouse(Protocol):
@@ -37,6 +39,8 @@ class Warehouse(Protocol):
     def dead_letters(self) -> DeadLetterStore: ...
     @property
     def voices(self) -> VoiceStore: ...
+    @property
+    def drafts(self) -> DraftStore: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,8 @@ class ForgetReport:
     documents: int
     chunks: int
     rejected: int
+    drafts: int
+    """Drafts with passages of the documents; those that a person edited are that person's, and stay."""
     authors: tuple[str, ...]
     """Of whom nothing is left."""
 
@@ -158,7 +164,7 @@ def select_links(warehouse: Warehouse, spellings: Iterable[str]) -> Selection:
 
 
 def forget(selection: Selection, warehouse: Warehouse, index: VectorIndex) -> ForgetReport:
-    """Remove documents with everything that was made of them: cleaned texts, passages, voice profiles, rejected records.
+    """Remove documents with what was made of them: cleaned texts, passages, voice profiles, rejected records, drafts.
 
     Killed in between, the next feature run removes what is left.
 
@@ -174,6 +180,7 @@ def forget(selection: Selection, warehouse: Warehouse, index: VectorIndex) -> Fo
     for stage, letters in _by_stage(selection.letters, ids, warehouse.dead_letters).items():
         warehouse.dead_letters.resolve(stage, letters)
     build_voice_profiles(warehouse.clean, warehouse.voices)
+    drafts = _forget_drafts(warehouse.drafts, set(ids))
     left = {User(full_name=author).id for _, author in warehouse.documents.count_sources()}
     gone = {
         document.author_id: document.author
@@ -181,13 +188,28 @@ def forget(selection: Selection, warehouse: Warehouse, index: VectorIndex) -> Fo
         if document.author_id not in left
     }
     warehouse.users.delete(list(gone))
-    return ForgetReport(len(ids), before - after, len(selection.letters), tuple(sorted(gone.values())))
+    return ForgetReport(
+        len(ids), before - after, len(selection.letters), drafts, tuple(sorted(gone.values()))
+    )
 
 
 def find_retries(letters: Iterable[DeadLetter]) -> list[Link]:
     """Return the links to collect again, each once, so that what was rejected is tried anew."""
     links = (load_link(letter.link) for letter in letters)
     return list({link.url: link for link in links if link is not None}.values())
+
+
+def _forget_drafts(store: DraftStore, ids: set[str]) -> int:
+    """Delete the drafts that hold passages of the documents and that nobody edited."""
+    count, before = 0, None
+    while page := store.read_page(DRAFTS_AT_ONCE, before=before):
+        before = page[-1].created_at, page[-1].id
+        for draft in page:
+            if not draft.edits and any(
+                citation.passage.document_id in ids for citation in draft.answer.citations
+            ):
+                count += store.delete(draft.id)
+    return count
 
 
 def _count_chunks(index: VectorIndex) -> int:
