@@ -217,3 +217,12 @@ def test_runs_share_the_collection_and_forgetting_waits_for_nobody(tmp_path: Pat
         pass
     with hold_collection(chosen, alone=True):
         pass
+
+
+def test_where_no_lock_can_be_written_runs_go_on_and_nothing_is_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("no folder")
+    chosen = settings(tmp_path / "data")
+    with hold_collection(chosen):
+        pass
+    with pytest.raises(StoreError), hold_collection(chosen, alone=True):
+        pass

@@ -98,7 +98,8 @@ def test_a_link_is_kept_without_credentials() -> None:
         "https://me:secret@example.org/a", "Ada Byron", "review", options={"column_map": {"a.b": "c"}}
     )
     assert load_link(dump_link(link)) == replace(link, url="https://example.org/a")
-    assert load_link("") is None
+    for text in ("", "no JSON", "[]", '{"url": "x"}', '{"url": "x", "author": "y", "more": 1}'):
+        assert load_link(text) is None
 
 
 def test_rules_of_the_configuration_come_first() -> None:

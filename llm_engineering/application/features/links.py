@@ -155,8 +155,11 @@ def dump_link(link: Link) -> str:
 
 
 def load_link(text: str) -> Link | None:
-    """Return the link that :func:`dump_link` wrote; None where there is none."""
-    return Link(**json.loads(text)) if text else None
+    """Return the link that :func:`dump_link` wrote; None where there is none, or none that can be read."""
+    try:
+        return Link(**json.loads(text)) if text else None
+    except (ValueError, TypeError):  # of another version, or imported
+        return None
 
 
 def hide_credentials(url: str) -> str:
