@@ -43,7 +43,8 @@ def make_router(parts: ServiceParts) -> APIRouter:
     ) -> DocumentAdded:
         """Add a file to the collection: Markdown, text, HTML, PDF, Word, EPUB, notebook, mail, or an export archive.
 
-        The same name by the same author again replaces it. Needs a key that allows it, where the service needs keys.
+        The body is the file itself, as `curl --data-binary @notes.md` sends it. The same name by the same
+        author again replaces it. Needs a key that allows it, where the service needs keys.
         """
         if parts.add_file is None:
             raise ProblemError(Problem(503, "documents_off", "This service takes no files."))
