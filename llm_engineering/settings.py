@@ -354,6 +354,8 @@ class ServiceSettings(Group):
     timeout_seconds: float = Field(default=120.0, gt=0)
     """Longest time for a whole request."""
     max_body_bytes: int = Field(default=262_144, ge=1_024)
+    max_document_bytes: int = Field(default=20_000_000, ge=0)
+    """Of a file that is added to the collection (``POST /documents``); 0: none is taken."""
     cors_origins: str = ""
     """Origins whose pages may call the service, separated by commas; empty: none but its own."""
     keep_answers: bool = True

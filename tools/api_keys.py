@@ -19,13 +19,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("create", "make a key and show it once"),
         ("revoke", "make a key useless, and end what runs with it"),
     ):
-        commands.add_parser(name, help=help).add_argument("name", metavar="NAME")
+        command = commands.add_parser(name, help=help)
+        command.add_argument("name", metavar="NAME")
+        if name == "create":
+            command.add_argument(
+                "--documents", action="store_true", help="who has it may also add files to the collection"
+            )
     commands.add_parser("list", help="show the names of all keys")
     options = parser.parse_args(arguments)
     settings = load_settings()
     start_logging(settings)
     if options.command == "create":
-        create(options.name, settings)
+        create(options.name, settings, documents=options.documents)
     elif options.command == "revoke":
         revoke(options.name, settings)
     else:
@@ -33,9 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def create(name: str, settings: Settings) -> None:
-    """Make a key. The key alone goes to standard output, so that a script can take it from there."""
-    secret = open_api_keys(settings).create(name)
+def create(name: str, settings: Settings, *, documents: bool = False) -> None:
+    """Make a key. The key alone goes to standard output, so that a script can take it from there.
+
+    Args:
+        documents: it allows to add files to the collection too.
+    """
+    secret = open_api_keys(settings).create(name, ("documents",) if documents else ())
     errors.print(
         f"[green]✓[/] Key [bold]{escape(name)}[/]. It is shown this once and kept nowhere; put it where its user keeps "
         "secrets:"
@@ -62,9 +71,10 @@ def show(settings: Settings) -> None:
     if not keys:
         console.print(f"There are no API keys in {escape(str(file.path))}. Make one: poe create-api-key NAME")
         return
-    table = Table("Name", "Made (UTC)", "SHA-256", box=None, pad_edge=False)
+    table = Table("Name", "Made (UTC)", "Also allows", "SHA-256", box=None, pad_edge=False)
     for key in keys:
-        table.add_row(escape(key.name), f"{key.created_at:%Y-%m-%d %H:%M}", f"[dim]{key.sha256[:12]}…[/]")
+        made = f"{key.created_at:%Y-%m-%d %H:%M}"
+        table.add_row(escape(key.name), made, ", ".join(key.scopes), f"[dim]{key.sha256[:12]}…[/]")
     console.print(table)
 
 

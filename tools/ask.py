@@ -30,7 +30,7 @@ from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.inference import Intent, RagResult
 from llm_engineering.domain.retrieval import Answer, Citation, Verdict
 from llm_engineering.settings import Settings, load_settings
-from tools.console import console, errors, run
+from tools.console import add_demo_option, console, errors, run
 from tools.search_options import add_search_options, query_from
 from tools.warm import NotWarmError, WarmTwin, warm_minutes
 
@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--length", type=int, metavar="WORDS", help="of a text that is to be written")
     parser.add_argument("--out", type=Path, help="write the text into this file too")
     add_search_options(parser)
+    add_demo_option(parser)
     options = parser.parse_args(arguments)
     intent = Intent(options.intent) if options.intent else None
     brief = BriefOptions(form=options.format, words=options.length)

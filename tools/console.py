@@ -1,11 +1,13 @@
 """What the command-line tools share: the console, and errors shown as a person can use them."""
 
+import argparse
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 from rich.console import Console
 from rich.markup import escape
@@ -29,6 +31,34 @@ def user_path(text: str) -> Path:
         return path
     there = Path(started_from) / path
     return there if there.exists() or not path.exists() else path
+
+
+def user_link(text: str) -> str:
+    """Return a link as the user meant it: where it is a file, folder or pattern of this machine, its whole path."""
+    if "://" in text or not text.strip():
+        return text
+    path = user_path(text)
+    place = next(one for one in (path, *path.parents) if not set(str(one)) & set("*?["))
+    return str(path.absolute()) if place != Path() and place.exists() else text
+
+
+def readable_source(source: str) -> str:
+    """Return a link as a person reads it: a file's URL as its path."""
+    return unquote(source.removeprefix("file://")) if source.startswith("file://") else source
+
+
+DEMO_COLLECTION = {"DATABASE_NAME": "twin-demo", "VECTOR_INDEX_COLLECTION": "twin-demo"}
+"""Settings of the demo's own database and index, so that its sample never mixes with anybody's writing."""
+
+
+def add_demo_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--demo``, which takes the demo's collection in place of the user's. Read the arguments before the settings."""
+    parser.add_argument("--demo", action=_UseDemo, nargs=0, help="the demo's collection, not yours")
+
+
+class _UseDemo(argparse.Action):
+    def __call__(self, *_: object) -> None:
+        os.environ.update(DEMO_COLLECTION)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +18,7 @@ from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.domain.retrieval import Answer, Query
 from llm_engineering.settings import Settings, load_settings
 from tools.ask import ask
-from tools.console import console, run, show_stage
+from tools.console import DEMO_COLLECTION, console, run, show_stage
 from tools.models import ensure_models, with_small_llm
 from tools.run import run_pipeline
 from tools.run_config import read_run_config
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--small", action="store_true", help="with the small language model (0.1 instead of 1.1 GB)"
     )
     options = parser.parse_args(arguments)
+    os.environ.update(DEMO_COLLECTION)  # for the steps too, which read the settings themselves
     settings = with_small_llm(load_settings()) if options.small else load_settings()
     start_logging(settings)
     timings: dict[str, float] = {}
@@ -121,11 +123,17 @@ def _closing_table(timings: dict[str, float], counts: dict[str, int], answers: S
     for stage, seconds in timings.items():
         table.add_row(stage, f"{seconds:.1f} s")
     console.print(table)
-    console.print("Everything that was started is stopped. Go on with:")
-    console.print('  ./poe ask "What is small-to-big retrieval?"   [dim]the index stays[/]', soft_wrap=True)
+    console.print(
+        "Everything that was started is stopped. The demo keeps its collection to itself. Go on with:"
+    )
     console.print("  ./poe local-infrastructure-up")
-    console.print("  ./poe run-inference-ml-service   [dim]a chat page and an API[/]")
-    console.print("  ./poe run-end-to-end-data-pipeline --author YOU --link https://…", soft_wrap=True)
+    console.print('  ./poe ask --demo "What is small-to-big retrieval?"', soft_wrap=True)
+    console.print("  ./poe run-inference-ml-service --demo   [dim]a chat page and an API[/]")
+    console.print(
+        '  ./poe run-end-to-end-data-pipeline --author "YOUR NAME" --link FOLDER   [dim]your own writing: a folder, a file, '
+        "a feed, an export archive[/]",
+        soft_wrap=True,
+    )
 
 
 if __name__ == "__main__":

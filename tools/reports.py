@@ -6,10 +6,14 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from tools.console import console
+from tools.console import console, readable_source
 
 WIDE = 130
 """Columns of a console that has room for the whole table of an evaluation."""
+NARROW = 70
+"""Columns below which a table leaves out what can be spared."""
+SHOWN_REASONS = 10
+"""Reasons that are listed for what was left out."""
 
 
 def show_run(result: Any) -> None:
@@ -31,10 +35,11 @@ def show_run(result: Any) -> None:
 def _show_links(_: str, report: dict[str, Any]) -> None:
     """Show the links that the user gave, each with what it led to; links found through a feed only where they failed."""
     table = Table(title="Links", title_justify="left", title_style="bold")
-    for column in ("Link", "Reader", "Status", "Documents", "Seconds"):
-        table.add_column(
-            column, overflow="fold", justify="right" if column in ("Documents", "Seconds") else "left"
-        )
+    roomy = console.width >= NARROW
+    for column in ("Link", *(("Reader",) if roomy else ()), "Status"):
+        table.add_column(column, overflow="fold")
+    for column in ("Documents", "Left out", *(("Seconds",) if roomy else ())):
+        table.add_column(column, justify="right")
     for url, outcome in report["outcomes"].items():
         reason = report["failures"].get(url)
         if outcome["found_through"] and not reason:
@@ -42,9 +47,24 @@ def _show_links(_: str, report: dict[str, Any]) -> None:
         led_to = f" [dim]→ {outcome['discovered']} links[/]" if outcome["discovered"] else ""
         link = escape(url) + led_to + (f"\n[red]{escape(reason)}[/]" if reason else "")
         status = f"[{_STYLES[outcome['status']]}]{outcome['status']}[/]"
-        numbers = f"{outcome['documents']:,}", f"{outcome['seconds']:.1f}"
-        table.add_row(link, outcome["reader"], status, *numbers)
+        left_out = outcome.get("rejected", 0)
+        numbers = (f"{outcome['documents']:,}", f"[yellow]{left_out:,}[/]" if left_out else "0")
+        if roomy:
+            table.add_row(link, outcome["reader"], status, *numbers, f"{outcome['seconds']:.1f}")
+        else:
+            table.add_row(link, status, *numbers)
     console.print(table)
+    _show_left_out(report.get("rejections", {}), report["records_rejected"])
+
+
+def _show_left_out(reasons: dict[str, str], count: int) -> None:
+    """Show why records were left out, as far as there is room, and where all reasons stand."""
+    if not count:
+        return
+    console.print(f"[bold]Left out[/]: {count:,}")
+    for source, reason in list(reasons.items())[:SHOWN_REASONS]:
+        console.print(f"  {escape(readable_source(source))}\n    [yellow]{escape(reason)}[/]", soft_wrap=True)
+    console.print("  [dim]All of them, with reasons: ./poe rejected[/]")
 
 
 def _show_numbers(step: str, report: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.domain.retrieval import Hit, Query
 from llm_engineering.settings import load_settings
-from tools.console import console, run
+from tools.console import add_demo_option, console, run
 from tools.run_config import read_service_config
 from tools.search_options import add_search_options, query_from
 
@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--query", required=True, help="what to look for")
     parser.add_argument("--config", type=Path, help="the inference service's file, configs/inference.yaml")
     add_search_options(parser)
+    add_demo_option(parser)
     parser.set_defaults(k=None, mode=None)
     options = parser.parse_args(arguments)
     settings = load_settings()

@@ -3,6 +3,7 @@
 import argparse
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,17 @@ from llm_engineering.application.training.datasets.config import (
     GeneratePreferenceDataset,
 )
 from llm_engineering.application.training.finetune.run import Training
+from llm_engineering.bootstrap.locks import hold_collection
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.domain.errors import ConfigurationError, TwinError
 from llm_engineering.settings import load_settings
-from tools.console import run, user_path
+from tools.console import run, user_link, user_path
 from tools.distributed import check_shared, is_distributed, is_leader, join_training
 from tools.reports import show_run
 from tools.run_config import check_parameters, read_run_config
+
+WRITERS = frozenset({"digital_data_etl", "feature_engineering", "end_to_end_data"})
+"""Pipelines that change the collection."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,10 @@ def run_pipeline(name: str, parameters: StrictConfig, rest: dict[str, Any] | Non
             path.write_text(yaml.safe_dump(rest), encoding="utf-8")
             pipeline = pipeline.with_options(config_path=str(path))
         try:
-            result = pipeline(
-                **{field: getattr(parameters, field) for field in type(parameters).model_fields}
-            )
+            with hold_collection(load_settings()) if name in WRITERS else nullcontext():
+                result = pipeline(
+                    **{field: getattr(parameters, field) for field in type(parameters).model_fields}
+                )
         except Exception as error:  # noqa: BLE001 - ZenML may wrap what a step raised; the cause is what helps
             raise _cause(error) from None
     show_run(result)
@@ -132,7 +138,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--config", type=user_path, help="YAML of the run (default: the sample's, in configs/)"
     )
     parser.add_argument(
-        "--link", action="append", metavar="URL", help="collect this instead of the file's links; repeatable"
+        "--link",
+        action="extend",
+        nargs="+",
+        type=user_link,
+        metavar="LINK",
+        help="collect this instead of the file's links: a URL, file, folder or pattern; repeatable",
     )
     parser.add_argument("--author", metavar="NAME", help="whose writing the --link are")
     return parser.parse_args(arguments)

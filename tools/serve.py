@@ -10,17 +10,20 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from llm_engineering.application.features.config import FeatureEngineering
 from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.bootstrap.service import build_service_app, open_api_keys, open_listener
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import Settings, load_settings
-from tools.console import console, run, user_path
-from tools.run_config import read_service_config
+from tools.console import add_demo_option, console, run, user_path
+from tools.run_config import read_run_config, read_service_config
 from tools.warm_server import share_models
 
 CONFIG = Path("configs/inference.yaml")
+FEATURES = Path("configs/feature_engineering.yaml")
+"""How files that are added are indexed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--port", type=int, help="port (SERVICE_PORT); 0 takes a free one")
     parser.add_argument("--config", help=f"how questions are answered (default {CONFIG})")
+    add_demo_option(parser)
     options = parser.parse_args(arguments)
     settings = load_settings()
     start_logging(settings)
@@ -48,8 +52,9 @@ def serve(settings: Settings, host: str, port: int, file: Path = CONFIG) -> None
         ConfigurationError: the address cannot be had, or the file is wrong.
     """
     config = read_service_config(file, InferenceConfig)
+    features = read_run_config(FEATURES, FeatureEngineering)[0].features
     with open_resources(settings) as resources, open_listener(host, port) as listener:
-        service = build_service_app(resources, config, host=host)
+        service = build_service_app(resources, config, host=host, features=features)
         sharing: list[asyncio.Task[None]] = []  # the event loop itself holds its tasks only weakly
 
         def started() -> None:

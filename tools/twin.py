@@ -36,7 +36,7 @@ from llm_engineering.domain.models import EVALUATION, Stage
 from llm_engineering.settings import LlamaCppSettings, Settings, load_settings
 from tools import registry
 from tools.checks import find_missing_group
-from tools.console import console, errors, run, show_stage, user_path
+from tools.console import console, errors, run, show_stage, user_link, user_path
 from tools.models import choose_models, ensure_models, with_small_llm
 from tools.run import PIPELINES, run_pipeline
 from tools.run_config import check_parameters, read_run_config
@@ -429,10 +429,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--author", metavar="NAME", help="whose twin (TWIN_AUTHOR)")
     parser.add_argument(
         "--link",
-        action="append",
+        action="extend",
+        nargs="+",
+        type=user_link,
         default=[],
-        metavar="URL",
-        help="where to read; repeatable, may be left out later",
+        metavar="LINK",
+        help="where to read: a URL, file, folder or pattern; repeatable, may be left out later",
     )
     parser.add_argument("--sample", action="store_true", help="the sample site, which is served meanwhile")
     parser.add_argument("--small", action="store_true", help="answer with the small language model (0.1 GB)")

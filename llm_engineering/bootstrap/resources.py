@@ -461,6 +461,7 @@ class Resources:
         from llm_engineering.infrastructure.sources.browser.driver import Browser
         from llm_engineering.infrastructure.sources.browser.linkedin import LinkedInReader
         from llm_engineering.infrastructure.sources.browser.posts import PostsPageReader
+        from llm_engineering.infrastructure.sources.files import FilesReader
         from llm_engineering.infrastructure.sources.git import GitReader
         from llm_engineering.infrastructure.sources.tabular import TableReader
         from llm_engineering.infrastructure.sources.web.article import ArticleReader
@@ -479,6 +480,7 @@ class Resources:
                 private_addresses=settings.crawler.private_addresses,
             ),
             TableReader(private_addresses=settings.crawler.private_addresses),
+            FilesReader(),
             PostsPageReader(browser, permission=client.check_allowed),
             LinkedInReader(
                 browser,

@@ -1,15 +1,19 @@
 """Put the inference service together: routes, protection, and what its readiness depends on."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
+from llm_engineering.application.features.add import Addition, add_file
+from llm_engineering.application.features.config import FeatureRun
 from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.application.ports import (
     SearchRequest,
 )
+from llm_engineering.bootstrap.locks import hold_collection
 from llm_engineering.bootstrap.resources import Resources
 from llm_engineering.domain.errors import StoreUnavailableError
 from llm_engineering.domain.retrieval import SearchMode
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from llm_engineering.infrastructure.api.health import Dependency
     from llm_engineering.infrastructure.api.middleware.auth import ApiKeyFile
     from llm_engineering.infrastructure.api.middleware.stack import Service
+    from llm_engineering.infrastructure.api.parts import AddFile
     from llm_engineering.infrastructure.api.server import Listener
 
 
@@ -35,7 +40,11 @@ def open_api_keys(settings: Settings) -> "ApiKeyFile":
 
 
 def build_service_app(
-    resources: Resources, config: InferenceConfig | None = None, *, host: str | None = None
+    resources: Resources,
+    config: InferenceConfig | None = None,
+    *,
+    host: str | None = None,
+    features: FeatureRun | None = None,
 ) -> "Service":
     """Return the whole inference service as an ASGI application: routes, and every layer of protection around them.
 
@@ -44,6 +53,7 @@ def build_service_app(
 
     Args:
         host: the address that it will listen on; None: as the settings say.
+        features: how files that are added are indexed: as the feature pipeline runs.
 
     Raises:
         ConfigurationError: the address can be reached from elsewhere, and there is no API key; or the keys' file is broken.
@@ -68,6 +78,7 @@ def build_service_app(
         index=resources.index,
         feedback=resources.feedback,
         drafts=resources.drafts,
+        add_file=_make_add_file(resources, features or FeatureRun()) if service.max_document_bytes else None,
         retrieval=chosen.retrieval,
         grounding=resources.llm_profile.grounding,
         reranker=resources.reranker.name if resources.reranker else None,
@@ -90,8 +101,35 @@ def build_service_app(
         queue_seconds=service.queue_seconds,
         timeout_seconds=service.timeout_seconds,
         max_body_bytes=service.max_body_bytes,
+        max_document_bytes=service.max_document_bytes,
         on_stop=(pipeline.close, *(model.close for model in pipeline.models), *closing),
     )
+
+
+def _make_add_file(resources: Resources, features: FeatureRun) -> "AddFile":
+    """Adds files one after the other: each changes the index."""
+    from llm_engineering.infrastructure.sources.files import FilesReader
+
+    turn = asyncio.Lock()
+    readers = {"files": FilesReader()}
+
+    async def add(name: str, content: bytes, author: str) -> Addition:
+        settings = resources.settings
+        async with turn:
+            with hold_collection(settings):
+                return await add_file(
+                    name,
+                    content,
+                    author,
+                    folder=settings.local.data_dir / "uploads",
+                    readers=readers,
+                    warehouse=resources.warehouse,
+                    index=resources.index,
+                    embedder=resources.embedder,
+                    features=features,
+                )
+
+    return add
 
 
 @contextmanager

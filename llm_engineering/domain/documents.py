@@ -248,6 +248,8 @@ class DeadLetter(Model):
     reason: str
     payload: str = ""
     """The failed record itself, where it is small enough to keep (at most 10,000 characters)."""
+    link: str = ""
+    """The link that was being collected, with its author and options as JSON, to collect it again; empty in other stages."""
     failed_at: UtcDatetime
 
     @cached_property

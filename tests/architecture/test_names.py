@@ -19,7 +19,7 @@ VERBS = frozenset(
     """accept add align allow annotate answer append apply archive ask assert attach await batch begin bind build cache
     calculate call cancel canonicalise chat check choose chunk claim classify clean clear close collect compare compile
     complete compose compress compute configure connect convert copy count cover create curate decide decode decontaminate delete
-    describe deserialise detect discard discover download draw drop dump embed emit encode ensure enter escape estimate
+    describe deserialise detect discard discover download draw drop dump embed emit encode ensure enter erase escape estimate
     evaluate exit expand explain export expire extract fail fetch fill filter find finish fit flush follow forget format
     fuse gather generate get group guard handle hash identify import index infer insert install interleave invoke join
     judge keep label launch lint list listen load locate lock lower main map mark mask match measure merge mix move name
@@ -31,9 +31,9 @@ VERBS = frozenset(
     store stream strip submit subtract summarise supervise sync tag take tell test tokenise trace track train transfer
     transform translate trim truncate undo unload unpack update upload upsert use validate verify wait walk warm watch
     widen wrap write
-    abstains accepts advance assign calibrate consider continues covers end exceeds exclude feed forward interrupt introduce
-    issue kill leads leave link log matches opens pause ping poll protect quit reads recognise replay retire reuse revoke scroll
-    see settle stitch sweep vote""".split()
+    abstains accepts advance allows assign calibrate consider continues covers end exceeds exclude feed forward interrupt
+    introduce issue kill leads leave link log matches opens pause ping poll protect quit reads recognise replay retire reuse
+    revoke scroll see settle stitch sweep vote""".split()
 )
 """Words that are verbs, and may stand alone; of the third person those that ask a question. Add what is missing."""
 _NO_PARTICIPLES = frozenset("embed exceed feed need proceed read seed shed speed spread succeed".split())

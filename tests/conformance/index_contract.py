@@ -380,6 +380,15 @@ class IndexContract:
             f"doc-{n}" for n in (0, 1, 2, 4, 6, 7, 8, 9)
         }
 
+    def test_erasing_needs_no_embedder_and_leaves_the_others(self, index: VectorIndex) -> None:
+        index.erase(["doc-3"])  # there is no index yet
+        write(index, titled(corpus()), titles=True)
+        index.erase(["doc-3", "unknown"])
+        assert index.count() == 36
+        assert "doc-3" not in {document for document, _ in index.list_versions()}
+        [hits] = index.search([SearchRequest("retrieval", unit(1), k=40)], FINGERPRINT)
+        assert len(hits) > 30
+
     def test_one_delete_takes_many_documents_with_and_without_kept_versions(self, index: VectorIndex) -> None:
         write(index, [embedded(chunk(f"d{n}", version="old"), unit(1)) for n in range(30)])
         with index.writer(FINGERPRINT) as writer:

@@ -259,6 +259,11 @@ class UserContract:
         assert len({user.full_name for user in made}) == 1, "all must get the one that was stored"
         assert len(list(warehouse.users.all())) == 1
 
+    def test_a_deleted_user_is_gone(self, warehouse: Warehouse) -> None:
+        made = warehouse.users.get_or_create("Ann Lee")
+        assert warehouse.users.delete([made.id, "unknown"]) == 1
+        assert warehouse.users.find("Ann Lee") is None
+
     def test_users_come_in_order_of_their_ids(self, warehouse: Warehouse) -> None:
         made = [warehouse.users.get_or_create(f"User {number}") for number in range(20)]
         assert [user.id for user in warehouse.users.all()] == sorted(user.id for user in made)
@@ -354,6 +359,15 @@ class DocumentContract:
             ("article", "Ann Lee"): 2,
             ("article", "Bob"): 1,
             ("post", "Ann Lee"): 1,
+        }
+
+    def test_sources_are_counted_by_origin_and_author(self, warehouse: Warehouse) -> None:
+        first = raw(0)
+        warehouse.documents.upsert([first, raw(1), raw(2, author="Bob"), raw(3, origin="elsewhere")])
+        assert warehouse.documents.count_sources() == {
+            (first.origin, "Ann Lee"): 2,
+            (first.origin, "Bob"): 1,
+            ("elsewhere", "Ann Lee"): 1,
         }
 
     def test_deleting_says_how_many_there_were(self, warehouse: Warehouse) -> None:

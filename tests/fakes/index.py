@@ -48,6 +48,11 @@ class FakeVectorIndex:
             self.commits += 1
         self.chunks, self.fingerprint, self.titles = writer.chunks, fingerprint, titles
 
+    def erase(self, document_ids: Sequence[str]) -> None:
+        if self.fingerprint is not None:
+            with self.writer(self.fingerprint, titles=self.titles) as writer:
+                writer.delete(document_ids)
+
     def search(self, requests: Sequence[SearchRequest], fingerprint: EmbedderFingerprint) -> list[list[Hit]]:
         self.searches += 1
         if self._stored() != fingerprint:

@@ -52,6 +52,7 @@ class OperatedService:
         chosen = load_settings(
             None,
             service=given,
+            local={"data_dir": folder},
             reranker={"kind": "none"},
             tracing={"kind": "none"},
             llm={"kind": "llama_cpp", "grounding": "annotate"},

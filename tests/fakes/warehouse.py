@@ -75,6 +75,11 @@ class FakeUserStore(_Collection):
     def all(self) -> Iterator[User]:
         return self._batches(_matching(self._rows), WRITE_BATCH)
 
+    def delete(self, ids: Sequence[str]) -> int:
+        self._call("delete", len(set(ids)))
+        with self._lock:
+            return sum(self._rows.pop(key, None) is not None for key in set(ids))
+
 
 class FakeDocumentStore(_Collection):
     def __init__(self, warehouse: "FakeWarehouse") -> None:
@@ -132,6 +137,10 @@ class FakeDocumentStore(_Collection):
     def count_documents(self) -> dict[tuple[str, str], int]:
         self._call("counts")
         return dict(Counter((d.category, d.author) for d in _matching(self._rows)))
+
+    def count_sources(self) -> dict[tuple[str, str], int]:
+        self._call("counts")
+        return dict(sorted(Counter((d.origin, d.author) for d in _matching(self._rows)).items()))
 
 
 class FakeCleanStore(_Collection):

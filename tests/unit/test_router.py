@@ -1,8 +1,18 @@
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.application.features.links import Router, hide_credentials, normalise_link
+from llm_engineering.application.features.links import (
+    Router,
+    dump_link,
+    hide_credentials,
+    load_link,
+    normalise_link,
+)
+from llm_engineering.application.ports import Link
 from llm_engineering.domain.errors import ConfigurationError
 
 
@@ -24,11 +34,21 @@ from llm_engineering.domain.errors import ConfigurationError
         ("https://code.example.org/some/place.git", "git"),
         ("file:///srv/repositories/one", "git"),
         (".", "git"),
-        ("./samples", "git"),
-        ("../other", "git"),
-        ("/srv/code", "git"),
-        ("~/code", "git"),
-        ("C:\\code\\one", "git"),
+        ("./samples", "files"),
+        ("../other", "files"),
+        ("/srv/writing", "files"),
+        ("~/writing", "files"),
+        ("C:\\writing\\one", "files"),
+        ("~/notes/**/*.md", "files"),
+        ("notes/*.TXT", "files"),
+        ("a note.md", "files"),
+        ("paper.pdf", "files"),
+        ("file:///home/ada/saved%20page.html", "files"),
+        ("sent.mbox", "files"),
+        ("./feed/posts.xml", "files"),
+        ("Basic_LinkedInDataExport.zip", "files"),
+        ("https://example.org/paper.pdf", "article"),
+        ("https://example.org/a.html", "article"),
         ("https://www.linkedin.com/in/somebody", "linkedin"),
         ("https://de.linkedin.com/in/somebody/", "linkedin"),
         ("https://notlinkedin.com/in/somebody", "article"),
@@ -61,6 +81,27 @@ def test_a_link_goes_to_the_reader_of_its_kind(url: str, reader: str) -> None:
     assert Router().route(url) == reader
 
 
+def test_a_folder_is_a_repository_only_if_it_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("work/.git", "bare/objects", "notes"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "bare" / "HEAD").touch()
+    monkeypatch.chdir(tmp_path)
+    router = Router()
+    for name, reader in (("work", "git"), ("bare", "git"), ("notes", "files"), ("gone", "article")):
+        assert router.route(name) == reader
+        assert router.route(f"{tmp_path}/{name}") == ("files" if name == "gone" else reader)
+    assert Router([("work", "files")]).route("work") == "files"
+
+
+def test_a_link_is_kept_without_credentials() -> None:
+    link = Link(
+        "https://me:secret@example.org/a", "Ada Byron", "review", options={"column_map": {"a.b": "c"}}
+    )
+    assert load_link(dump_link(link)) == replace(link, url="https://example.org/a")
+    for text in ("", "no JSON", "[]", '{"url": "x"}', '{"url": "x", "author": "y", "more": 1}'):
+        assert load_link(text) is None
+
+
 def test_rules_of_the_configuration_come_first() -> None:
     router = Router([(r"^https://blog\.example\.org/", "feed"), (r"\.csv$", "article")])
     assert router.route("https://blog.example.org/") == "feed"
@@ -80,7 +121,7 @@ def test_all_wrong_rules_are_named_at_once() -> None:
     assert "(unclosed" in message
     assert "routes.2.reader" in message
     assert "carrier-pigeon" in message
-    assert "article, feed, git" in message
+    assert "article, feed, files, git" in message
     assert "routes.0" not in message
 
 

@@ -11,11 +11,18 @@ from typing import TypeVar
 from loguru import logger
 
 from llm_engineering.application.failures import MAX_PAYLOAD_CHARS
-from llm_engineering.application.features.collect_report import CollectionReport, LinkOutcome, LinkStatus
+from llm_engineering.application.features.collect_report import (
+    MAX_REASONS,
+    CollectionReport,
+    LinkOutcome,
+    LinkStatus,
+)
 from llm_engineering.application.features.links import (
     Router,
+    dump_link,
     find_query_secret,
     hide_credentials,
+    load_link,
     normalise_link,
 )
 from llm_engineering.application.ports import (
@@ -66,11 +73,15 @@ class Task:
     complete: bool = False
     found: int = 0
     yielded: set[str] = field(default_factory=set)
-    """Links of documents seen again, among those known."""
+    """Links of documents seen again, among those known, or rejected."""
     created: int = 0
     updated: int = 0
     unchanged: int = 0
     rejected: int = 0
+    unplaced: int = 0
+    """Rejected records that may be any of the stored documents."""
+    reasons: list[tuple[str, str]] = field(default_factory=list)
+    """(source, reason) of the first rejected records."""
     removed: int = 0
     seconds: float = 0.0
 
@@ -84,13 +95,20 @@ class Task:
         return self.parent.origin if self.parent else hide_credentials(normalise_link(self.link.url))
 
     @property
+    def given(self) -> str:
+        """The link that the user gave, as a dead letter keeps it, to collect it again."""
+        if self.parent:
+            return self.parent.given
+        return dump_link(self.link)
+
+    @property
     def depth(self) -> int:
         return self.parent.depth + 1 if self.parent else 0
 
     def find_gone(self) -> list[str]:
         """Return links of documents that are stored and no longer in the source; empty unless the source was read in
         full."""
-        if not self.complete or self.reason or self.rejected or self.children:
+        if not self.complete or self.reason or self.unplaced or self.children:
             return []
         # What a feed's other links gave has the same origin; of a discovered repository only its own files may go.
         own = f"{hide_credentials(normalise_link(self.link.url))}#" if self.parent else ""
@@ -120,7 +138,7 @@ class Writer:
         if len(self._pending) >= self._batch_size:
             await self.flush(self._batch_size)
 
-    async def add_dead_letter(self, source: str, reason: str, payload: str = "") -> None:
+    async def add_dead_letter(self, source: str, reason: str, payload: str = "", *, link: str) -> None:
         self._failed_sources.add(source)
         self._letters.append(
             DeadLetter(
@@ -128,6 +146,7 @@ class Writer:
                 source=source,
                 reason=reason,
                 payload=payload[:MAX_PAYLOAD_CHARS],
+                link=link,
                 failed_at=datetime.now(UTC),
             )
         )
@@ -198,11 +217,12 @@ class Writer:
         return hashes
 
     def _stale_records(self, read_in_full: set[str]) -> list[str]:
-        """Letters of single records (``URL:line``, ``URL#path``) of sources that were now read in full."""
+        """Letters of single records (``URL:line``, ``URL#path``, files of a folder) of sources that were now read in full."""
         return [
             letter.source
             for letter in self._dead_letters.stream(STAGE)
             if any(letter.source.rpartition(mark)[0] in read_in_full for mark in ":#")
+            or ((link := load_link(letter.link)) and link.url in read_in_full)
         ]
 
 
@@ -358,7 +378,7 @@ class _Run:
         if task.reason:
             task.reason = task.reason.removeprefix(f"{task.url}: ")
             logger.warning("Failed: {}: {}", task.url, task.reason)
-            await self._writer.add_dead_letter(task.url, task.reason)
+            await self._writer.add_dead_letter(task.url, task.reason, link=task.given)
 
     async def _read(self, task: Task) -> AsyncGenerator[SourceItem]:
         """The items of a link; what goes wrong while reading becomes the link's reason."""
@@ -413,7 +433,14 @@ class _Run:
             self.add(item.link, task)
         elif isinstance(item, Rejected):
             task.rejected += 1
-            await self._writer.add_dead_letter(hide_credentials(item.source), item.reason, item.payload)
+            if item.link:
+                task.yielded.add(item.link)
+            else:
+                task.unplaced += 1
+            source = hide_credentials(item.source)
+            if len(task.reasons) < MAX_REASONS:
+                task.reasons.append((source, item.reason))
+            await self._writer.add_dead_letter(source, item.reason, item.payload, link=task.given)
         else:
             task.complete = True
 
@@ -453,6 +480,7 @@ class _Run:
             updated=task.updated,
             unchanged=task.unchanged,
             rejected=task.rejected,
+            rejections=tuple(task.reasons),
             removed=task.removed,
             discovered=len(task.children),
             found_through=task.parent.url if task.parent else None,

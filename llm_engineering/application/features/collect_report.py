@@ -1,9 +1,10 @@
 """What became of every link of a collection run."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
 from llm_engineering.domain.errors import TooManyFailuresError
@@ -38,6 +39,8 @@ class LinkOutcome:
     updated: int = 0
     unchanged: int = 0
     rejected: int = 0
+    rejections: tuple[tuple[str, str], ...] = ()
+    """(source, reason) of the first rejected records, at most ``MAX_REASONS``."""
     removed: int = 0
     discovered: int = 0
     """Links it led to."""
@@ -117,6 +120,10 @@ class CollectionReport:
             lines.append(f"  - and {len(self.failed) - MAX_REASONS} more")
         return "\n".join(lines)
 
+    def _rejections(self) -> Iterator[tuple[str, str]]:
+        for outcome in self.outcomes:
+            yield from outcome.rejections
+
     def rows(self) -> list[tuple[str, ...]]:
         """Return one row per link, for a table with the headings ``COLUMNS``."""
         return [
@@ -142,8 +149,10 @@ class CollectionReport:
             :MAX_LISTED
         ]
         found_through: Counter[str | None] = Counter()  # over all links, since those listed may be fewer
+        rejected: Counter[str | None] = Counter()
         for outcome in self.outcomes:
             found_through[outcome.found_through] += outcome.documents
+            rejected[outcome.found_through] += outcome.rejected
         return {
             "links": len(self.outcomes),
             "links_by_status": dict(self.links_by_status),
@@ -155,12 +164,14 @@ class CollectionReport:
             "documents_removed": self.total("removed"),
             "records_rejected": self.total("rejected"),
             "seconds": round(self.seconds, 3),
+            "rejections": dict(islice(self._rejections(), MAX_LISTED)),
             "failures": {outcome.url: outcome.reason for outcome in self.failed[:MAX_LISTED]},
             "outcomes": {
                 outcome.url: {
                     "reader": outcome.reader,
                     "status": outcome.status.value,
                     "documents": outcome.documents + found_through[outcome.url],
+                    "rejected": outcome.rejected + rejected[outcome.url],
                     "discovered": outcome.discovered,
                     "found_through": outcome.found_through or "",
                     "seconds": round(outcome.seconds, 3),

@@ -39,7 +39,14 @@ from llm_engineering.application.ports import (
     Vectors,
 )
 from llm_engineering.application.text.tokens import TokenCounts
-from llm_engineering.domain.documents import Chunk, CleanDocument, DeadLetter, EmbeddedChunk, text_hash
+from llm_engineering.domain.documents import (
+    Chunk,
+    CleanDocument,
+    DeadLetter,
+    EmbeddedChunk,
+    EmbedderFingerprint,
+    text_hash,
+)
 from llm_engineering.domain.errors import InvalidInputError, ModelError, TextRefusedError
 
 CHUNK_STAGE, EMBED_STAGE, INDEX_STAGE = "chunk", "embed", "index"
@@ -160,6 +167,34 @@ def index_documents(
     return run.execute(index)
 
 
+def find_changes(
+    clean_store: CleanStore,
+    index: VectorIndex,
+    fingerprint: EmbedderFingerprint,
+    config: ChunkingConfig,
+    *,
+    title_vectors: bool = False,
+) -> set[str]:
+    """Return ids of the documents that :func:`index_documents` would index, index again or remove."""
+    held: dict[str, set[str]] = {}
+    for identifier, version in index.list_versions():
+        held.setdefault(identifier, set()).add(version)
+    changed = {
+        identifier
+        for identifier, content_hash in clean_store.list_versions()
+        if _make_version(content_hash, config, fingerprint.digest, title_vectors)
+        not in held.pop(identifier, ())
+    }
+    return changed | held.keys()
+
+
+def _make_version(content_hash: str, config: ChunkingConfig, digest: str, titles: bool) -> str:
+    parts = [CHUNKING_VERSION, content_hash, config.model_dump_json(), digest]
+    if titles:  # else as before there was a choice, so that no index is built anew for it
+        parts.append("titles")
+    return text_hash(json.dumps(parts))[:32]
+
+
 class _Run:
     """One run of :func:`index_documents`."""
 
@@ -233,10 +268,7 @@ class _Run:
     # --- what to do
 
     def _version(self, content_hash: str) -> str:
-        parts = [CHUNKING_VERSION, content_hash, self._config.model_dump_json(), self._digest]
-        if self._titles:  # else as before there was a choice, so that no index is built anew for it
-            parts.append("titles")
-        return text_hash(json.dumps(parts))[:32]
+        return _make_version(content_hash, self._config, self._digest, self._titles)
 
     def _compare(self, index: VectorIndex) -> _Plan:
         plan = _Plan()

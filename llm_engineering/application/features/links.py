@@ -1,15 +1,25 @@
 """Links: how they are compared, how they are shown, and which reader each goes to."""
 
+import json
 import re
 from collections.abc import Collection, Iterable
+from dataclasses import asdict
+from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from llm_engineering.application.ports import Link
 from llm_engineering.domain.errors import ConfigurationError
 
-READERS = ("article", "feed", "git", "linkedin", "posts", "table")
+READERS = ("article", "feed", "files", "git", "linkedin", "posts", "table")
 """Names that a rule may send links to; a reader of another name is announced to the Router."""
 
+_ON_THIS_MACHINE = r"(?i)^(file://|(?![a-z][a-z0-9+.-]+://))"
 DEFAULT_RULES: tuple[tuple[str, str], ...] = (
+    (
+        _ON_THIS_MACHINE
+        + r".*\.(md|markdown|te?xt|rst|org|x?html?|mht(ml)?|pdf|docx|epub|ipynb|eml|mbox|xml|zip)$",
+        "files",
+    ),
     # Tables before repositories, and feeds before tables: a more telling ending wins over a more general place.
     (r"(?i)/(feed|rss|atom)(\.xml)?/?([?#].*)?$", "feed"),
     (r"(?i)/(sitemap[^/?#]*|[^/?#]*\.(rss|atom|rdf))(\.xml)?(\.gz)?([?#].*)?$", "feed"),
@@ -28,7 +38,7 @@ DEFAULT_RULES: tuple[tuple[str, str], ...] = (
     (r"(?i)^https?://(www\.)?bitbucket\.org/[^/?#]+/[^/?#]+(/src/[^?#]+)?/?$", "git"),
     (r"(?i)^https?://(www\.)?gitlab\.com/[^/?#]+(/(?!-)[^/?#]+)+(/-/tree/[^?#]+)?/?$", "git"),
     (r"(?i)^https?://git\.sr\.ht/~[^/?#]+/[^/?#]+/?$", "git"),
-    (r"^(\.{1,2}(/|$)|/|~|[A-Za-z]:\\)", "git"),  # a folder of this machine
+    (r"^(\.{1,2}(/|$)|/|~|[A-Za-z]:\\)", "files"),  # a folder of this machine; "git" where it is a repository
 )
 FALLBACK = "article"
 
@@ -56,6 +66,8 @@ class Router:
         self.readers = tuple(sorted({*READERS, *readers}))
         self._rules: list[tuple[re.Pattern[str], str]] = []
         problems = []
+        rules = tuple(rules)
+        self._own = len(rules)
         for number, (pattern, reader) in enumerate((*rules, *DEFAULT_RULES)):
             try:
                 self._rules.append((re.compile(pattern), reader))
@@ -69,9 +81,16 @@ class Router:
             )
 
     def route(self, url: str) -> str:
-        """Name of the reader for a URL or a local path. What no rule knows is taken for an article."""
+        """Return the name of the reader for a URL or a local path. What no rule knows is a file or a folder if there is one of
+        that name, else an article."""
         stripped = url.strip()
-        return next((reader for pattern, reader in self._rules if pattern.search(stripped)), FALLBACK)
+        for number, (pattern, reader) in enumerate(self._rules):
+            if pattern.search(stripped):
+                own = number < self._own
+                return "git" if reader == "files" and not own and _is_repository(stripped) else reader
+        if "://" in stripped or not _exists(stripped):
+            return FALLBACK
+        return "git" if _is_repository(stripped) else "files"
 
     def check(self, reader: object) -> str:
         """Return the name, where a reader of that name may exist (a link's own ``reader`` option).
@@ -85,6 +104,21 @@ class Router:
 
     def _choices(self) -> str:
         return f"expected one of {', '.join(self.readers)}"
+
+
+def _exists(path: str) -> bool:
+    try:
+        return bool(path) and Path(path).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # longer than any name, no such home, a zero byte
+        return False
+
+
+def _is_repository(path: str) -> bool:
+    """Whether a folder of this machine is a git repository, with a working tree or bare."""
+    if not _exists(path):
+        return False
+    folder = Path(path).expanduser()
+    return (folder / ".git").exists() or ((folder / "HEAD").is_file() and (folder / "objects").is_dir())
 
 
 def normalise_link(url: str) -> str:
@@ -117,6 +151,20 @@ def _without_tracking(query: str) -> str:
     kept = [(name, value) for name, value in pairs if not _TRACKING.match(name)]
     # Encoded anew only where something was taken out: other queries must reach the server as they were written.
     return query if len(kept) == len(pairs) else urlencode(kept)
+
+
+def dump_link(link: Link) -> str:
+    """Return a link as JSON, without credentials, as a dead letter keeps it."""
+    given = asdict(link) | {"url": hide_credentials(link.url.strip())}
+    return json.dumps(given, ensure_ascii=False, default=str)
+
+
+def load_link(text: str) -> Link | None:
+    """Return the link that :func:`dump_link` wrote; None where there is none, or none that can be read."""
+    try:
+        return Link(**json.loads(text)) if text else None
+    except (ValueError, TypeError):  # of another version, or imported
+        return None
 
 
 def hide_credentials(url: str) -> str:

@@ -61,6 +61,8 @@ class UserStore(Protocol):
 
     def all(self) -> Iterator[User]: ...
 
+    def delete(self, ids: Sequence[str]) -> int: ...
+
 
 class DocumentStore(Protocol):
     """Raw documents as collected. Reads stream in batches; writes are bulk upserts by id."""
@@ -92,6 +94,10 @@ class DocumentStore(Protocol):
 
     def count_documents(self) -> dict[tuple[str, str], int]:
         """Return number of documents by (category, author)."""
+        ...
+
+    def count_sources(self) -> dict[tuple[str, str], int]:
+        """Return number of documents by (origin, author)."""
         ...
 
 

@@ -111,6 +111,10 @@ class VectorIndex(Protocol):
         block ends without an error (an embedded index), or batch by batch (a server)."""
         ...
 
+    def erase(self, document_ids: Sequence[str]) -> None:
+        """Delete all chunks of documents, whatever embedder wrote them. Nothing to do where there is no index."""
+        ...
+
     def search(self, requests: Sequence[SearchRequest], fingerprint: EmbedderFingerprint) -> list[list[Hit]]:
         """Return best hits of each request, best first, in one batched call. Hybrid hits carry ``dense_score`` where
         known."""

@@ -67,6 +67,9 @@ class Rejected:
     source: str
     reason: str
     payload: str = ""
+    link: str = ""
+    """Of the document that it would have been, where that is sure: what is stored under it stays, and what else is gone from
+    the source may be deleted all the same."""
 
 
 @dataclass(frozen=True, slots=True)

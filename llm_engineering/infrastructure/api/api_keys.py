@@ -8,6 +8,7 @@ import hmac
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 
 from pydantic import Field
 
@@ -26,6 +27,8 @@ class ApiKey(Model):
     """Who or what uses it. Shown in logs, and counted by in rate limits."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     created_at: UtcDatetime
+    scopes: tuple[Literal["documents"], ...] = ()
+    """What it allows beyond asking: ``documents``, to add to the collection."""
 
 
 class KeyRing(Model):
@@ -33,7 +36,9 @@ class KeyRing(Model):
 
     keys: tuple[ApiKey, ...] = ()
 
-    def issue(self, name: str, at: datetime) -> tuple[str, "KeyRing"]:
+    def issue(
+        self, name: str, at: datetime, scopes: tuple[Literal["documents"], ...] = ()
+    ) -> tuple[str, "KeyRing"]:
         """Return a new key, to be shown once, and the ring that knows its hash.
 
         Raises:
@@ -46,7 +51,7 @@ class KeyRing(Model):
             )
         secret = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
         try:
-            key = ApiKey(name=name, sha256=hash_secret(secret), created_at=at)
+            key = ApiKey(name=name, sha256=hash_secret(secret), created_at=at, scopes=scopes)
         except ValueError:
             raise InvalidInputError(
                 "A key's name has 1 to 64 letters, digits or . _ @ - and begins with a letter or a digit; "

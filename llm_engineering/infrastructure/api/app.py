@@ -7,6 +7,7 @@ from llm_engineering.infrastructure.api import errors
 from llm_engineering.infrastructure.api.bodies import describe_requests
 from llm_engineering.infrastructure.api.parts import ServiceParts
 from llm_engineering.infrastructure.api.routes import docs as routes_docs
+from llm_engineering.infrastructure.api.routes import documents as routes_documents
 from llm_engineering.infrastructure.api.routes import drafts as routes_drafts
 from llm_engineering.infrastructure.api.routes import openai as routes_openai
 from llm_engineering.infrastructure.api.routes import page as routes_page
@@ -37,6 +38,7 @@ def create_app(parts: ServiceParts) -> FastAPI:
     app.add_exception_handler(ClientGoneError, _nobody_reads)
     app.include_router(routes_rag.make_router(parts))
     app.include_router(routes_drafts.make_router(parts))
+    app.include_router(routes_documents.make_router(parts))
     app.include_router(routes_openai.make_router(parts))
     if parts.health is not None:
         from llm_engineering.infrastructure.api.health import operation_router

@@ -1,9 +1,10 @@
 """What the service is made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from llm_engineering.application.features.add import Addition
 from llm_engineering.application.inference.pipeline import InferencePipeline
 from llm_engineering.application.inference.retriever import RetrievalConfig
 from llm_engineering.application.ports import DraftStore, FeedbackStore, VectorIndex
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 SERVED_NAME = "llm-twin"
 """The model name that stays the same whatever model answers behind it."""
+
+
+AddFile = Callable[[str, bytes, str], Coroutine[Any, Any, Addition]]
 
 
 def _no_keys() -> bool:
@@ -31,6 +35,8 @@ class ServiceParts:
     """None: votes are not taken."""
     drafts: DraftStore | None = None
     """None: drafts are not kept."""
+    add_file: AddFile | None = None
+    """Makes a file part of the collection, from its name, its bytes and its author; None: files are not taken."""
     retrieval: RetrievalConfig = RetrievalConfig()
     """How is searched where a request does not say."""
     grounding: Grounding = "annotate"

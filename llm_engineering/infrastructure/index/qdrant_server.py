@@ -123,6 +123,19 @@ class QdrantServerIndex:
             self._drop_quietly(fresh)
             raise
 
+    def erase(self, document_ids: Sequence[str]) -> None:
+        """Delete all chunks of documents.
+
+        Raises:
+            StoreUnavailableError: the server cannot be reached.
+            StoreError: the server refused.
+        """
+        stored = self._stored()
+        if stored is None or stored.format != FORMAT:
+            return
+        with self.writer(stored.fingerprint, titles=stored.titles) as writer:
+            writer.delete(document_ids)
+
     def search(self, requests: Sequence[SearchRequest], fingerprint: EmbedderFingerprint) -> list[list[Hit]]:
         """Return best hits of each request, best first, in one request to the server.
 

@@ -8,9 +8,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llm_engineering.infrastructure.api.errors import error_body
 
-__all__ = ["COUNTED", "ASGIApp", "Message", "Receive", "Scope", "Send"]
+__all__ = ["COUNTED", "DOCUMENTS", "ASGIApp", "Message", "Receive", "Scope", "Send"]
 
-COUNTED = frozenset({"/rag", "/rag/stream", "/search", "/v1/chat/completions", "/write", "/write/stream"})
+DOCUMENTS = "/documents"
+COUNTED = frozenset(
+    {"/rag", "/rag/stream", "/search", "/v1/chat/completions", "/write", "/write/stream", DOCUMENTS}
+)
 """Paths that cost something: the ones that limits of rate, concurrency and time apply to."""
 
 
@@ -36,6 +39,13 @@ def request_state(scope: Scope) -> dict[str, Any]:
     """Return what layers tell each other of a request; routes see it as ``request.state``."""
     found: dict[str, Any] = scope.setdefault("state", {})
     return found
+
+
+def allows(scope: Scope, what: str) -> bool:
+    """Return whether the caller may do what needs a scope. Who comes in without a key is this machine's user, who may do
+    everything."""
+    scopes = request_state(scope).get("key_scopes")
+    return scopes is None or what in scopes
 
 
 def request_id(scope: Scope) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from loguru import logger
@@ -77,7 +78,7 @@ class ApiKeyFile:
             ) from None
         return self._ring
 
-    def create(self, name: str) -> str:
+    def create(self, name: str, scopes: tuple[Literal["documents"], ...] = ()) -> str:
         """Add a key. What is returned is shown once and kept nowhere.
 
         Raises:
@@ -85,7 +86,7 @@ class ApiKeyFile:
             ConfigurationError: the file cannot be read or written.
         """
         with self._locked():
-            secret, ring = self.read_keys().issue(name, self._now())
+            secret, ring = self.read_keys().issue(name, self._now(), scopes)
             self._write(ring)
         return secret
 
@@ -216,7 +217,10 @@ class KeyGuard:
         if key is not None and secret is not None:
             shown = secret
             request_state(scope).update(
-                key_name=key.name, trusted=True, is_revoked=lambda: self._access.recognise(shown) is None
+                key_name=key.name,
+                key_scopes=key.scopes,
+                trusted=True,
+                is_revoked=lambda: self._access.recognise(shown) is None,
             )
             return await self._app(scope, receive, send)
         if self._loopback and (problem := self._foreign(scope)) is not None:

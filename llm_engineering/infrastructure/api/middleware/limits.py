@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from llm_engineering.infrastructure.api.metrics import ServiceMetrics
 from llm_engineering.infrastructure.api.middleware.asgi import (
+    DOCUMENTS,
     ASGIApp,
     Message,
     Receive,
@@ -147,29 +148,35 @@ class BodyLimit:
     So a slow sender holds no slot, and a body without a length is stopped at the limit while it comes.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, metrics: ServiceMetrics) -> None:
+    def __init__(
+        self, app: ASGIApp, max_bytes: int, metrics: ServiceMetrics, *, max_document_bytes: int = 0
+    ) -> None:
         self._app = app
-        self._max = max_bytes
+        self._max_bytes = max_bytes
+        self._max_document_bytes = max_document_bytes
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limit = self._max_bytes
+        if scope["path"] == DOCUMENTS:
+            limit = max(limit, self._max_document_bytes)
         length = find_header(scope, b"content-length")
         if length is None and find_header(scope, b"transfer-encoding") is None and not is_counted(scope):
             return await self._app(scope, receive, send)
-        if length is not None and length.isdigit() and int(length) > self._max:
-            return await self._too_large(scope, receive, send)
+        if length is not None and length.isdigit() and int(length) > limit:
+            return await self._too_large(scope, receive, send, limit)
         try:
             async with asyncio.timeout(_BODY_SECONDS):
-                body = await self._read(receive)
+                body = await self._read(receive, limit)
         except TimeoutError:
             self._metrics.rejected.labels("body_slow").inc()
             message = f"The body did not arrive within {_BODY_SECONDS:g} s."
             return await send_error(scope, send, 408, "body_slow", message, {"Connection": "close"})
         if body is None:
-            return await self._too_large(scope, receive, send)
+            return await self._too_large(scope, receive, send, limit)
         await self._app(scope, replay(body, receive), send)
 
-    async def _read(self, receive: Receive) -> Message | None:
+    async def _read(self, receive: Receive, limit: int) -> Message | None:
         """The body in one message; None when it is too large. A client that left is passed on as such."""
         parts, size = [], 0
         while True:
@@ -178,16 +185,16 @@ class BodyLimit:
                 return message
             parts.append(message.get("body", b""))
             size += len(parts[-1])
-            if size > self._max:
+            if size > limit:
                 return None
             if not message.get("more_body", False):
                 return {"type": "http.request", "body": b"".join(parts), "more_body": False}
 
-    async def _too_large(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _too_large(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
         self._metrics.rejected.labels("body").inc()
         if find_header(scope, b"expect") is None:
             await _discard(receive)
-        message = f"The body has more than the {self._max:,} bytes that are allowed."
+        message = f"The body has more than the {limit:,} bytes that are allowed."
         await send_error(scope, send, 413, "body_too_large", message, {"Connection": "close"})
 
 

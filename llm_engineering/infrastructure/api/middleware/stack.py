@@ -268,6 +268,7 @@ def add_middleware(
     queue_seconds: float = 10.0,
     timeout_seconds: float = 120.0,
     max_body_bytes: int = 262_144,
+    max_document_bytes: int = 0,
     on_stop: Sequence[Callable[[], Awaitable[None]]] = (),
 ) -> Service:
     """Put all layers around the routes. Units as in the names; ``rate_per_minute`` of 0 is no limit."""
@@ -275,7 +276,7 @@ def add_middleware(
     layered: ASGIApp = SlotLimit(
         app, slots, metrics, queue_seconds=queue_seconds, timeout_seconds=timeout_seconds
     )
-    layered = BodyLimit(layered, max_body_bytes, metrics)
+    layered = BodyLimit(layered, max_body_bytes, metrics, max_document_bytes=max_document_bytes)
     if rate_per_minute:
         layered = RateLimit(layered, TokenBuckets(rate_per_minute), metrics)
     layered = KeyGuard(layered, access, metrics, host=host, origins=origins)

@@ -30,6 +30,7 @@ from llm_engineering.infrastructure.api.errors import (
     request_id,
     status_of,
 )
+from llm_engineering.infrastructure.api.middleware.asgi import allows
 from llm_engineering.infrastructure.api.parts import SERVED_NAME, ServiceParts
 from llm_engineering.infrastructure.api.schemas.rag import (
     Defaults,
@@ -169,7 +170,7 @@ def _add_descriptions(routes: APIRouter, parts: ServiceParts) -> None:
         return await asyncio.to_thread(_filters, parts)
 
     @routes.get("/info", responses=error_responses())
-    async def info() -> Info:
+    async def info(request: Request) -> Info:
         """Return what answers here, and how."""
         chosen = parts.retrieval
         return Info(
@@ -182,6 +183,7 @@ def _add_descriptions(routes: APIRouter, parts: ServiceParts) -> None:
             version=parts.version,
             feedback=parts.feedback is not None,
             drafts=parts.drafts is not None,
+            documents=parts.add_file is not None and allows(request.scope, "documents"),
             keys_required=parts.keys_required(),
             defaults=Defaults(k=chosen.k, mode=chosen.mode, fusion=chosen.fusion),
         )

@@ -320,6 +320,7 @@ class Info(BaseModel):
     version: str
     feedback: bool = Field(description="Votes on answers are taken.")
     drafts: bool = Field(description="Drafts are kept, and can be edited.")
+    documents: bool = Field(description="This caller may add files to the collection.")
     keys_required: bool = Field(description="Requests need an API key.")
     defaults: Defaults
     limits: Limits = Limits()

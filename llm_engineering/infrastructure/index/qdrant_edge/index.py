@@ -103,6 +103,19 @@ class QdrantEdgeIndex:
             finally:
                 writer.discard()
 
+    def erase(self, document_ids: Sequence[str]) -> None:
+        """Delete all chunks of documents, in a new generation.
+
+        Raises:
+            StoreError: another process is writing, the disk is full, or the engine failed. The old index stands.
+        """
+        with self._reading() as opened:
+            if opened is None or opened.format != FORMAT:
+                return
+            written_by, titles = opened.fingerprint, opened.titles
+        with self.writer(written_by, titles=titles) as writer:
+            writer.delete(document_ids)
+
     def search(self, requests: Sequence[SearchRequest], fingerprint: EmbedderFingerprint) -> list[list[Hit]]:
         """Return best hits of each request, best first.
 

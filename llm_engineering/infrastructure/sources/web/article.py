@@ -15,6 +15,7 @@ from llm_engineering.application.ports import (
 )
 from llm_engineering.domain.documents import RawDocument, Scalar
 from llm_engineering.domain.errors import CollectionError, ConfigurationError, ExtractionError
+from llm_engineering.infrastructure.shared.language import detect_language
 from llm_engineering.infrastructure.shared.workers import WorkStoppedError, shared_workers
 from llm_engineering.infrastructure.sources.web import client as http
 from llm_engineering.infrastructure.sources.web.extraction import (
@@ -26,8 +27,6 @@ from llm_engineering.infrastructure.sources.web.extraction import (
 from llm_engineering.infrastructure.sources.web.page_metadata import parse_date
 
 OPTIONS = frozenset({"author_from_page", "reader", "published_at", "refresh"})
-MIN_DETECTION_CHARACTERS = 80
-"""The language of a shorter text is a guess."""
 
 
 class ArticleReader:
@@ -122,7 +121,7 @@ class ArticleReader:
 
     async def _document(self, link: Link, page: Page, headers: Mapping[str, str]) -> RawDocument:
         about = page.metadata
-        language = about.language or await asyncio.to_thread(_detect_language, page.text)
+        language = about.language or await asyncio.to_thread(detect_language, page.text)
         metadata: dict[str, Scalar] = {}
         if about.author:
             metadata["page_author"] = about.author
@@ -163,12 +162,3 @@ def _validators(link: Link, known: Mapping[str, StoredVersion]) -> tuple[str, st
 def _given_date(link: Link) -> datetime | None:
     given = link.options.get("published_at")
     return given if isinstance(given, datetime) else parse_date(given)
-
-
-def _detect_language(text: str) -> str:
-    if len(text) < MIN_DETECTION_CHARACTERS:
-        return "und"
-    import py3langid
-
-    language, _ = py3langid.classify(text[:20_000])
-    return str(language)

@@ -59,6 +59,9 @@ class MongoUserStore(MongoCollection):
     def all(self) -> Iterator[User]:
         return (from_record(User, record) for record in self._stream({}, None, WRITE_BATCH))
 
+    def delete(self, ids: Sequence[str]) -> int:
+        return self._delete(ids)
+
 
 class MongoDocumentStore(MongoCollection):
     """Raw documents, with their content hash and their author's id beside them."""
@@ -129,12 +132,18 @@ class MongoDocumentStore(MongoCollection):
         return self._delete(ids)
 
     def count_documents(self) -> dict[tuple[str, str], int]:
+        return self._count_by("category", "author")
+
+    def count_sources(self) -> dict[tuple[str, str], int]:
+        return self._count_by("origin", "author")
+
+    def _count_by(self, first: str, second: str) -> dict[tuple[str, str], int]:
         pipeline = [
-            {"$group": {"_id": {"category": "$category", "author": "$author"}, "documents": {"$sum": 1}}}
+            {"$group": {"_id": {"first": f"${first}", "second": f"${second}"}, "documents": {"$sum": 1}}}
         ]
         with self._connection.translate_errors("counting documents"):
             rows = list(self._collection().aggregate(pipeline))
-        return dict(sorted(((r["_id"]["category"], r["_id"]["author"]), r["documents"]) for r in rows))
+        return dict(sorted(((r["_id"]["first"], r["_id"]["second"]), r["documents"]) for r in rows))
 
 
 class MongoCleanStore(MongoCollection):

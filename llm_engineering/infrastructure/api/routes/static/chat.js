@@ -1,5 +1,6 @@
 // The chat page: asks, shows the answer as it comes, keeps the sources beside it.
 
+import { offerAdding } from "./add.js";
 import * as conversations from "./conversations.js";
 import { load, openEditor } from "./editor.js";
 import { badges, countWords, drawAnswer, element, icon, provenance, sourceCard } from "./render.js";
@@ -637,11 +638,13 @@ async function start() {
     $("model-choice").replaceChildren(...info.models.map((name) => new Option(name, name)));
     $("model-choice").hidden = !several;
     $("model").textContent = [several ? `${info.models.length} models` : info.model, info.grounding === "extractive" && "shows only what the sources say"].filter(Boolean).join(" · ");
+    offerAdding(info.documents, [], start); // an empty collection has no filters, and needs it most
     const filters = await (await request("filters")).json();
     for (const name of ["authors", "categories", "platforms", "languages"]) offer(name, filters[name] ?? {});
     const authors = Object.entries(filters.authors ?? {}).sort((a, b) => b[1] - a[1]).map(([name]) => name);
     if (authors.length) $("collection").textContent = `Answers come from the writing of ${new Intl.ListFormat("en").format(authors.slice(0, 5))}, with the sources beside them.`;
     suggest(authors);
+    offerAdding(info.documents, authors, start);
   } catch (error) {
     if (error.status === 401) askForKey(key.get() ? "The service refused the key. Give another one." : "");
     else $("collection").textContent = error.message;

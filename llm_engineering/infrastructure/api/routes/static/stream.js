@@ -18,12 +18,13 @@ export class ServiceError extends Error {
 export async function request(path, { body, method = body === undefined ? "GET" : "POST", signal } = {}) {
   const headers = { Accept: "application/json, text/event-stream" };
   if (key.get()) headers.Authorization = `Bearer ${key.get()}`;
-  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const raw = body instanceof Blob; // a file is sent as it is
+  if (body !== undefined) headers["Content-Type"] = raw ? "application/octet-stream" : "application/json";
   let response;
   try {
     response = await fetch(path, {
       method, headers, signal, cache: "no-store",
-      body: body === undefined ? undefined : JSON.stringify(body),
+      body: body === undefined || raw ? body : JSON.stringify(body),
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;

@@ -1,0 +1,288 @@
+"""The collection: ``./poe status`` shows what is in it, ``./poe rejected`` what was left out, ``./poe forget`` removes a part."""
+
+import argparse
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from llm_engineering.application.features.config import CollectRun, EndToEndData, FeatureEngineering, LinkSpec
+from llm_engineering.application.features.links import hide_credentials, normalise_link
+from llm_engineering.application.features.manage import (
+    COLLECT_STAGE,
+    Selection,
+    Stock,
+    Warehouse,
+    find_retries,
+    forget,
+    select_author,
+    select_links,
+    take_stock,
+)
+from llm_engineering.bootstrap.locks import hold_collection
+from llm_engineering.bootstrap.logging import start_logging
+from llm_engineering.bootstrap.resources import open_resources
+from llm_engineering.domain.documents import DeadLetter
+from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
+from llm_engineering.settings import Settings, load_settings
+from tools.console import add_demo_option, console, readable_source, run, user_link
+
+SAMPLE = Path(__file__).resolve().parent.parent / "configs" / "end_to_end_data_sample.yaml"
+SHOWN_SOURCES = 25
+SHOWN_LETTERS = 50
+_STAGES = {
+    "clean": "while it was cleaned",
+    "chunk": "while it was cut into passages",
+    "import": "while it was imported",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parse(arguments)
+    settings = load_settings()
+    start_logging(settings)
+    if options.command == "status":
+        show_status(settings)
+        return 0
+    if options.command == "rejected":
+        return show_rejected(settings, retry=options.retry, whole=options.all)
+    return forget_part(settings, options)
+
+
+# --- status ------------------------------------------------------------------------------------------------------
+
+
+def show_status(settings: Settings) -> None:
+    """Show what the collection holds, by source and author, and what is left to do."""
+    with open_resources(settings) as resources:
+        stock = take_stock(resources.warehouse, resources.index)
+    _show_sources(stock, settings.database.name)
+    authors = ", ".join(f"{escape(name)} {count:,}" for name, count in _largest(stock.chunks_by_author))
+    kinds = ", ".join(f"{count:,} {escape(name)}" for name, count in _largest(stock.categories))
+    console.print(
+        f"[bold]Documents[/]: {stock.documents:,}" + (f" ({kinds})" if kinds else ""), soft_wrap=True
+    )
+    console.print(
+        f"[bold]Passages[/]: {stock.chunks:,}" + (f" ({authors})" if authors else ""), soft_wrap=True
+    )
+    if stock.unclean or stock.unindexed:
+        console.print(
+            f"[yellow]Not to be found yet: {stock.unclean + stock.unindexed:,} documents.[/] "
+            "Run ./poe run-feature-engineering-pipeline",
+            soft_wrap=True,
+        )
+    if rejected := sum(stock.rejected.values()):
+        console.print(f"[yellow]Left out: {rejected:,}.[/] The reasons: ./poe rejected", soft_wrap=True)
+    if last := _last_run():
+        console.print(f"[bold]Last run[/]: {escape(last)}", soft_wrap=True)
+    if not stock.documents:
+        console.print(
+            "Nothing is collected yet. Begin with: ./poe run-end-to-end-data-pipeline --author YOU --link LINK"
+        )
+
+
+def _show_sources(stock: Stock, name: str) -> None:
+    table = Table(title=f"Collection '{escape(name)}'", title_justify="left", title_style="bold")
+    table.add_column("Source", overflow="fold")
+    table.add_column("Author", overflow="fold")
+    table.add_column("Documents", justify="right")
+    ordered = sorted(stock.sources.items(), key=lambda item: (-item[1], item[0]))
+    for (origin, author), count in ordered[:SHOWN_SOURCES]:
+        table.add_row(escape(origin), escape(author), f"{count:,}")
+    if len(ordered) > SHOWN_SOURCES:
+        rest = ordered[SHOWN_SOURCES:]
+        table.add_row(f"[dim]and {len(rest):,} more[/]", "", f"{sum(count for _, count in rest):,}")
+    if ordered:
+        console.print(table)
+
+
+def _largest(counts: dict[str, int]) -> list[tuple[str, int]]:
+    return Counter(counts).most_common(8)
+
+
+def _last_run() -> str:
+    """The newest run of a pipeline that changes the collection; empty where ZenML knows of none."""
+    from zenml.client import Client
+
+    from tools.run import WRITERS
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # ZenML warns of its own fields
+        runs = Client().list_pipeline_runs(sort_by="desc:created", size=20)
+    for found in runs.items:
+        if found.pipeline is not None and found.pipeline.name in WRITERS:
+            began = f", {found.start_time:%Y-%m-%d %H:%M} UTC" if found.start_time else ""
+            return f"{found.pipeline.name}{began}, {found.status.value}"
+    return ""
+
+
+# --- rejected ----------------------------------------------------------------------------------------------------
+
+
+def show_rejected(settings: Settings, *, retry: bool, whole: bool) -> int:
+    """List what was left out with the reasons; try it again where that is asked for."""
+    with open_resources(settings) as resources:
+        letters = sorted(
+            resources.warehouse.dead_letters.stream(), key=lambda letter: (letter.stage, letter.source)
+        )
+        titles = {
+            document.id: document.link
+            for document in resources.warehouse.documents.get(
+                [letter.source for letter in letters if letter.stage != COLLECT_STAGE]
+            )
+        }
+    if not letters:
+        console.print("[green]✓[/] Nothing was left out.")
+        return 0
+    if retry:
+        _retry(letters)
+        return 0
+    shown = letters if whole else letters[:SHOWN_LETTERS]
+    for letter in shown:
+        stage = f" [dim]({_STAGES[letter.stage]})[/]" if letter.stage in _STAGES else ""
+        source = readable_source(titles.get(letter.source, letter.source))
+        console.print(f"{escape(source)}{stage}", soft_wrap=True)
+        console.print(f"  [yellow]{escape(letter.reason)}[/]", soft_wrap=True)
+    if len(shown) < len(letters):
+        console.print(f"[dim]and {len(letters) - len(shown):,} more: --all[/]")
+    console.print(
+        f"[bold]{len(letters):,}[/] left out. Mend the cause, then try them again: ./poe rejected --retry"
+    )
+    return 0
+
+
+def _retry(letters: Sequence[DeadLetter]) -> None:
+    """Collect the links again that something was rejected from, and build features."""
+    from tools.run import run_pipeline
+
+    links = find_retries(letters)
+    unknown = [letter for letter in letters if letter.stage == COLLECT_STAGE and not letter.link]
+    if unknown:
+        console.print(
+            f"[yellow]{len(unknown):,} were rejected by an older version, which did not keep how they were collected: run "
+            "their collection again with its YAML.[/]",
+            soft_wrap=True,
+        )
+    if not links:
+        run_pipeline("feature_engineering", FeatureEngineering())
+        return
+    specs = tuple(
+        LinkSpec(
+            url=link.url,
+            author=link.author,
+            category=link.category,
+            render=link.render,
+            options=dict(link.options),
+        )
+        for link in links
+    )
+    for spec in specs:
+        console.print(f"  {escape(spec.url)}", soft_wrap=True)
+    run_pipeline("end_to_end_data", EndToEndData(collect=CollectRun(links=specs, max_failed_share=1)))
+
+
+# --- forget ------------------------------------------------------------------------------------------------------
+
+
+def forget_part(settings: Settings, options: argparse.Namespace) -> int:
+    """Remove an author, links or the sample, after showing what goes and asking."""
+    with hold_collection(settings, alone=True), open_resources(settings) as resources:
+        selection = _select(resources.warehouse, options)
+        _show_selection(selection)
+        if not options.yes and not _agreed():
+            console.print("Nothing was removed.")
+            return 1
+        report = forget(selection, resources.warehouse, resources.index)
+    removed = {
+        "documents": report.documents,
+        "passages": report.chunks,
+        "rejected records": report.rejected,
+        "drafts with passages of them": report.drafts,
+    }
+    counted = ", ".join(f"{count:,} {what}" for what, count in removed.items() if count)
+    console.print(f"[green]✓[/] Removed: {counted or 'nothing'}.", soft_wrap=True)
+    if report.authors:
+        console.print(f"  Nothing is left by {escape(', '.join(report.authors))}.", soft_wrap=True)
+    console.print(
+        "  [dim]Not touched: the files and sites themselves, drafts that somebody edited, answers that somebody voted on, data "
+        "sets and models made from them. Other answers go after 30 days.[/]",
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _select(warehouse: Warehouse, options: argparse.Namespace) -> Selection:
+    if options.author:
+        return select_author(warehouse, options.author)
+    links = _sample_links() if options.sample else options.link
+    origins = {origin for origin, _ in warehouse.documents.count_sources()}
+    selection = select_links(warehouse, [one for link in links for one in spell_link(link, origins)])
+    if not selection.documents and not selection.letters:
+        raise InvalidInputError(
+            "The sample is not in the collection."
+            if options.sample
+            else f"Nothing was collected from {', '.join(links)}. What there is: ./poe status"
+        )
+    return selection
+
+
+def _sample_links() -> list[str]:
+    from tools.run_config import read_run_config
+
+    parameters, _ = read_run_config(SAMPLE, EndToEndData)
+    return [link.url for link in parameters.collect.links]
+
+
+def spell_link(link: str, origins: Iterable[str]) -> list[str]:
+    """A link as it may stand in the collection: as given, in another spelling of the same path, as a file's URL."""
+    found = [link, hide_credentials(normalise_link(link))]
+    if "://" not in link:
+        path = Path(user_link(link)).expanduser().absolute()
+        same = (one for one in origins if "://" not in one and Path(one).expanduser().absolute() == path)
+        found += [str(path), path.as_uri(), *same]
+    return found
+
+
+def _show_selection(selection: Selection) -> None:
+    counts = Counter((document.origin, document.author) for document in selection.documents)
+    console.print(
+        f"To be removed: [bold]{len(selection.documents):,}[/] documents, {len(selection.letters):,} rejected records"
+    )
+    for (origin, author), count in counts.most_common(SHOWN_SOURCES):
+        console.print(f"  {count:,} by {escape(author)} from {escape(origin)}", soft_wrap=True)
+    if len(counts) > SHOWN_SOURCES:
+        console.print(f"  [dim]and {len(counts) - SHOWN_SOURCES:,} more sources[/]")
+
+
+def _agreed() -> bool:
+    if not sys.stdin.isatty():
+        raise ConfigurationError("Nobody is there to be asked. Add --yes to remove it without being asked.")
+    return console.input("Remove it? \\[y/N] ").strip().lower() in ("y", "yes")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./poe", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("status", help="what is in the collection")
+    rejected = commands.add_parser("rejected", help="what was left out, with reasons")
+    rejected.add_argument("--retry", action="store_true", help="collect the links again that it came from")
+    rejected.add_argument("--all", action="store_true", help=f"list more than {SHOWN_LETTERS}")
+    removal = commands.add_parser("forget", help="remove an author, a link or the sample")
+    what = removal.add_mutually_exclusive_group(required=True)
+    what.add_argument("--author", metavar="NAME", help="all that is by them")
+    what.add_argument(
+        "--link", action="extend", nargs="+", metavar="LINK", help="all that came from there; repeatable"
+    )
+    what.add_argument("--sample", action="store_true", help="the sample site and this project")
+    removal.add_argument("--yes", action="store_true", help="without asking")
+    for command in commands.choices.values():
+        add_demo_option(command)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    run(main)
