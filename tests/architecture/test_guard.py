@@ -84,10 +84,10 @@ def test_nothing_that_tests_started_outlives_them(tmp_path: Path, ending: signal
 
     try:
         eventually(all_started, 90)
-        # With their children: a browser is a family.
         started = [psutil.Process(int(pid)) for file in noted for pid in file.read_text().split()]
-        started += [child for process in started for child in process.children(recursive=True)]
         assert all(alive(process) for process in started)
+        # With their children: a browser is a family, some of which live but for a moment.
+        started += [child for process in started for child in process.children(recursive=True)]
     finally:
         run.send_signal(ending)
         run.wait(60)

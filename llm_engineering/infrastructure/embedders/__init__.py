@@ -54,7 +54,7 @@ class WordPieceTokenizer:
                     f"embedder takes at most {limit} (EMBEDDER_MAX_TOKENS), and nothing is cut silently. Chunk it smaller."
                 )
 
-    def cut(self, texts: Sequence[str], limit: int) -> list[str]:
+    def shorten(self, texts: Sequence[str], limit: int) -> list[str]:
         """Return texts of at most so many tokens, special ones included."""
         most = limit - self.special_tokens
         return [

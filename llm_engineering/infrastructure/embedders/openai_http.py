@@ -102,7 +102,7 @@ class OpenAIEmbedder:
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """As :meth:`embed_documents`, with the query prefix; what is too long is cut."""
         prefixed = [self._query_prefix + text for text in texts]
-        return self._embed(self._tokenizer.cut(prefixed, self._max_tokens))
+        return self._embed(self._tokenizer.shorten(prefixed, self._max_tokens))
 
     def close(self) -> None:
         with self._lock:

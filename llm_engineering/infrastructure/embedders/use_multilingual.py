@@ -73,7 +73,7 @@ class UseEmbedder:
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """As :meth:`embed_documents`; what is too long is cut."""
-        return self._embed(self._tokenizer.cut(texts, MAX_TOKENS))
+        return self._embed(self._tokenizer.shorten(texts, MAX_TOKENS))
 
     def close(self) -> None:
         """Let go of the weights. A later call opens them again."""
