@@ -10,10 +10,15 @@ from typing import Any
 
 import pytest
 
+from tools.tasks import list_tasks, read_groups
+
 ROOT = Path(__file__).parents[2]
-TASKS: dict[str, dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
-    "tool"
-]["poe"]["tasks"]
+GROUPS: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["poe"][
+    "groups"
+]
+TASKS: dict[str, dict[str, Any]] = {
+    name: task for group in GROUPS.values() for name, task in group["tasks"].items()
+}
 
 PROMISED = [
     "run-digital-data-etl",
@@ -99,6 +104,17 @@ def test_what_a_task_starts_exists(name: str) -> None:
                 )
         else:
             assert shutil.which(program, path=str(Path(sys.executable).parent)), f"no program {program}"
+
+
+def test_tasks_stand_in_the_groups_of_a_users_way() -> None:
+    headings = [GROUPS[name]["heading"] for name in sorted(GROUPS)]
+    assert headings == ["Start", "Collect", "Ask and write", "Train", "Operate", "Develop"]
+
+
+def test_no_line_of_the_task_list_is_longer_than_the_terminal() -> None:
+    groups = read_groups(ROOT / "pyproject.toml")
+    for width in (60, 80, 200):
+        assert max(len(line) for line in list_tasks(groups, width).splitlines()) <= width
 
 
 def test_check_runs_every_check() -> None:
