@@ -11,6 +11,7 @@ from llm_engineering.application.ports import Progress
 from llm_engineering.bootstrap.logging import show_progress
 from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.domain.hints import POE
 from llm_engineering.settings import load_settings
 
 
@@ -42,7 +43,7 @@ def find_newest_dataset(artifact: str) -> Path:
     except KeyError:
         kind = artifact.partition("_")[0]
         raise ConfigurationError(
-            f"There is no data set to train on: no '{artifact}' was made yet. Make one with: poetry poe "
+            f"There is no data set to train on: no '{artifact}' was made yet. Make one with: {POE} "
             f"run-generate-{kind}-datasets-pipeline, or name a folder ('dataset:' in the YAML)."
         ) from None
     logger.info("Training on {} version {}.", artifact, found.version)

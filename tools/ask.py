@@ -1,9 +1,8 @@
-"""Ask the twin, or have it write, summarise, compare or list: ``poe ask WORDS … [--author NAME] [--out FILE]``.
+"""Ask the twin, or have it write, summarise, compare or list: ``./poe ask WORDS … [--author NAME] [--out FILE]``.
 
-``poe write WORDS … [--format FORMAT] [--length WORDS]`` says that a text is to be written.
+``./poe write WORDS … [--format FORMAT] [--length WORDS]`` says that a text is to be written.
 """
 
-import argparse
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
@@ -30,7 +29,7 @@ from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.inference import Intent, RagResult
 from llm_engineering.domain.retrieval import Answer, Citation, Verdict
 from llm_engineering.settings import Settings, load_settings
-from tools.console import console, errors, run
+from tools.console import console, errors, make_parser, run
 from tools.search_options import add_search_options, query_from
 from tools.warm import NotWarmError, WarmTwin, warm_minutes
 
@@ -49,7 +48,7 @@ _SHOWN_SPAN = 160
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="poe ask", description=__doc__)
+    parser = make_parser("ask", __doc__)
     parser.add_argument("words", nargs="+", metavar="WORDS", help="what you want to know, or to have written")
     parser.add_argument(
         "--intent", choices=[intent.value for intent in Intent], help="what is asked for; read from the words"

@@ -1,4 +1,4 @@
-"""Asks the running inference service: ``poe call-inference-ml-service --query "…" [--author … --k …]``."""
+"""Asks the running inference service: ``./poe call-inference-ml-service --query "…" [--author … --k …]``."""
 
 import argparse
 import json
@@ -11,8 +11,9 @@ from rich.markup import escape
 
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, TwinError
+from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings
-from tools.console import console, run
+from tools.console import console, make_parser, run
 from tools.search_options import add_search_options
 
 _SECONDS = httpx.Timeout(10.0, read=60.0)
@@ -21,7 +22,7 @@ _WHOLE_ANSWER_SECONDS = 600.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="poe call-inference-ml-service", description=__doc__)
+    parser = make_parser("call-inference-ml-service", __doc__)
     parser.add_argument("--query", required=True, help="the question")
     add_search_options(parser)
     parser.add_argument("--no-stream", action="store_true", help="wait for the whole answer")
@@ -141,7 +142,7 @@ class Caller:
     def _silent(self, error: httpx.HTTPError) -> TwinError:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             return TwinError(
-                f"No service answers at {self.url}. Start it with poe run-inference-ml-service, or say where it runs "
+                f"No service answers at {self.url}. Start it with {POE} run-inference-ml-service, or say where it runs "
                 "with --url or SERVICE_URL."
             )
         return TwinError(f"The connection to {self.url} broke off ({type(error).__name__}). Ask again.")
@@ -158,7 +159,7 @@ class Caller:
         match response.status_code:
             case 401:
                 return ConfigurationError(
-                    f"{told} Set SERVICE_API_KEY to a key made with: poe create-api-key NAME"
+                    f"{told} Set SERVICE_API_KEY to a key made with: {POE} create-api-key NAME"
                 )
             case 422:
                 return InvalidInputError(told)

@@ -1,5 +1,6 @@
 """What the command-line tools share: the console, and errors shown as a person can use them."""
 
+import argparse
 import os
 import sys
 import time
@@ -12,6 +13,7 @@ from rich.markup import escape
 from rich.rule import Rule
 
 from llm_engineering.domain.errors import TwinError
+from llm_engineering.domain.hints import POE
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -29,6 +31,16 @@ def user_path(text: str) -> Path:
         return path
     there = Path(started_from) / path
     return there if there.exists() or not path.exists() else path
+
+
+def make_parser(task: str, about: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a task's arguments, whose usage names the task as it was called.
+
+    Args:
+        about: the module's docstring.
+    """
+    plain = (about or "").replace("``", "").replace("./poe ", f"{POE} ")
+    return argparse.ArgumentParser(prog=f"{POE} {task}", description=plain)
 
 
 @contextmanager

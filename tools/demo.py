@@ -1,6 +1,5 @@
 """The main job in one command: serve the sample site, collect it, build features, ask and have written, tidy up."""
 
-import argparse
 import asyncio
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,10 +13,11 @@ from llm_engineering.application.features.config import EndToEndData
 from llm_engineering.application.inference.events import RagRequest
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources
+from llm_engineering.domain.hints import POE
 from llm_engineering.domain.retrieval import Answer, Query
 from llm_engineering.settings import Settings, load_settings
 from tools.ask import ask
-from tools.console import console, run, show_stage
+from tools.console import console, make_parser, run, show_stage
 from tools.models import ensure_models, with_small_llm
 from tools.run import run_pipeline
 from tools.run_config import read_run_config
@@ -41,7 +41,7 @@ _SHOWN_AS = {"article": "articles", "post": "posts", "repository": "source files
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="poe demo", description=__doc__)
+    parser = make_parser("demo", __doc__)
     parser.add_argument(
         "--small", action="store_true", help="with the small language model (0.1 instead of 1.1 GB)"
     )
@@ -122,10 +122,10 @@ def _closing_table(timings: dict[str, float], counts: dict[str, int], answers: S
         table.add_row(stage, f"{seconds:.1f} s")
     console.print(table)
     console.print("Everything that was started is stopped. Go on with:")
-    console.print('  ./poe ask "What is small-to-big retrieval?"   [dim]the index stays[/]', soft_wrap=True)
-    console.print("  ./poe local-infrastructure-up")
-    console.print("  ./poe run-inference-ml-service   [dim]a chat page and an API[/]")
-    console.print("  ./poe run-end-to-end-data-pipeline --author YOU --link https://…", soft_wrap=True)
+    console.print(f'  {POE} ask "What is small-to-big retrieval?"   [dim]the index stays[/]', soft_wrap=True)
+    console.print(f"  {POE} local-infrastructure-up")
+    console.print(f"  {POE} run-inference-ml-service   [dim]a chat page and an API[/]")
+    console.print(f"  {POE} run-end-to-end-data-pipeline --author YOU --link https://…", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from llm_engineering.domain.hints import POE
 from tools.console import console
 
 WIDE = 130
@@ -23,7 +24,7 @@ def show_run(result: Any) -> None:
                 if shown:
                     shown(name, artifact.load())
     console.print(
-        f"[green]✓[/] {escape(result.name)} finished. [dim]Dashboard: poe local-zenml-server-up[/]",
+        f"[green]✓[/] {escape(result.name)} finished. [dim]Dashboard: {POE} local-zenml-server-up[/]",
         soft_wrap=True,
     )
 
@@ -157,7 +158,7 @@ def _show_promotion(_: str, found: dict[str, Any]) -> None:
         console.print(f"    - {escape(reason)}", soft_wrap=True)
     if found["promoted"]:
         console.print(
-            f"    [dim]To production: poe promote-model {escape(found['version'])}[/]", soft_wrap=True
+            f"    [dim]To production: {POE} promote-model {escape(found['version'])}[/]", soft_wrap=True
         )
 
 

@@ -1,9 +1,8 @@
-"""Shows what the retriever finds: ``poe call-rag-retrieval-module --query "…" [--author … --category … --k …]``.
+"""Shows what the retriever finds: ``./poe call-rag-retrieval-module --query "…" [--author … --category … --k …]``.
 
 All stages run as in the inference service: guard, self-query, expansion, search, rerank. ``--config`` takes the service's file.
 """
 
-import argparse
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,13 +18,13 @@ from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.domain.retrieval import Hit, Query
 from llm_engineering.settings import load_settings
-from tools.console import console, run
+from tools.console import console, make_parser, run
 from tools.run_config import read_service_config
 from tools.search_options import add_search_options, query_from
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="poe call-rag-retrieval-module", description=__doc__)
+    parser = make_parser("call-rag-retrieval-module", __doc__)
     parser.add_argument("--query", required=True, help="what to look for")
     parser.add_argument("--config", type=Path, help="the inference service's file, configs/inference.yaml")
     add_search_options(parser)

@@ -1,4 +1,4 @@
-"""Run a pipeline with its YAML: ``poe run-end-to-end-data-pipeline [--config FILE] [--link URL --author NAME]``."""
+"""Run a pipeline with its YAML: ``./poe run-end-to-end-data-pipeline [--config FILE] [--link URL --author NAME]``."""
 
 import argparse
 import tempfile
@@ -24,8 +24,9 @@ from llm_engineering.application.training.datasets.config import (
 from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.domain.errors import ConfigurationError, TwinError
+from llm_engineering.domain.hints import POE
 from llm_engineering.settings import load_settings
-from tools.console import run, user_path
+from tools.console import make_parser, run, user_path
 from tools.distributed import check_shared, is_distributed, is_leader, join_training
 from tools.reports import show_run
 from tools.run_config import check_parameters, read_run_config
@@ -36,6 +37,13 @@ class Runnable:
     pipeline: str
     parameters: type[StrictConfig]
     config: Path
+
+    @property
+    def task(self) -> str:
+        """The task that runs it."""
+        return next(
+            f"run-{name}{_ENDINGS.get(name, '-pipeline')}" for name, it in PIPELINES.items() if it is self
+        )
 
 
 PIPELINES = {
@@ -60,6 +68,9 @@ PIPELINES = {
     "training": Runnable("training", Training, Path("configs/training_sft.yaml")),
     "end-to-end-data": Runnable("end_to_end_data", EndToEndData, Path("configs/end_to_end_data_sample.yaml")),
 }
+
+_ENDINGS = {"digital-data-etl": "", "rag-evaluation": ""}
+"""Of the tasks' names, where it is not ``-pipeline``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,15 +137,22 @@ def _parameters(runnable: Runnable, options: argparse.Namespace) -> tuple[Strict
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="poe run-…", description=__doc__)
-    parser.add_argument("pipeline", choices=sorted(PIPELINES))
-    parser.add_argument(
-        "--config", type=user_path, help="YAML of the run (default: the sample's, in configs/)"
-    )
-    parser.add_argument(
-        "--link", action="append", metavar="URL", help="collect this instead of the file's links; repeatable"
-    )
-    parser.add_argument("--author", metavar="NAME", help="whose writing the --link are")
+    parser = make_parser("run-…", __doc__)
+    pipelines = parser.add_subparsers(dest="pipeline", required=True)
+    for name, runnable in PIPELINES.items():
+        command = pipelines.add_parser(name, prog=f"{POE} {runnable.task}", description=parser.description)
+        command.add_argument("--config", type=user_path, help=f"YAML of the run (default: {runnable.config})")
+        command.add_argument(
+            "--link",
+            action="append",
+            metavar="URL",
+            help="collect this instead of the file's links; repeatable",
+        )
+        command.add_argument(
+            "--author",
+            metavar="NAME",
+            help="whose writing the --link are, or whose a data set is made of (TWIN_AUTHOR)",
+        )
     return parser.parse_args(arguments)
 
 

@@ -1,4 +1,4 @@
-"""From links to your twin: ``poe twin --author "Your Name" --link URL … [--no-training] [--steps N] [--no-serve]``.
+"""From links to your twin: ``./poe twin --author "Your Name" --link URL … [--no-training] [--steps N] [--no-serve]``.
 
 Collects, builds features, makes data sets, trains, evaluates, promotes what is better, and serves the chat page: the tasks that
 are there for each of these, in order. What an earlier run has done is not done again, so after an interruption, or when
@@ -32,11 +32,12 @@ from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.bootstrap.training import open_bundled_models
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, TwinError
+from llm_engineering.domain.hints import POE, describe_install
 from llm_engineering.domain.models import EVALUATION, Stage
 from llm_engineering.settings import LlamaCppSettings, Settings, load_settings
 from tools import registry
 from tools.checks import find_missing_group
-from tools.console import console, errors, run, show_stage, user_path
+from tools.console import console, errors, make_parser, run, show_stage, user_path
 from tools.models import choose_models, ensure_models, with_small_llm
 from tools.run import PIPELINES, run_pipeline
 from tools.run_config import check_parameters, read_run_config
@@ -264,7 +265,7 @@ def show_plan(wish: Wish, parts: Sequence[Part]) -> None:
     )
     if wish.reason:
         console.print(
-            "[yellow]Nothing is trained: the group 'training' is not here.[/] It comes with: ./poe setup --with training",
+            f"[yellow]Nothing is trained: the group 'training' is not here.[/] It comes with: {describe_install('training')}",
             soft_wrap=True,
         )
 
@@ -277,7 +278,7 @@ def _start_database(settings: Settings) -> None:
     if settings.database.uri.get_secret_value().startswith(mongo.uri):
         if not mongo.status().running:
             mongo.start()
-        console.print(f"  MongoDB runs at {mongo.uri}; to stop it: ./poe local-infrastructure-down")
+        console.print(f"  MongoDB runs at {mongo.uri}; to stop it: {POE} local-infrastructure-down")
 
 
 def _collect(wish: Wish) -> None:
@@ -332,7 +333,7 @@ def _make_pairs(wish: Wish) -> Path | None:
         if not any(vote.rating == "down" for _, vote in resources.warehouse.feedback.read_votes()):
             console.print(
                 "  No pairs for DPO: no answer was voted down yet. A model's answers make some: "
-                "./poe run-generate-preference-datasets-pipeline",
+                f"{POE} run-generate-preference-datasets-pipeline",
                 soft_wrap=True,
             )
             return None
@@ -402,7 +403,7 @@ def settings_of_twin(wish: Wish, settings: Settings) -> Settings:
     if version.manifest.base != chosen:
         console.print(
             f"  The page speaks with {chosen}. Your {version.label} is made from {version.manifest.base}; it is served by: "
-            f"./poe run-llm-server --model {version.label}",
+            f"{POE} run-llm-server --model {version.label}",
             soft_wrap=True,
         )
         return own
@@ -415,17 +416,17 @@ def _show_end(wish: Wish, timings: dict[str, float]) -> None:
     spent = ", ".join(f"{title.lower()} {seconds:.0f} s" for title, seconds in timings.items())
     console.print(f"\n[green]✓[/] {escape(wish.author)}'s twin: {spent}.", soft_wrap=True)
     console.print(
-        f'  ./poe ask "What do I think about …?" --author "{escape(wish.author)}"   '
+        f'  {POE} ask "What do I think about …?" --author "{escape(wish.author)}"   '
         f'[dim]for "I" without it: TWIN_AUTHOR="{escape(wish.author)}" in .env[/]',
         soft_wrap=True,
     )
     if not wish.serve:
-        console.print("  ./poe run-inference-ml-service   [dim]a chat page and an API[/]", soft_wrap=True)
+        console.print(f"  {POE} run-inference-ml-service   [dim]a chat page and an API[/]", soft_wrap=True)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="poe twin", description=__doc__)
+    parser = make_parser("twin", __doc__)
     parser.add_argument("--author", metavar="NAME", help="whose twin (TWIN_AUTHOR)")
     parser.add_argument(
         "--link",

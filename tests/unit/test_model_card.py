@@ -38,7 +38,7 @@ def test_the_card_tells_where_the_model_comes_from() -> None:
     training = section(card, "Training")
     assert "| `optimizer.learning_rate` | `0.0002` |" in training
     assert "| `loss_last` | 1.25 |" in training
-    assert "poetry poe run-llm-server --model twin:2" in section(card, "How to serve it")
+    assert "poe run-llm-server --model twin:2" in section(card, "How to serve it")
 
 
 def test_the_card_names_the_weights_of_the_base() -> None:

@@ -52,7 +52,7 @@ def test_every_config_is_valid_and_says_how_it_is_run(path: Path) -> None:
     else:
         read_run_config(path, BY_PARAMETERS[frozenset(content["parameters"])])
     comments = "\n".join(line for line in text.splitlines() if line.startswith("#"))
-    assert "poetry poe run-" in comments
+    assert "./poe run-" in comments
 
 
 def test_the_services_config_gives_the_defaults_so_that_its_reasons_are_theirs() -> None:

@@ -41,6 +41,7 @@ from llm_engineering.application.ports.observability import Recorder, Trace
 from llm_engineering.domain.documents import Model
 from llm_engineering.domain.drafts import DraftBrief, StoredDraft
 from llm_engineering.domain.errors import InvalidInputError, ModelError, StoreError
+from llm_engineering.domain.hints import POE
 from llm_engineering.domain.inference import (
     Intent,
     LlmProfile,
@@ -69,7 +70,7 @@ NO_DRAFTS = "The draft is not kept, so it cannot be edited here later: this serv
 DRAFT_LOST = (
     "The draft could not be kept, so it cannot be edited here later: the data warehouse does not answer."
 )
-NOTHING_COLLECTED = 'Nothing was collected yet. Collect with: poe run-end-to-end-data-pipeline --author "Your Name" --link URL'
+NOTHING_COLLECTED = f'Nothing was collected yet. Collect with: {POE} run-end-to-end-data-pipeline --author "Your Name" --link URL'
 
 
 class InferenceConfig(Model):

@@ -1,5 +1,6 @@
 """The systems that are evaluated, and the port they answer through."""
 
+from llm_engineering.domain.hints import POE
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -164,7 +165,7 @@ def base_system(of: System | None, base: str | None, template: str) -> System:
     if base is None:
         raise ConfigurationError(
             "Which base model? No trained model is there to tell; name one ('base:' in the YAML), or train first: "
-            "poetry poe run-training-pipeline"
+            f"{POE} run-training-pipeline"
         )
     return System("base", base, base, template)
 

@@ -38,6 +38,7 @@ from llm_engineering.application.training.datasets.preferences import preference
 from llm_engineering.application.training.datasets.samples import Sample, author_sample
 from llm_engineering.domain.datasets import InstructSample, PreferenceSample, Provenance
 from llm_engineering.domain.errors import InvalidInputError, TooManyFailuresError
+from llm_engineering.domain.hints import POE
 
 Result = TypeVar("Result")
 INSTRUCT_STAGE, PREFERENCE_STAGE = "generate-instruct", "generate-preference"
@@ -228,7 +229,7 @@ def _nothing(total: int, read: int, run: DatasetRun) -> str:
         whose = f" by {run.author}" if run.author else ""
         return (
             f"The warehouse holds no clean documents{whose}, so there is nothing to make a data set of. Collect some with: "
-            "poe run-end-to-end-data-pipeline"
+            f"{POE} run-end-to-end-data-pipeline"
         )
     if not read:
         return (

@@ -153,7 +153,7 @@ def _metrics(
     yield "## Metrics"
     yield ""
     if report is None:
-        yield _missing("This version was not evaluated: run `poe run-evaluation-pipeline`.")
+        yield _missing("This version was not evaluated: run `./poe run-evaluation-pipeline`.")
         return
     if not scores:
         yield _missing(f"Evaluation {_code(report.id)} has no scores of {_text(version.label)}.")
@@ -314,7 +314,7 @@ def _serving(version: ModelVersion) -> Iterator[str]:
     yield "## How to serve it"
     yield ""
     yield "```sh"
-    yield f"poetry poe run-llm-server --model {version.label}"
+    yield f"./poe run-llm-server --model {version.label}"
     yield "```"
     yield ""
     yield (
