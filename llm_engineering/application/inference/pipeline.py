@@ -232,9 +232,10 @@ class InferencePipeline:
             routed = replace(routed, continues=True)
         recorder.trace.attributes["intent"] = routed.intent.value
         if routed.intent is not Intent.ANSWER:
-            await self._retriever.check_filter(request.query.filter)
-            if request.brief.author:
-                await self._retriever.check_filter(MetadataFilter(authors=(request.brief.author,)))
+            request = await self._spell_names(request)
+            guarded = replace(
+                guarded, query=guarded.query.model_copy(update={"filter": request.query.filter})
+            )
         if routed.intent in (Intent.CATALOGUE, Intent.CONVERSE):
             events = self._tell(request, guarded.query.text, routed, recorder)
         elif routed.intent is Intent.ANSWER or self._collection is None:
@@ -244,6 +245,15 @@ class InferencePipeline:
         async with aclosing(events):
             async for event in events:
                 yield event
+
+    async def _spell_names(self, request: RagRequest) -> RagRequest:
+        """The request with the names of its filter and of its voice as they are stored."""
+        filter = await self._retriever.spell_filter(request.query.filter)
+        brief = request.brief
+        if brief.author:
+            voice = await self._retriever.spell_filter(MetadataFilter(authors=(brief.author,)))
+            brief = replace(brief, author=voice.authors[0])
+        return replace(request, query=request.query.model_copy(update={"filter": filter}), brief=brief)
 
     async def _tell(
         self, request: RagRequest, question: str, routed: Routed, recorder: Recorder
