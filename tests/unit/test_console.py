@@ -1,0 +1,72 @@
+"""What the command line prints: broken between words, links and commands whole, at any width."""
+
+import io
+
+import pytest
+
+from tools.console import WordConsole, WordStream, make_parser
+
+LINK = "https://example.org/a/very/long/link/that/is/longer/than/forty/columns"
+HINT = f"There is no index here yet. Build it with: ./poe run-feature-engineering-pipeline, or see {LINK} for more."
+
+
+def terminal(width: int) -> tuple[WordConsole, io.StringIO]:
+    file = io.StringIO()
+    return WordConsole(file=file, force_terminal=True, width=width, highlight=False, color_system=None), file
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_text_is_broken_between_words_and_links_stay_whole(width: int) -> None:
+    console, file = terminal(width)
+    console.print(f"[bold]✗[/] {HINT}", soft_wrap=True)
+    lines = file.getvalue().splitlines()
+    assert " ".join(lines) == f"✗ {HINT}"
+    assert all(len(line) <= width or " " not in line.strip() for line in lines)
+
+
+def test_what_follows_is_indented_as_the_first_line() -> None:
+    console, file = terminal(20)
+    console.print("    one two three four five six seven")
+    assert all(line.startswith("    ") and line[4] != " " for line in file.getvalue().splitlines())
+
+
+def test_text_is_not_taken_for_markup_where_it_is_none() -> None:
+    console, file = terminal(80)
+    console.print("see [1] and [bold]", markup=False)
+    assert file.getvalue() == "see [1] and [bold]\n"
+
+
+def test_what_is_no_terminal_gets_whole_lines() -> None:
+    file = io.StringIO()
+    WordConsole(file=file, width=20, highlight=False).print(HINT)
+    assert file.getvalue() == f"{HINT}\n"
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_a_stream_is_broken_between_words_however_its_pieces_fall(width: int, size: int) -> None:
+    text = f"Reciprocal rank fusion looks at places only, see {LINK}\n\n- and a second, longer paragraph of words."
+    console, file = terminal(width)
+    stream = WordStream(console)
+    for start in range(0, len(text), size):
+        stream.write(text[start : start + size])
+    stream.close()
+    lines = file.getvalue().splitlines()
+    assert file.getvalue().split() == text.split()
+    assert all(len(line.rstrip()) <= width or " " not in line.strip() for line in lines)
+    assert "" in lines, "paragraphs stay apart"
+
+
+def test_tables_and_code_of_a_stream_stay_as_they_are() -> None:
+    text = "| a | row of a table that is long |\n```\ncode that is much longer than twenty\n```\n"
+    console, file = terminal(20)
+    stream = WordStream(console)
+    stream.write(text)
+    stream.close()
+    assert file.getvalue().rstrip() == text.rstrip()
+
+
+def test_usage_names_the_task_without_the_marks_of_a_docstring() -> None:
+    parser = make_parser("ask", "Ask: ``./poe ask WORDS``.")
+    assert parser.prog.endswith("poe ask")
+    assert "``" not in parser.format_help()
