@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from loguru import logger
+from zenml import get_step_context
 from zenml.types import MarkdownString
 
 from llm_engineering.application.ports import Progress
@@ -17,9 +18,11 @@ from llm_engineering.settings import load_settings
 
 @contextmanager
 def open_step_resources() -> Iterator[tuple[Resources, Progress]]:
-    """Open the ports that the environment's settings name, and a progress display, for the time of a step."""
+    """Open the ports that the environment's settings name, and a progress display, for the time of a step, and say which it
+    is."""
     settings = load_settings()
     with show_progress(settings) as progress, open_resources(settings) as resources:
+        logger.info("{} …", get_step_context().step_run.name.replace("_", " ").capitalize())
         yield resources, progress
 
 
@@ -46,5 +49,6 @@ def find_newest_dataset(artifact: str) -> Path:
             f"There is no data set to train on: no '{artifact}' was made yet. Make one with: {POE} "
             f"run-generate-{kind}-datasets-pipeline, or name a folder ('dataset:' in the YAML)."
         ) from None
-    logger.info("Training on {} version {}.", artifact, found.version)
-    return Path(found.load())
+    folder = Path(found.load())
+    logger.info("The data set is {}@{}.", folder.parent.name, folder.name)
+    return folder

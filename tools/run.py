@@ -1,18 +1,22 @@
 """Run a pipeline with its YAML: ``./poe run-end-to-end-data-pipeline [--config FILE] [--link URL --author NAME]``."""
 
 import argparse
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.markup import escape
 
 from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.evaluation.models.config import ModelEvaluationParameters
 from llm_engineering.application.evaluation.rag.config import RagEvaluation
 from llm_engineering.application.features.config import (
+    CollectRun,
     DigitalDataEtl,
     EndToEndData,
     FeatureEngineering,
@@ -23,11 +27,12 @@ from llm_engineering.application.training.datasets.config import (
 )
 from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.bootstrap.logging import start_logging
-from llm_engineering.domain.errors import ConfigurationError, TwinError
+from llm_engineering.domain.errors import ConfigurationError, FetchError, TwinError
 from llm_engineering.domain.hints import POE
-from llm_engineering.settings import load_settings
-from tools.console import make_parser, run, user_path
+from llm_engineering.settings import Settings, load_settings
+from tools.console import errors, make_parser, run, user_path
 from tools.distributed import check_shared, is_distributed, is_leader, join_training
+from tools.preflight import check_hosts, check_inputs, choose_author
 from tools.reports import show_run
 from tools.run_config import check_parameters, read_run_config
 
@@ -69,6 +74,8 @@ PIPELINES = {
     "end-to-end-data": Runnable("end_to_end_data", EndToEndData, Path("configs/end_to_end_data_sample.yaml")),
 }
 
+OWN = Path("configs/mine.yaml")
+"""What ``./poe init`` writes: the links of this twin."""
 _ENDINGS = {"digital-data-etl": "", "rag-evaluation": ""}
 """Of the tasks' names, where it is not ``-pipeline``."""
 
@@ -76,13 +83,16 @@ _ENDINGS = {"digital-data-etl": "", "rag-evaluation": ""}
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     runnable = PIPELINES[options.pipeline]
-    start_logging(load_settings())
-    parameters, rest = _parameters(runnable, options)
+    settings = load_settings()
+    start_logging(settings)
+    parameters, rest = _parameters(runnable, options, settings)
     if is_distributed():
         check_shared(parameters)
     if not is_leader():
         join_training(parameters)
         return 0
+    for warning in check_inputs(parameters, settings):
+        errors.print(f"[yellow]![/] {escape(warning)}")
     run_pipeline(runnable.pipeline, parameters, rest)
     return 0
 
@@ -93,7 +103,8 @@ def run_pipeline(name: str, parameters: StrictConfig, rest: dict[str, Any] | Non
     Raises:
         TwinError: what made a step fail.
     """
-    import pipelines
+    with _announce_start():
+        import pipelines
 
     pipeline = getattr(pipelines, name)
     with tempfile.TemporaryDirectory() as folder:
@@ -111,6 +122,17 @@ def run_pipeline(name: str, parameters: StrictConfig, rest: dict[str, Any] | Non
     return result
 
 
+@contextmanager
+def _announce_start() -> Iterator[None]:
+    """Say that ZenML starts, which takes ten seconds and more, during which nothing else would be said."""
+    if "zenml" in sys.modules:
+        yield
+        return
+    errors.print("[dim]Starting ZenML …[/]")
+    yield
+    errors.print("[dim]Preparing the run …[/]")
+
+
 def _cause(error: BaseException) -> BaseException:
     waiting: list[BaseException | None] = [error]
     for seen in waiting:
@@ -121,19 +143,56 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-def _parameters(runnable: Runnable, options: argparse.Namespace) -> tuple[StrictConfig, dict[str, Any]]:
-    if not options.link:
-        if options.author:
+def _parameters(
+    runnable: Runnable, options: argparse.Namespace, settings: Settings
+) -> tuple[StrictConfig, dict[str, Any]]:
+    collects = "collect" in runnable.parameters.model_fields
+    if options.link:
+        if not collects:
             raise ConfigurationError(
-                "--author goes with --link; in a configuration file, authors stand beside the links."
+                "--link is for pipelines that collect; this one works on what the warehouse holds."
             )
-        return read_run_config(options.config or runnable.config, runnable.parameters)
-    if "collect" not in runnable.parameters.model_fields:
+        author = options.author or settings.twin_author
+        if not author:
+            raise ConfigurationError(
+                f'Whose writing is it? Add --author "Your Name", or set TWIN_AUTHOR once: {POE} init'
+            )
+        check_hosts(options.link)
+        given = {"collect": {"author": author, "links": options.link}}
+        return check_parameters(given, runnable.parameters, Path("the command line")), {}
+    file = options.config or (OWN if collects and OWN.is_file() else runnable.config)
+    parameters, rest = read_run_config(file, runnable.parameters)
+    if (
+        isinstance(parameters, DigitalDataEtl | EndToEndData)
+        and file == runnable.config
+        and not options.config
+    ):
+        _check_sample(parameters.collect)
+    if isinstance(parameters, GenerateInstructDataset):
+        own = choose_author(parameters.instruct, options.author, settings)
+        return parameters.model_copy(update={"instruct": own}), rest
+    if isinstance(parameters, GeneratePreferenceDataset):
+        chosen = choose_author(parameters.preference, options.author, settings)
+        return parameters.model_copy(update={"preference": chosen}), rest
+    if options.author:
         raise ConfigurationError(
-            "--link is for pipelines that collect; this one works on what the warehouse holds."
+            "--author says whose writing the --link are, or whose texts a data set is made of. In a configuration file, authors "
+            "stand beside the links."
+            if collects
+            else "--author is for pipelines that collect, and for data sets; this one takes no author."
         )
-    given = {"collect": {"author": options.author, "links": options.link}}
-    return check_parameters(given, runnable.parameters, Path("the command line")), {}
+    return parameters, rest
+
+
+def _check_sample(collect: CollectRun) -> None:
+    """The sample's links are for whoever serves it; everybody else has forgotten to name something."""
+    try:
+        check_hosts([link.url for link in collect.links if "://" in link.url])
+    except FetchError:
+        raise ConfigurationError(
+            f"What is to be collected? Name it with --link URL (repeatable) or --config FILE, or write a file once: {POE} "
+            f"init. The sample site is not served here; {POE} demo serves and collects it."
+        ) from None
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

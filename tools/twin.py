@@ -39,7 +39,8 @@ from tools import registry
 from tools.checks import find_missing_group
 from tools.console import console, errors, make_parser, run, show_stage, user_path
 from tools.models import choose_models, ensure_models, with_small_llm
-from tools.run import PIPELINES, run_pipeline
+from tools.preflight import check_hosts
+from tools.run import OWN, PIPELINES, run_pipeline
 from tools.run_config import check_parameters, read_run_config
 from tools.sample_site import DEFAULT_PORT, SampleSite
 from tools.serve import serve
@@ -90,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = with_small_llm(load_settings()) if options.small else load_settings()
     start_logging(settings)
     wish = read_wish(options, settings)
+    check_hosts(options.link)
     url = f"http://{settings.service.host}:{settings.service.port}/"
     if wish.serve and settings.service.port and (taken := describe_taker(settings.service.port)):
         raise ConfigurationError(
@@ -125,7 +127,7 @@ def read_wish(options: argparse.Namespace, settings: Settings) -> Wish:
     """
     author = options.author or (SAMPLE_AUTHOR if options.sample else settings.twin_author)
     if not author or not author.strip():
-        raise ConfigurationError('Whose twin? Add --author "Your Name", or set TWIN_AUTHOR.')
+        raise ConfigurationError(f'Whose twin? Add --author "Your Name", or set TWIN_AUTHOR once: {POE} init')
     if options.sample and options.link:
         raise ConfigurationError("--sample brings its own links; leave out --link or --sample.")
     if options.steps is not None and options.steps < 1:
@@ -136,6 +138,8 @@ def read_wish(options: argparse.Namespace, settings: Settings) -> Wish:
     elif options.link:
         given = {"collect": {"author": author, "links": options.link}}
         data = check_parameters(given, EndToEndData, Path("the command line"))
+    elif OWN.is_file():
+        data, _ = read_run_config(OWN, EndToEndData)
     training, reason = None, ""
     if not options.no_training:
         if missing := find_missing_group("training"):

@@ -305,3 +305,27 @@ def test_what_is_logged_stands_behind_the_answer(environment: dict[str, str], se
     assert code == 0, errors
     assert "WARNING" not in output
     assert "could not be kept" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("generate-instruct-datasets", "--author", "Ada Wintr"), "Closest: Ada Winter."),
+        (
+            ("end-to-end-data", "--author", "Ada", "--link", "http://127.0.0.1:{free}/feed.xml"),
+            "nothing listens at",
+        ),
+        (("end-to-end-data", "--link", "http://127.0.0.1:{free}/feed.xml"), "TWIN_AUTHOR"),
+        (("end-to-end-data",), "--link"),
+    ],
+    ids=["author", "link", "whose", "nothing named"],
+)
+def test_wrong_input_is_told_before_zenml_starts(
+    environment: dict[str, str], arguments: tuple[str, ...], said: str
+) -> None:
+    given = [word.format(free=free_port()) for word in arguments]
+    code, output, errors = call(environment, "tools.run", *given)
+    assert (code, output) == (1, "")
+    assert said in errors
+    assert "Starting ZenML" not in errors
+    assert "Traceback" not in errors

@@ -215,7 +215,7 @@ def _unknown(field: Field, value: str, values: Sequence[str], begun: Sequence[st
     if begun:
         return f"'{value}' may be any of these {field}s: {shown}. Say more of the name."
     word = "Closest" if close else "There are"
-    return f"There is no {field} '{value}' in the index. {word}: {shown}."
+    return f"There is no {field} '{value}' here. {word}: {shown}."
 
 
 def drop_near_duplicates(hits: Sequence[Hit]) -> list[Hit]:
