@@ -67,6 +67,7 @@ def choose_models(names: Sequence[str], settings: Settings, *, small: bool) -> l
     """Return the models to fetch: all but the larger language model where a small one was asked for, the machine has too
     little memory or disk, or this is a build server (``CI`` is set)."""
     models = open_bundled_models(settings)
+    small = small or (isinstance(settings.llm, LlamaCppSettings) and settings.llm.model == models.small_llm)
     wanted = []
     for name in names:
         if name == models.default_llm and not all(path.is_file() for path in models.list_files(name)):

@@ -71,7 +71,7 @@ def _name_files(path: Path, model: type[BaseModel]) -> str:
 def _fits(file: Path, model: type[BaseModel]) -> bool:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        return set(content.get("parameters", content)) <= set(model.model_fields)
+        return set(content.get("parameters", content) or {}) <= set(model.model_fields)
     except (OSError, ValueError, yaml.YAMLError, AttributeError, TypeError):
         return False
 

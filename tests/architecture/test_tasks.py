@@ -30,6 +30,8 @@ PROMISED = [
     "ask",
     "demo",
     "doctor",
+    "init",
+    "vote",
     "twin",
     "test",
     "lint-check",
