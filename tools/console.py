@@ -38,12 +38,12 @@ class WordConsole(Console):
 def _wrap(line: Text, width: int) -> Iterator[Text]:
     """The lines of a terminal that a line fills; those that follow are indented as the first."""
     indent = line.plain[: len(line.plain) - len(line.plain.lstrip())]
-    breaks, column = [], 0
+    breaks, column = [], len(indent)
     for word in re.finditer(r"\S+\s*", line.plain):
-        if column and column + len(word[0].rstrip()) > width:
+        if column > len(indent) and column + len(word[0].rstrip()) > width:
             breaks.append(word.start())
             column = len(indent)
-        column += len(word[0]) if column else word.end()
+        column += len(word[0])
     for number, part in enumerate(line.divide(breaks)):
         part.rstrip()
         yield Text.assemble(indent, part) if number else part

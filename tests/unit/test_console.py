@@ -22,6 +22,8 @@ def test_text_is_broken_between_words_and_links_stay_whole(width: int) -> None:
     lines = file.getvalue().splitlines()
     assert " ".join(lines) == f"✗ {HINT}"
     assert all(len(line) <= width or " " not in line.strip() for line in lines)
+    begun = zip(lines, lines[1:], strict=False)
+    assert all(len(line) + 1 + len(after.split()[0]) > width for line, after in begun), "lines are filled"
 
 
 def test_what_follows_is_indented_as_the_first_line() -> None:
