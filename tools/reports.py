@@ -1,12 +1,15 @@
 """Print the reports of a finished run's steps on the console."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from llm_engineering.application.files import atomic_write
 from llm_engineering.domain.hints import POE
+from llm_engineering.settings import Settings, load_settings
 from tools.console import console
 
 WIDE = 130
@@ -14,19 +17,44 @@ WIDE = 130
 
 
 def show_run(result: Any) -> None:
-    """Print the reports of a finished run's steps."""
+    """Print the reports of a finished run's steps, and where their pages are."""
     if result is None or not result.status.is_successful:
         return
-    for name, step in result.steps.items():
-        for output in step.outputs.values():
-            for artifact in output:
-                shown = _SHOWN.get(artifact.name)
-                if shown:
-                    shown(name, artifact.load())
+    show_steps(result)
     console.print(
         f"[green]✓[/] {escape(result.name)} finished. [dim]Dashboard: {POE} local-zenml-server-up[/]",
         soft_wrap=True,
     )
+
+
+def show_steps(result: Any) -> None:
+    """Print the reports of those steps of a run that have come to their end."""
+    for name, step in result.steps.items():
+        for output in step.outputs.values():
+            for artifact in output:
+                if shown := _SHOWN.get(artifact.name):
+                    shown(name, artifact.load())
+                elif label := _PAGES.get(artifact.name):
+                    page = write_page(load_settings(), f"{result.name}-{artifact.name}", str(artifact.load()))
+                    console.print(f"  [bold]{label}[/]: {page}")
+
+
+def write_page(settings: Settings, name: str, html: str) -> Path:
+    """Write a report's page beside the other stores, where any browser opens it; returns its file."""
+    folder = settings.local.data_dir / "reports"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name}.html"
+    atomic_write(file, html)
+    return file
+
+
+def read_output(result: Any, name: str) -> dict[str, Any]:
+    """Return what the last step of a finished run that has such an output says in it; empty: none has."""
+    found: dict[str, Any] = {}
+    for step in result.steps.values():
+        for artifact in step.outputs.get(name, []):
+            found = artifact.load()
+    return found
 
 
 def _show_links(_: str, report: dict[str, Any]) -> None:
@@ -74,6 +102,7 @@ def _show_dataset(step: str, report: dict[str, Any]) -> None:
     for gate, dropped in report["dropped_by_gate"].items():
         console.print(f"    [dim]{dropped:,} dropped: {escape(gate.replace('_', ' '))}[/]", soft_wrap=True)
     console.print(f"  [bold]Data set[/]: {escape(report['folder'])}", soft_wrap=True)
+    console.print(f"  [bold]Report[/]: {escape(report['folder'])}/report.html", soft_wrap=True)
 
 
 def _show_rag_evaluation(_: str, found: dict[str, Any]) -> None:
@@ -202,6 +231,12 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+_PAGES = {
+    "rag_evaluation_report": "Report",
+    "model_evaluation_report": "Report",
+    "training_plot": "Curves",
+}
+"""Pages that have no place in a folder of their own."""
 _STYLES = {"saved": "green", "updated": "cyan", "failed": "red", "unchanged": "dim"}
 _SHOWN: dict[str, Callable[[str, dict[str, Any]], None]] = {
     "collection_report": _show_links,

@@ -4,8 +4,9 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.domain.errors import ConfigurationError, FetchError, TwinError
 from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings
+from tools.compare import show_side_by_side
 from tools.console import errors, make_parser, run, user_path
 from tools.distributed import check_shared, is_distributed, is_leader, join_training
 from tools.preflight import check_hosts, check_inputs, choose_author
-from tools.reports import show_run
+from tools.reports import read_output, show_run, show_steps
 from tools.run_config import check_parameters, read_run_config
 
 
@@ -93,7 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     for warning in check_inputs(parameters, settings):
         errors.print(f"[yellow]![/] {escape(warning)}")
-    run_pipeline(runnable.pipeline, parameters, rest)
+    result = run_pipeline(runnable.pipeline, parameters, rest)
+    if trained := read_output(result, "training_report"):
+        show_side_by_side(Path(trained["folder"]), settings)
     return 0
 
 
@@ -112,14 +116,26 @@ def run_pipeline(name: str, parameters: StrictConfig, rest: dict[str, Any] | Non
             path = Path(folder) / "run.yaml"
             path.write_text(yaml.safe_dump(rest), encoding="utf-8")
             pipeline = pipeline.with_options(config_path=str(path))
+        begun = datetime.now(UTC)
         try:
             result = pipeline(
                 **{field: getattr(parameters, field) for field in type(parameters).model_fields}
             )
         except Exception as error:  # noqa: BLE001 - ZenML may wrap what a step raised; the cause is what helps
+            _show_finished_steps(name, begun)
             raise _cause(error) from None
     show_run(result)
     return result
+
+
+def _show_finished_steps(name: str, begun: datetime) -> None:
+    """Show what a run that failed had found before: a gate that closes is judged by its table."""
+    from zenml.client import Client
+
+    with suppress(Exception):  # the error that follows is what counts
+        [newest] = Client().list_pipeline_runs(pipeline_name=name, sort_by="desc:created", size=1).items
+        if newest.created.replace(tzinfo=UTC) >= begun:  # ZenML's times are UTC and do not say so
+            show_steps(newest)
 
 
 @contextmanager

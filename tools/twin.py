@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rich.markup import escape
 from rich.panel import Panel
@@ -37,9 +37,11 @@ from llm_engineering.domain.models import EVALUATION, Stage
 from llm_engineering.settings import LlamaCppSettings, Settings, load_settings
 from tools import registry
 from tools.checks import find_missing_group
+from tools.compare import show_side_by_side
 from tools.console import console, errors, make_parser, run, show_stage, user_path
 from tools.models import choose_models, ensure_models, with_small_llm
 from tools.preflight import check_hosts
+from tools.reports import read_output
 from tools.run import OWN, PIPELINES, run_pipeline
 from tools.run_config import check_parameters, read_run_config
 from tools.sample_site import DEFAULT_PORT, SampleSite
@@ -108,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 stack.enter_context(SampleSite(port=DEFAULT_PORT))
         with show_stage("Collect and build features", timings):
             _collect(wish)
-        failed = _train(wish, timings) if wish.training is not None else False
+        failed = _train(wish, settings, timings) if wish.training is not None else False
         own = settings_of_twin(wish, settings)
         _show_end(wish, timings)
         if wish.serve:
@@ -298,7 +300,7 @@ def _collect(wish: Wish) -> None:
     run_pipeline("feature_engineering", FeatureEngineering())
 
 
-def _train(wish: Wish, timings: dict[str, float]) -> bool:
+def _train(wish: Wish, settings: Settings, timings: dict[str, float]) -> bool:
     """Make data sets, train, evaluate, promote. True if it could not be done; what was collected is served all the same."""
     assert wish.training is not None
     sft, dpo = wish.training.training, wish.training.dpo
@@ -313,6 +315,7 @@ def _train(wish: Wish, timings: dict[str, float]) -> bool:
         with show_stage("Evaluation and promotion", timings):
             _evaluate(wish, folder, questions)
             _promote(wish.name)
+        show_side_by_side(folder, settings)
     except TwinError as error:
         errors.print(f"[bold red]✗[/] The training ended here: {escape(str(error))}", soft_wrap=True)
         return True
@@ -328,7 +331,7 @@ def _make_questions(wish: Wish) -> Path:
     result = run_pipeline(
         "generate_instruct_dataset", parameters.model_copy(update={"instruct": instruct}), rest
     )
-    return Path(_read_output(result, "dataset_report")["folder"])
+    return Path(read_output(result, "dataset_report")["folder"])
 
 
 def _make_pairs(wish: Wish) -> Path | None:
@@ -353,7 +356,7 @@ def _make_pairs(wish: Wish) -> Path | None:
     except TwinError as error:
         console.print(f"  No pairs for DPO: {escape(str(error))}", soft_wrap=True)
         return None
-    return Path(_read_output(result, "dataset_report")["folder"])
+    return Path(read_output(result, "dataset_report")["folder"])
 
 
 def _fine_tune(sft: SftRun, questions: Path, dpo: DpoRun, pairs: Path | None) -> Path:
@@ -363,7 +366,7 @@ def _fine_tune(sft: SftRun, questions: Path, dpo: DpoRun, pairs: Path | None) ->
         dpo=dpo.model_copy(update={"dataset": pairs}) if pairs else None,
     )
     result = run_pipeline("training", wanted)
-    return Path(_read_output(result, "training_report")["folder"])
+    return Path(read_output(result, "training_report")["folder"])
 
 
 def _evaluate(wish: Wish, folder: Path, questions: Path) -> None:
@@ -381,15 +384,6 @@ def _promote(name: str) -> None:
         waiting = [one for one in resources.registry.list_versions(name) if one.stage is Stage.STAGING]
     if waiting:
         registry.main(["promote", waiting[0].label])
-
-
-def _read_output(result: Any, name: str) -> dict[str, Any]:
-    """What the last step of a finished run that has such an output says in it."""
-    found: dict[str, Any] = {}
-    for step in result.steps.values():
-        for artifact in step.outputs.get(name, []):
-            found = artifact.load()
-    return found
 
 
 def settings_of_twin(wish: Wish, settings: Settings) -> Settings:

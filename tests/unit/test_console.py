@@ -1,6 +1,7 @@
 """What the command line prints: broken between words, links and commands whole, at any width."""
 
 import io
+from itertools import pairwise
 
 import pytest
 
@@ -22,8 +23,9 @@ def test_text_is_broken_between_words_and_links_stay_whole(width: int) -> None:
     lines = file.getvalue().splitlines()
     assert " ".join(lines) == f"✗ {HINT}"
     assert all(len(line) <= width or " " not in line.strip() for line in lines)
-    begun = zip(lines, lines[1:], strict=False)
-    assert all(len(line) + 1 + len(after.split()[0]) > width for line, after in begun), "lines are filled"
+    assert all(len(line) + 1 + len(after.split()[0]) > width for line, after in pairwise(lines)), (
+        "lines are filled"
+    )
 
 
 def test_what_follows_is_indented_as_the_first_line() -> None:

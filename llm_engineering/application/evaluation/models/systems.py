@@ -1,6 +1,5 @@
 """The systems that are evaluated, and the port they answer through."""
 
-from llm_engineering.domain.hints import POE
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 from llm_engineering.application.llm.chat_templates import ChatTemplate, TemplateUse, check_contract
 from llm_engineering.application.ports import Message, Progress
 from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.domain.hints import POE
 from llm_engineering.domain.models import ModelManifest, Score
 
 
