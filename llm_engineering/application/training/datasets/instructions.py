@@ -262,9 +262,9 @@ def _groups(
 
 def _subject(passage: Passage, covered: list[str], topic: str, terms: list[str], language: str) -> str:
     """What a passage is about, as one types it."""
-    title = _tidy(passage.document.title).partition(": ")[0]
-    headings = [name for name in (covered if len(covered) > 1 else [topic]) if _names_subject(name, language)]
-    named = headings[:_NAMED_TERMS] or [title]
+    headings = covered if len(covered) > 1 else [topic]
+    names = [name.partition(": ")[0] for name in headings if _names_subject(name, language)]
+    named = names[:_NAMED_TERMS] or [_tidy(passage.document.title).partition(": ")[0]]
     if language != "en":  # a title has its own case and article, so it stays a quotation
         return _listed(_quote(named, language), language) if named != [""] else ""
     plain = [_uncapitalise(name, passage.text) for name in named if name]
@@ -275,11 +275,9 @@ def _subject(passage: Passage, covered: list[str], topic: str, terms: list[str],
 
 def _names_subject(heading: str, language: str) -> bool:
     """Whether a heading can stand behind "about": it is no clause and no enumeration."""
-    return (
-        bool(heading)
-        and not {"?", ","} & set(heading)
-        and heading.split()[0].casefold() not in QUESTION_WORDS[language]
-    )
+    words = heading.casefold().split()
+    clause = bool({"is", "are"} & set(words)) or bool({"?", ","} & set(heading))
+    return bool(words) and not clause and words[0] not in QUESTION_WORDS[language]
 
 
 def _uncapitalise(heading: str, text: str) -> str:
