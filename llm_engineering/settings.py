@@ -571,5 +571,9 @@ def _unknown_names(env_file: Path | None) -> Iterator[str]:
 def _explain(error: dict[str, Any]) -> str:
     kinds = {kind for default, telling in _KINDS.values() for kind in (default, *telling.values())}
     variable = "_".join(str(part) for part in error["loc"] if part not in kinds).upper()
+    if error["type"] == "union_tag_invalid":
+        known = [tag.strip(" '") for tag in error["ctx"]["expected_tags"].split(",")]
+        tag = str(error["ctx"]["tag"])
+        return f"{variable}_KIND: expected one of {', '.join(known)}; got '{tag}'.{suggest_name(tag, known)}"
     secret = variable.endswith(("_KEY", "_PASSWORD", "_TOKEN", "_URI", "_USERNAME"))
     return describe_error(variable, error, show_value=not secret)

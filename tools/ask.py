@@ -31,7 +31,7 @@ from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.inference import Intent, RagResult
 from llm_engineering.domain.retrieval import Answer, Citation, Verdict
 from llm_engineering.settings import Settings, load_settings
-from tools.console import WordStream, console, errors, make_parser, run, user_path
+from tools.console import WordStream, console, errors, hold_log, make_parser, run, user_path
 from tools.search_options import add_search_options, query_from
 from tools.vote import note_answer
 from tools.warm import NotWarmError, WarmTwin, warm_minutes
@@ -118,19 +118,14 @@ class Answerer:
         self._runner = asyncio.Runner()
         self._stack = AsyncExitStack()
         self._pipeline: InferencePipeline | None = None
-        self._logged: list[str] = []
 
     def __enter__(self) -> "Answerer":
-        start_logging(self._settings, self._logged.append)
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
+        with hold_log(self._settings):
             self._runner.run(self._stack.aclose())
             self._runner.close()
-        finally:
-            start_logging(self._settings)
-            self._show_log()
 
     def answer(self, request: RagRequest, *, sources: bool = True) -> RagResult:
         """Show an answer as it comes.
@@ -141,10 +136,8 @@ class Answerer:
         Raises:
             KeyboardInterrupt: the user has broken it off.
         """
-        try:
+        with hold_log(self._settings):
             result = self._runner.run(self._answer(request))
-        finally:
-            self._show_log()
         if sources:
             show_sources(result)
         note_answer(self._settings, result.trace_id)
@@ -167,11 +160,6 @@ class Answerer:
             return await show(self._pipeline.answer(request))
         finally:
             await self._pipeline.close()  # what is being written: until the next question, nothing runs here
-
-    def _show_log(self) -> None:
-        for line in dict.fromkeys(self._logged):
-            sys.stderr.write(line)
-        self._logged.clear()
 
 
 async def ask(request: RagRequest, resources: "Resources") -> Answer:

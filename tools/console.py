@@ -15,8 +15,10 @@ from rich.markup import escape
 from rich.rule import Rule
 from rich.text import Text
 
+from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.domain.errors import TwinError
 from llm_engineering.domain.hints import POE
+from llm_engineering.settings import Settings
 
 
 class WordConsole(Console):
@@ -132,6 +134,25 @@ def show_stage(title: str, timings: dict[str, float]) -> Iterator[None]:
     started = time.perf_counter()
     yield
     timings[title] = time.perf_counter() - started
+
+
+@contextmanager
+def hold_log(settings: Settings) -> Iterator[None]:
+    """Show what is logged meanwhile afterwards, so that no line stands within what is printed; and nothing twice that the error
+    says which ends it."""
+    held: list[str] = []
+    said = ""
+    start_logging(settings, held.append)
+    try:
+        yield
+    except TwinError as error:
+        said = str(error)
+        raise
+    finally:
+        start_logging(settings)
+        for line in dict.fromkeys(held):
+            if not said or said not in line:
+                sys.stderr.write(line)
 
 
 def run(main: Callable[[], int | None]) -> None:

@@ -60,9 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         with show_stage("Models and local services", timings):
             fetched = ensure_models(settings, small=options.small)
-            console.print(
-                f"  Models: {f'{len(fetched)} files fetched' if fetched else 'here, and their checksums are right'}"
-            )
+            console.print(f"  Models: {f'{len(fetched)} files fetched' if fetched else 'ready'}")
             _start_services(settings, stack)
         with show_stage("Collect and build features", timings):
             parameters, rest = read_run_config(CONFIG, EndToEndData)

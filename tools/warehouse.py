@@ -52,7 +52,7 @@ def _show_import(report: ImportReport, folder: Path) -> int:
         "documents created": f"{documents.created:,}",
         "documents updated": f"{documents.updated:,}",
         "documents unchanged": f"{documents.unchanged:,}",
-        "dead letters": f"{report.dead_letters:,}",
+        "rejected": f"{report.dead_letters:,}",
         "votes": f"{report.votes:,}",
         "edited drafts": f"{report.drafts:,}",
     }
@@ -60,9 +60,7 @@ def _show_import(report: ImportReport, folder: Path) -> int:
         rows["[yellow]lines rejected[/]"] = f"[yellow]{report.rejected:,}[/]"
     _show(f"Imported from {folder}", rows)
     if report.rejected:
-        console.print(
-            "[dim]Rejected lines are kept as dead letters of stage 'import', with line number and reason.[/]"
-        )
+        console.print("[dim]Rejected lines are kept with their number and reason (stage 'import').[/]")
     used = (
         documents.created
         + documents.updated

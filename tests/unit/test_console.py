@@ -1,11 +1,15 @@
 """What the command line prints: broken between words, links and commands whole, at any width."""
 
 import io
+import sys
 from itertools import pairwise
 
 import pytest
+from loguru import logger
 
-from tools.console import WordConsole, WordStream, make_parser
+from llm_engineering.domain.errors import TwinError
+from llm_engineering.settings import load_settings
+from tools.console import WordConsole, WordStream, hold_log, make_parser
 
 LINK = "https://example.org/a/very/long/link/that/is/longer/than/forty/columns"
 HINT = f"There is no index here yet. Build it with: ./poe run-feature-engineering-pipeline, or see {LINK} for more."
@@ -74,3 +78,26 @@ def test_usage_names_the_task_without_the_marks_of_a_docstring() -> None:
     parser = make_parser("ask", "Ask: ``./poe ask WORDS``.")
     assert parser.prog.endswith("poe ask")
     assert "``" not in parser.format_help()
+
+
+class TestHeldLog:
+    def test_what_is_logged_stands_behind_what_is_printed_and_once(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with hold_log(load_settings(None)):
+            logger.warning("The database is silent.")
+            print("An answer.", file=sys.stderr)
+        told = capsys.readouterr().err
+        assert told.index("An answer.") < told.index("The database is silent.")
+
+    def test_what_the_error_says_is_not_said_twice(self, capsys: pytest.CaptureFixture[str]) -> None:
+        def fail() -> None:
+            logger.warning("self_query failed: There is no index.")
+            logger.warning("Something else.")
+            raise TwinError("There is no index.")
+
+        with pytest.raises(TwinError), hold_log(load_settings(None)):
+            fail()
+        told = capsys.readouterr().err
+        assert "no index" not in told
+        assert "Something else." in told

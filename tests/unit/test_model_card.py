@@ -41,6 +41,14 @@ def test_the_card_tells_where_the_model_comes_from() -> None:
     assert "poe run-llm-server --model twin:2" in section(card, "How to serve it")
 
 
+def test_documents_are_named_by_their_titles_where_they_have_one() -> None:
+    titled = DATASET.model_copy(update={"document_titles": {"doc-000": "Hybrid | search"}})
+    data = section(model_card(NEW, report(), titled), "Training data")
+    assert "Hybrid" in data
+    assert "`doc-000`" not in data
+    assert "`doc-001`" in data
+
+
 def test_the_card_names_the_weights_of_the_base() -> None:
     assert "| Base weights | not recorded |" in model_card(NEW)
     over = NEW.manifest.model_copy(update={"base_hash": "b" * 64})
