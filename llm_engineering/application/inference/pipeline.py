@@ -170,6 +170,11 @@ class InferencePipeline:
         return self._model
 
     @property
+    def owner(self) -> str | None:
+        """Whose twin it is; None: nobody's in particular."""
+        return self._owner
+
+    @property
     def models(self) -> tuple[LanguageModel, ...]:
         """Those that a request may name; the first answers where it names none."""
         return (self._model, *self._more_models)
