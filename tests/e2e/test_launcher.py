@@ -170,6 +170,22 @@ def test_an_unknown_group_is_refused_with_those_there_are(project: Path, argumen
     assert (project / ".venv" / ".poe-stamp").exists()
 
 
+def test_completion_scripts_are_answered(project: Path) -> None:
+    """With the launcher linked into the PATH as ``poe``, as docs/operations.md says."""
+    (project / "bin").mkdir()
+    (project / "bin" / "poe").symlink_to(project / "poe")
+    script = run(project / "bin" / "poe", "_bash_completion", folder=project).stdout
+    completed = subprocess.run(
+        ["bash", "-c", f"{script}\nCOMP_WORDS=(poe sh) COMP_CWORD=1; _poe_complete; echo \"${{COMPREPLY[@]}}\""],
+        env={**os.environ, "PATH": f"{project / 'bin'}:{os.environ['PATH']}"},
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed.stdout.split() == ["show"]
+
+
 def test_the_exit_status_is_the_tasks(project: Path) -> None:
     (project / "show.py").write_text("raise SystemExit(7)", encoding="utf-8")
     assert run(project / "poe", "show", folder=project).returncode == 7
