@@ -44,6 +44,7 @@ def show_side_by_side(folder: Path, settings: Settings, datasets: Path = Path("d
     A model that cannot be loaded costs the comparison, not the training that went before.
     """
     manifest = read_manifest(folder)
+    console.print(f"\nBase and twin answer {PROMPTS} requests …")
     try:
         requests = choose_requests(manifest, datasets)
         twin = open_trained("twin", folder, manifest)

@@ -58,22 +58,24 @@ def read_output(result: Any, name: str) -> dict[str, Any]:
 
 
 def _show_links(_: str, report: dict[str, Any]) -> None:
-    """Show the links that the user gave, each with what it led to; links found through a feed only where they failed."""
-    table = Table(title="Links", title_justify="left", title_style="bold")
-    for column in ("Link", "Reader", "Status", "Documents", "Seconds"):
-        table.add_column(
-            column, overflow="fold", justify="right" if column in ("Documents", "Seconds") else "left"
-        )
+    """Show the links that the user gave, each whole, with what it led to; links found through a feed only where they failed."""
+    console.print("[bold]Links[/]")
     for url, outcome in report["outcomes"].items():
         reason = report["failures"].get(url)
         if outcome["found_through"] and not reason:
             continue
-        led_to = f" [dim]→ {outcome['discovered']} links[/]" if outcome["discovered"] else ""
-        link = escape(url) + led_to + (f"\n[red]{escape(reason)}[/]" if reason else "")
-        status = f"[{_STYLES[outcome['status']]}]{outcome['status']}[/]"
-        numbers = f"{outcome['documents']:,}", f"{outcome['seconds']:.1f}"
-        table.add_row(link, outcome["reader"], status, *numbers)
-    console.print(table)
+        status = outcome["status"]
+        told = [
+            f"{outcome['reader']}",
+            f"{outcome['documents']:,} documents",
+            *([f"{outcome['discovered']:,} links in it"] if outcome["discovered"] else []),
+            *([f"{outcome['rejected']:,} left out"] if outcome.get("rejected") else []),
+            f"{outcome['seconds']:.1f} s",
+        ]
+        console.print(f"  [{_STYLES[status]}]{status}[/] {escape(url)}")
+        console.print(f"    [dim]{escape(' · '.join(told))}[/]")
+        if reason:
+            console.print(f"    [red]{escape(reason)}[/]")
 
 
 def _show_numbers(step: str, report: dict[str, Any]) -> None:

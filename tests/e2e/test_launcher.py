@@ -176,7 +176,11 @@ def test_completion_scripts_are_answered(project: Path) -> None:
     (project / "bin" / "poe").symlink_to(project / "poe")
     script = run(project / "bin" / "poe", "_bash_completion", folder=project).stdout
     completed = subprocess.run(
-        ["bash", "-c", f"{script}\nCOMP_WORDS=(poe sh) COMP_CWORD=1; _poe_complete; echo \"${{COMPREPLY[@]}}\""],
+        [
+            "bash",
+            "-c",
+            f'{script}\nCOMP_WORDS=(poe sh) COMP_CWORD=1; _poe_complete; echo "${{COMPREPLY[@]}}"',
+        ],
         env={**os.environ, "PATH": f"{project / 'bin'}:{os.environ['PATH']}"},
         cwd=project,
         capture_output=True,
