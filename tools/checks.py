@@ -353,7 +353,7 @@ def check_index(resources: Resources) -> Iterator[Finding]:
 
 def _check_author(name: str | None, authors: dict[str, int]) -> Finding:
     if name is None:
-        todo = f'set TWIN_AUTHOR="{max(authors, key=lambda author: authors[author])}", for instance'
+        todo = f'{POE} init --author "{max(authors, key=lambda author: authors[author])}", for instance'
         return Finding("Data", "whose twin", State.OPTIONAL, "nobody's in particular", todo)
     folded = {" ".join(author.casefold().split()): author for author in authors}
     if found := folded.get(" ".join(name.casefold().split())):

@@ -123,7 +123,7 @@ def _closing_table(timings: dict[str, float], counts: dict[str, int], answers: S
     console.print(f'  {POE} ask "What is small-to-big retrieval?"   [dim]the index stays[/]', soft_wrap=True)
     console.print(f"  {POE} local-infrastructure-up")
     console.print(f"  {POE} run-inference-ml-service   [dim]a chat page and an API[/]")
-    console.print(f"  {POE} run-end-to-end-data-pipeline --author YOU --link https://…", soft_wrap=True)
+    console.print(f"  {POE} init   [dim]a twin of your own: whose it is, and where the writing is[/]")
 
 
 if __name__ == "__main__":

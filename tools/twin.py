@@ -40,7 +40,7 @@ from tools.checks import find_missing_group
 from tools.compare import show_side_by_side
 from tools.console import console, errors, make_parser, run, show_stage, user_path
 from tools.models import choose_models, ensure_models, with_small_llm
-from tools.preflight import check_hosts
+from tools.preflight import check_hosts, describe_limits
 from tools.reports import read_output
 from tools.run import OWN, PIPELINES, run_pipeline
 from tools.run_config import check_parameters, read_run_config
@@ -375,7 +375,10 @@ def _evaluate(wish: Wish, folder: Path, questions: Path) -> None:
         return
     parameters, rest = read_run_config(wish.evaluation, ModelEvaluationParameters)
     evaluation = parameters.model_evaluation.model_copy(update={"name": wish.name, "dataset": questions})
-    run_pipeline("model_evaluation", parameters.model_copy(update={"model_evaluation": evaluation}), rest)
+    parameters = parameters.model_copy(update={"model_evaluation": evaluation})
+    if told := describe_limits(questions, parameters):
+        console.print(f"  [yellow]![/] {escape(told)}")
+    run_pipeline("model_evaluation", parameters, rest)
 
 
 def _promote(name: str) -> None:
