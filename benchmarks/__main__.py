@@ -1,4 +1,4 @@
-"""Every performance figure of the project, measured on this machine: ``poetry poe benchmark [NAMES …]``.
+"""Every performance figure of the project, measured on this machine: ``./poe benchmark [NAMES …]``.
 
 Each part prints its tables; at the end stands one table of all targets, with what was measured. The numbers go into a
 JSON file with the facts about the machine. Figures taken while other programs work are too low: the load is noted.
@@ -19,6 +19,7 @@ from rich.rule import Rule
 
 from benchmarks.common import ROOT, console, load, machine, show_checks
 from llm_engineering.domain.errors import InvalidInputError, TwinError
+from llm_engineering.domain.hints import POE
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ PARTS: dict[str, tuple[str, Callable[[Options], dict[str, Any]]]] = {
     "service": ("the inference service under load", _service),
     "defaults": ("the reranker's weight and the abstention floor on unlike collections", _defaults),
     "answering": ("similarity of questions with and without an answer", _answering),
-    "twin": ("what a user gets: answers, declined questions, drafts (after: poe demo)", _twin),
+    "twin": (f"what a user gets: answers, declined questions, drafts (after: {POE} demo)", _twin),
     "generation": ("making training data, without the model's time", _generation),
     "deduplication": ("exact and near-duplicates among 100,000 samples", _deduplication),
 }
@@ -175,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def argument_parser() -> argparse.ArgumentParser:
     parts = "\n".join(f"  {name:<13} {what}" for name, (what, _) in PARTS.items())
     parser = argparse.ArgumentParser(
-        prog="poe benchmark",
+        prog=f"{POE} benchmark",
         description=f"{__doc__}\nparts:\n{parts}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,6 +1,6 @@
 """What a user gets: answers, declined questions, lists and drafts of the twin that the settings describe.
 
-Run it after ``poe demo``, or over a collection of your own with ``--questions FILE``. A line of the file is one question:
+Run it after ``./poe demo``, or over a collection of your own with ``--questions FILE``. A line of the file is one question:
 ``{"question": …, "answer": …, "must": [["words", "or these"], …], "held_back": true}``; a reply is right where it holds one of
 each group of ``must``. A question without ``must`` is one that the collection does not answer. Held-back ones were not looked at
 while the twin was built, and are counted apart.
@@ -33,6 +33,7 @@ from llm_engineering.application.inference.pipeline import (
 from llm_engineering.application.text.style import pick_evenly, score_voice
 from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.domain.errors import InvalidInputError
+from llm_engineering.domain.hints import POE
 from llm_engineering.domain.inference import Intent, RagResult
 from llm_engineering.domain.retrieval import Answer, Query, Verdict
 from llm_engineering.domain.voices import VoiceProfile
@@ -92,7 +93,7 @@ async def _measure(questions: Sequence[dict[str, Any]], drafts: int) -> dict[str
     config = InferenceConfig.model_validate({"retrieval": {"rerank": {"timeout_seconds": _RERANK_SECONDS}}})
     with open_resources(load_settings()) as resources:
         if not any(True for _ in resources.warehouse.clean.list_cards()):
-            raise InvalidInputError("Nothing was collected yet. Run: poe demo")
+            raise InvalidInputError(f"Nothing was collected yet. Run: {POE} demo")
         pipeline = resources.inference_pipeline(config, keep_answers=False)
         outcomes = [await _ask(row, pipeline) for row in questions]
         written = await _write_drafts(resources, config, drafts)

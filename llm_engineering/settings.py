@@ -54,7 +54,7 @@ class DatabaseSettings(Group):
 
     uri: SecretStr = SecretStr("mongodb://127.0.0.1:27027")
     """A MongoDB URI. A secret, because it may carry a password. The default is the local server of
-    ``poe local-infrastructure-up``."""
+    ``./poe local-infrastructure-up``."""
     name: str = "twin"
     timeout_seconds: float = Field(default=3.0, gt=0, le=60)
     """How long to wait for a server before saying that it is down."""
@@ -68,7 +68,7 @@ class DatabaseSettings(Group):
 
 
 class LocalServicesSettings(Group):
-    """Services that run on this machine for development, started by ``poe local-infrastructure-up``."""
+    """Services that run on this machine for development, started by ``./poe local-infrastructure-up``."""
 
     data_dir: Path = Path("data")
     mongo_port: int = Field(default=27027, ge=1, le=65535)
@@ -97,7 +97,7 @@ IndexSettings = Annotated[QdrantEdgeSettings | QdrantServerSettings, Field(discr
 
 
 class OnnxEmbedderSettings(Group):
-    """all-MiniLM-L6-v2 as int8 ONNX, on the CPU, bundled (``poe download-models``)."""
+    """all-MiniLM-L6-v2 as int8 ONNX, on the CPU, bundled (``./poe download-models``)."""
 
     kind: Literal["onnx"] = "onnx"
     model: str = "all-MiniLM-L6-v2"
@@ -148,7 +148,7 @@ class LlmGroup(Group):
     """What holds for every language model."""
 
     keep_warm: float = Field(default=5.0, ge=0, le=24 * 60)
-    """Minutes that ``poe ask`` keeps the models loaded after a question, in a process in the background; 0: not at all.
+    """Minutes that ``./poe ask`` keeps the models loaded after a question, in a process in the background; 0: not at all.
     Where ``CI`` is set, only if this is set too."""
 
 
@@ -157,7 +157,7 @@ class LlamaCppSettings(LlmGroup):
 
     kind: Literal["llama_cpp"] = "llama_cpp"
     model: str = "auto"
-    """A language model of the catalogue (``poe download-models``); ``auto``: the best that is here and that the machine has
+    """A language model of the catalogue (``./poe download-models``); ``auto``: the best that is here and that the machine has
     the memory for."""
     model_path: Path | None = None
     """Any GGUF file, in place of ``model``."""
@@ -167,7 +167,7 @@ class LlamaCppSettings(LlmGroup):
     parallel: int = Field(default=1, ge=1)
     """How many answers are generated at the same time; they share the context."""
     api_key: SecretStr | None = None
-    """API key that ``poe run-llm-server`` requires from clients; it must be set on any address other than loopback."""
+    """API key that ``./poe run-llm-server`` requires from clients; it must be set on any address other than loopback."""
     grounding: GroundingSetting | None = None
     """None: as suits the model. ``extractive``: the best part of a source is quoted and no model is asked; ``quote``: the
     model's sentences stand below it, where they hold against it; ``annotate``: the model writes, and what no source backs is
@@ -332,17 +332,17 @@ class TrackingSettings(Group):
 
 
 class ServiceSettings(Group):
-    """The inference service: ``poe run-inference-ml-service``."""
+    """The inference service: ``./poe run-inference-ml-service``."""
 
     host: str = "127.0.0.1"
     """On any other address than loopback, API keys are required."""
     port: int = Field(default=8088, ge=0, le=65535)
     url: str | None = None
-    """Where ``poe call-inference-ml-service`` finds it; None: host and port above."""
+    """Where ``./poe call-inference-ml-service`` finds it; None: host and port above."""
     api_key: SecretStr | None = None
-    """The key that ``poe call-inference-ml-service`` shows."""
+    """The key that ``./poe call-inference-ml-service`` shows."""
     keys_file: Path = Path("data/api_keys.json")
-    """Hashes of the API keys (``poe create-api-key``). Read again when it changes."""
+    """Hashes of the API keys (``./poe create-api-key``). Read again when it changes."""
     rate_per_minute: int = Field(default=120, ge=0)
     """Requests of one key (without keys: of one address) a minute; 0: no limit."""
     max_concurrent: int = Field(default=16, ge=1)
@@ -404,7 +404,7 @@ class LinkedInSettings(Group):
 class JudgeSettings(Group):
     """A model that judges answers and samples: any OpenAI-compatible chat endpoint. Best of another family than the model
     that answers, since models favour their own style. A run's YAML names it ``judge`` (``judge2``, ``judge3``);
-    ``poe run-rag-evaluation`` asks the first."""
+    ``./poe run-rag-evaluation`` asks the first."""
 
     base_url: str = "https://api.openai.com/v1"
     api_key: SecretStr | None = None
@@ -412,7 +412,7 @@ class JudgeSettings(Group):
     context_tokens: int = Field(default=16_384, ge=512)
     timeout_seconds: float = Field(default=60.0, gt=0)
     max_tokens: int = Field(default=2048, ge=64)
-    """Most tokens of one of its replies in ``poe run-rag-evaluation``."""
+    """Most tokens of one of its replies in ``./poe run-rag-evaluation``."""
     max_retries: int = Field(default=1, ge=0, le=10)
     prompt_price: float | None = Field(default=None, ge=0)
     """US dollars for a million prompt tokens; None: costs are not counted."""
@@ -425,7 +425,7 @@ class JudgeSettings(Group):
 
 
 class SageMakerTrainingSettings(Group):
-    """Training jobs on SageMaker: ``poe run-training-job-on-sagemaker``. Credentials come from AWS's own places."""
+    """Training jobs on SageMaker: ``./poe run-training-job-on-sagemaker``. Credentials come from AWS's own places."""
 
     image: str | None = None
     """In ECR, built from the project's Dockerfile with the groups training and aws."""
@@ -500,7 +500,7 @@ class Settings(BaseSettings):
     github_token: SecretStr | None = None
     """For private repositories; handed to git through its environment, never on a command line."""
     hf_token: SecretStr | None = None
-    """For ``poe push-to-huggingface``: a token with the right to write."""
+    """For ``./poe push-to-huggingface``: a token with the right to write."""
 
     @field_validator("vector_index", "embedder", "llm", "reranker", "tracing", mode="before")
     @classmethod
@@ -592,5 +592,9 @@ def _unknown_names(env_file: Path | None) -> Iterator[str]:
 def _explain(error: dict[str, Any]) -> str:
     kinds = {kind for default, telling in _KINDS.values() for kind in (default, *telling.values())}
     variable = "_".join(str(part) for part in error["loc"] if part not in kinds).upper()
+    if error["type"] == "union_tag_invalid":
+        known = [tag.strip(" '") for tag in error["ctx"]["expected_tags"].split(",")]
+        tag = str(error["ctx"]["tag"])
+        return f"{variable}_KIND: expected one of {', '.join(known)}; got '{tag}'.{suggest_name(tag, known)}"
     secret = variable.endswith(("_KEY", "_PASSWORD", "_TOKEN", "_URI", "_USERNAME"))
     return describe_error(variable, error, show_value=not secret)

@@ -5,20 +5,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from loguru import logger
+from zenml import get_step_context
 from zenml.types import MarkdownString
 
 from llm_engineering.application.ports import Progress
 from llm_engineering.bootstrap.logging import show_progress
 from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.domain.hints import POE
 from llm_engineering.settings import load_settings
 
 
 @contextmanager
 def open_step_resources() -> Iterator[tuple[Resources, Progress]]:
-    """Open the ports that the environment's settings name, and a progress display, for the time of a step."""
+    """Open the ports that the environment's settings name, and a progress display, for the time of a step, and say which it
+    is."""
     settings = load_settings()
     with show_progress(settings) as progress, open_resources(settings) as resources:
+        logger.info("{} …", get_step_context().step_run.name.replace("_", " ").capitalize())
         yield resources, progress
 
 
@@ -42,8 +46,9 @@ def find_newest_dataset(artifact: str) -> Path:
     except KeyError:
         kind = artifact.partition("_")[0]
         raise ConfigurationError(
-            f"There is no data set to train on: no '{artifact}' was made yet. Make one with: poetry poe "
+            f"There is no data set to train on: no '{artifact}' was made yet. Make one with: {POE} "
             f"run-generate-{kind}-datasets-pipeline, or name a folder ('dataset:' in the YAML)."
         ) from None
-    logger.info("Training on {} version {}.", artifact, found.version)
-    return Path(found.load())
+    folder = Path(found.load())
+    logger.info("The data set is {}@{}.", folder.parent.name, folder.name)
+    return folder

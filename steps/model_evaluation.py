@@ -35,6 +35,7 @@ from llm_engineering.application.training.finetune.record import write_json
 from llm_engineering.bootstrap.resources import Resources
 from llm_engineering.domain.datasets import DatasetManifest
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
+from llm_engineering.domain.hints import POE
 from llm_engineering.domain.models import EVALUATION, EvaluationReport, ModelVersion, Stage
 from steps.context import find_newest_dataset, markdown_table, open_step_resources
 
@@ -123,7 +124,7 @@ def _systems(run: ModelEvaluationRun, folder: Path, trained: dict[str, tuple[Pat
         systems.insert(0, base_system(newest, run.base, template))
     if not systems:
         raise ConfigurationError(
-            f"There is nothing to evaluate: none of {', '.join(run.systems)} exists for {run.name}. Train first: poetry poe "
+            f"There is nothing to evaluate: none of {', '.join(run.systems)} exists for {run.name}. Train first: {POE} "
             "run-training-pipeline"
         )
     if len({system.template for system in systems}) > 1:

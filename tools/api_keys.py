@@ -1,6 +1,5 @@
-"""API keys of the inference service: ``poe create-api-key NAME``, ``poe list-api-keys``, ``poe revoke-api-key NAME``."""
+"""API keys of the inference service: ``./poe create-api-key NAME``, ``./poe list-api-keys``, ``./poe revoke-api-key NAME``."""
 
-import argparse
 from collections.abc import Sequence
 
 from rich.markup import escape
@@ -8,34 +7,40 @@ from rich.table import Table
 
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.service import open_api_keys
+from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings
-from tools.console import console, errors, run
+from tools.console import console, errors, make_parser, run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="poe …-api-key", description=__doc__)
+    parser = make_parser("…-api-key", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, help in (
-        ("create", "make a key and show it once"),
-        ("revoke", "make a key useless, and end what runs with it"),
+    for name, about in (
+        ("create", "Make a key and show it once."),
+        ("revoke", "Make a key useless, and end what runs with it."),
     ):
-        command = commands.add_parser(name, help=help)
-        command.add_argument("name", metavar="NAME")
+        command = commands.add_parser(name, prog=f"{POE} {name}-api-key", description=about)
+        command.add_argument("name", nargs="+", metavar="NAME", help="who or what uses it")
         if name == "create":
             command.add_argument(
                 "--documents", action="store_true", help="who has it may also add files to the collection"
             )
-    commands.add_parser("list", help="show the names of all keys")
+    commands.add_parser("list", prog=f"{POE} list-api-keys", description="Show the names of all keys.")
     options = parser.parse_args(arguments)
     settings = load_settings()
     start_logging(settings)
     if options.command == "create":
-        create(options.name, settings, documents=options.documents)
+        create(make_name(options.name), settings, documents=options.documents)
     elif options.command == "revoke":
-        revoke(options.name, settings)
+        revoke(make_name(options.name), settings)
     else:
         show(settings)
     return 0
+
+
+def make_name(words: Sequence[str]) -> str:
+    """Return a key's name; spaces become hyphens, since names stand in logs and metrics."""
+    return "-".join(" ".join(words).split())
 
 
 def create(name: str, settings: Settings, *, documents: bool = False) -> None:
@@ -52,7 +57,7 @@ def create(name: str, settings: Settings, *, documents: bool = False) -> None:
     console.print(secret, markup=False, soft_wrap=True)
     errors.print(
         "[dim]Send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'; "
-        "for poe call-inference-ml-service, set SERVICE_API_KEY. Running services know it already.[/]"
+        f"for {POE} call-inference-ml-service, set SERVICE_API_KEY. Running services know it already.[/]"
     )
 
 
@@ -69,7 +74,9 @@ def show(settings: Settings) -> None:
     file = open_api_keys(settings)
     keys = file.read_keys().keys
     if not keys:
-        console.print(f"There are no API keys in {escape(str(file.path))}. Make one: poe create-api-key NAME")
+        console.print(
+            f"There are no API keys in {escape(str(file.path))}. Make one: {POE} create-api-key NAME"
+        )
         return
     table = Table("Name", "Made (UTC)", "Also allows", "SHA-256", box=None, pad_edge=False)
     for key in keys:

@@ -1,14 +1,15 @@
-"""Ask the twin, or have it write, summarise, compare or list: ``poe ask WORDS … [--author NAME] [--out FILE]``.
+"""Ask the twin, or have it write, summarise, compare or list: ``./poe ask WORDS … [--author NAME] [--out FILE]``.
 
-``poe write WORDS … [--format FORMAT] [--length WORDS]`` says that a text is to be written.
+``./poe write WORDS … [--format FORMAT] [--length WORDS]`` says that a text is to be written. Without words, either opens a
+conversation with follow-ups.
 """
 
 import argparse
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
-from pathlib import Path
+from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -30,11 +31,22 @@ from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.inference import Intent, RagResult
 from llm_engineering.domain.retrieval import Answer, Citation, Verdict
 from llm_engineering.settings import Settings, load_settings
-from tools.console import add_demo_option, console, errors, run
+from tools.console import (
+    WordStream,
+    add_demo_option,
+    console,
+    errors,
+    hold_log,
+    make_parser,
+    run,
+    user_path,
+)
 from tools.search_options import add_search_options, query_from
+from tools.vote import note_answer
 from tools.warm import NotWarmError, WarmTwin, warm_minutes
 
 if TYPE_CHECKING:  # seconds to import, and needed only where no process has it loaded
+    from llm_engineering.application.inference.pipeline import InferencePipeline
     from llm_engineering.bootstrap.resources import Resources
 
 _MARKS = {
@@ -42,15 +54,21 @@ _MARKS = {
     Verdict.PARTIAL: "[yellow]≈[/]",
     Verdict.UNSUPPORTED: "[red]✗[/]",
 }
-_NEAREST = 3
+NEAREST = 3
 """Sources that are shown where none answers the question."""
 _SHOWN_SPAN = 160
 """Characters of a source's backing text that are shown."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="poe ask", description=__doc__)
-    parser.add_argument("words", nargs="+", metavar="WORDS", help="what you want to know, or to have written")
+    given = sys.argv[1:] if arguments is None else arguments
+    parser = make_parser("write" if given[:2] == ["--intent", "write"] else "ask", __doc__)
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="WORDS",
+        help="what you want to know, or to have written; without: a conversation, or the text of a pipe",
+    )
     parser.add_argument(
         "--intent", choices=[intent.value for intent in Intent], help="what is asked for; read from the words"
     )
@@ -58,10 +76,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--format", choices=FORMATS, help="of a text that is to be written; read from the words"
     )
     parser.add_argument("--length", type=int, metavar="WORDS", help="of a text that is to be written")
-    parser.add_argument("--out", type=Path, help="write the text into this file too")
+    parser.add_argument("--out", type=user_path, metavar="FILE", help="write the text into this file too")
     add_search_options(parser)
     add_demo_option(parser)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
+    intent, brief = read_order(options)
+    settings = load_settings()
+    start_logging(settings)
+    if not options.words and sys.stdin.isatty():
+        from tools.conversation import converse
+
+        if options.out is not None:
+            raise InvalidInputError("--out goes with a question: it keeps one text, not a conversation.")
+        converse(options, intent, brief, settings)
+        return 0
+    query = query_from(" ".join(options.words) if options.words else sys.stdin.read(), options)
+    with Answerer(settings) as answerer:
+        answer = answerer.answer(RagRequest(query, intent=intent, brief=brief)).answer
+    if options.out is not None and not answer.abstained:
+        atomic_write(options.out, answer.text.rstrip() + "\n")
+        console.print(f"Written to {options.out}")
+    return 0
+
+
+def read_order(options: argparse.Namespace) -> tuple[Intent | None, BriefOptions]:
+    """Return what the options say is asked for, and of a text that is to be written.
+
+    Raises:
+        InvalidInputError: options contradict each other, or the length is too small.
+    """
     intent = Intent(options.intent) if options.intent else None
     brief = BriefOptions(form=options.format, words=options.length)
     if brief != NO_OPTIONS:
@@ -70,58 +113,92 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.length is not None and options.length < LEAST_WORDS:
             raise InvalidInputError(f"--length must be at least {LEAST_WORDS} words, got {options.length}.")
         intent = Intent.WRITE
-    settings = load_settings()
-    start_logging(settings)
-    query = query_from(" ".join(options.words), options)
-    request = RagRequest(query, intent=intent, brief=brief)
-    answer = asyncio.run(ask_anywhere(request, settings))
-    if options.out is not None and not answer.abstained:
-        atomic_write(options.out, answer.text.rstrip() + "\n")
-        console.print(f"Written to {options.out}", soft_wrap=True)
-    return 0
+    return intent, brief
 
 
-async def ask_anywhere(request: RagRequest, settings: Settings) -> Answer:
-    """Answer by the process that has the models loaded, else in this one."""
-    if warm_minutes(settings):
+class Answerer:
+    """Answers on the console by the process that has the models loaded, else in this one, which then keeps them until the end.
+
+    What is logged meanwhile is shown after the answer, and the answer is noted for ``./poe vote``.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._warm = bool(warm_minutes(settings))
+        self._runner = asyncio.Runner()
+        self._stack = AsyncExitStack()
+        self._pipeline: InferencePipeline | None = None
+
+    def __enter__(self) -> "Answerer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with hold_log(self._settings):
+            self._runner.run(self._stack.aclose())
+            self._runner.close()
+
+    def answer(self, request: RagRequest, *, sources: bool = True) -> RagResult:
+        """Show an answer as it comes.
+
+        Args:
+            sources: list its sources below it.
+
+        Raises:
+            KeyboardInterrupt: the user has broken it off.
+        """
+        with hold_log(self._settings):
+            result = self._runner.run(self._answer(request))
+        if sources:
+            show_sources(result)
+        note_answer(self._settings, result.trace_id)
+        return result
+
+    async def _answer(self, request: RagRequest) -> RagResult:
+        if self._warm:
+            try:
+                return await show(WarmTwin(self._settings).answer(request))
+            except NotWarmError as error:
+                self._warm = False
+                errors.print(f"[yellow]{escape(str(error))} Answering without it.[/]")
+        if self._pipeline is None:
+            from llm_engineering.bootstrap.resources import open_resources
+
+            resources = self._stack.enter_context(open_resources(self._settings))
+            self._stack.push_async_callback(resources.language_model.close)
+            self._pipeline = resources.inference_pipeline()
         try:
-            return await show(WarmTwin(settings).answer(request))
-        except NotWarmError as error:
-            errors.print(f"[yellow]{escape(str(error))} Answering without it.[/]", soft_wrap=True)
-    from llm_engineering.bootstrap.resources import open_resources
-
-    with open_resources(settings) as resources:
-        try:
-            return await ask(request, resources)
+            return await show(self._pipeline.answer(request))
         finally:
-            await resources.language_model.close()
+            await self._pipeline.close()  # what is being written: until the next question, nothing runs here
 
 
 async def ask(request: RagRequest, resources: "Resources") -> Answer:
     """Answer on the console with what this process has loaded."""
     pipeline = resources.inference_pipeline()
     try:
-        return await show(pipeline.answer(request))
+        result = await show(pipeline.answer(request))
     finally:
         await pipeline.close()
+    show_sources(result)
+    return result.answer
 
 
-async def show(answering: AsyncGenerator[Event, None]) -> Answer:
-    """Print the text as it comes, then list the sources with what of them backs the answer."""
+async def show(answering: AsyncGenerator[Event, None]) -> RagResult:
+    """Print the text as it comes, and return the finished answer."""
     result: RagResult | None = None
+    stream = WordStream()
     try:
         async with aclosing(answering) as events:
             async for event in events:
                 if isinstance(event, Piece):
-                    console.print(event.text, end="", markup=False, soft_wrap=True)
+                    stream.write(event.text)
                 elif isinstance(event, Finished):
                     result = event.result
     finally:
-        console.print()
+        stream.close()
     if result is None:
         raise AssertionError("an answer always ends with its finished form")
-    show_sources(result)
-    return result.answer
+    return result
 
 
 def show_sources(result: RagResult) -> None:
@@ -133,7 +210,7 @@ def show_sources(result: RagResult) -> None:
         return
     if finished.abstained:
         console.print("[dim]Nothing that was collected is close enough. Nearest:[/]\n")
-        for citation in finished.citations[:_NEAREST]:
+        for citation in finished.citations[:NEAREST]:
             _show_source(citation, finished)
         return
     if finished.quoted:
@@ -160,9 +237,7 @@ def _show_verdicts(finished: Answer) -> None:
     for support in doubtful:
         said = " ".join(finished.text[support.span.start : support.span.end].split())
         what = "backed in part" if support.verdict is Verdict.PARTIAL else "not backed by a source"
-        console.print(
-            f"{_MARKS[support.verdict]} [dim]{what}:[/] {escape(shorten(said, _SHOWN_SPAN))}", soft_wrap=True
-        )
+        console.print(f"{_MARKS[support.verdict]} [dim]{what}:[/] {escape(shorten(said, _SHOWN_SPAN))}")
     if finished.finish_reason == "length":
         console.print("[dim]The answer was cut at the token limit.[/]")
 
@@ -174,9 +249,7 @@ def _show_source(citation: Citation, finished: Answer) -> None:
     where = where or f"{' '.join(passage.text.split())[:60]}…"  # a post has no title
     similarity = f" · cosine {passage.dense_score:.2f}" if passage.dense_score is not None else ""
     console.print(f"[{style}]\\[{citation.number}] {escape(where)}[/]")
-    console.print(
-        f"    [dim]{escape(passage.author)}{similarity} · {escape(passage.link)}[/]", soft_wrap=True
-    )
+    console.print(f"    [dim]{escape(passage.author)}{similarity} · {escape(passage.link)}[/]")
     spans = [
         (support.verdict, support.source_span)
         for support in finished.supports
@@ -184,9 +257,7 @@ def _show_source(citation: Citation, finished: Answer) -> None:
     ]
     for verdict, span in dict.fromkeys(spans):
         backing = " ".join(passage.text[span.start : span.end].split())
-        console.print(
-            f"    {_MARKS[verdict]} [dim italic]{escape(shorten(backing, _SHOWN_SPAN))}[/]", soft_wrap=True
-        )
+        console.print(f"    {_MARKS[verdict]} [dim italic]{escape(shorten(backing, _SHOWN_SPAN))}[/]")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Asks the running inference service: ``poe call-inference-ml-service --query "…" [--author … --k …]``."""
+"""Asks the running inference service: ``./poe call-inference-ml-service --query "…" [--author … --k …]``."""
 
 import argparse
 import json
@@ -11,9 +11,12 @@ from rich.markup import escape
 
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, TwinError
+from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings
-from tools.console import console, run
+from tools.ask import NEAREST
+from tools.console import WordStream, console, make_parser, run
 from tools.search_options import add_search_options
+from tools.vote import note_answer
 
 _SECONDS = httpx.Timeout(10.0, read=60.0)
 """For reading: a stream that is alive sends something every quarter of a minute."""
@@ -21,7 +24,7 @@ _WHOLE_ANSWER_SECONDS = 600.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="poe call-inference-ml-service", description=__doc__)
+    parser = make_parser("call-inference-ml-service", __doc__)
     parser.add_argument("--query", required=True, help="the question")
     add_search_options(parser)
     parser.add_argument("--no-stream", action="store_true", help="wait for the whole answer")
@@ -32,18 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = load_settings()
     start_logging(settings)
     body = body_of(options)
-    with Caller(address_of(settings, options.url), _key(settings)) as caller:
+    with Caller(address_of(settings, options.url), read_key(settings)) as caller:
         if options.json:
             print(json.dumps(caller.answer(body), ensure_ascii=False, indent=2))
-        elif options.no_stream:
+            return 0
+        if options.no_stream:
             result = caller.answer(body)
-            console.print(result["answer"]["text"], markup=False, soft_wrap=True)
-            show_result(result)
-            show_vote(result, caller)
+            console.print(result["answer"]["text"], markup=False)
         else:
             result = show_stream(caller.stream(body))
-            show_result(result)
-            show_vote(result, caller)
+        show_result(result)
+        if caller.takes_votes():
+            note_answer(settings, result["trace_id"], url=caller.url)
+            console.print(f"[dim]Did it help? {POE} vote up, or: {POE} vote down[/]")
     return 0
 
 
@@ -54,7 +58,8 @@ def address_of(settings: Settings, url: str | None = None) -> str:
     return (url or service.url or f"http://{host}:{service.port}").rstrip("/")
 
 
-def _key(settings: Settings) -> str | None:
+def read_key(settings: Settings) -> str | None:
+    """Return the key to show to the service."""
     return settings.service.api_key.get_secret_value() if settings.service.api_key else None
 
 
@@ -84,7 +89,6 @@ class Caller:
 
     def __init__(self, url: str, key: str | None) -> None:
         self.url = url
-        self.key_hint = ' -H "Authorization: Bearer $SERVICE_API_KEY"' if key else ""
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         # trust_env: a proxy that is set for the internet must not get what stays on this machine.
         self._client = httpx.Client(base_url=url, headers=headers, timeout=_SECONDS, trust_env=False)
@@ -130,6 +134,20 @@ class Caller:
         except httpx.HTTPError as error:
             raise self._silent(error) from None
 
+    def vote(self, trace_id: str, rating: str, comment: str) -> None:
+        """Vote on an answer.
+
+        Raises:
+            TwinError: see :meth:`stream`.
+        """
+        body = {"trace_id": trace_id, "rating": rating, "comment": comment}
+        try:
+            response = self._client.post("/feedback", json=body)
+        except httpx.HTTPError as error:
+            raise self._silent(error) from None
+        if not response.is_success:
+            raise self._refused(response)
+
     def takes_votes(self) -> bool:
         """Return whether answers are kept, so that they can be voted on."""
         try:
@@ -141,7 +159,7 @@ class Caller:
     def _silent(self, error: httpx.HTTPError) -> TwinError:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             return TwinError(
-                f"No service answers at {self.url}. Start it with poe run-inference-ml-service, or say where it runs "
+                f"No service answers at {self.url}. Start it with {POE} run-inference-ml-service, or say where it runs "
                 "with --url or SERVICE_URL."
             )
         return TwinError(f"The connection to {self.url} broke off ({type(error).__name__}). Ask again.")
@@ -158,7 +176,7 @@ class Caller:
         match response.status_code:
             case 401:
                 return ConfigurationError(
-                    f"{told} Set SERVICE_API_KEY to a key made with: poe create-api-key NAME"
+                    f"{told} Set SERVICE_API_KEY to a key made with: {POE} create-api-key NAME"
                 )
             case 422:
                 return InvalidInputError(told)
@@ -188,13 +206,16 @@ def show_stream(stream: Iterator[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     Raises:
         TwinError: the stream ended without one.
     """
-    for name, data in stream:
-        if name == "delta":
-            console.print(data["text"], end="", markup=False, soft_wrap=True)
-            sys.stdout.flush()
-        elif name == "done":
-            console.print()
-            return data
+    words = WordStream()
+    try:
+        for name, data in stream:
+            if name == "delta":
+                words.write(data["text"])
+                sys.stdout.flush()
+            elif name == "done":
+                return data
+    finally:
+        words.close()
     raise TwinError("The service ended its answer in the middle. Its log says why; ask again.")
 
 
@@ -202,10 +223,9 @@ def show_result(result: Mapping[str, Any]) -> None:
     """Print the sources, and what the answer was made with."""
     answer, provenance, timings = result["answer"], result["provenance"], result["timings"]
     _show_verdict(answer)
-    if not answer["abstained"]:
-        _show_sources(answer)
+    _show_sources(answer)
     for sentence in provenance["degradations"]:
-        console.print(f"[yellow]![/] {escape(sentence)}", soft_wrap=True)
+        console.print(f"[yellow]![/] {escape(sentence)}")
     usage = answer["usage"]
     parts = [
         answer["model"] or "no model",
@@ -215,24 +235,15 @@ def show_result(result: Mapping[str, Any]) -> None:
         *([f"${usage['cost_usd']:.5f}"] if usage["cost_usd"] is not None else []),
         f"{timings['total']:.1f} s",
     ]
-    console.print(f"\n[dim]{escape(' · '.join(parts))}[/]", soft_wrap=True)
-
-
-def show_vote(result: Mapping[str, Any], caller: "Caller") -> None:
-    """Say how to vote on the answer, where votes are taken."""
-    if caller.takes_votes():
-        vote = json.dumps({"trace_id": result["trace_id"], "rating": "up"})
-        command = (
-            f"curl {caller.url}/feedback{caller.key_hint} -H 'Content-Type: application/json' -d '{vote}'"
-        )
-        console.print(f"[dim]Did it help? {escape(command)}[/]", soft_wrap=True)
+    console.print(f"\n[dim]{escape(' · '.join(parts))}[/]")
 
 
 def _show_verdict(answer: Mapping[str, Any]) -> None:
     if answer["abstained"]:
-        console.print("[dim]Nothing that was collected bears on this question closely enough.[/]")
+        if answer["citations"]:
+            console.print("[dim]Nothing that was collected is close enough. Nearest:[/]")
     elif answer["quoted"]:
-        console.print("[dim]In the sources' own words: what the model said was not close enough to them.[/]")
+        console.print("[dim]Quoted from the sources.[/]")
     elif answer["unsupported"] and not answer["cited"]:
         console.print("[yellow]No source backs this answer.[/]")
     if answer["finish_reason"] == "length":
@@ -241,13 +252,13 @@ def _show_verdict(answer: Mapping[str, Any]) -> None:
 
 def _show_sources(answer: Mapping[str, Any]) -> None:
     console.print()
-    for citation in answer["citations"]:
+    for citation in answer["citations"][: NEAREST if answer["abstained"] else None]:
         number, passage = citation["number"], citation["passage"]
         style = "bold" if number in answer["cited"] else "dim"
         where = " > ".join(part for part in (passage["title"], *passage["headings"][-1:]) if part)
         where = where or f"{' '.join(passage['text'].split())[:60]}…"  # a post has no title
-        console.print(f"[{style}]\\[{number}] {escape(where)}[/]", soft_wrap=True)
-        console.print(f"    [dim]{escape(passage['author'])} · {escape(passage['link'])}[/]", soft_wrap=True)
+        console.print(f"[{style}]\\[{number}] {escape(where)}[/]")
+        console.print(f"    [dim]{escape(passage['author'])} · {escape(passage['link'])}[/]")
 
 
 if __name__ == "__main__":

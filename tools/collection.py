@@ -28,6 +28,7 @@ from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.domain.documents import DeadLetter
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
+from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings
 from tools.console import add_demo_option, console, readable_source, run, user_link
 
@@ -72,16 +73,16 @@ def show_status(settings: Settings) -> None:
     if stock.unclean or stock.unindexed:
         console.print(
             f"[yellow]Not to be found yet: {stock.unclean + stock.unindexed:,} documents.[/] "
-            "Run ./poe run-feature-engineering-pipeline",
+            f"Run {POE} run-feature-engineering-pipeline",
             soft_wrap=True,
         )
     if rejected := sum(stock.rejected.values()):
-        console.print(f"[yellow]Left out: {rejected:,}.[/] The reasons: ./poe rejected", soft_wrap=True)
+        console.print(f"[yellow]Left out: {rejected:,}.[/] The reasons: {POE} rejected", soft_wrap=True)
     if last := _last_run():
         console.print(f"[bold]Last run[/]: {escape(last)}", soft_wrap=True)
     if not stock.documents:
         console.print(
-            "Nothing is collected yet. Begin with: ./poe run-end-to-end-data-pipeline --author YOU --link LINK"
+            f"Nothing is collected yet. Begin with: {POE} run-end-to-end-data-pipeline --author YOU --link LINK"
         )
 
 
@@ -150,7 +151,7 @@ def show_rejected(settings: Settings, *, retry: bool, whole: bool) -> int:
     if len(shown) < len(letters):
         console.print(f"[dim]and {len(letters) - len(shown):,} more: --all[/]")
     console.print(
-        f"[bold]{len(letters):,}[/] left out. Mend the cause, then try them again: ./poe rejected --retry"
+        f"[bold]{len(letters):,}[/] left out. Mend the cause, then try them again: {POE} rejected --retry"
     )
     return 0
 
@@ -225,7 +226,7 @@ def _select(warehouse: Warehouse, options: argparse.Namespace) -> Selection:
         raise InvalidInputError(
             "The sample is not in the collection."
             if options.sample
-            else f"Nothing was collected from {', '.join(links)}. What there is: ./poe status"
+            else f"Nothing was collected from {', '.join(links)}. What there is: {POE} status"
         )
     return selection
 

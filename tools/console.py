@@ -2,21 +2,105 @@
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from rich.console import Console
 from rich.markup import escape
 from rich.rule import Rule
+from rich.text import Text
 
+from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.domain.errors import TwinError
+from llm_engineering.domain.hints import POE
+from llm_engineering.settings import Settings
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+
+class WordConsole(Console):
+    """Breaks text between words, and never inside a link or a command; what is no terminal gets whole lines."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        if not options.get("no_wrap") and all(isinstance(part, str) for part in objects):
+            options["soft_wrap"] = True
+            if self.is_terminal and objects:
+                markup = options.pop("markup", None)
+                text = self.render_str(" ".join(objects), markup=markup, emoji=False, highlight=False)
+                lines = [
+                    part for line in text.split("\n", allow_blank=True) for part in _wrap(line, self.width)
+                ]
+                objects = (Text("\n").join(lines),)
+        super().print(*objects, **options)
+
+
+def _wrap(line: Text, width: int) -> Iterator[Text]:
+    """The lines of a terminal that a line fills; those that follow are indented as the first."""
+    indent = line.plain[: len(line.plain) - len(line.plain.lstrip())]
+    breaks, column = [], len(indent)
+    for word in re.finditer(r"\S+\s*", line.plain):
+        if column > len(indent) and column + len(word[0].rstrip()) > width:
+            breaks.append(word.start())
+            column = len(indent)
+        column += len(word[0])
+    for number, part in enumerate(line.divide(breaks)):
+        part.rstrip()
+        yield Text.assemble(indent, part) if number else part
+
+
+console = WordConsole(highlight=False)
+errors = WordConsole(stderr=True, highlight=False)
+
+
+class WordStream:
+    """Prints text that comes in pieces, broken between words where it goes to a terminal.
+
+    Rows of tables and what stands in a code fence stay as they are.
+    """
+
+    def __init__(self, target: Console = console) -> None:
+        self._target = target
+        self._line = ""
+        """What was printed since the last line break of the text or of ours."""
+        self._held = ""
+        """The beginning of a word whose end has not come."""
+        self._fenced = False
+        self._whole = False
+        """The text's line is not to be broken."""
+
+    def write(self, piece: str) -> None:
+        """Print what of the text is complete."""
+        if not self._target.is_terminal:
+            self._target.out(piece, end="", highlight=False)
+            return
+        *complete, self._held = re.split(r"(?<=\s)(?=\S)|(?<=\n)", self._held + piece)
+        for part in complete:
+            self._print(part)
+
+    def close(self) -> None:
+        """Print the rest, and end the line."""
+        self._print(self._held)
+        self._held = ""
+        self._target.out("", highlight=False)
+
+    def _print(self, part: str) -> None:
+        """A word with the space behind it."""
+        word = part.rstrip()
+        if not self._line and word.startswith(("```", "|")):
+            self._fenced ^= word.startswith("```")
+            self._whole = True
+        too_long = len(self._line) + len(word) > self._target.width
+        if self._line.strip() and word and too_long and not (self._whole or self._fenced):
+            self._target.out("", highlight=False)
+            self._line = ""
+        self._target.out(part, end="", highlight=False)
+        self._line += part
+        if part.endswith("\n"):
+            self._line, self._whole = "", False
 
 
 def user_path(text: str) -> Path:
@@ -61,6 +145,16 @@ class _UseDemo(argparse.Action):
         os.environ.update(DEMO_COLLECTION)
 
 
+def make_parser(task: str, about: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a task's arguments, whose usage names the task as it was called.
+
+    Args:
+        about: the module's docstring.
+    """
+    plain = (about or "").replace("``", "").replace("./poe ", f"{POE} ")
+    return argparse.ArgumentParser(prog=f"{POE} {task}", description=plain)
+
+
 @contextmanager
 def show_stage(title: str, timings: dict[str, float]) -> Iterator[None]:
     """Head what follows with a title, and note the seconds that it takes."""
@@ -69,6 +163,25 @@ def show_stage(title: str, timings: dict[str, float]) -> Iterator[None]:
     started = time.perf_counter()
     yield
     timings[title] = time.perf_counter() - started
+
+
+@contextmanager
+def hold_log(settings: Settings) -> Iterator[None]:
+    """Show what is logged meanwhile afterwards, so that no line stands within what is printed; and nothing twice that the error
+    says which ends it."""
+    held: list[str] = []
+    said = ""
+    start_logging(settings, held.append)
+    try:
+        yield
+    except TwinError as error:
+        said = str(error)
+        raise
+    finally:
+        start_logging(settings)
+        for line in dict.fromkeys(held):
+            if not said or said not in line:
+                sys.stderr.write(line)
 
 
 def run(main: Callable[[], int | None]) -> None:

@@ -1,6 +1,5 @@
 """The main job in one command: serve the sample site, collect it, build features, ask and have written, tidy up."""
 
-import argparse
 import asyncio
 import os
 from collections.abc import Sequence
@@ -15,10 +14,11 @@ from llm_engineering.application.features.config import EndToEndData
 from llm_engineering.application.inference.events import RagRequest
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources
+from llm_engineering.domain.hints import POE
 from llm_engineering.domain.retrieval import Answer, Query
 from llm_engineering.settings import Settings, load_settings
 from tools.ask import ask
-from tools.console import DEMO_COLLECTION, console, run, show_stage
+from tools.console import DEMO_COLLECTION, console, make_parser, run, show_stage
 from tools.models import ensure_models, with_small_llm
 from tools.run import run_pipeline
 from tools.run_config import read_run_config
@@ -42,7 +42,7 @@ _SHOWN_AS = {"article": "articles", "post": "posts", "repository": "source files
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="poe demo", description=__doc__)
+    parser = make_parser("demo", __doc__)
     parser.add_argument(
         "--small", action="store_true", help="with the small language model (0.1 instead of 1.1 GB)"
     )
@@ -62,9 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         with show_stage("Models and local services", timings):
             fetched = ensure_models(settings, small=options.small)
-            console.print(
-                f"  Models: {f'{len(fetched)} files fetched' if fetched else 'here, and their checksums are right'}"
-            )
+            console.print(f"  Models: {f'{len(fetched)} files fetched' if fetched else 'ready'}")
             _start_services(settings, stack)
         with show_stage("Collect and build features", timings):
             parameters, rest = read_run_config(CONFIG, EndToEndData)
@@ -126,14 +124,10 @@ def _closing_table(timings: dict[str, float], counts: dict[str, int], answers: S
     console.print(
         "Everything that was started is stopped. The demo keeps its collection to itself. Go on with:"
     )
-    console.print("  ./poe local-infrastructure-up")
-    console.print('  ./poe ask --demo "What is small-to-big retrieval?"', soft_wrap=True)
-    console.print("  ./poe run-inference-ml-service --demo   [dim]a chat page and an API[/]")
-    console.print(
-        '  ./poe run-end-to-end-data-pipeline --author "YOUR NAME" --link FOLDER   [dim]your own writing: a folder, a file, '
-        "a feed, an export archive[/]",
-        soft_wrap=True,
-    )
+    console.print(f"  {POE} local-infrastructure-up")
+    console.print(f'  {POE} ask --demo "What is small-to-big retrieval?"')
+    console.print(f"  {POE} run-inference-ml-service --demo   [dim]a chat page and an API[/]")
+    console.print(f"  {POE} init   [dim]a twin of your own: whose it is, and where the writing is[/]")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""Says what is here, what is missing, what will be slow, and what to do next: ``poe doctor [--json] [--quick]``.
+"""Says what is here, what is missing, what will be slow, and what to do next: ``./poe doctor [--json] [--quick]``.
 
-It starts nothing, fetches nothing and changes nothing. Exit code 1: something is missing that ``poe demo`` or ``poe ask``
+It starts nothing, fetches nothing and changes nothing. Exit code 1: something is missing that ``./poe demo`` or ``./poe ask``
 needs.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
@@ -16,10 +15,11 @@ from rich.table import Table
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings
 from tools import checks
 from tools.checks import Finding, State, guard_check
-from tools.console import console, run
+from tools.console import console, make_parser, run
 
 _MARKS = {
     State.OK: "[green]ok[/]",
@@ -30,7 +30,7 @@ _MARKS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="poe doctor", description=__doc__)
+    parser = make_parser("doctor", __doc__)
     parser.add_argument("--json", action="store_true", help="for a machine to read")
     parser.add_argument("--quick", action="store_true", help="do not measure how fast the models are")
     options = parser.parse_args(arguments)
@@ -111,7 +111,7 @@ def find_next(findings: Sequence[Finding]) -> str:
         for finding in findings:
             if finding.state is state and finding.todo and finding.section != "Speed":
                 return finding.todo
-    return './poe ask "What did I write about?"'
+    return f'{POE} ask "What did I write about?"'
 
 
 if __name__ == "__main__":

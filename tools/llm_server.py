@@ -1,10 +1,9 @@
 """Serves a GGUF file, a trained model, or several adapters over one base as a service of its own, OpenAI-compatible:
-``poe run-llm-server [--port … --model … --adapters configs/llm_server_adapters.yaml]``.
+``./poe run-llm-server [--port … --model … --adapters configs/llm_server_adapters.yaml]``.
 
 Then the twin, on this machine or another, uses it by its address; business logic and model scale apart.
 """
 
-import argparse
 import asyncio
 from collections.abc import Sequence
 
@@ -18,16 +17,14 @@ from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.service import open_listener
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import load_settings
-from tools.console import console, run, user_path
+from tools.console import console, make_parser, run, user_path
 from tools.run_config import read_service_config
 
 PORT = 8089
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="poe run-llm-server", description="Serve a model, OpenAI-compatible."
-    )
+    parser = make_parser("run-llm-server", "Serve a model, OpenAI-compatible.")
     parser.add_argument(
         "--host", default="127.0.0.1", help="0.0.0.0 for all, which needs LLM_API_KEY (default %(default)s)"
     )

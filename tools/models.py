@@ -4,7 +4,6 @@ Files that are here and right are left alone, and a download that was interrupte
 ``--check`` nothing is fetched. Exit code 1: a model is missing, wrong or could not be fetched.
 """
 
-import argparse
 import os
 import shutil
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.training import open_bundled_models
 from llm_engineering.domain.errors import ModelFileError
 from llm_engineering.settings import LlamaCppSettings, Settings, load_settings
-from tools.console import console, run
+from tools.console import console, make_parser, run
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -68,6 +67,7 @@ def choose_models(names: Sequence[str], settings: Settings, *, small: bool) -> l
     """Return the models to fetch: all but the larger language model where a small one was asked for, the machine has too
     little memory or disk, or this is a build server (``CI`` is set)."""
     models = open_bundled_models(settings)
+    small = small or (isinstance(settings.llm, LlamaCppSettings) and settings.llm.model == models.small_llm)
     wanted = []
     for name in names:
         if name == models.default_llm and not all(path.is_file() for path in models.list_files(name)):
@@ -97,7 +97,7 @@ def ensure_models(settings: Settings, *, small: bool = False) -> list[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.models", description="Fetch the bundled models.")
+    parser = make_parser("download-models", "Fetch the bundled models.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="models to fetch; all when none is named")
     parser.add_argument("--check", action="store_true", help="only check what is here, fetch nothing")
     parser.add_argument("--small", action="store_true", help="without the larger language model (1.1 GB)")

@@ -1,9 +1,9 @@
 """Push data sets and prompts to the places that share them: ``python -m tools.push dataset | prompts``.
 
-``poe push-to-huggingface FOLDER OWNER/NAME [--public] [--dry-run]`` pushes a data set's folder, private unless ``--public``
+``./poe push-to-huggingface FOLDER OWNER/NAME [--public] [--dry-run]`` pushes a data set's folder, private unless ``--public``
 is given. ``dropped.jsonl`` stays here. The token comes from ``HF_TOKEN``.
 
-``poe push-prompts-to-opik`` pushes the prompt templates to Opik's library. Running it again adds nothing: a version is known
+``./poe push-prompts-to-opik`` pushes the prompt templates to Opik's library. Running it again adds nothing: a version is known
 by its hash, the one that stands in answers and traces.
 """
 
@@ -17,6 +17,7 @@ from llm_engineering.application.llm.prompts import list_prompts
 from llm_engineering.application.training.datasets.store import read_dataset
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.training import open_datasets_hub, open_prompt_library
+from llm_engineering.domain.hints import POE
 from llm_engineering.settings import load_settings
 from tools.console import console, run, user_path
 
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     kinds = parser.add_subparsers(dest="what", required=True, metavar="dataset | prompts")
     dataset = kinds.add_parser(
         "dataset",
-        prog="poe push-to-huggingface",
+        prog=f"{POE} push-to-huggingface",
         description="Push a data set's folder to the Hugging Face hub.",
     )
     dataset.add_argument("folder", metavar="FOLDER", help="data/datasets/NAME/VERSION")
@@ -83,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     kinds.add_parser(
         "prompts",
-        prog="poe push-prompts-to-opik",
+        prog=f"{POE} push-prompts-to-opik",
         description="Push the prompt templates to Opik's library.",
     )
     return parser

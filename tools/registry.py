@@ -1,4 +1,4 @@
-"""Trained models: ``poe list-models``, ``poe promote-model NAME[:VERSION]``, ``poe rollback-model NAME``."""
+"""Trained models: ``./poe list-models``, ``./poe promote-model NAME[:VERSION]``, ``./poe rollback-model NAME``."""
 
 import argparse
 from collections.abc import Sequence
@@ -25,9 +25,10 @@ from llm_engineering.application.training.registry.register import (
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
+from llm_engineering.domain.hints import POE
 from llm_engineering.domain.models import ModelVersion, PromotionDecision, Stage
 from llm_engineering.settings import load_settings
-from tools.console import console, run, user_path
+from tools.console import console, make_parser, run, user_path
 from tools.run_config import read_run_config
 
 POLICY = Path("configs/model_evaluation.yaml")
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _list(registry: ModelRegistry, name: str | None) -> int:
     versions = registry.list_versions(name)
     if not versions:
-        console.print("No model is registered yet. Train one: poe run-training-pipeline")
+        console.print(f"No model is registered yet. Train one: {POE} run-training-pipeline")
         return 0
     table = Table(title="Models", title_justify="left", title_style="bold")
     for column in ("Version", "Stage", "Base", "Training", "Data set", "Evaluation", "Made"):
@@ -123,7 +124,7 @@ def _consider(registry: ModelRegistry, name: str, number: int | None, options: a
         console.print(f"  - {escape(reason)}", soft_wrap=True)
     if decision.promoted_to is None:
         return 1
-    console.print(f"[dim]To production it goes by: poe promote-model {escape(candidate.label)}[/]")
+    console.print(f"[dim]To production it goes by: {POE} promote-model {escape(candidate.label)}[/]")
     return 0
 
 
@@ -147,7 +148,7 @@ def _show_moved(moved: ModelVersion, act: PromotionDecision) -> None:
     before = "" if act.production in (None, moved.label) else f"; before: {act.production}"
     where = f"{moved.stage.value}{before if moved.stage is Stage.PRODUCTION else ''}"
     console.print(
-        f"[green]✓[/] {escape(moved.label)} is in {escape(where)}. Serve it: poe run-llm-server --model {escape(moved.label)}",
+        f"[green]✓[/] {escape(moved.label)} is in {escape(where)}. Serve it: {POE} run-llm-server --model {escape(moved.label)}",
         soft_wrap=True,
     )
 
@@ -165,11 +166,11 @@ def _named(text: str) -> tuple[str, int | None]:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="poe …-model", description=__doc__)
+    parser = make_parser("…-model", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    listing = commands.add_parser("list", help="versions, their stages, and what was decided on them")
+    listing = commands.add_parser("list", prog=f"{POE} list-models")
     listing.add_argument("name", nargs="?", help="one model, with its decisions (default: all)")
-    moving = commands.add_parser("promote", help="let an evaluation decide, or put into production")
+    moving = commands.add_parser("promote", prog=f"{POE} promote-model")
     moving.add_argument(
         "model", metavar="NAME[:VERSION]", help="without a version: the newest, or the one in staging"
     )
@@ -184,7 +185,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--policy", type=user_path, metavar="FILE", help=f"when a model is better (default: {POLICY})"
     )
     moving.add_argument("--force", metavar="REASON", help="move it whatever is missing; the reason is kept")
-    back = commands.add_parser("rollback", help="bring back what was in production before")
+    back = commands.add_parser("rollback", prog=f"{POE} rollback-model")
     back.add_argument("name", help="the model")
     back.add_argument("--reason", default="", help="kept with the rollback")
     return parser.parse_args(arguments)

@@ -1,11 +1,15 @@
 """Print the reports of a finished run's steps on the console."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from llm_engineering.application.files import atomic_write
+from llm_engineering.domain.hints import POE
+from llm_engineering.settings import Settings, load_settings
 from tools.console import console, readable_source
 
 WIDE = 130
@@ -17,43 +21,65 @@ SHOWN_REASONS = 10
 
 
 def show_run(result: Any) -> None:
-    """Print the reports of a finished run's steps."""
+    """Print the reports of a finished run's steps, and where their pages are."""
     if result is None or not result.status.is_successful:
         return
-    for name, step in result.steps.items():
-        for output in step.outputs.values():
-            for artifact in output:
-                shown = _SHOWN.get(artifact.name)
-                if shown:
-                    shown(name, artifact.load())
+    show_steps(result)
     console.print(
-        f"[green]✓[/] {escape(result.name)} finished. [dim]Dashboard: poe local-zenml-server-up[/]",
+        f"[green]✓[/] {escape(result.name)} finished. [dim]Dashboard: {POE} local-zenml-server-up[/]",
         soft_wrap=True,
     )
 
 
+def show_steps(result: Any) -> None:
+    """Print the reports of those steps of a run that have come to their end."""
+    for name, step in result.steps.items():
+        for output in step.outputs.values():
+            for artifact in output:
+                if shown := _SHOWN.get(artifact.name):
+                    shown(name, artifact.load())
+                elif label := _PAGES.get(artifact.name):
+                    page = write_page(load_settings(), f"{result.name}-{artifact.name}", str(artifact.load()))
+                    console.print(f"  [bold]{label}[/]: {page}")
+
+
+def write_page(settings: Settings, name: str, html: str) -> Path:
+    """Write a report's page beside the other stores, where any browser opens it; returns its file."""
+    folder = settings.local.data_dir / "reports"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name}.html"
+    atomic_write(file, html)
+    return file
+
+
+def read_output(result: Any, name: str) -> dict[str, Any]:
+    """Return what the last step of a finished run that has such an output says in it; empty: none has."""
+    found: dict[str, Any] = {}
+    for step in result.steps.values():
+        for artifact in step.outputs.get(name, []):
+            found = artifact.load()
+    return found
+
+
 def _show_links(_: str, report: dict[str, Any]) -> None:
-    """Show the links that the user gave, each with what it led to; links found through a feed only where they failed."""
-    table = Table(title="Links", title_justify="left", title_style="bold")
-    roomy = console.width >= NARROW
-    for column in ("Link", *(("Reader",) if roomy else ()), "Status"):
-        table.add_column(column, overflow="fold")
-    for column in ("Documents", "Left out", *(("Seconds",) if roomy else ())):
-        table.add_column(column, justify="right")
+    """Show the links that the user gave, each whole, with what it led to; links found through a feed only where they failed."""
+    console.print("[bold]Links[/]")
     for url, outcome in report["outcomes"].items():
         reason = report["failures"].get(url)
         if outcome["found_through"] and not reason:
             continue
-        led_to = f" [dim]→ {outcome['discovered']} links[/]" if outcome["discovered"] else ""
-        link = escape(url) + led_to + (f"\n[red]{escape(reason)}[/]" if reason else "")
-        status = f"[{_STYLES[outcome['status']]}]{outcome['status']}[/]"
-        left_out = outcome.get("rejected", 0)
-        numbers = (f"{outcome['documents']:,}", f"[yellow]{left_out:,}[/]" if left_out else "0")
-        if roomy:
-            table.add_row(link, outcome["reader"], status, *numbers, f"{outcome['seconds']:.1f}")
-        else:
-            table.add_row(link, status, *numbers)
-    console.print(table)
+        status = outcome["status"]
+        told = [
+            f"{outcome['reader']}",
+            f"{outcome['documents']:,} documents",
+            *([f"{outcome['discovered']:,} links in it"] if outcome["discovered"] else []),
+            *([f"{outcome['rejected']:,} left out"] if outcome.get("rejected") else []),
+            f"{outcome['seconds']:.1f} s",
+        ]
+        console.print(f"  [{_STYLES[status]}]{status}[/] {escape(url)}")
+        console.print(f"    [dim]{escape(' · '.join(told))}[/]")
+        if reason:
+            console.print(f"    [red]{escape(reason)}[/]")
     _show_left_out(report.get("rejections", {}), report["records_rejected"])
 
 
@@ -63,8 +89,9 @@ def _show_left_out(reasons: dict[str, str], count: int) -> None:
         return
     console.print(f"[bold]Left out[/]: {count:,}")
     for source, reason in list(reasons.items())[:SHOWN_REASONS]:
-        console.print(f"  {escape(readable_source(source))}\n    [yellow]{escape(reason)}[/]", soft_wrap=True)
-    console.print("  [dim]All of them, with reasons: ./poe rejected[/]")
+        console.print(f"  {escape(readable_source(source))}")
+        console.print(f"    [yellow]{escape(reason)}[/]")
+    console.print(f"  [dim]All of them, with reasons: {POE} rejected[/]")
 
 
 def _show_numbers(step: str, report: dict[str, Any]) -> None:
@@ -93,6 +120,7 @@ def _show_dataset(step: str, report: dict[str, Any]) -> None:
     for gate, dropped in report["dropped_by_gate"].items():
         console.print(f"    [dim]{dropped:,} dropped: {escape(gate.replace('_', ' '))}[/]", soft_wrap=True)
     console.print(f"  [bold]Data set[/]: {escape(report['folder'])}", soft_wrap=True)
+    console.print(f"  [bold]Report[/]: {escape(report['folder'])}/report.html", soft_wrap=True)
 
 
 def _show_rag_evaluation(_: str, found: dict[str, Any]) -> None:
@@ -177,7 +205,7 @@ def _show_promotion(_: str, found: dict[str, Any]) -> None:
         console.print(f"    - {escape(reason)}", soft_wrap=True)
     if found["promoted"]:
         console.print(
-            f"    [dim]To production: poe promote-model {escape(found['version'])}[/]", soft_wrap=True
+            f"    [dim]To production: {POE} promote-model {escape(found['version'])}[/]", soft_wrap=True
         )
 
 
@@ -221,6 +249,12 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+_PAGES = {
+    "rag_evaluation_report": "Report",
+    "model_evaluation_report": "Report",
+    "training_plot": "Curves",
+}
+"""Pages that have no place in a folder of their own."""
 _STYLES = {"saved": "green", "updated": "cyan", "failed": "red", "unchanged": "dim"}
 _SHOWN: dict[str, Callable[[str, dict[str, Any]], None]] = {
     "collection_report": _show_links,

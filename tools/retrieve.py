@@ -1,16 +1,13 @@
-"""Shows what the retriever finds: ``poe call-rag-retrieval-module --query "…" [--author … --category … --k …]``.
+"""Shows what the retriever finds: ``./poe call-rag-retrieval-module --query "…" [--author … --category … --k …]``.
 
 All stages run as in the inference service: guard, self-query, expansion, search, rerank. ``--config`` takes the service's file.
 """
 
-import argparse
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.markup import escape
-from rich.panel import Panel
-from rich.text import Text
 
 from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.application.inference.retriever import RetrievalConfig, Retrieved, Retriever
@@ -19,13 +16,13 @@ from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.domain.retrieval import Hit, Query
 from llm_engineering.settings import load_settings
-from tools.console import add_demo_option, console, run
+from tools.console import add_demo_option, console, hold_log, make_parser, run
 from tools.run_config import read_service_config
 from tools.search_options import add_search_options, query_from
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="poe call-rag-retrieval-module", description=__doc__)
+    parser = make_parser("call-rag-retrieval-module", __doc__)
     parser.add_argument("--query", required=True, help="what to look for")
     parser.add_argument("--config", type=Path, help="the inference service's file, configs/inference.yaml")
     add_search_options(parser)
@@ -40,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else RetrievalConfig()
     )
     query = query_from(options.query, options, config)
-    with open_resources(settings) as resources:
+    with hold_log(settings), open_resources(settings) as resources:
         resources.embedder.embed_queries(
             ["warm up"]
         )  # so that the times shown are those of a search, not of loading a model
@@ -72,16 +69,13 @@ def show_hits(hits: Sequence[Hit]) -> None:
         chunk = hit.chunk
         similarity = f" · cosine {hit.dense_score:.2f}" if hit.dense_score is not None else ""
         where = " > ".join(part for part in (chunk.title, *chunk.headings[-1:]) if part)
+        console.print(f"[bold cyan]{rank}[/]  [bold]{escape(where)}[/]")
         console.print(
-            Panel(
-                Text(chunk.text.strip()),
-                title=f"[bold]{rank}[/]  {escape(where)}",
-                title_align="left",
-                subtitle=f"[dim]score {hit.score:.3f}{similarity} · {escape(chunk.author)} · {escape(chunk.link)}[/]",
-                subtitle_align="left",
-                border_style="cyan",
-            )
+            f"   [dim]score {hit.score:.3f}{similarity} · {escape(chunk.author)} · {escape(chunk.link)}[/]"
         )
+        for line in chunk.text.strip().splitlines():
+            console.print(f"   {line}" if line.strip() else "", markup=False)
+        console.print()
 
 
 def show_provenance(found: Retrieved, timings: dict[str, float]) -> None:

@@ -1,19 +1,23 @@
-"""Run a pipeline with its YAML: ``poe run-end-to-end-data-pipeline [--config FILE] [--link URL --author NAME]``."""
+"""Run a pipeline with its YAML: ``./poe run-end-to-end-data-pipeline [--config FILE] [--link URL --author NAME]``."""
 
 import argparse
+import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.markup import escape
 
 from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.evaluation.models.config import ModelEvaluationParameters
 from llm_engineering.application.evaluation.rag.config import RagEvaluation
 from llm_engineering.application.features.config import (
+    CollectRun,
     DigitalDataEtl,
     EndToEndData,
     FeatureEngineering,
@@ -25,11 +29,14 @@ from llm_engineering.application.training.datasets.config import (
 from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.bootstrap.locks import hold_collection
 from llm_engineering.bootstrap.logging import start_logging
-from llm_engineering.domain.errors import ConfigurationError, TwinError
-from llm_engineering.settings import load_settings
-from tools.console import run, user_link, user_path
+from llm_engineering.domain.errors import ConfigurationError, FetchError, TwinError
+from llm_engineering.domain.hints import POE
+from llm_engineering.settings import Settings, load_settings
+from tools.compare import show_side_by_side
+from tools.console import errors, make_parser, run, user_link, user_path
 from tools.distributed import check_shared, is_distributed, is_leader, join_training
-from tools.reports import show_run
+from tools.preflight import check_hosts, check_inputs, choose_author
+from tools.reports import read_output, show_run, show_steps
 from tools.run_config import check_parameters, read_run_config
 
 WRITERS = frozenset({"digital_data_etl", "feature_engineering", "end_to_end_data"})
@@ -41,6 +48,13 @@ class Runnable:
     pipeline: str
     parameters: type[StrictConfig]
     config: Path
+
+    @property
+    def task(self) -> str:
+        """The task that runs it."""
+        return next(
+            f"run-{name}{_ENDINGS.get(name, '-pipeline')}" for name, it in PIPELINES.items() if it is self
+        )
 
 
 PIPELINES = {
@@ -66,18 +80,28 @@ PIPELINES = {
     "end-to-end-data": Runnable("end_to_end_data", EndToEndData, Path("configs/end_to_end_data_sample.yaml")),
 }
 
+OWN = Path("configs/mine.yaml")
+"""What ``./poe init`` writes: the links of this twin."""
+_ENDINGS = {"digital-data-etl": "", "rag-evaluation": ""}
+"""Of the tasks' names, where it is not ``-pipeline``."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     runnable = PIPELINES[options.pipeline]
-    start_logging(load_settings())
-    parameters, rest = _parameters(runnable, options)
+    settings = load_settings()
+    start_logging(settings)
+    parameters, rest = _parameters(runnable, options, settings)
     if is_distributed():
         check_shared(parameters)
     if not is_leader():
         join_training(parameters)
         return 0
-    run_pipeline(runnable.pipeline, parameters, rest)
+    for warning in check_inputs(parameters, settings):
+        errors.print(f"[yellow]![/] {escape(warning)}")
+    result = run_pipeline(runnable.pipeline, parameters, rest)
+    if trained := read_output(result, "training_report"):
+        show_side_by_side(Path(trained["folder"]), settings)
     return 0
 
 
@@ -87,7 +111,8 @@ def run_pipeline(name: str, parameters: StrictConfig, rest: dict[str, Any] | Non
     Raises:
         TwinError: what made a step fail.
     """
-    import pipelines
+    with _announce_start():
+        import pipelines
 
     pipeline = getattr(pipelines, name)
     with tempfile.TemporaryDirectory() as folder:
@@ -95,15 +120,38 @@ def run_pipeline(name: str, parameters: StrictConfig, rest: dict[str, Any] | Non
             path = Path(folder) / "run.yaml"
             path.write_text(yaml.safe_dump(rest), encoding="utf-8")
             pipeline = pipeline.with_options(config_path=str(path))
+        begun = datetime.now(UTC)
         try:
             with hold_collection(load_settings()) if name in WRITERS else nullcontext():
                 result = pipeline(
                     **{field: getattr(parameters, field) for field in type(parameters).model_fields}
                 )
         except Exception as error:  # noqa: BLE001 - ZenML may wrap what a step raised; the cause is what helps
+            _show_finished_steps(name, begun)
             raise _cause(error) from None
     show_run(result)
     return result
+
+
+def _show_finished_steps(name: str, begun: datetime) -> None:
+    """Show what a run that failed had found before: a gate that closes is judged by its table."""
+    from zenml.client import Client
+
+    with suppress(Exception):  # the error that follows is what counts
+        [newest] = Client().list_pipeline_runs(pipeline_name=name, sort_by="desc:created", size=1).items
+        if newest.created.replace(tzinfo=UTC) >= begun:  # ZenML's times are UTC and do not say so
+            show_steps(newest)
+
+
+@contextmanager
+def _announce_start() -> Iterator[None]:
+    """Say that ZenML starts, which takes ten seconds and more, during which nothing else would be said."""
+    if "zenml" in sys.modules:
+        yield
+        return
+    errors.print("[dim]Starting ZenML …[/]")
+    yield
+    errors.print("[dim]Preparing the run …[/]")
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -116,36 +164,77 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-def _parameters(runnable: Runnable, options: argparse.Namespace) -> tuple[StrictConfig, dict[str, Any]]:
-    if not options.link:
-        if options.author:
+def _parameters(
+    runnable: Runnable, options: argparse.Namespace, settings: Settings
+) -> tuple[StrictConfig, dict[str, Any]]:
+    collects = "collect" in runnable.parameters.model_fields
+    if options.link:
+        if not collects:
             raise ConfigurationError(
-                "--author goes with --link; in a configuration file, authors stand beside the links."
+                "--link is for pipelines that collect; this one works on what the warehouse holds."
             )
-        return read_run_config(options.config or runnable.config, runnable.parameters)
-    if "collect" not in runnable.parameters.model_fields:
+        author = options.author or settings.twin_author
+        if not author:
+            raise ConfigurationError(
+                f'Whose writing is it? Add --author "Your Name", or set TWIN_AUTHOR once: {POE} init'
+            )
+        check_hosts(options.link)
+        given = {"collect": {"author": author, "links": options.link}}
+        return check_parameters(given, runnable.parameters, Path("the command line")), {}
+    file = options.config or (OWN if collects and OWN.is_file() else runnable.config)
+    parameters, rest = read_run_config(file, runnable.parameters)
+    if (
+        isinstance(parameters, DigitalDataEtl | EndToEndData)
+        and file == runnable.config
+        and not options.config
+    ):
+        _check_sample(parameters.collect)
+    if isinstance(parameters, GenerateInstructDataset):
+        own = choose_author(parameters.instruct, options.author, settings)
+        return parameters.model_copy(update={"instruct": own}), rest
+    if isinstance(parameters, GeneratePreferenceDataset):
+        chosen = choose_author(parameters.preference, options.author, settings)
+        return parameters.model_copy(update={"preference": chosen}), rest
+    if options.author:
         raise ConfigurationError(
-            "--link is for pipelines that collect; this one works on what the warehouse holds."
+            "--author says whose writing the --link are, or whose texts a data set is made of. In a configuration file, authors "
+            "stand beside the links."
+            if collects
+            else "--author is for pipelines that collect, and for data sets; this one takes no author."
         )
-    given = {"collect": {"author": options.author, "links": options.link}}
-    return check_parameters(given, runnable.parameters, Path("the command line")), {}
+    return parameters, rest
+
+
+def _check_sample(collect: CollectRun) -> None:
+    """The sample's links are for whoever serves it; everybody else has forgotten to name something."""
+    try:
+        check_hosts([link.url for link in collect.links if "://" in link.url])
+    except FetchError:
+        raise ConfigurationError(
+            f"What is to be collected? Name it with --link URL (repeatable) or --config FILE, or write a file once: {POE} "
+            f"init. The sample site is not served here; {POE} demo serves and collects it."
+        ) from None
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="poe run-…", description=__doc__)
-    parser.add_argument("pipeline", choices=sorted(PIPELINES))
-    parser.add_argument(
-        "--config", type=user_path, help="YAML of the run (default: the sample's, in configs/)"
-    )
-    parser.add_argument(
-        "--link",
-        action="extend",
-        nargs="+",
-        type=user_link,
-        metavar="LINK",
-        help="collect this instead of the file's links: a URL, file, folder or pattern; repeatable",
-    )
-    parser.add_argument("--author", metavar="NAME", help="whose writing the --link are")
+    parser = make_parser("run-…", __doc__)
+    pipelines = parser.add_subparsers(dest="pipeline", required=True)
+    for name, runnable in PIPELINES.items():
+        command = pipelines.add_parser(name, prog=f"{POE} {runnable.task}", description=parser.description)
+        command.add_argument("--config", type=user_path, help=f"YAML of the run (default: {runnable.config})")
+        command.add_argument(
+            "--link",
+            action="extend",
+            nargs="+",
+            type=user_link,
+            metavar="LINK",
+            help="collect this instead of the file's links: a URL, file, folder or pattern; repeatable",
+        )
+        command.add_argument(
+            "--author",
+            metavar="NAME",
+            help="whose writing the --link are, or whose a data set is made of (TWIN_AUTHOR)",
+        )
     return parser.parse_args(arguments)
 
 

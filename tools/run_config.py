@@ -1,5 +1,6 @@
 """Read a run's YAML and check all of it before anything starts."""
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,8 @@ from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings_errors import describe_error, list_problems, suggest_name
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+_ALIKE = 0.6
+"""Likeness of names, 0 to 1, from which one may be a typing error of the other."""
 
 
 def read_run_config(path: Path, model: type[ModelT]) -> tuple[ModelT, dict[str, Any]]:
@@ -21,7 +24,7 @@ def read_run_config(path: Path, model: type[ModelT]) -> tuple[ModelT, dict[str, 
         ConfigurationError: the file is missing, is not YAML, or holds an unknown key or a wrong type; the message gives
             the path to each key and what was expected.
     """
-    content = _mapping(path, "a mapping with the key 'parameters'")
+    content = _mapping(path, model, "a mapping with the key 'parameters'")
     parameters = content.pop("parameters", {})
     problems = [*_unknown_sections(content), *_not_a_mapping(parameters)]
     if problems:
@@ -35,23 +38,46 @@ def read_service_config(path: Path, model: type[ModelT]) -> ModelT:
     Raises:
         ConfigurationError: see :func:`read_run_config`.
     """
-    return _validated(_mapping(path, "a mapping of sections"), model, path, root=())
+    return _validated(_mapping(path, model, "a mapping of sections"), model, path, root=())
 
 
-def _mapping(path: Path, expected: str) -> dict[str, Any]:
+def _mapping(path: Path, model: type[BaseModel], expected: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
-        beside = path.parent if path.parent != Path() else Path("configs")
-        there = ", ".join(sorted(str(p) for p in beside.glob("*.yaml"))) or "none"
         raise ConfigurationError(
-            f"Cannot read the run's configuration {path}: {error.strerror}. There are: {there}"
+            f"Cannot read the run's configuration {_relative(path)}: {error.strerror}.{_name_files(path, model)}"
         ) from None
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path}: expected {expected}, got {type(content).__name__}.")
     return content
+
+
+def _name_files(path: Path, model: type[BaseModel]) -> str:
+    """The files beside a missing one, or in ``configs/``, that such a run can read, those of the closest name first."""
+    folder = path.parent if path.parent.is_dir() and path.parent != Path() else Path("configs")
+    fitting = [file for file in sorted(folder.glob("*.yaml")) if _fits(file, model)]
+    if not fitting:
+        return ""
+    alike = {file: difflib.SequenceMatcher(None, path.stem, file.stem).ratio() for file in fitting}
+    first, *others = (str(_relative(file)) for file in sorted(fitting, key=lambda file: -alike[file]))
+    if max(alike.values()) >= _ALIKE:
+        return f" Did you mean {first}?" + (f" There are also: {', '.join(others)}" if others else "")
+    return f" There are: {', '.join([first, *others])}"
+
+
+def _fits(file: Path, model: type[BaseModel]) -> bool:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        return set(content.get("parameters", content) or {}) <= set(model.model_fields)
+    except (OSError, ValueError, yaml.YAMLError, AttributeError, TypeError):
+        return False
+
+
+def _relative(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def check_parameters(parameters: Mapping[str, Any], model: type[ModelT], path: Path) -> ModelT:
@@ -87,6 +113,8 @@ def _error(path: Path, problems: list[str]) -> ConfigurationError:
 
 
 def _unknown_sections(content: Mapping[str, Any]) -> Iterator[str]:
+    if not content:
+        return  # nothing to hold against what ZenML knows, which takes seconds to import
     from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 
     known = {"parameters", *PipelineRunConfiguration.model_fields}

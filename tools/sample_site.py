@@ -5,7 +5,6 @@ when the server starts. So feed.xml, sitemap.xml and robots.txt carry the placeh
 while serving.
 """
 
-import argparse
 import signal
 import socket
 import sys
@@ -21,6 +20,8 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
+
+from tools.console import make_parser
 
 DEFAULT_ROOT = Path(__file__).resolve().parents[1] / "samples" / "site"
 DEFAULT_PORT = 8111
@@ -110,7 +111,7 @@ class SampleSite:
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until interrupted; the task ``serve-sample-site``."""
-    parser = argparse.ArgumentParser(prog="serve-sample-site", description="Serve the sample site.")
+    parser = make_parser("serve-sample-site", "Serve the sample site.")
     parser.add_argument(
         "--port", type=int, default=DEFAULT_PORT, help="0: any free one (default: %(default)s)"
     )

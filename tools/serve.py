@@ -1,6 +1,5 @@
-"""Runs the inference service: ``poe run-inference-ml-service [--host … --port … --config configs/inference.yaml]``."""
+"""Runs the inference service: ``./poe run-inference-ml-service [--host … --port … --config configs/inference.yaml]``."""
 
-import argparse
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +15,9 @@ from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.bootstrap.service import build_service_app, open_api_keys, open_listener
 from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings
-from tools.console import add_demo_option, console, run, user_path
+from tools.console import add_demo_option, console, make_parser, run, user_path
 from tools.run_config import read_run_config, read_service_config
 from tools.warm_server import share_models
 
@@ -27,7 +27,7 @@ FEATURES = Path("configs/feature_engineering.yaml")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="poe run-inference-ml-service", description=__doc__)
+    parser = make_parser("run-inference-ml-service", __doc__)
     parser.add_argument(
         "--host", help="address to listen on (SERVICE_HOST); 0.0.0.0 for all, which needs an API key"
     )
@@ -84,7 +84,7 @@ def introduce(resources: Resources, url: str, host: str, config: Path) -> None:
         "Search": _search(resources),
         "Index": f"{chunks:,} chunks"
         if chunks
-        else "[yellow]empty; fill it: poe run-end-to-end-data-pipeline[/]",
+        else f"[yellow]empty; fill it: {POE} run-end-to-end-data-pipeline[/]",
         "API keys": ", ".join(escape(name) for name in keys)
         or f"none needed from this machine ({escape(host)})",
         "Config": escape(str(config)),

@@ -8,7 +8,6 @@ it) that outlives the command which started it. Which process is ours is known b
 and its command line together: a pid alone may by now belong to somebody else.
 """
 
-import argparse
 import fcntl
 import json
 import os
@@ -29,8 +28,9 @@ from loguru import logger
 from rich.markup import escape
 
 from llm_engineering.domain.errors import MissingDependencyError, StoreUnavailableError
+from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings
-from tools.console import console, run
+from tools.console import console, make_parser, run
 from tools.processes import STOP_SECONDS, end_process, find_process, wait_until_ended
 from tools.warm import WarmTwin
 
@@ -103,7 +103,7 @@ class LocalMongo:
             if process is not None and _port_of(process) != self.port:
                 raise StoreUnavailableError(
                     f"The local MongoDB server already runs on port {_port_of(process)} (pid {process.pid}), not on "
-                    f"{self.port}. Stop it first: poe local-infrastructure-down"
+                    f"{self.port}. Stop it first: {POE} local-infrastructure-down"
                 )
             if process is None:
                 self._check_port()
@@ -190,7 +190,7 @@ class LocalMongo:
             if time.monotonic() > deadline:
                 raise StoreUnavailableError(
                     f"The local MongoDB server (pid {process.pid}) did not answer within {START_SECONDS:g} s. "
-                    f"Stop it with: poe local-infrastructure-down{self._log_tail()}"
+                    f"Stop it with: {POE} local-infrastructure-down{self._log_tail()}"
                 )
             time.sleep(0.1)
 
@@ -294,7 +294,7 @@ class LocalZenml:
         except subprocess.TimeoutExpired as error:
             raise StoreUnavailableError(
                 f"`zenml {' '.join(arguments)}` did not finish within {ZENML_SECONDS:g} s. Try again; "
-                "poe local-zenml-server-down clears what is left of it."
+                f"{POE} local-zenml-server-down clears what is left of it."
             ) from error
         except FileNotFoundError as error:
             raise MissingDependencyError("zenml", "main", "The ZenML server") from error
@@ -380,8 +380,10 @@ def _port_of(process: psutil.Process) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.services", description="Services on this machine.")
-    parser.add_argument("action", choices=sorted(ACTIONS))
+    parser = make_parser("local-…", "Services on this machine.")
+    actions = parser.add_subparsers(dest="action", required=True)
+    for action in ACTIONS:
+        actions.add_parser(action, prog=f"{POE} {_TASKS.get(action, f'local-infrastructure-{action}')}")
     options = parser.parse_args(arguments)
     return ACTIONS[options.action](load_settings())
 
@@ -393,7 +395,7 @@ def start_mongo(settings: Settings) -> int:
         console.print(f"[dim]… starting the MongoDB-wire server on {mongo.uri}[/]")
     status = mongo.start()
     _print_status("MongoDB", status, "already running" if before.running else "started")
-    console.print(f"  [dim]log {escape(str(mongo.log))}; stop it with: poe local-infrastructure-down[/]")
+    console.print(f"  [dim]log {escape(str(mongo.log))}; stop it with: {POE} local-infrastructure-down[/]")
     _warn_of_other_database(settings, mongo)
     return 0
 
@@ -404,7 +406,7 @@ def stop_mongo(settings: Settings) -> int:
     else:
         console.print("[dim]○[/] [bold]MongoDB[/] was not running")
     if WarmTwin(settings).stop():
-        console.print("[green]●[/] [bold]Loaded models[/] of poe ask let go")
+        console.print(f"[green]●[/] [bold]Loaded models[/] of {POE} ask let go")
     return 0
 
 
@@ -416,13 +418,13 @@ def show_status(settings: Settings) -> int:
     _print_status(
         "ZenML server",
         zenml,
-        "" if zenml.running else "optional: poe local-zenml-server-up",
+        "" if zenml.running else f"optional: {POE} local-zenml-server-up",
     )
     if (note := WarmTwin(settings).read_note()) is not None:
-        whose = "of the inference service" if note.service else "kept for poe ask"
+        whose = "of the inference service" if note.service else f"kept for {POE} ask"
         _print_status("Loaded models", Status(running=True, pid=note.pid, detail=whose))
     if not current.running:
-        console.print("  [dim]start MongoDB with: poe local-infrastructure-up[/]")
+        console.print(f"  [dim]start MongoDB with: {POE} local-infrastructure-up[/]")
     _warn_of_other_database(settings, mongo)
     return 0 if current.running else NOT_RUNNING
 
@@ -432,7 +434,7 @@ def start_zenml(settings: Settings) -> int:
     if not zenml.status().running:
         console.print("[dim]… starting the ZenML server (about half a minute)[/]")
     _print_status("ZenML server", zenml.start(), "open this address in a browser")
-    console.print("  [dim]runs are now stored there; stop it with: poe local-zenml-server-down[/]")
+    console.print(f"  [dim]runs are now stored there; stop it with: {POE} local-zenml-server-down[/]")
     return 0
 
 
@@ -456,6 +458,13 @@ ACTIONS: dict[str, Callable[[Settings], int]] = {
     "zenml-up": start_zenml,
     "zenml-down": stop_zenml,
     "set-stack": activate_stack,
+}
+
+
+_TASKS = {
+    "zenml-up": "local-zenml-server-up",
+    "zenml-down": "local-zenml-server-down",
+    "set-stack": "set-local-stack",
 }
 
 

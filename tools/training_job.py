@@ -1,6 +1,6 @@
-"""The training pipeline as a job on SageMaker: ``poe run-training-job-on-sagemaker [--config FILE] [--detach | --stop]``.
+"""The training pipeline as a job on SageMaker: ``./poe run-training-job-on-sagemaker [--config FILE] [--detach | --stop]``.
 
-The YAML is that of ``poe run-training-pipeline``. Calling it again follows the job that runs, fetches the model of one that
+The YAML is that of ``./poe run-training-pipeline``. Calling it again follows the job that runs, fetches the model of one that
 is done, and starts one anew, from the last checkpoint, where one has failed.
 """
 
@@ -16,8 +16,9 @@ from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.training import open_training_jobs
 from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.domain.hints import POE
 from llm_engineering.settings import load_settings
-from tools.console import console, errors, run, user_path
+from tools.console import console, errors, make_parser, run, user_path
 from tools.run_config import read_run_config
 
 INTERRUPTED = 130
@@ -89,13 +90,13 @@ def _show(models: Sequence[Path], config: Path, dataset: Path | None) -> None:
         console.print(f"[green]✓[/] {escape(str(model))}", soft_wrap=True)
     named = "" if dataset is None else f", with 'dataset: {escape(str(dataset))}' in that file,"
     console.print(
-        f"[dim]To register: poe run-training-pipeline --config {escape(str(config))}{named} finds it trained already.[/]",
+        f"[dim]To register: {POE} run-training-pipeline --config {escape(str(config))}{named} finds it trained already.[/]",
         soft_wrap=True,
     )
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="poe run-training-job-on-sagemaker", description=__doc__)
+    parser = make_parser("run-training-job-on-sagemaker", __doc__)
     parser.add_argument(
         "--config", type=user_path, default=Path("configs/training_sft.yaml"), help="YAML of the training"
     )

@@ -1,4 +1,4 @@
-"""From links to your twin: ``poe twin --author "Your Name" --link URL … [--no-training] [--steps N] [--no-serve]``.
+"""From links to your twin: ``./poe twin --author "Your Name" --link URL … [--no-training] [--steps N] [--no-serve]``.
 
 Collects, builds features, makes data sets, trains, evaluates, promotes what is better, and serves the chat page: the tasks that
 are there for each of these, in order. What an earlier run has done is not done again, so after an interruption, or when
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rich.markup import escape
 from rich.panel import Panel
@@ -32,13 +32,17 @@ from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.bootstrap.training import open_bundled_models
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, TwinError
+from llm_engineering.domain.hints import POE, describe_install
 from llm_engineering.domain.models import EVALUATION, Stage
 from llm_engineering.settings import LlamaCppSettings, Settings, load_settings
 from tools import registry
 from tools.checks import find_missing_group
-from tools.console import console, errors, run, show_stage, user_link, user_path
+from tools.compare import show_side_by_side
+from tools.console import console, errors, make_parser, run, show_stage, user_link, user_path
 from tools.models import choose_models, ensure_models, with_small_llm
-from tools.run import PIPELINES, run_pipeline
+from tools.preflight import check_hosts, describe_limits
+from tools.reports import read_output
+from tools.run import OWN, PIPELINES, run_pipeline
 from tools.run_config import check_parameters, read_run_config
 from tools.sample_site import DEFAULT_PORT, SampleSite
 from tools.serve import serve
@@ -89,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = with_small_llm(load_settings()) if options.small else load_settings()
     start_logging(settings)
     wish = read_wish(options, settings)
+    check_hosts(options.link)
     url = f"http://{settings.service.host}:{settings.service.port}/"
     if wish.serve and settings.service.port and (taken := describe_taker(settings.service.port)):
         raise ConfigurationError(
@@ -105,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 stack.enter_context(SampleSite(port=DEFAULT_PORT))
         with show_stage("Collect and build features", timings):
             _collect(wish)
-        failed = _train(wish, timings) if wish.training is not None else False
+        failed = _train(wish, settings, timings) if wish.training is not None else False
         own = settings_of_twin(wish, settings)
         _show_end(wish, timings)
         if wish.serve:
@@ -124,7 +129,7 @@ def read_wish(options: argparse.Namespace, settings: Settings) -> Wish:
     """
     author = options.author or (SAMPLE_AUTHOR if options.sample else settings.twin_author)
     if not author or not author.strip():
-        raise ConfigurationError('Whose twin? Add --author "Your Name", or set TWIN_AUTHOR.')
+        raise ConfigurationError(f'Whose twin? Add --author "Your Name", or set TWIN_AUTHOR once: {POE} init')
     if options.sample and options.link:
         raise ConfigurationError("--sample brings its own links; leave out --link or --sample.")
     if options.steps is not None and options.steps < 1:
@@ -135,6 +140,8 @@ def read_wish(options: argparse.Namespace, settings: Settings) -> Wish:
     elif options.link:
         given = {"collect": {"author": author, "links": options.link}}
         data = check_parameters(given, EndToEndData, Path("the command line"))
+    elif OWN.is_file():
+        data, _ = read_run_config(OWN, EndToEndData)
     training, reason = None, ""
     if not options.no_training:
         if missing := find_missing_group("training"):
@@ -264,7 +271,7 @@ def show_plan(wish: Wish, parts: Sequence[Part]) -> None:
     )
     if wish.reason:
         console.print(
-            "[yellow]Nothing is trained: the group 'training' is not here.[/] It comes with: ./poe setup --with training",
+            f"[yellow]Nothing is trained: the group 'training' is not here.[/] It comes with: {describe_install('training')}",
             soft_wrap=True,
         )
 
@@ -277,7 +284,7 @@ def _start_database(settings: Settings) -> None:
     if settings.database.uri.get_secret_value().startswith(mongo.uri):
         if not mongo.status().running:
             mongo.start()
-        console.print(f"  MongoDB runs at {mongo.uri}; to stop it: ./poe local-infrastructure-down")
+        console.print(f"  MongoDB runs at {mongo.uri}; to stop it: {POE} local-infrastructure-down")
 
 
 def _collect(wish: Wish) -> None:
@@ -293,7 +300,7 @@ def _collect(wish: Wish) -> None:
     run_pipeline("feature_engineering", FeatureEngineering())
 
 
-def _train(wish: Wish, timings: dict[str, float]) -> bool:
+def _train(wish: Wish, settings: Settings, timings: dict[str, float]) -> bool:
     """Make data sets, train, evaluate, promote. True if it could not be done; what was collected is served all the same."""
     assert wish.training is not None
     sft, dpo = wish.training.training, wish.training.dpo
@@ -308,6 +315,7 @@ def _train(wish: Wish, timings: dict[str, float]) -> bool:
         with show_stage("Evaluation and promotion", timings):
             _evaluate(wish, folder, questions)
             _promote(wish.name)
+        show_side_by_side(folder, settings)
     except TwinError as error:
         errors.print(f"[bold red]✗[/] The training ended here: {escape(str(error))}", soft_wrap=True)
         return True
@@ -323,7 +331,7 @@ def _make_questions(wish: Wish) -> Path:
     result = run_pipeline(
         "generate_instruct_dataset", parameters.model_copy(update={"instruct": instruct}), rest
     )
-    return Path(_read_output(result, "dataset_report")["folder"])
+    return Path(read_output(result, "dataset_report")["folder"])
 
 
 def _make_pairs(wish: Wish) -> Path | None:
@@ -332,7 +340,7 @@ def _make_pairs(wish: Wish) -> Path | None:
         if not any(vote.rating == "down" for _, vote in resources.warehouse.feedback.read_votes()):
             console.print(
                 "  No pairs for DPO: no answer was voted down yet. A model's answers make some: "
-                "./poe run-generate-preference-datasets-pipeline",
+                f"{POE} run-generate-preference-datasets-pipeline",
                 soft_wrap=True,
             )
             return None
@@ -348,7 +356,7 @@ def _make_pairs(wish: Wish) -> Path | None:
     except TwinError as error:
         console.print(f"  No pairs for DPO: {escape(str(error))}", soft_wrap=True)
         return None
-    return Path(_read_output(result, "dataset_report")["folder"])
+    return Path(read_output(result, "dataset_report")["folder"])
 
 
 def _fine_tune(sft: SftRun, questions: Path, dpo: DpoRun, pairs: Path | None) -> Path:
@@ -358,7 +366,7 @@ def _fine_tune(sft: SftRun, questions: Path, dpo: DpoRun, pairs: Path | None) ->
         dpo=dpo.model_copy(update={"dataset": pairs}) if pairs else None,
     )
     result = run_pipeline("training", wanted)
-    return Path(_read_output(result, "training_report")["folder"])
+    return Path(read_output(result, "training_report")["folder"])
 
 
 def _evaluate(wish: Wish, folder: Path, questions: Path) -> None:
@@ -367,7 +375,10 @@ def _evaluate(wish: Wish, folder: Path, questions: Path) -> None:
         return
     parameters, rest = read_run_config(wish.evaluation, ModelEvaluationParameters)
     evaluation = parameters.model_evaluation.model_copy(update={"name": wish.name, "dataset": questions})
-    run_pipeline("model_evaluation", parameters.model_copy(update={"model_evaluation": evaluation}), rest)
+    parameters = parameters.model_copy(update={"model_evaluation": evaluation})
+    if told := describe_limits(questions, parameters):
+        console.print(f"  [yellow]![/] {escape(told)}")
+    run_pipeline("model_evaluation", parameters, rest)
 
 
 def _promote(name: str) -> None:
@@ -376,15 +387,6 @@ def _promote(name: str) -> None:
         waiting = [one for one in resources.registry.list_versions(name) if one.stage is Stage.STAGING]
     if waiting:
         registry.main(["promote", waiting[0].label])
-
-
-def _read_output(result: Any, name: str) -> dict[str, Any]:
-    """What the last step of a finished run that has such an output says in it."""
-    found: dict[str, Any] = {}
-    for step in result.steps.values():
-        for artifact in step.outputs.get(name, []):
-            found = artifact.load()
-    return found
 
 
 def settings_of_twin(wish: Wish, settings: Settings) -> Settings:
@@ -402,7 +404,7 @@ def settings_of_twin(wish: Wish, settings: Settings) -> Settings:
     if version.manifest.base != chosen:
         console.print(
             f"  The page speaks with {chosen}. Your {version.label} is made from {version.manifest.base}; it is served by: "
-            f"./poe run-llm-server --model {version.label}",
+            f"{POE} run-llm-server --model {version.label}",
             soft_wrap=True,
         )
         return own
@@ -415,17 +417,17 @@ def _show_end(wish: Wish, timings: dict[str, float]) -> None:
     spent = ", ".join(f"{title.lower()} {seconds:.0f} s" for title, seconds in timings.items())
     console.print(f"\n[green]✓[/] {escape(wish.author)}'s twin: {spent}.", soft_wrap=True)
     console.print(
-        f'  ./poe ask "What do I think about …?" --author "{escape(wish.author)}"   '
+        f'  {POE} ask "What do I think about …?" --author "{escape(wish.author)}"   '
         f'[dim]for "I" without it: TWIN_AUTHOR="{escape(wish.author)}" in .env[/]',
         soft_wrap=True,
     )
     if not wish.serve:
-        console.print("  ./poe run-inference-ml-service   [dim]a chat page and an API[/]", soft_wrap=True)
+        console.print(f"  {POE} run-inference-ml-service   [dim]a chat page and an API[/]", soft_wrap=True)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="poe twin", description=__doc__)
+    parser = make_parser("twin", __doc__)
     parser.add_argument("--author", metavar="NAME", help="whose twin (TWIN_AUTHOR)")
     parser.add_argument(
         "--link",

@@ -1,6 +1,5 @@
-"""Show how an author writes, in numbers and examples: ``poe show-voice [NAME] [--json]``."""
+"""Show how an author writes, in numbers and examples: ``./poe show-voice [NAME] [--json]``."""
 
-import argparse
 import json
 from collections.abc import Sequence
 
@@ -11,9 +10,10 @@ from llm_engineering.application.text.markdown import shorten
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.domain.errors import InvalidInputError
+from llm_engineering.domain.hints import POE
 from llm_engineering.domain.voices import Spread, VoiceProfile
 from llm_engineering.settings import load_settings
-from tools.console import console, run
+from tools.console import console, make_parser, run
 
 _RATES = {
     "i": "“I”, “my”",
@@ -34,7 +34,7 @@ _LONGEST = 100
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="poe show-voice", description=__doc__)
+    parser = make_parser("show-voice", __doc__)
     parser.add_argument("name", nargs="*", metavar="NAME", help="author; default: TWIN_AUTHOR, else all")
     parser.add_argument("--json", action="store_true", help="all of it, for a program")
     options = parser.parse_args(arguments)
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise InvalidInputError(
             f"There is no voice profile of {name}. There are: {', '.join(known)}."
             if known
-            else "There are no voice profiles yet. They are made with the features: poe run-feature-engineering-pipeline"
+            else f"There are no voice profiles yet. They are made with the features: {POE} run-feature-engineering-pipeline"
         )
     if options.json:
         print(

@@ -3,7 +3,6 @@
 Exit codes: 0 done, 1 failed, or nothing of what was to be imported could be used.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,20 +12,23 @@ from rich.table import Table
 from llm_engineering.application.features.export import ImportReport, export_warehouse, import_warehouse
 from llm_engineering.bootstrap.logging import show_progress, start_logging
 from llm_engineering.bootstrap.resources import open_resources
+from llm_engineering.domain.hints import POE
 from llm_engineering.settings import load_settings
-from tools.console import console, run, user_path
+from tools.console import console, make_parser, run, user_path
 
 DEFAULT_FOLDER = Path("data/export")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.warehouse", description="The data warehouse as files."
-    )
-    parser.add_argument("action", choices=("export", "import"))
-    parser.add_argument(
-        "folder", type=user_path, nargs="?", default=DEFAULT_FOLDER, help=f"default: {DEFAULT_FOLDER}"
-    )
+    parser = make_parser("…-data-warehouse…", __doc__)
+    actions = parser.add_subparsers(dest="action", required=True)
+    for action, task in (
+        ("export", "export-data-warehouse-to-json"),
+        ("import", "import-data-warehouse-from-json"),
+    ):
+        actions.add_parser(action, prog=f"{POE} {task}").add_argument(
+            "folder", type=user_path, nargs="?", default=DEFAULT_FOLDER, help=f"default: {DEFAULT_FOLDER}"
+        )
     options = parser.parse_args(arguments)
     settings = load_settings()
     start_logging(settings)
@@ -50,7 +52,7 @@ def _show_import(report: ImportReport, folder: Path) -> int:
         "documents created": f"{documents.created:,}",
         "documents updated": f"{documents.updated:,}",
         "documents unchanged": f"{documents.unchanged:,}",
-        "dead letters": f"{report.dead_letters:,}",
+        "rejected": f"{report.dead_letters:,}",
         "votes": f"{report.votes:,}",
         "edited drafts": f"{report.drafts:,}",
     }
@@ -58,9 +60,7 @@ def _show_import(report: ImportReport, folder: Path) -> int:
         rows["[yellow]lines rejected[/]"] = f"[yellow]{report.rejected:,}[/]"
     _show(f"Imported from {folder}", rows)
     if report.rejected:
-        console.print(
-            "[dim]Rejected lines are kept as dead letters of stage 'import', with line number and reason.[/]"
-        )
+        console.print("[dim]Rejected lines are kept with their number and reason (stage 'import').[/]")
     used = (
         documents.created
         + documents.updated

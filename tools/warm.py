@@ -1,7 +1,7 @@
-"""A process in the background that keeps models and index open between two questions of ``poe ask``.
+"""A process in the background that keeps models and index open between two questions of ``./poe ask``.
 
 ``ask`` starts it, hands its question over on loopback, and answers by itself where that fails. The process ends when nobody
-has asked for ``LLM_KEEP_WARM`` minutes, or with ``poe local-infrastructure-down``. A running inference service takes its
+has asked for ``LLM_KEEP_WARM`` minutes, or with ``./poe local-infrastructure-down``. A running inference service takes its
 place: its models are loaded anyway.
 
 There is one at a time, since who starts one takes a lock that the process then holds for its life: the system frees it,

@@ -120,7 +120,7 @@ async def _while_connected(reader: asyncio.StreamReader, work: Coroutine[Any, An
 
 
 async def share_models(resources: Resources) -> None:
-    """Let ``poe ask`` use a service's models until this is cancelled, in place of a process of its own."""
+    """Let ``./poe ask`` use a service's models until this is cancelled, in place of a process of its own."""
     settings = resources.settings
     twin = WarmTwin(settings)
     if not warm_minutes(settings):

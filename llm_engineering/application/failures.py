@@ -58,7 +58,7 @@ def check_failures(stage: str, failed: int, total: int, max_failed_share: float)
     if failed > total * max_failed_share:
         raise TooManyFailuresError(
             f"{failed} of {total} documents failed in the stage '{stage}', more than the {max_failed_share:.0%} "
-            f"that the run bears. Their reasons are in the dead letters of the stage '{stage}'; everything else is stored. "
+            f"that the run bears. Each is kept as rejected by the stage '{stage}', with its reason; everything else is stored. "
             "Mend the cause and run again, or raise `max_failed_share`."
         )
 

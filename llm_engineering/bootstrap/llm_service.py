@@ -14,7 +14,8 @@ from llm_engineering.application.training.finetune.model_folder import (
     open_version,
 )
 from llm_engineering.bootstrap.resources import open_resources
-from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
+from llm_engineering.domain.hints import POE
 from llm_engineering.settings import (
     LlamaCppSettings,
     Settings,
@@ -90,7 +91,14 @@ def _with_adapters(settings: Settings, wanted: AdapterServing) -> tuple[Path, di
     from llm_engineering.infrastructure.model_files import model_path
     from llm_engineering.infrastructure.training.gguf.base import BaseFile, base_file, chat_template
 
-    models = {name: _servable(settings, trained)[0] for name, trained in wanted.adapters.items()}
+    models = {}
+    for name, trained in wanted.adapters.items():
+        try:
+            models[name] = _servable(settings, trained)[0]
+        except InvalidInputError as error:
+            raise InvalidInputError(
+                f"adapters.{name}: {error}. Name models that were trained here ({POE} list-models), or their folders."
+            ) from None
     found = adapter_set(models)
     bundled = {"SmolLM2-135M-Instruct": partial(model_path, "SmolLM2-135M-Instruct", settings.models_dir)}
     cache = settings.models_dir / "servable"

@@ -16,6 +16,7 @@ from llm_engineering.application.ports import (
 from llm_engineering.bootstrap.locks import hold_collection
 from llm_engineering.bootstrap.resources import Resources
 from llm_engineering.domain.errors import StoreUnavailableError
+from llm_engineering.domain.hints import POE
 from llm_engineering.domain.retrieval import SearchMode
 from llm_engineering.settings import (
     LlamaCppSettings,
@@ -204,7 +205,7 @@ def _look_into_index(resources: Resources) -> str:
     chunks = resources.index.count()
     if not chunks:
         raise StoreUnavailableError(
-            "The index holds nothing yet. Fill it with: poe run-end-to-end-data-pipeline"
+            f"The index holds nothing yet. Fill it with: {POE} run-end-to-end-data-pipeline"
         )
     return f"{chunks:,} chunks"
 

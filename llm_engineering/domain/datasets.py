@@ -95,6 +95,8 @@ class DatasetManifest(Model):
     """Distinct documents by split; no document is in two of them."""
     document_hashes: dict[str, str] = Field(default_factory=dict)
     """Lineage: content hash of every document that samples come from, by document id."""
+    document_titles: dict[str, str] = Field(default_factory=dict)
+    """What a reader knows the documents by, by id; one without a title is not here."""
     prompt_hashes: tuple[str, ...] = ()
     template: str
     """Name of the chat template that the samples were measured with."""

@@ -28,6 +28,8 @@ Catch ``TwinError`` at the edge (the command line, the API); catch a leaf where 
 
 from typing import Literal
 
+from llm_engineering.domain.hints import describe_install
+
 
 class TwinError(Exception):
     """Base of all errors raised on purpose. The message says what was expected, what came, and what to do."""
@@ -42,7 +44,7 @@ class MissingDependencyError(ConfigurationError):
 
     def __init__(self, package: str, group: str, purpose: str) -> None:
         super().__init__(
-            f"{purpose} needs the package '{package}', which is not installed. Install it with: poetry install --with {group}"
+            f"{purpose} needs the package '{package}', which is not installed. Install it with: {describe_install(group)}"
         )
 
 

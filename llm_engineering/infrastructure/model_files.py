@@ -33,6 +33,7 @@ from llm_engineering.application.files import sha256_of_file
 from llm_engineering.application.ports import Progress, SilentProgress
 from llm_engineering.domain.documents import Model
 from llm_engineering.domain.errors import ConfigurationError, ModelFileError
+from llm_engineering.domain.hints import POE
 from llm_engineering.domain.inference import LlmProfile
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def model_path(name: str, models_dir: Path) -> Path:
     if missing:
         raise ModelFileError(
             f"The model {name} is not here: {', '.join(missing)} missing in {models_dir}. "
-            "Fetch it with: poetry poe download-models"
+            f"Fetch it with: {POE} download-models"
         )
     first = models_dir / files[0].target
     return first if len(files) == 1 else first.parent
@@ -137,7 +138,7 @@ def verify(name: str, models_dir: Path) -> None:
         if came != file.sha256:
             raise ModelFileError(
                 f"{models_dir / file.target} is not the pinned file: expected sha256 {file.sha256}, got {came}. "
-                "Delete it and run: poetry poe download-models"
+                f"Delete it and run: {POE} download-models"
             )
 
 

@@ -17,13 +17,13 @@ class TerminalProgress:
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bars
 
         self._bars = Bars(
             TextColumn("  {task.description:<24}"),
             BarColumn(bar_width=32),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
             console=Console(stderr=True),
         )
@@ -49,11 +49,24 @@ class TerminalProgress:
         from rich.progress import TaskID
 
         if description not in self._tasks:
-            self._tasks[description] = self._bars.add_task(description, total=total)
-        task = TaskID(self._tasks[description])
-        if total is not None:
-            self._bars.update(task, total=total)
-        self._bars.advance(task, amount)
+            self._tasks[description] = self._bars.add_task(description, total=total, count="")
+        number = self._tasks[description]
+        shown = self._bars.tasks[number]
+        known = shown.total if total is None else float(total)
+        done = shown.completed + amount
+        if known is not None and done > known:
+            shown.total = known = None  # it was an estimate: a bar says no number that is not true
+        self._bars.update(
+            TaskID(number),
+            completed=done,
+            total=known,
+            count=_describe_count(int(done), known),
+            refresh=done == known,
+        )
+
+
+def _describe_count(done: int, total: float | None) -> str:
+    return f"{done:,}" if total is None else f"{done:,}/{int(total):,}"
 
 
 class LogProgress:
@@ -74,7 +87,8 @@ class LogProgress:
         complete = amount > 0 and done == self._totals.get(description)
         if complete or since >= self._every:
             self._logged[description] = now
-            of = f" of {self._totals[description]:,}" if description in self._totals else ""
+            known = self._totals.get(description, 0)
+            of = f" of {known:,}" if done <= known else ""
             logger.info("{}: {:,}{}", description, done, of)
 
 

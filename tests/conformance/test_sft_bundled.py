@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
 def bases() -> Bases:
     """With the conversion beside the models, as the project keeps it: it is made once."""
     if not (MODELS / f"{NAME}.Q4_1.gguf").is_file():
-        pytest.skip("the bundled model is not here: poetry poe download-models")
+        pytest.skip("the bundled model is not here: poe download-models")
     return Bases(MODELS / "trainable", {NAME: lambda: model_path(NAME, MODELS)})
 
 

@@ -1,6 +1,7 @@
 """Asking as a user does, on the command line, over a small index made from two articles of the sample site."""
 
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -57,22 +58,26 @@ def environment(tmp_path_factory: pytest.TempPathFactory, mongo_server: LocalMon
     return environment
 
 
-def start(environment: Mapping[str, str], module: str, arguments: Sequence[str]) -> "subprocess.Popen[str]":
+def start(
+    environment: Mapping[str, str], module: str, arguments: Sequence[str], *, piped: bool = False
+) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
         env={**os.environ, **environment, "COLUMNS": "200"},
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def call(environment: Mapping[str, str], module: str, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command."""
-    with start(environment, module, arguments) as process:
-        output, errors = process.communicate(timeout=120)
+def call(
+    environment: Mapping[str, str], module: str, *arguments: str, typed: str | None = None
+) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command. ``typed``: what is piped into it."""
+    with start(environment, module, arguments, piped=typed is not None) as process:
+        output, errors = process.communicate(typed, timeout=120)
     return process.returncode, output, errors
 
 
@@ -252,3 +257,75 @@ def test_a_foreign_question_costs_no_call(environment: dict[str, str], service: 
     assert code == 0, errors
     assert output.startswith("The sources do not say.\n")
     assert service.requests == []
+
+
+def test_the_text_of_a_pipe_is_the_question(environment: dict[str, str], service: OpenAIServer) -> None:
+    served = served_by(environment, service.base_url)
+    code, output, errors = call(served, "tools.ask", "--author", "ada", typed=f"{QUESTION}\n")
+    assert code == 0, errors
+    assert "/articles/hybrid-search.html" in output
+    assert QUESTION in service.requests[0].body["messages"][-1]["content"]
+    code, output, errors = call(served, "tools.ask", typed="")
+    assert (code, output) == (1, "")
+    assert "question is empty" in errors
+
+
+def test_a_conversation_on_a_terminal_knows_what_was_said(
+    environment: dict[str, str], service: OpenAIServer, tmp_path: Path
+) -> None:
+    ours, theirs = pty.openpty()
+    own = {**served_by(environment, service.base_url), "LOCAL_DATA_DIR": str(tmp_path), "LLM_KEEP_WARM": "0"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "tools.ask"],
+        cwd=ROOT,
+        env={**os.environ, **own},
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        os.write(ours, f"{QUESTION}\nAnd what does it cost?\n/sources\n/vote up\n/quit\n".encode())
+        output, _ = process.communicate(timeout=120)
+    os.close(ours)
+    os.close(theirs)
+    assert process.returncode == 0, output
+    assert "/articles/hybrid-search.html" in output
+    assert "Voted up" in output
+    assert QUESTION in str(service.requests[-1].body["messages"])
+    assert (tmp_path / "ask_history").exists()
+
+
+def test_what_is_logged_stands_behind_the_answer(environment: dict[str, str], service: OpenAIServer) -> None:
+    silent = {
+        **served_by(environment, service.base_url),
+        "DATABASE_URI": f"mongodb://127.0.0.1:{free_port()}",
+        "DATABASE_TIMEOUT_SECONDS": "0.5",
+    }
+    code, output, errors = call(silent, "tools.ask", QUESTION)
+    assert code == 0, errors
+    assert "WARNING" not in output
+    assert "could not be kept" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("generate-instruct-datasets", "--author", "Ada Wintr"), "Closest: Ada Winter."),
+        (
+            ("end-to-end-data", "--author", "Ada", "--link", "http://127.0.0.1:{free}/feed.xml"),
+            "nothing listens at",
+        ),
+        (("end-to-end-data", "--link", "http://127.0.0.1:{free}/feed.xml"), "TWIN_AUTHOR"),
+        (("end-to-end-data",), "--link"),
+    ],
+    ids=["author", "link", "whose", "nothing named"],
+)
+def test_wrong_input_is_told_before_zenml_starts(
+    environment: dict[str, str], arguments: tuple[str, ...], said: str
+) -> None:
+    given = [word.format(free=free_port()) for word in arguments]
+    code, output, errors = call(environment, "tools.run", *given)
+    assert (code, output) == (1, "")
+    assert said in errors
+    assert "Starting ZenML" not in errors
+    assert "Traceback" not in errors

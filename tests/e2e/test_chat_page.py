@@ -110,6 +110,14 @@ class TestChatPage:
             assert link.get_attribute("href") == "https://ada.example/chunk-overlap"
             assert "noopener" in link.get_attribute("rel")
 
+    def test_the_page_says_whose_twin_it_is_and_names_the_owner_first(self, browser: Any) -> None:
+        with serving(TwinService(owner="ben okafor").app) as url:
+            page = Page(browser, url)
+            page.wait("document.querySelector('#collection').textContent.includes('Ben Okafor')")
+            assert browser.title == "ben okafor’s twin"
+            assert page.text("#whose") == "ben okafor’s twin"
+            assert page.text("#collection").startswith("Answers come from the writing of Ben Okafor")
+
     def test_a_click_on_a_sentence_marks_the_words_that_back_it(self, browser: Any) -> None:
         invented = "Penguins invented the turbine in 1842."
         with serving(TwinService(ScriptedLanguageModel([f"{ANSWER} {invented}"])).app) as url:

@@ -13,13 +13,26 @@ import pytest
 
 LAUNCHER = Path(__file__).parents[2] / "poe"
 PROJECT = """\
-[tool.poe.tasks.show]
+[tool.poe]
+verbosity = -1
+
+[tool.poe.groups.1-first]
+heading = "First"
+
+[tool.poe.groups.1-first.tasks.show]
 help = "Print the arguments and where the task runs"
 cmd = "python show.py"
+
+[tool.poe.tasks.run-evaluation]
+help = "Measure"
+cmd = "python show.py"
+
+[tool.poetry.group.training]
+optional = true
 """
 SHOW = """\
 import json, os, sys
-print(json.dumps({"arguments": sys.argv[1:], "folder": os.getcwd(), "python": sys.prefix}))
+print(json.dumps({"arguments": sys.argv[1:], "folder": os.getcwd(), "python": sys.prefix, "called": os.environ["POE_COMMAND"]}))
 """
 PROGRAMS = ("dirname", "readlink", "cat", "cksum", "date", "mkdir", "env")
 
@@ -42,6 +55,8 @@ def project(tmp_path: Path) -> Path:
     root = tmp_path / "a project"
     root.mkdir()
     shutil.copy(LAUNCHER, root / "poe")
+    (root / "tools").mkdir()
+    shutil.copy(LAUNCHER.parent / "tools" / "tasks.py", root / "tools")
     (root / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
     (root / "poetry.lock").write_text("", encoding="utf-8")
     (root / "show.py").write_text(SHOW, encoding="utf-8")
@@ -104,11 +119,9 @@ def test_it_works_through_a_chain_of_links(project: Path, tmp_path: Path) -> Non
     (tmp_path / "bin" / "twin").symlink_to("../a project/poe")
     (tmp_path / "twin").symlink_to(tmp_path / "bin" / "twin")
     result = run(tmp_path / "twin", "show", "x", folder=tmp_path)
-    assert json.loads(result.stdout) == {
-        "arguments": ["x"],
-        "folder": str(project),
-        "python": str(project / ".venv"),
-    }
+    shown = json.loads(result.stdout)
+    assert (shown["arguments"], shown["folder"]) == (["x"], str(project))
+    assert shown["python"] == str(project / ".venv")
 
 
 def test_without_a_task_it_lists_the_tasks(project: Path) -> None:
@@ -116,6 +129,65 @@ def test_without_a_task_it_lists_the_tasks(project: Path) -> None:
     assert result.returncode == 0
     assert "show" in result.stdout
     assert "Print the arguments and where the task runs" in result.stdout
+
+
+def test_without_a_task_it_lists_them_by_group(project: Path) -> None:
+    shown = run(project / "poe", folder=project).stdout
+    assert shown.index("First\n") < shown.index("  show") < shown.index("  run-evaluation")
+
+
+@pytest.mark.parametrize(("typo", "meant"), [("shwo", "show"), ("evaluation", "run-evaluation")])
+def test_a_mistyped_task_gets_one_line_that_names_the_closest(project: Path, typo: str, meant: str) -> None:
+    result = run(project / "poe", typo, folder=project)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.count("\n") == 1
+    assert meant in result.stderr
+
+
+def test_hints_call_the_launcher_as_the_user_did(project: Path) -> None:
+    (project / "below").mkdir()
+    called = {
+        folder: json.loads(run(command, "show", folder=project / folder).stdout)["called"]
+        for folder, command in ((".", "./poe"), ("below", "../poe"))
+    }
+    assert called == {".": "./poe", "below": "../poe"}
+    there = json.loads(run(project / "poe", "show", folder=project).stdout)["called"]
+    assert there == f"'{project}/poe'"  # quoted: its folder has a space
+
+
+def test_a_task_prints_nothing_but_its_own(project: Path) -> None:
+    result = run(project / "poe", "show", folder=project)
+    assert result.stdout.count("\n") == 1
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("arguments", [["--with", "trainig"], ["--with=training,trainig"]])
+def test_an_unknown_group_is_refused_with_those_there_are(project: Path, arguments: list[str]) -> None:
+    result = run(project / "poe", "setup", *arguments, folder=project)
+    assert result.returncode == 1
+    assert "'trainig'" in result.stderr
+    assert "training" in result.stderr.replace("trainig", "")
+    assert (project / ".venv" / ".poe-stamp").exists()
+
+
+def test_completion_scripts_are_answered(project: Path) -> None:
+    """With the launcher linked into the PATH as ``poe``, as docs/operations.md says."""
+    (project / "bin").mkdir()
+    (project / "bin" / "poe").symlink_to(project / "poe")
+    script = run(project / "bin" / "poe", "_bash_completion", folder=project).stdout
+    completed = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f'{script}\nCOMP_WORDS=(poe sh) COMP_CWORD=1; _poe_complete; echo "${{COMPREPLY[@]}}"',
+        ],
+        env={**os.environ, "PATH": f"{project / 'bin'}:{os.environ['PATH']}"},
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed.stdout.split() == ["show"]
 
 
 def test_the_exit_status_is_the_tasks(project: Path) -> None:

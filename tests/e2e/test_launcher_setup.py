@@ -41,7 +41,7 @@ def project(tmp_path: Path) -> Path:
     root = tmp_path / "project"
     (root / ".poetry" / "venv" / "bin").mkdir(parents=True)
     shutil.copy(LAUNCHER, root / "poe")
-    task = "[tool.poe.tasks.show]\ncmd = \"python -c 'print(1234)'\"\n"
+    task = "[tool.poe.tasks.show]\ncmd = \"python -c 'print(1234)'\"\n[tool.poetry.group.training]\n"
     (root / "pyproject.toml").write_text(task, encoding="utf-8")
     (root / "poetry.lock").write_text("", encoding="utf-8")
     stand_in(root, seconds=1)

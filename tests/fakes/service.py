@@ -144,6 +144,7 @@ class TwinService:
         config: InferenceConfig = InferenceConfig(),
         keep_answers: bool = True,
         more_models: Sequence[LanguageModel] = (),
+        owner: str | None = None,
         **parts: Any,
     ) -> None:
         self.embedder = embedder or HashEmbedder()
@@ -166,6 +167,7 @@ class TwinService:
             drafts=drafts,
             collection=Collection(self.warehouse.clean, index, self.embedder, min_similarity=0.99),
             more_models=more_models,
+            owner=owner,
         )
         self.parts = ServiceParts(
             pipeline=self.pipeline,

@@ -104,13 +104,14 @@ def write_dataset(
     folder: Path,
     train: Sequence[InstructSample],
     validation: Sequence[InstructSample] = (),
+    test: Sequence[InstructSample] = (),
     *,
     template_name: str = "chatml",
     kind: str = "instruct",
 ) -> Path:
     """A data set's folder, as the generation pipeline leaves it."""
     folder.mkdir(parents=True, exist_ok=True)
-    splits = {Split.TRAIN: train, Split.VALIDATION: validation, Split.TEST: ()}
+    splits = {Split.TRAIN: train, Split.VALIDATION: validation, Split.TEST: test}
     for split, samples in splits.items():
         lines = "".join(sample.model_dump_json() + "\n" for sample in samples)
         (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")

@@ -1,61 +1,103 @@
-import argparse
-from pathlib import Path
+"""What the command line prints: broken between words, links and commands whole, at any width."""
+
+import io
+import sys
+from itertools import pairwise
 
 import pytest
+from loguru import logger
 
+from llm_engineering.domain.errors import TwinError
 from llm_engineering.settings import load_settings
-from tools.collection import spell_link
-from tools.console import DEMO_COLLECTION, add_demo_option, user_link
-from tools.run import _parse as parse_run
+from tools.console import WordConsole, WordStream, hold_log, make_parser
+
+LINK = "https://example.org/a/very/long/link/that/is/longer/than/forty/columns"
+HINT = f"There is no index here yet. Build it with: ./poe run-feature-engineering-pipeline, or see {LINK} for more."
 
 
-@pytest.mark.parametrize("link", ["notes", "./notes", "notes/a.md", "notes/*.md", "notes/**/*.md"])
-def test_a_link_to_this_machine_is_meant_from_where_the_user_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str
-) -> None:
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "a.md").touch()
-    monkeypatch.setenv("POE_CWD", str(tmp_path))
-    assert user_link(link) == str(tmp_path / link)
+def terminal(width: int) -> tuple[WordConsole, io.StringIO]:
+    file = io.StringIO()
+    return WordConsole(file=file, force_terminal=True, width=width, highlight=False, color_system=None), file
 
 
-@pytest.mark.parametrize(
-    "link", ["https://example.org/a", "git@example.org:a/b.git", "gone.md", "example.org/feed", ""]
-)
-def test_any_other_link_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str) -> None:
-    monkeypatch.setenv("POE_CWD", str(tmp_path))
-    assert user_link(link) == link
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_text_is_broken_between_words_and_links_stay_whole(width: int) -> None:
+    console, file = terminal(width)
+    console.print(f"[bold]✗[/] {HINT}", soft_wrap=True)
+    lines = file.getvalue().splitlines()
+    assert " ".join(lines) == f"✗ {HINT}"
+    assert all(len(line) <= width or " " not in line.strip() for line in lines)
+    assert all(len(line) + 1 + len(after.split()[0]) > width for line, after in pairwise(lines)), (
+        "lines are filled"
+    )
 
 
-def test_a_link_in_the_collection_is_found_in_any_spelling(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("POE_CWD", str(tmp_path))
-    (tmp_path / "notes").mkdir()
-    kept = ["~/notes", "https://example.org/notes", str(tmp_path / "other")]
-    for given in ("notes", "notes/", str(tmp_path / "notes"), "~/notes"):
-        found = spell_link(given, kept)
-        assert "~/notes" in found
-        assert (tmp_path / "notes").as_uri() in found
-        assert not {*kept[1:]} & {*found}
-    assert "https://example.org/notes" in spell_link("HTTPS://example.org:443/notes#top", kept)
+def test_what_follows_is_indented_as_the_first_line() -> None:
+    console, file = terminal(20)
+    console.print("    one two three four five six seven")
+    assert all(line.startswith("    ") and line[4] != " " for line in file.getvalue().splitlines())
 
 
-def test_several_links_can_follow_each_other() -> None:
-    given = ["end-to-end-data", "--author", "Ada", "--link", "a.example", "b.example", "--link", "c.example"]
-    assert parse_run(given).link == ["a.example", "b.example", "c.example"]
+def test_text_is_not_taken_for_markup_where_it_is_none() -> None:
+    console, file = terminal(80)
+    console.print("see [1] and [bold]", markup=False)
+    assert file.getvalue() == "see [1] and [bold]\n"
 
 
-def test_the_demo_has_its_own_database_and_index(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in DEMO_COLLECTION:
-        monkeypatch.setenv(name, "mine")
-    parser = argparse.ArgumentParser()
-    add_demo_option(parser)
-    parser.parse_args([])
-    mine = load_settings(None)
-    parser.parse_args(["--demo"])
-    demo = load_settings(None)
-    assert mine.database.name == mine.vector_index.collection == "mine"
-    assert demo.database.name != "mine"
-    assert demo.vector_index.collection != "mine"
+def test_what_is_no_terminal_gets_whole_lines() -> None:
+    file = io.StringIO()
+    WordConsole(file=file, width=20, highlight=False).print(HINT)
+    assert file.getvalue() == f"{HINT}\n"
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_a_stream_is_broken_between_words_however_its_pieces_fall(width: int, size: int) -> None:
+    text = f"Reciprocal rank fusion looks at places only, see {LINK}\n\n- and a second, longer paragraph of words."
+    console, file = terminal(width)
+    stream = WordStream(console)
+    for start in range(0, len(text), size):
+        stream.write(text[start : start + size])
+    stream.close()
+    lines = file.getvalue().splitlines()
+    assert file.getvalue().split() == text.split()
+    assert all(len(line.rstrip()) <= width or " " not in line.strip() for line in lines)
+    assert "" in lines, "paragraphs stay apart"
+
+
+def test_tables_and_code_of_a_stream_stay_as_they_are() -> None:
+    text = "| a | row of a table that is long |\n```\ncode that is much longer than twenty\n```\n"
+    console, file = terminal(20)
+    stream = WordStream(console)
+    stream.write(text)
+    stream.close()
+    assert file.getvalue().rstrip() == text.rstrip()
+
+
+def test_usage_names_the_task_without_the_marks_of_a_docstring() -> None:
+    parser = make_parser("ask", "Ask: ``./poe ask WORDS``.")
+    assert parser.prog.endswith("poe ask")
+    assert "``" not in parser.format_help()
+
+
+class TestHeldLog:
+    def test_what_is_logged_stands_behind_what_is_printed_and_once(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with hold_log(load_settings(None)):
+            logger.warning("The database is silent.")
+            print("An answer.", file=sys.stderr)
+        told = capsys.readouterr().err
+        assert told.index("An answer.") < told.index("The database is silent.")
+
+    def test_what_the_error_says_is_not_said_twice(self, capsys: pytest.CaptureFixture[str]) -> None:
+        def fail() -> None:
+            logger.warning("self_query failed: There is no index.")
+            logger.warning("Something else.")
+            raise TwinError("There is no index.")
+
+        with pytest.raises(TwinError), hold_log(load_settings(None)):
+            fail()
+        told = capsys.readouterr().err
+        assert "no index" not in told
+        assert "Something else." in told

@@ -129,6 +129,15 @@ def test_the_card_names_splits_counts_gates_lineage_and_licence() -> None:
     assert '"gates"' in body
 
 
+def test_the_card_names_documents_by_their_titles() -> None:
+    of = curated()
+    first = of.kept[0].origin.document_id
+    titled = manifest(of).model_copy(update={"document_titles": {first: "Small models on boats"}})
+    card = data_card(titled, of, compute_statistics(of.splits))
+    assert "| Small models on boats |" in card
+    assert f"`{first}`" not in card
+
+
 def test_the_card_of_pairs_has_the_lint() -> None:
     of = curated("preference")
     assert "| Chosen is the longer one" in data_card(manifest(of), of, compute_statistics(of.splits))

@@ -41,6 +41,43 @@ class TestKinds:
         assert "“Low rank”" in kinds["section"]
         assert "“Fine-tuning on one card”" in kinds["section"]
 
+    def test_it_is_asked_for_as_an_owner_types(self) -> None:
+        drafts = {
+            text
+            for seed in range(30)
+            for kind, text in asked(one(f"# The Low rank\n\n{BODY}"), seed=seed)
+            if kind == "draft"
+        }
+        assert "Draft a LinkedIn post about the Low rank." in drafts
+        assert not any("“" in text for text in drafts)
+
+    @pytest.mark.parametrize(
+        ("heading", "within"),
+        [
+            ("Weights and ranks", " weights and ranks"),
+            ("GGUF", " GGUF"),
+            ("A checklist", " a checklist"),
+            ("Kolmogorov’s test", " Kolmogorov’s test"),
+            ("Why is it small?", " fine-tuning on one card"),
+        ],
+    )
+    def test_a_heading_stands_in_the_sentence_as_one_writes_it(self, heading: str, within: str) -> None:
+        text = f"{BODY} It is what they call Kolmogorov’s test."
+        assert within in dict(asked(one(f"# {heading}\n\n{text}")))["draft"]
+
+    def test_a_later_passage_of_a_section_is_asked_for_otherwise(self) -> None:
+        more = (
+            "The trainer saves the checkpoint. A run goes on from the checkpoint, and the trainer says so. "
+            * 24
+        )
+        first, second = split_passages(
+            document(f"# Low rank\n\n{BODY[:900]}once.\n\n{more[:2_000]}", title="Tuning")
+        )
+        assert (
+            dict(asked(first))["draft"].partition("rank")[2]
+            != dict(asked(second))["draft"].partition("rank")[2]
+        )
+
     def test_a_definition_that_opens_the_passage_is_asked_for(self) -> None:
         assert ("definition", "What is an adapter?") in asked(one(f"# Low rank\n\n{BODY}"))
 

@@ -5,9 +5,10 @@ import json
 import pytest
 from loguru import logger
 
+from llm_engineering.application.evaluation.models.evaluate import NamedProgress
 from llm_engineering.bootstrap.logging import show_progress
 from llm_engineering.infrastructure.logs import configure_logging, mask
-from llm_engineering.infrastructure.progress import LogProgress
+from llm_engineering.infrastructure.progress import LogProgress, TerminalProgress
 from llm_engineering.settings import load_settings
 
 
@@ -73,3 +74,34 @@ def test_a_step_masks_and_formats_its_log_though_no_command_line_set_it_up(
     with show_progress(load_settings(None)):
         logger.info("cloning with ghp_verysecret")
     assert json.loads(capsys.readouterr().err)["message"] == "cloning with ***"
+
+
+def test_no_line_says_more_than_all() -> None:
+    lines = logged("human")
+    progress = LogProgress(every_seconds=0)
+    progress.advance("Answers", 80, total=100)
+    progress.advance("Answers", 80)
+    assert "80 of 100" in lines[0]
+    assert "160" in lines[1]
+    assert " of " not in lines[1]
+
+
+def test_a_bar_says_what_is_known_and_never_more_than_all() -> None:
+    bars = TerminalProgress()
+    bars.advance("Embed chunks", 256)
+    assert (bars._bars.tasks[0].fields["count"], bars._bars.tasks[0].total) == ("256", None)
+    bars.advance("Answers", 90, total=108)
+    assert bars._bars.tasks[1].fields["count"] == "90/108"
+    bars.advance("Answers", 90)
+    assert (bars._bars.tasks[1].fields["count"], bars._bars.tasks[1].total) == ("180", None)
+
+
+def test_each_system_has_a_bar_of_its_own() -> None:
+    lines = logged("human")
+    progress = LogProgress(every_seconds=3600)
+    for name in ("base", "sft"):
+        NamedProgress(progress, name).advance("Answers", 5, total=5)
+    assert [line.rpartition("  ")[2].strip() for line in lines] == [
+        "base: answers: 5 of 5",
+        "sft: answers: 5 of 5",
+    ]

@@ -38,7 +38,15 @@ def test_the_card_tells_where_the_model_comes_from() -> None:
     training = section(card, "Training")
     assert "| `optimizer.learning_rate` | `0.0002` |" in training
     assert "| `loss_last` | 1.25 |" in training
-    assert "poetry poe run-llm-server --model twin:2" in section(card, "How to serve it")
+    assert "poe run-llm-server --model twin:2" in section(card, "How to serve it")
+
+
+def test_documents_are_named_by_their_titles_where_they_have_one() -> None:
+    titled = DATASET.model_copy(update={"document_titles": {"doc-000": "Hybrid | search"}})
+    data = section(model_card(NEW, report(), titled), "Training data")
+    assert "Hybrid" in data
+    assert "`doc-000`" not in data
+    assert "`doc-001`" in data
 
 
 def test_the_card_names_the_weights_of_the_base() -> None:

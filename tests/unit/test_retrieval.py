@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from llm_engineering.application.inference.search import (
     Facets,
     as_passages,
-    check_filter,
     drop_near_duplicates,
     expand_to_parents,
     retrieve,
+    spell_filter,
     stitch,
 )
 from llm_engineering.domain.documents import Chunk, EmbeddedChunk, Span
@@ -79,10 +79,29 @@ class TestRetrieve:
         with pytest.raises(UnknownFilterValueError, match="Closest: Ada Winter"):
             retrieve(query, index, embedder)
 
+    @pytest.mark.parametrize("typed", ["ben okafor", "BEN", "okaf", " Ben  Okafor "])
+    def test_an_author_is_matched_by_case_and_by_a_unique_beginning(self, typed: str) -> None:
+        embedder = HashEmbedder()
+        index = filled_index(list(self.chunks), embedder)
+        query = Query.ask("potassium", filter=MetadataFilter(authors=(typed,)))
+        assert {hit.chunk.author for hit in retrieve(query, index, embedder)} == {"Ben Okafor"}
+
+    def test_a_beginning_that_two_authors_share_is_refused_with_both(self) -> None:
+        known = Facets(author={"Ada Winter": 1, "Ada Sommer": 1, "Adam": 1})
+        with pytest.raises(UnknownFilterValueError, match="Ada Sommer, Ada Winter, Adam"):
+            spell_filter(MetadataFilter(authors=("ada",)), known)
+        assert spell_filter(MetadataFilter(authors=("adam",)), known).authors == ("Adam",)
+
+    def test_of_a_language_only_the_case_is_forgiven(self) -> None:
+        known = Facets(language={"en": 1, "python": 1})
+        assert spell_filter(MetadataFilter(languages=("EN",)), known).languages == ("en",)
+        with pytest.raises(UnknownFilterValueError):
+            spell_filter(MetadataFilter(languages=("pyth",)), known)
+
     def test_a_filter_on_an_empty_index_says_what_to_do(self) -> None:
         index = filled_index([], HashEmbedder())
         with pytest.raises(UnknownFilterValueError, match="the index is empty"):
-            check_filter(MetadataFilter(languages=("en",)), Facets.read(index))
+            spell_filter(MetadataFilter(languages=("en",)), Facets.read(index))
 
     def test_without_an_index_the_task_that_builds_it_is_named(self) -> None:
         with pytest.raises(StoreUnavailableError, match="run-feature-engineering-pipeline"):

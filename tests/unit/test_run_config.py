@@ -52,7 +52,23 @@ def test_every_config_is_valid_and_says_how_it_is_run(path: Path) -> None:
     else:
         read_run_config(path, BY_PARAMETERS[frozenset(content["parameters"])])
     comments = "\n".join(line for line in text.splitlines() if line.startswith("#"))
-    assert "poetry poe run-" in comments
+    assert "./poe run-" in comments
+
+
+def test_a_missing_file_names_those_that_fit_the_closest_first() -> None:
+    with pytest.raises(ConfigurationError) as told:
+        read_run_config(Path("configs/trainig_sft.yaml"), Training)
+    message = str(told.value)
+    assert message.index("configs/training_sft.yaml") < message.index("configs/training_dpo.yaml")
+    assert "accelerate" not in message
+    assert "inference" not in message
+    assert str(Path.cwd()) not in message
+
+
+def test_a_missing_file_of_no_known_name_lists_those_that_fit(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as told:
+        read_run_config(tmp_path / "nowhere" / "xyzzy.yaml", FeatureEngineering)
+    assert "configs/feature_engineering.yaml" in str(told.value)
 
 
 def test_the_services_config_gives_the_defaults_so_that_its_reasons_are_theirs() -> None:

@@ -138,3 +138,17 @@ def test_a_former_kind_of_grounding_is_told_its_present_name(former: str, presen
     with pytest.raises(ConfigurationError) as caught:
         load_settings(None, llm={"kind": "llama_cpp", "grounding": former})
     assert present in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "typed", "meant"),
+    [("VECTOR_INDEX_KIND", "qdrnt_edge", "qdrant_edge"), ("LLM_KIND", "lama_cpp", "llama_cpp")],
+)
+def test_a_mistyped_kind_is_told_by_its_variable_with_the_kinds_there_are(
+    monkeypatch: pytest.MonkeyPatch, variable: str, typed: str, meant: str
+) -> None:
+    monkeypatch.setenv(variable, typed)
+    with pytest.raises(ConfigurationError) as told:
+        load_settings(None)
+    assert f"{variable}: expected one of" in str(told.value)
+    assert f"Did you mean '{meant}'?" in str(told.value)

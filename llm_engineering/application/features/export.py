@@ -37,6 +37,7 @@ from llm_engineering.domain.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from llm_engineering.domain.hints import POE
 from llm_engineering.domain.inference import Feedback, Interaction
 
 USERS, DOCUMENTS, DEAD_LETTERS = "users.jsonl", "documents.jsonl", "dead_letters.jsonl"
@@ -157,7 +158,7 @@ def import_warehouse(stores: Stores, folder: Path, progress: Progress | None = N
     if not present:
         raise InvalidInputError(
             f"There is nothing to import in {folder}: expected {', '.join(files[:-1])} or {files[-1]}, as "
-            "poe export-data-warehouse-to-json writes them."
+            f"{POE} export-data-warehouse-to-json writes them."
         )
     importer = _Importer(stores, progress)
     users, documents, letters = 0, UpsertCounts(), 0

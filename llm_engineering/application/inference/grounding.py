@@ -77,7 +77,7 @@ _GRAMS_WEIGH = 0.3
 
 
 class GroundingConfig(Model):
-    """When a sentence counts as backed. Measured by ``poe benchmark answering`` on pairs of claims and sources."""
+    """When a sentence counts as backed. Measured by ``./poe benchmark answering`` on pairs of claims and sources."""
 
     supported: float = Field(default=0.8, ge=0, le=1)
     """Share of a sentence's content words that the backing text must hold, where words alone decide."""

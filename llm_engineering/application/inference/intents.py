@@ -1,7 +1,7 @@
 """Decide what a message asks for: an answer, a text, a summary, a comparison, facts of the catalogue, or small talk.
 
 A linear classifier over words, pairs of words and parts of words, in English and German. It was learned from
-``samples/intents.jsonl`` by ``poe train-intent-router``; a message that it gets wrong is mended by adding a line there.
+``samples/intents.jsonl`` by ``./poe train-intent-router``; a message that it gets wrong is mended by adding a line there.
 """
 
 import re

@@ -50,6 +50,7 @@ from llm_engineering.application.ports.observability import Recorder, Trace
 from llm_engineering.domain.documents import Model
 from llm_engineering.domain.drafts import DraftBrief, StoredDraft
 from llm_engineering.domain.errors import InvalidInputError, ModelError, StoreError
+from llm_engineering.domain.hints import POE
 from llm_engineering.domain.inference import (
     Intent,
     LlmProfile,
@@ -88,7 +89,7 @@ NO_DRAFTS = "The draft is not kept, so it cannot be edited here later: this serv
 DRAFT_LOST = (
     "The draft could not be kept, so it cannot be edited here later: the data warehouse does not answer."
 )
-NOTHING_COLLECTED = 'Nothing was collected yet. Collect with: poe run-end-to-end-data-pipeline --author "Your Name" --link URL'
+NOTHING_COLLECTED = f'Nothing was collected yet. Collect with: {POE} run-end-to-end-data-pipeline --author "Your Name" --link URL'
 
 
 class InferenceConfig(Model):
@@ -189,6 +190,11 @@ class InferencePipeline:
         return self._model
 
     @property
+    def owner(self) -> str | None:
+        """Whose twin it is; None: nobody's in particular."""
+        return self._owner
+
+    @property
     def models(self) -> tuple[LanguageModel, ...]:
         """Those that a request may name; the first answers where it names none."""
         return (self._model, *self._more_models)
@@ -259,9 +265,10 @@ class InferencePipeline:
             request, guarded, routed = self._resolve(follow_up, request, guarded, routed)
         recorder.trace.attributes["intent"] = routed.intent.value
         if routed.intent is not Intent.ANSWER:
-            await self._retriever.check_filter(request.query.filter)
-            if request.brief.author:
-                await self._retriever.check_filter(MetadataFilter(authors=(request.brief.author,)))
+            request = await self._spell_names(request)
+            guarded = replace(
+                guarded, query=guarded.query.model_copy(update={"filter": request.query.filter})
+            )
         if routed.intent in (Intent.CATALOGUE, Intent.CONVERSE):
             events = self._tell(request, guarded, routed, recorder)
         elif routed.intent is Intent.ANSWER or self._collection is None:
@@ -340,6 +347,15 @@ class InferencePipeline:
         )
         for event in self._told(question, text, provenance, recorder):
             yield event
+
+    async def _spell_names(self, request: RagRequest) -> RagRequest:
+        """The request with the names of its filter and of its voice as they are stored."""
+        filter = await self._retriever.spell_filter(request.query.filter)
+        brief = request.brief
+        if brief.author:
+            voice = await self._retriever.spell_filter(MetadataFilter(authors=(brief.author,)))
+            brief = replace(brief, author=voice.authors[0])
+        return replace(request, query=request.query.model_copy(update={"filter": filter}), brief=brief)
 
     async def _tell(
         self, request: RagRequest, guarded: Guarded, routed: Routed, recorder: Recorder

@@ -22,6 +22,7 @@ from llm_engineering.application.inference.self_query import merge_filters
 from llm_engineering.application.llm import prompts
 from llm_engineering.domain.documents import CleanDocument
 from llm_engineering.domain.errors import StoreError
+from llm_engineering.domain.hints import POE
 from llm_engineering.domain.inference import Intent
 from llm_engineering.domain.retrieval import GIVEN_TEXT, Hit, MetadataFilter, Passage
 
@@ -145,8 +146,8 @@ def _plan_rewriting(brief: Brief, request: str, collection: Collection, *, extra
     if extractive:
         return _say(
             brief.german,
-            "Dieses kleine Modell kann keine Texte umschreiben. Ein größeres holt: poe download-models",
-            "This small model cannot rewrite texts. Fetch a larger one with: poe download-models",
+            f"Dieses kleine Modell kann keine Texte umschreiben. Ein größeres holt: {POE} download-models",
+            f"This small model cannot rewrite texts. Fetch a larger one with: {POE} download-models",
         )
     examples = collection.find_examples(brief.author, brief.given[:500]) if brief.author else []
     messages = prompts.render(

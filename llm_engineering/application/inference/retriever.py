@@ -28,10 +28,10 @@ from llm_engineering.application.inference.search import (
     FacetCache,
     Facets,
     as_passages,
-    check_filter,
     drop_near_duplicates,
     fuse_hits,
     rerank_hits,
+    spell_filter,
 )
 from llm_engineering.application.inference.self_query import SelfQuery, self_query
 from llm_engineering.application.ports import (
@@ -45,7 +45,7 @@ from llm_engineering.application.ports import (
     Vectors,
 )
 from llm_engineering.application.ports.observability import Recorder
-from llm_engineering.domain.errors import ModelError, ModelServiceError, StoreError
+from llm_engineering.domain.errors import ModelError, ModelServiceError, StoreError, UnknownFilterValueError
 from llm_engineering.domain.inference import ResponseProvenance, StageStatus
 from llm_engineering.domain.retrieval import (
     Hit,
@@ -214,7 +214,7 @@ class Retriever:
         vectors = await self._embed(asked.mode, texts, recorder, made)
         mode = SearchMode.SPARSE if vectors is None else asked.mode
         wanted = asked.model_copy(update={"filter": found.filter, "mode": mode})
-        hits, filter = await self._search(wanted, query.filter, texts, vectors, recorder, made)
+        hits, filter = await self._search(wanted, asked.filter, texts, vectors, recorder, made)
         reranked = await self._rerank(expansion.standalone or asked.text, hits, asked.k, recorder, made)
         closeness = (
             await self._measure_closeness(expansion.standalone or asked.text, reranked, made)
@@ -255,8 +255,8 @@ class Retriever:
             made.notes.extend(guarded.notes)
             span.attributes["notes"] = list(guarded.notes)
             span.outputs["question"] = guarded.query.text
-            await self.check_filter(query.filter)
-        return guarded.query, guarded.history
+            spelled = await self.spell_filter(query.filter)
+        return guarded.query.model_copy(update={"filter": spelled}), guarded.history
 
     async def guard(self, query: Query, history: tuple[Message, ...]) -> Guarded:
         """Return the query and its history, made harmless.
@@ -268,19 +268,20 @@ class Retriever:
             return await asyncio.to_thread(guard, query, history, self._config.guard)
         return guard(query, history, self._config.guard)
 
-    async def check_filter(self, filter: MetadataFilter) -> None:
-        """Refuse a filter that names what does not exist.
+    async def spell_filter(self, filter: MetadataFilter) -> MetadataFilter:
+        """Return the filter with its values as they are stored.
 
         Raises:
             UnknownFilterValueError: a value is not there; names the closest.
             StoreError: the index is not there, or failed.
         """
         if not Facets.fields_used(filter):
-            return
-        known = await self._values.get()
-        if not known.contains_all(filter):
+            return filter
+        try:
+            return spell_filter(filter, await self._values.get())
+        except UnknownFilterValueError:
             # It may have come in since; only what is not there now is refused.
-            check_filter(filter, await self._values.get(fresh=True))
+            return spell_filter(filter, await self._values.get(fresh=True))
 
     async def _self_query(
         self, query: Query, me: str | None, recorder: Recorder, made: _Provenance

@@ -58,10 +58,6 @@ class Facets:
         """Return the fields in which the filter names values; dates and document ids are not looked up."""
         return tuple(name for plural, name in FILTERS if getattr(filter, plural))
 
-    def contains_all(self, filter: MetadataFilter) -> bool:
-        """Return whether every value that the filter names exists."""
-        return all(value in self.of(name) for plural, name in FILTERS for value in getattr(filter, plural))
-
 
 class FacetCache:
     """The index's values, read at most every few seconds however many requests ask.
@@ -164,12 +160,12 @@ def retrieve(query: Query, index: VectorIndex, embedder: Embedder) -> list[Hit]:
         FingerprintMismatchError: the index was written by another embedder.
         StoreUnavailableError: there is no index yet.
     """
-    check_filter(query.filter, Facets.read(index, Facets.fields_used(query.filter)))
+    filter = spell_filter(query.filter, Facets.read(index, Facets.fields_used(query.filter)))
     vector = None if query.mode is SearchMode.SPARSE else embedder.embed_queries([query.text])[0]
     request = SearchRequest(
         text=query.text,
         vector=vector,
-        filter=query.filter,
+        filter=filter,
         k=query.k * CANDIDATES_PER_HIT,
         mode=query.mode,
         fusion=query.fusion,
@@ -178,28 +174,48 @@ def retrieve(query: Query, index: VectorIndex, embedder: Embedder) -> list[Hit]:
     return drop_near_duplicates(hits)[: query.k]
 
 
-def check_filter(filter: MetadataFilter, known: Facets) -> None:
-    """Refuse a filter that can match nothing because it names a value that is not there.
+def spell_filter(filter: MetadataFilter, known: Facets) -> MetadataFilter:
+    """Return the filter with its values as they are stored: case does not matter, and of an author the beginning of a name
+    is enough where no other's begins so.
 
     Raises:
-        UnknownFilterValueError: with the values that exist, the closest first.
+        UnknownFilterValueError: a value is not there, so nothing could match; with those that exist, the closest first.
     """
-    for plural, name in FILTERS:
-        present = known.of(name)
-        for value in getattr(filter, plural):
-            if value not in present:
-                raise UnknownFilterValueError(_unknown(name, value, present))
+    spelled = {
+        plural: tuple(_spell(name, value, known.of(name)) for value in getattr(filter, plural))
+        for plural, name in FILTERS
+    }
+    return filter.model_copy(update=spelled)
 
 
-def _unknown(field: str, value: str, present: Iterable[str]) -> str:
+def _spell(field: Field, value: str, present: Iterable[str]) -> str:
+    if value in present:
+        return value
     values = sorted(present)
+    folded = {" ".join(name.casefold().split()): name for name in values}
+    wanted = " ".join(value.casefold().split())
+    if wanted in folded:
+        return folded[wanted]
+    begun = [
+        name for key, name in folded.items() if field == "author" and wanted and f" {wanted}" in f" {key}"
+    ]
+    if len(begun) == 1:
+        return begun[0]
+    raise UnknownFilterValueError(_unknown(field, value, values, begun))
+
+
+def _unknown(field: Field, value: str, values: Sequence[str], begun: Sequence[str]) -> str:
     folded = {name.casefold(): name for name in values}
-    close = [folded[name] for name in difflib.get_close_matches(value.casefold(), folded, n=3, cutoff=0.5)]
+    close = list(begun) or [
+        folded[name] for name in difflib.get_close_matches(value.casefold(), folded, n=3, cutoff=0.5)
+    ]
     if not values:
         return f"There is no {field} '{value}': the index is empty. Collect something first, then build the features."
     shown = ", ".join(close or values[:10])
+    if begun:
+        return f"'{value}' may be any of these {field}s: {shown}. Say more of the name."
     word = "Closest" if close else "There are"
-    return f"There is no {field} '{value}' in the index. {word}: {shown}."
+    return f"There is no {field} '{value}' here. {word}: {shown}."
 
 
 def drop_near_duplicates(hits: Sequence[Hit]) -> list[Hit]:

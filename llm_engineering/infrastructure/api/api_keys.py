@@ -14,6 +14,7 @@ from pydantic import Field
 
 from llm_engineering.domain.documents import Model, UtcDatetime
 from llm_engineering.domain.errors import InvalidInputError
+from llm_engineering.domain.hints import POE
 
 PREFIX = "twin_"
 """Tells people and secret scanners what a string is."""
@@ -47,7 +48,7 @@ class KeyRing(Model):
         if any(key.name == name for key in self.keys):
             raise InvalidInputError(
                 f"There is a key named '{name}' already. Choose another name, or revoke it first: "
-                f"poe revoke-api-key {name}"
+                f"{POE} revoke-api-key {name}"
             )
         secret = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
         try:

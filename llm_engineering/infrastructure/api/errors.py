@@ -49,7 +49,7 @@ _MAX_MESSAGE = 1_000
 _MAX_LOCATION = 120
 _MAX_VIOLATIONS = 5
 
-_TASK = re.compile(r"\bpoe [a-z][a-z-]*[a-z]")
+_TASK = re.compile(r"\bpoe'? ([a-z][a-z-]*[a-z])")
 """The one part of an inner message that callers may see: the name of the task that mends it."""
 
 _PLACE = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+|(?<![\w/.])/(?:[\w.@-]+/)+[\w.@-]*", re.IGNORECASE)
@@ -103,7 +103,7 @@ def describe(error: Exception) -> Problem:
                 503,
                 "index_mismatch",
                 "The index was written by another embedding model than the one that is configured. "
-                "The operator can build it again: poe run-feature-engineering-pipeline",
+                "The operator can build it again: ./poe run-feature-engineering-pipeline",
                 retry_after=RETRY_AFTER_SECONDS,
             )
         case ModelServiceError():
@@ -117,7 +117,8 @@ def describe(error: Exception) -> Problem:
 
 
 def _unavailable(error: StoreUnavailableError) -> Problem:
-    tasks = list(dict.fromkeys(_TASK.findall(str(error))))
+    # Not as it was called here: that may name a folder.
+    tasks = [f"./poe {task}" for task in dict.fromkeys(_TASK.findall(str(error)))]
     remedy = f" The operator can fix it: {' or '.join(tasks)}" if tasks else " Try again in a moment."
     missing = "no index" in str(error)
     what = (

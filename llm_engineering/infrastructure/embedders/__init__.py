@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from llm_engineering.domain.errors import ModelError, ModelFileError
+from llm_engineering.domain.hints import POE
 from llm_engineering.infrastructure.shared.token_batches import Ids
 
 
@@ -95,7 +96,7 @@ class WordPieceTokenizer:
                 except (OSError, ValueError) as error:
                     raise ModelFileError(
                         f"The tokenizer {self._file} cannot be used ({error}). "
-                        "Delete it and run: poetry poe download-models"
+                        f"Delete it and run: {POE} download-models"
                     ) from error
                 # The file asks for cutting and padding to 128 tokens: nothing may be cut silently.
                 tokenizer.no_truncation()

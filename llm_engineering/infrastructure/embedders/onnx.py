@@ -21,6 +21,7 @@ import numpy as np
 from llm_engineering.application.ports import TokenVectors, Vectors
 from llm_engineering.domain.documents import EmbedderFingerprint
 from llm_engineering.domain.errors import ConfigurationError, ModelError, ModelFileError
+from llm_engineering.domain.hints import POE
 from llm_engineering.infrastructure.embedders import WordPieceTokenizer
 from llm_engineering.infrastructure.shared.late_interaction import as_unit
 from llm_engineering.infrastructure.shared.token_batches import (
@@ -201,7 +202,7 @@ class OnnxEmbedder:
                 if came != self._spec.dimension:
                     raise ModelFileError(
                         f"{self._file} gives vectors of {came}, but {self._model} has {self._spec.dimension}. "
-                        "Delete it and run: poetry poe download-models"
+                        f"Delete it and run: {POE} download-models"
                     )
                 self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="embed")
             return self._session, self._pool
@@ -225,7 +226,7 @@ def open_session(file: Path, operator_threads: int = 1) -> Any:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except (state.Fail, state.InvalidProtobuf, state.InvalidGraph, state.NotImplemented) as error:
         raise ModelFileError(
-            f"{file} is not a model that can be run ({error}). Delete it and run: poetry poe download-models"
+            f"{file} is not a model that can be run ({error}). Delete it and run: {POE} download-models"
         ) from error
 
 
@@ -265,4 +266,4 @@ def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except FileNotFoundError:
-        raise ModelFileError(f"{file} is missing. Fetch it with: poetry poe download-models") from None
+        raise ModelFileError(f"{file} is missing. Fetch it with: {POE} download-models") from None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_engineering.application.ports import Delta, GenerationOptions, Message
 from llm_engineering.domain.errors import InvalidInputError, ModelFileError, ModelServiceError
+from llm_engineering.domain.hints import POE
 from llm_engineering.infrastructure.shared.openai_stream import (
     DONE,
     ReplyReader,
@@ -208,9 +209,7 @@ class LlamaCppModel:
         with self._lock:
             if self._server is None:
                 if not self._file.is_file():
-                    raise ModelFileError(
-                        f"{self._file} is missing. Fetch it with: poetry poe download-models"
-                    )
+                    raise ModelFileError(f"{self._file} is missing. Fetch it with: {POE} download-models")
                 for name, file in self._adapters.items():
                     if not file.is_file():
                         raise ModelFileError(f"The adapter {name} is missing: there is no {file}.")
@@ -246,7 +245,7 @@ class LlamaCppModel:
         except (RuntimeError, ValueError) as error:
             raise ModelFileError(
                 f"llama.cpp cannot run {self._file}{self._with_adapters()} ({error}). "
-                "If it is the bundled model: poetry poe download-models --check"
+                f"If it is the bundled model: {POE} download-models --check"
             ) from error
 
     def _with_adapters(self) -> str:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from llm_engineering.application.ports import SearchRequest
 from llm_engineering.domain.documents import Chunk, EmbeddedChunk, EmbedderFingerprint
 from llm_engineering.domain.errors import FingerprintMismatchError, InvalidInputError, StoreError
+from llm_engineering.domain.hints import POE
 from llm_engineering.domain.retrieval import MetadataFilter, SearchMode
 
 FORMAT = 2
@@ -51,7 +52,7 @@ def to_chunk(payload: Mapping[str, Any] | None) -> Chunk:
         return Chunk.model_validate_json((payload or {})[RECORD_FIELD])
     except (KeyError, ValidationError) as error:
         raise StoreError(
-            f"The index holds a record that is not a chunk ({error}). Rebuild it: delete the index, then run poe "
+            f"The index holds a record that is not a chunk ({error}). Rebuild it: delete the index, then run {POE} "
             "run-feature-engineering-pipeline"
         ) from error
 
@@ -74,7 +75,7 @@ def date_range(filter: MetadataFilter) -> dict[str, str]:
     return {name: moment.isoformat() for name, moment in limits.items() if moment is not None}
 
 
-BUILD = "Build it with: poe run-feature-engineering-pipeline"
+BUILD = f"Build it with: {POE} run-feature-engineering-pipeline"
 
 
 def check_request(request: SearchRequest, dimension: int) -> None:
@@ -110,7 +111,7 @@ def check_fingerprint(stored: EmbedderFingerprint, asked: EmbedderFingerprint, c
         raise FingerprintMismatchError(
             f"The index '{collection}' was written by {describe(stored)}; the embedder now configured is "
             f"{describe(asked)}. Their vectors cannot be compared. Set the old embedder back, or rebuild the index for "
-            "the new one: poe run-feature-engineering-pipeline"
+            f"the new one: {POE} run-feature-engineering-pipeline"
         )
 
 

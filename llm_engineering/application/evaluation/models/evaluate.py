@@ -154,6 +154,7 @@ def _answered(
     progress: Progress,
 ) -> SystemResult:
     logger.info("{} ({}) answers {} questions.", system.name, system.label, len(held.samples))
+    named = NamedProgress(progress, system.name)
     asked = [_asked(system, sample.instruction) for sample in held.samples]
     told = [
         [*turns, Message("assistant", sample.answer)]
@@ -161,15 +162,27 @@ def _answered(
     ]
     with tools.models.open(system) as model:
         written = model.generate_answers(
-            asked, max_tokens=run.max_tokens, batch_size=run.batch_size, progress=progress
+            asked, max_tokens=run.max_tokens, batch_size=run.batch_size, progress=named
         )
-        likelihoods = model.compute_likelihoods(told, batch_size=run.batch_size, progress=progress)
+        likelihoods = model.compute_likelihoods(told, batch_size=run.batch_size, progress=named)
         harness = tools.harness.compute_scores(system, model.loaded) if tools.harness is not None else []
     columns = measure_answers(held.samples, written, likelihoods, yardsticks)
     corpus = tools.references.score_corpus(
         [answer.text for answer in written], [sample.answer for sample in held.samples]
     )
     return SystemResult(system, written, likelihoods, columns, corpus, harness)
+
+
+class NamedProgress:
+    """Progress of one system: those of several would run into one bar, beyond its end."""
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self._progress = progress
+        self._name = name
+
+    def advance(self, description: str, amount: int = 1, *, total: int | None = None) -> None:
+        """See :meth:`Progress.advance`."""
+        self._progress.advance(f"{self._name}: {description.lower()}", amount, total=total)
 
 
 def _asked(system: System, question: str) -> list[Message]:

@@ -78,7 +78,16 @@ def hold_out(
             overlap[system.name] = _checked(system.name, test, seen, config)
     _checked("the data set's train split", test, own, config)
     every = {(s.document_id, s.answer): s for group in learned.values() for s in group}
-    return HeldOut(dataset, tuple(draw_samples(test, samples, seed)), tuple(every.values()), overlap)
+    drawn = tuple(draw_samples(test, samples, seed))
+    logger.info(
+        "{} of {} test questions are asked, from {} of {} documents{}.",
+        len(drawn),
+        len(test),
+        len({sample.origin.document_id for sample in drawn}),
+        len({sample.origin.document_id for sample in test}),
+        "" if len(drawn) == len(test) else f", drawn by seed (samples: {samples})",
+    )
+    return HeldOut(dataset, drawn, tuple(every.values()), overlap)
 
 
 def _seen_by(

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from llm_engineering.application.llm.chat_templates import ChatTemplate, TemplateUse, check_contract
 from llm_engineering.application.ports import Message, Progress
 from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.domain.hints import POE
 from llm_engineering.domain.models import ModelManifest, Score
 
 
@@ -164,7 +165,7 @@ def base_system(of: System | None, base: str | None, template: str) -> System:
     if base is None:
         raise ConfigurationError(
             "Which base model? No trained model is there to tell; name one ('base:' in the YAML), or train first: "
-            "poetry poe run-training-pipeline"
+            f"{POE} run-training-pipeline"
         )
     return System("base", base, base, template)
 

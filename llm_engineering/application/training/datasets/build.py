@@ -174,6 +174,10 @@ async def build_dataset(
         seed=target.seed,
         config=target.config or {},
     )
+    titles = {
+        key: sources[key].title for key in manifest.document_hashes if key in sources and sources[key].title
+    }
+    manifest = manifest.model_copy(update={"document_titles": titles})
     page = html_report(manifest, curated, figures, judged)
     links = {key: document.link for key, document in sources.items()}
     folder = write_dataset(

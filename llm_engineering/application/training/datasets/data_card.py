@@ -115,11 +115,16 @@ def _limits(manifest: DatasetManifest, figures: Statistics) -> list[str]:
 def _lineage(manifest: DatasetManifest, links: Mapping[str, str]) -> list[str]:
     shown = sorted(manifest.document_hashes.items())[:_LISTED_DOCUMENTS]
     table = _table(
-        ["Document", "Content hash", "Link"],
-        [[f"`{key}`", f"`{value[:12]}`", links.get(key, "")] for key, value in shown],
+        ["Document", "Link", "Content hash"],
+        [[name_document(manifest, key), links.get(key, ""), f"`{value[:12]}`"] for key, value in shown],
     )
     more = len(manifest.document_hashes) - len(shown)
     return [table, f"{more:,} more stand in `manifest.json`."] if more > 0 else [table]
+
+
+def name_document(manifest: DatasetManifest, document_id: str) -> str:
+    """Return what a reader knows a document by: its title; without one, its id."""
+    return manifest.document_titles.get(document_id) or f"`{document_id}`"
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -38,6 +38,7 @@ from llm_engineering.application.training.datasets.preferences import preference
 from llm_engineering.application.training.datasets.samples import Sample, author_sample
 from llm_engineering.domain.datasets import InstructSample, PreferenceSample, Provenance
 from llm_engineering.domain.errors import InvalidInputError, TooManyFailuresError
+from llm_engineering.domain.hints import POE
 
 Result = TypeVar("Result")
 INSTRUCT_STAGE, PREFERENCE_STAGE = "generate-instruct", "generate-preference"
@@ -228,7 +229,7 @@ def _nothing(total: int, read: int, run: DatasetRun) -> str:
         whose = f" by {run.author}" if run.author else ""
         return (
             f"The warehouse holds no clean documents{whose}, so there is nothing to make a data set of. Collect some with: "
-            "poe run-end-to-end-data-pipeline"
+            f"{POE} run-end-to-end-data-pipeline"
         )
     if not read:
         return (
@@ -287,7 +288,7 @@ async def _generated(
         stopped = f" {asker.costs.stopped}" if asker is not None and asker.costs.stopped else ""
         raise InvalidInputError(
             f"No sample came of {len(material.found)} passages; what happened: {dict(sorted(material.counts.items()))}.{stopped} "
-            "Allow more ways to ask in the run's configuration, or look into the dead letters."
+            "Allow more ways to ask in the run's configuration, or look at what was rejected."
         )
     logger.info("Made {} samples of {} passages.", len(unique), len(material.found))
     asked = asker.to_metadata() if asker is not None else {}
@@ -312,6 +313,6 @@ def _check_failures(asker: BatchClient, run: DatasetRun) -> None:
     if lost > asked * run.max_failed_share:
         raise TooManyFailuresError(
             f"{lost} of {asked} things asked of {asker.model.name} came to nothing, more than the {run.max_failed_share:.0%} "
-            f"that the run bears. Why: {dict(sorted(asker.report.reasons.items()))}; each is a dead letter. Replies are kept: "
+            f"that the run bears. Why: {dict(sorted(asker.report.reasons.items()))}; each is kept. So are replies: "
             "a run with another prompt, model or `max_failed_share` pays only for what is new."
         )

@@ -1,8 +1,8 @@
 """Instructions made by rule from what stands around a passage: the passage answers them, because they were made from it.
 
-Headings, titles, definitions, the words a passage opens with, and the sentence before it each give a way to ask. The answer
-is the author's text, letter by letter. Phrasings are drawn by seed; none copies a long run of the answer, for a model
-trained on that would learn to repeat its prompt.
+They read as an owner types: "Draft a LinkedIn post about …", with titles, headings, definitions, or the sentence before it.
+The answer is the author's text, letter by letter. Phrasings are drawn by seed; none copies a long run of the answer, for a
+model trained on that would learn to repeat its prompt.
 """
 
 import random
@@ -23,9 +23,7 @@ from llm_engineering.application.text.words import STOP_WORDS, stem
 from llm_engineering.application.training.datasets.passages import Passage
 from llm_engineering.domain.documents import CleanDocument
 
-Kind = Literal[
-    "question", "section", "sections", "section_terms", "title", "title_terms", "terms", "continue"
-]
+Kind = Literal["question", "draft", "section", "sections", "title", "terms", "continue"]
 
 PHRASINGS: dict[str, dict[Kind, tuple[str, ...]]] = {
     "en": {
@@ -34,40 +32,38 @@ PHRASINGS: dict[str, dict[Kind, tuple[str, ...]]] = {
             "{topic} Explain it in the context of “{title}”.",
             "I am reading about “{title}”. {topic}",
         ),
+        "draft": (
+            "Draft a LinkedIn post about {subject}.",
+            "Write a short blog post about {subject}.",
+            "What do you think about {subject}?",
+            "Explain {subject} to a reader who is new to it.",
+            "Write a paragraph on {subject} in my style.",
+            "Tell me about {subject}.",
+            "Could you draft a text on {subject} for my newsletter?",
+            "I need a few paragraphs about {subject}.",
+        ),
         "section": (
-            "Write the part on “{topic}” of an article called “{title}”.",
-            "In the context of “{title}”: explain “{topic}”.",
-            "What is there to know about “{topic}” when it comes to “{title}”?",
+            "Write the part on “{topic}” of my article “{title}”.",
+            "Draft the section “{topic}” for “{title}”.",
+            "What should a reader of “{title}” know about “{topic}”?",
             "Explain “{topic}” to a reader of “{title}”.",
-            "You are writing “{title}”. What do you say under the heading “{topic}”?",
+            "I am writing “{title}”. What do I say under the heading “{topic}”?",
         ),
         "sections": (
-            "Write the part of an article called “{title}” that covers {topics}.",
+            "Write the part of my article “{title}” that covers {topics}.",
             "For “{title}”: write about {topics}, in this order.",
-            "What does one need to know about {topics} in the context of “{title}”?",
-            "Explain {topics} to somebody who is interested in “{title}”.",
+            "Draft a post on {topics}, from my article “{title}”.",
             "I have a few questions on “{title}”. Tell me about {topics}.",
-        ),
-        "section_terms": (
-            "Write a passage on “{topic}” for “{title}” that goes into {terms}.",
-            "In the context of “{title}”, explain what {terms} have to do with “{topic}”.",
-            "Under the heading “{topic}” of “{title}”: what should a reader know about {terms}?",
-            "Discuss {terms} as part of “{topic}”, from “{title}”.",
         ),
         "title": (
             "Write the opening of an article called “{title}”.",
-            "How would you begin a text with the title “{title}”?",
-            "Introduce the reader to “{title}”.",
-        ),
-        "title_terms": (
-            "Write a passage of an article called “{title}” that goes into {terms}.",
-            "In a text on “{title}”, what is there to say about {terms}?",
-            "Explain {terms} to a reader of “{title}”.",
+            "Begin my article “{title}”.",
+            "Draft the introduction to “{title}”.",
         ),
         "terms": (
-            "Write a short text about {terms}.",
-            "What do you think about {terms}? Write it as a post.",
-            "Share what you know about {terms}.",
+            "Draft a LinkedIn post about {subject}.",
+            "Write a short post about {subject}.",
+            "What do you think about {subject}? Write it as a post.",
         ),
         "continue": (
             "A text on “{topic}” has come to this point: “{before}” Go on writing.",
@@ -77,28 +73,29 @@ PHRASINGS: dict[str, dict[Kind, tuple[str, ...]]] = {
     },
     "de": {
         "question": ("{topic}", "Ich lese etwas über „{title}“. {topic}"),
+        "draft": (
+            "Schreibe einen LinkedIn-Beitrag zum Thema {subject}.",
+            "Schreibe einen kurzen Blogartikel zum Thema {subject}.",
+            "Was denkst du zum Thema {subject}?",
+            "Schreibe in meinem Stil einen Absatz zum Thema {subject}.",
+        ),
         "section": (
-            "Schreibe den Abschnitt „{topic}“ eines Artikels mit dem Titel „{title}“.",
+            "Schreibe den Abschnitt „{topic}“ meines Artikels „{title}“.",
             "Erkläre „{topic}“ im Zusammenhang von „{title}“.",
             "Was sollte man bei „{title}“ über „{topic}“ wissen?",
         ),
         "sections": (
-            "Schreibe den Teil des Artikels „{title}“, in dem es um {topics} geht.",
+            "Schreibe den Teil meines Artikels „{title}“, in dem es um {topics} geht.",
             "Was sollte man bei „{title}“ über {topics} wissen?",
-        ),
-        "section_terms": (
-            "Schreibe für „{title}“ eine Passage über „{topic}“, die auf {terms} eingeht.",
-            "Was haben {terms} im Artikel „{title}“ mit „{topic}“ zu tun?",
         ),
         "title": (
             "Schreibe den Anfang eines Artikels mit dem Titel „{title}“.",
-            "Führe den Leser in „{title}“ ein.",
+            "Schreibe die Einleitung zu „{title}“.",
         ),
-        "title_terms": (
-            "Schreibe eine Passage eines Artikels mit dem Titel „{title}“, die auf {terms} eingeht.",
-            "Was ist in einem Text über „{title}“ zu {terms} zu sagen?",
+        "terms": (
+            "Schreibe einen LinkedIn-Beitrag über {subject}.",
+            "Schreibe einen kurzen Text über {subject}.",
         ),
-        "terms": ("Schreibe einen kurzen Text über {terms}.", "Was denkst du über {terms}?"),
         "continue": (
             "Setze diese Passage aus „{title}“ fort: „{before}“",
             "Ein Text über „{topic}“ ist an dieser Stelle: „{before}“ Schreibe weiter.",
@@ -146,6 +143,8 @@ MAX_BEFORE = 320
 """Characters of a sentence that is quoted to be gone on from."""
 OPENING_SENTENCES = 4
 MAX_TOPICS = 4
+_NAMED_TERMS = 2
+"""Words that an untitled text is asked for by."""
 _TERM = re.compile(r"[^\W\d_][\w’'-]{3,}")
 _TOKEN = re.compile(r"[^\W_]+(?:[’'-][^\W_]+)*|[^\w\s]")
 _SENTENCE_WORDS = frozenset(
@@ -234,15 +233,17 @@ def _groups(
     """Kinds of asking that fit, the most telling first; within each, phrasings in drawn order."""
     title = _tidy(passage.document.title)
     topic = _topic(passage)
-    terms = _listed(key_terms(passage, language), language)
+    terms = key_terms(passage, language)
     if ruled := [Instruction(draft.question, draft.kind) for draft in _of_the_opening(passage, rules)]:
         yield ruled
-    values = {"title": title or topic, "topic": topic, "terms": terms, "before": ""}
+    values = {"title": title or topic, "topic": topic, "before": ""}
     covered = _covered(passage)
+    if subject := _subject(passage, covered, topic or title, terms, language):
+        yield _phrased("draft", language, {**values, "subject": subject}, drawn)
     if len(covered) > 1 and title:
-        opening, closing = QUOTES[language]
-        quoted = [f"{opening}{name}{closing}" for name in covered]
-        yield _phrased("sections", language, {**values, "topics": _listed(quoted, language)}, drawn)
+        yield _phrased(
+            "sections", language, {**values, "topics": _listed(_quote(covered, language), language)}, drawn
+        )
     elif topic and passage.opens_section:
         if _is_question(topic, language):
             yield _phrased("question", language, values, drawn)
@@ -250,15 +251,45 @@ def _groups(
             yield _phrased("section", language, values, drawn)
     if title and passage.opens_section and (not topic or _same(topic, title)):
         yield _phrased("title", language, values, drawn)
-    if terms and len(covered) < 2 and topic and title and not _same(topic, title):
-        yield _phrased("section_terms", language, values, drawn)
-    elif terms and title:
-        yield _phrased("title_terms", language, values, drawn)
     before = strip_markup(passage.before)
     if before and len(before) <= MAX_BEFORE and title:
         yield _phrased("continue", language, {**values, "topic": topic or title, "before": before}, drawn)
-    if terms and not title:
-        yield _phrased("terms", language, values, drawn)
+    if terms and not (title or topic):
+        yield _phrased(
+            "terms", language, {**values, "subject": _listed(terms[:_NAMED_TERMS], language)}, drawn
+        )
+
+
+def _subject(passage: Passage, covered: list[str], topic: str, terms: list[str], language: str) -> str:
+    """What a passage is about, as one types it."""
+    headings = covered if len(covered) > 1 else [topic]
+    names = [name.partition(": ")[0] for name in headings if _names_subject(name, language)]
+    named = names[:_NAMED_TERMS] or [_tidy(passage.document.title).partition(": ")[0]]
+    if language != "en":  # a title has its own case and article, so it stays a quotation
+        return _listed(_quote(named, language), language) if named != [""] else ""
+    plain = [_uncapitalise(name, passage.text) for name in named if name]
+    # The heading alone asks for its first passage; what comes later in the section is told apart by what it goes into.
+    more = terms[:1] if plain and not passage.opens_section and len(plain) < _NAMED_TERMS else []
+    return _listed([*plain, *more], language)
+
+
+def _names_subject(heading: str, language: str) -> bool:
+    """Whether a heading can stand behind "about": it is no clause and no enumeration."""
+    words = heading.casefold().split()
+    clause = bool({"is", "are"} & set(words)) or bool({"?", ","} & set(heading))
+    return bool(words) and not clause and words[0] not in QUESTION_WORDS[language]
+
+
+def _uncapitalise(heading: str, text: str) -> str:
+    """A heading within a sentence: small, unless it begins with a name, which the text writes large within a sentence too."""
+    first = heading.split()[0]
+    name = not first[1:].islower() or re.search(rf"[a-z,] {re.escape(first)}\b", text)
+    return heading if name and len(first) > 1 else heading[0].lower() + heading[1:]
+
+
+def _quote(names: list[str], language: str) -> list[str]:
+    opening, closing = QUOTES[language]
+    return [f"{opening}{name}{closing}" for name in names]
 
 
 def _phrased(kind: Kind, language: str, values: dict[str, str], drawn: random.Random) -> list[Instruction]:
@@ -317,7 +348,7 @@ def _is_question(topic: str, language: str) -> bool:
 
 def key_terms(passage: Passage, language: Literal["en", "de"] | str, most: int = 3) -> list[str]:
     """Return words that a passage is about, as it writes them: among those of its first sentences the most frequent in
-    all of it.
+    all of it, none that it writes only once.
 
     Words of its headings are left out, since these are named anyway.
     """
@@ -332,10 +363,13 @@ def key_terms(passage: Passage, language: Literal["en", "de"] | str, most: int =
         for match in _TERM.finditer(strip_markup(passage.text[unit.start : unit.end])):
             word = match.group()
             key = stem(word.casefold())
-            if key in nouns and key not in known and key not in found and _tells(word.casefold(), language):
+            told = (
+                key in nouns and key not in known and key not in found and _tells(word.casefold(), language)
+            )
+            if told and counts[key] > 1:
                 found[key] = (-counts[key], len(found), nouns[key])
     ranked = sorted(found.values())[:most]
-    return [shown for _, _, shown in sorted(ranked, key=lambda item: item[1])] if len(ranked) >= 2 else []
+    return [shown for _, _, shown in sorted(ranked, key=lambda item: item[1])]
 
 
 def _nouns(text: str, language: str) -> dict[str, str]:
@@ -374,7 +408,7 @@ def _tells(word: str, language: str) -> bool:
 
 def _listed(terms: list[str], language: str) -> str:
     if len(terms) < 2:
-        return ""
+        return "".join(terms)
     return f"{', '.join(terms[:-1])} {AND.get(language, 'and')} {terms[-1]}"
 
 

@@ -23,6 +23,7 @@ from llm_engineering.domain.datasets import (
     Split,
 )
 from llm_engineering.domain.errors import InvalidInputError
+from llm_engineering.domain.hints import POE
 
 MANIFEST = "manifest.json"
 T = TypeVar("T", InstructSample, PreferenceSample)
@@ -116,7 +117,7 @@ def _manifest(folder: Path, kind: DatasetKind) -> DatasetManifest:
     except OSError as error:
         raise InvalidInputError(
             f"{folder} is no data set: {MANIFEST} cannot be read ({error.strerror}). Make one with: "
-            f"poetry poe run-generate-{kind}-datasets-pipeline"
+            f"{POE} run-generate-{kind}-datasets-pipeline"
         ) from None
     except ValidationError as error:
         raise InvalidInputError(f"{folder / MANIFEST} is no manifest of a data set: {error}") from None

@@ -30,6 +30,7 @@ from llm_engineering.application.training.finetune.sft import (
 from llm_engineering.application.training.finetune.trainer import Trained
 from llm_engineering.domain.datasets import PreferenceSample, Split
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
+from llm_engineering.domain.hints import POE
 from llm_engineering.domain.models import ModelManifest
 
 ADAPTER = "adapter/adapter_model.safetensors"
@@ -160,7 +161,7 @@ def inherit_from_sft(config: DpoConfig, sft: ModelManifest) -> DpoConfig:
     if sft.stage != "sft" or ADAPTER not in sft.files:
         raise ConfigurationError(
             f"DPO starts from the adapter of an SFT model; {sft.name} is of the stage '{sft.stage}' and the method "
-            f"'{sft.method}'. Train one with method 'lora' or 'qlora': poe run-training-pipeline"
+            f"'{sft.method}'. Train one with method 'lora' or 'qlora': {POE} run-training-pipeline"
         )
     check_contract(
         TemplateUse.of_this_version("the training run", sft.template),
@@ -201,7 +202,7 @@ def newest_sft(root: Path, name: str) -> Path:
             found.append((manifest.created_at, file.parent))
     if not found:
         raise ConfigurationError(
-            f"There is no SFT model under {root / name} to start from. Train one: poe run-training-pipeline; or name a folder "
+            f"There is no SFT model under {root / name} to start from. Train one: {POE} run-training-pipeline; or name a folder "
             "('sft:' in the YAML)."
         )
     return max(found)[1]

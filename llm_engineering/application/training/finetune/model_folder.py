@@ -15,6 +15,7 @@ from llm_engineering.application.ports import ModelRegistry
 from llm_engineering.application.training.finetune.record import write_json
 from llm_engineering.application.training.finetune.sft import MANIFEST, file_hashes
 from llm_engineering.domain.errors import InvalidInputError, ModelFileError
+from llm_engineering.domain.hints import POE
 from llm_engineering.domain.models import ModelManifest, ModelVersion, Stage
 
 MERGED, GGUF = "merged", "gguf/model.gguf"
@@ -43,7 +44,7 @@ def read_manifest(folder: Path) -> ModelManifest:
     except OSError as error:
         raise ModelFileError(
             f"{folder} holds no trained model: {MANIFEST} cannot be read ({error.strerror}). Train one: "
-            "poe run-training-pipeline"
+            f"{POE} run-training-pipeline"
         ) from None
     except ValidationError as error:
         raise ModelFileError(f"{folder / MANIFEST} is no manifest of a model: {error}") from None

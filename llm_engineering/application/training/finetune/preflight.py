@@ -42,6 +42,7 @@ from llm_engineering.domain.errors import (
     MissingDependencyError,
     TooManyFailuresError,
 )
+from llm_engineering.domain.hints import describe_install
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ def _backend(config: TrainingConfig, hardware: Hardware) -> tuple[Backend, str]:
     if config.precision == "fp32":
         return "trl", "backend trl: Unsloth does not compute in fp32"
     if not hardware.unsloth:
-        return "trl", "backend trl: Unsloth is not installed (poetry install --with gpu)"
+        return "trl", f"backend trl: Unsloth is not installed ({describe_install('gpu')})"
     return "unsloth", "backend Unsloth: it is installed, and there is a GPU"
 
 

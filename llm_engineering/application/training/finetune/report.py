@@ -92,7 +92,12 @@ def _numbers(record: TrainingRecord) -> Iterator[tuple[str, str]]:
     """What a reader wants to know beside the curves; all of it stands in ``training.json``."""
     found = record.to_metrics()
     yield "Status", record.status
-    yield "Steps", f"{record.steps:,} in {found['seconds']:,.0f} s"
+    since = (
+        f", the {record.steps - record.resumed_from[-1]:,} since it was resumed"
+        if record.resumed_from
+        else ""
+    )
+    yield "Steps", f"{record.steps:,}{since} in {found['seconds']:,.0f} s"
     yield "Samples", f"{record.samples.train:,} to train on, {record.samples.validation:,} to validate"
     yield "Trained parameters", f"{record.trainable_parameters:,}"
     for key, name in (

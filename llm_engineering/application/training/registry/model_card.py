@@ -107,16 +107,19 @@ def _data(version: ModelVersion, dataset: DatasetManifest | None) -> Iterator[st
     ]
     yield from _table(("Split", "Samples", "Documents"), rows)
     yield ""
-    yield from _lineage(dataset.document_hashes)
+    yield from _lineage(dataset)
 
 
-def _lineage(documents: Mapping[str, str]) -> Iterator[str]:
+def _lineage(dataset: DatasetManifest) -> Iterator[str]:
+    documents, titles = dataset.document_hashes, dataset.document_titles
     if not documents:
         yield _missing("Which documents the samples come from is not recorded.")
         return
-    yield f"Lineage: {len(documents):,} document(s), by id and content hash."
+    yield f"Lineage: {len(documents):,} document(s), by title and content hash."
     yield ""
-    rows = [(_code(key), _code(documents[key][:12])) for key in sorted(documents)]
+    rows = sorted(
+        (_text(titles[key]) if key in titles else _code(key), _code(documents[key][:12])) for key in documents
+    )
     yield from _table(("Document", "Content"), rows[:_MOST_DOCUMENTS])
     if len(rows) > _MOST_DOCUMENTS:
         yield ""
@@ -153,7 +156,7 @@ def _metrics(
     yield "## Metrics"
     yield ""
     if report is None:
-        yield _missing("This version was not evaluated: run `poe run-evaluation-pipeline`.")
+        yield _missing("This version was not evaluated: run `./poe run-evaluation-pipeline`.")
         return
     if not scores:
         yield _missing(f"Evaluation {_code(report.id)} has no scores of {_text(version.label)}.")
@@ -314,7 +317,7 @@ def _serving(version: ModelVersion) -> Iterator[str]:
     yield "## How to serve it"
     yield ""
     yield "```sh"
-    yield f"poetry poe run-llm-server --model {version.label}"
+    yield f"./poe run-llm-server --model {version.label}"
     yield "```"
     yield ""
     yield (

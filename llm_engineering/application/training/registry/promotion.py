@@ -15,6 +15,7 @@ from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.ports import ModelRegistry
 from llm_engineering.application.training.registry.promotion_checks import Comparison, check_all
 from llm_engineering.domain.errors import InvalidInputError, PromotionRefusedError
+from llm_engineering.domain.hints import POE
 from llm_engineering.domain.models import EvaluationReport, Guard, ModelVersion, PromotionDecision, Stage
 
 
@@ -103,7 +104,7 @@ def consider(
     """
     if report is None:
         raise PromotionRefusedError(
-            f"{candidate.label} has no evaluation, so nothing says that it is better: run poe run-evaluation-pipeline, or name "
+            f"{candidate.label} has no evaluation, so nothing says that it is better: run {POE} run-evaluation-pipeline, or name "
             "its report with --report FILE"
         )
     with registry.hold_lock():
@@ -245,7 +246,7 @@ def check_files(version: ModelVersion) -> None:
     if "://" not in version.location and not Path(version.location).is_dir():
         raise PromotionRefusedError(
             f"The files of {version.label} are not at {version.location}, so it cannot be served. Bring the folder back, or "
-            "choose another version: poe list-models"
+            f"choose another version: {POE} list-models"
         )
 
 
@@ -267,7 +268,7 @@ def _chosen(registry: ModelRegistry, name: str, version: int | None, *, forced: 
     staged = [found for found in registry.list_versions(name) if found.stage is Stage.STAGING]
     if not staged:
         raise PromotionRefusedError(
-            f"No version of {name} is in staging. Let an evaluation decide first: poe promote-model {name} --to staging"
+            f"No version of {name} is in staging. Let an evaluation decide first: {POE} promote-model {name} --to staging"
         )
     return staged[0]
 
@@ -283,7 +284,7 @@ def _basis(
     if candidate.stage is not Stage.STAGING:
         raise PromotionRefusedError(
             f"{candidate.label} is not in staging (it is in '{candidate.stage.value}'). Let an evaluation decide first: "
-            f"poe promote-model {candidate.label} --to staging; or --force REASON"
+            f"{POE} promote-model {candidate.label} --to staging; or --force REASON"
         )
     staged = (
         found
@@ -294,7 +295,7 @@ def _basis(
     if basis is None:
         raise PromotionRefusedError(
             f"{candidate.label} stands in staging, but no decision brought it there. Let an evaluation decide: "
-            f"poe promote-model {candidate.label} --to staging; or --force REASON"
+            f"{POE} promote-model {candidate.label} --to staging; or --force REASON"
         )
     now = production.label if production else None
     if basis.production != now:
@@ -316,7 +317,7 @@ def _before(registry: ModelRegistry, current: ModelVersion) -> ModelVersion:
     if act is None:
         raise PromotionRefusedError(
             f"How {current.label} came into production is not recorded, so what was before it is not known. Name it: "
-            f"poe promote-model {current.name}:NUMBER --force REASON"
+            f"{POE} promote-model {current.name}:NUMBER --force REASON"
         )
     if act.production is None:
         raise PromotionRefusedError(

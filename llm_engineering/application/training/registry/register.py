@@ -14,6 +14,7 @@ from llm_engineering.application.training.registry.model_card import model_card
 from llm_engineering.application.training.registry.promotion import PromotionPolicy, check_files, consider
 from llm_engineering.domain.datasets import DatasetManifest
 from llm_engineering.domain.errors import ModelFileError
+from llm_engineering.domain.hints import POE
 from llm_engineering.domain.models import (
     CARD,
     DATASET,
@@ -61,7 +62,7 @@ def register_model(
             were registered before from a folder that is gone.
     """
     folder = manifest_file if manifest_file.is_dir() else manifest_file.parent
-    manifest = _read(folder / MANIFEST, ModelManifest, "poe run-training-pipeline writes one")
+    manifest = _read(folder / MANIFEST, ModelManifest, f"{POE} run-training-pipeline writes one")
     gone = [name for name in manifest.files if not (folder / name).is_file()]
     if gone:
         raise ModelFileError(
@@ -108,7 +109,7 @@ def read_evaluation(file: Path) -> EvaluationReport:
         ModelFileError: it cannot be read, or it is none.
     """
     return _read(
-        file, EvaluationReport, "poe run-evaluation-pipeline writes one; name another with --report FILE"
+        file, EvaluationReport, f"{POE} run-evaluation-pipeline writes one; name another with --report FILE"
     )
 
 

@@ -21,6 +21,7 @@ from loguru import logger
 from pydantic import ValidationError
 
 from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.domain.hints import POE
 from llm_engineering.infrastructure.api.api_keys import ApiKey, KeyRing
 from llm_engineering.infrastructure.api.metrics import ServiceMetrics
 from llm_engineering.infrastructure.api.middleware.asgi import (
@@ -74,7 +75,7 @@ class ApiKeyFile:
             reason = type(error).__name__ if isinstance(error, ValidationError) else error.strerror
             raise ConfigurationError(
                 f"The API keys in {self.path} cannot be read ({reason}). Put the file right or back, or remove it "
-                "and create new keys with: poe create-api-key NAME"
+                f"and create new keys with: {POE} create-api-key NAME"
             ) from None
         return self._ring
 
@@ -160,7 +161,7 @@ class Access:
         if self._required and not known:
             raise ConfigurationError(
                 f"The service is to listen on {self._host}, where other machines can reach it, and there is no API key "
-                f"in {self._keys.path}. Create one with: poe create-api-key NAME, or listen on 127.0.0.1 (SERVICE_HOST)."
+                f"in {self._keys.path}. Create one with: {POE} create-api-key NAME, or listen on 127.0.0.1 (SERVICE_HOST)."
             )
         self._required = self._required or known
 
@@ -250,7 +251,7 @@ class KeyGuard:
         if _name(host) not in self._names:
             return "host", (
                 "This service answers under names of its own machine (localhost, 127.0.0.1) while callers need no "
-                "API key. To reach it under another name, create a key with poe create-api-key NAME and send it."
+                f"API key. To reach it under another name, create a key with {POE} create-api-key NAME and send it."
             )
         origin = find_header(scope, b"origin")
         if origin is None or scope["method"] in _SAFE_METHODS or origin in self._origins:

@@ -8,6 +8,7 @@ from loguru import logger
 
 from llm_engineering.application.features.add import Addition
 from llm_engineering.domain.errors import ExtractionError, StoreError, StoreUnavailableError
+from llm_engineering.domain.hints import POE
 from llm_engineering.infrastructure.api.errors import RETRY_AFTER_SECONDS, Problem, ProblemError
 from llm_engineering.infrastructure.api.middleware.asgi import DOCUMENTS, allows
 from llm_engineering.infrastructure.api.parts import ServiceParts
@@ -54,7 +55,7 @@ def make_router(parts: ServiceParts) -> APIRouter:
                     403,
                     "scope_missing",
                     "This key allows questions, not files. The operator can make one that does: "
-                    "poe create-api-key NAME --documents",
+                    f"{POE} create-api-key NAME --documents",
                 )
             )
         if len(name.encode()) > _MAX_NAME_BYTES:
@@ -87,7 +88,7 @@ def _describe(name: str, added: Addition) -> DocumentAdded:
         "It can be found by the next question."
         if added.searchable
         else (
-            "It is stored, and can be found after the next run of the feature pipeline: poe run-feature-engineering-pipeline"
+            f"It is stored, and can be found after the next run of the feature pipeline: {POE} run-feature-engineering-pipeline"
         )
     )
     return DocumentAdded(

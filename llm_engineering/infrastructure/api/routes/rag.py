@@ -175,6 +175,7 @@ def _add_descriptions(routes: APIRouter, parts: ServiceParts) -> None:
         chosen = parts.retrieval
         return Info(
             name=SERVED_NAME,
+            author=parts.pipeline.owner,
             model=parts.pipeline.model.name,
             models=tuple(model.name for model in parts.pipeline.models),
             grounding=parts.grounding,

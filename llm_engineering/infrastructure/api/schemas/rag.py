@@ -310,6 +310,7 @@ class Info(BaseModel):
     """What answers here."""
 
     name: str = Field(description="What the service is called as a model.")
+    author: str | None = Field(default=None, description="Whose twin it is; null: nobody's in particular.")
     model: str
     models: tuple[str, ...] = Field(
         description="Those that a request may name; the first answers where it names none."

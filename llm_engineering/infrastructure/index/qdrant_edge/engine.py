@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_engineering.domain.errors import StoreError
+from llm_engineering.domain.hints import POE
 from llm_engineering.domain.retrieval import MetadataFilter
 from llm_engineering.infrastructure.shared.index_payload import date_range, list_alternatives
 
@@ -82,5 +83,5 @@ def translate_errors(doing: str) -> Iterator[None]:
             raise
         raise StoreError(
             f"The index failed in {doing}: {error}. What was published before is untouched. If this repeats, check the "
-            "free space of the disk; the index can always be rebuilt with: poe run-feature-engineering-pipeline"
+            f"free space of the disk; the index can always be rebuilt with: {POE} run-feature-engineering-pipeline"
         ) from error

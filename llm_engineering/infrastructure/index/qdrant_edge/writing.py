@@ -126,7 +126,7 @@ class EdgeWriter:
         with translate_errors("publishing the index"):
             number = self._generations.publish(self._drafted, manifest)
         self._draft = None
-        logger.info("Published generation {} of the index: {:,} chunks.", number, count)
+        logger.info("Index updated: {:,} chunks (generation {}).", count, number)
 
     def _optimise(self) -> None:
         shard = self._open()

@@ -8,6 +8,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.domain.errors import ConfigurationError, StoreError, StoreUnavailableError
+from llm_engineering.domain.hints import POE
 
 if TYPE_CHECKING:
     from pymongo import IndexModel, MongoClient
@@ -131,7 +132,7 @@ class MongoConnection:
     def _remedy(self) -> str:
         hosts = self.display_uri.partition("://")[2]
         if _LOCAL.fullmatch(hosts):
-            return "Start the local server with: poe local-infrastructure-up"
+            return f"Start the local server with: {POE} local-infrastructure-up"
         return "Check DATABASE_URI, that this server is running, and that it lets this machine in."
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,13 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
         if state.is_world_process_zero:
             self._progress.advance("Training steps", 1, total=state.max_steps)
+
+    def on_prediction_step(self, _: Any, state: Any, *__: Any, **more: Any) -> None:
+        """Validation comes before the first step too, and takes minutes on a CPU."""
+        if state.is_world_process_zero:
+            batches = more.get("eval_dataloader")
+            total = len(batches) if isinstance(batches, Sized) else None
+            self._progress.advance(f"Validation at step {state.global_step}", 1, total=total)
 
     def on_log(self, _: Any, state: Any, *__: Any, logs: Mapping[str, Any] | None = None, **___: Any) -> None:
         if not state.is_world_process_zero or not logs:

@@ -634,6 +634,7 @@ function suggest(authors) {
 async function start() {
   try {
     info = await (await request("info")).json();
+    if (info.author) $("whose").textContent = document.title = `${info.author}’s twin`;
     const several = info.models.length > 1;
     $("model-choice").replaceChildren(...info.models.map((name) => new Option(name, name)));
     $("model-choice").hidden = !several;
@@ -641,7 +642,9 @@ async function start() {
     offerAdding(info.documents, [], start); // an empty collection has no filters, and needs it most
     const filters = await (await request("filters")).json();
     for (const name of ["authors", "categories", "platforms", "languages"]) offer(name, filters[name] ?? {});
-    const authors = Object.entries(filters.authors ?? {}).sort((a, b) => b[1] - a[1]).map(([name]) => name);
+    const owner = info.author?.toLowerCase();
+    const first = ([name, count]) => name.toLowerCase() === owner ? Infinity : count; // the owner, however little is theirs
+    const authors = Object.entries(filters.authors ?? {}).sort((a, b) => first(b) - first(a)).map(([name]) => name);
     if (authors.length) $("collection").textContent = `Answers come from the writing of ${new Intl.ListFormat("en").format(authors.slice(0, 5))}, with the sources beside them.`;
     suggest(authors);
     offerAdding(info.documents, authors, start);
