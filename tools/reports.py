@@ -80,7 +80,7 @@ def _show_links(_: str, report: dict[str, Any]) -> None:
         console.print(f"    [dim]{escape(' · '.join(told))}[/]")
         if reason:
             console.print(f"    [red]{escape(reason)}[/]")
-    _show_left_out(report.get("rejections", {}), report["records_rejected"])
+    _show_left_out(report.get("rejections", {}), report.get("records_rejected", 0))
 
 
 def _show_left_out(reasons: dict[str, str], count: int) -> None:

@@ -274,10 +274,15 @@ def _subject(passage: Passage, covered: list[str], topic: str, terms: list[str],
 
 
 def _names_subject(heading: str, language: str) -> bool:
-    """Whether a heading can stand behind "about": it is no clause and no enumeration."""
+    """Whether a heading can stand behind "about": it is no clause and no enumeration, and does not begin so itself."""
     words = heading.casefold().split()
     clause = bool({"is", "are"} & set(words)) or bool({"?", ","} & set(heading))
-    return bool(words) and not clause and words[0] not in QUESTION_WORDS[language]
+    return (
+        bool(words)
+        and not clause
+        and words[0] not in QUESTION_WORDS[language]
+        and words[0] not in ("on", "about", "zu", "zum", "zur", "über")
+    )
 
 
 def _uncapitalise(heading: str, text: str) -> str:
