@@ -84,11 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = load_settings()
     start_logging(settings)
     if not options.words and sys.stdin.isatty():
-        from tools.conversation import converse
+        from tools.conversation import hold_conversation
 
         if options.out is not None:
             raise InvalidInputError("--out goes with a question: it keeps one text, not a conversation.")
-        converse(options, intent, brief, settings)
+        hold_conversation(options, intent, brief, settings)
         return 0
     query = query_from(" ".join(options.words) if options.words else sys.stdin.read(), options)
     with Answerer(settings) as answerer:

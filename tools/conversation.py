@@ -33,7 +33,7 @@ _TURNS = 10
 _HISTORY_LINES = 500
 
 
-def converse(
+def hold_conversation(
     options: argparse.Namespace, intent: Intent | None, brief: BriefOptions, settings: Settings
 ) -> None:
     """Ask and answer until the user has enough."""
