@@ -1,7 +1,6 @@
 """Questions on what was never collected, to an embedder for which everything is alike."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import httpx
 import numpy as np

@@ -148,7 +148,7 @@ def _unwrap(reply: tuple[bool, Any]) -> Any:
 
 
 @cache
-def shared_workers() -> Workers:
+def get_shared_workers() -> Workers:
     """Return the workers of this process: starting one takes a second, and a run has many readers."""
     return Workers()
 

@@ -15,7 +15,7 @@ from llm_engineering.application.ports import (
 )
 from llm_engineering.domain.documents import RawDocument, Scalar
 from llm_engineering.domain.errors import CollectionError, ConfigurationError, ExtractionError
-from llm_engineering.infrastructure.shared.workers import WorkStoppedError, shared_workers
+from llm_engineering.infrastructure.shared.workers import WorkStoppedError, get_shared_workers
 from llm_engineering.infrastructure.sources.web import client as http
 from llm_engineering.infrastructure.sources.web.extraction import (
     NoTextError,
@@ -51,7 +51,7 @@ class ArticleReader:
         self._client = client
         self._renderer = renderer
         self._min_characters = min_characters
-        self._workers = shared_workers()
+        self._workers = get_shared_workers()
 
     async def read(self, link: Link, known: Mapping[str, StoredVersion]) -> AsyncIterator[SourceItem]:
         """Yields the page as one document, or that it has not changed.

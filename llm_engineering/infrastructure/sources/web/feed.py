@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 from llm_engineering.application.features.links import hide_credentials, normalise_link
 from llm_engineering.application.ports import Discovered, Link, Rejected, SourceItem, StoredVersion
 from llm_engineering.domain.errors import ConfigurationError, ExtractionError
-from llm_engineering.infrastructure.shared.workers import WorkStoppedError, shared_workers
+from llm_engineering.infrastructure.shared.workers import WorkStoppedError, get_shared_workers
 from llm_engineering.infrastructure.sources.web import client as http
 from llm_engineering.infrastructure.sources.web.page_metadata import parse_date
 
@@ -124,7 +124,7 @@ class FeedReader:
             if isinstance(answer, http.NotModified):
                 raise AssertionError("no validators were sent")
             try:
-                listing = await shared_workers().run(_parse, answer)
+                listing = await get_shared_workers().run(_parse, answer)
             except WorkStoppedError as error:
                 where = hide_credentials(answer.final_url)
                 raise ExtractionError(f"{where}: it could not be read: {error}") from error
