@@ -30,7 +30,7 @@ from llm_engineering.domain.documents import DeadLetter
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
 from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings
-from tools.console import add_demo_option, console, readable_source, run, user_link
+from tools.console import add_demo_option, console, make_parser, readable_source, run, user_link
 
 SAMPLE = Path(__file__).resolve().parent.parent / "configs" / "end_to_end_data_sample.yaml"
 SHOWN_SOURCES = 25
@@ -266,13 +266,15 @@ def _agreed() -> bool:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="./poe", description=__doc__)
+    parser = make_parser("…", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("status", help="what is in the collection")
-    rejected = commands.add_parser("rejected", help="what was left out, with reasons")
+    commands.add_parser("status", prog=f"{POE} status", help="what is in the collection")
+    rejected = commands.add_parser("rejected", prog=f"{POE} rejected", help="what was left out, with reasons")
     rejected.add_argument("--retry", action="store_true", help="collect the links again that it came from")
     rejected.add_argument("--all", action="store_true", help=f"list more than {SHOWN_LETTERS}")
-    removal = commands.add_parser("forget", help="remove an author, a link or the sample")
+    removal = commands.add_parser(
+        "forget", prog=f"{POE} forget", help="remove an author, a link or the sample"
+    )
     what = removal.add_mutually_exclusive_group(required=True)
     what.add_argument("--author", metavar="NAME", help="all that is by them")
     what.add_argument(

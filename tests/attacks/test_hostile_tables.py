@@ -1,6 +1,7 @@
 """Tables of strangers."""
 
 import gzip
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,36 @@ async def test_the_credentials_of_a_table_stay_on_its_server(server: FaultServer
         assert len(await read(link, private_addresses="always")) == 1
         assert "authorization" in server.requests[0].headers
         assert "authorization" not in elsewhere.requests[0].headers
+
+
+# --- packed and endless files ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "filling", "tail"),
+    [
+        ("t.csv.gz", b"text\n", b"a" * 1_000_000, b""),
+        ("t.csv.gz", b'text\n"', b"a\n" * 100, b""),
+        ("t.jsonl.gz", b'{"text": "', b"a" * 1_000_000, b""),
+        ("t.json.gz", b'[{"text": "a"}, {"text": "', b"a" * 1_000_000, b'"}]'),
+        ("t.json.gz", b"[", b"[" * 3_000, b""),
+    ],
+)
+async def test_a_packed_file_is_never_held_whole(
+    tmp_path: Path, name: str, head: bytes, filling: bytes, tail: bytes
+) -> None:
+    with gzip.open(tmp_path / name, "wb", compresslevel=1) as file:
+        file.write(head)
+        for _ in range(40):
+            file.write(filling)
+        file.write(tail)
+    reader = TableReader(max_text_chars=100_000)
+    async with measure_cost() as cost:
+        with suppress(CollectionError):
+            async for _ in reader.read(Link(str(tmp_path / name), AUTHOR, category="article"), {}):
+                pass
+    assert cost.peak_bytes < 15_000_000
+    assert cost.longest_stand < 0.05
 
 
 # --- S10: Parquet ------------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ class WebClient:
         return client
 
 
-def redirect_target(url: str, response: httpx.Response) -> str | None:
+def find_redirect(url: str, response: httpx.Response) -> str | None:
     """Return where a response sends its reader; None for one that does not.
 
     Raises:

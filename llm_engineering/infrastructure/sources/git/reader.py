@@ -203,7 +203,7 @@ class GitReader:
         """Where the server sends git."""
         import httpx
 
-        from llm_engineering.infrastructure.shared.web_client import WebClient, redirect_target
+        from llm_engineering.infrastructure.shared.web_client import WebClient, find_redirect
 
         query = "/info/refs?service=git-upload-pack"
         url = f"{address.clone_url}{query}"
@@ -211,7 +211,7 @@ class GitReader:
         client = WebClient(private_addresses=self._private_addresses, timeout_seconds=30.0)
         try:
             async with client.stream(url, given=given, headers=headers) as response:
-                target = redirect_target(url, response) or ""
+                target = find_redirect(url, response) or ""
         except (httpx.HTTPError, httpx.InvalidURL, FetchError) as error:
             raise CollectionError(f"{address.public_url}: {error or type(error).__name__}.") from error
         finally:

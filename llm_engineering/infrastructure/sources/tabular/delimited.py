@@ -69,7 +69,9 @@ class DelimitedTable:
     def _sniff(self, max_row_chars: int) -> str:
         if self._path.name.lower().removesuffix(".gz").endswith((".tsv", ".tab")):
             return "\t"
-        sample = [self._stream.readline(max_row_chars) for _ in range(_SAMPLE_ROWS)]
+        sample: list[str] = []
+        while len(sample) < _SAMPLE_ROWS and sum(map(len, sample)) < max_row_chars:
+            sample.append(self._stream.readline(max_row_chars))
         self._stream.seek(0)
         return max(DELIMITERS, key=lambda delimiter: _evenness(sample, delimiter))
 

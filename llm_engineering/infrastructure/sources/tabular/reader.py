@@ -152,7 +152,7 @@ class TableReader:
     async def _download(self, link: Link, folder: Path) -> Path:
         import httpx
 
-        from llm_engineering.infrastructure.shared.web_client import MAX_REDIRECTS, WebClient, redirect_target
+        from llm_engineering.infrastructure.shared.web_client import MAX_REDIRECTS, WebClient, find_redirect
 
         target = folder / (Path(unquote(urlsplit(link.url).path)).name or "table")
         shown = hide_credentials(link.url)
@@ -162,7 +162,7 @@ class TableReader:
             for _ in range(MAX_REDIRECTS + 1):
                 assert url is not None
                 async with client.stream(url, given=link.given) as response:
-                    url = redirect_target(url, response)
+                    url = find_redirect(url, response)
                     if url is None:
                         await self._save(response, target)
                         return target

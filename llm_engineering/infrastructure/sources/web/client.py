@@ -313,14 +313,14 @@ class PoliteClient:
     async def _request(self, url: str, ask: _Ask) -> "Fetched | NotModified | _Redirect":
         import httpx
 
-        from llm_engineering.infrastructure.shared.web_client import redirect_target
+        from llm_engineering.infrastructure.shared.web_client import find_redirect
 
         try:
             async with self._client().stream(url, given=ask.given, headers=ask.headers) as response:
                 status = response.status_code
                 if status == 304 and {"If-None-Match", "If-Modified-Since"} & ask.headers.keys():
                     return NotModified(url)
-                if target := redirect_target(url, response):
+                if target := find_redirect(url, response):
                     return _Redirect(target, "set-cookie" in response.headers)
                 if not 200 <= status < 300:
                     raise self._refused(response)
