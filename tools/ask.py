@@ -77,12 +77,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--length", type=int, metavar="WORDS", help="of a text that is to be written")
     parser.add_argument("--out", type=user_path, metavar="FILE", help="write the text into this file too")
+    parser.add_argument(
+        "--twin", metavar="MODEL", help="a trained model that answers: NAME, NAME:VERSION or its folder"
+    )
     add_search_options(parser)
     add_demo_option(parser)
     options = parser.parse_args(given)
     intent, brief = read_order(options)
     settings = load_settings()
     start_logging(settings)
+    if options.twin:
+        from llm_engineering.bootstrap.llm_service import with_trained_model
+
+        settings = with_trained_model(settings, options.twin)
     if not options.words and sys.stdin.isatty():
         from tools.conversation import hold_conversation
 

@@ -75,6 +75,26 @@ def build_llm_service(
     return model, LlmService(model, key.get_secret_value() if key else None)
 
 
+def with_trained_model(settings: Settings, trained: str) -> Settings:
+    """Return the settings with a trained model in place of the configured one; it writes in its own words.
+
+    Args:
+        trained: its folder, or ``NAME[:VERSION]`` as the registry has it.
+
+    Raises:
+        InvalidInputError: there is no such model, or no such version of it.
+        ModelFileError: its files are not those of its manifest.
+    """
+    found, _ = _servable(settings, trained)
+    named = settings.llm if isinstance(settings.llm, LlamaCppSettings) else LlamaCppSettings()
+    update = {
+        "model_path": found.gguf,
+        "grounding": named.grounding or "annotate",
+        "keep_warm": 0.0,  # the process in the background has the configured model
+    }
+    return settings.model_copy(update={"llm": named.model_copy(update=update)})
+
+
 def _servable(settings: Settings, trained: str) -> tuple[ServableModel, str]:
     """A trained model, verified, and the name to serve it under."""
     if Path(trained).expanduser().is_dir():

@@ -76,6 +76,18 @@ _UNKNOWN_GGUF = LlmProfile(
 """How a GGUF file that is not in the catalogue is asked, a trained one for instance: it may speak, where a quotation backs it."""
 
 
+def _name_trained(file: Path) -> str | None:
+    """The name, version and base of the trained model whose folder a file lies in; None: it lies in none."""
+    from llm_engineering.application.training.finetune.model_folder import GGUF, read_manifest
+    from llm_engineering.application.training.finetune.sft import MANIFEST
+
+    folder = file.parents[len(Path(GGUF).parts) - 1]
+    if not (folder / MANIFEST).is_file():
+        return None
+    manifest = read_manifest(folder)
+    return f"{manifest.name}-{manifest.content_hash[:8]}@{manifest.base}"
+
+
 class Resources:
     """Ports made from settings, each on first use. Use :func:`open_resources`, which also closes them."""
 
@@ -154,7 +166,8 @@ class Resources:
 
             name = self._llm_name(chosen)
             file = chosen.model_path or model_path(name, self.settings.models_dir)
-            return LlamaCppModel(file, chosen.context_tokens, chosen.threads, chosen.parallel)
+            trained = _name_trained(chosen.model_path.absolute()) if chosen.model_path else None
+            return LlamaCppModel(file, chosen.context_tokens, chosen.threads, chosen.parallel, name=trained)
         if isinstance(chosen, SageMakerSettings):
             from llm_engineering.infrastructure.llms.sagemaker import SageMakerModel
 

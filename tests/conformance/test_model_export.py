@@ -13,6 +13,8 @@ from llm_engineering.application.llm.chat_templates import load_template
 from llm_engineering.application.ports import GenerationOptions, Message
 from llm_engineering.application.training.finetune.model_folder import GGUF, open_servable, verify_folder
 from llm_engineering.application.training.finetune.sft import TrainedModel
+from llm_engineering.bootstrap.llm_service import with_trained_model
+from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.domain.errors import (
     ConfigurationError,
     ModelFileError,
@@ -24,6 +26,7 @@ from llm_engineering.infrastructure.training import export
 from llm_engineering.infrastructure.training.export import DIFFERENCE, Exporter
 from llm_engineering.infrastructure.training.gguf.vocabulary import _LLAMA3, _splitting
 from llm_engineering.infrastructure.training.gguf.writer import write_gguf
+from llm_engineering.settings import LlamaCppSettings, load_settings
 from tests.conformance.sft_runs import base, dataset, train
 
 pytest.importorskip("trl", reason="the group 'training' is not installed")
@@ -169,6 +172,14 @@ class TestManifest:
             moved.rename(file)
         assert "merged/config.json is missing" in str(told.value)
         assert "merged/other.json is not in the manifest" in str(told.value)
+
+    def test_it_may_answer_in_the_place_of_the_configured_model(self, exported: TrainedModel) -> None:
+        chosen = with_trained_model(load_settings(None), str(exported.folder))
+        assert isinstance(chosen.llm, LlamaCppSettings)
+        assert chosen.llm.model_path == exported.folder / GGUF
+        assert (chosen.llm.grounding, chosen.llm.keep_warm) == ("annotate", 0)
+        with open_resources(chosen) as resources:
+            assert exported.manifest.content_hash[:8] in resources.language_model.name
 
     def test_another_definition_of_the_template_refuses_to_be_served(self, exported: TrainedModel) -> None:
         file = exported.folder / "model.json"
