@@ -1,64 +1,63 @@
 """What a training ends with: requests that were held back, answered by base and twin, within a time."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 import pytest
 
-from llm_engineering.application.evaluation.models.systems import LoadedModel, System, Written
-from llm_engineering.application.ports import Message, Progress
-from llm_engineering.application.ports.observability import SilentProgress
+from llm_engineering.application.ports import GenerationOptions, Message
+from llm_engineering.application.ports.llm import Delta
 from llm_engineering.domain.datasets import Split
+from llm_engineering.domain.errors import ModelServiceError
 from llm_engineering.domain.models import ModelManifest
+from tests.fakes.llm import Reply, ScriptedLanguageModel
 from tests.fakes.toy_model import make_samples, write_dataset
-from tools.compare import PROMPTS, answer_requests, choose_requests
-
-SYSTEM = System("twin", "twin:1", "base", "chatml", system_message="You are Ada.")
-
-
-class RepeatingModel:
-    """Says again what it is asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[Sequence[Message]] = []
-
-    @property
-    def loaded(self) -> LoadedModel:
-        raise NotImplementedError
-
-    def generate_answers(
-        self,
-        conversations: Sequence[Sequence[Message]],
-        *,
-        max_tokens: int,
-        batch_size: int,
-        progress: Progress,
-    ) -> list[Written]:
-        self.asked += conversations
-        return [Written(turns[-1].content, max_tokens, cut=True) for turns in conversations]
-
-    def compute_likelihoods(
-        self, conversations: Sequence[Sequence[Message]], *, batch_size: int, progress: Progress
-    ) -> list[None]:
-        return [None for _ in conversations]
+from tools.compare import PROMPTS, TOKENS, answer_requests, choose_requests
 
 
 def manifest(dataset: str) -> ModelManifest:
     return ModelManifest.model_construct(dataset=dataset, template="chatml")
 
 
-def test_each_request_is_answered_as_the_model_was_trained() -> None:
-    model = RepeatingModel()
-    texts = answer_requests(model, SYSTEM, ["One?", "Two?"], progress=SilentProgress())
-    assert texts == ["One?…", "Two?…"]
-    assert [[turn.role for turn in turns] for turns in model.asked] == [["system", "user"]] * 2
+async def test_each_request_is_answered_as_the_model_was_trained() -> None:
+    model = ScriptedLanguageModel(["An answer.", "word " * 100])
+    first, second = await answer_requests(model, "You are Ada.", ["One?", "Two?"])
+    assert first == "An answer."
+    assert len(second.split()) == TOKENS
+    assert second.endswith("…")
+    assert [[turn.role for turn in call.messages] for call in model.calls] == [["system", "user"]] * 2
 
 
-def test_when_the_time_is_used_up_no_further_answer_is_begun() -> None:
-    model = RepeatingModel()
-    texts = answer_requests(model, SYSTEM, ["One?", "Two?", "Three?"], progress=SilentProgress(), seconds=-1)
-    assert texts == ["One?…", "", ""]
-    assert len(model.asked) == 1
+async def test_when_the_time_is_used_up_no_further_answer_is_begun() -> None:
+    model = ScriptedLanguageModel(default="An answer.")
+    assert await answer_requests(model, "", ["One?", "Two?"], seconds=-1) == ["", ""]
+    assert model.calls == []
+
+
+class SlowModel(ScriptedLanguageModel):
+    """Times out in the middle of its first reply."""
+
+    async def stream(
+        self, messages: Sequence[Message], options: GenerationOptions = GenerationOptions()
+    ) -> AsyncGenerator[Delta, None]:
+        first = not self.calls
+        async for delta in super().stream(messages, options):
+            yield delta
+            if first:
+                raise ModelServiceError("It took too long.", reason="timeout")
+
+
+async def test_an_answer_that_takes_too_long_is_cut_and_the_others_are_given() -> None:
+    assert await answer_requests(SlowModel(["Slow is this.", "Quick."]), "", ["One?", "Two?"]) == [
+        "Slow",
+        "Quick.",
+    ]
+
+
+async def test_a_model_that_fails_is_told() -> None:
+    broken = ScriptedLanguageModel([Reply("An answer.", fail_after=0)])
+    with pytest.raises(ModelServiceError):
+        await answer_requests(broken, "", ["One?"])
 
 
 def test_the_requests_are_of_texts_that_were_held_back(tmp_path: Path) -> None:
