@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llm_engineering.application.features.collect import collect
-from llm_engineering.application.ports import Discovered, Link, Rejected
+from llm_engineering.application.ports import Discovered, Link, Rejected, SourceReader
 from llm_engineering.domain.errors import ExtractionError, FetchError
 from llm_engineering.infrastructure.shared import addresses
 from llm_engineering.infrastructure.shared.workers import Workers, WorkStoppedError
@@ -89,7 +89,7 @@ async def test_honest_packing_of_every_kind_is_read(server: FaultServer, pack: A
 async def test_a_page_that_sets_a_cookie_and_redirects_to_itself_is_left_after_five_hops(
     server: FaultServer,
 ) -> None:
-    server.redirect("/self", "/self", **{"Set-Cookie": "n=1"})
+    server.put("/self", Reply(status=302, headers={"Location": "/self", "Set-Cookie": "n=1"}))
     async with asyncio.timeout(20):
         await refuse(server.url("/self"))
     assert len(server.requests) == 6
@@ -269,7 +269,7 @@ async def test_a_feed_may_list_what_lies_beside_it_and_nothing_else_inside(serve
         )
         server.put("/feed.xml", f"<rss version='2.0'><channel>{feed}</channel></rss>")
         warehouse, asked = FakeWarehouse(), client()
-        readers = {"article": ArticleReader(asked), "feed": FeedReader(asked)}
+        readers: dict[str, SourceReader] = {"article": ArticleReader(asked), "feed": FeedReader(asked)}
         report = await collect(
             [Link(server.url("/feed.xml"), AUTHOR)],
             readers,

@@ -37,6 +37,11 @@ _FURNITURE = re.compile(
     r"(?i)(^|[\s_-])(subscription-widget\S*|subscribe-(widget|prompt)\S*|button-wrapper|post-ufi\S*|speechify-ignore"
     r"|share-(buttons?|bar|links)|cookie-(banner|consent|notice)\S*|newsletter-(form|signup)\S*|headerlink|hash-link)(\s|$)"
 )
+# Characters, written or numbered, that HTML's parser takes and XML's writer, on which the extractor builds, refuses.
+_NO_XML = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]"
+    r"|(?i:&#(?:0*(?:[0-8]|1[124-9]|2\d|3[01]|6553[45])|x0*(?:[0-8bcef]|1[0-9a-f]|fff[ef]))(?![0-9a-f]);?)"
+)
 _HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
 _FURNITURE_IDS = frozenset(
     # Medium's class names are scrambled; these attributes name the parts of a story's head.
@@ -123,7 +128,8 @@ def _parse(html: str) -> "HtmlElement | None":
         return None
     try:
         # As bytes of a known set: lxml refuses a str that declares another one.
-        return document_fromstring(html.encode("utf-8", "replace"), parser=HTMLParser(encoding="utf-8"))
+        content = _NO_XML.sub("", html).encode("utf-8", "replace")
+        return document_fromstring(content, parser=HTMLParser(encoding="utf-8"))
     except etree.ParserError:  # nothing but comments or blanks
         return None
 

@@ -237,12 +237,20 @@ def _parse_feed(content: bytes, answer: http.Fetched) -> _Listing:
     import feedparser
 
     headers = {"content-location": answer.final_url, "content-type": answer.headers.get("content-type", "")}
-    parsed = feedparser.parse(content, response_headers=headers)
+    try:
+        parsed = feedparser.parse(content, response_headers=headers)
+    except (
+        Exception
+    ) as error:  # the library lets through what its parsers raise, such as ValueError for `&#xFFFFFF;`
+        where = hide_credentials(answer.final_url)
+        raise ExtractionError(
+            f"{where}: the feed cannot be read ({type(error).__name__}: {error})"
+        ) from error
     # A feed that is not well-formed ("bozo") still has the entries before its fault, as every feed program shows.
     entries = []
     for entry in parsed.entries:
         url = str(entry.get("link") or "").strip() or _permalink(entry)
-        if urlsplit(url).scheme in ("http", "https"):
+        if _join("", url):
             entries.append(_Entry(url, parse_date(entry.get("published") or entry.get("updated"))))
     if not entries and parsed.bozo:
         raise ExtractionError(
@@ -261,7 +269,10 @@ def _parse_sitemap(content: bytes, url: str) -> _Listing:
 
     # No entities, no network, no huge trees: a sitemap is a stranger's file.
     parser = etree.XMLParser(resolve_entities=False, no_network=True, recover=True, huge_tree=False)
-    root = etree.fromstring(content, parser=parser)
+    try:
+        root = etree.fromstring(content, parser=parser)
+    except etree.XMLSyntaxError:
+        root = None
     if root is None:
         raise ExtractionError(f"{hide_credentials(url)}: the sitemap cannot be read")
     entries, further = [], []
@@ -269,10 +280,11 @@ def _parse_sitemap(content: bytes, url: str) -> _Listing:
         if not isinstance(child.tag, str):
             continue
         kind = etree.QName(child).localname
-        address = urljoin(url, _child_text(child, "loc"))
-        parts = urlsplit(address)
-        if not _child_text(child, "loc") or parts.scheme not in ("http", "https"):
+        named = _child_text(child, "loc")
+        address = _join(url, named) if named else ""
+        if not address:
             continue
+        parts = urlsplit(address)
         if kind == "sitemap":
             further.append(address)
         elif kind == "url" and (parts.path not in ("", "/") or parts.query):  # the home page is no article
@@ -290,9 +302,13 @@ def _child_text(element: "_Element", name: str) -> str:
 
 
 def _declared_feed(answer: http.Fetched) -> _Listing:
+    from lxml.etree import ParserError
     from lxml.html import document_fromstring
 
-    root = document_fromstring(answer.text.encode("utf-8", "replace"))
+    try:
+        root = document_fromstring(answer.text.encode("utf-8", "replace"))
+    except ParserError as error:
+        raise ExtractionError(f"{hide_credentials(answer.final_url)}: the page is empty") from error
     declared = [
         (one.get("href") or "", (one.get("title") or "").lower())
         for one in root.iter("link")
@@ -306,4 +322,13 @@ def _declared_feed(answer: http.Fetched) -> _Listing:
             f"{hide_credentials(answer.final_url)}: it is a page that declares no feed. Name its feed or sitemap instead, or the "
             "pages themselves."
         )
-    return _Listing(further=(urljoin(answer.final_url, posts[0]),))
+    return _Listing(further=(_join(answer.final_url, posts[0]) or posts[0],))
+
+
+def _join(base: str, url: str) -> str:
+    """The whole address; empty for what is none on the web."""
+    try:
+        joined = urljoin(base, url)
+        return joined if urlsplit(joined).scheme in ("http", "https") else ""
+    except ValueError:
+        return ""
