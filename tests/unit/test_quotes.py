@@ -62,10 +62,26 @@ def test_a_quotation_stands_at_its_place_in_the_document() -> None:
 
 
 def test_a_second_part_is_quoted_only_where_it_is_nearly_as_good() -> None:
-    other = source("Overlap costs space too.", 2)
+    other = source("Overlap costs space money patience and time of all who wait.", 2)
     unrelated = source("Whales sing at night.", 3)
     assert [p.citation.number for p in choose("overlap costs space", source(LONG), other, count=2)] == [1, 2]
     assert [p.citation.number for p in choose("overlap costs space", source(LONG), unrelated, count=2)] == [1]
+
+
+def test_what_two_texts_say_alike_is_quoted_once() -> None:
+    again = source("Overlap costs space, too.", 2)
+    assert [p.citation.number for p in choose("overlap costs space", source(LONG), again, count=2)] == [1]
+
+
+def test_what_opens_the_section_that_is_asked_for_goes_first() -> None:
+    text = "## Overlap\n\nIt repeats the end of a piece. Costs rise. More is needed. Overlap is overlap. It is. So it goes."
+    passage = source(text).passage.model_copy(update={"title": "Pieces", "headings": ("Pieces", "Overlap")})
+    [part] = choose("What is overlap?", Citation(number=1, passage=passage))
+    assert part.text.startswith("It repeats")
+    elsewhere = passage.model_copy(update={"headings": ("Pieces", "Costs of storage")})
+    assert not any(
+        p.opens({"overlap"}) for p in choose("What is overlap?", Citation(number=1, passage=elsewhere))
+    )
 
 
 def test_parts_side_by_side_become_one() -> None:

@@ -166,7 +166,11 @@ def choose_quotations(
     asked = content_stems(question)
     scores += _OPENS * _unit(scores) * np.array([part.opens(asked) for _, part in found])
     near = [i for i in _by_score(scores) if scores[i] >= scores.max() - _NEAR * _unit(scores)]
-    return _join(_pick([found[i][1] for i in near], count))
+    chosen: list[Quotation] = []
+    for i in near:
+        if not _repeats(found[i][1], chosen):
+            chosen = _pick([*chosen, found[i][1]], count)
+    return _join(chosen)
 
 
 def choose_paragraphs(
@@ -202,12 +206,16 @@ def choose_paragraphs(
     chosen: list[Quotation] = []
     for i in _by_score(scores):
         part = found[i][1]
-        said = content_stems(part.plain)
-        repeats = any(len(said & content_stems(other.plain)) > _SAME * len(said) for other in chosen)
-        if said and not repeats:
+        if content_stems(part.plain) and not _repeats(part, chosen):
             chosen = _pick([*chosen, part], count)
     order = {source.number: place for place, source in enumerate(sources)}
     return sorted(chosen, key=lambda part: (order[part.citation.number], part.span.start))
+
+
+def _repeats(part: Quotation, others: Iterable[Quotation]) -> bool:
+    """Whether most of what a part says stands in another one."""
+    said = content_stems(part.plain)
+    return any(len(said & content_stems(other.plain)) > _SAME * len(said) for other in others)
 
 
 Found = Sequence[tuple[int, Quotation]]
