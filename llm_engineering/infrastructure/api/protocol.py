@@ -16,9 +16,9 @@ HEAD_SECONDS = 10.0
 """From a connection's first moment, or a request's first byte, to the end of its head (408)."""
 BODY_SECONDS = 60.0
 """From then to the end of its body; the largest that is taken has a quarter of a megabyte."""
-BACKLOG = 128
-"""Connections that wait to be taken, which asyncio then takes all at once."""
-_OTHER_DESCRIPTORS = 64 + BACKLOG
+BACKLOG = 16
+"""Connections that asyncio takes at once. It takes more before those are ours to count, and before one that is ended is gone."""
+_OTHER_DESCRIPTORS = 64 + 4 * BACKLOG
 _MOST_CONNECTIONS = 4_000
 
 
@@ -109,12 +109,14 @@ class GuardedProtocol(H11Protocol):
         self.transport.close()
 
     def _make_room(self) -> None:
-        idle = [
+        ours = [
             one
             for one in self.connections
-            if isinstance(one, GuardedProtocol) and one.conn.their_state is h11.IDLE
+            if isinstance(one, GuardedProtocol) and not one.transport.is_closing()
         ]
-        min(idle, key=lambda one: one._heard_at, default=self).transport.abort()
+        if len(ours) > self._most:
+            idle = [one for one in ours if one.conn.their_state is h11.IDLE]
+            min(idle, key=lambda one: one._heard_at, default=self).transport.abort()
 
 
 class LogThrottle:

@@ -22,6 +22,8 @@ from llm_engineering.infrastructure.api.protocol import (
     watch_accepting,
 )
 
+_QUEUE = 2048
+
 
 class Stoppable(Protocol):
     """An ASGI application that is told when it is being stopped."""
@@ -61,7 +63,7 @@ class Listener:
             # Else a service that was just stopped keeps its own address from the next one for a minute.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-            listener.listen(BACKLOG)
+            listener.listen(_QUEUE)
         except OSError as error:
             listener.close()
             raise _unusable(self._host, self._port, error) from None
@@ -132,6 +134,10 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         watch_accepting(asyncio.get_running_loop())
         await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(
+                _QUEUE
+            )  # asyncio takes as many at once as it was told to queue; the kernel may queue more
         self._on_started()
 
     @contextmanager
