@@ -11,7 +11,7 @@ from tests.fakes.fault_server import FaultServer
 @pytest.fixture(autouse=True)
 def _loaded() -> None:
     """Loading libraries and certificates is not part of what an attack costs."""
-    WebClient(private_addresses="given", timeout_seconds=1)._open(inside=False)
+    WebClient(private_addresses="given", timeout_seconds=1)
 
 
 @pytest.fixture

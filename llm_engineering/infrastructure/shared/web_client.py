@@ -34,8 +34,9 @@ class WebClient:
         self._policy = private_addresses
         self._timeout = timeout_seconds
         self._headers = {**(headers or {}), "Accept-Encoding": "gzip, deflate"}
+        self._certificates = httpx.create_ssl_context()
         # Two, so that a connection to an address inside is never used for a link that may not lead there.
-        self._clients: dict[bool, httpx.AsyncClient] = {}
+        self._clients = {inside: self._open(inside) for inside in (False, True)}
 
     @asynccontextmanager
     async def stream(
@@ -52,18 +53,19 @@ class WebClient:
         """
         inside = may_lead_inside(self._policy, url, given)
         address, auth = _take_credentials(url)
-        client = self._clients.setdefault(inside, self._clients.get(inside) or self._open(inside))
-        async with client.stream("GET", address, headers=dict(headers or {}), auth=auth) as response:
+        async with self._clients[inside].stream(
+            "GET", address, headers=dict(headers or {}), auth=auth
+        ) as response:
             yield response
 
     async def close(self) -> None:
         """Close connections; may be called twice."""
-        clients, self._clients = list(self._clients.values()), {}
-        for client in clients:
+        for client in self._clients.values():
             await client.aclose()
 
     def _open(self, inside: bool) -> httpx.AsyncClient:
         client = httpx.AsyncClient(
+            verify=self._certificates,
             headers=self._headers,
             timeout=httpx.Timeout(self._timeout),
             follow_redirects=False,
