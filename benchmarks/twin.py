@@ -11,6 +11,7 @@ subjects.
 
 import asyncio
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -107,8 +108,8 @@ async def _ask(row: dict[str, Any], pipeline: InferencePipeline) -> Outcome:
     result, first, seconds = await _run(
         pipeline, RagRequest(Query.ask(row["question"]), intent=Intent.ANSWER)
     )
-    said = result.answer.text.casefold()
-    right = all(any(word.casefold() in said for word in group) for group in row["must"])
+    said = " ".join(re.sub(r"(?m)^> ?", "", result.answer.text).split())
+    right = all(any(_holds(said, words) for words in group) for group in row["must"])
     return Outcome(
         question=row["question"],
         held_back=row["held_back"],
@@ -119,6 +120,12 @@ async def _ask(row: dict[str, Any], pipeline: InferencePipeline) -> Outcome:
         seconds=seconds,
         text=result.answer.text,
     )
+
+
+def _holds(text: str, words: str) -> bool:
+    """Whether a text holds words from the beginning of one, so that "merge" is found in "merged", and "low" not in "slow"."""
+    start = r"\b" if words[:1].isalnum() else ""
+    return re.search(start + re.escape(words.strip()), text, re.IGNORECASE) is not None
 
 
 async def _run(pipeline: InferencePipeline, request: RagRequest) -> tuple[RagResult, float, float]:

@@ -31,6 +31,8 @@ class LlmProfile(Model):
     """Tokens of an answer, at most; None: 512."""
     leave_out_unsupported: bool = False
     """Whether sentences that state what no source backs are left out, rather than shown and marked: for models that invent."""
+    rewrites: bool = False
+    """Whether a model that does not answer in its own words is still trusted to rewrite a given text."""
     memory_gb: float = 0.0
     """Memory that the machine must have."""
 

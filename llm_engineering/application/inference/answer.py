@@ -79,6 +79,8 @@ class AnsweringConfig(StrictConfig):
     """Mask e-mail addresses and phone numbers in what is shown. Text then comes sentence by sentence."""
     max_quotes: int = Field(default=3, ge=1)
     """Parts of the sources that are quoted, three sentences each: the best, and others where they are nearly as good."""
+    rewrites: bool | None = None
+    """Whether the model may rewrite given texts. None: as suits the model; one that answers in its own words may."""
     leave_out_unsupported: bool | None = None
     """Leave out a sentence that states what no source backs, rather than mark it. None: as suits the model."""
 
@@ -88,6 +90,7 @@ class AnsweringConfig(StrictConfig):
             update={
                 "grounding": self.grounding or profile.grounding,
                 "template": self.template or profile.template,
+                "rewrites": _rewrites(self, profile) if self.rewrites is None else self.rewrites,
                 "max_passages": self.max_passages or profile.passages,
                 "max_tokens": self.max_tokens or profile.max_tokens,
                 "leave_out_unsupported": profile.leave_out_unsupported
@@ -115,6 +118,10 @@ class AnsweringConfig(StrictConfig):
     def prompt(self) -> str:
         """Name of the prompt's template."""
         return self.template or "answer"
+
+
+def _rewrites(config: AnsweringConfig, profile: LlmProfile) -> bool:
+    return profile.rewrites or (config.grounding or profile.grounding) != "extractive"
 
 
 @dataclass(frozen=True, slots=True)

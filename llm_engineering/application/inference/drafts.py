@@ -24,6 +24,8 @@ _NOTES = (2, 7)
 _LONGEST_ITEM = 260
 """Characters of a message of a thread."""
 _TOKENS_PER_WORD = 1.6
+_TITLE_WORDS = 3
+"""Of a heading that says what it is about."""
 _ITEMS = ("thread", "tweet")
 
 
@@ -70,7 +72,7 @@ def plan_draft(
     elif brief.form in _ITEMS:
         parts = writer.plan_items(passages)
     elif verbatim and brief.form == "title":
-        names = list(dict.fromkeys(_name(passage) for passage in passages))[: brief.count]
+        names = _choose_titles(passages)[: brief.count]
         opening, parts = "\n".join(f"{n}. {name}" for n, name in enumerate(names, start=1)), []
     else:
         parts = [writer.plan_part(passages, words=brief.words, form=brief.description)]
@@ -208,6 +210,12 @@ class _Writer:
 def _share_out(notes: Sequence[Quotation], count: int) -> list[Sequence[Quotation]]:
     """The notes in so many shares of about the same size."""
     return [notes[i * len(notes) // count : (i + 1) * len(notes) // count] for i in range(count)]
+
+
+def _choose_titles(passages: Sequence[Passage]) -> list[str]:
+    """Headings that can stand as titles: "Next steps" and "The idea" name nothing."""
+    names = list(dict.fromkeys(_name(passage) for passage in passages))
+    return [name for name in names if len(name.split()) >= _TITLE_WORDS] or names
 
 
 def _name(passage: Passage) -> str:

@@ -503,7 +503,7 @@ class InferencePipeline:
             instructions=request.instructions,
             options=request.brief,
             owner=_spell(routed.introduced or self._owner, authors),
-            extractive=self._answering.is_extractive,
+            extractive=self._answering.rewrites is False,
             verbatim=self._answering.quotes,
             measure_floor=self._measure_floor,
         )

@@ -1,5 +1,6 @@
 """Choose what to quote: of the passages found, the few neighbouring sentences that answer a question best."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -41,6 +42,13 @@ _OPENS = 0.5
 """Added for the first sentences under a heading that the question names: "What is hybrid search?" is answered there."""
 _BEGINNING = 0.2
 """Added for a part that begins a paragraph: it needs nothing that stands before it."""
+_HANGS = 0.6
+"""Taken from a part that begins by pointing at what stood before it, or ends by announcing or asking: torn out, it hangs."""
+_POINTS_BACK = re.compile(
+    r"(?:this|that|these|those|it|they|then|so|such|here|again|also|as\s+shown|in\s+this\s+(?:article|lesson|post|section)"
+    r"|dies\w*|das|es|dann|so|auch|hier|wie\s+gezeigt)\b",
+    re.IGNORECASE,
+)
 _MOST_LINES = 40
 """Of a block of code that are quoted."""
 
@@ -202,7 +210,9 @@ def choose_paragraphs(
         and (longest is None or len(part.plain) <= longest)
     ]
     scores = _score(subject, found, None, embed)
-    scores += _BEGINNING * _unit(scores) * np.array([part.begins_paragraph for _, part in found])
+    unit = _unit(scores)
+    scores += _BEGINNING * unit * np.array([part.begins_paragraph for _, part in found])
+    scores -= _HANGS * unit * np.array([_hangs(part.plain) for _, part in found])
     chosen: list[Quotation] = []
     for i in _by_score(scores):
         part = found[i][1]
@@ -210,6 +220,10 @@ def choose_paragraphs(
             chosen = _pick([*chosen, part], count)
     order = {source.number: place for place, source in enumerate(sources)}
     return sorted(chosen, key=lambda part: (order[part.citation.number], part.span.start))
+
+
+def _hangs(text: str) -> bool:
+    return _POINTS_BACK.match(text) is not None or text.endswith(("…", "...", "?", "？"))
 
 
 def _repeats(part: Quotation, others: Iterable[Quotation]) -> bool:
