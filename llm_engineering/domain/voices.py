@@ -68,6 +68,8 @@ class VoiceProfile(Model):
     """First sentences of texts."""
     closers: tuple[str, ...] = ()
     """Last sentences of texts."""
+    repeated: tuple[str, ...] = ()
+    """Sentences that stand in several of the texts, in small letters and without marks: adverts, notices of rights."""
     exemplars: tuple[Exemplar, ...] = ()
     """For each category, the texts that are most like the author's others."""
     style: StyleFit | None = None

@@ -6,6 +6,7 @@ import pytest
 
 from llm_engineering.application.inference.quotes import Quotation, choose_paragraphs, choose_quotations
 from llm_engineering.application.ports import Part, extract_part
+from llm_engineering.application.text.words import fold_sentence
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.retrieval import Citation, Passage, Verdict
 from tests.fakes.embedder import HashEmbedder
@@ -151,3 +152,25 @@ def test_a_message_is_no_longer_than_allowed() -> None:
     )
     assert found
     assert all(len(part.plain) <= 60 for part in found)
+
+
+def test_paragraphs_that_stand_alone_and_in_one_text_only_are_taken_first() -> None:
+    text = (
+        "This is why chunking matters so much. Overlap costs space when chunks are small. "
+        "Subscribe to my free letter on chunks. Should chunks overlap then?"
+    )
+    [first] = choose_paragraphs(
+        "chunks and overlap", [source(text)], embed=HashEmbedder().embed_queries, count=1, sentences=1
+    )
+    assert first.text == "Overlap costs space when chunks are small."
+    repeated = [fold_sentence("Overlap costs space when chunks are small.")]
+    others = choose_paragraphs(
+        "chunks and overlap",
+        [source(text)],
+        embed=HashEmbedder().embed_queries,
+        count=4,
+        sentences=1,
+        repeated=repeated,
+    )
+    assert others
+    assert all(part.text != first.text for part in others)

@@ -67,6 +67,21 @@ class TestProfile:
         assert all(exemplar.text.removesuffix(" …") in document.text for exemplar in voice.exemplars
                    for document in library("Ada", ADA) if document.id == exemplar.document_id)  # fmt: skip
 
+    def test_sentences_of_several_texts_are_noted(self) -> None:
+        advert = "Subscribe to my letter, it is free!"
+        texts = [
+            f"{ADA.replace('text', f'text{n}')} One thing of number {n} is new here. {advert}"
+            for n in range(3)
+        ]
+        own = [read_prose(document("Ada", text * 3, n)) for n, text in enumerate(texts)]
+        voice = describe_voice("Ada", "en", own, [])
+        assert voice is not None
+        assert "subscribe to my letter it is free" in voice.repeated
+        assert not any("number" in sentence for sentence in voice.repeated)
+        two = describe_voice("Ada", "en", own[:2], [])
+        assert two is not None
+        assert two.repeated == ()
+
     def test_telling_words_are_those_that_others_do_not_use(self) -> None:
         found = profiles([*library("Ada", ADA), *library("Ben", BEN)])
         assert "headings" in found["ada:en"].terms

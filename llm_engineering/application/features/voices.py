@@ -25,13 +25,13 @@ from llm_engineering.application.text.style import (
     pick_evenly,
     split_prose,
 )
-from llm_engineering.application.text.words import STOP_WORDS, split_words
+from llm_engineering.application.text.words import STOP_WORDS, fold_sentence, split_words
 from llm_engineering.domain.categories import is_code
 from llm_engineering.domain.documents import CleanDocument
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.voices import Exemplar, Spread, VoiceProfile, voice_id
 
-VERSION = "1"
+VERSION = "2"
 """Of how profiles are made; a new one makes all of them anew."""
 AUTHORS = 50
 """Those who wrote most have a profile, by language: thousands of reviewers need none."""
@@ -46,6 +46,9 @@ _LONGEST_EXEMPLAR = 900
 _SHOWN = 5
 """First and last sentences that are kept."""
 _TERMS = 12
+_REPEATED = 3
+"""Texts that a sentence stands in from which it says nothing of any of them."""
+_MOST_REPEATED = 300
 _FEWEST_WORDS = 50
 """An author with fewer has no profile."""
 _SILENT = SilentProgress()
@@ -205,6 +208,7 @@ def describe_voice(
         terms=_find_terms(own, others, language),
         openers=_pick_sentences([prose.paragraphs for prose in own]),
         closers=_pick_sentences([tuple(p[::-1] for p in prose.paragraphs[::-1]) for prose in own]),
+        repeated=_find_repeated(own),
         exemplars=_choose_exemplars(own, style),
         style=None if style is None else style.to_fit(),
         inputs_hash=inputs_hash,
@@ -273,6 +277,17 @@ def _find_terms(own: Sequence[_Prose], others: Sequence[_Prose], language: str) 
     # A word of one text only tells of its subject, not of the author.
     several = [word for word in mine if in_documents[word] > 1 or len(own) == 1]
     return tuple(sorted(several, key=lambda word: (-tell(word), word))[:_TERMS])
+
+
+def _find_repeated(own: Sequence[_Prose]) -> tuple[str, ...]:
+    """Sentences of several texts, those of most texts first."""
+    counts = Counter(
+        said
+        for prose in own
+        for said in {fold_sentence(sentence) for paragraph in prose.paragraphs for sentence in paragraph}
+        if said.count(" ") >= 3
+    )
+    return tuple(said for said, count in counts.most_common(_MOST_REPEATED) if count >= _REPEATED)
 
 
 def _choose_exemplars(own: Sequence[_Prose], style: StyleModel | None) -> tuple[Exemplar, ...]:

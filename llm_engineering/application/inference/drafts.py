@@ -162,7 +162,13 @@ class _Writer:
     ) -> list[Quotation]:
         sources = [Citation(number=n, passage=passage) for n, passage in enumerate(passages, start=1)]
         return choose_paragraphs(
-            self._brief.subject, sources, embed=self._embed, count=count, sentences=sentences, longest=longest
+            self._brief.subject,
+            sources,
+            embed=self._embed,
+            count=count,
+            sentences=sentences,
+            longest=longest,
+            repeated=self._voice.repeated if self._voice is not None else (),
         )
 
     def _section(

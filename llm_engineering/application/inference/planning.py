@@ -28,6 +28,8 @@ from llm_engineering.domain.retrieval import GIVEN_TEXT, Hit, MetadataFilter, Pa
 
 _TOKENS_PER_WORD = 1.6
 _MOST_AUTHORS = 4
+_DRAFT_TEXTS = 3
+"""Texts on a subject that a draft draws on at least, where there are as many that are near to it."""
 _OFFERED = 3
 """Texts of others that are named where an author wrote nothing."""
 _NO_HITS: Mapping[str, Sequence[Hit]] = {}
@@ -115,7 +117,7 @@ def plan_text(
     if verbatim and brief.author:
         # Somebody else's sentences would be passed off as the author's own.
         own = merge_filters(given, MetadataFilter(authors=(brief.author,)))
-        found = _find(collection, brief.subject, measure_floor, own)
+        found = _find(collection, brief.subject, measure_floor, own, fewest=_DRAFT_TEXTS)
         if not found:
             return _nothing(
                 brief, (brief.author,), german, _find(collection, brief.subject, measure_floor, given)
@@ -128,18 +130,30 @@ def plan_text(
 
 
 def _find(
-    collection: Collection, subject: str, measure_floor: Callable[[], float], *filters: MetadataFilter
+    collection: Collection,
+    subject: str,
+    measure_floor: Callable[[], float],
+    *filters: MetadataFilter,
+    fewest: int = 1,
 ) -> dict[str, list[Hit]]:
     """What is about the subject within the first filter that leaves anything, else what is nearest to it: people name a
-    subject in other words than its author does."""
+    subject in other words than its author does.
+
+    Args:
+        fewest: texts from which the nearest ones need not be added.
+    """
+    found: dict[str, list[Hit]] = {}
     for filter in filters:
         if found := collection.find_about(subject, filter):
-            return found
+            filters = (filter,)
+            break
+    if len(found) >= fewest:
+        return found
     floor = measure_floor()
     for filter in filters:
-        if found := collection.find_about(subject, filter, floor=floor):
-            return found
-    return {}
+        if near := collection.find_about(subject, filter, floor=floor):
+            return found | {identifier: hits for identifier, hits in near.items() if identifier not in found}
+    return found
 
 
 def _plan_rewriting(brief: Brief, request: str, collection: Collection, *, extractive: bool) -> str | Outline:

@@ -1,7 +1,7 @@
 """Choose what to quote: of the passages found, the few neighbouring sentences that answer a question best."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from llm_engineering.application.inference.grounding import split_statements
 from llm_engineering.application.ports import Part, Vectors, extract_part
 from llm_engineering.application.text.markdown import closes_fence, match_fence, strip_markdown
-from llm_engineering.application.text.words import content_stems
+from llm_engineering.application.text.words import content_stems, fold_sentence
 from llm_engineering.domain.categories import is_code
 from llm_engineering.domain.documents import Span, embedding_text
 from llm_engineering.domain.retrieval import Citation, Passage, Support, Verdict
@@ -189,6 +189,7 @@ def choose_paragraphs(
     count: int,
     sentences: int = SENTENCES,
     longest: int | None = None,
+    repeated: Collection[str] = (),
 ) -> list[Quotation]:
     """Return parts of prose on a subject, each saying something else, in the order of the sources. Blocking.
 
@@ -196,6 +197,7 @@ def choose_paragraphs(
         count: parts, at most.
         sentences: neighbouring ones that make a part.
         longest: characters of a part, at most.
+        repeated: sentences that no part may hold, as :func:`~llm_engineering.application.text.words.fold_sentence` gives them.
 
     Raises:
         ModelError: the embedder failed.
@@ -208,6 +210,7 @@ def choose_paragraphs(
         and part.head is None
         and part.plain.endswith(_ENDS)
         and (longest is None or len(part.plain) <= longest)
+        and not _holds_any(part.plain, repeated)
     ]
     scores = _score(subject, found, None, embed)
     unit = _unit(scores)
@@ -220,6 +223,13 @@ def choose_paragraphs(
             chosen = _pick([*chosen, part], count)
     order = {source.number: place for place, source in enumerate(sources)}
     return sorted(chosen, key=lambda part: (order[part.citation.number], part.span.start))
+
+
+def _holds_any(text: str, sentences: Collection[str]) -> bool:
+    if not sentences:
+        return False
+    said = fold_sentence(text)
+    return any(sentence in said for sentence in sentences)
 
 
 def _hangs(text: str) -> bool:

@@ -59,6 +59,11 @@ _ROOT = 9
 _SHORT_WORD = 3
 
 
+def fold_sentence(text: str) -> str:
+    """Return the words of a text in small letters, without marks, by which a sentence is told from others."""
+    return " ".join(split_words(text))
+
+
 @lru_cache(maxsize=1_024)
 def split_words(text: str) -> tuple[str, ...]:
     """Return folded words in order. Numbers keep their points; other scripts without spaces come as pairs of
