@@ -240,4 +240,6 @@ def extract_subject(request: str, authors: Sequence[str]) -> str:
         "artikel",
     }:
         kept = kept[1:]
+    while kept and kept[-1].casefold() in {"by", "from", "of", "von", "and", "und"}:
+        kept = kept[:-1]
     return " ".join(kept).strip(" .,:;?!\"'“”’")

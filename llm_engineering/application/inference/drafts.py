@@ -7,9 +7,11 @@ from dataclasses import replace
 from llm_engineering.application.inference.briefs import Brief, describe_style
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import Embed, Order, Outline, Section
+from llm_engineering.application.inference.outlines import name_text
 from llm_engineering.application.inference.quotes import SENTENCES, Quotation, choose_paragraphs
 from llm_engineering.application.inference.search import as_passages
 from llm_engineering.application.llm import prompts
+from llm_engineering.application.text.words import content_stems
 from llm_engineering.domain.retrieval import Citation, Hit, Passage
 from llm_engineering.domain.voices import VoiceProfile
 
@@ -24,8 +26,6 @@ _NOTES = (2, 7)
 _LONGEST_ITEM = 260
 """Characters of a message of a thread."""
 _TOKENS_PER_WORD = 1.6
-_TITLE_WORDS = 3
-"""Of a heading that says what it is about."""
 _ITEMS = ("thread", "tweet")
 
 
@@ -72,7 +72,7 @@ def plan_draft(
     elif brief.form in _ITEMS:
         parts = writer.plan_items(passages)
     elif verbatim and brief.form == "title":
-        names = _choose_titles(passages)[: brief.count]
+        names = _choose_titles(brief.subject, passages)[: brief.count]
         opening, parts = "\n".join(f"{n}. {name}" for n, name in enumerate(names, start=1)), []
     else:
         parts = [writer.plan_part(passages, words=brief.words, form=brief.description)]
@@ -218,11 +218,16 @@ def _share_out(notes: Sequence[Quotation], count: int) -> list[Sequence[Quotatio
     return [notes[i * len(notes) // count : (i + 1) * len(notes) // count] for i in range(count)]
 
 
-def _choose_titles(passages: Sequence[Passage]) -> list[str]:
-    """Headings that can stand as titles: "Next steps" and "The idea" name nothing."""
-    names = list(dict.fromkeys(_name(passage) for passage in passages))
-    return [name for name in names if len(name.split()) >= _TITLE_WORDS] or names
+def _choose_titles(subject: str, passages: Sequence[Passage]) -> list[str]:
+    """Headings as titles: "The basic step" names nothing alone, "Quantisation: the basic step" does."""
+    about = subject[:1].upper() + subject[1:]
+    return [
+        name
+        if content_stems(subject) & content_stems(name)
+        else f"{about}: {name[:1].lower() + name[1:] if name[1:2].islower() else name}"
+        for name in dict.fromkeys(_name(passage) for passage in passages)
+    ]
 
 
 def _name(passage: Passage) -> str:
-    return passage.headings[-1] if passage.headings else passage.title or passage.author
+    return passage.headings[-1] if passage.headings else name_text(passage.title, passage.text)

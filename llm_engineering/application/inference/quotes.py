@@ -43,7 +43,10 @@ _OPENS = 0.5
 _BEGINNING = 0.2
 """Added for a part that begins a paragraph: it needs nothing that stands before it."""
 _HANGS = 0.6
-"""Taken from a part that begins by pointing at what stood before it, or ends by announcing or asking: torn out, it hangs."""
+"""Taken from a part that begins by pointing at what stood before it, ends by announcing or asking, or calculates: torn out, it
+hangs."""
+_FIGURES = 0.15
+"""Share of a part's words without a letter from which it calculates."""
 _POINTS_BACK = re.compile(
     r"(?:this|that|these|those|it|they|then|so|such|here|again|also|as\s+shown|in\s+this\s+(?:article|lesson|post|section)"
     r"|dies\w*|das|es|dann|so|auch|hier|wie\s+gezeigt)\b",
@@ -233,7 +236,14 @@ def _holds_any(text: str, sentences: Collection[str]) -> bool:
 
 
 def _hangs(text: str) -> bool:
-    return _POINTS_BACK.match(text) is not None or text.endswith(("…", "...", "?", "？"))
+    words = text.split()
+    figures = sum(not any(map(str.isalpha, word)) for word in words)
+    return (
+        text[:1].islower()
+        or _POINTS_BACK.match(text) is not None
+        or text.endswith(("…", "...", "?", "？"))
+        or figures > _FIGURES * len(words)
+    )
 
 
 def _repeats(part: Quotation, others: Iterable[Quotation]) -> bool:
