@@ -413,8 +413,20 @@ class TestReranking:
         assert documents(found) == documents(plain)
         assert (found.provenance.reranker, found.provenance.rerank_status) == (None, StageStatus.FAILED)
         assert found.provenance.degradations == (
-            "The reranker failed, so the passages stand as the search ranked them.",
+            f"The {'reranker failed' if error else 'machine was busy'}, so the passages stand as the search ranked them.",
         )
+
+    def test_on_a_machine_that_stays_busy_gets_the_time_that_it_needs(self) -> None:
+        reranker = WordsReranker("potassium")
+        hasty = Setup(RetrievalConfig(rerank=RerankConfig(timeout_seconds=0.1)), reranker=reranker)
+        reranker.gate, statuses = threading.Event(), []
+        for _ in range(2):
+            timer = threading.Timer(0.15, reranker.gate.set)
+            timer.start()
+            statuses.append(hasty.ask("overlap of chunks and bananas", k=3).provenance.rerank_status)
+            timer.join()
+            reranker.gate.clear()
+        assert statuses == [StageStatus.FAILED, StageStatus.OK]
 
     @pytest.mark.parametrize(("error", "closeness"), [(None, 2.0), (ModelError("out of memory"), None)])
     def test_tells_an_answer_how_close_the_best_part_comes(

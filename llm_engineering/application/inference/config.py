@@ -24,14 +24,14 @@ class RerankConfig(Model):
     weight: float = Field(default=RERANKER_WEIGHT, ge=0, le=1)
     """The reranker's share of the final score; the rest is the search's own."""
     timeout_seconds: float = Field(default=3.0, gt=0)
-    """Then the hits stay as the search ranked them."""
+    """Then the hits stay as the search ranked them; up to four times as long where it took long lately."""
 
 
 class EmbeddingConfig(Model):
     """Embedding of the questions; those of concurrent requests are embedded together."""
 
     timeout_seconds: float = Field(default=5.0, gt=0)
-    """Then the search goes by words alone."""
+    """Then the search goes by words alone; up to four times as long where it took long lately."""
     max_batch: int = Field(default=8, ge=1)
     """Questions of one call."""
     at_once: int = Field(default=2, ge=1)

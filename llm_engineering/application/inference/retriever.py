@@ -20,6 +20,7 @@ from loguru import logger
 
 from llm_engineering.application.inference.abstention import Floors, measure_floors
 from llm_engineering.application.inference.config import EmbeddingConfig, RerankConfig, RetrievalConfig
+from llm_engineering.application.inference.deadlines import Deadline
 from llm_engineering.application.inference.embedding import MicroBatcher
 from llm_engineering.application.inference.guards import Guarded, guard
 from llm_engineering.application.inference.query_expansion import Expansion, expand
@@ -137,6 +138,8 @@ class Retriever:
         self._embed_batch = MicroBatcher(
             self._embed_texts, max_items=embedding.max_batch, at_once=embedding.at_once
         )
+        self._embed_deadline = Deadline(embedding.timeout_seconds)
+        self._rerank_deadline = Deadline(config.rerank.timeout_seconds)
         self._rerankers = ThreadPoolExecutor(RERANKS_AT_ONCE, thread_name_prefix="rerank")
 
     @property
@@ -155,7 +158,7 @@ class Retriever:
             ModelError: the reranker failed, or was too slow.
         """
         assert self._reranker is not None, "there is a reranker"
-        seconds = self._config.rerank.timeout_seconds
+        seconds = self._rerank_deadline.seconds
         try:
             return self._rerankers.submit(self._reranker.rerank_parts, question, texts, parts).result(seconds)
         except TimeoutError:
@@ -339,9 +342,11 @@ class Retriever:
         made.statuses["dense"] = StageStatus.OFF
         if mode is SearchMode.SPARSE:
             return None
-        seconds = self._config.embedding.timeout_seconds
         try:
-            with recorder.record_span("embed", "retrieval") as span:
+            with (
+                recorder.record_span("embed", "retrieval") as span,
+                self._embed_deadline.measure() as seconds,
+            ):
                 span.attributes["texts"] = len(texts)
                 # Not wait_for: in Python 3.11 it can swallow a cancellation that comes as the result does.
                 async with asyncio.timeout(seconds):
@@ -420,16 +425,18 @@ class Retriever:
         config = self._config.rerank
         first, rest = hits[: config.max_candidates], hits[config.max_candidates :]
         try:
-            with recorder.record_span("rerank", "retrieval", query=question) as span:
+            with (
+                recorder.record_span("rerank", "retrieval", query=question) as span,
+                self._rerank_deadline.measure() as seconds,
+            ):
                 span.attributes["candidates"], span.model = len(first), self._reranker.name
                 work = partial(rerank_hits, question, first, self._reranker, weight=config.weight)
                 job = asyncio.get_running_loop().run_in_executor(self._rerankers, work)
-                async with asyncio.timeout(config.timeout_seconds):
+                async with asyncio.timeout(seconds):
                     reranked = await job
         except (ModelError, TimeoutError) as error:
-            made.failed(
-                "rerank", "The reranker failed, so the passages stand as the search ranked them.", error
-            )
+            why = "The machine was busy" if isinstance(error, TimeoutError) else "The reranker failed"
+            made.failed("rerank", f"{why}, so the passages stand as the search ranked them.", error)
             return list(hits[:k])
         made.statuses["rerank"] = StageStatus.OK
         return [*reranked, *(hit.model_copy(update={"score": 0.0}) for hit in rest)][:k]
