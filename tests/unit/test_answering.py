@@ -125,6 +125,18 @@ class TestAnswer:
         assert shown == f"> {OVERLAP.text} [1]"
         assert finished.quoted
 
+    @pytest.mark.parametrize(
+        ("question", "told"),
+        [("What is the capital of Peru?", "sources"), ("Was ist die Hauptstadt von Peru?", "Texte")],
+    )
+    async def test_a_question_is_declined_in_its_own_language(self, question: str, told: str) -> None:
+        model = ScriptedLanguageModel([])
+        pieces = [p async for p in answer(question, [], model, AnsweringConfig(grounding="extractive"))]
+        finished = pieces[-1].answer
+        assert finished is not None
+        assert finished.abstained
+        assert told in finished.text
+
     async def test_a_quotation_that_was_chosen_in_a_plainer_way_is_told_of(self) -> None:
         def fail(question: str, texts: Sequence[str], parts: Sequence[Part]) -> Sequence[float]:
             raise ModelError("down")

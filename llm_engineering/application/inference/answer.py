@@ -31,7 +31,7 @@ from llm_engineering.application.inference.grounding import (
     word_confidence,
 )
 from llm_engineering.application.inference.quotes import Quotation, Rank, choose_quotations
-from llm_engineering.application.inference.writers import NOTHING_FOUND, Judge, Writer, Written
+from llm_engineering.application.inference.writers import NOTHING_FOUND, Judge, Writer, Written, decline
 from llm_engineering.application.llm import prompts
 from llm_engineering.application.ports import Delta, GenerationOptions, LanguageModel, Message, Vectors
 from llm_engineering.domain.errors import ModelError
@@ -281,8 +281,9 @@ class _Run:
     async def abstained(self, sources: Sequence[Citation]) -> AsyncGenerator[AnswerPiece, None]:
         """Nothing bears on the question; no model is asked."""
         yield AnswerPiece(sources=tuple(sources))
-        yield AnswerPiece(text=NOTHING_FOUND)
-        yield AnswerPiece(answer=self._finished(sources, NOTHING_FOUND))
+        said = decline(self._question)
+        yield AnswerPiece(text=said)
+        yield AnswerPiece(answer=self._finished(sources, said))
 
     async def quoted(
         self,
@@ -367,8 +368,9 @@ class _Run:
                 for written in writer.quote(part):
                     yield _piece(written)
             if not chosen:
-                writer.text = NOTHING_FOUND
-                yield AnswerPiece(text=NOTHING_FOUND)
+                writer.declined = True
+                writer.text = decline(self._question)
+                yield AnswerPiece(text=writer.text)
         yield self._last(sources, writer, judge, quoted=quoted)
 
     async def _written(
@@ -450,11 +452,10 @@ class _Run:
             return base
         if writer.unsupported:
             logger.debug("{} sentence(s) of the model are not backed by a source.", writer.unsupported)
-        abstained = writer.declined or text == NOTHING_FOUND
-        supports = () if abstained else tuple(writer.supports)
+        supports = () if writer.declined else tuple(writer.supports)
         return base.model_copy(
             update={
-                "abstained": abstained,
+                "abstained": writer.declined,
                 "supports": supports,
                 "cited": tuple(dict.fromkeys(number for support in supports for number in support.cited)),
                 "quoted": quoted,

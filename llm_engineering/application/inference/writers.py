@@ -27,12 +27,17 @@ from llm_engineering.application.text.sentences import (
     Words,
     ends_before,
 )
-from llm_engineering.application.text.words import content_stems, language_of, split_words
+from llm_engineering.application.text.words import (
+    content_stems,
+    language_of,
+    split_words,
+)
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.errors import ModelError
 from llm_engineering.domain.retrieval import Citation, FinishReason, Support, Usage, Verdict
 
 NOTHING_FOUND = "The sources do not say."
+_NOTHING_FOUND_DE = "Die Texte sagen dazu nichts."
 """The whole answer when no source bears on the question."""
 
 
@@ -46,6 +51,11 @@ class Written:
 
     text: str = ""
     support: Support | None = None
+
+
+def decline(question: str) -> str:
+    """Return what to say where the sources do not answer, in the language of the question, German or English."""
+    return _NOTHING_FOUND_DE if language_of(split_words(question)) == "de" else NOTHING_FOUND
 
 
 class Judge:
