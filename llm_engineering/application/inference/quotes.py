@@ -10,7 +10,12 @@ import numpy.typing as npt
 
 from llm_engineering.application.inference.grounding import split_statements
 from llm_engineering.application.ports import Part, Vectors, extract_part
-from llm_engineering.application.text.markdown import closes_fence, match_fence, strip_markdown
+from llm_engineering.application.text.markdown import (
+    closes_fence,
+    match_fence,
+    show_images_as_links,
+    strip_markdown,
+)
 from llm_engineering.application.text.words import content_stems, fold_sentence
 from llm_engineering.domain.categories import is_code
 from llm_engineering.domain.documents import Span, embedding_text
@@ -108,7 +113,8 @@ class Quotation:
         if self.is_code:
             return f"{_fence(text)}\n[{number}]"
         head = self.citation.passage.text[self.head.start : self.head.end] if self.head else ""
-        lines = [f"> {line}".rstrip() for line in [*head.splitlines(), *text.splitlines()]]
+        shown = show_images_as_links(text)
+        lines = [f"> {line}".rstrip() for line in [*head.splitlines(), *shown.splitlines()]]
         # Behind a row, the marker would be one more cell.
         return "\n".join([*lines, ">", f"> [{number}]"] if head else [*lines[:-1], f"{lines[-1]} [{number}]"])
 

@@ -17,6 +17,7 @@ from llm_engineering.application.inference.grounding import (
 from llm_engineering.application.inference.guards import LoopGuard
 from llm_engineering.application.inference.quotes import Quotation
 from llm_engineering.application.ports import Delta
+from llm_engineering.application.text.markdown import ImageFilter
 from llm_engineering.application.text.pii import mask_personal_data
 from llm_engineering.application.text.sentences import (
     End,
@@ -137,6 +138,7 @@ class Writer:
             (Verdict.SUPPORTED,) if lowest is Verdict.SUPPORTED else (Verdict.SUPPORTED, Verdict.PARTIAL)
         )
         self._splitter = Splitter()
+        self._images = ImageFilter()
         self._loops = {False: LoopGuard(), True: LoopGuard(_CODE_PATIENCE)}
         self._sources = {source.number: source for source in sources}
         self._over = False
@@ -174,8 +176,9 @@ class Writer:
         """
         async for delta in deltas:
             self.usage = delta.usage or self.usage
-            self.said += delta.text
-            async for written in self._take(self._splitter.feed(delta.text)):
+            text = self._images.feed(delta.text)
+            self.said += text
+            async for written in self._take(self._splitter.feed(text)):
                 yield written
             if self._over:
                 return
@@ -183,7 +186,9 @@ class Writer:
                 self.finish_reason = "length"
                 self.note("truncated")
         self._cut_short = self.finish_reason == "length"
-        async for written in self._take(self._splitter.close()):
+        rest = self._images.close()
+        self.said += rest
+        async for written in self._take([*self._splitter.feed(rest), *self._splitter.close()]):
             yield written
 
     def note(self, what: str) -> None:

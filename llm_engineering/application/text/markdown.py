@@ -250,3 +250,38 @@ def shorten(text: str, most: int) -> str:
     """Return a text's first characters on one line, cut between words where there are any."""
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[:most].rsplit(' ', 1)[0]} …"
+
+
+_IMAGE = re.compile(r"(?<!\w)!(?=\[)|!(?=\[[^\n]*\][(\[])")
+"""The mark of an image; of what a word stands before, as of ``vec![0]``, only where it leads to an address."""
+_OPEN_IMAGE = re.compile(r"!(?:(?<=\w!)\[[^\n]*)?$")
+"""The end of a text, where an image may be under way."""
+
+
+def show_images_as_links(text: str) -> str:
+    """Return the text with links in place of images: who renders it then loads nothing from a place that a page has chosen,
+    and tells nobody that, and what, was asked."""
+    return _IMAGE.sub("", text)
+
+
+class ImageFilter:
+    """Shows images as links in a text that comes piece by piece."""
+
+    def __init__(self) -> None:
+        self._before = ""
+        """The last character that was shown."""
+        self._held = ""
+
+    def feed(self, text: str) -> str:
+        """Return what may be shown now; what may become an image is held back."""
+        whole = self._before + self._held + text
+        found = _OPEN_IMAGE.search(whole)
+        end = found.start() if found else len(whole)
+        shown, self._held = show_images_as_links(whole[:end])[len(self._before) :], whole[end:]
+        self._before = (self._before + shown)[-1:]
+        return shown
+
+    def close(self) -> str:
+        """Return what was held back to the end."""
+        held, self._held = self._held, ""
+        return show_images_as_links(self._before + held)[len(self._before) :]
