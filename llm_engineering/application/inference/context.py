@@ -149,7 +149,8 @@ def _is_slice(passage: Passage) -> bool:
 
 def heading(passage: Passage) -> str:
     """Return title and innermost heading, on one line."""
-    return " > ".join(part for part in (passage.title, *passage.headings[-1:]) if part)
+    parts = [part for part in (passage.title, *passage.headings[-1:]) if part]
+    return " > ".join(dict.fromkeys(parts))  # a text's first heading often is its title
 
 
 async def fit_to_context(
