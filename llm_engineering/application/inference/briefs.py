@@ -17,7 +17,7 @@ _ABOUT = re.compile(
     re.IGNORECASE,
 )
 _TAIL = re.compile(
-    r"\s*(?:[?!]+|[.,;]\s.*|\.|\b(?:in|with|im|mit)\s+(?:my|the|a|an|our|\w+(?:\s+\w+)?['’]s|meinem|meiner|dem|einem|\w+s)"
+    r"\s*(?:[?!]+(?:\s.*)?|[.,;]\s.*|\.|\b(?:in|with|im|mit)\s+(?:my|the|a|an|our|\w+(?:\s+\w+)?['’]s|meinem|meiner|dem|einem|\w+s)"
     r"\s+(?:\w+\s+)?(?:style|voice|tone|words|stil|ton|stimme)\b.*"
     r"|\b(?:the\s+way|as|wie)\s+\w+(?:\s+\w+)?\s+(?:would|würde)\b.*"
     r"|\b(?:for|für)\s+(?:my|our|the|meine|unsere|die)\s+(?:readers?|team|audience|followers|leser\w*|newsletter)\b.*"

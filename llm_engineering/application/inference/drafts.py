@@ -15,7 +15,7 @@ from llm_engineering.application.text.words import content_stems
 from llm_engineering.domain.retrieval import Citation, Hit, Passage
 from llm_engineering.domain.voices import VoiceProfile
 
-PASSAGES = 6
+PASSAGES = 12
 """Passages that a draft takes its facts from."""
 PARTS = 4
 """Parts of an article, each from a heading of its own."""

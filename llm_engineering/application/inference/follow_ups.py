@@ -80,40 +80,50 @@ def read_follow_up(message: str, history: Sequence[Message], known: Facets, now:
 def _continue(
     state: FollowUp, message: str, before: tuple[Message, ...], known: Facets, now: datetime
 ) -> FollowUp:
-    reference = _classify(message) if state.request else Reference.NEW
-    intent = route(state.request).intent if state.request else None
-    if reference is Reference.RESTYLE:
-        options = restyle(state.options, state.request, message)
-        return replace(state, reference=reference, options=options, lays_out=options != state.options)
-    if reference is Reference.SOURCE:
-        return replace(state, reference=reference)
-    if reference is Reference.NARROW and intent is Intent.CATALOGUE:
-        return FollowUp(reference, _swap(message, state.request, known, now, keep=True), before)
-    if reference is Reference.REPEAT:
-        swapped = _swap(state.request, message, known, now)
-        if swapped != state.request:
-            return FollowUp(reference, swapped, before)
-        if intent is not Intent.ANSWER:
-            topic = _strip_lead(message)
-            subject = extract_subject(state.request, tuple(known.author))
-            named = topic and subject and subject in state.request
-            request = (
-                state.request.replace(subject, topic)
-                if named
-                else f"{state.request.rstrip(' .?!')} about {topic}"
-            )
-            return FollowUp(reference, request, before)
-        reference = Reference.ASK
-    if reference is Reference.NARROW:
-        reference = Reference.ASK
-    request = message if reference is Reference.ASK else _name_subject(message, state, before, known)
-    return FollowUp(reference, request, before)
+    if not state.request:
+        return FollowUp(Reference.NEW, message, before)
+    for reference in _rank_references(message):
+        found = _read_as(reference, state, message, before, known, now)
+        if found is not None:
+            return found
+    raise AssertionError("a message can always be read as a new one")
 
 
-def _classify(message: str) -> Reference:
+def _read_as(
+    reference: Reference,
+    state: FollowUp,
+    message: str,
+    before: tuple[Message, ...],
+    known: Facets,
+    now: datetime,
+) -> FollowUp | None:
+    """The message as such a follow-up; None where it cannot be one."""
+    intent = route(state.request).intent
+    match reference:
+        case Reference.RESTYLE:
+            options = restyle(state.options, state.request, message)
+            return replace(state, reference=reference, options=options, lays_out=options != state.options)
+        case Reference.SOURCE:
+            return replace(state, reference=reference)
+        case Reference.NARROW if intent is Intent.CATALOGUE:
+            return FollowUp(reference, _swap(message, state.request, known, now, keep=True), before)
+        case Reference.REPEAT:
+            swapped = _swap(state.request, message, known, now)
+            if swapped == state.request and intent is not Intent.ANSWER:
+                swapped = _swap_subject(state.request, message, known)
+            return FollowUp(reference, swapped, before) if swapped != state.request else None
+        case Reference.ASK | Reference.NARROW:  # where nothing was listed, a question on what was said
+            return FollowUp(Reference.ASK, message, before)
+        case Reference.NEW:
+            return FollowUp(reference, _name_subject(message, state, before, known), before)
+
+
+def _rank_references(message: str) -> list[Reference]:
+    """What the message may be, the likeliest first."""
     if len(message.split()) > LONGEST:
-        return Reference.NEW
-    return REFERENCES[int(load_router(WEIGHTS).compute_scores(message).argmax())]
+        return [Reference.NEW]
+    scores = load_router(WEIGHTS).compute_scores(message)
+    return [REFERENCES[int(place)] for place in scores.argsort()[::-1]]
 
 
 # --- the same request with something else in it ------------------------------------------------------------------------
@@ -150,6 +160,14 @@ def _swap(request: str, other: str, known: Facets, now: datetime, *, keep: bool 
     if keep and (subject := extract_subject(other, tuple(known.author))) and "about" in other:
         request = f"{request} about {subject}"
     return request
+
+
+def _swap_subject(request: str, message: str, known: Facets) -> str:
+    """The request about what the message names: "and about LoRA?"."""
+    topic, subject = _strip_lead(message), extract_subject(request, tuple(known.author))
+    if topic and subject and subject in request:
+        return request.replace(subject, topic)
+    return f"{request.rstrip(' .?!')} about {topic}" if topic else request
 
 
 def _strip_lead(message: str) -> str:

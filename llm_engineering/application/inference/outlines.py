@@ -12,7 +12,7 @@ DOCUMENTS = 6
 """Documents that a summary tells of; the rest is named."""
 PARTS = 8
 """Parts of one document that a summary of it tells of."""
-PASSAGES = 2
+PASSAGES = 6
 """Passages of a document or an author that are looked at."""
 _NAME = 60
 """Characters of a text that stand for a missing title."""

@@ -123,7 +123,7 @@ def plan_text(
                 brief, (brief.author,), german, _find(collection, brief.subject, measure_floor, given)
             )
     else:
-        found = _find(collection, brief.subject, measure_floor, narrow, given)
+        found = _find(collection, brief.subject, measure_floor, narrow, given, fewest=_DRAFT_TEXTS)
     if not found:
         return _nothing(brief, (), german)
     return plan_draft(brief, found, collection, embed, verbatim=verbatim, instructions=instructions)

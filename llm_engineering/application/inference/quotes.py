@@ -221,7 +221,8 @@ def choose_paragraphs(
         and (longest is None or len(part.plain) <= longest)
         and not _holds_any(part.plain, repeated)
     ]
-    scores = _score(subject, found, None, embed)
+    # Which passage search put first matters little for a text on the whole subject.
+    scores = _score(subject, [(0, part) for _, part in found], None, embed)
     unit = _unit(scores)
     scores += _BEGINNING * unit * np.array([part.begins_paragraph for _, part in found])
     scores -= _HANGS * unit * np.array([_hangs(part.plain) for _, part in found])
@@ -247,7 +248,9 @@ def _hangs(text: str) -> bool:
     return (
         text[:1].islower()
         or _POINTS_BACK.match(text) is not None
-        or text.endswith(("…", "...", "?", "？"))
+        or text.endswith(("…", "..."))
+        or "?" in text
+        or "？" in text
         or figures > _FIGURES * len(words)
     )
 
