@@ -12,6 +12,7 @@ from llm_engineering.application.inference.retriever import RerankConfig, Retrie
 from llm_engineering.domain.errors import StoreUnavailableError
 from llm_engineering.domain.inference import Interaction
 from llm_engineering.domain.retrieval import Query
+from tests.fakes.reranker import ReadsPartsAlone
 from tests.fakes.service import QUESTION, TwinService
 
 
@@ -55,7 +56,7 @@ async def test_a_store_that_is_down_is_told_once_and_after_the_answer(
     assert said.index(warnings[0]) > said.index("Finished")
 
 
-class SleepingReranker:
+class SleepingReranker(ReadsPartsAlone):
     """Does not come to an end in time."""
 
     name = "sleeping"

@@ -334,9 +334,9 @@ class TestErrors:
     def test_many_mistakes_cost_little_time(self, mistakes: dict[str, object]) -> None:
         """A body of the size that is allowed, with as many mistakes as fit: the loop must not stand still for it."""
         body = json.dumps({"query": "x"} | mistakes)
-        began = time.process_time()
+        began = time.thread_time()  # what other tests have left running does not count
         assert refusal(RagBody, body.encode())
-        assert time.process_time() - began < allow(0.5)
+        assert time.thread_time() - began < allow(0.5)
 
     @pytest.mark.parametrize(
         "inner",
