@@ -218,12 +218,16 @@ def describe_limits(dataset: Path, parameters: ModelEvaluationParameters) -> str
     except (OSError, ValidationError):
         raise ConfigurationError(f"{dataset} is no data set: its manifest.json cannot be read.") from None
     run, policy = parameters.model_evaluation, parameters.promotion
-    there = manifest.counts.get(Split.TEST, 0)
-    asked = min(there, run.samples or there)
-    if policy is None or asked >= policy.min_items:
+    if policy is None:
         return None
-    why = f"the test split has {there}" if asked == there else f"'samples' in the YAML says {run.samples}"
-    return (
-        f"{asked} test questions are too few to promote a model by: {policy.min_items} are asked for, and {why}. The comparison "
-        "is made all the same."
-    )
+    there, documents = manifest.counts.get(Split.TEST, 0), manifest.documents.get(Split.TEST, 0)
+    asked = min(there, run.samples or there)
+    short = []
+    if asked < policy.min_items:
+        why = f"the test split has {there}" if asked == there else f"'samples' in the YAML says {run.samples}"
+        short.append(f"at least {policy.min_items} test questions, and {why}")
+    if documents < policy.min_clusters:
+        short.append(f"texts of {policy.min_clusters} documents, and the test split has {documents}")
+    if not short:
+        return None
+    return f"This cannot promote a model: that takes {'; and '.join(short)}. The comparison is made all the same."

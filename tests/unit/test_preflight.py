@@ -24,14 +24,14 @@ from tools.preflight import (
 )
 
 
-def write_manifest(folder: Path, test: int) -> Path:
+def write_manifest(folder: Path, test: int, documents: int = 9) -> Path:
     folder.mkdir(parents=True)
     manifest = DatasetManifest(
         kind="instruct",
         name="instruct",
         version="v1",
         counts={"train": 50, "test": test},
-        documents={"train": 5, "test": 2},
+        documents={"train": 5, "test": documents},
         template="chatml",
         template_hash="h",
         seed=0,
@@ -87,6 +87,12 @@ class TestLimits:
     ) -> None:
         parameters = ModelEvaluationParameters(promotion=policy)
         assert describe_limits(write_manifest(tmp_path / "a", test=test), parameters) is None
+
+    def test_too_few_documents_are_told_too(self, tmp_path: Path) -> None:
+        parameters = ModelEvaluationParameters(promotion=PromotionPolicy(metric="rougeL", min_clusters=5))
+        told = describe_limits(write_manifest(tmp_path / "a", test=200, documents=4), parameters)
+        assert told is not None
+        assert "5 documents" in told
 
     def test_a_folder_that_is_no_data_set_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError):

@@ -37,6 +37,8 @@ from llm_engineering.domain.documents import derive_id
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.models import Difference, EvaluationReport, Score, SystemReport
 
+_LABEL = 24
+"""Characters of a model's name or hash that are shown."""
 FEWEST = 2
 """Samples below which a part is left out."""
 _LENGTHS = ("short", "medium", "long")
@@ -153,7 +155,7 @@ def _answered(
     yardsticks: Yardsticks,
     progress: Progress,
 ) -> SystemResult:
-    logger.info("{} ({}) answers {} questions.", system.name, system.label, len(held.samples))
+    logger.info("{} ({}) answers {} questions.", system.name, system.label[:_LABEL], len(held.samples))
     named = NamedProgress(progress, system.name)
     asked = [_asked(system, sample.instruction) for sample in held.samples]
     told = [
