@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -13,14 +13,11 @@ from llm_engineering.application.features.pipeline import (
     mark_near_duplicates,
 )
 from llm_engineering.application.ports import (
-    CleanStore,
-    DeadLetterStore,
-    DocumentStore,
     Embedder,
-    EmbeddingCache,
     Tokenizer,
     VectorIndex,
     Vectors,
+    Warehouse,
 )
 from llm_engineering.domain.documents import EmbedderFingerprint
 from llm_engineering.infrastructure.embedders.onnx import OnnxEmbedder
@@ -29,20 +26,6 @@ from llm_engineering.infrastructure.model_files import model_path
 from llm_engineering.settings import load_settings
 
 DIMENSION, MAX_TOKENS = 384, 256
-
-
-class Warehouse(Protocol):
-    @property
-    def documents(self) -> DocumentStore: ...
-
-    @property
-    def clean(self) -> CleanStore: ...
-
-    @property
-    def dead_letters(self) -> DeadLetterStore: ...
-
-    @property
-    def embeddings(self) -> EmbeddingCache: ...
 
 
 class MadeUpEmbedder:

@@ -16,13 +16,13 @@ from llm_engineering.application.features.manage import (
     COLLECT_STAGE,
     Selection,
     Stock,
-    Warehouse,
     find_retries,
     forget,
     select_author,
     select_links,
     take_stock,
 )
+from llm_engineering.application.ports import Warehouse
 from llm_engineering.bootstrap.locks import hold_collection
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources

@@ -81,8 +81,8 @@ def _name_trained(file: Path) -> str | None:
     from llm_engineering.application.training.finetune.model_folder import GGUF, read_manifest
     from llm_engineering.application.training.finetune.sft import MANIFEST
 
-    folder = file.parents[len(Path(GGUF).parts) - 1]
-    if not (folder / MANIFEST).is_file():
+    folder = Path(str(file).removesuffix(GGUF))
+    if folder == file or not (folder / MANIFEST).is_file():
         return None
     manifest = read_manifest(folder)
     return f"{manifest.name}-{manifest.content_hash[:8]}@{manifest.base}"

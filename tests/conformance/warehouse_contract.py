@@ -13,19 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from llm_engineering.application import ports
 from llm_engineering.application.ports import (
-    CleanStore,
-    DeadLetterStore,
-    DocumentStore,
-    DraftStore,
-    EmbeddingCache,
-    FeedbackStore,
     Generation,
-    GenerationCache,
     StoredVersion,
     UpsertCounts,
-    UserStore,
-    VoiceStore,
 )
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument, Span
 from llm_engineering.domain.drafts import KEPT_EDITS, DraftBrief, StoredDraft
@@ -48,35 +40,8 @@ T = TypeVar("T")
 NOW = datetime(2026, 5, 4, 3, 2, 1, 987_000, tzinfo=UTC)
 
 
-class Warehouse(Protocol):
+class Warehouse(ports.Warehouse, Protocol):
     """The stores together, as the real warehouse and the fake have them."""
-
-    @property
-    def users(self) -> UserStore: ...
-
-    @property
-    def documents(self) -> DocumentStore: ...
-
-    @property
-    def clean(self) -> CleanStore: ...
-
-    @property
-    def dead_letters(self) -> DeadLetterStore: ...
-
-    @property
-    def embeddings(self) -> EmbeddingCache: ...
-
-    @property
-    def feedback(self) -> FeedbackStore: ...
-
-    @property
-    def drafts(self) -> DraftStore: ...
-
-    @property
-    def generations(self) -> GenerationCache: ...
-
-    @property
-    def voices(self) -> VoiceStore: ...
 
     @property
     def display_uri(self) -> str: ...

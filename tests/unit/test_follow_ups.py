@@ -104,6 +104,13 @@ def test_the_source_of_the_last_reply_is_asked_for(message: str) -> None:
     )
 
 
+def test_of_a_list_the_source_is_the_list_itself_and_small_talk_has_none() -> None:
+    reference, request = read("List Ada's articles", "Who wrote that?")
+    assert reference is Reference.NARROW
+    assert "Ada" in request
+    assert read("Hello there!", "Who wrote that?")[0] is not Reference.SOURCE
+
+
 @pytest.mark.parametrize(
     ("message", "options", "lays_out"),
     [

@@ -99,6 +99,12 @@ def test_answers_are_kept_in_the_warehouse_unless_that_is_switched_off() -> None
     assert off.drafts is None
 
 
+@pytest.mark.parametrize("file", ["/model.gguf", "mine.gguf", "/srv/gguf/model.gguf"])
+def test_a_file_in_no_trained_models_folder_is_called_by_its_name(file: str) -> None:
+    with open_resources(settings(llm={"model_path": file})) as resources:
+        assert resources.language_model.name == Path(file).stem
+
+
 def test_other_models_of_the_endpoint_may_be_named() -> None:
     named = {"kind": "openai_http", "model": "a", "more_models": " b, c,,a, b"}
     with open_resources(settings(llm=named)) as resources:

@@ -363,6 +363,13 @@ async def test_a_list_is_asked_for_again_with_another_author() -> None:
     assert any("follow_up" in note for note in result.provenance.notes)
 
 
+async def test_a_question_is_asked_again_of_another_author_and_its_reading_is_told() -> None:
+    result = await Twin(lowest=-1.0).reply("And Ben?", history=after("What does Ada say about chunking?"))
+    assert result.provenance.intent is Intent.ANSWER
+    assert result.provenance.filter.authors == ("Ben Okafor",)
+    assert sum("follow_up" in note for note in result.provenance.notes) == 1
+
+
 async def test_authors_own_sentences_are_laid_out_anew_rather_than_rewritten() -> None:
     twin = Twin(grounding="extractive")
     history = after("Draft a post about chunking in Ada's voice", "Chunking is cutting.")

@@ -3,32 +3,23 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from llm_engineering.application.features.collect import STAGE, collect, in_thread
 from llm_engineering.application.features.collect_report import LinkOutcome, LinkStatus
 from llm_engineering.application.features.config import FeatureRun
 from llm_engineering.application.features.index import find_changes
-from llm_engineering.application.features.manage import Warehouse
 from llm_engineering.application.features.pipeline import (
     clean_documents,
     index_documents,
     mark_near_duplicates,
 )
 from llm_engineering.application.features.voices import build_voice_profiles
-from llm_engineering.application.ports import Embedder, EmbeddingCache, Link, SourceReader, VectorIndex
+from llm_engineering.application.ports import Embedder, Link, SourceReader, VectorIndex, Warehouse
 from llm_engineering.domain.documents import User
 from llm_engineering.domain.errors import ExtractionError
 
 MAX_AT_ONCE = 200
 """Documents that are indexed while somebody waits; more are left to the feature pipeline."""
-
-
-class CachingWarehouse(Warehouse, Protocol):
-    """The stores, with the cache of embeddings."""
-
-    @property
-    def embeddings(self) -> EmbeddingCache: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +38,7 @@ async def add_file(
     *,
     folder: Path,
     readers: Mapping[str, SourceReader],
-    warehouse: CachingWarehouse,
+    warehouse: Warehouse,
     index: VectorIndex,
     embedder: Embedder,
     features: FeatureRun,
@@ -84,7 +75,7 @@ async def add_file(
     return Addition(outcome, await in_thread(_build, warehouse, index, embedder, features))
 
 
-def _build(warehouse: CachingWarehouse, index: VectorIndex, embedder: Embedder, features: FeatureRun) -> bool:
+def _build(warehouse: Warehouse, index: VectorIndex, embedder: Embedder, features: FeatureRun) -> bool:
     """Clean and index what is new. False: that is more than the new documents, and is left to the feature pipeline."""
     clean_documents(warehouse.documents, warehouse.clean, warehouse.dead_letters, max_failed_share=1)
     known = {identifier for identifier, _ in index.list_versions()}

@@ -5,42 +5,21 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Protocol
 
 from llm_engineering.application.features.links import load_link
 from llm_engineering.application.features.voices import build_voice_profiles
 from llm_engineering.application.ports import (
-    CleanStore,
     DeadLetterStore,
-    DocumentStore,
     DraftStore,
     Link,
-    UserStore,
     VectorIndex,
-    VoiceStore,
+    Warehouse,
 )
 from llm_engineering.domain.documents import DeadLetter, RawDocument, User, derive_id
 from llm_engineering.domain.errors import InvalidInputError, StoreUnavailableError
 
 COLLECT_STAGE = "collect"
 DRAFTS_AT_ONCE = 100
-
-
-class Warehouse(Protocol):
-    """The stores that hold what was collected and what was made of it."""
-
-    @property
-    def users(self) -> UserStore: ...
-    @property
-    def documents(self) -> DocumentStore: ...
-    @property
-    def clean(self) -> CleanStore: ...
-    @property
-    def dead_letters(self) -> DeadLetterStore: ...
-    @property
-    def voices(self) -> VoiceStore: ...
-    @property
-    def drafts(self) -> DraftStore: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ class AnsweringConfig(StrictConfig):
             update={
                 "grounding": self.grounding or profile.grounding,
                 "template": self.template or profile.template,
-                "rewrites": _rewrites(self, profile) if self.rewrites is None else self.rewrites,
+                "rewrites": (profile.rewrites or None) if self.rewrites is None else self.rewrites,
                 "max_passages": self.max_passages or profile.passages,
                 "max_tokens": self.max_tokens or profile.max_tokens,
                 "leave_out_unsupported": profile.leave_out_unsupported
@@ -110,6 +110,11 @@ class AnsweringConfig(StrictConfig):
         return self.grounding in ("extractive", "quote")
 
     @property
+    def may_rewrite(self) -> bool:
+        """Whether the model may be given a text to rewrite."""
+        return not self.is_extractive if self.rewrites is None else self.rewrites
+
+    @property
     def reply_tokens(self) -> int:
         """Tokens of a reply, at most."""
         return self.max_tokens or 512
@@ -118,10 +123,6 @@ class AnsweringConfig(StrictConfig):
     def prompt(self) -> str:
         """Name of the prompt's template."""
         return self.template or "answer"
-
-
-def _rewrites(config: AnsweringConfig, profile: LlmProfile) -> bool:
-    return profile.rewrites or (config.grounding or profile.grounding) != "extractive"
 
 
 @dataclass(frozen=True, slots=True)

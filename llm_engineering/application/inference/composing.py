@@ -108,7 +108,7 @@ async def compose(
         left = None if max_tokens is None else max_tokens - run.written_tokens
         # A small model makes little of a summary, slowly, where a part of the source says it at once.
         asks = section.order is not None or (bool(citations) and not section.notes and not config.quotes)
-        if asks and config.rewrites is not False and (left is None or left > 0):
+        if asks and config.may_rewrite and (left is None or left > 0):
             asked = _write(section, citations, model, config, embed, left, temperature, seed)
             async with aclosing(asked) as pieces:
                 async for piece in pieces:

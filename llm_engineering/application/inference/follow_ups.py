@@ -1,7 +1,7 @@
 """Read what a message means in its conversation: whether it goes on from the request before it, and how.
 
 "And Ben's?", "shorter", "who wrote that?" say nothing alone. Each is made into a request that does, from the user's earlier
-messages; what kind of follow-up it is was learned from ``samples/follow_ups.jsonl`` by ``poe train-intent-router``.
+messages; what kind of follow-up it is was learned from ``samples/follow_ups.jsonl`` by ``./poe train-intent-router``.
 """
 
 import re
@@ -28,7 +28,8 @@ LONGEST = 12
 
 
 class Reference(StrEnum):
-    """How a message goes on from the request before it. Which number the router learned is its place here."""
+    """How a message goes on from the request before it. The router's columns stand in this order: changing it needs new
+    weights (``./poe train-intent-router``)."""
 
     NEW = "new"
     """Not at all."""
@@ -60,6 +61,8 @@ class FollowUp:
     """The form and length asked for since."""
     lays_out: bool = False
     """The message asks for another form or length, not only for another tone or language."""
+    subject: str = ""
+    """Of a ``RESTYLE``, what the request is about."""
 
 
 def read_follow_up(message: str, history: Sequence[Message], known: Facets, now: datetime) -> FollowUp:
@@ -102,20 +105,27 @@ def _read_as(
     match reference:
         case Reference.RESTYLE:
             options = restyle(state.options, state.request, message)
-            return replace(state, reference=reference, options=options, lays_out=options != state.options)
-        case Reference.SOURCE:
-            return replace(state, reference=reference)
-        case Reference.NARROW if intent is Intent.CATALOGUE:
-            return FollowUp(reference, _swap(message, state.request, known, now, keep=True), before)
+            return replace(
+                state,
+                reference=reference,
+                options=options,
+                lays_out=options != state.options,
+                subject=extract_subject(state.request, tuple(known.author)),
+            )
+        case Reference.SOURCE if intent is not Intent.CATALOGUE:
+            return None if intent is Intent.CONVERSE else replace(state, reference=reference)
+        case Reference.NARROW | Reference.SOURCE if intent is Intent.CATALOGUE:  # "who wrote these?"
+            narrowed = _swap(message, state.request, known, now, keep=True)
+            return FollowUp(Reference.NARROW, narrowed, before)
         case Reference.REPEAT:
             swapped = _swap(state.request, message, known, now)
             if swapped == state.request and intent is not Intent.ANSWER:
                 swapped = _swap_subject(state.request, message, known)
             return FollowUp(reference, swapped, before) if swapped != state.request else None
-        case Reference.ASK | Reference.NARROW:  # where nothing was listed, a question on what was said
-            return FollowUp(Reference.ASK, message, before)
         case Reference.NEW:
             return FollowUp(reference, _name_subject(message, state, before, known), before)
+        case _:  # where nothing was listed, "which of these" too is a question on what was said
+            return FollowUp(Reference.ASK, message, before)
 
 
 def _rank_references(message: str) -> list[Reference]:
@@ -183,7 +193,7 @@ def _strip_lead(message: str) -> str:
 
 _POINTERS = frozenset(
     "above article beide beiden beides both darüber davon dazu den der die diese diesen dieses das dies dritten ersten es first "
-    "for last letzten one second text that the them these third this those topic thema up zweiten".split()
+    "for it last letzten one second text that the them these third this those topic thema up zweiten".split()
 )
 _PLACES = {
     "first": 0, "ersten": 0, "second": 1, "zweiten": 1, "third": 2, "dritten": 2, "last": -1, "letzten": -1,
@@ -196,7 +206,7 @@ def _name_subject(message: str, state: FollowUp, before: Sequence[Message], know
     if route(message).intent not in (Intent.WRITE, Intent.SUMMARISE, Intent.COMPARE) or not state.request:
         return message
     subject = extract_subject(message, tuple(known.author))
-    if not set(re.findall(r"\w+", subject.casefold())) <= _POINTERS | {"it"}:
+    if not set(re.findall(r"\w+", subject.casefold())) <= _POINTERS:
         return message
     places = [_PLACES[word] for word in re.findall(r"\w+", message.casefold()) if word in _PLACES]
     reply = next((turn.content for turn in reversed(before) if turn.role == "assistant"), "")

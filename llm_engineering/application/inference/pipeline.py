@@ -12,7 +12,7 @@ from loguru import logger
 
 from llm_engineering.application.inference.abstention import AbstentionFloor
 from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer
-from llm_engineering.application.inference.briefs import Brief, extract_subject
+from llm_engineering.application.inference.briefs import Brief
 from llm_engineering.application.inference.catalogue import (
     describe_found,
     plan_catalogue,
@@ -258,6 +258,7 @@ class InferencePipeline:
         elif request.intent is None and guarded.history:
             follow_up = await self._read_follow_up(guarded)
             if follow_up.reference is Reference.SOURCE:
+                request, guarded = await self._spell_names(request, guarded)
                 async with aclosing(self._tell_sources(request, guarded, follow_up, recorder)) as events:
                     async for event in events:
                         yield event
@@ -265,14 +266,13 @@ class InferencePipeline:
             request, guarded, routed = self._resolve(follow_up, request, guarded, routed)
         recorder.trace.attributes["intent"] = routed.intent.value
         if routed.intent is not Intent.ANSWER:
-            request = await self._spell_names(request)
-            guarded = replace(
-                guarded, query=guarded.query.model_copy(update={"filter": request.query.filter})
-            )
+            request, guarded = await self._spell_names(request, guarded)
         if routed.intent in (Intent.CATALOGUE, Intent.CONVERSE):
             events = self._tell(request, guarded, routed, recorder)
         elif routed.intent is Intent.ANSWER or self._collection is None:
-            events = self._answer_from_texts(request, routed.introduced or self._owner, recorder)
+            events = self._answer_from_texts(
+                request, routed.introduced or self._owner, recorder, guarded.notes
+            )
         else:
             events = self._compose(request, guarded, routed, recorder)
         async with aclosing(events):
@@ -304,8 +304,7 @@ class InferencePipeline:
                 return request, guarded, replace(routed, intent=Intent.WRITE, continues=True)
             # What is made of the author's own sentences is laid out anew, not rewritten.
             if intent is not Intent.WRITE:
-                subject = extract_subject(text, tuple(self._index.count_values("author")))
-                text = f"Draft a {follow_up.options.form} about {subject}"
+                text = f"Draft a {follow_up.options.form} about {follow_up.subject}"
             intent = Intent.WRITE
         elif follow_up.reference is Reference.ASK:
             asks = routed.intent in (Intent.CATALOGUE, Intent.CONVERSE, Intent.COMPARE)
@@ -313,8 +312,12 @@ class InferencePipeline:
         if text == guarded.query.text:
             return request, guarded, routed
         query = guarded.query.model_copy(update={"text": text[:MAX_QUESTION_CHARACTERS]})
-        notes = (*guarded.notes, f"follow_up: {follow_up.reference} → “{text}”")
-        guarded = replace(guarded, query=query, history=follow_up.history, notes=notes)
+        guarded = replace(
+            guarded,
+            query=query,
+            history=follow_up.history,
+            notes=(*guarded.notes, f"follow_up: {follow_up.reference} → “{text}”"),
+        )
         request = replace(request, query=query, history=follow_up.history, brief=options)
         return request, guarded, route(text, (), intent)
 
@@ -348,14 +351,18 @@ class InferencePipeline:
         for event in self._told(question, text, provenance, recorder):
             yield event
 
-    async def _spell_names(self, request: RagRequest) -> RagRequest:
-        """The request with the names of its filter and of its voice as they are stored."""
+    async def _spell_names(self, request: RagRequest, guarded: Guarded) -> tuple[RagRequest, Guarded]:
+        """Both with the names of the filter and of the voice as they are stored."""
         filter = await self._retriever.spell_filter(request.query.filter)
         brief = request.brief
         if brief.author:
             voice = await self._retriever.spell_filter(MetadataFilter(authors=(brief.author,)))
             brief = replace(brief, author=voice.authors[0])
-        return replace(request, query=request.query.model_copy(update={"filter": filter}), brief=brief)
+        filtered = {"filter": filter}
+        return (
+            replace(request, query=request.query.model_copy(update=filtered), brief=brief),
+            replace(guarded, query=guarded.query.model_copy(update=filtered)),
+        )
 
     async def _tell(
         self, request: RagRequest, guarded: Guarded, routed: Routed, recorder: Recorder
@@ -427,7 +434,7 @@ class InferencePipeline:
         return set(self._collection.find_about(topic, mentions=mentions))
 
     async def _answer_from_texts(
-        self, request: RagRequest, me: str | None, recorder: Recorder
+        self, request: RagRequest, me: str | None, recorder: Recorder, notes: Sequence[str]
     ) -> AsyncGenerator[Event, None]:
         model = self._choose_model(request.model)
         found = await self._retriever.retrieve(
@@ -449,7 +456,10 @@ class InferencePipeline:
             temperature=request.temperature,
             seed=request.seed,
         )
-        async with aclosing(self._show(found.question, pieces, found.provenance, recorder, model)) as events:
+        # The guard runs once more within retrieval, and says the same of what it saw.
+        told = tuple(dict.fromkeys((*notes, *found.provenance.notes)))
+        provenance = found.provenance.model_copy(update={"notes": told})
+        async with aclosing(self._show(found.question, pieces, provenance, recorder, model)) as events:
             async for event in events:
                 yield event
 
@@ -503,7 +513,7 @@ class InferencePipeline:
             instructions=request.instructions,
             options=request.brief,
             owner=_spell(routed.introduced or self._owner, authors),
-            extractive=self._answering.rewrites is False,
+            extractive=not self._answering.may_rewrite,
             verbatim=self._answering.quotes,
             measure_floor=self._measure_floor,
         )

@@ -51,6 +51,7 @@ from llm_engineering.application.ports.sources import (
     StoredVersion,
 )
 from llm_engineering.application.ports.training import ExperimentTracker, ModelRegistry
+from llm_engineering.application.ports.warehouse import Warehouse
 
 __all__ = [
     "CleanStore",
@@ -95,5 +96,6 @@ __all__ = [
     "VectorIndex",
     "Vectors",
     "VoiceStore",
+    "Warehouse",
     "extract_part",
 ]

@@ -52,7 +52,7 @@ class WordPieceTokenizer:
             if count + self.special_tokens > limit:
                 raise ModelError(
                     f"Text {position} has {count + self.special_tokens} tokens, prefix and special ones included; the "
-                    f"embedder takes at most {limit} (EMBEDDER_MAX_TOKENS), and nothing is cut silently. Chunk it smaller."
+                    f"embedder takes at most {limit}, and nothing is cut silently. Chunk it smaller."
                 )
 
     def shorten(self, texts: Sequence[str], limit: int) -> list[str]:

