@@ -113,8 +113,9 @@ class Quotation:
         if self.is_code:
             return f"{_fence(text)}\n[{number}]"
         head = self.citation.passage.text[self.head.start : self.head.end] if self.head else ""
-        shown = show_images_as_links(text)
-        lines = [f"> {line}".rstrip() for line in [*head.splitlines(), *shown.splitlines()]]
+        lines = [
+            f"> {show_images_as_links(line)}".rstrip() for line in [*head.splitlines(), *text.splitlines()]
+        ]
         # Behind a row, the marker would be one more cell.
         return "\n".join([*lines, ">", f"> [{number}]"] if head else [*lines[:-1], f"{lines[-1]} [{number}]"])
 
