@@ -13,7 +13,9 @@ from urllib.parse import unquote
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.rule import Rule
+from rich.table import Table
 from rich.text import Text
 
 from llm_engineering.bootstrap.logging import start_logging
@@ -54,6 +56,36 @@ def _wrap(line: Text, width: int) -> Iterator[Text]:
 
 console = WordConsole(highlight=False)
 errors = WordConsole(stderr=True, highlight=False)
+
+
+def show_table(table: Table, narrower: Table | None = None) -> None:
+    """Print a table where it fits with no word broken; where not, row by row: its first cell, and the others with their headings.
+
+    Only the first column's cells may take several lines.
+
+    Args:
+        narrower: the same with less in it, tried in between.
+    """
+    for one in (table, *([narrower] if narrower else [])):
+        for number, column in enumerate(one.columns):
+            longest = max(console.measure(cell).maximum for cell in (column.header, *column.cells))
+            column.min_width = longest if number else min(longest, _FIRST_COLUMN)
+        need = Measurement.get(console, console.options.update(width=_ENDLESS), one)
+        if need.minimum <= console.width or not console.is_terminal:
+            one.width = min(need.maximum, console.width if console.is_terminal else _ENDLESS)
+            console.print(one, crop=False)
+            return
+    shown = narrower or table
+    if shown.title:
+        console.print(f"[bold]{shown.title}[/]")
+    headings = [f"[dim]{column.header}[/] " if column.header else "" for column in shown.columns]
+    for row, (first, *others) in zip(
+        shown.rows, zip(*(column.cells for column in shown.columns), strict=True), strict=True
+    ):
+        style = f"bold {row.style or ''}".strip()
+        console.print(f"  [{style}]{first}[/]")
+        parts = [f"{heading}{cell}" for heading, cell in zip(headings[1:], others, strict=True) if cell]
+        console.print("    " + " · ".join(parts))
 
 
 class WordStream:
@@ -131,6 +163,12 @@ def readable_source(source: str) -> str:
     return unquote(source.removeprefix("file://")) if source.startswith("file://") else source
 
 
+NARROW = 60
+"""Columns below which what stands side by side elsewhere stands in lines."""
+_FIRST_COLUMN = 24
+"""Least width of a first column whose cells are broken between words."""
+_ENDLESS = 10_000
+"""Columns of what is no terminal."""
 DEMO_COLLECTION = {"DATABASE_NAME": "twin-demo", "VECTOR_INDEX_COLLECTION": "twin-demo"}
 """Settings of the demo's own database and index, so that its sample never mixes with anybody's writing."""
 

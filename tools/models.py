@@ -20,7 +20,7 @@ from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.training import open_bundled_models
 from llm_engineering.domain.errors import ModelFileError
 from llm_engineering.settings import LlamaCppSettings, Settings, load_settings
-from tools.console import console, make_parser, run
+from tools.console import console, make_parser, run, show_table
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -119,12 +119,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     fetched.update(models.download(name, bars))
             except ModelFileError as error:
                 problems.append(str(error))
-    table = Table("model", "file", "size", "")
+    table = Table("file", "model", "size", "")
     for name in names:
         for file, size in models.list_files(name).items():
             state = "fetched" if file in fetched else "here" if file.is_file() else "missing"
-            table.add_row(name, escape(str(file)), f"{size / 1e6:.1f} MB", state)
-    console.print(table)
+            table.add_row(escape(str(file)), name, f"{size / 1e6:.1f} MB", state)
+    show_table(table)
     for problem in problems:
         console.print(f"[bold red]✗[/] {escape(problem)}")
     return 1 if problems else 0

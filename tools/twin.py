@@ -38,7 +38,7 @@ from llm_engineering.settings import LlamaCppSettings, Settings, load_settings
 from tools import registry
 from tools.checks import find_missing_group
 from tools.compare import show_side_by_side
-from tools.console import console, errors, make_parser, run, show_stage, user_link, user_path
+from tools.console import NARROW, console, errors, make_parser, run, show_stage, user_link, user_path
 from tools.models import choose_models, ensure_models, with_small_llm
 from tools.preflight import check_hosts, describe_limits
 from tools.reports import read_output
@@ -260,15 +260,18 @@ def show_plan(wish: Wish, parts: Sequence[Part]) -> None:
     table.add_column(style="dim", no_wrap=True)
     for part in parts:
         table.add_row(part.title, escape(part.what), escape(part.about))
-    console.print(
-        Panel(
-            table,
-            title=f"[bold]{escape(wish.author)}'s twin[/]",
-            subtitle="Ctrl-C stops it; the same command goes on",
-            title_align="left",
-            border_style="cyan",
+        if console.width < NARROW:
+            console.print(f"[bold]{part.title}[/] {escape(part.what)} [dim]{escape(part.about)}[/]")
+    if console.width >= NARROW:
+        console.print(
+            Panel(
+                table,
+                title=f"[bold]{escape(wish.author)}'s twin[/]",
+                subtitle="Ctrl-C stops it; the same command goes on",
+                title_align="left",
+                border_style="cyan",
+            )
         )
-    )
     if wish.reason:
         console.print(
             f"[yellow]Nothing is trained: the group 'training' is not here.[/] It comes with: {describe_install('training')}",

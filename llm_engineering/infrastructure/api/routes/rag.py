@@ -185,6 +185,7 @@ def _add_descriptions(routes: APIRouter, parts: ServiceParts) -> None:
             feedback=parts.feedback is not None,
             drafts=parts.drafts is not None,
             documents=parts.add_file is not None and allows(request.scope, "documents"),
+            reports=parts.reports is not None and allows(request.scope, "reports"),
             keys_required=parts.keys_required(),
             defaults=Defaults(k=chosen.k, mode=chosen.mode, fusion=chosen.fusion),
         )
