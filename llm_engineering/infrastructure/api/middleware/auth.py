@@ -34,7 +34,8 @@ from llm_engineering.infrastructure.api.middleware.asgi import (
 )
 
 _PROBES = frozenset({"/health/live", "/health/ready"})
-_PAGE = ("/", "/favicon.ico")
+_PAGE = ("/", "/favicon.ico", "/docs", "/openapi.json")
+"""What takes a key in a browser cannot need one; the description of the API says nothing of what was collected."""
 _PAGE_FILES = "/page/"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 

@@ -103,7 +103,11 @@ def make_router(parts: ServiceParts) -> APIRouter:
 
 
 def _add_search(routes: APIRouter, parts: ServiceParts) -> None:
-    @routes.post("/search", responses=WITH_BODY, openapi_extra=describe_body(SearchBody))
+    @routes.post(
+        "/search",
+        responses=WITH_BODY,
+        openapi_extra=describe_body(SearchBody, {"query": "chunk overlap", "k": 3}),
+    )
     async def search(
         request: Request, response: Response, body: Annotated[SearchBody, Depends(json_body(SearchBody))]
     ) -> SearchResult:
@@ -115,7 +119,11 @@ def _add_search(routes: APIRouter, parts: ServiceParts) -> None:
 
 
 def _add_rag(routes: APIRouter, parts: ServiceParts) -> None:
-    @routes.post("/rag", responses=WITH_BODY, openapi_extra=describe_body(RagBody))
+    @routes.post(
+        "/rag",
+        responses=WITH_BODY,
+        openapi_extra=describe_body(RagBody, {"query": "What is chunk overlap good for?"}),
+    )
     async def rag(
         request: Request, response: Response, body: Annotated[RagBody, Depends(json_body(RagBody))]
     ) -> RagResult:
@@ -130,7 +138,7 @@ def _add_rag(routes: APIRouter, parts: ServiceParts) -> None:
         status_code=200,
         response_class=EventStream,
         responses=STREAMED,
-        openapi_extra=describe_body(RagBody),
+        openapi_extra=describe_body(RagBody, {"query": "What is chunk overlap good for?"}),
     )
     async def rag_stream(request: Request, body: Annotated[RagBody, Depends(json_body(RagBody))]) -> Response:
         """Answer a question as it is being written: ``sources``, ``delta`` and ``support``, at the end ``done``."""
@@ -142,7 +150,7 @@ def _add_feedback(routes: APIRouter, parts: ServiceParts) -> None:
         "/feedback",
         status_code=201,
         responses=WITH_BODY | error_responses(404, 409),
-        openapi_extra=describe_body(FeedbackBody),
+        openapi_extra=describe_body(FeedbackBody, {"trace_id": "the trace_id of an answer", "rating": "up"}),
     )
     async def feedback(
         body: Annotated[FeedbackBody, Depends(json_body(FeedbackBody))], request: Request
