@@ -6,6 +6,7 @@ something new was written, the same command goes on.
 """
 
 import argparse
+import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -38,7 +39,17 @@ from llm_engineering.settings import LlamaCppSettings, Settings, load_settings
 from tools import registry
 from tools.checks import find_missing_group
 from tools.compare import show_side_by_side
-from tools.console import NARROW, console, errors, make_parser, run, show_stage, user_link, user_path
+from tools.console import (
+    DEMO_COLLECTION,
+    NARROW,
+    console,
+    errors,
+    make_parser,
+    run,
+    show_stage,
+    user_link,
+    user_path,
+)
 from tools.models import choose_models, ensure_models, with_small_llm
 from tools.preflight import check_hosts, describe_limits
 from tools.reports import read_output
@@ -90,6 +101,8 @@ class Wish:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
+    if options.sample:
+        os.environ.update(DEMO_COLLECTION)  # the sample never mixes with anybody's writing
     settings = with_small_llm(load_settings()) if options.small else load_settings()
     start_logging(settings)
     wish = read_wish(options, settings)
@@ -419,13 +432,16 @@ def settings_of_twin(wish: Wish, settings: Settings) -> Settings:
 def _show_end(wish: Wish, timings: dict[str, float]) -> None:
     spent = ", ".join(f"{title.lower()} {seconds:.0f} s" for title, seconds in timings.items())
     console.print(f"\n[green]✓[/] {escape(wish.author)}'s twin: {spent}.", soft_wrap=True)
+    demo = " --demo" if wish.sample else ""
     console.print(
-        f'  {POE} ask "What do I think about …?" --author "{escape(wish.author)}"   '
+        f'  {POE} ask{demo} "What do I think about …?" --author "{escape(wish.author)}"   '
         f'[dim]for "I" without it: TWIN_AUTHOR="{escape(wish.author)}" in .env[/]',
         soft_wrap=True,
     )
     if not wish.serve:
-        console.print(f"  {POE} run-inference-ml-service   [dim]a chat page and an API[/]", soft_wrap=True)
+        console.print(
+            f"  {POE} run-inference-ml-service{demo}   [dim]a chat page and an API[/]", soft_wrap=True
+        )
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -441,7 +457,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="LINK",
         help="where to read: a URL, file, folder or pattern; repeatable, may be left out later",
     )
-    parser.add_argument("--sample", action="store_true", help="the sample site, which is served meanwhile")
+    parser.add_argument(
+        "--sample", action="store_true", help="the sample site, served meanwhile, in the demo's collection"
+    )
     parser.add_argument("--small", action="store_true", help="answer with the small language model (0.1 GB)")
     parser.add_argument("--no-training", action="store_true", help="collect and serve, train nothing")
     parser.add_argument("--steps", type=int, metavar="N", help="of training (default: as the YAML says)")

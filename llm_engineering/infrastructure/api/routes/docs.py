@@ -45,7 +45,8 @@ def render_page(description: Schema) -> str:
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f'<title>{title}: API</title><link rel="stylesheet" href="page/docs.css">',
+        f'<title>{title}: API</title><link rel="icon" href="page/icon.svg" type="image/svg+xml">',
+        '<link rel="stylesheet" href="page/docs.css">',
         '<script type="module" src="page/docs.js"></script></head><body>',
         f"<h1>{title}: API</h1>{_text(info.get('description', ''))}",
         '<p>For programs: <a href="openapi.json">openapi.json</a>. For people: <a href="./">the chat page</a>.</p>',

@@ -100,6 +100,7 @@ def render_list(found: Reports) -> str:
     none = f"<p>There are none yet. Evaluations and trainings write them: <code>{escape(POE)} run-rag-evaluation</code>.</p>"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, '
-        'initial-scale=1"><title>Reports</title><link rel="stylesheet" href="page/docs.css"></head><body><h1>Reports</h1>'
+        'initial-scale=1"><title>Reports</title><link rel="icon" href="page/icon.svg" type="image/svg+xml">'
+        '<link rel="stylesheet" href="page/docs.css"></head><body><h1>Reports</h1>'
         f'<p>Back to <a href="./">the chat page</a>.</p>{f"<table>{rows}</table>" if rows else none}</body></html>'
     )
