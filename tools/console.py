@@ -1,6 +1,7 @@
 """What the command-line tools share: the console, and errors shown as a person can use them."""
 
 import argparse
+import errno
 import os
 import re
 import sys
@@ -169,6 +170,7 @@ _FIRST_COLUMN = 24
 """Least width of a first column whose cells are broken between words."""
 _ENDLESS = 10_000
 """Columns of what is no terminal."""
+_UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 DEMO_COLLECTION = {"DATABASE_NAME": "twin-demo", "VECTOR_INDEX_COLLECTION": "twin-demo"}
 """Settings of the demo's own database and index, so that its sample never mixes with anybody's writing."""
 
@@ -225,13 +227,21 @@ def hold_log(settings: Settings) -> Iterator[None]:
 def run(main: Callable[[], int | None]) -> None:
     """Run a tool's main function and exit with its code.
 
-    An error raised on purpose is shown as its message alone (exit code 1); Ctrl-C exits with 130. Anything else is a
-    defect and keeps its traceback.
+    An error raised on purpose is shown as its message alone (exit code 1), and so is a file that cannot be written; Ctrl-C exits
+    with 130. Anything else is a defect and keeps its traceback.
     """
     try:
         code = main()
     except TwinError as error:
         errors.print(f"[bold red]✗[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE or not error.filename:
+            raise
+        errors.print(
+            f"[bold red]✗[/] {escape(os.fsdecode(error.filename))} cannot be written: {error.strerror}. What the project makes "
+            "goes into data/, or to where LOCAL_DATA_DIR, VECTOR_INDEX_PATH and ZENML_CONFIG_PATH lead."
+        )
         sys.exit(1)
     except KeyboardInterrupt:
         errors.print(

@@ -65,15 +65,21 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorBody} for status in sorted({*always, *statuses})}
 
 
+def describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the same, written out for a route that answers with another type than JSON, which they would get too."""
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+    return {
+        status: {"description": HTTPStatus(int(status)).phrase, "content": content}
+        for status in error_responses(*statuses)
+    }
+
+
 WITH_BODY: Final = error_responses(400, 413, 415, 422, 502)
 
 
 def _describe_stream() -> dict[int | str, dict[str, Any]]:
     """Those of a stream, written out: else the description says that errors are events too."""
-    error = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
-    documented: dict[int | str, dict[str, Any]] = {
-        status: {"description": HTTPStatus(int(status)).phrase, "content": error} for status in WITH_BODY
-    }
+    documented = describe_errors(*map(int, WITH_BODY))
     each = {
         "type": "object",
         "required": ["event", "data"],

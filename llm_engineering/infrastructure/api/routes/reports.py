@@ -17,7 +17,7 @@ from llm_engineering.infrastructure.api.errors import Problem, ProblemError
 from llm_engineering.infrastructure.api.middleware.asgi import allows
 from llm_engineering.infrastructure.api.parts import ServiceParts
 from llm_engineering.infrastructure.api.routes.page import HEADERS
-from llm_engineering.infrastructure.api.routes.rag import error_responses
+from llm_engineering.infrastructure.api.routes.rag import describe_errors, error_responses
 from llm_engineering.infrastructure.api.schemas.reports import Report, Reports
 
 REPORT_HEADERS: Final = HEADERS | {
@@ -53,7 +53,7 @@ def make_router(parts: ServiceParts) -> APIRouter:
     @routes.get(
         "/reports/{name}",
         response_class=HTMLResponse,
-        responses=error_responses(404) | {200: {"description": "The report.", "content": _PAGE}},
+        responses=describe_errors(404) | {200: {"description": "The report.", "content": _PAGE}},
     )
     def report(request: Request, name: str) -> HTMLResponse:
         """Return a report as a page, which runs and loads nothing."""
