@@ -26,17 +26,23 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
+_ROOMY = 100
+"""Columns of a terminal that has room for speeds too."""
+
+
 class DownloadBars:
     """A bar per file, in bytes and with speed."""
 
     def __init__(self) -> None:
+        target = Console(stderr=True)
+        roomy = target.width >= _ROOMY
         self._bars = Bars(
             TextColumn("  {task.description:<40}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=24 if roomy else 8),
             DownloadColumn(),
-            TransferSpeedColumn(),
+            *([TransferSpeedColumn()] if roomy else []),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=target,
         )
         self._tasks: dict[str, TaskID] = {}
 

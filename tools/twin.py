@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _collect(wish)
         failed = _train(wish, settings, timings) if wish.training is not None else False
         own = settings_of_twin(wish, settings)
-        _show_end(wish, timings)
+        _show_end(wish, timings, settings.twin_author)
         if wish.serve:
             serve(own, own.service.host, own.service.port)
     return 1 if failed else 0
@@ -429,15 +429,20 @@ def settings_of_twin(wish: Wish, settings: Settings) -> Settings:
     return own.model_copy(update={"llm": llm.model_copy(update={"model_path": gguf})})
 
 
-def _show_end(wish: Wish, timings: dict[str, float]) -> None:
+def _show_end(wish: Wish, timings: dict[str, float], owner: str | None) -> None:
+    """Print what was done and how to go on. ``owner``: whom "I" means in the settings."""
     spent = ", ".join(f"{title.lower()} {seconds:.0f} s" for title, seconds in timings.items())
     console.print(f"\n[green]✓[/] {escape(wish.author)}'s twin: {spent}.", soft_wrap=True)
     demo = " --demo" if wish.sample else ""
-    console.print(
-        f'  {POE} ask{demo} "What do I think about …?" --author "{escape(wish.author)}"   '
-        f'[dim]for "I" without it: TWIN_AUTHOR="{escape(wish.author)}" in .env[/]',
-        soft_wrap=True,
-    )
+    command = f'  {POE} ask{demo} "What do I think about …?"'
+    if owner == wish.author:
+        console.print(command, soft_wrap=True)
+    else:
+        console.print(
+            f'{command} --author "{escape(wish.author)}"   '
+            f'[dim]for "I" without it: TWIN_AUTHOR="{escape(wish.author)}" in .env[/]',
+            soft_wrap=True,
+        )
     if not wish.serve:
         console.print(
             f"  {POE} run-inference-ml-service{demo}   [dim]a chat page and an API[/]", soft_wrap=True

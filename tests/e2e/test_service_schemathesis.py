@@ -15,7 +15,7 @@ LEFT_OUT = "positive_data_acceptance"
 """A request may keep to the schema and still be refused: a filter on an author who does not exist, a vote on no answer."""
 CASES = 10_000
 OPTIONS = (
-    *("--phases", "coverage,fuzzing", "--mode", "all", "--max-examples", "500", "--seed", "1"),
+    *("--phases", "coverage,fuzzing", "--mode", "all", "--max-examples", "600", "--seed", "1"),
     *("--exclude-checks", LEFT_OUT, "--continue-on-failure", "--no-color"),
     *("--generation-database", "none", "--request-timeout", "60"),
 )

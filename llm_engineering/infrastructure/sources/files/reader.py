@@ -20,6 +20,7 @@ from llm_engineering.application.ports import (
     SourceItem,
     StoredVersion,
 )
+from llm_engineering.application.text.markdown import shorten
 from llm_engineering.domain.documents import RawDocument, text_hash
 from llm_engineering.domain.errors import CollectionError, ExtractionError
 from llm_engineering.infrastructure.shared.language import detect_language
@@ -66,6 +67,7 @@ _OPTIONS = ("author_from_page", "exclude", "include")
 # What every link may carry, or inherits from the feed that led to it.
 _COMMON_OPTIONS = ("max_items", "reader")
 _BATCH = 16
+_TITLE_CHARS = 80
 _WILD = re.compile(r"[*?\[]")
 _NOTION_ID = re.compile(r"\s+[0-9a-f]{32}$")
 
@@ -269,7 +271,8 @@ class _Source:
             return Rejected(link, reason, link=link)
         document = RawDocument(
             category=self._link.category or writing.category,
-            title=writing.title or _title_of(entry),
+            # The file names one text; of several, each is named by how it begins.
+            title=writing.title or (shorten(text, _TITLE_CHARS) if writing.key else _title_of(entry)),
             # Lone surrogates can be stored nowhere.
             text=text.encode("utf-8", "replace").decode(),
             link=link,
