@@ -60,8 +60,8 @@ _BATCH_ROWS = 256
 class TableReader:
     """Reads CSV, TSV, JSON, JSON Lines (these also in gzip) and Parquet from a path or a ``file:`` or ``http(s):`` URL.
 
-    A link without a category holds posts, by the columns ``title`` and ``text``. Link options: ``column_map`` (field → column, see
-    ``columns.resolve``), ``date_format`` (one or a list), ``delimiter``, ``encoding``, ``format`` (where the ending does not
+    A link without a category holds posts, by the columns ``title`` and ``text``. Link options: ``column_map`` (field → column, as
+    in ``columns.resolve``), ``date_format`` (one or a list), ``delimiter``, ``encoding``, ``format`` (where the ending does not
     tell), ``max_items`` (rows to read; what lies beyond then never counts as gone).
 
     A document is identified by the row's ``link``, else by ``TABLE#id``, else by a hash of the row's used cells. Bad
