@@ -60,7 +60,6 @@ def test_no_malformed_request_is_a_failure_of_the_service(tmp_path: Path) -> Non
             timeout=3500,
             check=False,
         )
-    print(dict(counted.statuses))
     refused = sum(count for status, count in counted.statuses.items() if 400 <= status < 500)
     assert counted.failed == set()
     assert ran.returncode == 0, ran.stdout[-6_000:] + ran.stderr[-2_000:]

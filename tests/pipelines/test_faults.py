@@ -255,29 +255,30 @@ def test_a_full_disk_leaves_the_old_index_and_is_told(
 def test_a_database_whose_disk_is_full_says_so_and_loses_nothing(
     project: Path, small_disk: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def collect(bodies: dict[int, str]) -> str:
+        parameters = yaml.safe_load(write_source(project, bodies).read_text())["parameters"]
+        return write_config(project, {"collect": parameters["collect"]})
+
     server = LocalMongo(small_disk / "data", free_port())
     server.start()
     monkeypatch.setenv("DATABASE_URI", server.uri)
     try:
-        config = str(write_source(project, BEFORE))
-        assert run("tools.run", *END_TO_END, config).code == 0
+        assert run("tools.run", "digital-data-etl", "--config", collect(BEFORE)).code == 0
         with open_resources(load_settings(None)) as resources:
             old = {document.id: document.text for document in resources.warehouse.documents.stream()}
         filler = fill(small_disk)
-        write_source(project, {**BEFORE, **{number: text(number) * 400 for number in range(20, 120)}})
-        ended = run("tools.run", *END_TO_END, config)
+        more = collect({**BEFORE, **{number: text(number) * 400 for number in range(20, 120)}})
+        ended = run("tools.run", "digital-data-etl", "--config", more)
         assert ended.code == 1, ended.output
         assert "Traceback" not in ended.output
         assert "data warehouse" in ended.output
         filler.unlink()
-        broken = run("tools.run", *END_TO_END, config)
-        if (
-            broken.code
-        ):  # a server whose disk was full may stay broken until it is started anew, and that is what is said
+        broken = run("tools.run", "digital-data-etl", "--config", more)
+        if broken.code:  # such a server may stay broken until it is started anew, and that is what is said
             assert "local-infrastructure-down" in broken.output or "local-infrastructure-up" in broken.output
             server.stop()
             server.start()
-        again = run("tools.run", *END_TO_END, config)
+        again = run("tools.run", "digital-data-etl", "--config", more)
         assert again.code == 0, again.output
         with open_resources(load_settings(None)) as resources:
             new = {document.id: document.text for document in resources.warehouse.documents.stream()}
