@@ -125,6 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     fetched.update(models.download(name, bars))
             except ModelFileError as error:
                 problems.append(str(error))
+    if not fetched and not problems and not options.check:
+        console.print("[green]✓[/] Models: ready")  # other tasks begin with this one
+        return 0
     table = Table("file", "model", "size", "")
     for name in names:
         for file, size in models.list_files(name).items():

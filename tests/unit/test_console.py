@@ -12,7 +12,8 @@ from rich.table import Table
 from llm_engineering.domain.errors import TwinError
 from llm_engineering.settings import load_settings
 from tools import console as console_module
-from tools import doctor, twin
+from tools import doctor, models, twin
+from tools.api_keys import make_name
 from tools.checks import Finding, State
 from tools.console import WordConsole, WordStream, hold_log, make_parser, show_table
 from tools.twin import Part, Wish
@@ -159,3 +160,12 @@ def test_what_stands_side_by_side_stands_in_lines_on_a_narrow_terminal(
     words = file.getvalue().split()
     assert words.count(LINK) == 2
     assert "local-infrastructure-up" in words
+
+
+def test_models_that_are_here_take_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert models.main(["all-MiniLM-L6-v2"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["✓ Models: ready"]
+
+
+def test_a_name_with_spaces_is_a_name_with_hyphens() -> None:
+    assert make_name(["my laptop"]) == make_name(["my", "laptop"]) == "my-laptop"
