@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -58,7 +59,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if subprocess.run(["mount", "-o", "loop", str(image), str(folder)], capture_output=True).returncode:
         pytest.skip("this machine does not allow mounts")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    deadline = time.monotonic() + 20
+    while subprocess.run(["umount", str(folder)], capture_output=True).returncode:
+        assert time.monotonic() < deadline, "the disk is still in use"
+        time.sleep(0.2)  # what was stopped lets go of its files a moment later
 
 
 def fill(folder: Path) -> Path:

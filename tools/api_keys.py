@@ -1,6 +1,7 @@
 """API keys of the inference service: ``./poe create-api-key NAME``, ``./poe list-api-keys``, ``./poe revoke-api-key NAME``."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from rich.markup import escape
 from rich.table import Table
@@ -9,7 +10,7 @@ from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.service import open_api_keys
 from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings
-from tools.console import console, errors, make_parser, run
+from tools.console import console, errors, make_parser, run, show_table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,12 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument(
                 "--documents", action="store_true", help="who has it may also add files to the collection"
             )
+            command.add_argument("--reports", action="store_true", help="who has it may also read reports")
     commands.add_parser("list", prog=f"{POE} list-api-keys", description="Show the names of all keys.")
     options = parser.parse_args(arguments)
     settings = load_settings()
     start_logging(settings)
     if options.command == "create":
-        create(make_name(options.name), settings, documents=options.documents)
+        create(make_name(options.name), settings, documents=options.documents, reports=options.reports)
     elif options.command == "revoke":
         revoke(make_name(options.name), settings)
     else:
@@ -43,13 +45,15 @@ def make_name(words: Sequence[str]) -> str:
     return "-".join(" ".join(words).split())
 
 
-def create(name: str, settings: Settings, *, documents: bool = False) -> None:
+def create(name: str, settings: Settings, *, documents: bool = False, reports: bool = False) -> None:
     """Make a key. The key alone goes to standard output, so that a script can take it from there.
 
     Args:
         documents: it allows to add files to the collection too.
+        reports: it allows to read the reports of evaluations and trainings too.
     """
-    secret = open_api_keys(settings).create(name, ("documents",) if documents else ())
+    allowed: dict[Literal["documents", "reports"], bool] = {"documents": documents, "reports": reports}
+    secret = open_api_keys(settings).create(name, tuple(scope for scope in allowed if allowed[scope]))
     errors.print(
         f"[green]✓[/] Key [bold]{escape(name)}[/]. It is shown this once and kept nowhere; put it where its user keeps "
         "secrets:"
@@ -82,7 +86,7 @@ def show(settings: Settings) -> None:
     for key in keys:
         made = f"{key.created_at:%Y-%m-%d %H:%M}"
         table.add_row(escape(key.name), made, ", ".join(key.scopes), f"[dim]{key.sha256[:12]}…[/]")
-    console.print(table)
+    show_table(table)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,16 @@ from llm_engineering.domain.documents import DeadLetter
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
 from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings
-from tools.console import add_demo_option, console, make_parser, readable_source, run, user_link
+from tools.console import (
+    add_demo_option,
+    console,
+    errors,
+    make_parser,
+    readable_source,
+    run,
+    show_table,
+    user_link,
+)
 
 SAMPLE = Path(__file__).resolve().parent.parent / "configs" / "end_to_end_data_sample.yaml"
 SHOWN_SOURCES = 25
@@ -78,6 +87,8 @@ def show_status(settings: Settings) -> None:
         )
     if rejected := sum(stock.rejected.values()):
         console.print(f"[yellow]Left out: {rejected:,}.[/] The reasons: {POE} rejected", soft_wrap=True)
+    if "zenml" not in sys.modules:  # which takes seconds to be loaded
+        errors.print("[dim]Asking ZenML for the last run …[/]")
     if last := _last_run():
         console.print(f"[bold]Last run[/]: {escape(last)}", soft_wrap=True)
     if not stock.documents:
@@ -88,17 +99,17 @@ def show_status(settings: Settings) -> None:
 
 def _show_sources(stock: Stock, name: str) -> None:
     table = Table(title=f"Collection '{escape(name)}'", title_justify="left", title_style="bold")
-    table.add_column("Source", overflow="fold")
-    table.add_column("Author", overflow="fold")
+    table.add_column("Source")
+    table.add_column("Author")
     table.add_column("Documents", justify="right")
     ordered = sorted(stock.sources.items(), key=lambda item: (-item[1], item[0]))
     for (origin, author), count in ordered[:SHOWN_SOURCES]:
-        table.add_row(escape(origin), escape(author), f"{count:,}")
+        table.add_row(escape(readable_source(origin)), escape(author), f"{count:,}")
     if len(ordered) > SHOWN_SOURCES:
         rest = ordered[SHOWN_SOURCES:]
         table.add_row(f"[dim]and {len(rest):,} more[/]", "", f"{sum(count for _, count in rest):,}")
     if ordered:
-        console.print(table)
+        show_table(table)
 
 
 def _largest(counts: dict[str, int]) -> list[tuple[str, int]]:

@@ -1,6 +1,7 @@
 """What the command-line tools share: the console, and errors shown as a person can use them."""
 
 import argparse
+import errno
 import os
 import re
 import sys
@@ -13,7 +14,9 @@ from urllib.parse import unquote
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.rule import Rule
+from rich.table import Table
 from rich.text import Text
 
 from llm_engineering.bootstrap.logging import start_logging
@@ -54,6 +57,36 @@ def _wrap(line: Text, width: int) -> Iterator[Text]:
 
 console = WordConsole(highlight=False)
 errors = WordConsole(stderr=True, highlight=False)
+
+
+def show_table(table: Table, narrower: Table | None = None) -> None:
+    """Print a table where it fits with no word broken; where not, row by row: its first cell, and the others with their headings.
+
+    Only the first column's cells may take several lines.
+
+    Args:
+        narrower: the same with less in it, tried in between.
+    """
+    for one in (table, *([narrower] if narrower else [])):
+        for number, column in enumerate(one.columns):
+            longest = max(console.measure(cell).maximum for cell in (column.header, *column.cells))
+            column.min_width = longest if number else min(longest, _FIRST_COLUMN)
+        need = Measurement.get(console, console.options.update(width=_ENDLESS), one)
+        if need.minimum <= console.width or not console.is_terminal:
+            one.width = min(need.maximum, console.width if console.is_terminal else _ENDLESS)
+            console.print(one, crop=False)
+            return
+    shown = narrower or table
+    if shown.title:
+        console.print(f"[bold]{shown.title}[/]")
+    headings = [f"[dim]{column.header}[/] " if column.header else "" for column in shown.columns]
+    for row, (first, *others) in zip(
+        shown.rows, zip(*(column.cells for column in shown.columns), strict=True), strict=True
+    ):
+        style = f"bold {row.style or ''}".strip()
+        console.print(f"  [{style}]{first}[/]")
+        parts = [f"{heading}{cell}" for heading, cell in zip(headings[1:], others, strict=True) if cell]
+        console.print("    " + " · ".join(parts))
 
 
 class WordStream:
@@ -131,6 +164,13 @@ def readable_source(source: str) -> str:
     return unquote(source.removeprefix("file://")) if source.startswith("file://") else source
 
 
+NARROW = 60
+"""Columns below which what stands side by side elsewhere stands in lines."""
+_FIRST_COLUMN = 24
+"""Least width of a first column whose cells are broken between words."""
+_ENDLESS = 10_000
+"""Columns of what is no terminal."""
+_UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 DEMO_COLLECTION = {"DATABASE_NAME": "twin-demo", "VECTOR_INDEX_COLLECTION": "twin-demo"}
 """Settings of the demo's own database and index, so that its sample never mixes with anybody's writing."""
 
@@ -187,13 +227,21 @@ def hold_log(settings: Settings) -> Iterator[None]:
 def run(main: Callable[[], int | None]) -> None:
     """Run a tool's main function and exit with its code.
 
-    An error raised on purpose is shown as its message alone (exit code 1); Ctrl-C exits with 130. Anything else is a
-    defect and keeps its traceback.
+    An error raised on purpose is shown as its message alone (exit code 1), and so is a file that cannot be written; Ctrl-C exits
+    with 130. Anything else is a defect and keeps its traceback.
     """
     try:
         code = main()
     except TwinError as error:
         errors.print(f"[bold red]✗[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE or not error.filename:
+            raise
+        errors.print(
+            f"[bold red]✗[/] {escape(os.fsdecode(error.filename))} cannot be written: {error.strerror}. What the project makes "
+            "goes into data/, or to where LOCAL_DATA_DIR, VECTOR_INDEX_PATH and ZENML_CONFIG_PATH lead."
+        )
         sys.exit(1)
     except KeyboardInterrupt:
         errors.print(

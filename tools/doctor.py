@@ -19,7 +19,7 @@ from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings
 from tools import checks
 from tools.checks import Finding, State, guard_check
-from tools.console import console, make_parser, run
+from tools.console import NARROW, console, make_parser, run
 
 _MARKS = {
     State.OK: "[green]ok[/]",
@@ -85,18 +85,27 @@ def _show(findings: Sequence[Finding], seconds: float) -> None:
     table.add_column(justify="right", min_width=7)
     table.add_column(style="bold", no_wrap=True, max_width=18)
     table.add_column(overflow="fold")
+    narrow = console.width < NARROW
+
+    def show(*cells: str) -> None:
+        if narrow:
+            console.print("  " + " ".join(filter(None, cells)) if cells[0] else cells[1])
+        else:
+            table.add_row(*cells)
+
     section = ""
     for finding in findings:
         if finding.section != section:
             section = finding.section
-            table.add_row("", f"[cyan]{section}[/]", "")
+            show("", f"[cyan]{section}[/]", "")
         detail = escape(finding.detail)
         if finding.state is State.OPTIONAL:
             detail = f"[dim]{detail}[/]"
         if finding.todo:
             detail += f" [dim]→[/] {escape(finding.todo)}"
-        table.add_row(_MARKS[finding.state], escape(finding.name), detail)
-    console.print(table)
+        show(_MARKS[finding.state], escape(finding.name), detail)
+    if not narrow:
+        console.print(table)
     counts = {state: sum(finding.state is state for finding in findings) for state in State}
     console.print(
         f"\n{counts[State.OK]} ok, {counts[State.WARN]} warn, {counts[State.MISSING]} missing, "

@@ -137,8 +137,9 @@ def _choose_model(
     size = sum(models.list_files(models.default_llm).values()) / 1e9
     fits = models.fits_machine(models.default_llm)
     console.print(
-        f"\n[bold]Which language model?[/] The large one ({models.default_llm}, {size:.1f} GB) writes answers of its own; the "
-        "small one quotes. A service such as OpenAI or Ollama is set later by LLM_BASE_URL."
+        f"\n[bold]Which language model?[/] With either, answers are quotations and drafts are made of your own sentences; "
+        f"the large one ({models.default_llm}, {size:.1f} GB) can add words of its own (LLM_GROUNDING=quote). A service such as "
+        "OpenAI or Ollama, which writes freely, is set later by LLM_BASE_URL."
         + ("" if fits else " [yellow]This machine has little memory for the large one.[/]")
     )
     usual = "large" if fits else "small"

@@ -20,23 +20,29 @@ from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.training import open_bundled_models
 from llm_engineering.domain.errors import ModelFileError
 from llm_engineering.settings import LlamaCppSettings, Settings, load_settings
-from tools.console import console, make_parser, run
+from tools.console import console, make_parser, run, show_table
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
+
+
+_ROOMY = 100
+"""Columns of a terminal that has room for speeds too."""
 
 
 class DownloadBars:
     """A bar per file, in bytes and with speed."""
 
     def __init__(self) -> None:
+        target = Console(stderr=True)
+        roomy = target.width >= _ROOMY
         self._bars = Bars(
             TextColumn("  {task.description:<40}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=24 if roomy else 8),
             DownloadColumn(),
-            TransferSpeedColumn(),
+            *([TransferSpeedColumn()] if roomy else []),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=target,
         )
         self._tasks: dict[str, TaskID] = {}
 
@@ -119,12 +125,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     fetched.update(models.download(name, bars))
             except ModelFileError as error:
                 problems.append(str(error))
-    table = Table("model", "file", "size", "")
+    if not fetched and not problems and not options.check:
+        console.print("[green]✓[/] Models: ready")  # other tasks begin with this one
+        return 0
+    table = Table("file", "model", "size", "")
     for name in names:
         for file, size in models.list_files(name).items():
             state = "fetched" if file in fetched else "here" if file.is_file() else "missing"
-            table.add_row(name, escape(str(file)), f"{size / 1e6:.1f} MB", state)
-    console.print(table)
+            table.add_row(escape(str(file)), name, f"{size / 1e6:.1f} MB", state)
+    show_table(table)
     for problem in problems:
         console.print(f"[bold red]✗[/] {escape(problem)}")
     return 1 if problems else 0

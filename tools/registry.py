@@ -28,7 +28,7 @@ from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
 from llm_engineering.domain.hints import POE
 from llm_engineering.domain.models import ModelVersion, PromotionDecision, Stage
 from llm_engineering.settings import load_settings
-from tools.console import console, make_parser, run, user_path
+from tools.console import console, make_parser, run, show_table, user_path
 from tools.run_config import read_run_config
 
 POLICY = Path("configs/model_evaluation.yaml")
@@ -54,7 +54,7 @@ def _list(registry: ModelRegistry, name: str | None) -> int:
         return 0
     table = Table(title="Models", title_justify="left", title_style="bold")
     for column in ("Version", "Stage", "Base", "Training", "Data set", "Evaluation", "Made"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column)
     for version in versions:
         manifest = version.manifest
         stage = version.stage.value
@@ -67,7 +67,7 @@ def _list(registry: ModelRegistry, name: str | None) -> int:
             escape(str(version.metadata.get("evaluation", "–"))),
             f"{manifest.created_at:%Y-%m-%d %H:%M}",
         )
-    console.print(table)
+    show_table(table)
     if name is not None:
         _show_decisions(registry.list_decisions(name))
     return 0
@@ -79,7 +79,7 @@ def _show_decisions(decisions: Sequence[PromotionDecision]) -> None:
         return
     table = Table(title="Decisions", title_justify="left", title_style="bold")
     for column in ("When (UTC)", "Version", "What", "Outcome", "Reasons"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column)
     for one in decisions:
         table.add_row(
             f"{one.decided_at:%Y-%m-%d %H:%M:%S}",
@@ -88,7 +88,7 @@ def _show_decisions(decisions: Sequence[PromotionDecision]) -> None:
             one.promoted_to.value if one.promoted_to else "[red]refused[/]",
             escape("\n".join(one.reasons)),
         )
-    console.print(table)
+    show_table(table)
 
 
 def _promote(registry: ModelRegistry, options: argparse.Namespace) -> int:

@@ -10,12 +10,8 @@ from rich.table import Table
 from llm_engineering.application.files import atomic_write
 from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings
-from tools.console import console, readable_source
+from tools.console import console, readable_source, show_table
 
-WIDE = 130
-"""Columns of a console that has room for the whole table of an evaluation."""
-NARROW = 70
-"""Columns below which a table leaves out what can be spared."""
 SHOWN_REASONS = 10
 """Reasons that are listed for what was left out."""
 
@@ -125,29 +121,8 @@ def _show_dataset(step: str, report: dict[str, Any]) -> None:
 
 def _show_rag_evaluation(_: str, found: dict[str, Any]) -> None:
     """Show the table of all configurations, the recommended one, and the abstention threshold."""
-    table = Table(title=f"Retrieval ({found['corpus']})", title_justify="left", title_style="bold")
-    deepest, roomy = max(found["ks"]), console.width >= WIDE
-    shown = found["ks"] if roomy else [deepest]
-    metrics = [*(f"recall@{k}" for k in shown), found["ranking"], *(("mrr",) if roomy else ())]
-    table.add_column("Configuration", overflow="fold")
-    for column in (*metrics, f"against {found['reference']}", "p (Holm)", *(("ms",) if roomy else ())):
-        table.add_column(column, justify="right", overflow="fold")
+    show_table(_make_rag_table(found, whole=True), _make_rag_table(found, whole=False))
     chosen = found["recommendation"]["name"]
-    for row in found["rows"]:
-        against = row["against"]
-        change = against["difference"] if against else None
-        compared = f"{change['mean']:+.3f}" if change else "–"
-        if change and roomy:
-            compared += f" [{change['low']:+.3f}, {change['high']:+.3f}]"
-        table.add_row(
-            escape(row["name"]),
-            *(f"{row['means'][metric]:.3f}" for metric in metrics),
-            escape(compared),
-            f"{against['p_corrected']:.3f}" if against else "–",
-            *((f"{row['median_ms']:.0f}",) if roomy else ()),
-            style="bold" if row["name"] == chosen else "",
-        )
-    console.print(table)
     recommendation = found["recommendation"]
     lines = [f"  [bold]Recommended[/]: {escape(chosen)}. {escape(recommendation['reason'])}"]
     if found["calibration"]:
@@ -173,6 +148,31 @@ def _show_rag_evaluation(_: str, found: dict[str, Any]) -> None:
         lines.append(f"  [bold]Gate[/]: {escape(found['gate']['message'])}")
     for line in lines:
         console.print(line, soft_wrap=True)
+
+
+def _make_rag_table(found: dict[str, Any], *, whole: bool) -> Table:
+    """All configurations; not ``whole``: without what a narrow terminal has no room for."""
+    table = Table(title=f"Retrieval ({found['corpus']})", title_justify="left", title_style="bold")
+    shown = found["ks"] if whole else [max(found["ks"])]
+    metrics = [*(f"recall@{k}" for k in shown), found["ranking"], *(("mrr",) if whole else ())]
+    table.add_column("Configuration")
+    for column in (*metrics, f"against {found['reference']}", "p (Holm)", *(("ms",) if whole else ())):
+        table.add_column(column, justify="right")
+    for row in found["rows"]:
+        against = row["against"]
+        change = against["difference"] if against else None
+        compared = f"{change['mean']:+.3f}" if change else "–"
+        if change and whole:
+            compared += f" [{change['low']:+.3f}, {change['high']:+.3f}]"
+        table.add_row(
+            escape(row["name"]),
+            *(f"{row['means'][metric]:.3f}" for metric in metrics),
+            escape(compared),
+            f"{against['p_corrected']:.3f}" if against else "–",
+            *((f"{row['median_ms']:.0f}",) if whole else ()),
+            style="bold" if row["name"] == found["recommendation"]["name"] else "",
+        )
+    return table
 
 
 def _show_training(_: str, found: dict[str, Any]) -> None:
@@ -214,10 +214,10 @@ def _show_model_evaluation(_: str, found: dict[str, Any]) -> None:
     report = found["report"]
     table = Table(title=f"Models ({report['dataset']})", title_justify="left", title_style="bold")
     for number, column in enumerate(found["table"]["columns"]):
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
+        table.add_column(column, justify="right" if number else "left")
     for row in found["table"]["rows"]:
         table.add_row(*(escape(cell) for cell in row))
-    console.print(table)
+    show_table(table)
     for item in report["differences"]:
         told = item["clusters"] > 1 and (item["low"] > 0 or item["high"] < 0)
         if told and not item["slice"]:

@@ -17,7 +17,6 @@ from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.evaluation.models.config import ModelEvaluationParameters
 from llm_engineering.application.evaluation.rag.config import RagEvaluation
 from llm_engineering.application.features.config import (
-    CollectRun,
     DigitalDataEtl,
     EndToEndData,
     FeatureEngineering,
@@ -29,7 +28,7 @@ from llm_engineering.application.training.datasets.config import (
 from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.bootstrap.locks import hold_collection
 from llm_engineering.bootstrap.logging import start_logging
-from llm_engineering.domain.errors import ConfigurationError, FetchError, TwinError
+from llm_engineering.domain.errors import ConfigurationError, TwinError
 from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings
 from tools.compare import show_side_by_side
@@ -57,10 +56,10 @@ class Runnable:
         )
 
 
+OWN = Path("configs/mine.yaml")
+"""What ``./poe init`` writes: the links of this twin."""
 PIPELINES = {
-    "digital-data-etl": Runnable(
-        "digital_data_etl", DigitalDataEtl, Path("configs/digital_data_etl_sample.yaml")
-    ),
+    "digital-data-etl": Runnable("digital_data_etl", DigitalDataEtl, OWN),
     "feature-engineering": Runnable(
         "feature_engineering", FeatureEngineering, Path("configs/feature_engineering.yaml")
     ),
@@ -77,11 +76,9 @@ PIPELINES = {
         Path("configs/generate_preference_datasets.yaml"),
     ),
     "training": Runnable("training", Training, Path("configs/training_sft.yaml")),
-    "end-to-end-data": Runnable("end_to_end_data", EndToEndData, Path("configs/end_to_end_data_sample.yaml")),
+    "end-to-end-data": Runnable("end_to_end_data", EndToEndData, OWN),
 }
 
-OWN = Path("configs/mine.yaml")
-"""What ``./poe init`` writes: the links of this twin."""
 _ENDINGS = {"digital-data-etl": "", "rag-evaluation": ""}
 """Of the tasks' names, where it is not ``-pipeline``."""
 
@@ -181,14 +178,13 @@ def _parameters(
         check_hosts(options.link)
         given = {"collect": {"author": author, "links": options.link}}
         return check_parameters(given, runnable.parameters, Path("the command line")), {}
-    file = options.config or (OWN if collects and OWN.is_file() else runnable.config)
+    file = options.config or runnable.config
+    if collects and not options.config and not file.is_file():
+        raise ConfigurationError(
+            f"What is to be collected? Name it with --link URL (repeatable) or --config FILE, or write {OWN} once: {POE} init. "
+            f"To see a sample first, in a collection of its own: {POE} demo"
+        )
     parameters, rest = read_run_config(file, runnable.parameters)
-    if (
-        isinstance(parameters, DigitalDataEtl | EndToEndData)
-        and file == runnable.config
-        and not options.config
-    ):
-        _check_sample(parameters.collect)
     if isinstance(parameters, GenerateInstructDataset):
         own = choose_author(parameters.instruct, options.author, settings)
         return parameters.model_copy(update={"instruct": own}), rest
@@ -203,17 +199,6 @@ def _parameters(
             else "--author is for pipelines that collect, and for data sets; this one takes no author."
         )
     return parameters, rest
-
-
-def _check_sample(collect: CollectRun) -> None:
-    """The sample's links are for whoever serves it; everybody else has forgotten to name something."""
-    try:
-        check_hosts([link.url for link in collect.links if "://" in link.url])
-    except FetchError:
-        raise ConfigurationError(
-            f"What is to be collected? Name it with --link URL (repeatable) or --config FILE, or write a file once: {POE} "
-            f"init. The sample site is not served here; {POE} demo serves and collects it."
-        ) from None
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -101,7 +101,7 @@ def introduce(resources: Resources, url: str, host: str, config: Path) -> None:
         )
     )
     # Outside of the frame, on one line however long, so that it can be copied.
-    console.print(f"[dim]Try:[/] {_curl(url, with_key=bool(keys))}\n", soft_wrap=True)
+    console.print(f"[dim]Try:[/] {_curl(url, with_key=bool(keys))}\n", soft_wrap=True, no_wrap=True)
 
 
 def _search(resources: Resources) -> str:

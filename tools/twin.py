@@ -6,6 +6,7 @@ something new was written, the same command goes on.
 """
 
 import argparse
+import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -38,7 +39,17 @@ from llm_engineering.settings import LlamaCppSettings, Settings, load_settings
 from tools import registry
 from tools.checks import find_missing_group
 from tools.compare import show_side_by_side
-from tools.console import console, errors, make_parser, run, show_stage, user_link, user_path
+from tools.console import (
+    DEMO_COLLECTION,
+    NARROW,
+    console,
+    errors,
+    make_parser,
+    run,
+    show_stage,
+    user_link,
+    user_path,
+)
 from tools.models import choose_models, ensure_models, with_small_llm
 from tools.preflight import check_hosts, describe_limits
 from tools.reports import read_output
@@ -90,6 +101,8 @@ class Wish:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
+    if options.sample:
+        os.environ.update(DEMO_COLLECTION)  # the sample never mixes with anybody's writing
     settings = with_small_llm(load_settings()) if options.small else load_settings()
     start_logging(settings)
     wish = read_wish(options, settings)
@@ -112,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _collect(wish)
         failed = _train(wish, settings, timings) if wish.training is not None else False
         own = settings_of_twin(wish, settings)
-        _show_end(wish, timings)
+        _show_end(wish, timings, settings.twin_author)
         if wish.serve:
             serve(own, own.service.host, own.service.port)
     return 1 if failed else 0
@@ -260,15 +273,18 @@ def show_plan(wish: Wish, parts: Sequence[Part]) -> None:
     table.add_column(style="dim", no_wrap=True)
     for part in parts:
         table.add_row(part.title, escape(part.what), escape(part.about))
-    console.print(
-        Panel(
-            table,
-            title=f"[bold]{escape(wish.author)}'s twin[/]",
-            subtitle="Ctrl-C stops it; the same command goes on",
-            title_align="left",
-            border_style="cyan",
+        if console.width < NARROW:
+            console.print(f"[bold]{part.title}[/] {escape(part.what)} [dim]{escape(part.about)}[/]")
+    if console.width >= NARROW:
+        console.print(
+            Panel(
+                table,
+                title=f"[bold]{escape(wish.author)}'s twin[/]",
+                subtitle="Ctrl-C stops it; the same command goes on",
+                title_align="left",
+                border_style="cyan",
+            )
         )
-    )
     if wish.reason:
         console.print(
             f"[yellow]Nothing is trained: the group 'training' is not here.[/] It comes with: {describe_install('training')}",
@@ -413,16 +429,24 @@ def settings_of_twin(wish: Wish, settings: Settings) -> Settings:
     return own.model_copy(update={"llm": llm.model_copy(update={"model_path": gguf})})
 
 
-def _show_end(wish: Wish, timings: dict[str, float]) -> None:
+def _show_end(wish: Wish, timings: dict[str, float], owner: str | None) -> None:
+    """Print what was done and how to go on. ``owner``: whom "I" means in the settings."""
     spent = ", ".join(f"{title.lower()} {seconds:.0f} s" for title, seconds in timings.items())
     console.print(f"\n[green]✓[/] {escape(wish.author)}'s twin: {spent}.", soft_wrap=True)
-    console.print(
-        f'  {POE} ask "What do I think about …?" --author "{escape(wish.author)}"   '
-        f'[dim]for "I" without it: TWIN_AUTHOR="{escape(wish.author)}" in .env[/]',
-        soft_wrap=True,
-    )
+    demo = " --demo" if wish.sample else ""
+    command = f'  {POE} ask{demo} "What do I think about …?"'
+    if owner == wish.author:
+        console.print(command, soft_wrap=True)
+    else:
+        console.print(
+            f'{command} --author "{escape(wish.author)}"   '
+            f'[dim]for "I" without it: TWIN_AUTHOR="{escape(wish.author)}" in .env[/]',
+            soft_wrap=True,
+        )
     if not wish.serve:
-        console.print(f"  {POE} run-inference-ml-service   [dim]a chat page and an API[/]", soft_wrap=True)
+        console.print(
+            f"  {POE} run-inference-ml-service{demo}   [dim]a chat page and an API[/]", soft_wrap=True
+        )
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -438,7 +462,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="LINK",
         help="where to read: a URL, file, folder or pattern; repeatable, may be left out later",
     )
-    parser.add_argument("--sample", action="store_true", help="the sample site, which is served meanwhile")
+    parser.add_argument(
+        "--sample", action="store_true", help="the sample site, served meanwhile, in the demo's collection"
+    )
     parser.add_argument("--small", action="store_true", help="answer with the small language model (0.1 GB)")
     parser.add_argument("--no-training", action="store_true", help="collect and serve, train nothing")
     parser.add_argument("--steps", type=int, metavar="N", help="of training (default: as the YAML says)")

@@ -202,9 +202,16 @@ class WarmTwin:
         return lock
 
     def take_lock(self) -> int | None:
-        """Return a descriptor that holds the lock for as long as it is open, here or in a child; None where another holds it."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self._folder / "warm.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        """Return a descriptor that holds the lock for as long as it is open, here or in a child; None where another holds it.
+
+        Raises:
+            NotWarmError: the folder cannot be written.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self._folder / "warm.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise NotWarmError(f"Loaded models cannot be kept: {error}.") from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

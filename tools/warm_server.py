@@ -22,7 +22,16 @@ from llm_engineering.application.inference.pipeline import InferencePipeline
 from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.domain.errors import TwinError
 from llm_engineering.settings import LlamaCppSettings, Settings, load_settings
-from tools.warm import EVENTS, HOST, LINE_BYTES, REQUEST, WarmTwin, compute_fingerprint, warm_minutes
+from tools.warm import (
+    EVENTS,
+    HOST,
+    LINE_BYTES,
+    REQUEST,
+    NotWarmError,
+    WarmTwin,
+    compute_fingerprint,
+    warm_minutes,
+)
 
 if TYPE_CHECKING:
     from loguru import Message
@@ -125,7 +134,12 @@ async def share_models(resources: Resources) -> None:
     twin = WarmTwin(settings)
     if not warm_minutes(settings):
         return
-    if (lock := await asyncio.to_thread(twin.take_over)) is None:
+    try:
+        lock = await asyncio.to_thread(twin.take_over)
+    except NotWarmError as error:
+        logger.warning("{} For './poe ask', models are loaded anew each time.", error)
+        return
+    if lock is None:
         return  # another service shares its models
     token = secrets.token_urlsafe(32)
     mark = await asyncio.to_thread(compute_fingerprint, settings)

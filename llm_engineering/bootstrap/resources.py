@@ -352,8 +352,13 @@ class Resources:
             ),
             owner=self.settings.twin_author,
             more_models=self.more_language_models,
-            floor_file=self.settings.local.data_dir / "abstention.json",
+            floor_file=self.floor_file,
         )
+
+    @property
+    def floor_file(self) -> Path:
+        """Where it is kept from which nearness on questions are answered."""
+        return self.settings.local.data_dir / "abstention.json"
 
     def make_trainer(self) -> Trainer:
         """Trains on the hardware that is there."""

@@ -80,6 +80,7 @@ def build_service_app(
         feedback=resources.feedback,
         drafts=resources.drafts,
         add_file=_make_add_file(resources, features or FeatureRun()) if service.max_document_bytes else None,
+        reports=settings.local.data_dir / "reports",
         retrieval=chosen.retrieval,
         grounding=resources.llm_profile.grounding,
         reranker=resources.reranker.name if resources.reranker else None,

@@ -1,6 +1,6 @@
 """Input of any shape: what reads it answers, or refuses in the way it promises.
 
-``FUZZ_EXAMPLES=10000 ./poe test tests/attacks/test_fuzzed_input.py`` looks longer.
+``FUZZ_EXAMPLES=10000 ./poe test tests/attacks/test_fuzzed_input.py`` looks longer, ``coverage_fuzz.py`` by what it reaches.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from llm_engineering.application.ports import Link
 from llm_engineering.domain.documents import CleanDocument
 from llm_engineering.domain.errors import CollectionError, ExtractionError, ModelServiceError
 from llm_engineering.infrastructure.shared.openai_stream import ReplyReader, event_data
+from llm_engineering.infrastructure.sources.git.globs import matches
 from llm_engineering.infrastructure.sources.tabular import TableReader
 from llm_engineering.infrastructure.sources.web.charset import decode
 from llm_engineering.infrastructure.sources.web.client import Fetched
@@ -98,6 +99,18 @@ def test_any_text_is_cut_into_chunks_that_hold_all_of_it(text: str, lines: bool)
     chunks = chunk_document(document, WordTokenizer(), config, 40, "v")
     missing = set("".join(text.split())) - set("".join(chunk.text for chunk in chunks))
     assert not missing
+
+
+@given(
+    soup("* ** ? / [ ] [! [^ - a z [z-a] [--] [a-]] \\ . { }".split()).map(lambda t: t.replace(" ", "")),
+    st.text(max_size=30),
+)
+@example("[a--b", "a")  # a warning of `re` for each of a stranger's patterns
+@example("[a||b]", "a")
+@fuzzed
+def test_any_pattern_is_matched_or_refused(pattern: str, path: str) -> None:
+    with suppress(ValueError):
+        matches(path, [pattern])
 
 
 JSON = st.recursive(

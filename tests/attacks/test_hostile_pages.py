@@ -162,7 +162,7 @@ async def read_page(server: FaultServer, body: str, workers: Workers | None = No
 async def test_a_page_whose_extraction_takes_long_fails_alone(server: FaultServer) -> None:
     workers = Workers(most=1, cpu_seconds=2.0)
     with pytest.raises(ExtractionError):
-        await read_page(server, "a<a href=x>b</a>" * 60_000, workers)
+        await read_page(server, "a<a href=x>b</a>" * 150_000, workers)
     assert await read_page(server, "<p>Words of an honest page.</p>" * 20, workers)
     workers.close()
 

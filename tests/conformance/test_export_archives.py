@@ -108,6 +108,7 @@ LINKEDIN: Files = {
 async def test_of_linkedin_posts_and_articles_are_taken(tmp_path: Path) -> None:
     post, article = await collected(tmp_path, LINKEDIN)
     assert post.text == "Clocks drift.\nAll of them."
+    assert post.title == "Clocks drift. All of them.", "not the name of the file that holds all posts"
     assert post.link == "https://www.linkedin.com/feed/update/urn%3Ali%3Ashare%3A1"
     assert post.published_at == datetime(2024, 5, 31, 8, tzinfo=UTC)
     assert (article.title, article.text) == ("On clocks", "## Why\n\nThey **drift**.")

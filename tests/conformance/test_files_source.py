@@ -325,11 +325,6 @@ async def test_a_page_nested_too_deep_is_rejected(tmp_path: Path) -> None:
     assert await reasons(write(tmp_path, {"a.eml": message}) / "a.eml")
 
 
-async def test_reading_a_pdf_takes_no_longer_than_allowed(tmp_path: Path) -> None:
-    path = write(tmp_path, {"a.pdf": make_pdf([["Text."]] * 3)}) / "a.pdf"
-    assert await reasons(path, Limits(seconds=-1))
-
-
 async def test_a_large_file_is_not_read(tmp_path: Path) -> None:
     write(tmp_path, {"a.md": "x" * 1_001, "b.md": "Fine."})
     assert len(await reasons(tmp_path, Limits(file_bytes=1_000))) == 1

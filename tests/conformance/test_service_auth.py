@@ -152,14 +152,16 @@ def test_without_a_key_nothing_is_answered(locked: httpx.Client, path: str) -> N
 
 
 @pytest.mark.parametrize(
-    "path", ["/info", "/filters", "/v1/models", "/openapi.json", "/docs", "/nothing-here"]
+    "path", ["/info", "/filters", "/v1/models", "/reports", "/reports/a.html", "/nothing-here"]
 )
 def test_what_tells_of_the_inside_needs_a_key_too(locked: httpx.Client, path: str) -> None:
     assert locked.get(path).status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/", "/page/chat.js", "/health/live", "/health/ready", "/metrics"])
-def test_the_page_the_probes_and_local_metrics_are_open(locked: httpx.Client, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["/", "/page/chat.js", "/docs", "/openapi.json", "/health/live", "/health/ready", "/metrics"]
+)
+def test_the_pages_the_probes_and_local_metrics_are_open(locked: httpx.Client, path: str) -> None:
     assert locked.get(path).status_code in (200, 503)
 
 

@@ -117,7 +117,8 @@ def test_a_name_that_is_none_is_refused(client: httpx.Client, tmp_path: Path, na
 
 
 def test_no_author_and_no_bytes_are_refused(client: httpx.Client) -> None:
-    assert add(client, "a.md", TEXT, " ").status_code == 422
+    for nobody in (" ", "\x1e", "Ada\nWinter", "\u2003"):
+        assert add(client, "a.md", TEXT, nobody).status_code == 422
     assert add(client, "a.md", b"").status_code == 422
 
 

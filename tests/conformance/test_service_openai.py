@@ -244,6 +244,8 @@ class TestErrors:
             ("frequency_penalty", 0.5),
             ("presence_penalty", -1),
             ("logprobs", True),
+            ("logprobs", 0),
+            ("n", True),
             ("top_logprobs", 3),
             ("logit_bias", {"50256": -100}),
             ("stop", ["\n"]),

@@ -2,10 +2,12 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,12 +67,20 @@ train(base, dataset, root, Filling(), **json.loads(sys.argv[5]))
 """
 
 
-class TestKilled:
-    VALUES = {"max_steps": 10, "save_steps": 3, "eval_steps": 5, "lora": {"lora_dropout": 0.3}}  # noqa: RUF012
+VALUES: dict[str, Any] = {"max_steps": 10, "save_steps": 3, "eval_steps": 5, "lora": {"lora_dropout": 0.3}}
+LONGER = VALUES | {"max_steps": 24}
 
-    def kill_at(self, step: int, base: Path, dataset: Path, root: Path) -> None:
+
+class TestKilled:
+    def kill_at(self, step: int, base: Path, dataset: Path, root: Path, **values: Any) -> None:
         run = subprocess.run(
-            [sys.executable, "-c", KILLED, *map(str, (base, dataset, root, step)), json.dumps(self.VALUES)],
+            [
+                sys.executable,
+                "-c",
+                KILLED,
+                *map(str, (base, dataset, root, step)),
+                json.dumps(values or VALUES),
+            ],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
             capture_output=True,
@@ -84,10 +94,10 @@ class TestKilled:
     def test_gone_on_from_its_checkpoint_it_has_the_unbroken_runs_trace(
         self, base: Path, dataset: Path, tmp_path: Path
     ) -> None:
-        unbroken = train(base, dataset, tmp_path / "unbroken", **self.VALUES)
+        unbroken = train(base, dataset, tmp_path / "unbroken", **VALUES)
         self.kill_at(8, base, dataset, tmp_path / "killed")
         tracker = RecordingTracker()
-        resumed = train(base, dataset, tmp_path / "killed", tracker, **self.VALUES)
+        resumed = train(base, dataset, tmp_path / "killed", tracker, **VALUES)
         assert resumed.record.resumed_from == (6,)
         assert losses(resumed) == losses(unbroken)
         assert resumed.record.steps == 10
@@ -95,17 +105,46 @@ class TestKilled:
         ours, theirs = weights(resumed), weights(unbroken)
         assert all((ours[name] == tensor).all() for name, tensor in theirs.items())
 
+    @pytest.mark.nightly
+    @pytest.mark.timeout(1200)
+    def test_killed_at_ten_random_steps_it_always_has_the_unbroken_runs_trace(
+        self, base: Path, dataset: Path, tmp_path: Path
+    ) -> None:
+        unbroken = train(base, dataset, tmp_path / "unbroken", **LONGER)
+        expected = losses(unbroken)
+        assert expected[-1][0] == LONGER["max_steps"]
+        for step in sorted(random.Random(11).sample(range(1, LONGER["max_steps"]), 10)):
+            root = tmp_path / f"killed-at-{step}"
+            self.kill_at(step, base, dataset, root, **LONGER)
+            resumed = train(base, dataset, root, **LONGER)
+            assert losses(resumed) == expected, step
+            last = (step - 1) // 3 * 3  # it dies as the step is told, before its checkpoint is made
+            assert resumed.record.resumed_from == ((last,) if last else ()), step
+
+    @pytest.mark.nightly
+    @pytest.mark.timeout(1200)
+    def test_killed_ten_times_in_a_row_one_run_comes_to_the_same_end(
+        self, base: Path, dataset: Path, tmp_path: Path
+    ) -> None:
+        unbroken = train(base, dataset, tmp_path / "unbroken", **LONGER)
+        for step in sorted(random.Random(12).sample(range(1, LONGER["max_steps"]), 10)):
+            self.kill_at(step, base, dataset, tmp_path / "killed", **LONGER)
+        resumed = train(base, dataset, tmp_path / "killed", **LONGER)
+        assert losses(resumed) == losses(unbroken)
+        ours, theirs = weights(resumed), weights(unbroken)
+        assert all((ours[name] == tensor).all() for name, tensor in theirs.items())
+
     @pytest.mark.slow
     def test_a_checkpoint_that_was_being_written_is_not_gone_on_from(
         self, base: Path, dataset: Path, tmp_path: Path
     ) -> None:
-        unbroken = train(base, dataset, tmp_path, **self.VALUES)
+        unbroken = train(base, dataset, tmp_path, **VALUES)
         folder = unbroken.folder / "checkpoints"
         (unbroken.folder / "model.json").unlink()
         for checkpoint in folder.glob("checkpoint-1*"):
             (checkpoint / "WHOLE").unlink()
             (checkpoint / "optimizer.pt").write_bytes(b"torn")
-        again = train(base, dataset, tmp_path, **self.VALUES)
+        again = train(base, dataset, tmp_path, **VALUES)
         assert again.record.resumed_from == (9,)
         assert losses(again) == losses(unbroken)
 
@@ -297,7 +336,7 @@ class TestFaults:
         self, base: Path, dataset: Path, tmp_path: Path
     ) -> None:
         """The kernel refuses files above a size, as a full disk does, from the second checkpoint on."""
-        values = {"max_steps": 6, "save_steps": 2}
+        values: dict[str, Any] = {"max_steps": 6, "save_steps": 2}
         run = subprocess.run(
             [sys.executable, "-c", FULL, *map(str, (base, dataset, tmp_path, 3)), json.dumps(values)],
             cwd=ROOT,

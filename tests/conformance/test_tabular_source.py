@@ -244,11 +244,16 @@ async def test_a_table_in_which_nothing_is_text_says_what_was_expected(tmp_path:
         await read(path, category="movie")
 
 
-async def test_a_category_is_required_and_must_exist(tmp_path: Path) -> None:
-    path = write(tmp_path / "t.csv", [{"text": "A"}])
+async def test_without_a_category_rows_are_posts_and_one_that_is_named_must_exist(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", [{"title": "T", "text": "A"}])
 
-    with pytest.raises(CollectionError, match="needs a category"):
-        await read(path, category=None)
+    documents = [
+        item.document for item in await read(path, category=None) if isinstance(item, FetchedDocument)
+    ]
+    assert [(one.category, one.title) for one in documents] == [("post", "T")]
+    other = write(tmp_path / "u.csv", [{"body": "A"}])
+    with pytest.raises(CollectionError, match="such as category: review"):
+        await read(other, category=None)
     with pytest.raises(CollectionError, match="no category 'novel'"):
         await read(path, category="novel")
 

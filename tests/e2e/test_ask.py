@@ -116,6 +116,22 @@ def test_retrieval_shows_ranked_hits_with_scores_and_links(environment: dict[str
     assert re.search(r"3 hits, hybrid search, \d+ ms", output)
 
 
+def test_it_is_said_how_each_passage_came_to_its_place(environment: dict[str, str]) -> None:
+    code, output, errors = call(environment, "tools.retrieve", "--query", QUESTION, "--k", "2", "--explain")
+    assert code == 0, errors
+    way = r"meaning (?:#\d+ \(0\.\d+\)|–) · words (?:#\d+ \(\d+\.\d+\)|–) · fused #\d+ \(0\.\d+\) · reranker #\d+ \(\S+\)"
+    assert len(re.findall(way, output)) == 7
+    assert "Filter: none" in output
+    confidence, floor = map(float, re.findall(r"Near enough\? (\S+), and answers begin at (\S+):", output)[0])
+    assert confidence > floor
+    _, output, _ = call(
+        environment, "tools.retrieve", "--query", "Who won the football cup?", "--explain", "--author", "ada"
+    )
+    assert "authors Ada Winter" in output
+    confidence, floor = map(float, re.findall(r"Near enough\? (\S+), and answers begin at (\S+):", output)[0])
+    assert confidence < floor
+
+
 @pytest.mark.slow
 def test_retrieval_is_narrowed_by_filters(environment: dict[str, str]) -> None:
     narrow = ("--author", "Ada Winter", "--category", "article", "--language", "en", "--mode", "sparse")

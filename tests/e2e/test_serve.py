@@ -76,7 +76,9 @@ def serve(environment: Mapping[str, str], folder: Path, *arguments: str, **setti
 def test_the_bundled_model_answers_over_http_with_sources(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    with serve({**environment, "LLM_KIND": "llama_cpp"}, tmp_path) as served:
+    with serve(
+        {**environment, "LLM_KIND": "llama_cpp", "LLM_MODEL": "SmolLM2-135M-Instruct"}, tmp_path
+    ) as served:
         result = httpx.post(f"{served.ready().url}/rag", json={"query": QUESTION}, timeout=120).json()
         assert result["answer"]["text"]
         assert result["answer"]["cited"]

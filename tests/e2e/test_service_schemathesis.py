@@ -1,4 +1,4 @@
-"""The whole service against more than a thousand malformed requests, made from its own OpenAPI description."""
+"""The whole service against ten thousand requests, malformed ones mostly, made from its own OpenAPI description."""
 
 import subprocess
 import sys
@@ -13,9 +13,9 @@ from tests.fakes.service import serving
 
 LEFT_OUT = "positive_data_acceptance"
 """A request may keep to the schema and still be refused: a filter on an author who does not exist, a vote on no answer."""
-MALFORMED = 1_000
+CASES = 10_000
 OPTIONS = (
-    *("--phases", "coverage,fuzzing", "--mode", "all", "--max-examples", "40", "--seed", "1"),
+    *("--phases", "coverage,fuzzing", "--mode", "all", "--max-examples", "600", "--seed", "1"),
     *("--exclude-checks", LEFT_OUT, "--continue-on-failure", "--no-color"),
     *("--generation-database", "none", "--request-timeout", "60"),
 )
@@ -46,7 +46,7 @@ class Counted:
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 def test_no_malformed_request_is_a_failure_of_the_service(tmp_path: Path) -> None:
     """Statuses, content types, headers and bodies are as described, too: schemathesis checks them all."""
     counted = Counted(OperatedService(tmp_path).app)
@@ -57,11 +57,12 @@ def test_no_malformed_request_is_a_failure_of_the_service(tmp_path: Path) -> Non
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=800,
+            timeout=3500,
             check=False,
         )
     refused = sum(count for status, count in counted.statuses.items() if 400 <= status < 500)
     assert counted.failed == set()
     assert ran.returncode == 0, ran.stdout[-6_000:] + ran.stderr[-2_000:]
-    assert refused >= MALFORMED, counted.statuses
+    assert counted.statuses.total() >= CASES, counted.statuses
+    assert refused > CASES // 2, counted.statuses
     assert counted.statuses[200] > 100, "well-formed requests were among them"

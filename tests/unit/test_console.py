@@ -3,13 +3,20 @@
 import io
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from loguru import logger
+from rich.table import Table
 
 from llm_engineering.domain.errors import TwinError
 from llm_engineering.settings import load_settings
-from tools.console import WordConsole, WordStream, hold_log, make_parser
+from tools import console as console_module
+from tools import doctor, models, twin
+from tools.api_keys import make_name
+from tools.checks import Finding, State
+from tools.console import WordConsole, WordStream, hold_log, make_parser, show_table
+from tools.twin import Part, Wish
 
 LINK = "https://example.org/a/very/long/link/that/is/longer/than/forty/columns"
 HINT = f"There is no index here yet. Build it with: ./poe run-feature-engineering-pipeline, or see {LINK} for more."
@@ -48,6 +55,42 @@ def test_what_is_no_terminal_gets_whole_lines() -> None:
     file = io.StringIO()
     WordConsole(file=file, width=20, highlight=False).print(HINT)
     assert file.getvalue() == f"{HINT}\n"
+
+
+def make_table(cells: int) -> Table:
+    table = Table(title="Sources", title_justify="left")
+    for column in ("Source", "Author", "Documents")[:cells]:
+        table.add_column(column)
+    for row in ((LINK, "Ada Winter", "1,200"), ("a folder of many notes and drafts", "Ben Okafor", "3")):
+        table.add_row(*row[:cells])
+    return table
+
+
+@pytest.mark.parametrize("width", [10, 40, 80, 200])
+def test_a_table_breaks_no_word_at_any_width(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    console, file = terminal(width)
+    monkeypatch.setattr(console_module, "console", console)
+    show_table(make_table(3))
+    shown = file.getvalue()
+    lines = shown.splitlines()
+    assert {LINK, "1,200", "notes", "Winter", "Okafor"} <= set(shown.replace("│", " ").split())
+    assert all(len(line) <= width or " " not in line.strip() for line in lines)
+    assert ("┃" in shown) is (width == 200)
+
+
+def test_a_table_with_less_in_it_is_shown_before_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    console, file = terminal(len(LINK) + 20)
+    monkeypatch.setattr(console_module, "console", console)
+    show_table(make_table(3), make_table(2))
+    assert "┃" in file.getvalue()
+    assert "Documents" not in file.getvalue()
+
+
+def test_what_is_no_terminal_gets_whole_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(console_module, "console", WordConsole(file=file, width=20, highlight=False))
+    show_table(make_table(3))
+    assert any(LINK in line and "1,200" in line for line in file.getvalue().splitlines())
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
@@ -101,3 +144,28 @@ class TestHeldLog:
         told = capsys.readouterr().err
         assert "no index" not in told
         assert "Something else." in told
+
+
+@pytest.mark.parametrize("width", [10, 40, 59])
+def test_what_stands_side_by_side_stands_in_lines_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    console, file = terminal(width)
+    for module in (doctor, twin):
+        monkeypatch.setattr(module, "console", console)
+    hint = "./poe local-infrastructure-up"
+    doctor._show([Finding("Services", "MongoDB", State.WARN, f"not running; see {LINK}", hint)], 1.0)
+    wish = Wish("Ada Winter", data=None, training=None, evaluation=Path(), sample=False, serve=False)
+    twin.show_plan(wish, [Part("Collection", LINK, "2 min")])
+    words = file.getvalue().split()
+    assert words.count(LINK) == 2
+    assert "local-infrastructure-up" in words
+
+
+def test_models_that_are_here_take_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert models.main(["all-MiniLM-L6-v2"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["✓ Models: ready"]
+
+
+def test_a_name_with_spaces_is_a_name_with_hyphens() -> None:
+    assert make_name(["my laptop"]) == make_name(["my", "laptop"]) == "my-laptop"

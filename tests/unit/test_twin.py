@@ -1,5 +1,6 @@
 """What ``poe twin`` is asked for, and the plan that it makes of it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import Settings, load_settings
+from tools import run as collect
 from tools import twin
 from tools.run_config import read_run_config
 from tools.twin import make_name, make_plan, parse_arguments, read_wish, set_steps
@@ -109,6 +111,40 @@ def test_the_sample_brings_author_and_links(settings: Settings) -> None:
     assert wish.author == "Ada Winter"
     assert wish.data is not None
     assert len(wish.data.collect.links) > 1
+
+
+def test_the_sample_goes_to_the_demos_collection_and_not_to_anybodys_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class PlannedError(Exception):
+        """The plan is made; nothing more is to be done."""
+
+    collections = []
+
+    def plan(_: object, settings: Settings) -> None:
+        collections.append((settings.database.name, settings.vector_index.collection))
+        raise PlannedError
+
+    monkeypatch.setattr(twin, "read_wish", plan)
+    for arguments in (["--sample"], ["--author", "Ada", "--link", LINK]):
+        monkeypatch.setattr(os, "environ", dict(os.environ))
+        with pytest.raises(PlannedError):
+            twin.main(arguments)
+        monkeypatch.undo()
+        monkeypatch.setattr(twin, "read_wish", plan)
+    sample, own = collections
+    assert sample == ("twin-demo", "twin-demo")
+    assert not set(sample) & set(own)
+
+
+@pytest.mark.parametrize("name", ["end-to-end-data", "digital-data-etl"])
+def test_a_collection_without_links_takes_no_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError) as raised:
+        collect.main([name])
+    assert "--link" in str(raised.value)
 
 
 def test_without_links_what_was_collected_is_used(settings: Settings) -> None:

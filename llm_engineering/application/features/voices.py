@@ -127,7 +127,7 @@ def build_voice_profiles(clean: CleanStore, voices: VoiceStore, progress: Progre
     kept: set[str] = set()
     too_little = 0
     for key in groups:
-        progress.advance("voices", total=len(groups))
+        progress.advance("Build voice profiles", total=len(groups))
         author, language = key
         rivals = [other for other in groups if other[1] == language and other[0] != author]
         inputs = _hash_inputs(groups[key], [row for other in rivals for row in groups[other]])

@@ -389,7 +389,7 @@ class Retriever:
         self, query: Query, texts: Sequence[_Text], vectors: Sequence[Vectors] | None
     ) -> list[Hit]:
         """All texts in one batched call, their lists fused. Blocking."""
-        wanted = self._candidates(query.k)
+        wanted = self.count_candidates(query.k)
         requests, weights, inexact = [], [], []
         for position, text in enumerate(texts):
             if text.by_meaning_only and query.mode is SearchMode.SPARSE:
@@ -410,7 +410,8 @@ class Retriever:
         fused = fuse_hits(lists, weights, inexact)
         return drop_near_duplicates(fused)[:wanted]
 
-    def _candidates(self, k: int) -> int:
+    def count_candidates(self, k: int) -> int:
+        """Return how many passages are looked at where ``k`` are wanted."""
         if self._reranker is None:
             return k * self._config.candidates_per_hit
         rerank = self._config.rerank

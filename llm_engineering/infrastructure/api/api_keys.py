@@ -16,6 +16,8 @@ from llm_engineering.domain.documents import Model, UtcDatetime
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.hints import POE
 
+KeyScope = Literal["documents", "reports"]
+"""What a key may allow beyond asking: to add to the collection, to read reports."""
 PREFIX = "twin_"
 """Tells people and secret scanners what a string is."""
 _RANDOM_BYTES = 32
@@ -28,8 +30,7 @@ class ApiKey(Model):
     """Who or what uses it. Shown in logs, and counted by in rate limits."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     created_at: UtcDatetime
-    scopes: tuple[Literal["documents"], ...] = ()
-    """What it allows beyond asking: ``documents``, to add to the collection."""
+    scopes: tuple[KeyScope, ...] = ()
 
 
 class KeyRing(Model):
@@ -37,9 +38,7 @@ class KeyRing(Model):
 
     keys: tuple[ApiKey, ...] = ()
 
-    def issue(
-        self, name: str, at: datetime, scopes: tuple[Literal["documents"], ...] = ()
-    ) -> tuple[str, "KeyRing"]:
+    def issue(self, name: str, at: datetime, scopes: tuple[KeyScope, ...] = ()) -> tuple[str, "KeyRing"]:
         """Return a new key, to be shown once, and the ring that knows its hash.
 
         Raises:

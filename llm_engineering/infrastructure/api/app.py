@@ -12,6 +12,7 @@ from llm_engineering.infrastructure.api.routes import drafts as routes_drafts
 from llm_engineering.infrastructure.api.routes import openai as routes_openai
 from llm_engineering.infrastructure.api.routes import page as routes_page
 from llm_engineering.infrastructure.api.routes import rag as routes_rag
+from llm_engineering.infrastructure.api.routes import reports as routes_reports
 from llm_engineering.infrastructure.api.streaming import ClientGoneError
 
 __all__ = ["ServiceParts", "create_app"]
@@ -39,6 +40,7 @@ def create_app(parts: ServiceParts) -> FastAPI:
     app.include_router(routes_rag.make_router(parts))
     app.include_router(routes_drafts.make_router(parts))
     app.include_router(routes_documents.make_router(parts))
+    app.include_router(routes_reports.make_router(parts))
     app.include_router(routes_openai.make_router(parts))
     if parts.health is not None:
         from llm_engineering.infrastructure.api.health import operation_router

@@ -55,12 +55,14 @@ def json_body(
     return read
 
 
-def describe_body(model: type[BaseModel]) -> dict[str, Any]:
-    """Return what a route's ``openapi_extra`` needs for its body to be documented."""
-    reference = _REFERENCE.format(model=model.__name__)
-    return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": reference}}}}
-    }
+def describe_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
+    """Return what a route's ``openapi_extra`` needs for its body to be documented.
+
+    Args:
+        example: a body that works on any collection.
+    """
+    content = {"schema": {"$ref": _REFERENCE.format(model=model.__name__)}, "example": example}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
 def describe_requests(app: FastAPI, *models: type[BaseModel]) -> None:

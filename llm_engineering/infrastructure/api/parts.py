@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.application.features.add import Addition
@@ -37,6 +38,8 @@ class ServiceParts:
     """None: drafts are not kept."""
     add_file: AddFile | None = None
     """Makes a file part of the collection, from its name, its bytes and its author; None: files are not taken."""
+    reports: Path | None = None
+    """The folder of HTML reports."""
     retrieval: RetrievalConfig = RetrievalConfig()
     """How is searched where a request does not say."""
     grounding: Grounding = "annotate"

@@ -183,6 +183,8 @@ def _work(function: Callable[..., object], arguments: tuple[object, ...]) -> byt
         return pickle.dumps((False, WorkStoppedError("it needs more memory than it may have")))
     except Exception as error:  # noqa: BLE001 - all are the caller's
         try:
-            return pickle.dumps((False, error))
+            reply = pickle.dumps((False, error))
+            pickle.loads(reply)  # some can be packed and not unpacked
         except Exception:  # noqa: BLE001 - an exception of any library
             return pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
+        return reply

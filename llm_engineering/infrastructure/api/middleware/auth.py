@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlsplit
 
 from loguru import logger
@@ -22,7 +21,7 @@ from pydantic import ValidationError
 
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.domain.hints import POE
-from llm_engineering.infrastructure.api.api_keys import ApiKey, KeyRing
+from llm_engineering.infrastructure.api.api_keys import ApiKey, KeyRing, KeyScope
 from llm_engineering.infrastructure.api.metrics import ServiceMetrics
 from llm_engineering.infrastructure.api.middleware.asgi import (
     ASGIApp,
@@ -35,7 +34,8 @@ from llm_engineering.infrastructure.api.middleware.asgi import (
 )
 
 _PROBES = frozenset({"/health/live", "/health/ready"})
-_PAGE = ("/", "/favicon.ico")
+_PAGE = ("/", "/favicon.ico", "/docs", "/openapi.json")
+"""What takes a key in a browser cannot need one; the description of the API says nothing of what was collected."""
 _PAGE_FILES = "/page/"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -79,7 +79,7 @@ class ApiKeyFile:
             ) from None
         return self._ring
 
-    def create(self, name: str, scopes: tuple[Literal["documents"], ...] = ()) -> str:
+    def create(self, name: str, scopes: tuple[KeyScope, ...] = ()) -> str:
         """Add a key. What is returned is shown once and kept nowhere.
 
         Raises:

@@ -1,9 +1,10 @@
-"""``GET /docs``: the OpenAPI description as a page that loads nothing from elsewhere.
+"""``GET /docs``: the OpenAPI description as a page that loads nothing from elsewhere, on which each route can be tried.
 
 FastAPI's own page runs a script from a public network of servers: it needs the internet, and that script could read the
 API key that the chat page of the same origin keeps.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from html import escape
 from typing import Any, Final
@@ -44,9 +45,13 @@ def render_page(description: Schema) -> str:
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f'<title>{title}: API</title><link rel="stylesheet" href="page/docs.css"></head><body>',
+        f'<title>{title}: API</title><link rel="icon" href="page/icon.svg" type="image/svg+xml">',
+        '<link rel="stylesheet" href="page/docs.css">',
+        '<script type="module" src="page/docs.js"></script></head><body>',
         f"<h1>{title}: API</h1>{_text(info.get('description', ''))}",
         '<p>For programs: <a href="openapi.json">openapi.json</a>. For people: <a href="./">the chat page</a>.</p>',
+        '<p id="key-box" hidden><label>API key, where one is needed: ',
+        '<input type="password" id="key" autocomplete="off"></label></p>',
         *_operations(description),
         "<h2>Values</h2>",
         *_values(description),
@@ -62,10 +67,29 @@ def _operations(description: Schema) -> Iterator[str]:
             yield _text(operation.get("description") or operation.get("summary", ""))
             if parameters := operation.get("parameters"):
                 yield f"<p>Asks for {', '.join(map(_parameter, parameters))}.</p>"
-            body = operation.get("requestBody", {}).get("content", {}).get("application/json")
-            if body:
+            content = operation.get("requestBody", {}).get("content", {})
+            if body := content.get("application/json"):
                 yield f"<p>Takes {_kind(body['schema'])}.</p>"
-            yield f"<p>Gives {'; '.join(_responses(operation))}.</p></section>"
+            yield f"<p>Gives {'; '.join(_responses(operation))}.</p>"
+            yield from _form(path, method, operation, content)
+            yield "</section>"
+
+
+def _form(path: str, method: str, operation: Schema, content: Schema) -> Iterator[str]:
+    """What a route is tried with: its parameters, an example of its body, and the same as a command."""
+    yield f'<details class="try"><summary>Try it</summary><form data-method="{method.upper()}" data-path="{escape(path)}">'
+    for parameter in operation.get("parameters", ()):
+        needed = " required" if parameter.get("required") else ""
+        name, place = escape(parameter["name"]), escape(parameter["in"])
+        yield f'<label><code>{name}</code> <input name="{name}" data-in="{place}"{needed}></label>'
+    if body := content.get("application/json"):
+        example = escape(json.dumps(body.get("example", {}), indent=2, ensure_ascii=False))
+        rows = example.count("\n") + 2
+        yield f'<label>Body <textarea name="body" rows="{rows}" spellcheck="false">{example}</textarea></label>'
+    elif content:
+        yield '<label>Body <input type="file" name="file" required></label>'
+    yield '<p>The same in a terminal:</p><pre class="curl"></pre><p><button type="submit">Send</button> '
+    yield '<span class="status" role="status"></span></p><pre class="answer" tabindex="0" hidden></pre></form></details>'
 
 
 def _parameter(parameter: Schema) -> str:

@@ -24,6 +24,7 @@ _BODY: Final[dict[str, Any]] = {
     }
 }
 _MAX_NAME_BYTES: Final = 200
+_NAMED: Final = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
 _VISIBLE: Final = r"^[^\x00-\x1f\x7f/\\]*[^\x00-\x20\x7f/\\.][^\x00-\x1f\x7f/\\]*$"
 
 
@@ -39,7 +40,7 @@ def make_router(parts: ServiceParts) -> APIRouter:
             Query(min_length=3, max_length=120, pattern=_VISIBLE, description="Its ending says what it is."),
         ],
         author: Annotated[
-            str, Query(min_length=1, max_length=120, pattern=r"\S", description="Whose writing it is.")
+            str, Query(min_length=1, max_length=120, pattern=_NAMED, description="Whose writing it is.")
         ],
     ) -> DocumentAdded:
         """Add a file to the collection: Markdown, text, HTML, PDF, Word, EPUB, notebook, mail, or an export archive.

@@ -41,6 +41,8 @@ _CURSOR: Final = r"^[0-9]{1,15}-[A-Za-z0-9_-]{1,64}$"
 
 DraftId = Annotated[str, Path(pattern=TRACE_ID, max_length=64)]
 
+_EXAMPLE: Final = {"request": "Draft a post about chunking", "format": "post", "length": 120}
+
 
 def make_router(parts: ServiceParts) -> APIRouter:
     """Return the routes over the parts."""
@@ -52,7 +54,7 @@ def make_router(parts: ServiceParts) -> APIRouter:
 
 
 def _add_write(routes: APIRouter, parts: ServiceParts) -> None:
-    @routes.post("/write", responses=WITH_BODY, openapi_extra=describe_body(WriteBody))
+    @routes.post("/write", responses=WITH_BODY, openapi_extra=describe_body(WriteBody, _EXAMPLE))
     async def write(
         request: Request, response: Response, body: Annotated[WriteBody, Depends(json_body(WriteBody))]
     ) -> RagResult:
@@ -67,7 +69,7 @@ def _add_write(routes: APIRouter, parts: ServiceParts) -> None:
         status_code=200,
         response_class=EventStream,
         responses=STREAMED,
-        openapi_extra=describe_body(WriteBody),
+        openapi_extra=describe_body(WriteBody, _EXAMPLE),
     )
     async def write_stream(
         request: Request, body: Annotated[WriteBody, Depends(json_body(WriteBody))]
@@ -125,7 +127,9 @@ def _add_editing(routes: APIRouter, parts: ServiceParts) -> None:
     @routes.put(
         "/drafts/{draft_id}",
         responses=WITH_BODY | error_responses(404, 409),
-        openapi_extra=describe_body(DraftEditBody),
+        openapi_extra=describe_body(
+            DraftEditBody, {"text": "The whole text, as it is to be.", "base_revision": 0}
+        ),
     )
     async def edit(
         draft_id: DraftId, body: Annotated[DraftEditBody, Depends(json_body(DraftEditBody))]

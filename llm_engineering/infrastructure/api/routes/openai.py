@@ -32,6 +32,12 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+_EXAMPLE: Final = {
+    "model": SERVED_NAME,
+    "messages": [{"role": "user", "content": "What is chunk overlap good for?"}],
+}
+
+
 def make_router(parts: ServiceParts) -> APIRouter:
     """Return the routes over the parts."""
     routes = APIRouter(prefix="/v1", tags=["openai"])
@@ -46,7 +52,7 @@ def _add_chat(routes: APIRouter, parts: ServiceParts) -> None:
         response_model=ChatCompletion,
         responses=error_responses(400, 404, 413, 415, 502)
         | {200: {"content": {"text/event-stream": {}}, "description": "A completion, or its chunks."}},
-        openapi_extra=describe_body(ChatBody),
+        openapi_extra=describe_body(ChatBody, _EXAMPLE),
     )
     async def chat(
         request: Request,

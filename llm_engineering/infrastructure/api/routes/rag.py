@@ -65,15 +65,21 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorBody} for status in sorted({*always, *statuses})}
 
 
+def describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the same, written out for a route that answers with another type than JSON, which they would get too."""
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+    return {
+        status: {"description": HTTPStatus(int(status)).phrase, "content": content}
+        for status in error_responses(*statuses)
+    }
+
+
 WITH_BODY: Final = error_responses(400, 413, 415, 422, 502)
 
 
 def _describe_stream() -> dict[int | str, dict[str, Any]]:
     """Those of a stream, written out: else the description says that errors are events too."""
-    error = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
-    documented: dict[int | str, dict[str, Any]] = {
-        status: {"description": HTTPStatus(int(status)).phrase, "content": error} for status in WITH_BODY
-    }
+    documented = describe_errors(*map(int, WITH_BODY))
     each = {
         "type": "object",
         "required": ["event", "data"],
@@ -103,7 +109,11 @@ def make_router(parts: ServiceParts) -> APIRouter:
 
 
 def _add_search(routes: APIRouter, parts: ServiceParts) -> None:
-    @routes.post("/search", responses=WITH_BODY, openapi_extra=describe_body(SearchBody))
+    @routes.post(
+        "/search",
+        responses=WITH_BODY,
+        openapi_extra=describe_body(SearchBody, {"query": "chunk overlap", "k": 3}),
+    )
     async def search(
         request: Request, response: Response, body: Annotated[SearchBody, Depends(json_body(SearchBody))]
     ) -> SearchResult:
@@ -115,7 +125,11 @@ def _add_search(routes: APIRouter, parts: ServiceParts) -> None:
 
 
 def _add_rag(routes: APIRouter, parts: ServiceParts) -> None:
-    @routes.post("/rag", responses=WITH_BODY, openapi_extra=describe_body(RagBody))
+    @routes.post(
+        "/rag",
+        responses=WITH_BODY,
+        openapi_extra=describe_body(RagBody, {"query": "What is chunk overlap good for?"}),
+    )
     async def rag(
         request: Request, response: Response, body: Annotated[RagBody, Depends(json_body(RagBody))]
     ) -> RagResult:
@@ -130,7 +144,7 @@ def _add_rag(routes: APIRouter, parts: ServiceParts) -> None:
         status_code=200,
         response_class=EventStream,
         responses=STREAMED,
-        openapi_extra=describe_body(RagBody),
+        openapi_extra=describe_body(RagBody, {"query": "What is chunk overlap good for?"}),
     )
     async def rag_stream(request: Request, body: Annotated[RagBody, Depends(json_body(RagBody))]) -> Response:
         """Answer a question as it is being written: ``sources``, ``delta`` and ``support``, at the end ``done``."""
@@ -142,7 +156,7 @@ def _add_feedback(routes: APIRouter, parts: ServiceParts) -> None:
         "/feedback",
         status_code=201,
         responses=WITH_BODY | error_responses(404, 409),
-        openapi_extra=describe_body(FeedbackBody),
+        openapi_extra=describe_body(FeedbackBody, {"trace_id": "the trace_id of an answer", "rating": "up"}),
     )
     async def feedback(
         body: Annotated[FeedbackBody, Depends(json_body(FeedbackBody))], request: Request
@@ -185,6 +199,7 @@ def _add_descriptions(routes: APIRouter, parts: ServiceParts) -> None:
             feedback=parts.feedback is not None,
             drafts=parts.drafts is not None,
             documents=parts.add_file is not None and allows(request.scope, "documents"),
+            reports=parts.reports is not None and allows(request.scope, "reports"),
             keys_required=parts.keys_required(),
             defaults=Defaults(k=chosen.k, mode=chosen.mode, fusion=chosen.fusion),
         )

@@ -6,7 +6,7 @@ parameters that only label or route a request, are taken. Fields and meanings fo
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, WithJsonSchema
 
 from llm_engineering.domain.inference import ResponseProvenance
 from llm_engineering.domain.retrieval import Citation, Support
@@ -24,6 +24,16 @@ MAX_LABEL: Final = 512
 
 Label = Annotated[str, Field(max_length=MAX_LABEL)]
 Text = Annotated[str, Field(max_length=MAX_TURN_CHARACTERS)]
+
+
+def _only_false(value: bool) -> bool:
+    if value:
+        raise ValueError("only false")
+    return value
+
+
+# Not Literal[False], which equals 0 and so takes it.
+False_ = Annotated[bool, AfterValidator(_only_false), WithJsonSchema({"type": "boolean", "const": False})]
 Empty = Annotated[tuple[()], Field(description="Only empty.")]
 
 
@@ -139,11 +149,11 @@ class ChatBody(Request):
     parallel_tool_calls: bool | None = None
 
     # Only the values that ask for nothing: the others would change the answer, and are refused.
-    n: Literal[1] | None = None
+    n: Annotated[int, Field(ge=1, le=1)] | None = None
     top_p: Annotated[float, Field(ge=1, le=1)] | None = None
     frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
     presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
-    logprobs: Literal[False] | None = None
+    logprobs: False_ | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = None
     logit_bias: Annotated[dict[str, int], Field(max_length=0)] | None = None
     stop: Empty | None = None

@@ -322,6 +322,7 @@ class Info(BaseModel):
     feedback: bool = Field(description="Votes on answers are taken.")
     drafts: bool = Field(description="Drafts are kept, and can be edited.")
     documents: bool = Field(description="This caller may add files to the collection.")
+    reports: bool = Field(description="This caller may read the reports of evaluations and trainings.")
     keys_required: bool = Field(description="Requests need an API key.")
     defaults: Defaults
     limits: Limits = Limits()

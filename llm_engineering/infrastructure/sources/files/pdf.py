@@ -2,7 +2,6 @@
 
 import logging
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -42,7 +41,7 @@ def read_pdf(content: bytes, limits: Limits) -> Iterator[Writing]:
             raise UnreadableError(
                 f"It has {count:,} pages; at most {limits.pages:,} are read. Split it, or leave it out."
             )
-        pages = list(_read_pages(reader, limits))
+        pages = [page.extract_text() for page in reader.pages]
     except DependencyError as error:
         raise UnreadableError(f"Its encryption cannot be read here: {error}.") from error
     except (PdfReadError, RecursionError) as error:
@@ -54,14 +53,6 @@ def read_pdf(content: bytes, limits: Limits) -> Iterator[Writing]:
         )
     title, made_at = _describe(reader)
     yield Writing(text, title, published_at=made_at)
-
-
-def _read_pages(reader: "PdfReader", limits: Limits) -> Iterator[str]:
-    began = time.monotonic()
-    for number, page in enumerate(reader.pages):
-        if time.monotonic() - began > limits.seconds:
-            raise UnreadableError(f"Reading its first {number:,} pages took {limits.seconds:g} s; given up.")
-        yield page.extract_text()
 
 
 def _describe(reader: "PdfReader") -> tuple[str, datetime | None]:

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -19,9 +20,11 @@ from llm_engineering.application.ports import (
     SourceItem,
     StoredVersion,
 )
+from llm_engineering.application.text.markdown import shorten
 from llm_engineering.domain.documents import RawDocument, text_hash
 from llm_engineering.domain.errors import CollectionError, ExtractionError
 from llm_engineering.infrastructure.shared.language import detect_language
+from llm_engineering.infrastructure.shared.workers import Workers, WorkStoppedError
 from llm_engineering.infrastructure.sources.files.books import read_docx, read_epub
 from llm_engineering.infrastructure.sources.files.exports import find_export, read_wordpress
 from llm_engineering.infrastructure.sources.files.mail import read_mailbox, read_message
@@ -55,6 +58,8 @@ FORMATS: dict[str, Callable[[bytes, Limits], Iterator[Writing]]] = {
     ".ipynb": read_notebook,
     ".eml": read_message,
 }
+IN_PLACE = frozenset({".md", ".markdown", ".txt", ".text", ".rst", ".org", ".ipynb"})
+"""Kinds that are text already. The parsers of all others run in processes of their own, for a file may come from anybody."""
 MAILBOX, WORDPRESS, ARCHIVE = ".mbox", ".xml", ".zip"
 VERSION = "1"
 """Raise it with every change of what is read from a file: unchanged files are then read again."""
@@ -62,6 +67,7 @@ _OPTIONS = ("author_from_page", "exclude", "include")
 # What every link may carry, or inherits from the feed that led to it.
 _COMMON_OPTIONS = ("max_items", "reader")
 _BATCH = 16
+_TITLE_CHARS = 80
 _WILD = re.compile(r"[*?\[]")
 _NOTION_ID = re.compile(r"\s+[0-9a-f]{32}$")
 
@@ -74,7 +80,8 @@ class FilesReader:
 
     A document is identified by its file's URL; by its public address where an export archive tells it. A file that has not
     changed since it was collected is not read again. A file that cannot be read is yielded as Rejected, and the others
-    go on. Files are read in a thread, some at a time, so memory does not grow with the folder.
+    go on. Files are read in a thread, some at a time, so memory does not grow with the folder; what has to be parsed (PDF, Word,
+    EPUB, pages, mail) is parsed by processes with limits of time and memory.
     """
 
     name = "files"
@@ -239,7 +246,14 @@ class _Source:
             return read_mailbox(root / entry.path, self._link.author, of_all=self._of_all)
         if entry.suffix == WORDPRESS:
             return read_wordpress(tree, entry)
-        return FORMATS[entry.suffix](tree.read(entry), self._limits)
+        content = tree.read(entry)
+        if entry.suffix in IN_PLACE:
+            return FORMATS[entry.suffix](content, self._limits)
+        workers = _get_workers(self._limits.cpu_seconds, self._limits.memory_bytes)
+        try:
+            return iter(workers.call(read_content, entry.suffix, content, self._limits))
+        except WorkStoppedError as error:
+            raise UnreadableError(f"Reading it was given up: {error}.") from error
 
     def _item(self, tree: Tree, entry: Entry, writing: Writing | LeftOut, *, within: str) -> SourceItem:
         place = tree.link(entry.path)
@@ -257,7 +271,8 @@ class _Source:
             return Rejected(link, reason, link=link)
         document = RawDocument(
             category=self._link.category or writing.category,
-            title=writing.title or _title_of(entry),
+            # The file names one text; of several, each is named by how it begins.
+            title=writing.title or (shorten(text, _TITLE_CHARS) if writing.key else _title_of(entry)),
             # Lone surrogates can be stored nowhere.
             text=text.encode("utf-8", "replace").decode(),
             link=link,
@@ -274,6 +289,16 @@ class _Source:
 
     def _stamp(self, entry: Entry) -> str | None:
         return f"{self._choice}-{entry.stamp}" if entry.stamp else None
+
+
+def read_content(suffix: str, content: bytes, limits: Limits) -> list[Writing | LeftOut]:
+    """Return what a file of the kind ``suffix`` holds: the work of a process of its own."""
+    return list(FORMATS[suffix](content, limits))
+
+
+@cache
+def _get_workers(cpu_seconds: float, memory_bytes: int) -> Workers:
+    return Workers(cpu_seconds=cpu_seconds, memory_bytes=memory_bytes)
 
 
 def _local_path(url: str) -> Path:

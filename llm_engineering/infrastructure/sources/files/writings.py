@@ -22,8 +22,10 @@ class Limits:
     """Of one text."""
     pages: int = 1_500
     """Of a PDF."""
-    seconds: float = 180.0
-    """For the pages of a PDF."""
+    cpu_seconds: float = 180.0
+    """For one file that is parsed, of the processor."""
+    memory_bytes: int = 2 << 30
+    """For the process that parses files."""
 
 
 @dataclass(frozen=True, slots=True)

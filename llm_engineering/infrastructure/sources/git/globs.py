@@ -41,9 +41,9 @@ def _compile_part(part: str) -> re.Pattern[str] | None:
     if part == "**":
         return _ANY_FOLDERS
     for written in re.findall(r"\[[!^]?(\]?[^\]]*)\]", part):
-        re.compile(
-            f"[{re.escape(written).replace(re.escape('-'), '-')}]"
-        )  # fnmatch takes `[z-a]` for nothing
+        for low, high in re.findall(r"(.)-(.)", written, re.DOTALL):
+            if low > high:  # fnmatch takes `[z-a]` for nothing
+                raise re.error(f"bad range {low}-{high}")
     # fnmatch gives each star the shortest text that works and never tries again.
     return re.compile(fnmatch.translate(part.replace("[^", "[!")))
 

@@ -49,6 +49,8 @@ FORMATS = {
     "parquet": "parquet",
     "pq": "parquet",
 }
+USUAL_CATEGORY = "post"
+"""Of rows, where the link says nothing."""
 _OPTIONS = ("column_map", "date_format", "delimiter", "encoding", "format", "max_items")
 # What every link may carry, or inherits from the feed that led to it.
 _COMMON_OPTIONS = ("author_from_page", "reader")
@@ -58,9 +60,9 @@ _BATCH_ROWS = 256
 class TableReader:
     """Reads CSV, TSV, JSON, JSON Lines (these also in gzip) and Parquet from a path or a ``file:`` or ``http(s):`` URL.
 
-    The link's category is required. Link options: ``column_map`` (field → column, see ``columns.resolve``),
-    ``date_format`` (one or a list), ``delimiter``, ``encoding``, ``format`` (where the ending does not tell),
-    ``max_items`` (rows to read; what lies beyond then never counts as gone).
+    A link without a category holds posts, by the columns ``title`` and ``text``. Link options: ``column_map`` (field → column, as
+    in ``columns.resolve``), ``date_format`` (one or a list), ``delimiter``, ``encoding``, ``format`` (where the ending does not
+    tell), ``max_items`` (rows to read; what lies beyond then never counts as gone).
 
     A document is identified by the row's ``link``, else by ``TABLE#id``, else by a hash of the row's used cells. Bad
     rows are yielded as Rejected with ``TABLE:LINE`` and the others go on. Files are read in a thread, batch by batch:
@@ -91,7 +93,7 @@ class TableReader:
         """Yield a FetchedDocument or Rejected per row, then EndOfSource.
 
         Raises:
-            CollectionError: the category is missing, an option or the columns are wrong, or the file cannot be read.
+            CollectionError: the category is unknown, an option or the columns are wrong, or the file cannot be read.
             ExtractionError: the table has no rows.
         """
         spec = _checked_category(link)
@@ -115,7 +117,7 @@ class TableReader:
         limit = link.options.get("max_items")
         shown = hide_credentials(link.url)
         with closing(self._open(link, path)) as table:
-            columns = resolve(spec, link.options.get("column_map"), table.columns, shown)
+            columns = _resolve(link, spec, table.columns, shown)
             mapper = _RowMapper(link, spec, columns, shown, self._max_text_chars)
             count = 0
             for row in islice(table.rows(columns.used), limit):
@@ -270,15 +272,22 @@ class _RowMapper:
 
 
 def _checked_category(link: Link) -> CategorySpec:
-    if link.category is None:
-        raise CollectionError(
-            f"The table {hide_credentials(link.url)} needs a category, which says how its rows become text. "
-            "Add one to the link, such as category: review."
-        )
     try:
-        return category_spec(link.category)
+        return category_spec(link.category or USUAL_CATEGORY)
     except ConfigurationError as error:
         raise CollectionError(str(error)) from error
+
+
+def _resolve(link: Link, spec: CategorySpec, available: tuple[str, ...], shown: str) -> Columns:
+    try:
+        return resolve(spec, link.options.get("column_map"), available, shown)
+    except CollectionError as error:
+        if link.category is not None:
+            raise
+        raise CollectionError(
+            f"{error} Without a category its rows are read as {USUAL_CATEGORY}s; in a configuration file, the link can name "
+            "another, such as category: review, and a column_map."
+        ) from error
 
 
 def _check_options(link: Link) -> None:

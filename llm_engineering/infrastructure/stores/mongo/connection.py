@@ -21,6 +21,8 @@ _URI = re.compile(r"(?P<scheme>mongodb(?:\+srv)?)://(?:[^@/?]*@)?(?P<hosts>[^@/?
 _LOCAL = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\])(?::\d+)?")
 _REFUSED_LOGIN = frozenset({13, 18, 8000})
 """Unauthorized, AuthenticationFailed, and what Atlas answers to both."""
+_BROKEN = 1
+"""InternalError: what a server answers for good once its disk was full."""
 _SLOW_ANSWER = 20
 """A connected server may take this many times longer to answer than a missing one may take to appear."""
 
@@ -67,8 +69,9 @@ class MongoConnection:
                     f"The data warehouse at {self.display_uri} refused the log-in while {doing}. Check the user, the "
                     "password and the rights of that user in DATABASE_URI."
                 ) from error
+            hint = f". {self._restart()}" if error.code == _BROKEN else ""
             raise StoreError(
-                f"The data warehouse at {self.display_uri} failed while {doing}: {_first_reason(error)}"
+                f"The data warehouse at {self.display_uri} failed while {doing}: {_first_reason(error)}{hint}"
             ) from error
         except errors.PyMongoError as error:
             raise StoreError(
@@ -129,9 +132,19 @@ class MongoConnection:
         waited = f"asked while {doing}; waited {self._timeout:g} s"
         return f"The data warehouse at {self.display_uri} does not answer ({waited})."
 
+    def _restart(self) -> str:
+        if self._is_local():
+            return (
+                "If its disk was full, make room; then start it anew, its data stay: "
+                f"{POE} local-infrastructure-down, {POE} local-infrastructure-up"
+            )
+        return "See the server's own log; a disk that was full is a usual cause."
+
+    def _is_local(self) -> bool:
+        return _LOCAL.fullmatch(self.display_uri.partition("://")[2]) is not None
+
     def _remedy(self) -> str:
-        hosts = self.display_uri.partition("://")[2]
-        if _LOCAL.fullmatch(hosts):
+        if self._is_local():
             return f"Start the local server with: {POE} local-infrastructure-up"
         return "Check DATABASE_URI, that this server is running, and that it lets this machine in."
 
@@ -153,4 +166,4 @@ def _first_reason(error: Exception) -> str:
         complaints = (details or {}).get(kind)
         if complaints:
             return str(complaints[0].get("errmsg", complaints[0]))[:500]
-    return str(error)[:500]
+    return str((details or {}).get("errmsg") or error)[:500]

@@ -10,6 +10,7 @@ const $ = (id) => document.getElementById(id);
 const conversation = $("conversation"), composer = $("composer"), question = $("question"), sources = $("sources"), chats = $("history");
 const narrow = matchMedia("(max-width: 75rem)");
 const TURNS_REMEMBERED = 3;
+const REPORTS_SHOWN = 10;
 const REMARKS = {
   truncated: "The answer was cut at its length limit.",
   repeated: "The model began to repeat itself and was stopped.",
@@ -419,10 +420,14 @@ function show(kept = conversations.create()) {
 }
 
 function listConversations() {
-  const all = conversations.list();
-  $("conversation-list").replaceChildren(...all.map(entry));
-  $("no-conversations").hidden = all.length > 0;
+  const all = conversations.list(), found = conversations.search($("search").value);
+  $("conversation-list").replaceChildren(...found.map(entry));
+  $("search-box").hidden = all.length === 0;
+  $("no-conversations").hidden = found.length > 0;
+  $("no-conversations").textContent = all.length ? "No conversation holds these words." : "What you ask is kept here, in this browser alone.";
 }
+
+$("search").addEventListener("input", listConversations);
 
 function entry(kept) {
   const title = element("span", { className: "entry-title", text: kept.title });
@@ -653,7 +658,26 @@ async function start() {
     else $("collection").textContent = error.message;
   }
   listDrafts();
+  if (info.reports) listReports();
 }
+
+async function listReports() {
+  const { reports } = await (await request("reports")).json().catch(() => ({ reports: [] }));
+  $("reports").hidden = !reports.length;
+  $("report-list").replaceChildren(...reports.slice(0, REPORTS_SHOWN).map(({ name, made_at: at }) => {
+    const path = `reports/${encodeURIComponent(name)}`;
+    const link = element("a", { className: "entry", href: path, target: "_blank", rel: "noopener" },
+      element("span", { className: "entry-title", text: reportTitle(name) }),
+      element("span", { className: "entry-meta", text: new Date(at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }) }));
+    if (key.get()) link.addEventListener("click", async (event) => { // a link cannot carry the key: the file is handed over
+      event.preventDefault();
+      conversations.download(name, "text/html", await (await request(path)).text());
+    });
+    return element("li", {}, link);
+  }));
+}
+
+const reportTitle = (name) => name.replace(/\.html$/, "").replace(/-\d{4}_\d\d_\d\d-[\d_]+-.*$/, "").replaceAll("_", " ");
 
 const theme = localStorage.getItem("twin-theme");
 if (theme) document.documentElement.dataset.theme = theme;

@@ -14,6 +14,16 @@ export function list() {
   return found.filter(Boolean).sort((a, b) => b.at - a.at);
 }
 
+/** Those that hold every one of the words, in their name, in a question or in an answer. */
+export function search(text) {
+  const words = text.toLocaleLowerCase().split(/\s+/).filter(Boolean);
+  return list().filter((kept) => {
+    const held = [kept.title, ...kept.turns.flatMap((turn) => [turn.question, turn.edited?.text ?? turn.result?.answer.text ?? turn.text])]
+      .join("\n").toLocaleLowerCase();
+    return words.every((word) => held.includes(word));
+  });
+}
+
 export function read(id) {
   try {
     const kept = JSON.parse(localStorage.getItem(PREFIX + id));
