@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from rich.markup import escape
 
+from llm_engineering.application.analysis.config import RecordAnalysis
 from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.evaluation.models.config import ModelEvaluationParameters
 from llm_engineering.application.evaluation.rag.config import RagEvaluation
@@ -77,6 +78,8 @@ PIPELINES = {
         Path("configs/generate_preference_datasets.yaml"),
     ),
     "training": Runnable("training", Training, Path("configs/training_sft.yaml")),
+    "analysis": Runnable("record_analysis", RecordAnalysis, Path("configs/analysis_tickets.yaml")),
+    "head-training": Runnable("head_training", RecordAnalysis, Path("configs/analysis_tickets.yaml")),
     "end-to-end-data": Runnable("end_to_end_data", EndToEndData, Path("configs/end_to_end_data_sample.yaml")),
 }
 

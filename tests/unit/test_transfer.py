@@ -286,7 +286,7 @@ def test_a_vote_on_another_answer_is_rejected(tmp_path: Path) -> None:
     export_warehouse(filled(0), tmp_path)
     path = tmp_path / "feedback.jsonl"
     good = path.read_text(encoding="utf-8")
-    path.write_text(good.replace('"trace_id": "old", "rating"', '"trace_id": "new", "rating"') + good)
+    path.write_text(good.replace('"kind": "answer", "id": "old"', '"kind": "answer", "id": "new"') + good)
     target = FakeWarehouse()
     report = import_warehouse(target, tmp_path)
     assert (report.votes, report.rejected) == (1, 1)
