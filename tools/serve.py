@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from llm_engineering.application.analysis.config import RecordAnalysis
 from llm_engineering.application.features.config import FeatureEngineering
 from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.bootstrap.logging import start_logging
@@ -53,8 +54,9 @@ def serve(settings: Settings, host: str, port: int, file: Path = CONFIG) -> None
     """
     config = read_service_config(file, InferenceConfig)
     features = read_run_config(FEATURES, FeatureEngineering)[0].features
+    specs = [read_run_config(one, RecordAnalysis)[0].analysis.spec for one in config.analyses]
     with open_resources(settings) as resources, open_listener(host, port) as listener:
-        service = build_service_app(resources, config, host=host, features=features)
+        service = build_service_app(resources, config, host=host, features=features, analyses=specs)
         sharing: list[asyncio.Task[None]] = []  # the event loop itself holds its tasks only weakly
 
         def started() -> None:

@@ -1,12 +1,13 @@
 """Put the inference service together: routes, protection, and what its readiness depends on."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
+from llm_engineering.application.analysis.service import AnalysisService
 from llm_engineering.application.features.add import Addition, add_file
 from llm_engineering.application.features.config import FeatureRun
 from llm_engineering.application.inference.pipeline import InferenceConfig
@@ -15,6 +16,7 @@ from llm_engineering.application.ports import (
 )
 from llm_engineering.bootstrap.locks import hold_collection
 from llm_engineering.bootstrap.resources import Resources
+from llm_engineering.domain.analyses import AnalysisSpec
 from llm_engineering.domain.errors import StoreUnavailableError
 from llm_engineering.domain.hints import POE
 from llm_engineering.domain.retrieval import SearchMode
@@ -46,6 +48,7 @@ def build_service_app(
     *,
     host: str | None = None,
     features: FeatureRun | None = None,
+    analyses: Sequence[AnalysisSpec] = (),
 ) -> "Service":
     """Return the whole inference service as an ASGI application: routes, and every layer of protection around them.
 
@@ -55,6 +58,7 @@ def build_service_app(
     Args:
         host: the address that it will listen on; None: as the settings say.
         features: how files that are added are indexed: as the feature pipeline runs.
+        analyses: what texts can be analysed for.
 
     Raises:
         ConfigurationError: the address can be reached from elsewhere, and there is no API key; or the keys' file is broken.
@@ -80,6 +84,7 @@ def build_service_app(
         feedback=resources.feedback,
         drafts=resources.drafts,
         add_file=_make_add_file(resources, features or FeatureRun()) if service.max_document_bytes else None,
+        analyses=_make_analyses(resources, analyses) if analyses else None,
         retrieval=chosen.retrieval,
         grounding=resources.llm_profile.grounding,
         reranker=resources.reranker.name if resources.reranker else None,
@@ -105,6 +110,11 @@ def build_service_app(
         max_document_bytes=service.max_document_bytes,
         on_stop=(pipeline.close, *(model.close for model in pipeline.models), *closing),
     )
+
+
+def _make_analyses(resources: Resources, specs: Sequence[AnalysisSpec]) -> AnalysisService:
+    deciders = {spec.task: resources.make_deciders(spec) for spec in specs}
+    return AnalysisService(specs, resources.collect_analysis_stores(), deciders)
 
 
 def _make_add_file(resources: Resources, features: FeatureRun) -> "AddFile":

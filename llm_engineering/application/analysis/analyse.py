@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from llm_engineering.application.analysis.grouping import Unit, hash_input, read_units
+from llm_engineering.application.analysis.grouping import POSTED, Unit, hash_input, read_units
 from llm_engineering.application.analysis.heads import (
     Heads,
     LinearHead,
@@ -184,6 +184,16 @@ class Analyser:
             reply = await self._ask(unit, open_fields)
             findings += reply.findings
             dropped = reply.dropped
+        return self._make_result(unit, findings, dropped, unsure)
+
+    def summarise_heads(self, unit: Unit, headed: tuple[tuple[Finding, ...], tuple[str, ...]]) -> Analysis:
+        """Return what rules and heads say alone, where the language model cannot be asked; not to be kept."""
+        by_head, unsure = headed
+        return self._make_result(unit, [*self._apply_rules(unit), *by_head], 0, unsure)
+
+    def _make_result(
+        self, unit: Unit, findings: Sequence[Finding], dropped: int, unsure: tuple[str, ...]
+    ) -> Analysis:
         order = [one.name for one in self.spec.fields]
         return Analysis(
             id=self.derive_id(unit),
@@ -313,7 +323,11 @@ async def analyse_records(
                 stores.analyses.upsert(done)
         _count(report, done, spec)
     if limit is None:
-        stale = [identifier for identifier in known if identifier not in wanted]
+        stale = [
+            identifier
+            for identifier, key in known.items()
+            if identifier not in wanted and not key.startswith(POSTED)
+        ]
         report.stale = stores.analyses.delete(stale) if stale else 0
     if client is not None:
         await client.finish()

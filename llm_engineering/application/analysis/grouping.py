@@ -8,6 +8,9 @@ from llm_engineering.application.ports import CleanStore
 from llm_engineering.domain.analyses import AnalysisSpec, Pick
 from llm_engineering.domain.documents import CleanDocument, Scalar, text_hash
 
+POSTED = "posted:"
+"""Begins the keys of texts that came by request, and are no records of the warehouse."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:

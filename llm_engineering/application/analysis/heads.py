@@ -24,7 +24,8 @@ from llm_engineering.domain.hints import POE
 
 Floats = npt.NDArray[np.float32]
 _FORMAT = 1
-_TEMPERATURES = np.geomspace(0.05, 5.0, 60)
+_TEMPERATURES = np.geomspace(0.25, 4.0, 60)
+"""Of few labels that are easily told apart, the best fit would be no doubt at all; none is lower than a quarter."""
 LONGEST = 2_000
 """Characters of a text that are embedded; the embedder cuts what it cannot take."""
 
@@ -69,11 +70,14 @@ class LinearHead:
             for place, share in found
         ]
 
-    def calibrate(self, logits: Floats, truth: Sequence[str], least_accuracy: float) -> "LinearHead":
+    def calibrate(
+        self, logits: Floats, truth: Sequence[str], least_accuracy: float, left_open: float = 0.0
+    ) -> "LinearHead":
         """Return the head with temperature and threshold fitted on texts that it was not learned from.
 
         Args:
             least_accuracy: the threshold is the lowest at which so many of the decided texts are right, 0 to 1.
+            left_open: share of these texts that lies below it at least, 0 to 1.
         """
         places = {label: place for place, label in enumerate(self.labels)}
         answers = np.array([places[label] for label in truth])
@@ -82,7 +86,8 @@ class LinearHead:
         threshold = choose_threshold(
             probabilities.max(axis=1), probabilities.argmax(axis=1) == answers, least_accuracy
         )
-        return replace(self, temperature=temperature, threshold=threshold)
+        lowest = float(np.quantile(probabilities.max(axis=1), left_open))
+        return replace(self, temperature=temperature, threshold=max(threshold, lowest))
 
     def save(self, path: Path, **about: object) -> None:
         """Write the head, whole or not at all. ``about`` is kept beside it for people: measures, data, date."""
@@ -122,7 +127,7 @@ def load_head(path: Path) -> LinearHead:
         ModelFileError: there is none, or it is broken.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             told = json.loads(stored["head"].tobytes())
             head = LinearHead(
                 tuple(told["labels"]),
@@ -134,7 +139,7 @@ def load_head(path: Path) -> LinearHead:
             )
     except FileNotFoundError:
         raise ModelFileError(f"There is no head at {path}.") from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, NotImplementedError) as error:
         raise ModelFileError(f"The head {path} cannot be read: {error}. Train it again.") from None
     if told.get("format") != _FORMAT or head.weights.shape != (len(head.weights), len(head.labels)):
         raise ModelFileError(

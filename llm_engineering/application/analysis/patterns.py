@@ -7,47 +7,67 @@ from functools import lru_cache
 from llm_engineering.domain.analyses import AnalysisField, Pattern
 from llm_engineering.domain.documents import Span
 
-_MONTH = (
-    r"(?:jan(?:uar[yi]?|v(?:ier)?)?|feb(?:ruary|ruar)?|févr?(?:ier)?|mar(?:ch|s)?|märz|apr(?:il)?|avr(?:il)?|may|mai|june?|juni|juin"
-    r"|july?|juli|juillet|aug(?:ust)?|août|sept?(?:ember|embre)?|o[ck]t(?:ober|obre)?|nov(?:ember|embre)?|de[cz](?:ember)?|déc(?:embre)?)\.?"
+_MONTHS = (  # those that are no other word as well
+    r"(?:january|january|januar|janvier|february|februar|février|märz|april|avril|june|juni|juin|july|juli|juillet|august|août"
+    r"|september|septembre|october|oktober|octobre|november|novembre|december|dezember|décembre|(?-i:March|May|Mai|Mars|August))"
 )
+_MONTH = rf"(?:{_MONTHS}|(?:jan|feb|févr|mar|apr|may|mai|mars|jun|jul|aug|sept?|oct|okt|nov|dec|dez|déc|march)\b\.?)"
 _WEEKDAY = (
     r"(?:monday|tuesday|wednesday|thursday|friday|saturday|sunday"
     r"|montag|dienstag|mittwoch|donnerstag|freitag|samstag|sonntag"
-    r"|lundi|mardi|mercredi|jeudi|vendredi|samedi|dimanche)"
+    r"|lundi|mardi|mercredi|jeudi|vendredi|samedi|dimanche)s?\b"
 )
-_UNIT = r"(?:day|week|weekend|month|year|night|morning|evening|tag|woche|monat|jahr|jour|semaine|mois)"
-_SMALL = (
-    r"(?:a|an|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|few|couple\s+of|ein(?:e[nrms]?)?|zwei|drei|vier|fünf"
-    r"|une?|deux|trois|quatre|cinq|\d+)"
+_UNIT = (
+    r"(?:days?|weeks?|weekends?|months?|quarters?|years?|tag(?:en?|e)?|wochen?|monat(?:en?|e)?|jahr(?:en?|e)?"
+    r"|jours?|semaines?|mois|ans?)\b"
 )
-_DAY = r"(?:\d{1,2}(?:st|nd|rd|th|er|\.)?)"
-_YEAR = r"(?:,?\s+(?:19|20)\d\d)?"
-_CURRENCY = r"(?:£|\$|€|¥|USD|EUR|GBP|CHF)"
-_MONEY_WORD = r"(?:pounds?|quid|dollars?|bucks?|euros?|francs?|franken|pence|cents?|gbp|usd|eur|chf|£|\$|€)"
-_FIGURE = r"\d{1,3}(?:[ ,.'’]\d{3})+(?:[.,]\d{1,2})?|\d+(?:[.,]\d+)?"
+_HOURS = r"(?:minutes?|mins?|hours?|hrs?|minuten|stunden?|heures?)\b"
+_COUNT = (
+    r"(?:\d+|an?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|few|several|couple\s+of|ein(?:e[nmrs]?)?|zwei|drei"
+    r"|vier|fünf|sechs|une?|deux|trois|quatre|cinq)"
+)
+_NEAR = (
+    r"(?:this|next|last|past|previous|current|coming|every|each|dies(?:e[nmrs]?)?|nächste[nmrs]?|letzte[nmrs]?"
+    r"|kommende[nmrs]?)"
+)
+_ORDINAL = r"\d{1,2}(?:st|nd|rd|th)\b"
+_YEAR = r"(?:,?\s+(?:19|20)\d\d\b)?"
+_CURRENCY = r"(?:£|\$|€|¥|\bUSD|\bEUR|\bGBP|\bCHF)"
+_MONEY_WORD = r"(?:pounds?|quid|dollars?|bucks?|euros?|francs?|franken|pence|cents?|gbp|usd|eur|chf)\b"
+_FIGURE = r"\d{1,3}(?:[ ,.'’]\d{3})+(?:[.,]\d{1,2})?(?!\d)|\d+(?:[.,]\d+)?"
+_HALF = r"(?:\s*(?:[ap]\.\s?m\.|[ap]m\b))"
+_PART = r"(?:\s+(?:in\s+the\s+|at\s+)?(?:morning|afternoon|evening|night)\b)"
 _PATTERNS = {
     Pattern.DATE: rf"""
-        \b\d{{4}}-\d{{2}}-\d{{2}}\b
-        | \b\d{{1,2}}[./]\d{{1,2}}[./](?:\d{{4}}|\d{{2}})\b | \b\d{{1,2}}[./]\d{{1,2}}\b(?![.,]?\d|\s*{_MONEY_WORD})
-        | \b(?:the\s+)?{_DAY}(?:\s+of)?\s+{_MONTH}{_YEAR}(?!\w) | \b{_MONTH}\s+(?:the\s+)?{_DAY}{_YEAR}(?!\w)
-        | \b{_MONTH}\s+(?:19|20)\d\d\b
-        | \b(?:(?:this|next|last|past|every|nächste[nrs]?|letzte[nrs]?|diese[nrs]?)\s+)?{_WEEKDAY}s?\b(?:\s+(?:prochain|dernier))?
-        | \b(?:(?:the\s+)?day\s+(?:after\s+tomorrow|before\s+yesterday)|today|tonight|tomorrow|yesterday|vorgestern|gestern
-            |heute|übermorgen|morgen(?!s)|hier|aujourd['’]hui|demain)\b
-        | \b(?:this|next|last|past|previous|nächste[nrs]?|letzte[nrs]?|diese[nrs]?)\s+(?:{_UNIT}|{_MONTH})\b
-        | \b{_SMALL}\s+{_UNIT}s?\s+(?:ago|later)\b | \bin\s+{_SMALL}\s+{_UNIT}(?:s|en|e)?\b
-        | \bvor\s+{_SMALL}\s+{_UNIT}(?:en|e)?n?\b
-        | \bil\s+y\s+a\s+{_SMALL}\s+{_UNIT}s?\b""",
-    Pattern.TIME: r"""
-        \b(?:[01]?\d|2[0-3])[:.h][0-5]\d(?:[:.][0-5]\d)?\s*(?:[ap]\.?\s?m\b\.?|uhr\b)? (?!\s*[€$£]|\d|[.,]\d)
-        | \b(?:1[0-2]|0?[1-9])\s*[ap]\.?\s?m\b\.? | \b(?:[01]?\d|2[0-3])\s*(?:uhr|o['’]?clock|heures?|h)\b
+        \b\d{{4}}-\d{{2}}-\d{{2}}\b | \b\d{{1,2}}[./]\d{{1,2}}[./](?:\d{{4}}|\d{{2}})\b
+        | \b(?:{_ORDINAL}|\d{{1,2}}(?:er\b|\.)?)\s+(?:of\s+)?{_MONTH}{_YEAR}
+        | \b{_MONTH}\s+(?:the\s+)?(?:{_ORDINAL}|\d{{1,2}}\b){_YEAR}
+        | \b{_MONTHS}{_YEAR}(?!\w)
+        | \b(?:first|second|third|fourth|last|{_ORDINAL})\s+(?:{_WEEKDAY}\s+)?(?:of|in)\s+(?:the|{_NEAR})\s+{_UNIT}
+        | \bthe\s+week\s+of\s+the\s+{_ORDINAL}
+        | \b{_WEEKDAY}\s+in\s+{_COUNT}\s+{_UNIT} | \b(?:{_NEAR}\s+)?{_WEEKDAY}(?:\s+(?:prochain|dernier))?
+        | \b(?:the\s+)?day\s+(?:after\s+tomorrow|before\s+yesterday)\b
+        | \b(?:today|tonight|tomorrow|yesterday|lately|monthly|weekly|daily)\b
+        | \b(?:vorgestern|gestern|heute|übermorgen|morgen|hier|demain)\b
+        | \baujourd['’]hui\b | \b(?:last|this|previous)\s+(?:night|morning|afternoon|evening|summer|winter|spring|autumn)\b
+        | \b{_NEAR}\s+(?:{_COUNT}\s+)?{_UNIT} | \b{_NEAR}\s+{_MONTH}
+        | \b(?:in|within|vor|seit|dans|depuis)\s+{_COUNT}\s+{_UNIT} | \bil\s+y\s+a\s+{_COUNT}\s+{_UNIT}
+        | \b{_COUNT}\s+{_UNIT}(?:\s+(?:ago|later|before)\b)? | \b(?:the\s+)?summer\b
+        | \b{_ORDINAL}""",
+    Pattern.TIME: rf"""
+        \b(?:[01]?\d|2[0-3])[:h.][0-5]\d(?::[0-5]\d)?(?:{_HALF}|{_PART}|\s*uhr\b|\b)(?!\s*(?:[€$£]|{_MONEY_WORD})|[.,]?\d)
+        | \b\d{{1,2}}\s+(?:to|past)\s+\d{{1,2}}(?:{_HALF}|{_PART}|\b)
         | \b(?:half|quarter)\s+(?:past|to)\s+\w+\b
+        | \b(?:1[0-2]|0?\d)\s+[0-5]\d(?:{_HALF}|{_PART})
+        | \b(?:[01]?\d|2[0-3])(?:{_HALF}|{_PART}) | \b(?:[01]?\d|2[0-3])\s*(?:uhr|o['’]?clock|heures?|h)\b
+        | \b(?:{_NEAR}\s+)?{_COUNT}\s+{_HOURS}(?:\s+ago\b)? | \bil\s+y\s+a\s+{_COUNT}\s+{_HOURS}
         | \b(?:noon|midnight|midday|mittags?|mitternacht|midi|minuit)\b""",
     Pattern.AMOUNT: rf"""
-        {_CURRENCY}\s?(?:{_FIGURE})(?:\s?[kKmM]\b)? | \b(?:{_FIGURE})\s?[kKmM]?\s?{_MONEY_WORD}(?!\w)""",
-    Pattern.NUMBER: rf"\b(?:{_FIGURE})\b",
+        {_CURRENCY}\s?(?:{_FIGURE})(?:\s?[kKmM]\b)? | (?<![\w.,])(?:{_FIGURE})\s?[kKmM]?\s?(?:[£$€]|{_MONEY_WORD})""",
+    # A number is what is no part of the other three, nor of a word.
+    Pattern.NUMBER: rf"(?<![\w.,-])(?:{_FIGURE})(?![\w-])",
 }
+_OTHERS = (Pattern.DATE, Pattern.TIME, Pattern.AMOUNT)
 
 
 @lru_cache(maxsize=256)
@@ -68,7 +88,14 @@ def find_entities(field: AnalysisField, text: str) -> Iterator[tuple[str, Span]]
     """Yield value and place of each entity, in the order of the text. A value is ``text[start:end]``, or the catalogue's
     name for it. A pattern with a group means the group."""
     if field.pattern is not None:
+        taken = (
+            [m.span() for other in _OTHERS for m in _compile(other).finditer(text)]
+            if field.pattern == Pattern.NUMBER
+            else []
+        )
         for match in _compile(field.pattern).finditer(text):
+            if any(match.start() < end and start < match.end() for start, end in taken):
+                continue
             group = 1 if match.re.groups and match[1] is not None else 0
             start, end = _trim(text, *match.span(group))
             yield text[start:end], Span(start=start, end=end)

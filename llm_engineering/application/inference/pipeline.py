@@ -97,6 +97,8 @@ class InferenceConfig(Model):
 
     retrieval: RetrievalConfig = RetrievalConfig()
     answering: AnsweringConfig = AnsweringConfig()
+    analyses: tuple[Path, ...] = ()
+    """Files of analyses (``configs/analysis_TASK.yaml``) that the service answers."""
 
 
 class _DraftSoFar:

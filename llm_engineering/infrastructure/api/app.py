@@ -6,6 +6,7 @@ from fastapi.responses import Response
 from llm_engineering.infrastructure.api import errors
 from llm_engineering.infrastructure.api.bodies import describe_requests
 from llm_engineering.infrastructure.api.parts import ServiceParts
+from llm_engineering.infrastructure.api.routes import analyses as routes_analyses
 from llm_engineering.infrastructure.api.routes import docs as routes_docs
 from llm_engineering.infrastructure.api.routes import documents as routes_documents
 from llm_engineering.infrastructure.api.routes import drafts as routes_drafts
@@ -39,6 +40,7 @@ def create_app(parts: ServiceParts) -> FastAPI:
     app.include_router(routes_rag.make_router(parts))
     app.include_router(routes_drafts.make_router(parts))
     app.include_router(routes_documents.make_router(parts))
+    app.include_router(routes_analyses.make_router(parts))
     app.include_router(routes_openai.make_router(parts))
     if parts.health is not None:
         from llm_engineering.infrastructure.api.health import operation_router
@@ -46,7 +48,9 @@ def create_app(parts: ServiceParts) -> FastAPI:
         app.include_router(operation_router(parts.health, parts.metrics))
     app.include_router(routes_page.make_router())
     app.include_router(routes_docs.make_router(lambda: app.openapi()))
-    describe_requests(app, *routes_rag.BODIES, *routes_drafts.BODIES, *routes_openai.BODIES)
+    describe_requests(
+        app, *routes_rag.BODIES, *routes_drafts.BODIES, *routes_analyses.BODIES, *routes_openai.BODIES
+    )
     return app
 
 

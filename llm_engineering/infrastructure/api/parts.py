@@ -4,6 +4,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llm_engineering.application.analysis.service import AnalysisService
 from llm_engineering.application.features.add import Addition
 from llm_engineering.application.inference.pipeline import InferencePipeline
 from llm_engineering.application.inference.retriever import RetrievalConfig
@@ -37,6 +38,8 @@ class ServiceParts:
     """None: drafts are not kept."""
     add_file: AddFile | None = None
     """Makes a file part of the collection, from its name, its bytes and its author; None: files are not taken."""
+    analyses: AnalysisService | None = None
+    """None: no text is analysed."""
     retrieval: RetrievalConfig = RetrievalConfig()
     """How is searched where a request does not say."""
     grounding: Grounding = "annotate"

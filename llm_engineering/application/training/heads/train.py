@@ -85,7 +85,7 @@ def train_head(
     )
     weights, bias = learner.fit(given[~held], list(truth[~held]), classes, penalty)
     head = LinearHead(classes, np.asarray(weights), np.asarray(bias), embedder).calibrate(
-        logits, list(truth[~held]), config.least_accuracy
+        logits, list(truth[~held]), config.least_accuracy, config.left_open
     )
     right = np.array(classes)[logits.argmax(axis=1)] == truth[~held]
     return TrainedHead(
