@@ -150,7 +150,7 @@ def load_head(path: Path) -> LinearHead:
 
 def read_about(path: Path) -> dict[str, Any]:
     """Return what was noted beside a head when it was saved."""
-    with np.load(path, allow_pickle=False) as stored:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
         return dict(json.loads(stored["head"].tobytes())["about"])
 
 
@@ -215,6 +215,12 @@ class HeadFolder:
     def promote(self, task: str, field: str, digest: str) -> None:
         """Put a head that was saved into use."""
         atomic_write(self._folder / task / field / "in_use", f"{digest}\n")
+
+    def read_learned(self, task: str, field: str) -> frozenset[str]:
+        """Return marks of the texts that the head in use was learned from; empty where that was not kept."""
+        version = self._read_version(task, field)
+        file = self._folder / task / field / f"{version}.npz"
+        return frozenset(read_about(file).get("learned", ())) if version else frozenset()
 
     def _read_version(self, task: str, field: str) -> str | None:
         try:

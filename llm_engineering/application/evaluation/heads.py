@@ -1,5 +1,6 @@
 """The gate of heads: a new one is measured on labels that nothing was learned from, against the one in use."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +15,7 @@ from llm_engineering.application.ports import HeadLearner, Vectors
 from llm_engineering.application.training.heads.labels import FoundLabels
 from llm_engineering.application.training.heads.train import TrainedHead, train_head
 from llm_engineering.domain.analyses import AnalysisField
+from llm_engineering.domain.documents import text_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +120,25 @@ def learn_head(
         found.counts,
         found.agreement,
     )
-    _keep(task, field.name, verdict, folder)
+    learned = [hash_learned(found.labels[place].text) for place in trained.rest]
+    _keep(task, field.name, verdict, folder, learned)
     return verdict
 
 
-def _keep(task: str, field: str, verdict: HeadVerdict, folder: HeadFolder) -> None:
+def hash_learned(text: str) -> str:
+    """Return by what a head remembers which texts it was learned from."""
+    return text_hash(text)[:8]
+
+
+def _keep(task: str, field: str, verdict: HeadVerdict, folder: HeadFolder, learned: Sequence[str]) -> None:
     head = verdict.trained.head
     folder.save(
-        task, field, head, verdict=verdict.summary, at=datetime.now(UTC).isoformat(timespec="seconds")
+        task,
+        field,
+        head,
+        verdict=verdict.summary,
+        learned=learned,
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     if verdict.promoted:
         folder.promote(task, field, head.digest)

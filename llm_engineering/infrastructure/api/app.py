@@ -12,6 +12,7 @@ from llm_engineering.infrastructure.api.routes import documents as routes_docume
 from llm_engineering.infrastructure.api.routes import drafts as routes_drafts
 from llm_engineering.infrastructure.api.routes import openai as routes_openai
 from llm_engineering.infrastructure.api.routes import page as routes_page
+from llm_engineering.infrastructure.api.routes import predict as routes_predict
 from llm_engineering.infrastructure.api.routes import rag as routes_rag
 from llm_engineering.infrastructure.api.streaming import ClientGoneError
 
@@ -41,6 +42,7 @@ def create_app(parts: ServiceParts) -> FastAPI:
     app.include_router(routes_drafts.make_router(parts))
     app.include_router(routes_documents.make_router(parts))
     app.include_router(routes_analyses.make_router(parts))
+    app.include_router(routes_predict.make_router(parts))
     app.include_router(routes_openai.make_router(parts))
     if parts.health is not None:
         from llm_engineering.infrastructure.api.health import operation_router
@@ -49,7 +51,12 @@ def create_app(parts: ServiceParts) -> FastAPI:
     app.include_router(routes_page.make_router())
     app.include_router(routes_docs.make_router(lambda: app.openapi()))
     describe_requests(
-        app, *routes_rag.BODIES, *routes_drafts.BODIES, *routes_analyses.BODIES, *routes_openai.BODIES
+        app,
+        *routes_rag.BODIES,
+        *routes_drafts.BODIES,
+        *routes_analyses.BODIES,
+        *routes_predict.BODIES,
+        *routes_openai.BODIES,
     )
     return app
 

@@ -13,7 +13,18 @@ __all__ = ["ANALYSES", "COUNTED", "DOCUMENTS", "ASGIApp", "Message", "Receive", 
 DOCUMENTS = "/documents"
 ANALYSES = "/analyses/"
 COUNTED = frozenset(
-    {"/rag", "/rag/stream", "/search", "/v1/chat/completions", "/write", "/write/stream", DOCUMENTS}
+    {
+        "/predict",
+        "/invocations",
+        "/vertex/predict",
+        "/rag",
+        "/rag/stream",
+        "/search",
+        "/v1/chat/completions",
+        "/write",
+        "/write/stream",
+        DOCUMENTS,
+    }
 )
 """Paths that cost something: the ones that limits of rate, concurrency and time apply to."""
 

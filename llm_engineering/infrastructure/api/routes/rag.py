@@ -142,6 +142,7 @@ def _add_feedback(routes: APIRouter, parts: ServiceParts) -> None:
     @routes.post(
         "/feedback",
         status_code=201,
+        response_model_exclude_defaults=True,
         responses=WITH_BODY | error_responses(404, 409),
         openapi_extra=describe_body(FeedbackBody),
     )
