@@ -30,7 +30,8 @@ TURNS = (
     ("It doesn't work.", "The Nord router shows error 504 since the update."),
     ("Please refund £129.95, I sent the kettle back on 3 May.",),
     ("Let me talk to a person.",),
-    ("Who won the football world cup in 1998?", "And who scored?", "Just tell me."),
+    ("Help!", "hello", "Hello?"),
+    ("Who won the football world cup in 1998?",),
 )
 """What customers say, turn by turn."""
 _SHOWN_AS = {

@@ -284,8 +284,8 @@ class Resources:
 
     @cached_property
     def heads(self) -> HeadFolder:
-        """Learned heads of analyses."""
-        return HeadFolder(self.settings.local.data_dir / "heads")
+        """Learned heads of analyses; each database has its own, so that a demo's never decide about somebody's records."""
+        return HeadFolder(self.settings.local.data_dir / "heads" / self.settings.database.name)
 
     @cached_property
     def text_embedder(self) -> TextEmbedder:
