@@ -31,6 +31,7 @@ from llm_engineering.settings import (
 )
 
 if TYPE_CHECKING:
+    from llm_engineering.infrastructure.api.aws_lambda import Handler
     from llm_engineering.infrastructure.api.health import Dependency
     from llm_engineering.infrastructure.api.middleware.auth import ApiKeyFile
     from llm_engineering.infrastructure.api.middleware.stack import Service
@@ -123,6 +124,17 @@ def build_service_app(
 def _make_analyses(resources: Resources, specs: Mapping[Path, AnalysisSpec]) -> AnalysisService:
     deciders = {spec.task: resources.make_deciders(spec) for spec in specs.values()}
     return AnalysisService(list(specs.values()), resources.collect_analysis_stores(), deciders)
+
+
+def build_lambda_handler(service: "Service") -> "Handler":
+    """Return what AWS Lambda calls with an event.
+
+    Raises:
+        MissingDependencyError: mangum is not installed.
+    """
+    from llm_engineering.infrastructure.api.aws_lambda import make_lambda_handler
+
+    return make_lambda_handler(service)
 
 
 def make_desk(
