@@ -1,10 +1,11 @@
 """Customer service on AWS Lambda: set the function's handler to ``tools.aws_lambda.handler``.
 
-``TWIN_CONFIG`` names the service's configuration (default ``configs/support.yaml``). The service is put together at the first event,
-and stays for those that follow in the same container.
+``TWIN_CONFIG`` names the service's configuration (default ``configs/support.yaml``). The service is put together at the first
+event, and stays for those that follow in the same container. It is reached under a name of AWS, so callers need an API key.
 """
 
 import asyncio
+import atexit
 import os
 from contextlib import ExitStack
 from functools import cache
@@ -33,6 +34,7 @@ def _make_handler() -> Any:
     settings = load_settings()
     start_logging(settings)
     config = read_service_config(Path(os.environ.get("TWIN_CONFIG", "configs/support.yaml")), InferenceConfig)
+    atexit.register(_OPEN.close)
     resources = _OPEN.enter_context(open_resources(settings))
     service = build_service_app(resources, config, analyses=read_specs(config))
     # Lambda has no start of its own: what a server does in its lifespan is done here, in the loop that serves the events.
