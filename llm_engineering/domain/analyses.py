@@ -55,7 +55,8 @@ class AnalysisField(Model):
     pattern: str | None = None
     """Of entities: ``date``, ``time``, ``amount``, ``number``, or a regular expression; no model is asked then."""
     evidence: Literal["required", "optional", "none"] = "required"
-    """``required``: a finding without a verbatim quote of the record is dropped. A head's class has none."""
+    """``required``: a finding without a verbatim quote of the record is dropped; of a head's class it is the sentence without
+    which the class would lose most."""
     least: float | None = None
     most: float | None = None
     """Bounds of a number, or of how many a list or a set of entities may hold (``most`` only)."""
@@ -150,7 +151,10 @@ class AnalysisSpec(Model):
     task: str = Field(pattern=NAME)
     description: str = ""
     """What a model is told that the whole is about."""
-    categories: tuple[str, ...] = Field(default=(), description="None: all.")
+    categories: tuple[str, ...] = ()
+    """None: all."""
+    platforms: tuple[str, ...] = ()
+    """Tables' names, or hosts, whose records alone are read; none: all."""
     fields: tuple[AnalysisField, ...] = Field(min_length=1)
     engine: Engine = Engine.LLM
     group_by: str | None = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from llm_engineering.application.analysis.explain import find_deciding_sentences
 from llm_engineering.application.analysis.grouping import POSTED, Unit, hash_input, read_units
 from llm_engineering.application.analysis.heads import (
     Heads,
@@ -155,15 +156,41 @@ class Analyser:
         found: list[list[Finding]] = [[] for _ in units]
         unsure: list[list[str]] = [[] for _ in units]
         for name, head in self._heads.items():
-            for place, decided in enumerate(head.decide(vectors)):
-                if decided.sure:
-                    finding = Finding(
-                        field=name, value=decided.label, confidence=decided.probability, made_by="head"
-                    )
-                    found[place].append(finding)
-                else:
+            told = head.decide(vectors)
+            for place, decided in enumerate(told):
+                if not decided.sure:
                     unsure[place].append(name)
+            sure = [place for place, decided in enumerate(told) if decided.sure]
+            quotes = self._quote_heads(name, head, [(units[place], told[place].label) for place in sure])
+            for place, evidence in zip(sure, quotes, strict=True):
+                decided = told[place]
+                finding = Finding(
+                    field=name,
+                    value=decided.label,
+                    confidence=decided.probability,
+                    evidence=evidence,
+                    made_by="head",
+                )
+                found[place].append(finding)
         return [(tuple(one), tuple(names)) for one, names in zip(found, unsure, strict=True)]
+
+    def _quote_heads(
+        self, name: str, head: LinearHead, decided: Sequence[tuple[Unit, str]]
+    ) -> list[tuple[Evidence, ...]]:
+        """The sentence that decides each, where the field asks for evidence."""
+        field = self.spec.find_field(name)
+        if field is None or field.evidence != "required" or self._deciders.embedder is None:
+            return [() for _ in decided]
+        documents = [unit.documents[0] for unit, _ in decided]
+        spans = find_deciding_sentences(
+            documents, [label for _, label in decided], head, self._deciders.embedder
+        )
+        return [
+            (Evidence(document_id=one.id, span=span, quote=one.text[span.start : span.end]),)
+            if span is not None
+            else ()
+            for one, span in zip(documents, spans, strict=True)
+        ]
 
     async def analyse(self, unit: Unit, headed: tuple[tuple[Finding, ...], tuple[str, ...]]) -> Analysis:
         """Return the result about a unit.

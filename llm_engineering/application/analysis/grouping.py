@@ -39,11 +39,11 @@ def hash_input(document: CleanDocument) -> str:
 def read_units(clean: CleanStore, spec: AnalysisSpec, *, batch_size: int = 256) -> Iterator[Unit]:
     """Yield what there is to analyse. Records stream; of groups, hashes and metadata are held, and no text."""
     if spec.group_by is None:
-        for document in _read_records(clean, spec, batch_size):
+        for document in read_records(clean, spec, batch_size):
             yield Unit(document.id, (document.id,), (hash_input(document),), (document,))
         return
     groups: dict[str, list[_Member]] = defaultdict(list)
-    for document in _read_records(clean, spec, batch_size):
+    for document in read_records(clean, spec, batch_size):
         name = document.metadata.get(spec.group_by)
         copied = document.duplicate_group not in (None, document.id)
         if name is None or not str(name).strip() or copied:
@@ -70,9 +70,12 @@ def pick_members(members: Sequence[_Member], picks: Iterable[Pick]) -> list[_Mem
     return list(chosen.values())
 
 
-def _read_records(clean: CleanStore, spec: AnalysisSpec, batch_size: int) -> Iterator[CleanDocument]:
+def read_records(clean: CleanStore, spec: AnalysisSpec, batch_size: int = 256) -> Iterator[CleanDocument]:
+    """Yield the records that a spec is about, in the order of the store."""
     for category in spec.categories or (None,):
-        yield from clean.stream(category=category, batch_size=batch_size)
+        for document in clean.stream(category=category, batch_size=batch_size):
+            if not spec.platforms or document.platform in spec.platforms:
+                yield document
 
 
 def _fits(member: _Member, pick: Pick) -> bool:

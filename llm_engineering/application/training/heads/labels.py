@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from llm_engineering.application.analysis.config import HeadTraining
+from llm_engineering.application.analysis.grouping import read_records
 from llm_engineering.application.analysis.heads import compose_text
 from llm_engineering.application.ports import CleanStore, FeedbackStore
 from llm_engineering.application.training.heads.train import Label
@@ -50,7 +51,7 @@ def collect_labels(
     counts: Counter[str] = Counter()
     found: dict[str, Label] = {}
     spoken = _read_corrections(stores.feedback, spec.task, field.name) if config.corrections else {}
-    for document in _read_records(stores.clean, spec) if config.metadata or spoken else ():
+    for document in read_records(stores.clean, spec) if config.metadata or spoken else ():
         given: Scalar | None = _latest_majority(spoken.get(document.id, ()))
         source = "corrections"
         if given is None and config.metadata:
@@ -122,11 +123,6 @@ def _latest_majority(votes: Sequence[tuple[str, str]]) -> str | None:
     counts = Counter(value for _, value in votes)
     most = max(counts.values(), default=0)
     return next((value for _, value in reversed(votes) if counts[value] == most), None)
-
-
-def _read_records(clean: CleanStore, spec: AnalysisSpec) -> Iterator[CleanDocument]:
-    for category in spec.categories or (None,):
-        yield from clean.stream(category=category)
 
 
 def _group_of(document: CleanDocument, field: str | None) -> str:
