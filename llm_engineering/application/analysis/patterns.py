@@ -65,7 +65,7 @@ _PATTERNS = {
     Pattern.AMOUNT: rf"""
         {_CURRENCY}\s?(?:{_FIGURE})(?:\s?[kKmM]\b)? | (?<![\w.,])(?:{_FIGURE})\s?[kKmM]?\s?(?:[£$€]|{_MONEY_WORD})""",
     # A number is what is no part of the other three, nor of a word.
-    Pattern.NUMBER: rf"(?<![\w.,-])(?:{_FIGURE})(?![\w-])",
+    Pattern.NUMBER: rf"(?<![\w.,-])(?:{_FIGURE})(?![\w-]|[.,]\d)",
 }
 _OTHERS = (Pattern.DATE, Pattern.TIME, Pattern.AMOUNT)
 
