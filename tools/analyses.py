@@ -2,12 +2,13 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from rich.markup import escape
 from rich.table import Table
 
+from llm_engineering.application.ports import CleanStore
 from llm_engineering.application.text.markdown import shorten
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources
@@ -45,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not counts:
             raise InvalidInputError(_nothing(counts, None))
         if options.task:
-            _show_results(options.task, list(islice(found, max(0, options.limit))), counts[options.task])
+            shown = list(islice(found, max(0, options.limit)))
+            names = name_records(resources.warehouse.clean, [one.key for one in shown])
+            _show_results(options.task, shown, counts[options.task], names)
         else:
             _show_tasks(counts, store.stream())
     return 0
@@ -68,6 +71,11 @@ def select_results(results: Iterable[Analysis], where: str | None) -> Iterator[A
             yield result
 
 
+def name_records(clean: CleanStore, keys: Sequence[str]) -> dict[str, str]:
+    """Return what people call the records of these keys: the end of their link; a group's key is its name already."""
+    return {one.id: one.link.rpartition("#")[2] or one.link for one in clean.get(keys)}
+
+
 def _nothing(counts: dict[str, int], task: str | None) -> str:
     if counts:
         return f"There are no results of {task}. There are: {', '.join(counts)}."
@@ -88,13 +96,13 @@ def _show_tasks(counts: dict[str, int], results: Iterable[Analysis]) -> None:
     console.print(table)
 
 
-def _show_results(task: str, results: Sequence[Analysis], count: int) -> None:
+def _show_results(task: str, results: Sequence[Analysis], count: int, names: Mapping[str, str]) -> None:
     table = Table("record", "found", "in its words", title=f"{task}: {count:,} results", title_justify="left")
     for result in results:
         lines = [_describe(finding) for finding in result.findings] or [("nothing", "")]
         lines += [(f"{name}: unsure", "") for name in result.unsure]
         table.add_row(
-            escape(result.key[:8]),
+            escape(names.get(result.key, result.key)),
             escape("\n".join(found for found, _ in lines)),
             escape("\n".join(quote for _, quote in lines)),
         )
