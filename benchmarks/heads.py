@@ -187,14 +187,14 @@ def measure_patterns(files: Sequence[Path]) -> list[Check]:
     for file in files:
         for number, row in enumerate(json.loads(file.read_text(encoding="utf-8"))):
             record = f"{file.name}:{number}"
-            for kind, names in KINDS.items():
+            for pattern, names in KINDS.items():
                 for name in names:
                     if slot := row.get("slots", {}).get(name):
                         start, end = slot["span"]
-                        truth.append((record, kind, Span(start=start, end=end)))
-                field = AnalysisField(name="found", kind=FieldKind.ENTITIES, pattern=kind)
+                        truth.append((record, pattern, Span(start=start, end=end)))
+                field = AnalysisField(name="found", kind=FieldKind.ENTITIES, pattern=pattern)
                 for value, span in find_entities(field, row["text"]):
-                    said.append((record, kind, span))
+                    said.append((record, pattern, span))
                     total += 1
                     exact += value == row["text"][span.start : span.end]
     scores = measure_spans(truth, said)

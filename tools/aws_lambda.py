@@ -1,4 +1,4 @@
-"""Customer service on AWS Lambda: set the function's handler to ``tools.aws_lambda.handler``.
+"""Customer service on AWS Lambda: set the function's handler to ``tools.aws_lambda.handle``.
 
 ``TWIN_CONFIG`` names the service's configuration (default ``configs/support.yaml``). The service is put together at the first
 event, and stays for those that follow in the same container. It is reached under a name of AWS, so callers need an API key.
@@ -24,7 +24,7 @@ _OPEN = ExitStack()
 """Holds what was opened for as long as the container lives."""
 
 
-def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+def handle(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer an event of API Gateway or of a function URL."""
     return _make_handler()(event, context)
 

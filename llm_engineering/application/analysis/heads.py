@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol, cast
 from zipfile import BadZipFile
@@ -30,7 +31,7 @@ LONGEST = 2_000
 """Characters of a text that are embedded; the embedder cuts what it cannot take."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LinearHead:
     """Classes of texts, decided by their embeddings."""
 
@@ -45,7 +46,7 @@ class LinearHead:
     threshold: float = 0.0
     """Least probability at which it decides, 0 to 1."""
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Over all that decides what it says."""
         parts = [json.dumps([self.labels, self.embedder, self.temperature, self.threshold]).encode()]
@@ -58,7 +59,7 @@ class LinearHead:
 
     def compute_probabilities(self, vectors: Vectors) -> Floats:
         """Return calibrated probabilities, shape (texts, classes); rows add up to 1."""
-        return softmax(self.compute_logits(vectors) / self.temperature)
+        return compute_shares(self.compute_logits(vectors) / self.temperature)
 
     def decide(self, vectors: Vectors) -> list["Decided"]:
         """Return the likeliest class of each text."""
@@ -82,7 +83,7 @@ class LinearHead:
         places = {label: place for place, label in enumerate(self.labels)}
         answers = np.array([places[label] for label in truth])
         temperature = fit_temperature(logits, answers)
-        probabilities = softmax(logits / temperature)
+        probabilities = compute_shares(logits / temperature)
         threshold = choose_threshold(
             probabilities.max(axis=1), probabilities.argmax(axis=1) == answers, least_accuracy
         )
@@ -120,8 +121,9 @@ class Decided:
     """It is not below the threshold."""
 
 
+@lru_cache(maxsize=64)
 def load_head(path: Path) -> LinearHead:
-    """Read a head from its file.
+    """Read a head from its file, once: files are named by what they hold.
 
     Raises:
         ModelFileError: there is none, or it is broken.
@@ -154,7 +156,7 @@ def read_about(path: Path) -> dict[str, Any]:
         return dict(json.loads(stored["head"].tobytes())["about"])
 
 
-def softmax(scores: npt.NDArray[Any]) -> Floats:
+def compute_shares(scores: npt.NDArray[Any]) -> Floats:
     """Return shares of each row that add up to 1."""
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     return cast(Floats, powers / powers.sum(axis=1, keepdims=True))
@@ -165,7 +167,7 @@ def fit_temperature(logits: Floats, answers: npt.NDArray[np.int64]) -> float:
     rows = np.arange(len(answers))
 
     def measure_loss(temperature: float) -> float:
-        shares = softmax(logits / temperature)[rows, answers]
+        shares = compute_shares(logits / temperature)[rows, answers]
         return float(-np.log(np.maximum(shares, 1e-12)).mean())
 
     return float(min(_TEMPERATURES, key=measure_loss))

@@ -25,19 +25,19 @@ class Analysed:
 
 
 class AnalysisService:
-    """Answers requests for the analyses of a service. For one event loop.
+    """Answers requests for the analyses of a service.
 
     Args:
-        decide: whom each spec asks; made at its first request, so that a service starts without its heads.
+        deciders: whom each spec asks, by task. Heads are looked for at each request: one that goes into use while the service
+            runs decides from then on, and a service starts without any.
     """
 
     def __init__(
-        self, specs: Sequence[AnalysisSpec], stores: AnalysisStores, decide: Mapping[str, Deciders]
+        self, specs: Sequence[AnalysisSpec], stores: AnalysisStores, deciders: Mapping[str, Deciders]
     ) -> None:
         self.specs = {spec.task: spec for spec in specs}
         self._stores = stores
-        self._deciders = decide
-        self._analysers: dict[str, Analyser] = {}
+        self._deciders = deciders
 
     def find_spec(self, task: str) -> AnalysisSpec | None:
         """Return the spec of a task; None: this service does not answer it."""
@@ -54,7 +54,7 @@ class AnalysisService:
             ModelServiceError: the language model failed, and the heads alone cannot answer.
             ModelFileError: a head is not trained.
         """
-        analyser = self._find_analyser(task)
+        analyser = self._make_analyser(task)
         key = f"{POSTED}{identifier or text_hash(text)[:32]}"
         document = _make_document(key, text, title)
         unit = Unit(key, (key,), (hash_input(document),), (document,))
@@ -81,26 +81,23 @@ class AnalysisService:
         """Return a result of any task by its id."""
         return next(iter(await asyncio.to_thread(self._stores.analyses.get, [identifier])), None)
 
-    def _find_analyser(self, task: str) -> Analyser:
-        if task not in self._analysers:
-            spec = self.specs.get(task)
-            if spec is None:
-                raise InvalidInputError(
-                    f"There is no analysis {task!r} here. There are: {', '.join(sorted(self.specs)) or 'none'}."
-                )
-            if spec.group_by is not None:
-                raise InvalidInputError(
-                    f"The analysis {task} is about groups of records; its results come from runs. Read them with GET."
-                )
-            deciders = self._deciders[task]
-            client = None
-            if deciders.model is not None:
-                stores = self._stores
-                client = BatchClient(
-                    deciders.model, stores.generations, stores.dead_letters, _REQUESTS, stage=STAGE
-                )
-            self._analysers[task] = Analyser(spec, deciders, client)
-        return self._analysers[task]
+    def _make_analyser(self, task: str) -> Analyser:
+        spec = self.specs.get(task)
+        if spec is None:
+            raise InvalidInputError(
+                f"There is no analysis {task!r} here. There are: {', '.join(sorted(self.specs)) or 'none'}."
+            )
+        if spec.group_by is not None:
+            raise InvalidInputError(
+                f"The analysis {task} is about groups of records; its results come from runs. Read them with GET."
+            )
+        deciders, client = self._deciders[task], None
+        if deciders.model is not None:
+            stores = self._stores
+            client = BatchClient(
+                deciders.model, stores.generations, stores.dead_letters, _REQUESTS, stage=STAGE
+            )
+        return Analyser(spec, deciders, client)
 
 
 def check_correction(

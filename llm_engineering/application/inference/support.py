@@ -114,7 +114,7 @@ class SupportDesk:
         confidence = found.confidence if found is not None else None
         amounts = [_read_amount(str(value)) for value in analysis.list_values(self._config.amounts)]
         for rule in self._config.rules:
-            if rule.applies(
+            if rule.matches(
                 turn if rule.then is Action.ASK_BACK else whole, intent, max(amounts, default=None)
             ):
                 if rule.then is Action.ASK_BACK and asked >= self._config.most_ask_backs:

@@ -43,7 +43,7 @@ class SupportRule(StrictConfig):
                 ) from None
         return self
 
-    def applies(self, text: str, intent: str | None, amount: float | None) -> bool:
+    def matches(self, text: str, intent: str | None, amount: float | None) -> bool:
         """Return whether the rule fits a turn."""
         return (
             (not self.intents or intent in self.intents)

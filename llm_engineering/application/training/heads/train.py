@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llm_engineering.application.analysis.config import HeadTraining
-from llm_engineering.application.analysis.heads import Floats, LinearHead, fit_temperature, softmax
+from llm_engineering.application.analysis.heads import Floats, LinearHead, compute_shares, fit_temperature
 from llm_engineering.application.ports import HeadLearner, Vectors
 from llm_engineering.domain.errors import InvalidInputError
 
@@ -94,7 +94,7 @@ def train_head(
         int((~held).sum()),
         left_out,
         tuple(int(used[place]) for place in np.flatnonzero(held)),
-        softmax(logits / head.temperature),
+        compute_shares(logits / head.temperature),
         tuple(int(used[place]) for place in np.flatnonzero(~held)),
         tuple(float(right[folds == fold].mean()) for fold in sorted(set(folds.tolist()))),
     )
@@ -130,7 +130,7 @@ def _cross_validate(
             weights, bias = learner.fit(vectors[inside], known, classes, penalty)
             logits[~inside] = vectors[~inside] @ weights + bias
         temperature = fit_temperature(logits, answers)
-        shares = softmax(logits / temperature)[np.arange(len(answers)), answers]
+        shares = compute_shares(logits / temperature)[np.arange(len(answers)), answers]
         loss = float(-np.log(np.maximum(shares, 1e-12)).mean())
         if best is None or loss < best[0]:
             best = (loss, penalty, logits)
