@@ -56,7 +56,7 @@ def make_router(parts: ServiceParts) -> APIRouter:
         """Serve several turns, as Vertex AI sends them; its predict route is this one, its health route `/ping`."""
         return Predictions(predictions=tuple([await serve(request, one) for one in body.instances]))
 
-    @routes.get("/ping", responses=error_responses())
+    @routes.get("/ping", response_class=Response, responses=error_responses())
     async def ping() -> Response:
         """Say that requests are taken, as SageMaker and Vertex AI ask."""
         if parts.health is not None and not (await parts.health.report()).takes_requests:
