@@ -3,12 +3,14 @@
 import base64
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
+from llm_engineering.application.analysis.heads import HeadFolder
 from llm_engineering.infrastructure.api.app import ServiceParts, create_app
 from llm_engineering.infrastructure.api.aws_lambda import make_lambda_handler
 from tests.fakes.service import TwinService, serving
@@ -140,3 +142,18 @@ def test_a_service_without_customers_says_so() -> None:
     with serving(TwinService().app) as url:
         response = httpx.post(f"{url}/predict", json={"input": QUESTION})
         assert (response.status_code, response.json()["error"]["code"]) == (503, "support_off")
+
+
+def test_a_head_that_is_not_trained_says_what_to_do_and_no_path(tmp_path: Path) -> None:
+    desk = Desk(heads=HeadFolder(tmp_path / "heads"))
+    twin = desk.twin
+    app = create_app(
+        ServiceParts(pipeline=twin.pipeline, index=twin.index, analyses=desk.analyses, support=desk)
+    )
+    with serving(app) as url:
+        for path, body in (("/predict", {"input": QUESTION}), ("/analyses/tickets", {"text": QUESTION})):
+            response = httpx.post(f"{url}{path}", json=body)
+            error = response.json()["error"]
+            assert (response.status_code, error["code"]) == (503, "head_missing")
+            assert "run-head-training-pipeline" in error["message"]
+            assert str(tmp_path) not in response.text

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from llm_engineering.application.analysis.analyse import AnalysisStores, Deciders
-from llm_engineering.application.analysis.heads import LinearHead, TextEmbedder
+from llm_engineering.application.analysis.heads import Heads, LinearHead, TextEmbedder
 from llm_engineering.application.analysis.service import Analysed, AnalysisService
 from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.application.inference.support import SupportDesk
@@ -68,7 +68,12 @@ class Desk(SupportDesk):
     """The real desk over fakes; ``analysed`` holds what the head was shown."""
 
     def __init__(
-        self, config: SupportConfig = CONFIG, *, language: str = "en", min_similarity: float | None = None
+        self,
+        config: SupportConfig = CONFIG,
+        *,
+        language: str = "en",
+        min_similarity: float | None = None,
+        heads: Heads | None = None,
     ) -> None:
         embedder = HashEmbedder()
         answering: dict[str, Any] = {} if min_similarity is None else {"min_similarity": min_similarity}
@@ -86,6 +91,6 @@ class Desk(SupportDesk):
                 seen.append(text)
                 return await super().analyse(task, text, title, identifier)
 
-        deciders = {"tickets": Deciders(heads=WordHeads(embedder), embedder=TextEmbedder(embedder))}
+        deciders = {"tickets": Deciders(heads=heads or WordHeads(embedder), embedder=TextEmbedder(embedder))}
         self.analyses = Noting([SPEC], kept, deciders)
         super().__init__(config, "tickets", self.analyses, self.twin.pipeline, lambda _: language)

@@ -23,7 +23,6 @@ from llm_engineering.application.training.heads.train import Label
 from llm_engineering.domain.analyses import AnalysisSpec
 from llm_engineering.domain.errors import (
     ConfigurationError,
-    FingerprintMismatchError,
     InvalidInputError,
     ModelFileError,
 )
@@ -158,7 +157,7 @@ class TestRefusals:
 
     async def test_a_head_of_another_embedder_is_refused(self, tmp_path: Path) -> None:
         learn(tmp_path)
-        with pytest.raises(FingerprintMismatchError, match="another embedder"):
+        with pytest.raises(ModelFileError, match="another embedder"):
             await run_over(FakeWarehouse(), tmp_path, SPEC, embedder=HashEmbedder(model="other"))
 
     async def test_a_head_with_classes_that_the_spec_lacks_is_refused(self, tmp_path: Path) -> None:

@@ -123,8 +123,7 @@ class Analyser:
     Raises:
         ConfigurationError: the spec needs a model or heads that were not handed in, or a head decides other classes than the
             spec's.
-        FingerprintMismatchError: a head was learned with another embedder.
-        ModelFileError: a head is missing.
+        ModelFileError: a head is missing, or was learned with another embedder.
     """
 
     def __init__(self, spec: AnalysisSpec, deciders: Deciders, client: BatchClient | None = None) -> None:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from llm_engineering.application.files import atomic_write
 from llm_engineering.application.ports import Embedder, EmbeddingCache, Vectors
 from llm_engineering.domain.documents import CleanDocument, text_hash
-from llm_engineering.domain.errors import ConfigurationError, FingerprintMismatchError, ModelFileError
+from llm_engineering.domain.errors import ConfigurationError, ModelFileError
 from llm_engineering.domain.hints import POE
 
 Floats = npt.NDArray[np.float32]
@@ -289,11 +289,11 @@ def check_embedder(head: LinearHead, embedder: TextEmbedder, what: str) -> None:
     """Refuse a head of another embedder.
 
     Raises:
-        FingerprintMismatchError: its vectors cannot be compared with these.
+        ModelFileError: its vectors cannot be compared with these.
         ConfigurationError: it knows no classes.
     """
     if head.embedder != embedder.digest:
-        raise FingerprintMismatchError(
+        raise ModelFileError(
             f"The head of {what} was learned with another embedder ({head.embedder}) than the one that is configured "
             f"({embedder.digest}). Train it again, or set EMBEDDER_* back."
         )

@@ -3,6 +3,7 @@
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Path, Request, Response
+from loguru import logger
 
 from llm_engineering.application.analysis.service import AnalysisService
 from llm_engineering.domain.analyses import NAME, Analysis
@@ -44,7 +45,7 @@ def make_router(parts: ServiceParts) -> APIRouter:
             work = service.analyse(task, body.text, body.title, body.id)
             done = await unless_client_leaves(request, work)
         except ModelFileError as error:
-            raise ProblemError(Problem(503, "head_missing", str(error))) from None
+            raise explain_head(error) from None
         if done.degraded:
             response.headers[DEGRADED] = "1"
         return done.analysis
@@ -64,6 +65,19 @@ def make_router(parts: ServiceParts) -> APIRouter:
         return found
 
     return routes
+
+
+def explain_head(error: Exception) -> ProblemError:
+    """Return what a caller is told of a head that cannot be used; the log says which file."""
+    logger.warning("A head cannot be used: {}", error)
+    return ProblemError(
+        Problem(
+            503,
+            "head_missing",
+            "What decides here is not trained yet, or cannot be used. The operator can train it: "
+            "./poe run-head-training-pipeline",
+        )
+    )
 
 
 def find_analyses(parts: ServiceParts, task: str) -> AnalysisService:

@@ -9,6 +9,7 @@ from llm_engineering.domain.errors import ModelFileError
 from llm_engineering.infrastructure.api.bodies import describe_body, json_body
 from llm_engineering.infrastructure.api.errors import Problem, ProblemError
 from llm_engineering.infrastructure.api.parts import ServiceParts
+from llm_engineering.infrastructure.api.routes.analyses import explain_head
 from llm_engineering.infrastructure.api.routes.rag import WITH_BODY, error_responses
 from llm_engineering.infrastructure.api.schemas.predict import (
     InstancesBody,
@@ -32,7 +33,7 @@ def make_router(parts: ServiceParts) -> APIRouter:
                 request, _find_desk(parts).serve(body.input, body.to_messages())
             )
         except ModelFileError as error:
-            raise ProblemError(Problem(503, "head_missing", str(error))) from None
+            raise explain_head(error) from None
         return describe_served(served)
 
     @routes.post("/predict", responses=WITH_BODY, openapi_extra=describe_body(PredictBody))
