@@ -1,5 +1,6 @@
 """One prediction by four contracts: plain, SageMaker, Vertex AI, AWS Lambda. The same cases go through each."""
 
+import asyncio
 import base64
 import json
 from collections.abc import Callable, Iterator
@@ -67,8 +68,10 @@ def event(path: str, body: str) -> dict[str, Any]:
 
 
 @pytest.fixture(params=["/predict", "/invocations", "/vertex/predict", "lambda"])
-def ask(request: pytest.FixtureRequest) -> Ask:
+def ask(request: pytest.FixtureRequest) -> Iterator[Ask]:
     if request.param == "lambda":
+        loop = asyncio.new_event_loop()  # the handler runs in the current one, and would leave its own open
+        asyncio.set_event_loop(loop)
         handler = make_lambda_handler(request.getfixturevalue("app"))
 
         def over_lambda(body: Any) -> tuple[int, dict[str, Any]]:
@@ -76,7 +79,10 @@ def ask(request: pytest.FixtureRequest) -> Ask:
             text = base64.b64decode(reply["body"]) if reply["isBase64Encoded"] else reply["body"]
             return reply["statusCode"], json.loads(text)
 
-        return over_lambda
+        yield over_lambda
+        asyncio.set_event_loop(None)
+        loop.close()
+        return
     client: httpx.Client = request.getfixturevalue("client")
 
     def over_http(body: Any) -> tuple[int, dict[str, Any]]:
@@ -85,7 +91,7 @@ def ask(request: pytest.FixtureRequest) -> Ask:
         reply = response.json()
         return response.status_code, reply["predictions"][0] if instances and response.is_success else reply
 
-    return over_http
+    yield over_http
 
 
 def test_a_question_is_answered_with_its_sources(ask: Ask) -> None:
