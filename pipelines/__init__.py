@@ -1,5 +1,6 @@
 """ZenML pipelines: wiring only. What a run does is its YAML in ``configs/``."""
 
+from pipelines.analysis import head_training, record_analysis
 from pipelines.data import digital_data_etl, end_to_end_data, feature_engineering
 from pipelines.datasets import generate_instruct_dataset, generate_preference_dataset
 from pipelines.model_evaluation import model_evaluation
@@ -12,7 +13,9 @@ __all__ = [
     "feature_engineering",
     "generate_instruct_dataset",
     "generate_preference_dataset",
+    "head_training",
     "model_evaluation",
     "rag_evaluation",
+    "record_analysis",
     "training",
 ]

@@ -74,14 +74,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _start_services(settings: Settings, stack: ExitStack) -> None:
-    """Start what is not running; only what was started here is stopped at the end."""
+def start_warehouse(settings: Settings, stack: ExitStack) -> None:
+    """Start the database where it does not run; only what was started here is stopped at the end."""
     mongo = LocalMongo(settings.local.data_dir, settings.local.mongo_port)
     uses_local = settings.database.uri.get_secret_value().endswith(f"127.0.0.1:{settings.local.mongo_port}")
     if uses_local and not mongo.status().running:
         mongo.start()
         stack.callback(mongo.stop)
         console.print(f"  MongoDB-wire server on 127.0.0.1:{settings.local.mongo_port}")
+
+
+def _start_services(settings: Settings, stack: ExitStack) -> None:
+    start_warehouse(settings, stack)
     site = stack.enter_context(SampleSite(ROOT / "samples" / "site", port=SITE_PORT))
     console.print(f"  Sample site on {site.base_url}")
 

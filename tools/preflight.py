@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from llm_engineering.application.analysis.config import RecordAnalysis
 from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.evaluation.models.config import ModelEvaluationParameters
 from llm_engineering.application.evaluation.rag.config import RagEvaluation
@@ -58,7 +59,7 @@ def check_inputs(parameters: StrictConfig, settings: Settings) -> list[str]:
         case DigitalDataEtl() | EndToEndData():
             check_links(parameters.collect)
             check_database(settings)
-        case FeatureEngineering():
+        case FeatureEngineering() | RecordAnalysis():
             check_database(settings)
         case GenerateInstructDataset() | GeneratePreferenceDataset():
             check_database(settings)

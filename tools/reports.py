@@ -256,11 +256,31 @@ _PAGES = {
 }
 """Pages that have no place in a folder of their own."""
 _STYLES = {"saved": "green", "updated": "cyan", "failed": "red", "unchanged": "dim"}
+
+
+def _show_analysis(step: str, report: dict[str, Any]) -> None:
+    """Show what an analysis did, and how often each class was found."""
+    _show_numbers(step, {name: value for name, value in report.items() if isinstance(value, int)})
+    for field, counts in report["values"].items():
+        listed = ", ".join(
+            f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda it: -it[1])
+        )
+        console.print(f"  [bold]{escape(field)}[/]: {escape(listed)}", soft_wrap=True)
+
+
+def _show_heads(_: str, report: dict[str, Any]) -> None:
+    """Show a line for each head: how good it is, and whether it is in use."""
+    for field, told in report.items():
+        console.print(f"[bold]{escape(field)}[/]: {escape(told['verdict'])}", soft_wrap=True)
+
+
 _SHOWN: dict[str, Callable[[str, dict[str, Any]], None]] = {
     "collection_report": _show_links,
     "cleaning_report": _show_numbers,
     "near_duplicate_report": _show_numbers,
     "index_report": _show_numbers,
+    "analysis_report": _show_analysis,
+    "head_report": _show_heads,
     "rag_evaluation": _show_rag_evaluation,
     "generation_report": _show_generation,
     "dataset_report": _show_dataset,

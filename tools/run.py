@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from rich.markup import escape
 
+from llm_engineering.application.analysis.config import RecordAnalysis
 from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.evaluation.models.config import ModelEvaluationParameters
 from llm_engineering.application.evaluation.rag.config import RagEvaluation
@@ -77,6 +78,8 @@ PIPELINES = {
     ),
     "training": Runnable("training", Training, Path("configs/training_sft.yaml")),
     "end-to-end-data": Runnable("end_to_end_data", EndToEndData, OWN),
+    "analysis": Runnable("record_analysis", RecordAnalysis, Path("configs/analysis_tickets.yaml")),
+    "head-training": Runnable("head_training", RecordAnalysis, Path("configs/analysis_tickets.yaml")),
 }
 
 _ENDINGS = {"digital-data-etl": "", "rag-evaluation": ""}

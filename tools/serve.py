@@ -9,11 +9,13 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from llm_engineering.application.analysis.config import RecordAnalysis
 from llm_engineering.application.features.config import FeatureEngineering
 from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.bootstrap.service import build_service_app, open_api_keys, open_listener
+from llm_engineering.domain.analyses import AnalysisSpec
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings
@@ -53,8 +55,9 @@ def serve(settings: Settings, host: str, port: int, file: Path = CONFIG) -> None
     """
     config = read_service_config(file, InferenceConfig)
     features = read_run_config(FEATURES, FeatureEngineering)[0].features
+    specs = read_specs(config)
     with open_resources(settings) as resources, open_listener(host, port) as listener:
-        service = build_service_app(resources, config, host=host, features=features)
+        service = build_service_app(resources, config, host=host, features=features, analyses=specs)
         sharing: list[asyncio.Task[None]] = []  # the event loop itself holds its tasks only weakly
 
         def started() -> None:
@@ -64,6 +67,15 @@ def serve(settings: Settings, host: str, port: int, file: Path = CONFIG) -> None
         listener.serve(service, shutdown_seconds=settings.service.shutdown_seconds, started=started)
     if settings.log.format == "human":
         console.print("[green]✓[/] Stopped.")
+
+
+def read_specs(config: InferenceConfig) -> dict[Path, AnalysisSpec]:
+    """Read the analyses that a service's configuration names, by their files.
+
+    Raises:
+        ConfigurationError: one is missing or wrong.
+    """
+    return {file: read_run_config(file, RecordAnalysis)[0].analysis.spec for file in config.analyses}
 
 
 def introduce(resources: Resources, url: str, host: str, config: Path) -> None:

@@ -55,6 +55,7 @@ def _show_import(report: ImportReport, folder: Path) -> int:
         "rejected": f"{report.dead_letters:,}",
         "votes": f"{report.votes:,}",
         "edited drafts": f"{report.drafts:,}",
+        "corrections": f"{report.corrections:,}",
     }
     if report.rejected:
         rows["[yellow]lines rejected[/]"] = f"[yellow]{report.rejected:,}[/]"
@@ -68,6 +69,7 @@ def _show_import(report: ImportReport, folder: Path) -> int:
         + report.dead_letters
         + report.votes
         + report.drafts
+        + report.corrections
     )
     return 1 if report.rejected and not used else 0
 

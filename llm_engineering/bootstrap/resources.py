@@ -18,6 +18,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
+from llm_engineering.application.analysis.analyse import AnalysisStores, Deciders
+from llm_engineering.application.analysis.heads import HeadFolder, TextEmbedder
 from llm_engineering.application.evaluation.models.config import HarnessConfig
 from llm_engineering.application.evaluation.models.metrics import ReferenceMetrics
 from llm_engineering.application.evaluation.models.systems import Harness
@@ -41,6 +43,7 @@ from llm_engineering.application.ports import (
 from llm_engineering.application.training.finetune.dpo import PreferenceTrainer
 from llm_engineering.application.training.finetune.tracking import NamedTracker, SafeTrackers
 from llm_engineering.application.training.finetune.trainer import Trainer
+from llm_engineering.domain.analyses import AnalysisSpec, Engine
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.domain.inference import LlmProfile
 from llm_engineering.settings import (
@@ -278,6 +281,31 @@ class Resources:
         from llm_engineering.infrastructure.registry.zenml import ZenMLRegistry
 
         return ZenMLRegistry()
+
+    @cached_property
+    def heads(self) -> HeadFolder:
+        """Learned heads of analyses; each database has its own, so that a demo's never decide about somebody's records."""
+        return HeadFolder(self.settings.local.data_dir / "heads" / self.settings.database.name)
+
+    @cached_property
+    def text_embedder(self) -> TextEmbedder:
+        """Embeds what heads read, each text once."""
+        return TextEmbedder(self.embedder, self.warehouse.embeddings)
+
+    def make_deciders(self, spec: AnalysisSpec) -> Deciders:
+        """Return whom an analysis asks; its language model is closed by whoever runs the event loop it is used in."""
+        asks = spec.engine is Engine.HEAD_THEN_LLM or bool(spec.llm_fields)
+        headed = spec.engine is not Engine.LLM
+        return Deciders(
+            model=self.language_model if asks else None,
+            heads=self.heads if headed else None,
+            embedder=self.text_embedder if headed else None,
+        )
+
+    def collect_analysis_stores(self) -> AnalysisStores:
+        """Return what an analysis reads and writes."""
+        stores = self.warehouse
+        return AnalysisStores(stores.clean, stores.analyses, stores.generations, stores.dead_letters)
 
     @property
     def feedback(self) -> FeedbackStore | None:

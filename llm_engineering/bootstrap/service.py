@@ -1,21 +1,26 @@
 """Put the inference service together: routes, protection, and what its readiness depends on."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
+from llm_engineering.application.analysis.service import AnalysisService
 from llm_engineering.application.features.add import Addition, add_file
 from llm_engineering.application.features.config import FeatureRun
-from llm_engineering.application.inference.pipeline import InferenceConfig
+from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline
+from llm_engineering.application.inference.support import SupportDesk
 from llm_engineering.application.ports import (
     SearchRequest,
 )
 from llm_engineering.bootstrap.locks import hold_collection
 from llm_engineering.bootstrap.resources import Resources
-from llm_engineering.domain.errors import StoreUnavailableError
+from llm_engineering.domain.analyses import AnalysisSpec
+from llm_engineering.domain.errors import ConfigurationError, StoreUnavailableError
 from llm_engineering.domain.hints import POE
 from llm_engineering.domain.retrieval import SearchMode
 from llm_engineering.settings import (
@@ -26,11 +31,15 @@ from llm_engineering.settings import (
 )
 
 if TYPE_CHECKING:
+    from llm_engineering.infrastructure.api.aws_lambda import Handler
     from llm_engineering.infrastructure.api.health import Dependency
     from llm_engineering.infrastructure.api.middleware.auth import ApiKeyFile
     from llm_engineering.infrastructure.api.middleware.stack import Service
     from llm_engineering.infrastructure.api.parts import AddFile
     from llm_engineering.infrastructure.api.server import Listener
+
+
+NOTHING: Mapping[Path, AnalysisSpec] = MappingProxyType({})
 
 
 def open_api_keys(settings: Settings) -> "ApiKeyFile":
@@ -46,6 +55,7 @@ def build_service_app(
     *,
     host: str | None = None,
     features: FeatureRun | None = None,
+    analyses: Mapping[Path, AnalysisSpec] = NOTHING,
 ) -> "Service":
     """Return the whole inference service as an ASGI application: routes, and every layer of protection around them.
 
@@ -55,6 +65,7 @@ def build_service_app(
     Args:
         host: the address that it will listen on; None: as the settings say.
         features: how files that are added are indexed: as the feature pipeline runs.
+        analyses: what texts can be analysed for, by the files that say so.
 
     Raises:
         ConfigurationError: the address can be reached from elsewhere, and there is no API key; or the keys' file is broken.
@@ -74,6 +85,7 @@ def build_service_app(
     dependencies, closing = _dependencies(resources)
     health = Health(dependencies, metrics)
     pipeline = resources.inference_pipeline(chosen, tracer=MeasuringTracer(resources.tracer, metrics))
+    served = _make_analyses(resources, analyses) if analyses else None
     parts = ServiceParts(
         pipeline=pipeline,
         index=resources.index,
@@ -81,6 +93,8 @@ def build_service_app(
         drafts=resources.drafts,
         add_file=_make_add_file(resources, features or FeatureRun()) if service.max_document_bytes else None,
         reports=settings.local.data_dir / "reports",
+        analyses=served,
+        support=make_desk(resources, chosen, analyses, pipeline, served),
         retrieval=chosen.retrieval,
         grounding=resources.llm_profile.grounding,
         reranker=resources.reranker.name if resources.reranker else None,
@@ -106,6 +120,50 @@ def build_service_app(
         max_document_bytes=service.max_document_bytes,
         on_stop=(pipeline.close, *(model.close for model in pipeline.models), *closing),
     )
+
+
+def _make_analyses(resources: Resources, specs: Mapping[Path, AnalysisSpec]) -> AnalysisService:
+    deciders = {spec.task: resources.make_deciders(spec) for spec in specs.values()}
+    return AnalysisService(list(specs.values()), resources.collect_analysis_stores(), deciders)
+
+
+def build_lambda_handler(service: "Service") -> "Handler":
+    """Return what AWS Lambda calls with an event.
+
+    Raises:
+        MissingDependencyError: mangum is not installed.
+    """
+    from llm_engineering.infrastructure.api.aws_lambda import make_lambda_handler
+
+    return make_lambda_handler(service)
+
+
+def make_desk(
+    resources: Resources,
+    config: InferenceConfig,
+    specs: Mapping[Path, AnalysisSpec],
+    pipeline: InferencePipeline,
+    analyses: AnalysisService | None = None,
+) -> SupportDesk | None:
+    """Return what serves customers; None: the configuration serves none.
+
+    Args:
+        analyses: what the service has already; None: one of its own.
+
+    Raises:
+        ConfigurationError: the analysis that it goes by is not among ``specs``, or does not have what its rules name.
+    """
+    chosen = config.support
+    if chosen is None:
+        return None
+    analyses = analyses or _make_analyses(resources, specs)
+    if chosen.analysis not in specs:
+        raise ConfigurationError(
+            f"Customer service goes by the analysis {chosen.analysis}, which `analyses` does not list. Add it there."
+        )
+    from llm_engineering.infrastructure.shared.language import detect_language
+
+    return SupportDesk(chosen, specs[chosen.analysis].task, analyses, pipeline, detect_language)
 
 
 def _make_add_file(resources: Resources, features: FeatureRun) -> "AddFile":

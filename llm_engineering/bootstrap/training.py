@@ -13,6 +13,7 @@ from llm_engineering.settings import (
 )
 
 if TYPE_CHECKING:
+    from llm_engineering.application.ports import HeadLearner
     from llm_engineering.application.training.datasets.store import SaveForHub
     from llm_engineering.infrastructure.hub.datasets import DatasetsHub
     from llm_engineering.infrastructure.model_files import BundledModels
@@ -86,6 +87,13 @@ def load_dataset_saver() -> "SaveForHub":
     from llm_engineering.infrastructure.hub.datasets import save_for_hub
 
     return save_for_hub
+
+
+def make_head_learner() -> "HeadLearner":
+    """Return what learns heads of analyses; it raises MissingDependencyError where scikit-learn is not installed."""
+    from llm_engineering.infrastructure.training.heads import LogisticLearner
+
+    return LogisticLearner()
 
 
 def open_bundled_models(settings: Settings) -> "BundledModels":

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from llm_engineering.domain.documents import Model, Span, derive_id
 
@@ -26,20 +26,29 @@ class Origin(Model):
     author: str
     category: str
     language: str
+    group: str = ""
+    """What stays on one side of every split (a client, a thread, a product); empty: the document."""
 
 
 class Provenance(Model):
     """How a sample came about."""
 
-    made_by: Literal["back_translation", "model", "evolution", "feedback", "edit"]
+    made_by: Literal["back_translation", "model", "evolution", "feedback", "edit", "record"]
     """``back_translation``: the instruction was made by rule from headings and text, the answer is the author's; ``edit``: a
-    person rewrote what the model had drafted."""
+    person rewrote what the model had drafted; ``record``: both sides stood in a record."""
     evolutions: tuple[str, ...] = ()
     """Names of the evolutions applied to the instruction, in order."""
     model: str = ""
     """The language model that wrote a part of it; empty: none did."""
     prompt_hash: str = ""
     seed: int = 0
+
+
+class ChatTurn(Model):
+    """An earlier turn of a conversation."""
+
+    role: Literal["user", "assistant"]
+    content: str = Field(min_length=1)
 
 
 class InstructSample(Model):
@@ -49,13 +58,26 @@ class InstructSample(Model):
     answer: str = Field(min_length=1)
     origin: Origin
     provenance: Provenance
+    history: tuple[ChatTurn, ...] = ()
+    """Turns before the instruction: user and assistant in alternation. Every assistant's turn is learned."""
     split: Split | None = None
     """None until the data set is split."""
+
+    @field_validator("history")
+    @classmethod
+    def _alternates(cls, history: tuple[ChatTurn, ...]) -> tuple[ChatTurn, ...]:
+        roles = [turn.role for turn in history]
+        if len(roles) % 2 or any(
+            role != ("user", "assistant")[place % 2] for place, role in enumerate(roles)
+        ):
+            raise ValueError("expected turns of user and assistant in alternation, the user first")
+        return history
 
     @property
     def id(self) -> str:
         """Derived from place and text, so that making it again gives the same sample."""
-        return derive_id("instruct", self.origin.document_id, self.instruction, self.answer)
+        before = [f"{turn.role}: {turn.content}" for turn in self.history]
+        return derive_id("instruct", self.origin.document_id, *before, self.instruction, self.answer)
 
 
 class PreferenceSample(Model):

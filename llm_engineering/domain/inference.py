@@ -1,10 +1,11 @@
 """A request's way through the inference pipeline: what it was made with, what it cost, and what people said of it."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llm_engineering.domain.documents import Model, UtcDatetime
 from llm_engineering.domain.retrieval import Answer, Fusion, Hit, MetadataFilter, SearchMode
@@ -133,15 +134,52 @@ class Interaction(Model):
     created_at: UtcDatetime
 
 
-class Feedback(Model):
-    """What a person said of an answer. A second vote on the same trace, by the same voter, replaces the first."""
+class Subject(Model):
+    """What a person speaks of."""
 
-    trace_id: str = Field(min_length=1, max_length=64)
-    rating: Literal["up", "down"]
+    kind: Literal["answer", "analysis"]
+    id: str = Field(min_length=1, max_length=64)
+    """An answer's trace id, or an analysis's id: what is said of one version is not said of the next."""
+
+
+class Feedback(Model):
+    """What a person said of an answer or an analysis. A second vote on the same subject, by the same voter, replaces the
+    first. An answer has one voter, an analysis any number."""
+
+    subject: Subject
+    rating: Literal["up", "down"] | None = None
     comment: str = Field(default="", max_length=2_000)
+    correction: dict[str, str | float | tuple[str, ...]] | None = None
+    """Of an analysis: field → what is right. It becomes a label."""
+    task: str = ""
+    """Of a correction: the analysis's, kept here since a result goes when its record changes, or its head."""
+    document_ids: tuple[str, ...] = ()
+    """Of a correction: what it was about."""
     voter: str = ""
     """Name of the API key that gave the vote; empty: none was needed."""
     created_at: UtcDatetime
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_trace_id(cls, values: Any) -> Any:
+        # What was kept before there were other subjects is about an answer.
+        if isinstance(values, Mapping) and "trace_id" in values:
+            rest = {name: value for name, value in values.items() if name != "trace_id"}
+            return {"subject": {"kind": "answer", "id": values["trace_id"]}, **rest}
+        return values
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.rating is None and not self.correction:
+            raise ValueError("a vote needs a `rating` or a `correction`")
+        if self.correction and self.subject.kind != "analysis":
+            raise ValueError("only an analysis can be corrected")
+        return self
+
+    @property
+    def trace_id(self) -> str:
+        """Of the answer; an analysis has its id there."""
+        return self.subject.id
 
 
 def make_interaction(result: RagResult, at: datetime) -> Interaction:

@@ -16,7 +16,8 @@ DOCUMENTED = 0.89
 """Least share of public modules, classes, functions and methods with a docstring: what was reached, rounded down."""
 
 VERBS = frozenset(
-    """decline accept add align allow annotate answer append apply archive ask assert attach await batch begin bind build cache
+    """analyse correct
+    decline accept add align allow annotate answer append apply archive ask assert attach await batch begin bind build cache
     calculate call cancel canonicalise chat check choose chunk claim classify clean clear close collect compare compile
     complete compose compress compute configure connect convert copy count cover create curate decide decode decontaminate delete
     describe deserialise detect discard discover download draw drop dump embed emit encode ensure enter erase escape estimate

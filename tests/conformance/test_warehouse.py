@@ -14,6 +14,7 @@ from llm_engineering.infrastructure.stores.mongo import MongoWarehouse
 from llm_engineering.infrastructure.stores.mongo.connection import without_credentials
 from llm_engineering.infrastructure.stores.mongo.records import original_key, safe_key
 from tests.conformance.warehouse_contract import (
+    AnalysisContract,
     CleanContract,
     DeadLetterContract,
     DocumentContract,
@@ -91,6 +92,9 @@ class TestGenerations(GenerationContract): ...
 
 
 class TestVoices(VoiceContract): ...
+
+
+class TestAnalyses(AnalysisContract): ...
 
 
 class _Commands(pymongo.monitoring.CommandListener):

@@ -19,10 +19,11 @@ from llm_engineering.application.ports import (
     StoredVersion,
     UpsertCounts,
 )
+from llm_engineering.domain.analyses import Analysis, Evidence, Finding
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument, Span
 from llm_engineering.domain.drafts import KEPT_EDITS, DraftBrief, StoredDraft
 from llm_engineering.domain.errors import ForeignVoteError, InvalidInputError
-from llm_engineering.domain.inference import Feedback, Intent, Interaction, ResponseProvenance
+from llm_engineering.domain.inference import Feedback, Intent, Interaction, ResponseProvenance, Subject
 from llm_engineering.domain.retrieval import (
     Answer,
     Citation,
@@ -496,6 +497,25 @@ class EmbeddingContract:
 
 
 class FeedbackContract:
+    def test_an_analysis_has_a_vote_for_each_voter_and_version(self, warehouse: Warehouse) -> None:
+        def corrected(identifier: str, voter: str, mood: str, minute: int, task: str = "tickets") -> Feedback:
+            return Feedback(
+                subject=Subject(kind="analysis", id=identifier),
+                correction={"mood": mood, "things": ("lamp",), "price": 2.5},
+                task=task,
+                document_ids=("d1",),
+                voter=voter,
+                created_at=NOW + timedelta(minutes=minute),
+            )
+
+        first, second = corrected("a1", "ann", "calm", 2), corrected("a1", "ben", "cross", 1)
+        replaced, other = corrected("a2", "ann", "calm", 0), corrected("a3", "ann", "calm", 3, task="other")
+        for vote in (replaced, first, second, other, newest := corrected("a2", "ann", "cross", 4)):
+            warehouse.feedback.vote(vote)
+        assert list(warehouse.feedback.read_corrections("tickets")) == [second, first, newest]
+        assert list(warehouse.feedback.read_corrections()) == [second, first, other, newest]
+        assert list(warehouse.feedback.read_votes()) == []
+
     def test_an_answer_is_remembered_and_recalled(self, warehouse: Warehouse) -> None:
         warehouse.feedback.remember(answered())
         recalled = warehouse.feedback.find_interaction("t0")
@@ -797,3 +817,61 @@ class VoiceContract:
         odd = voice("Zoë :; O’Neil", grams=("$a", ".b", "\n ", "日本", "x.y"))
         warehouse.voices.put([odd])
         assert warehouse.voices.find("zoë :; o’neil") == [odd]
+
+
+def analysed(number: int = 0, **fields: Any) -> Analysis:
+    evidence = Evidence(document_id=clean(0).id, span=Span(start=0, end=4), quote="Text")
+    defaults: dict[str, Any] = {
+        "id": f"a{number}",
+        "task": "tickets",
+        "spec": "s1",
+        "key": clean(number).id,
+        "document_ids": (clean(number).id,),
+        "input_hash": "h",
+        "findings": (
+            Finding(field="mood", value="calm", confidence=0.5, made_by="head"),
+            Finding(field="price", value=2.5, evidence=(evidence,), made_by="llm"),
+        ),
+        "dropped": 1,
+        "unsure": ("topic",),
+        "model": "m",
+        "created_at": NOW,
+    }
+    return Analysis(**{**defaults, **fields})
+
+
+class AnalysisContract:
+    def test_results_come_back_as_they_were_written(self, warehouse: Warehouse) -> None:
+        warehouse.analyses.upsert([analysed(1), analysed(0, key="a.b$c", findings=())])
+        assert warehouse.analyses.get(["a1", "a0", "none"]) == [
+            analysed(0, key="a.b$c", findings=()),
+            analysed(1),
+        ]
+
+    def test_a_second_write_replaces(self, warehouse: Warehouse) -> None:
+        warehouse.analyses.upsert([analysed(0)])
+        warehouse.analyses.upsert([analysed(0, dropped=7)])
+        assert [one.dropped for one in warehouse.analyses.stream()] == [7]
+
+    def test_versions_are_of_a_task_and_ordered_by_id(self, warehouse: Warehouse) -> None:
+        warehouse.analyses.upsert([analysed(3), analysed(1), analysed(2, task="other")])
+        assert list(warehouse.analyses.list_versions("tickets")) == [
+            ("a1", clean(1).id),
+            ("a3", clean(3).id),
+        ]
+        assert [one.id for one in warehouse.analyses.stream(task="other")] == ["a2"]
+        assert [one.id for one in warehouse.analyses.stream(batch_size=1)] == ["a1", "a2", "a3"]
+
+    def test_of_two_results_about_a_record_the_newest_is_found(self, warehouse: Warehouse) -> None:
+        old = analysed(1, key="k", created_at=NOW - timedelta(days=1))
+        warehouse.analyses.upsert([analysed(0, key="k"), old])
+        found = warehouse.analyses.find_by_key("tickets", "k")
+        assert found is not None
+        assert found.id == "a0"
+        assert warehouse.analyses.find_by_key("other", "k") is None
+
+    def test_results_are_counted_and_deleted(self, warehouse: Warehouse) -> None:
+        warehouse.analyses.upsert([analysed(0), analysed(1), analysed(2, task="other")])
+        assert warehouse.analyses.count_by_task() == {"other": 1, "tickets": 2}
+        assert warehouse.analyses.delete(["a0", "a0", "none"]) == 1
+        assert warehouse.analyses.count_by_task() == {"other": 1, "tickets": 1}

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.application.ports import LanguageModel, VectorIndex
 from llm_engineering.bootstrap.resources import Resources
 from llm_engineering.bootstrap.service import build_service_app
@@ -25,6 +26,7 @@ from tests.fakes.embedder import HashEmbedder
 from tests.fakes.index import FakeVectorIndex
 from tests.fakes.llm import ScriptedLanguageModel
 from tests.fakes.service import first_sentence_of_the_sources, write
+from tests.fakes.support import CONFIG, SPEC, WordHeads
 from tests.fakes.warehouse import FakeWarehouse
 
 
@@ -65,8 +67,10 @@ class OperatedService:
             language_model=self.model,
             reranker=None,
             warehouse=self.warehouse,
+            heads=WordHeads(self.embedder),
         )
-        self.app = build_service_app(resources)
+        config = InferenceConfig(support=CONFIG)
+        self.app = build_service_app(resources, config, analyses={CONFIG.analysis: SPEC})
 
 
 def metric(client: httpx.Client, name: str, **labels: str) -> float:

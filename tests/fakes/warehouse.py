@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from llm_engineering.application.ports import DocumentCard, Generation, StoredVersion, UpsertCounts, Vectors
+from llm_engineering.domain.analyses import Analysis
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument, User
 from llm_engineering.domain.drafts import StoredDraft
 from llm_engineering.domain.errors import ForeignVoteError, InvalidInputError, StoreUnavailableError
@@ -253,6 +254,7 @@ class FakeFeedbackStore(_Collection):
         super().__init__(warehouse, "feedback")
         self._answers: dict[str, Interaction] = {}
         self._votes: dict[str, Feedback] = {}
+        self._subjects: dict[tuple[str, str], Feedback] = {}
 
     def remember(self, interaction: Interaction) -> None:
         self._call("write")
@@ -270,12 +272,19 @@ class FakeFeedbackStore(_Collection):
     def vote(self, feedback: Feedback) -> None:
         self._call("write")
         with self._lock:
+            if feedback.subject.kind != "answer":
+                self._subjects[feedback.subject.id, feedback.voter] = feedback
+                return
             if self.find_interaction(feedback.trace_id) is None:
                 raise InvalidInputError(f"No answer with the trace id {feedback.trace_id!r} is kept.")
             held = self._votes.get(feedback.trace_id)
             if held is not None and held.voter != feedback.voter:
                 raise ForeignVoteError("Somebody else has voted on this answer.")
             self._votes[feedback.trace_id] = feedback
+
+    def read_corrections(self, task: str | None = None) -> Iterator[Feedback]:
+        found = [one for one in self._subjects.values() if task in (None, one.task)]
+        return self._batches(sorted(found, key=lambda one: one.created_at), WRITE_BATCH)
 
     def read_votes(self, *, batch_size: int = 256) -> Iterator[tuple[Interaction, Feedback]]:
         ordered = sorted(self._votes.values(), key=lambda vote: (vote.created_at, vote.trace_id))
@@ -378,6 +387,44 @@ class FakeVoiceStore(_Collection):
             return sum(self._rows.pop(key, None) is not None for key in set(ids))
 
 
+class FakeAnalysisStore(_Collection):
+    def __init__(self, warehouse: "FakeWarehouse") -> None:
+        super().__init__(warehouse, "analyses")
+        self._rows: dict[str, Analysis] = {}
+
+    def upsert(self, analyses: Sequence[Analysis]) -> None:
+        self._call("write", len({one.id for one in analyses}))
+        with self._lock:
+            self._rows.update({one.id: one for one in analyses})
+
+    def list_versions(self, task: str) -> Iterator[tuple[str, str]]:
+        return self._batches([(one.id, one.key) for one in self._of(task)], ROW_BATCH)
+
+    def get(self, ids: Sequence[str]) -> list[Analysis]:
+        self._call("get", len(set(ids)), FIND_BATCH)
+        return [self._rows[key] for key in sorted(set(ids)) if key in self._rows]
+
+    def find_by_key(self, task: str, key: str) -> Analysis | None:
+        self._call("find")
+        found = [one for one in self._of(task) if one.key == key]
+        return max(found, key=lambda one: (one.created_at, one.id), default=None)
+
+    def stream(self, *, task: str | None = None, batch_size: int = 256) -> Iterator[Analysis]:
+        return self._batches(self._of(task), batch_size)
+
+    def count_by_task(self) -> dict[str, int]:
+        self._call("count")
+        return dict(sorted(Counter(one.task for one in self._rows.values()).items()))
+
+    def delete(self, ids: Sequence[str]) -> int:
+        self._call("delete", len(set(ids)))
+        with self._lock:
+            return sum(self._rows.pop(key, None) is not None for key in set(ids))
+
+    def _of(self, task: str | None) -> list[Analysis]:
+        return [self._rows[key] for key in sorted(self._rows) if task in (None, self._rows[key].task)]
+
+
 class FakeWarehouse:
     """All stores in memory. Set ``down`` to make every call raise StoreUnavailableError."""
 
@@ -393,6 +440,7 @@ class FakeWarehouse:
         self.drafts = FakeDraftStore(self)
         self.generations = FakeGenerationCache(self)
         self.voices = FakeVoiceStore(self)
+        self.analyses = FakeAnalysisStore(self)
 
     @property
     def display_uri(self) -> str:

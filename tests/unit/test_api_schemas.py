@@ -51,7 +51,14 @@ DEFAULTS = RetrievalConfig(k=7, mode=SearchMode.DENSE, fusion=WeightedFusion(alp
 ROUTES = ("/search", "/rag", "/rag/stream", "/v1/chat/completions")
 """Those that search, and so take how."""
 WRITING = ("/write", "/write/stream")
-OTHERS = (*WRITING, "/feedback")
+OTHERS = (
+    *WRITING,
+    "/feedback",
+    "/analyses/{task}",
+    "/predict",
+    "/invocations",
+    "/vertex/predict",
+)
 
 
 @pytest.fixture(scope="module")

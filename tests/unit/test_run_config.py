@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from llm_engineering.application.analysis.config import RecordAnalysis
 from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.evaluation.models.config import ModelEvaluationParameters
 from llm_engineering.application.evaluation.rag.config import RagEvaluation
@@ -34,6 +35,7 @@ BY_PARAMETERS: dict[frozenset[str], type[StrictConfig]] = {
     frozenset({"instruct"}): GenerateInstructDataset,
     frozenset({"preference"}): GeneratePreferenceDataset,
     frozenset({"model_evaluation", "promotion"}): ModelEvaluationParameters,
+    frozenset({"analysis"}): RecordAnalysis,
     frozenset({"training"}): Training,
     frozenset({"dpo"}): Training,
 }

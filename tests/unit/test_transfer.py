@@ -17,6 +17,7 @@ from llm_engineering.application.features.export import export_warehouse, import
 from llm_engineering.application.ports import UpsertCounts
 from llm_engineering.domain.documents import DeadLetter, RawDocument
 from llm_engineering.domain.errors import InvalidInputError, StoreError, StoreUnavailableError
+from llm_engineering.domain.inference import Feedback
 from tests.conformance.warehouse_contract import (
     NOW,
     answered,
@@ -46,6 +47,7 @@ def state(warehouse: FakeWarehouse) -> tuple[list[Any], ...]:
         *(list(values) for values in stores),
         list(warehouse.feedback.read_votes()),
         list(warehouse.drafts.read_edited()),
+        list(warehouse.feedback.read_corrections()),
     )
 
 
@@ -58,6 +60,17 @@ def filled(documents: int = 5) -> FakeWarehouse:
     warehouse.feedback.remember(answered("nobody voted"))
     warehouse.drafts.restore([drafted("edited", created_at=NOW).revise("Mine.", NOW)])
     warehouse.drafts.save(drafted("nobody edited"))
+    about = {"kind": "analysis", "id": "a1"}
+    warehouse.feedback.vote(
+        Feedback.model_validate(
+            {
+                "subject": about,
+                "correction": {"mood": "calm", "things": ["lamp"]},
+                "task": "t",
+                "created_at": NOW,
+            }
+        )
+    )
     return warehouse
 
 
@@ -94,7 +107,7 @@ def test_importing_twice_changes_nothing_more(tmp_path: Path) -> None:
     target = FakeWarehouse()
     first = import_warehouse(target, tmp_path)
     assert (first.users, first.documents, first.dead_letters) == (1, UpsertCounts(created=5), 2)
-    assert (first.votes, first.drafts) == (1, 1)
+    assert (first.votes, first.drafts, first.corrections) == (1, 1, 1)
     before = state(target)
     second = import_warehouse(target, tmp_path)
     assert (second.users, second.documents) == (0, UpsertCounts(unchanged=5))
@@ -111,6 +124,7 @@ def test_there_is_one_value_a_line_in_order_of_ids(tmp_path: Path) -> None:
         "dead_letters.jsonl": 2,
         "feedback.jsonl": 1,
         "drafts.jsonl": 1,
+        "corrections.jsonl": 1,
     }
     stored = [RawDocument.model_validate_json(line) for line in lines(tmp_path / "documents.jsonl")]
     assert stored == list(warehouse.documents.stream())
@@ -193,7 +207,7 @@ def test_documents_alone_bring_their_authors_as_users(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_an_export_says_what_was_expected(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match=r"expected users\.jsonl, .*, feedback\.jsonl or drafts"):
+    with pytest.raises(InvalidInputError, match=r"expected users\.jsonl, .*, drafts\.jsonl or corrections"):
         import_warehouse(FakeWarehouse(), tmp_path / "nowhere")
 
 
@@ -286,7 +300,7 @@ def test_a_vote_on_another_answer_is_rejected(tmp_path: Path) -> None:
     export_warehouse(filled(0), tmp_path)
     path = tmp_path / "feedback.jsonl"
     good = path.read_text(encoding="utf-8")
-    path.write_text(good.replace('"trace_id": "old", "rating"', '"trace_id": "new", "rating"') + good)
+    path.write_text(good.replace('"kind": "answer", "id": "old"', '"kind": "answer", "id": "new"') + good)
     target = FakeWarehouse()
     report = import_warehouse(target, tmp_path)
     assert (report.votes, report.rejected) == (1, 1)

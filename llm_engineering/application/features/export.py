@@ -1,10 +1,10 @@
 """The warehouse to JSON Lines files and back: for backups, for moving to another server, for other programs.
 
 ``users.jsonl``, ``documents.jsonl`` and ``dead_letters.jsonl`` hold one value a line, in id order; ``feedback.jsonl`` the
-votes with their answers, oldest first; ``drafts.jsonl`` the drafts that people edited. What can be derived (clean documents,
-embeddings, the index) is not exported: the feature pipeline makes it again; answers that nobody voted on and drafts that
-nobody edited are not either, for they expire. Numbers that JSON does not know are written as Python does, ``NaN`` and
-``Infinity``.
+votes with their answers, oldest first; ``corrections.jsonl`` what was said of analyses; ``drafts.jsonl`` the drafts that people
+edited. What can be derived (clean documents, embeddings, the index, analyses) is not exported: the pipelines make it again;
+answers that nobody voted on and drafts that nobody edited are not either, for they expire. Numbers that
+JSON does not know are written as Python does, ``NaN`` and ``Infinity``.
 """
 
 import json
@@ -41,7 +41,7 @@ from llm_engineering.domain.hints import POE
 from llm_engineering.domain.inference import Feedback, Interaction
 
 USERS, DOCUMENTS, DEAD_LETTERS = "users.jsonl", "documents.jsonl", "dead_letters.jsonl"
-FEEDBACK, DRAFTS = "feedback.jsonl", "drafts.jsonl"
+FEEDBACK, DRAFTS, CORRECTIONS = "feedback.jsonl", "drafts.jsonl", "corrections.jsonl"
 STAGE = "import"
 """Stage of the dead letters that an import writes; their source is ``FILE:LINE``."""
 BATCH = 500
@@ -101,6 +101,7 @@ class ImportReport:
     rejected: int = 0
     votes: int = 0
     drafts: int = 0
+    corrections: int = 0
 
 
 def export_warehouse(stores: Stores, folder: Path, progress: Progress | None = None) -> ExportReport:
@@ -121,6 +122,7 @@ def export_warehouse(stores: Stores, folder: Path, progress: Progress | None = N
         DEAD_LETTERS: stores.dead_letters.stream(),
         FEEDBACK: (Vote(interaction=given, feedback=said) for given, said in stores.feedback.read_votes()),
         DRAFTS: stores.drafts.read_edited(),
+        CORRECTIONS: stores.feedback.read_corrections(),
     }
     written: dict[str, int] = {}
     with ExitStack() as stack:
@@ -153,7 +155,7 @@ def import_warehouse(stores: Stores, folder: Path, progress: Progress | None = N
         StoreUnavailableError: the warehouse does not answer.
     """
     progress = progress or SilentProgress()
-    files = (USERS, DOCUMENTS, DEAD_LETTERS, FEEDBACK, DRAFTS)
+    files = (USERS, DOCUMENTS, DEAD_LETTERS, FEEDBACK, DRAFTS, CORRECTIONS)
     present = [name for name in files if (folder / name).is_file()]
     if not present:
         raise InvalidInputError(
@@ -174,12 +176,14 @@ def import_warehouse(stores: Stores, folder: Path, progress: Progress | None = N
     votes = sum(map(importer.save_votes, voted))
     edited = importer.read(folder / DRAFTS, StoredDraft) if DRAFTS in present else ()
     drafts = sum(map(importer.save_drafts, edited))
+    said = importer.read(folder / CORRECTIONS, Feedback) if CORRECTIONS in present else ()
+    corrections = sum(map(importer.save_corrections, said))
     importer.resolve_mended()
     # Last: among them may be letters about lines of other imports, which are as they were.
     for letter_batch in importer.read(folder / DEAD_LETTERS, DeadLetter) if DEAD_LETTERS in present else ():
         stores.dead_letters.put([letter for _, letter in letter_batch])
         letters += len(letter_batch)
-    return ImportReport(users, documents, letters, importer.rejected, votes, drafts)
+    return ImportReport(users, documents, letters, importer.rejected, votes, drafts, corrections)
 
 
 class _Importer:
@@ -230,6 +234,16 @@ class _Importer:
         def restore(votes: Sequence[Vote]) -> int:
             self._stores.feedback.restore([(vote.interaction, vote.feedback) for vote in votes])
             return len(votes)
+
+        return sum(self._saved(batch, restore))
+
+    def save_corrections(self, batch: Sequence[tuple[str, Feedback]]) -> int:
+        """Write a batch of what was said of analyses; how many there were. What the store refuses is rejected one by one."""
+
+        def restore(said: Sequence[Feedback]) -> int:
+            for one in said:
+                self._stores.feedback.vote(one)
+            return len(said)
 
         return sum(self._saved(batch, restore))
 

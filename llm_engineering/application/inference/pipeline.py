@@ -36,6 +36,7 @@ from llm_engineering.application.inference.planning import plan_text
 from llm_engineering.application.inference.quotes import Rank
 from llm_engineering.application.inference.retriever import RetrievalConfig, Retriever
 from llm_engineering.application.inference.search import Facets, as_passages, expand_to_parents
+from llm_engineering.application.inference.support_config import SupportConfig
 from llm_engineering.application.ports import (
     DocumentCard,
     DraftStore,
@@ -97,6 +98,10 @@ class InferenceConfig(Model):
 
     retrieval: RetrievalConfig = RetrievalConfig()
     answering: AnsweringConfig = AnsweringConfig()
+    analyses: tuple[Path, ...] = ()
+    """Files of analyses (``configs/analysis_TASK.yaml``) that the service answers."""
+    support: SupportConfig | None = None
+    """How customers are served (``/predict``); None: they are not."""
 
 
 class _DraftSoFar:

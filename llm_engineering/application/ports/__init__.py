@@ -4,6 +4,7 @@ Every adapter of a port, and its fake in ``tests/fakes``, passes the same confor
 Constructors of adapters only store configuration; the first use opens, ``close`` releases and may be called twice.
 """
 
+from llm_engineering.application.ports.analyses import AnalysisStore
 from llm_engineering.application.ports.documents import (
     CleanStore,
     DeadLetterStore,
@@ -50,10 +51,11 @@ from llm_engineering.application.ports.sources import (
     SourceReader,
     StoredVersion,
 )
-from llm_engineering.application.ports.training import ExperimentTracker, ModelRegistry
+from llm_engineering.application.ports.training import ExperimentTracker, HeadLearner, ModelRegistry
 from llm_engineering.application.ports.warehouse import Warehouse
 
 __all__ = [
+    "AnalysisStore",
     "CleanStore",
     "DeadLetterStore",
     "Delta",
@@ -70,6 +72,7 @@ __all__ = [
     "Generation",
     "GenerationCache",
     "GenerationOptions",
+    "HeadLearner",
     "IndexWriter",
     "LanguageModel",
     "Link",

@@ -159,12 +159,16 @@ class FeedbackStore(Protocol):
     def find_interaction(self, trace_id: str) -> Interaction | None: ...
 
     def vote(self, feedback: Feedback) -> None:
-        """Keep a vote; a second one on the same trace, by the same voter, replaces the first.
+        """Keep a vote; a second one on the same subject, by the same voter, replaces the first.
 
         Raises:
-            InvalidInputError: no answer with that trace id is remembered.
-            ForeignVoteError: another voter has voted on it.
+            InvalidInputError: it is about an answer, and none with that trace id is remembered.
+            ForeignVoteError: it is about an answer, and another voter has voted on it.
         """
+        ...
+
+    def read_corrections(self, task: str | None = None) -> Iterator[Feedback]:
+        """Yield what was said of analyses, of a task or of all, oldest first."""
         ...
 
     def read_votes(self, *, batch_size: int = 256) -> Iterator[tuple[Interaction, Feedback]]:

@@ -1,9 +1,10 @@
 """Training runs as they go, and the registry of what came out of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
+from llm_engineering.application.ports.retrieval import Vectors
 from llm_engineering.domain.models import ModelManifest, ModelVersion, PromotionDecision, Stage
 
 
@@ -61,4 +62,22 @@ class ModelRegistry(Protocol):
 
     def list_decisions(self, name: str, number: int | None = None) -> list[PromotionDecision]:
         """Return all, newest first."""
+        ...
+
+
+class HeadLearner(Protocol):
+    """Learns linear classifiers over embeddings."""
+
+    def fit(
+        self, vectors: Vectors, labels: Sequence[str], classes: Sequence[str], penalty: float
+    ) -> tuple[Vectors, Vectors]:
+        """Return weights of shape (dimension, classes) and bias of shape (classes,), whose softmax is the probability.
+
+        Args:
+            penalty: inverse strength of regularisation.
+        """
+        ...
+
+    def assign_folds(self, labels: Sequence[str], groups: Sequence[str], folds: int, seed: int) -> list[int]:
+        """Return the fold of each label: classes spread evenly, a group never in two folds."""
         ...

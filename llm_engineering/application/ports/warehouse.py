@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from llm_engineering.application.ports.analyses import AnalysisStore
 from llm_engineering.application.ports.documents import (
     CleanStore,
     DeadLetterStore,
@@ -45,3 +46,6 @@ class Warehouse(Protocol):
 
     @property
     def voices(self) -> VoiceStore: ...
+
+    @property
+    def analyses(self) -> AnalysisStore: ...

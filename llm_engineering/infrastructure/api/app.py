@@ -6,11 +6,13 @@ from fastapi.responses import Response
 from llm_engineering.infrastructure.api import errors
 from llm_engineering.infrastructure.api.bodies import describe_requests
 from llm_engineering.infrastructure.api.parts import ServiceParts
+from llm_engineering.infrastructure.api.routes import analyses as routes_analyses
 from llm_engineering.infrastructure.api.routes import docs as routes_docs
 from llm_engineering.infrastructure.api.routes import documents as routes_documents
 from llm_engineering.infrastructure.api.routes import drafts as routes_drafts
 from llm_engineering.infrastructure.api.routes import openai as routes_openai
 from llm_engineering.infrastructure.api.routes import page as routes_page
+from llm_engineering.infrastructure.api.routes import predict as routes_predict
 from llm_engineering.infrastructure.api.routes import rag as routes_rag
 from llm_engineering.infrastructure.api.routes import reports as routes_reports
 from llm_engineering.infrastructure.api.streaming import ClientGoneError
@@ -41,6 +43,8 @@ def create_app(parts: ServiceParts) -> FastAPI:
     app.include_router(routes_drafts.make_router(parts))
     app.include_router(routes_documents.make_router(parts))
     app.include_router(routes_reports.make_router(parts))
+    app.include_router(routes_analyses.make_router(parts))
+    app.include_router(routes_predict.make_router(parts))
     app.include_router(routes_openai.make_router(parts))
     if parts.health is not None:
         from llm_engineering.infrastructure.api.health import operation_router
@@ -48,7 +52,14 @@ def create_app(parts: ServiceParts) -> FastAPI:
         app.include_router(operation_router(parts.health, parts.metrics))
     app.include_router(routes_page.make_router())
     app.include_router(routes_docs.make_router(lambda: app.openapi()))
-    describe_requests(app, *routes_rag.BODIES, *routes_drafts.BODIES, *routes_openai.BODIES)
+    describe_requests(
+        app,
+        *routes_rag.BODIES,
+        *routes_drafts.BODIES,
+        *routes_analyses.BODIES,
+        *routes_predict.BODIES,
+        *routes_openai.BODIES,
+    )
     return app
 
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llm_engineering.application.analysis.service import AnalysisService
 from llm_engineering.application.features.add import Addition
 from llm_engineering.application.inference.pipeline import InferencePipeline
 from llm_engineering.application.inference.retriever import RetrievalConfig
+from llm_engineering.application.inference.support import SupportDesk
 from llm_engineering.application.ports import DraftStore, FeedbackStore, VectorIndex
 from llm_engineering.domain.inference import Grounding
 
@@ -40,6 +42,10 @@ class ServiceParts:
     """Makes a file part of the collection, from its name, its bytes and its author; None: files are not taken."""
     reports: Path | None = None
     """The folder of HTML reports."""
+    analyses: AnalysisService | None = None
+    """None: no text is analysed."""
+    support: SupportDesk | None = None
+    """None: customers are not served."""
     retrieval: RetrievalConfig = RetrievalConfig()
     """How is searched where a request does not say."""
     grounding: Grounding = "annotate"

@@ -157,7 +157,7 @@ def _answered(
 ) -> SystemResult:
     logger.info("{} ({}) answers {} questions.", system.name, system.label[:_LABEL], len(held.samples))
     named = NamedProgress(progress, system.name)
-    asked = [_asked(system, sample.instruction) for sample in held.samples]
+    asked = [_asked(system, sample) for sample in held.samples]
     told = [
         [*turns, Message("assistant", sample.answer)]
         for turns, sample in zip(asked, held.samples, strict=True)
@@ -187,9 +187,10 @@ class NamedProgress:
         self._progress.advance(f"{self._name}: {description.lower()}", amount, total=total)
 
 
-def _asked(system: System, question: str) -> list[Message]:
+def _asked(system: System, sample: InstructSample) -> list[Message]:
     head = [Message("system", system.system_message)] if system.system_message else []
-    return [*head, Message("user", question)]
+    before = [Message(turn.role, turn.content) for turn in sample.history]
+    return [*head, *before, Message("user", sample.instruction)]
 
 
 # --- the judge -------------------------------------------------------------------------------------------------------

@@ -168,6 +168,36 @@ class QualityConfig(StrictConfig):
         return value
 
 
+class RecordSamples(StrictConfig):
+    """Samples of records (tickets, transcripts, notes) beside those of passages: give one of ``answer``, ``speakers``,
+    ``labels_of``."""
+
+    categories: tuple[str, ...] = Field(min_length=1)
+    platforms: tuple[str, ...] = ()
+    """Tables' names, whose records alone are read; none: all."""
+    answer: str | None = None
+    """Metadata that holds the answer to the record's text, such as a ticket's resolution."""
+    speakers: dict[str, Literal["user", "assistant"]] | None = None
+    """Of transcripts: name at the beginning of a line → who it is. Every turn of the assistant is learned."""
+    labels_of: str | None = None
+    """Name of an analysis whose corrections are the answer, as JSON."""
+    instruction: str = ""
+    """What stands before the record's text, such as: Fill the fields as JSON."""
+    group_by: str | None = None
+    """Metadata (``client``, ``thread``, ``product``) whose records stay on one side of every split."""
+
+    @model_validator(mode="after")
+    def _one_answer(self) -> Self:
+        given = [name for name in ("answer", "speakers", "labels_of") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(
+                f"expected one of answer, speakers and labels_of, got {', '.join(given) or 'none'}"
+            )
+        if self.speakers and set(self.speakers.values()) != {"user", "assistant"}:
+            raise ValueError("speakers need a user and an assistant")
+        return self
+
+
 class DatasetRun(StrictConfig):
     """What both kinds of data sets share."""
 
@@ -216,11 +246,20 @@ class InstructDatasetRun(DatasetRun):
     """Evolve instructions with the language model; None: leave them."""
     feedback: FeedbackConfig | None = FeedbackConfig()
     """Make samples of up-voted questions; None: no."""
+    records: RecordSamples | None = None
+    """Make samples of records; None: no."""
+
+    @property
+    def needs_passages(self) -> bool:
+        """Whether samples are made of passages of prose."""
+        return any((self.template_instructions, self.model_pairs, self.feedback))
 
     @model_validator(mode="after")
     def _from_somewhere(self) -> "InstructDatasetRun":
-        if self.template_instructions is None and self.model_pairs is None and self.feedback is None:
-            raise ValueError("nothing would be made: give template_instructions, model_pairs or feedback")
+        if not self.needs_passages and self.records is None:
+            raise ValueError(
+                "nothing would be made: give template_instructions, model_pairs, feedback or records"
+            )
         return self
 
     @property

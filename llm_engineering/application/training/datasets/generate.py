@@ -35,6 +35,7 @@ from llm_engineering.application.training.datasets.instructions import (
 from llm_engineering.application.training.datasets.model_pairs import evolve_sample, pairs_of
 from llm_engineering.application.training.datasets.passages import Passage, split_passages
 from llm_engineering.application.training.datasets.preferences import preference_of
+from llm_engineering.application.training.datasets.records import samples_of_records
 from llm_engineering.application.training.datasets.samples import Sample, author_sample
 from llm_engineering.domain.datasets import InstructSample, PreferenceSample, Provenance
 from llm_engineering.domain.errors import InvalidInputError, TooManyFailuresError
@@ -112,7 +113,11 @@ async def generate_instruct(
         ModelServiceError: the model's service is down.
         TooManyFailuresError: too much of what was asked of the model came to nothing.
     """
-    material = gather(stores.clean, run, with_rules=run.template_instructions is not None, progress=progress)
+    material = (
+        gather(stores.clean, run, with_rules=run.template_instructions is not None, progress=progress)
+        if run.needs_passages
+        else Material()
+    )
     asker = _asker(stores, run, model, INSTRUCT_STAGE) if run.needs_model else None
 
     async def of_passage(item: tuple[Passage, list[Instruction]]) -> list[InstructSample]:
@@ -133,6 +138,9 @@ async def generate_instruct(
         return [sample for step in steps for sample in step]
 
     samples: list[InstructSample] = []
+    if run.records is not None:
+        samples += samples_of_records(stores.clean, stores.feedback, run.records, material.counts, run.seed)
+        material.documents += [one.origin.document_id for one in samples]
     if run.feedback is not None:
         samples += _from_votes(stores, run, material.counts).instruct
     async for made in _of_all(material.found, of_passage, run, progress):
@@ -300,6 +308,8 @@ def _unique(samples: Iterable[Sample], counts: Counter[str]) -> Iterator[Sample]
     seen: set[str] = set()
     for sample in samples:
         asked = sample.instruction if isinstance(sample, InstructSample) else sample.prompt
+        if isinstance(sample, InstructSample):  # "yes" may end many conversations
+            asked = "\n".join([*(turn.content for turn in sample.history), asked])
         key = " ".join(asked.casefold().split())
         if key in seen:
             counts["left out: instruction used before"] += 1

@@ -155,8 +155,9 @@ def answers_of(sample: Sample) -> tuple[Field, ...]:
 
 def split_conversations(sample: Sample) -> list[list[Message]]:
     """Return each answer as the conversation that a template renders."""
-    asked = Message("user", prompt_of(sample))
-    return [[asked, Message("assistant", field.text)] for field in answers_of(sample)]
+    history = sample.history if isinstance(sample, InstructSample) else ()
+    asked = [*(Message(turn.role, turn.content) for turn in history), Message("user", prompt_of(sample))]
+    return [[*asked, Message("assistant", field.text)] for field in answers_of(sample)]
 
 
 def normalise_words(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Splits by document: train, validation and test share no document, and no near-duplicate of one.
+"""Splits by document: train, validation and test share no document, no near-duplicate of one, and no group that a sample names.
 
 A document's place is a hash of its id (or its duplicate group's) with the seed, so that it stays where it is when other
 documents are added. It can move in two cases only: when its duplicate group changes, and when it had been moved to fill
@@ -41,7 +41,9 @@ def split_by_document(
         InvalidInputError: there are fewer documents (near-duplicates counted once) than splits to fill.
     """
     units = {
-        sample.origin.document_id: groups.get(sample.origin.document_id) or sample.origin.document_id
+        sample.origin.document_id: sample.origin.group
+        or groups.get(sample.origin.document_id)
+        or sample.origin.document_id
         for sample in samples
     }
     others = {groups.get(document) or document for document in documents}

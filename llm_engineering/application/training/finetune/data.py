@@ -101,7 +101,8 @@ def _read(dataset: DatasetFolder, split: Split, kind: type[T]) -> list[T]:
 def to_conversation(sample: InstructSample, system: str = "") -> list[Message]:
     """Return a sample as a conversation, behind the system message that it will be served with."""
     head = [Message("system", system)] if system else []
-    return [*head, Message("user", sample.instruction), Message("assistant", sample.answer)]
+    before = [Message(turn.role, turn.content) for turn in sample.history]
+    return [*head, *before, Message("user", sample.instruction), Message("assistant", sample.answer)]
 
 
 def render_samples(

@@ -8,11 +8,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llm_engineering.infrastructure.api.errors import error_body
 
-__all__ = ["COUNTED", "DOCUMENTS", "ASGIApp", "Message", "Receive", "Scope", "Send"]
+__all__ = ["ANALYSES", "COUNTED", "DOCUMENTS", "ASGIApp", "Message", "Receive", "Scope", "Send"]
 
 DOCUMENTS = "/documents"
+ANALYSES = "/analyses/"
 COUNTED = frozenset(
-    {"/rag", "/rag/stream", "/search", "/v1/chat/completions", "/write", "/write/stream", DOCUMENTS}
+    {
+        "/predict",
+        "/invocations",
+        "/vertex/predict",
+        "/rag",
+        "/rag/stream",
+        "/search",
+        "/v1/chat/completions",
+        "/write",
+        "/write/stream",
+        DOCUMENTS,
+    }
 )
 """Paths that cost something: the ones that limits of rate, concurrency and time apply to."""
 
@@ -27,7 +39,8 @@ def find_header(scope: Scope, name: bytes) -> str | None:
 
 def is_counted(scope: Scope) -> bool:
     """Return whether the request asks for an answer or a search."""
-    return scope["method"] == "POST" and scope["path"] in COUNTED
+    path: str = scope["path"]
+    return scope["method"] == "POST" and (path in COUNTED or path.startswith(ANALYSES))
 
 
 def is_rationed(scope: Scope) -> bool:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from llm_engineering.application.analysis.service import check_correction
 from llm_engineering.application.inference.pipeline import (
     Checked,
     Event,
@@ -20,7 +21,7 @@ from llm_engineering.application.inference.pipeline import (
 )
 from llm_engineering.application.ports import FeedbackStore
 from llm_engineering.domain.errors import ForeignVoteError, InvalidInputError
-from llm_engineering.domain.inference import Feedback, RagResult, ResponseProvenance, SearchResult
+from llm_engineering.domain.inference import Feedback, RagResult, ResponseProvenance, SearchResult, Subject
 from llm_engineering.infrastructure.api.bodies import describe_body, json_body
 from llm_engineering.infrastructure.api.errors import (
     Problem,
@@ -155,26 +156,26 @@ def _add_feedback(routes: APIRouter, parts: ServiceParts) -> None:
     @routes.post(
         "/feedback",
         status_code=201,
+        response_model_exclude_defaults=True,
         responses=WITH_BODY | error_responses(404, 409),
         openapi_extra=describe_body(FeedbackBody, {"trace_id": "the trace_id of an answer", "rating": "up"}),
     )
     async def feedback(
         body: Annotated[FeedbackBody, Depends(json_body(FeedbackBody))], request: Request
     ) -> FeedbackKept:
-        """Say whether an answer helped. A second vote with the same key on the same answer replaces the first."""
+        """Say whether an answer helped, or correct an analysis. A second vote with the same key on the same subject replaces
+        the first; an answer has one voter, an analysis any number."""
         if parts.feedback is None:
             raise ProblemError(
                 Problem(503, "feedback_off", "This service takes no votes: it has no database.")
             )
-        vote = Feedback(
-            **body.model_dump(),
-            voter=getattr(request.state, "key_name", None) or "",
-            created_at=datetime.now(UTC),
-        )
+        vote = await _make_vote(parts, body, getattr(request.state, "key_name", None) or "")
         await _vote(parts.feedback, vote)
-        if parts.metrics is not None:
+        if parts.metrics is not None and body.rating is not None:
             parts.metrics.count_vote(body.rating)
-        return FeedbackKept(trace_id=body.trace_id, rating=body.rating)
+        return FeedbackKept(
+            trace_id=vote.trace_id, rating=body.rating, corrected=tuple(sorted(vote.correction or ()))
+        )
 
 
 def _add_descriptions(routes: APIRouter, parts: ServiceParts) -> None:
@@ -212,6 +213,38 @@ def _filters(parts: ServiceParts) -> Filters:
         categories=values("category"),
         platforms=values("platform"),
         languages=values("language"),
+    )
+
+
+async def _make_vote(parts: ServiceParts, body: FeedbackBody, voter: str) -> Feedback:
+    """The vote, with what of the analysis must outlive it.
+
+    Raises:
+        ProblemError: there is no such analysis, or a correction does not fit its fields.
+    """
+    about: dict[str, Any] = {"rating": body.rating, "comment": body.comment, "voter": voter}
+    now = datetime.now(UTC)
+    if body.subject is None or body.subject.kind == "answer":
+        identifier = body.trace_id if body.subject is None else body.subject.id
+        return Feedback(subject=Subject(kind="answer", id=identifier or ""), created_at=now, **about)
+    found = await parts.analyses.find_by_id(body.subject.id) if parts.analyses is not None else None
+    spec = parts.analyses.find_spec(found.task) if parts.analyses is not None and found else None
+    if found is None or spec is None:
+        raise ProblemError(
+            Problem(
+                404,
+                "unknown_analysis",
+                "There is no analysis with that id; results go when their records change.",
+            )
+        )
+    correction = check_correction(spec, body.correction) if body.correction is not None else None
+    return Feedback(
+        subject=Subject(kind="analysis", id=found.id),
+        correction=correction,
+        task=found.task,
+        document_ids=found.document_ids,
+        created_at=now,
+        **about,
     )
 
 

@@ -227,12 +227,36 @@ class RagBody(Conversation, SearchBody):
         )
 
 
-class FeedbackBody(Request):
-    """A vote on an answer."""
+class SubjectBody(Request):
+    """What a vote is about."""
 
-    trace_id: str = Field(pattern=TRACE_ID, max_length=64)
-    rating: Literal["up", "down"]
+    kind: Literal["answer", "analysis"]
+    id: str = Field(max_length=64, pattern=TRACE_ID)
+
+
+class FeedbackBody(Request):
+    """A vote on an answer, by its trace id, or on an analysis, by its subject; that one can be corrected."""
+
+    trace_id: str | None = Field(default=None, pattern=TRACE_ID, max_length=64)
+    subject: SubjectBody | None = None
+    rating: Literal["up", "down"] | None = None
     comment: str = Field(default="", max_length=MAX_COMMENT_CHARACTERS)
+    correction: dict[str, str | float | list[str]] | None = Field(
+        default=None, max_length=50, description="Field → what is right."
+    )
+
+    @model_validator(mode="after")
+    def _is_about_one_thing(self) -> "FeedbackBody":
+        if (self.trace_id is None) == (self.subject is None):
+            raise ValueError("expected one of `trace_id` and `subject`")
+        about_answer = self.subject is None or self.subject.kind == "answer"
+        if about_answer and self.rating is None:
+            raise ValueError("an answer needs a `rating`")
+        if about_answer and self.correction is not None:
+            raise ValueError("only an analysis can be corrected")
+        if self.rating is None and not self.correction:
+            raise ValueError("expected a `rating` or a `correction`")
+        return self
 
 
 def drop_nulls(text: str) -> str:
@@ -256,10 +280,13 @@ class ErrorBody(BaseModel):
 
 
 class FeedbackKept(BaseModel):
-    """The vote as it was kept. A second vote on the same answer replaces the first."""
+    """The vote as it was kept. A second one with the same key on the same subject replaces the first."""
 
-    trace_id: str
-    rating: Literal["up", "down"]
+    trace_id: str = Field(description="Of the answer, or the analysis's id.")
+    rating: Literal["up", "down"] | None
+    corrected: tuple[str, ...] = Field(
+        default=(), description="Fields that were corrected; they become labels."
+    )
 
 
 class SourcesEvent(BaseModel):

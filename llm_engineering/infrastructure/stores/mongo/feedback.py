@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from llm_engineering.domain.documents import derive_id
 from llm_engineering.domain.errors import ForeignVoteError, InvalidInputError
 from llm_engineering.domain.inference import Feedback, Interaction
-from llm_engineering.infrastructure.stores.mongo.collections import MongoCollection
-from llm_engineering.infrastructure.stores.mongo.connection import Record
+from llm_engineering.infrastructure.stores.mongo.collections import WRITE_BATCH, MongoCollection
+from llm_engineering.infrastructure.stores.mongo.connection import MongoConnection, Record
 from llm_engineering.infrastructure.stores.mongo.records import encode_records, from_record, refuse, to_record
 
 if TYPE_CHECKING:
@@ -16,6 +17,29 @@ if TYPE_CHECKING:
 KEPT = timedelta(days=30)
 """How long an answer that nobody voted on is kept."""
 _BY_VOTE = "votes_by_time"
+
+
+class _SubjectVotes(MongoCollection):
+    """What was said of analyses: a record for each voter and version."""
+
+    name = "subject_votes"
+    what = "votes"
+
+    def list_indexes(self) -> "list[IndexModel]":
+        from pymongo import IndexModel
+
+        return [IndexModel([("task", 1), ("_id", 1)])]
+
+    def put(self, feedback: Feedback) -> None:
+        identifier = derive_id("vote", feedback.subject.kind, feedback.subject.id, feedback.voter)
+        self._replace([(identifier, to_record(feedback, identifier))])
+
+    def read(self, task: str | None) -> Iterator[Feedback]:
+        records = self._stream({} if task is None else {"task": task}, None, WRITE_BATCH)
+        # Few enough for memory: each was typed by a person.
+        yield from sorted(
+            (from_record(Feedback, record) for record in records), key=lambda vote: vote.created_at
+        )
 
 
 class MongoFeedbackStore(MongoCollection):
@@ -27,6 +51,10 @@ class MongoFeedbackStore(MongoCollection):
 
     name = "answers"
     what = "answers"
+
+    def __init__(self, connection: MongoConnection) -> None:
+        super().__init__(connection)
+        self._subjects = _SubjectVotes(connection)
 
     def list_indexes(self) -> "list[IndexModel]":
         from pymongo import IndexModel
@@ -76,6 +104,9 @@ class MongoFeedbackStore(MongoCollection):
             InvalidInputError: no answer with that trace id is remembered.
             ForeignVoteError: another voter has voted on it.
         """
+        if feedback.subject.kind != "answer":
+            self._subjects.put(feedback)
+            return
         # Votes of before there were voters have none, as those of services without keys.
         voters = [feedback.voter, *([None] if not feedback.voter else [])]
         free = {"$or": [{"vote": {"$exists": False}}, {"vote.voter": {"$in": voters}}]}
@@ -101,6 +132,9 @@ class MongoFeedbackStore(MongoCollection):
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         return map(_pair, self._voted(batch_size))
+
+    def read_corrections(self, task: str | None = None) -> Iterator[Feedback]:
+        return self._subjects.read(task)
 
     def restore(self, voted: Sequence[tuple[Interaction, Feedback]]) -> None:
         self._replace(
@@ -135,9 +169,9 @@ def _alive(trace_id: str) -> dict[str, Any]:
 
 
 def _vote(feedback: Feedback) -> Record:
-    return feedback.model_dump(exclude={"trace_id"})
+    return feedback.model_dump(include={"rating", "comment", "voter", "created_at"})
 
 
 def _pair(record: Record) -> tuple[Interaction, Feedback]:
-    vote = {**record["vote"], "_id": record["_id"], "trace_id": record["_id"]}
+    vote = {**record["vote"], "_id": record["_id"], "subject": {"kind": "answer", "id": record["_id"]}}
     return from_record(Interaction, record), from_record(Feedback, vote)

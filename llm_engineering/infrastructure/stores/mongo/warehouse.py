@@ -11,6 +11,7 @@ from llm_engineering.application.ports import DocumentCard, StoredVersion, Upser
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument, User
 from llm_engineering.domain.errors import StoreError
 from llm_engineering.domain.voices import VoiceProfile, voice_id
+from llm_engineering.infrastructure.stores.mongo.analyses import MongoAnalysisStore
 from llm_engineering.infrastructure.stores.mongo.collections import (
     ROW_BATCH,
     WRITE_BATCH,
@@ -319,6 +320,7 @@ class MongoWarehouse:
         self.drafts = MongoDraftStore(self._connection)
         self.generations = MongoGenerationCache(self._connection)
         self.voices = MongoVoiceStore(self._connection)
+        self.analyses = MongoAnalysisStore(self._connection)
 
     @property
     def display_uri(self) -> str:

@@ -1,0 +1,1 @@
+"""Heads: labels in, a calibrated linear classifier over embeddings out."""

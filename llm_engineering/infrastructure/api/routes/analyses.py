@@ -1,0 +1,94 @@
+"""Analyses: a text in; classes, entities and texts with their quotes out."""
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+from loguru import logger
+
+from llm_engineering.application.analysis.service import AnalysisService
+from llm_engineering.domain.analyses import NAME, Analysis
+from llm_engineering.domain.errors import ModelFileError
+from llm_engineering.infrastructure.api.bodies import describe_body, json_body
+from llm_engineering.infrastructure.api.errors import Problem, ProblemError
+from llm_engineering.infrastructure.api.parts import ServiceParts
+from llm_engineering.infrastructure.api.routes.rag import DEGRADED, WITH_BODY, error_responses
+from llm_engineering.infrastructure.api.schemas.analyses import AnalysisBody
+from llm_engineering.infrastructure.api.streaming import unless_client_leaves
+
+BODIES: Final = (AnalysisBody,)
+Task = Annotated[str, Path(pattern=NAME, description="Name of the analysis.")]
+Identifier = Annotated[str, Path(pattern=r"^[A-Za-z0-9-]{1,64}$", description="Id of a result.")]
+
+
+def make_router(parts: ServiceParts) -> APIRouter:
+    """Return the routes over the parts."""
+    routes = APIRouter(tags=["analyses"])
+
+    @routes.post(
+        "/analyses/{task}",
+        responses=WITH_BODY | error_responses(404),
+        openapi_extra=describe_body(AnalysisBody),
+    )
+    async def analyse(
+        task: Task,
+        request: Request,
+        response: Response,
+        body: Annotated[AnalysisBody, Depends(json_body(AnalysisBody))],
+    ) -> Analysis:
+        """Analyse a text as the records of the warehouse are. Every quote stands in it, character by character.
+
+        The same text again is not analysed again. Where the language model fails, what the head can tell comes with the
+        header `X-Twin-Degraded: 1`, and is not kept.
+        """
+        service = find_analyses(parts, task)
+        try:
+            work = service.analyse(task, body.text, body.title, body.id)
+            done = await unless_client_leaves(request, work)
+        except ModelFileError as error:
+            raise explain_head(error) from None
+        if done.degraded:
+            response.headers[DEGRADED] = "1"
+        return done.analysis
+
+    @routes.get("/analyses/{task}/{identifier}", responses=error_responses(404, 422))
+    async def read(task: Task, identifier: Identifier) -> Analysis:
+        """Return a result by its id."""
+        found = await find_analyses(parts, task).find(task, identifier)
+        if found is None:
+            raise ProblemError(
+                Problem(
+                    404,
+                    "unknown_analysis",
+                    f"{task} has no result with that id. A result goes when its record, its spec or its head changes.",
+                )
+            )
+        return found
+
+    return routes
+
+
+def explain_head(error: Exception) -> ProblemError:
+    """Return what a caller is told of a head that cannot be used; the log says which file."""
+    logger.warning("A head cannot be used: {}", error)
+    return ProblemError(
+        Problem(
+            503,
+            "head_missing",
+            "What decides here is not trained yet, or cannot be used. The operator can train it: "
+            "./poe run-head-training-pipeline",
+        )
+    )
+
+
+def find_analyses(parts: ServiceParts, task: str) -> AnalysisService:
+    """Return what answers a task.
+
+    Raises:
+        ProblemError: nothing here does.
+    """
+    if parts.analyses is None or parts.analyses.find_spec(task) is None:
+        known = ", ".join(sorted(parts.analyses.specs)) if parts.analyses is not None else ""
+        raise ProblemError(
+            Problem(404, "unknown_task", f"This service has no such analysis. It has: {known or 'none'}.")
+        )
+    return parts.analyses

@@ -1,0 +1,71 @@
+"""Analyses: records in; classes, entities and texts with their quotes out. And the heads that decide the classes."""
+
+import asyncio
+from typing import Annotated, Any
+
+from loguru import logger
+from zenml import log_metadata, step
+from zenml.types import MarkdownString
+
+from llm_engineering.application.analysis import analyse
+from llm_engineering.application.analysis.config import AnalysisQuestion
+from llm_engineering.application.evaluation.heads import HeadVerdict, learn_head
+from llm_engineering.application.failures import round_values
+from llm_engineering.application.training.heads.labels import collect_labels
+from llm_engineering.bootstrap.resources import Resources
+from llm_engineering.bootstrap.training import make_head_learner
+from llm_engineering.domain.errors import ConfigurationError
+from steps.context import markdown_table, open_step_resources
+
+__all__ = ["AnalysisQuestion", "analyse_records", "train_heads"]
+
+
+@step(enable_cache=False)
+def analyse_records(analysis: AnalysisQuestion) -> Annotated[dict[str, Any], "analysis_report"]:
+    """Analyse the records that are new or have changed; remove the results that are stale."""
+    spec, run = analysis.spec, analysis.run
+
+    async def work(resources: Resources) -> analyse.AnalysisReport:
+        deciders = resources.make_deciders(spec)
+        try:
+            return await analyse.analyse_records(
+                spec,
+                resources.collect_analysis_stores(),
+                deciders,
+                run.requests,
+                max_failed_share=run.max_failed_share,
+                limit=run.limit,
+                progress=progress,
+            )
+        finally:
+            if deciders.model is not None:
+                await deciders.model.close()
+
+    with open_step_resources() as (resources, progress):
+        report = asyncio.run(work(resources)).to_metadata()
+    log_metadata({key: value for key, value in report.items() if value not in (None, {})})
+    return report
+
+
+@step(enable_cache=False)
+def train_heads(
+    analysis: AnalysisQuestion,
+) -> tuple[Annotated[dict[str, Any], "head_report"], Annotated[MarkdownString, "head_table"]]:
+    """Learn a head for each class of the spec; one that is no worse than the present one goes into use."""
+    spec, config = analysis.spec, analysis.head
+    fields = [field for field in spec.fields if field.kind == "class"]
+    if not fields:
+        raise ConfigurationError(
+            f"The analysis {spec.task} has no field of kind `class` to learn a head for."
+        )
+    verdicts: dict[str, HeadVerdict] = {}
+    with open_step_resources() as (resources, _):
+        for field in fields:
+            found = collect_labels(spec, field, config, resources.warehouse)
+            logger.info("{} labels of {}.{}.", len(found.labels), spec.task, field.name)
+            verdicts[field.name] = learn_head(
+                spec.task, field, found, config, make_head_learner(), resources.text_embedder, resources.heads
+            )
+    report = {name: round_values(verdict.to_metadata()) for name, verdict in verdicts.items()}
+    log_metadata({name: verdict.summary for name, verdict in verdicts.items()})
+    return report, markdown_table(("field", "verdict"), [(n, v.summary) for n, v in verdicts.items()])

@@ -1,0 +1,147 @@
+"""Customer service: rules before models, asking back at most twice, and what a replay counts."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from llm_engineering.application.evaluation.replay import OldTicket, replay_tickets
+from llm_engineering.application.inference.support import Decision, Served, SupportDesk, _read_amount
+from llm_engineering.application.inference.support_config import Action, SupportConfig
+from llm_engineering.application.ports import Message
+from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
+from tests.fakes.support import CONFIG, Desk
+
+
+def turns(*said: str) -> list[Message]:
+    roles = ("user", "assistant")
+    return [Message(roles[place % 2], text) for place, text in enumerate(said)]  # type: ignore[arg-type]
+
+
+class TestDecisions:
+    async def test_what_is_understood_is_answered_from_approved_texts(self) -> None:
+        served = await Desk().serve("What does overlap repeat at the start of the next chunk?")
+        assert (served.decision.action, served.decision.intent) == (Action.ANSWER, "overlap")
+        assert "Overlap repeats" in served.response
+        assert served.sources[0].passage.title == "Chunk overlap"
+
+    async def test_the_first_answer_says_that_no_person_speaks(self) -> None:
+        desk = Desk()
+        first = await desk.serve("What does overlap repeat?")
+        later = await desk.serve("What does overlap repeat?", turns("Hi there", first.response))
+        assert first.response.startswith("I am an AI.\n\n")
+        assert "I am an AI." not in later.response
+
+    async def test_a_rule_outranks_a_sure_model(self) -> None:
+        served = await Desk().serve("Let me talk to a person about overlap")
+        assert (served.decision.action, served.decision.reason) == (Action.HAND_OVER, "wants a person")
+        assert served.decision.intent == "overlap"
+
+    async def test_an_intent_and_an_amount_can_be_a_persons(self) -> None:
+        desk = Desk()
+        assert (await desk.serve("refund money")).decision.reason == "refund"
+        dear = await desk.serve("overlap for 1.200,50 €")
+        cheap = await desk.serve("overlap for 499 €")
+        assert dear.decision.reason == "dear"
+        assert cheap.decision.reason != "dear"
+
+    async def test_it_is_asked_back_twice_and_then_handed_over(self) -> None:
+        desk = Desk()
+        history: list[Message] = []
+        actions = []
+        for said in ("help", "help", "help"):
+            served = await desk.serve(said, history)
+            actions.append(served.decision.action)
+            history += [Message("user", said), Message("assistant", served.response)]
+        assert actions == [Action.ASK_BACK, Action.ASK_BACK, Action.HAND_OVER]
+
+    async def test_an_unsure_head_asks_back_and_reads_both_turns_together(self) -> None:
+        desk = Desk()
+        first = await desk.serve("mumble")
+        assert (first.decision.action, first.decision.reason) == (Action.ASK_BACK, "unsure")
+        second = await desk.serve(
+            "about overlap", [Message("user", "mumble"), Message("assistant", first.response)]
+        )
+        assert second.decision.intent == "overlap"
+        assert desk.analysed[-1] == "mumble\nabout overlap"
+
+    async def test_where_no_approved_text_says_it_a_person_does(self) -> None:
+        served = await Desk(min_similarity=0.99).serve("overlap zebra giraffe quantum tax")
+        assert (served.decision.action, served.decision.reason) == (Action.HAND_OVER, "no approved answer")
+        assert served.sources == ()
+
+    async def test_replies_are_in_the_customers_language(self) -> None:
+        served = await Desk(language="de").serve("mumble")
+        assert served.response == "Ich bin eine KI.\n\nWorum geht es?"
+
+    @pytest.mark.parametrize(
+        ("text", "amount"),
+        [
+            ("£1,299.00", 1299),
+            ("1.299,00 €", 1299),
+            ("49 €", 49),
+            ("3.5 dollars", 3.5),
+            ("1 200 €", 1200),
+            ("€", 0),
+        ],
+    )
+    def test_amounts_are_read_whatever_their_marks(self, text: str, amount: float) -> None:
+        assert _read_amount(text) == amount
+
+
+class TestConfig:
+    def changed(self, **changes: Any) -> dict[str, Any]:
+        return {**CONFIG.model_dump(), **changes}
+
+    def test_a_rule_needs_a_condition_and_a_regular_expression_that_is_one(self) -> None:
+        with pytest.raises(ValidationError, match="no condition"):
+            SupportConfig.model_validate(self.changed(rules=[{"name": "a", "then": "answer"}]))
+        with pytest.raises(ValidationError, match="regular expression"):
+            SupportConfig.model_validate(
+                self.changed(rules=[{"name": "a", "then": "answer", "pattern": "("}])
+            )
+
+    def test_its_own_language_has_replies(self) -> None:
+        with pytest.raises(ValidationError, match="no 'fr'"):
+            SupportConfig.model_validate(self.changed(language="fr"))
+
+    def test_a_rule_on_an_unknown_intent_is_refused_at_the_start(self) -> None:
+        rules = [{"name": "a", "then": "hand_over", "intents": ["weather"]}]
+        with pytest.raises(ConfigurationError, match="weather"):
+            Desk(SupportConfig.model_validate(self.changed(rules=rules)))
+
+
+class TestReplay:
+    async def test_shares_are_of_all_tickets(self) -> None:
+        rows = [
+            ("1", "overlap", "answered"),  # answered, rightly
+            ("2", "overlap", "handed over"),  # answered, where it took a person
+            ("3", "refund", "answered"),  # answered, for something else
+            ("4", "unclear", "asked back"),
+        ]
+        said = {
+            "1": Decision(Action.ANSWER, "understood", "overlap", 0.9),
+            "2": Decision(Action.ANSWER, "understood", "overlap", 0.9),
+            "3": Decision(Action.ANSWER, "understood", "overlap", 0.9),
+            "4": Decision(Action.ASK_BACK, "unsure", None, None),
+        }
+
+        async def serve(text: str) -> Served:
+            return Served("", said[text])
+
+        report = await replay_tickets([OldTicket(n, n, intent, end, "") for n, intent, end in rows], serve)
+        assert (report.resolved.mean, report.wrong.mean) == (0.25, 0.5)
+        assert (report.asked_back.mean, report.handed_over.mean) == (0.25, 0)
+        assert [one.ticket.id for one in report.mistakes] == ["2", "3"]
+        assert report.resolved.low <= 0.25 <= report.resolved.high
+
+    async def test_without_tickets_there_is_nothing_to_say(self) -> None:
+        async def serve(text: str) -> Served:
+            raise AssertionError
+
+        with pytest.raises(InvalidInputError, match="no tickets"):
+            await replay_tickets([], serve)
+
+
+def test_the_desk_is_the_real_one() -> None:
+    assert issubclass(Desk, SupportDesk)
