@@ -47,7 +47,7 @@ def _deploy(settings: Settings, options: argparse.Namespace) -> int:
     deployment = read_service_config(options.config, Deployment)
     plan = plan_deployment(settings, deployment)
     with open_endpoints(settings, _show_progress()) as endpoints:
-        check_deployment(settings, endpoints, plan)
+        check_deployment(endpoints, plan)
         there = endpoints.find(deployment.endpoint)
         _show_plan(plan, endpoints.region, "update" if there else "make")
         if not options.yes:

@@ -14,7 +14,7 @@ from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.application.ports import LanguageModel
 from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.domain.errors import ConfigurationError
-from llm_engineering.settings import Settings, SageMakerTrainingSettings
+from llm_engineering.settings import SageMakerTrainingSettings, Settings
 
 if TYPE_CHECKING:
     from llm_engineering.infrastructure.aws.clients import AwsClients
@@ -74,7 +74,7 @@ def plan_deployment(settings: Settings, deployment: Deployment) -> "Plan":
     return Plan(deployment, model, place, image)
 
 
-def check_deployment(settings: Settings, endpoints: "Endpoints", plan: "Plan") -> None:
+def check_deployment(endpoints: "Endpoints", plan: "Plan") -> None:
     """Refuse a plan that cannot work, before anything is made or paid for.
 
     Raises:

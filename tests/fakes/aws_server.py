@@ -10,6 +10,7 @@ A state advances when it is asked for, not with time: after ``server.polls`` ans
 
 import fnmatch
 import json
+import logging
 import struct
 import threading
 import zlib
@@ -25,7 +26,7 @@ import moto.applicationautoscaling.models as scaling_models
 import moto.applicationautoscaling.responses as scaling_responses
 import moto.sagemaker.urls
 import moto.sagemakerruntime.urls
-from moto.cloudwatch.models import cloudwatch_backends
+from moto.cloudwatch.models import CloudWatchBackend, cloudwatch_backends
 from moto.core.utils import utcnow
 from moto.iam.responses import IamResponse
 from moto.s3.models import s3_backends
@@ -102,6 +103,7 @@ class AwsServer:
 
     def __enter__(self) -> Self:
         _patch_moto()
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request hides what a test has to say
         AwsServer.active = self
         self._moto.start()
         return self
@@ -534,6 +536,18 @@ def _invoke_later(self: Any) -> tuple[int, dict[str, str], str]:
     return 202, headers, json.dumps({"InferenceId": number})
 
 
+# --- alarms ---------------------------------------------------------------------------------------------------------
+
+
+def _put_alarm(self: Any, *, name: str, **given: Any) -> Any:
+    """Set an alarm; one that is there keeps its state."""
+    before = self.alarms.get(name)
+    alarm = _original["put_metric_alarm"](self, name=name, **given)
+    if before is not None:
+        alarm.state_value, alarm.state_reason = before.state_value, before.state_reason
+    return alarm
+
+
 # --- rights -----------------------------------------------------------------------------------------------------------
 
 
@@ -622,6 +636,8 @@ def _patch_moto() -> None:
     runtime.invoke_endpoint = _invoke
     runtime.invoke_endpoint_with_response_stream = _invoke_streamed
     runtime.invoke_endpoint_async = _invoke_later
+    _original["put_metric_alarm"] = CloudWatchBackend.put_metric_alarm
+    CloudWatchBackend.put_metric_alarm = _put_alarm  # type: ignore[method-assign]
     IamResponse.simulate_principal_policy = _simulate  # type: ignore[attr-defined]
     # moto sends paths that end otherwise than in "invocations" to SageMaker itself, whatever the host.
     moto.sagemaker.urls.url_paths["{0}/endpoints/(?P<name>[^/]+)/invocations-response-stream$"] = (

@@ -245,8 +245,8 @@ class Endpoints:
         component = self._describe("inference_component", InferenceComponentName=name)
         if component is not None and component["EndpointName"] != name:
             raise DeploymentError(
-                f"The name {name} is taken by an inference component of the endpoint {component['EndpointName']}. Take another in the "
-                "file ('endpoint')."
+                f"The name {name} is taken by an inference component of the endpoint {component['EndpointName']}. Take another "
+                "in the file ('endpoint')."
             )
         if state is None:
             return
@@ -543,8 +543,8 @@ class Endpoints:
             yield state
             if waited >= max_minutes * 60:
                 raise DeploymentError(
-                    f"The {what} is still {status} after {waited / 60:.0f} min. It may yet come: the same command goes on waiting; raise "
-                    "max_minutes where a model is this large."
+                    f"The {what} is still {status} after {waited / 60:.0f} min. It may yet come: the same command goes on waiting; "
+                    "raise max_minutes where a model is this large."
                 )
             self._sleep(self._poll_seconds)
             waited += self._poll_seconds
