@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from llm_engineering.infrastructure.aws.clients import AwsClients
     from llm_engineering.infrastructure.aws.endpoint import Endpoints
     from llm_engineering.infrastructure.aws.requests import Plan, ServingPlace
+    from llm_engineering.infrastructure.aws.roles import Change, Kind, Scope
 
 PRICES = Path("infra/aws/prices.yaml")
 
@@ -95,6 +96,50 @@ def open_endpoint_model(settings: Settings, deployment: Deployment, endpoint: st
         settings.sagemaker.region,
         context_tokens=deployment.limits.max_total_tokens,
     )
+
+
+def role_scope(settings: Settings, clients: "AwsClients", bucket: str | None, name: str) -> "Scope":
+    """Return what the roles' policies are about: this account and region, and the bucket.
+
+    Raises:
+        ConfigurationError: no bucket is named; credentials or region are missing.
+    """
+    from llm_engineering.infrastructure.aws.roles import Scope
+
+    chosen = bucket or settings.sagemaker.bucket
+    if not chosen:
+        raise ConfigurationError(
+            "The role is bound to one bucket: set SAGEMAKER_BUCKET, or give --bucket NAME."
+        )
+    return Scope(clients.account, clients.region, chosen, name, settings.sagemaker.prefix)
+
+
+def render_role(kind: "Kind", scope: "Scope") -> dict[str, dict[str, Any]]:
+    """Return a role's documents by what they say."""
+    from llm_engineering.infrastructure.aws.roles import render_policy
+
+    return {
+        "who may take it": render_policy(f"{kind}_trust", scope),
+        "what it may do": render_policy(kind, scope),
+    }
+
+
+def apply_sagemaker_role(
+    clients: "AwsClients", kind: "Kind", scope: "Scope", project: str, *, dry_run: bool
+) -> "list[Change]":
+    """Make a role as the policies say, or change the one that is there into it."""
+    from llm_engineering.infrastructure.aws.roles import apply_role
+
+    return apply_role(clients, kind, scope, project, dry_run=dry_run)
+
+
+def apply_deployer_user(
+    clients: "AwsClients", scope: "Scope", project: str, *, keys_file: Path | None, dry_run: bool
+) -> "list[Change]":
+    """Make a user who may take the deployer's role; keys go into the file that is named, or are not made."""
+    from llm_engineering.infrastructure.aws.roles import apply_user
+
+    return apply_user(clients, scope, project, keys_file=keys_file, dry_run=dry_run)
 
 
 def read_prices(file: Path = PRICES) -> PriceTable:
