@@ -55,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"Take it: a profile with role_arn = {scope.role_arn('deployer')}, or aws sts assume-role."
         )
         if options.keys_file:
-            console.print(
-                f"The key is in {escape(str(options.keys_file))} and nowhere else: AWS_SHARED_CREDENTIALS_FILE, AWS_PROFILE={scope.name}"
-            )
+            file = escape(str(options.keys_file))
+            console.print(f"The key is in {file} and nowhere else. Use it:")
+            console.print(f"  AWS_SHARED_CREDENTIALS_FILE={file} AWS_PROFILE={scope.name}")
     return 0
 
 

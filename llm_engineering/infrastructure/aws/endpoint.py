@@ -543,7 +543,7 @@ class Endpoints:
             yield state
             if waited >= max_minutes * 60:
                 raise DeploymentError(
-                    f"The {what} is still {status} after {waited / 60:.0f} min. It may yet come: the same command goes on waiting; "
+                    f"The {what} is still {status} after {waited / 60:.0f} min. It may yet come: the same command waits on; "
                     "raise max_minutes where a model is this large."
                 )
             self._sleep(self._poll_seconds)

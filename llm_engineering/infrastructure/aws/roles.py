@@ -181,6 +181,6 @@ def _refuse_foreign(found: Mapping[str, Any], project: str) -> None:
     owner = {tag["Key"]: tag["Value"] for tag in found.get("Tags", ())}.get("project")
     if owner != project:
         raise ConfigurationError(
-            f"{name} is there and belongs to {f'the project {owner}' if owner else 'somebody else (it has no tag project)'}, not to "
-            f"{project}: it is left alone. Take another --name."
+            f"{name} is there and belongs to {f'the project {owner}' if owner else 'somebody else (it has no tag project)'}, not "
+            f"to {project}: it is left alone. Take another --name."
         )
