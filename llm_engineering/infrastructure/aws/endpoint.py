@@ -111,7 +111,11 @@ class Endpoints:
             DeploymentError: the name is another project's, or somebody else is changing the endpoint.
         """
         check_plan(plan, instance_types)
-        self._check_image(plan.image)
+        if not is_pushed(self._clients, plan.image):
+            raise DeploymentError(
+                f"container.image was never pushed: {mask_ids(plan.image)} is not in ECR. Build and push it, or correct the "
+                "tag."
+            )
         self._refuse_others(plan)
 
     def deploy(self, plan: Plan) -> EndpointState:
@@ -268,26 +272,6 @@ class Endpoints:
             raise DeploymentError(
                 f"The endpoint {name} belongs to {f'the project {owner}' if owner else 'somebody else (it has no tag project)'}, "
                 f"not to {project}: it is left alone. Take another name in the file ('endpoint'), or correct 'project'."
-            )
-
-    def _check_image(self, image: str) -> None:
-        """That the image was pushed; one of another account (AWS's own) is not looked for."""
-        found = _REGISTRY.fullmatch(image)
-        if found is None or found["account"] != self._clients.account:
-            return
-        wanted = (
-            {"imageDigest": found["digest"]} if found["digest"] else {"imageTag": found["tag"] or "latest"}
-        )
-        with explain_failures("Looking for container.image"):
-            there = call_unless(
-                lambda error: code_of(error) in ("RepositoryNotFoundException", "ImageNotFoundException"),
-                self._clients.get("ecr").describe_images,
-                repositoryName=found["name"],
-                imageIds=[wanted],
-            )
-        if there is None:
-            raise DeploymentError(
-                f"container.image was never pushed: {mask_ids(image)} is not in ECR. Build and push it first, or correct the tag."
             )
 
     # --- deleting ---
@@ -597,6 +581,22 @@ class Endpoints:
                 )
                 lines += [mask_ids(event["message"].strip()) for event in (told or {}).get("events", ())]
         return lines[-_LOG_LINES:]
+
+
+def is_pushed(clients: AwsClients, image: str) -> bool:
+    """Return whether an image is in the account's registry; one of another account (AWS's own) is not looked for."""
+    found = _REGISTRY.fullmatch(image)
+    if found is None or found["account"] != clients.account:
+        return True
+    wanted = {"imageDigest": found["digest"]} if found["digest"] else {"imageTag": found["tag"] or "latest"}
+    with explain_failures(f"Looking for the image {image}"):
+        there = call_unless(
+            lambda error: code_of(error) in ("RepositoryNotFoundException", "ImageNotFoundException"),
+            clients.get("ecr").describe_images,
+            repositoryName=found["name"],
+            imageIds=[wanted],
+        )
+    return there is not None
 
 
 def _log_groups(name: str) -> tuple[str, str]:
