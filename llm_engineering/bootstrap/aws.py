@@ -17,6 +17,7 @@ from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import SageMakerTrainingSettings, Settings
 
 if TYPE_CHECKING:
+    from llm_engineering.infrastructure.aws.batch import Batches
     from llm_engineering.infrastructure.aws.clients import AwsClients
     from llm_engineering.infrastructure.aws.diagnosis import Running
     from llm_engineering.infrastructure.aws.endpoint import Endpoints
@@ -49,6 +50,22 @@ def open_endpoints(
     place = _serving_place(settings.sagemaker)
     with open_aws(settings) as clients:
         yield Endpoints(clients, place, tell, settings.sagemaker.poll_seconds)
+
+
+@contextmanager
+def open_batches(
+    settings: Settings, tell: Callable[[str], object] = lambda _: None
+) -> "Iterator[tuple[Batches, str]]":
+    """Batches, and the region that they run in, for the time of the block.
+
+    Raises:
+        ConfigurationError: the bucket or the role is not set.
+    """
+    from llm_engineering.infrastructure.aws.batch import Batches
+
+    place = _serving_place(settings.sagemaker)
+    with open_aws(settings) as clients:
+        yield Batches(clients, place, tell, settings.sagemaker.poll_seconds), clients.region
 
 
 def plan_deployment(settings: Settings, deployment: Deployment) -> "Plan":
