@@ -119,7 +119,7 @@ class Batches:
         model = self._make_model(plan)
         lines = "".join(f"{request.body}\n" for request in requests).encode()
         job = f"{plan.endpoint}-{text_hash(model + text_hash(lines.decode()))[:_DIGEST]}"
-        folder = "/".join(part for part in (self._place.prefix.strip("/"), "batch", job) if part) + "/"
+        folder = self._folder(job)
         state = self._follow(self._start(plan, model, job, folder, lines))
         started, ended = state.get("TransformStartTime"), state.get("TransformEndTime")
         if started and ended:
@@ -136,12 +136,15 @@ class Batches:
         with explain_failures(f"Deleting the model {model}"):
             call_unless(is_absent, self._clients.get("sagemaker").delete_model, ModelName=model)
 
+    def _folder(self, name: str) -> str:
+        return "/".join(part for part in (self._place.prefix.strip("/"), "batch", name) if part) + "/"
+
     def _make_model(self, plan: Plan) -> str:
         """A model from an archive: transform jobs cannot read a folder."""
         request = plan.model_request()
         container = request["PrimaryContainer"]
         if plan.model.files:
-            key = f"{plan.model_folder.rstrip('/')}.tar.gz"
+            key = self._folder("models") + f"{plan.model.content_hash}.tar.gz"
             if self._read_size(key) is None:
                 self._tell(f"packing {plan.model.label}")
                 with tempfile.TemporaryDirectory(prefix="batch-") as folder:
@@ -153,7 +156,7 @@ class Batches:
                         self._clients.get("s3").upload_file(str(archive), self._place.bucket, key)
             container.pop("ModelDataSource")
             container["ModelDataUrl"] = f"s3://{self._place.bucket}/{key}"
-        name = request["ModelName"].replace(f"{plan.endpoint}-", f"{plan.endpoint}-batch-", 1)
+        name: str = request["ModelName"].replace(f"{plan.endpoint}-", f"{plan.endpoint}-batch-", 1)
         with explain_failures(f"Making the model {name}"):
             call_unless(
                 lambda error: "already existing" in str(error),
