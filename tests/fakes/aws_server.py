@@ -37,6 +37,7 @@ from moto.sagemaker.models import sagemaker_backends
 from moto.sagemaker.responses import SageMakerResponse
 from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
 from moto.server import ThreadedMotoServer
+from moto.servicequotas.responses import ServiceQuotasResponse
 from werkzeug.serving import WSGIRequestHandler
 
 from llm_engineering.infrastructure.aws.clients import list_instance_types
@@ -93,6 +94,8 @@ class AwsServer:
         self.polls = 1
         self.failures: dict[str, str] = {}
         """Reason by name of the endpoint or component that fails when it is next created or updated."""
+        self.quotas: dict[str, float] = {}
+        """Machines that may serve models, by instance type."""
         self.components: dict[str, Component] = {}
         self.changes: dict[tuple[str, str], _Change] = {}
         self.invocations: list[dict[str, Any]] = []
@@ -120,7 +123,7 @@ class AwsServer:
         """Empty the account."""
         httpx.post(f"{self.url}/moto-api/reset").raise_for_status()
         self.polls = 1
-        for kept in (self.failures, self.components, self.changes, self.invocations):
+        for kept in (self.failures, self.quotas, self.components, self.changes, self.invocations):
             kept.clear()
 
     def begin(self, kind: str, name: str, finish: Callable[[], None]) -> None:
@@ -553,6 +556,17 @@ def _put_alarm(self: Any, *, name: str, **given: Any) -> Any:
     return alarm
 
 
+# --- quotas ---------------------------------------------------------------------------------------------------------
+
+
+def _list_quotas(self: Any) -> str:
+    told = [
+        {"ServiceCode": "sagemaker", "QuotaName": f"{name} for endpoint usage", "Value": value}
+        for name, value in AwsServer.active.quotas.items()
+    ]
+    return json.dumps({"Quotas": told})
+
+
 # --- rights -----------------------------------------------------------------------------------------------------------
 
 
@@ -648,6 +662,7 @@ def _patch_moto() -> None:
     runtime.invoke_endpoint_async = _invoke_later
     _original["put_metric_alarm"] = CloudWatchBackend.put_metric_alarm
     CloudWatchBackend.put_metric_alarm = _put_alarm  # type: ignore[method-assign]
+    ServiceQuotasResponse.list_service_quotas = _list_quotas  # type: ignore[method-assign]
     IamResponse.simulate_principal_policy = _simulate  # type: ignore[attr-defined]
     # moto sends paths that end otherwise than in "invocations" to SageMaker itself, whatever the host.
     moto.sagemaker.urls.url_paths["{0}/endpoints/(?P<name>[^/]+)/invocations-response-stream$"] = (

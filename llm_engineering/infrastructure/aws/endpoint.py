@@ -142,7 +142,6 @@ class Endpoints:
 
     def _make(self, plan: Plan) -> None:
         if plan.model.files:
-            self._tell(f"uploading the files of {plan.model.label}")
             with explain_failures(f"Uploading the model to s3://{plan.place.bucket}/{plan.model_folder}"):
                 upload_missing(
                     self._clients.get("s3"),
@@ -159,7 +158,6 @@ class Endpoints:
                 self._clients.get("cloudwatch").put_metric_alarm(**request)
         self._make_endpoint(plan)
         self._make_component(plan)
-        self._tell("setting how it scales")
         apply_scaling(self._clients, plan.deployment, plan.tags)
         self._tag_endpoint(plan)
         self._tidy(plan.endpoint, plan.deployment.project)
@@ -468,14 +466,15 @@ class Endpoints:
     def _create(self, kind: str, request: Mapping[str, Any]) -> None:
         """Create what is not there yet: its name tells what it is."""
         name = next(iter(request.values()))
-        self._tell(f"making {kind.replace('_', ' ')} {name}")
         with explain_failures(f"Making the {kind.replace('_', ' ')} {name}"):
             # There already: an earlier call has made it, or this one whose answer was lost.
-            call_unless(
+            made = call_unless(
                 lambda error: "already existing" in str(error),
                 getattr(self._client, f"create_{kind}"),
                 **request,
             )
+        if made is not None:
+            self._tell(f"{kind.replace('_', ' ')} {name} is made")
 
     def _tag_endpoint(self, plan: Plan) -> None:
         """Have the tags tell what serves now."""
@@ -550,7 +549,7 @@ class Endpoints:
     # --- reasons ---
 
     def _failure(self, what: str, name: str, state: Mapping[str, Any]) -> DeploymentError:
-        reason = str(state.get("FailureReason") or "AWS gives no reason")
+        reason = str(state.get("FailureReason") or "AWS gives no reason").rstrip(". ")
         lines = self._last_lines(name)
         log = f" Its log ends with: {' | '.join(lines)}." if lines else ""
         return DeploymentError(
@@ -558,13 +557,13 @@ class Endpoints:
         )
 
     def _taken_back(self, plan: Plan, state: Mapping[str, Any]) -> DeploymentError:
-        reason = str(state.get("FailureReason") or "AWS gives no reason")
+        reason = str(state.get("FailureReason") or "AWS gives no reason").rstrip(". ")
         with explain_failures("Reading the alarms"):
-            found = self._clients.get("cloudwatch").describe_alarms(
-                AlarmNames=list(plan.alarm_names), StateValue="ALARM"
-            )
+            found = self._clients.get("cloudwatch").describe_alarms(AlarmNames=list(plan.alarm_names))
         ringing = [
-            f"{alarm['AlarmName']} ({alarm.get('StateReason', '')})" for alarm in found["MetricAlarms"]
+            f"{alarm['AlarmName']} ({alarm.get('StateReason', '')})"
+            for alarm in found["MetricAlarms"]
+            if alarm["StateValue"] == "ALARM"
         ]
         alarms = f" Alarms that are on: {', '.join(ringing)}." if ringing else ""
         return DeploymentError(
