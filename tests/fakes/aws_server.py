@@ -258,7 +258,7 @@ def _delete_endpoint(self: Any) -> str:
     with server.lock:
         backend.describe_endpoint(name)
         endpoint = backend.endpoints[name]
-        if endpoint.endpoint_status in ("Creating", "Updating"):
+        if endpoint.endpoint_status in ("Creating", "Updating", "Deleting"):
             raise ValidationError(
                 f'Cannot delete endpoint "{endpoint.arn}" while it is {endpoint.endpoint_status}.'
             )

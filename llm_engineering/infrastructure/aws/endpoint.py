@@ -180,7 +180,9 @@ class Endpoints:
         elif state["EndpointConfigName"] != wanted:
             self._tell(f"endpoint {name} gets other machines, beside those that serve")
             with explain_failures(f"Updating the endpoint {name}"):
-                self._client.update_endpoint(
+                call_unless(
+                    self._is_changing(lambda: self._describe_endpoint(name), "EndpointStatus"),
+                    self._client.update_endpoint,
                     EndpointName=name,
                     EndpointConfigName=wanted,
                     RetainAllVariantProperties=False,
@@ -220,7 +222,9 @@ class Endpoints:
         elif not _equals(state["Specification"], wanted):
             self._tell(f"component {name} gets {plan.model.label}, some copies at a time")
             with explain_failures(f"Updating the inference component {name}"):
-                self._client.update_inference_component(
+                call_unless(
+                    self._is_changing(lambda: self._describe_component(name), "InferenceComponentStatus"),
+                    self._client.update_inference_component,
                     InferenceComponentName=name,
                     Specification=wanted,
                     DeploymentConfig=plan.component_rollout(),
@@ -230,8 +234,11 @@ class Endpoints:
             and state["RuntimeConfig"].get("DesiredCopyCount") != component.copies
         ):
             with explain_failures(f"Setting the copies of {name}"):
-                self._client.update_inference_component_runtime_config(
-                    InferenceComponentName=name, DesiredRuntimeConfig=copies
+                call_unless(
+                    self._is_changing(lambda: self._describe_component(name), "InferenceComponentStatus"),
+                    self._client.update_inference_component_runtime_config,
+                    InferenceComponentName=name,
+                    DesiredRuntimeConfig=copies,
                 )
         else:
             return
@@ -331,7 +338,16 @@ class Endpoints:
             return False
         self._tell(f"deleting component {name}")
         with explain_failures(f"Deleting the inference component {name}"):
-            call_unless(is_absent, self._client.delete_inference_component, InferenceComponentName=name)
+            call_unless(
+                lambda error: (
+                    is_absent(error)
+                    or self._is_changing(lambda: self._describe_component(name), "InferenceComponentStatus")(
+                        error
+                    )
+                ),
+                self._client.delete_inference_component,
+                InferenceComponentName=name,
+            )
         self._wait_until_gone(
             lambda: self._describe_component(name), "InferenceComponentStatus", f"component {name}"
         )
@@ -343,7 +359,14 @@ class Endpoints:
             return False
         self._tell(f"deleting endpoint {name}")
         with explain_failures(f"Deleting the endpoint {name}"):
-            call_unless(is_absent, self._client.delete_endpoint, EndpointName=name)
+            call_unless(
+                lambda error: (
+                    is_absent(error)
+                    or self._is_changing(lambda: self._describe_endpoint(name), "EndpointStatus")(error)
+                ),
+                self._client.delete_endpoint,
+                EndpointName=name,
+            )
         self._wait_until_gone(lambda: self._describe_endpoint(name), "EndpointStatus", f"endpoint {name}")
         return True
 
@@ -490,6 +513,18 @@ class Endpoints:
                     ResourceArn=state["EndpointArn"], TagKeys=sorted(wanted.keys() - {"project"})
                 )
                 self._client.add_tags(ResourceArn=state["EndpointArn"], Tags=plan.tags)
+
+    def _is_changing(
+        self, look: Callable[[], dict[str, Any] | None], key: str
+    ) -> Callable[[Exception], bool]:
+        """Whether a change was refused because one is going on: this very one, where AWS has begun it and its answer was lost, so
+        that the SDK asked again. What comes of it is compared with the plan in any case."""
+
+        def is_changing(error: Exception) -> bool:
+            state = look() if code_of(error).startswith("Validation") else None
+            return state is not None and state[key] in (*_CHANGING, "Deleting")
+
+        return is_changing
 
     def _settle_endpoint(self, plan: Plan) -> dict[str, Any] | None:
         name = plan.endpoint
