@@ -16,9 +16,9 @@ DOCUMENTED = 0.89
 """Least share of public modules, classes, functions and methods with a docstring: what was reached, rounded down."""
 
 VERBS = frozenset(
-    """decline accept add advise align allow annotate answer append apply archive ask assert attach await batch begin bind build cache
+    """decline accept add align allow annotate answer append apply archive ask assert attach await batch begin bind build cache
     calculate call cancel canonicalise chat check choose chunk claim classify clean clear close collect compare compile
-    complete compose compress compute configure connect convert copy count cover create curate decide decode decontaminate delete deploy
+    complete compose compress compute configure connect convert copy count cover create curate decide decode decontaminate delete
     describe deserialise detect discard discover download draw drop dump embed emit encode ensure enter erase escape estimate
     evaluate exit expand explain export expire extract fail fetch fill filter find finish fit flush follow forget format
     fuse gather generate get group guard handle hash identify import index infer insert install interleave invoke join
@@ -27,13 +27,13 @@ VERBS = frozenset(
     prove prune publish pull push put query quote raise rank read rebuild receive recommend record redact refuse register
     release reload remember remove rename render renumber repair repeat replace report request require rerank rescue reserve
     reset resolve respond restore restyle resume retrieve retry return revise rewrite roll rollback route run sample save scan
-    score scrub search select send serialise serve set shorten show shut shutdown sign simulate skip sort split spread start stem stop
+    score scrub search select send serialise serve set shorten show shut shutdown sign skip sort split spread start stem stop
     store stream strip submit subtract summarise supervise sync tag take tell test tokenise trace track train transfer
     transform translate trim truncate undo unload unpack update upload upsert use validate verify wait walk warm watch
     widen wrap write
     abstains accepts advance allows assign calibrate consider continues covers end exceeds exclude feed forward interrupt
     introduce issue kill leads leave link log matches opens pause ping poll protect quit reads recognise replay retire reuse
-    revoke scroll see settle stitch sweep vote""".split()
+    advise deploy revoke scroll see settle simulate stitch sweep vote""".split()
 )
 """Words that are verbs, and may stand alone; of the third person those that ask a question. Add what is missing."""
 _NO_PARTICIPLES = frozenset("embed exceed feed need proceed read seed shed speed spread succeed".split())
