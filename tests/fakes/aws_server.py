@@ -435,6 +435,14 @@ def _find_tagged(self: Any, arn: str) -> Any:
     return _original["_get_resource_from_arn"](self, arn)
 
 
+def _add_tags(self: Any, arn: str, tags: list[dict[str, str]]) -> list[dict[str, str]]:
+    """A key that is there gets the new value."""
+    found = self._get_resource_from_arn(arn)
+    new = {tag["Key"] for tag in tags}
+    found.tags = [tag for tag in found.tags if tag["Key"] not in new] + tags
+    return list(found.tags)
+
+
 # --- transform jobs ---------------------------------------------------------------------------------------------------
 
 
@@ -644,6 +652,7 @@ def _patch_moto() -> None:
     backend = sagemaker_models.SageMakerModelBackend
     _original["_get_resource_from_arn"] = backend._get_resource_from_arn
     backend._get_resource_from_arn = _find_tagged  # type: ignore[method-assign]
+    backend.add_tags = _add_tags  # type: ignore[method-assign]
     validate = backend.validate_production_variants
     backend.validate_production_variants = lambda self, variants: validate(  # type: ignore[method-assign]
         self, [variant for variant in variants if "ModelName" in variant]

@@ -159,7 +159,7 @@ class Endpoints:
         self._make_endpoint(plan)
         self._make_component(plan)
         apply_scaling(self._clients, plan.deployment, plan.tags)
-        self._tag_endpoint(plan)
+        self._apply_tags(plan)
         self._tidy(plan.endpoint, plan.deployment.project)
 
     def _make_endpoint(self, plan: Plan) -> None:
@@ -499,20 +499,21 @@ class Endpoints:
         if made is not None:
             self._tell(f"{kind.replace('_', ' ')} {name} is made")
 
-    def _tag_endpoint(self, plan: Plan) -> None:
-        """Have the tags tell what serves now."""
-        state = self._describe_endpoint(plan.endpoint)
-        assert state is not None
-        wanted, there = _mapping(plan.tags), self._tags(state["EndpointArn"])
-        stale = sorted(there.keys() - wanted.keys())
-        with explain_failures(f"Tagging the endpoint {plan.endpoint}"):
-            if stale:
-                self._client.delete_tags(ResourceArn=state["EndpointArn"], TagKeys=stale)
-            if any(there.get(key) != value for key, value in wanted.items()):
-                self._client.delete_tags(
-                    ResourceArn=state["EndpointArn"], TagKeys=sorted(wanted.keys() - {"project"})
-                )
-                self._client.add_tags(ResourceArn=state["EndpointArn"], Tags=plan.tags)
+    def _apply_tags(self, plan: Plan) -> None:
+        """Have the tags of what stays over updates tell what serves now."""
+        wanted = _mapping(plan.tags)
+        for state, key in (
+            (self._describe_endpoint(plan.endpoint), "EndpointArn"),
+            (self._describe_component(plan.endpoint), "InferenceComponentArn"),
+        ):
+            if state is None:
+                continue
+            there = self._tags(state[key])
+            with explain_failures(f"Tagging {plan.endpoint}"):
+                if any(there.get(name) != value for name, value in wanted.items()):
+                    self._client.add_tags(ResourceArn=state[key], Tags=plan.tags)
+                if stale := sorted(there.keys() - wanted.keys()):
+                    self._client.delete_tags(ResourceArn=state[key], TagKeys=stale)
 
     def _is_changing(
         self, look: Callable[[], dict[str, Any] | None], key: str
