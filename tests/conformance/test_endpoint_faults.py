@@ -161,11 +161,7 @@ class Stage:
         for label, plan in self.plans.items():
             if part.specification["ModelName"] == plan.model_request()["ModelName"]:
                 wanted = plan.config_request()["EndpointConfigName"]
-                return (
-                    label
-                    if endpoint.endpoint_config_name == wanted
-                    else f"half: model {label}, other machines"
-                )
+                return label if endpoint.endpoint_config_name == wanted else f"{label} on the new machines"
         return "half: unknown model"
 
 
@@ -214,7 +210,7 @@ def spoil(stage: Stage, meddler: Meddler, phase: str, operation: str, fault: str
     elif outcome != "killed" and phase != "delete":
         # Machines and model change one after the other; what answers is the model before, or the one asked for.
         assert there in (stage.before, f"{stage.before} on the new machines", stage.goal), case
-    if there != stage.goal:
+    if (outcome != "done" and there != "None") or stage.goal != there:
         stage.act()
         assert stage.serving() == stage.goal, ("not healed", *case)
     if outcome == "done":

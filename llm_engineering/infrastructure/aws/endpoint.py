@@ -96,7 +96,7 @@ class Endpoints:
             told["EndpointStatus"],
             variant.get("InstanceType", "unknown"),
             running.get("CurrentInstanceCount", variant.get("InitialInstanceCount", 0)),
-            None if component is None else component["RuntimeConfig"].get("DesiredCopyCount", 0),
+            None if component is None else _copies_of(component),
             self._tags(told["EndpointArn"]),
             mask_ids(str(told.get("FailureReason") or (component or {}).get("FailureReason") or "")),
         )
@@ -181,7 +181,11 @@ class Endpoints:
             self._tell(f"endpoint {name} gets other machines, beside those that serve")
             with explain_failures(f"Updating the endpoint {name}"):
                 call_unless(
-                    self._is_changing(lambda: self._describe_endpoint(name), "EndpointStatus"),
+                    self._begun(
+                        lambda: self._describe_endpoint(name),
+                        "EndpointStatus",
+                        lambda now: bool(now["EndpointConfigName"] == wanted),
+                    ),
                     self._client.update_endpoint,
                     EndpointName=name,
                     EndpointConfigName=wanted,
@@ -223,19 +227,24 @@ class Endpoints:
             self._tell(f"component {name} gets {plan.model.label}, some copies at a time")
             with explain_failures(f"Updating the inference component {name}"):
                 call_unless(
-                    self._is_changing(lambda: self._describe_component(name), "InferenceComponentStatus"),
+                    self._begun(
+                        lambda: self._describe_component(name),
+                        "InferenceComponentStatus",
+                        lambda now: _equals(now["Specification"], wanted),
+                    ),
                     self._client.update_inference_component,
                     InferenceComponentName=name,
                     Specification=wanted,
                     DeploymentConfig=plan.component_rollout(),
                 )
-        elif (
-            plan.deployment.scaling is None
-            and state["RuntimeConfig"].get("DesiredCopyCount") != component.copies
-        ):
+        elif plan.deployment.scaling is None and _copies_of(state) != component.copies:
             with explain_failures(f"Setting the copies of {name}"):
                 call_unless(
-                    self._is_changing(lambda: self._describe_component(name), "InferenceComponentStatus"),
+                    self._begun(
+                        lambda: self._describe_component(name),
+                        "InferenceComponentStatus",
+                        lambda now: _copies_of(now) == component.copies,
+                    ),
                     self._client.update_inference_component_runtime_config,
                     InferenceComponentName=name,
                     DesiredRuntimeConfig=copies,
@@ -341,9 +350,7 @@ class Endpoints:
             call_unless(
                 lambda error: (
                     is_absent(error)
-                    or self._is_changing(lambda: self._describe_component(name), "InferenceComponentStatus")(
-                        error
-                    )
+                    or self._begun(lambda: self._describe_component(name), "InferenceComponentStatus")(error)
                 ),
                 self._client.delete_inference_component,
                 InferenceComponentName=name,
@@ -362,7 +369,7 @@ class Endpoints:
             call_unless(
                 lambda error: (
                     is_absent(error)
-                    or self._is_changing(lambda: self._describe_endpoint(name), "EndpointStatus")(error)
+                    or self._begun(lambda: self._describe_endpoint(name), "EndpointStatus")(error)
                 ),
                 self._client.delete_endpoint,
                 EndpointName=name,
@@ -515,17 +522,26 @@ class Endpoints:
                 if stale := sorted(there.keys() - wanted.keys()):
                     self._client.delete_tags(ResourceArn=state[key], TagKeys=stale)
 
-    def _is_changing(
-        self, look: Callable[[], dict[str, Any] | None], key: str
+    def _begun(
+        self,
+        look: Callable[[], dict[str, Any] | None],
+        key: str,
+        reached: Callable[[dict[str, Any]], bool] = lambda _: False,
     ) -> Callable[[Exception], bool]:
-        """Whether a change was refused because one is going on: this very one, where AWS has begun it and its answer was lost, so
-        that the SDK asked again. What comes of it is compared with the plan in any case."""
+        """Whether a change was refused because it is going on, or is done already: AWS has begun it, its answer was lost, and the
+        SDK asked again. What comes of it is compared with the plan in any case.
 
-        def is_changing(error: Exception) -> bool:
-            state = look() if code_of(error).startswith("Validation") else None
-            return state is not None and state[key] in (*_CHANGING, "Deleting")
+        Args:
+            reached: whether a state is what the change leads to.
+        """
 
-        return is_changing
+        def is_begun(error: Exception) -> bool:
+            if is_absent(error) or not code_of(error).startswith("Validation"):
+                return False
+            state = look()
+            return state is not None and (state[key] in (*_CHANGING, "Deleting") or reached(state))
+
+        return is_begun
 
     def _settle_endpoint(self, plan: Plan) -> dict[str, Any] | None:
         name = plan.endpoint
@@ -650,6 +666,10 @@ def is_pushed(clients: AwsClients, image: str) -> bool:
 
 def _log_groups(name: str) -> tuple[str, str]:
     return f"/aws/sagemaker/Endpoints/{name}", f"/aws/sagemaker/InferenceComponents/{name}"
+
+
+def _copies_of(component: Mapping[str, Any]) -> int:
+    return int(component["RuntimeConfig"].get("DesiredCopyCount", 0))
 
 
 def _mapping(tags: list[dict[str, str]]) -> dict[str, str]:
