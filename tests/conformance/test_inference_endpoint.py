@@ -127,11 +127,13 @@ def test_a_whole_life(
 
         register_exported(registry, tmp_path / "two", b"better")
         before = {model["ModelName"] for model in everything()["models"]}
+        machines = everything()["configs"]
         assert endpoints.deploy(plan()).tags["model"] == "twin:2"
         (component,) = aws_account.components.values()
         assert {"Key": "model", "Value": "twin:2"} in component.tags
         after = {model["ModelName"] for model in everything()["models"]}
         assert len(after) == 1
+        assert everything()["configs"] == machines, "a model changes without other machines"
         assert not after & before, "the model that nothing uses any more is gone"
 
         endpoints.deploy(plan(scaling=SCALING))

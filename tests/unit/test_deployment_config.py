@@ -149,7 +149,10 @@ class TestRequests:
         register_exported(registry, tmp_path / "two", b"better")
         other = planned(registry)
         assert other.model_request()["ModelName"] != first.model_request()["ModelName"]
-        assert other.config_request()["ProductionVariants"] == first.config_request()["ProductionVariants"]
+        assert other.config_request() == first.config_request(), (
+            "machines stay while the component gets another model"
+        )
+        assert planned(registry, component=None).config_request() != first.config_request()
 
     @pytest.mark.parametrize(
         ("server", "names"),

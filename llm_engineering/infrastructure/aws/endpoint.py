@@ -158,7 +158,7 @@ class Endpoints:
                 self._clients.get("cloudwatch").put_metric_alarm(**request)
         self._make_endpoint(plan)
         self._make_component(plan)
-        apply_scaling(self._clients, plan.deployment, plan.tags)
+        apply_scaling(self._clients, plan.deployment, plan.owner_tags)
         self._apply_tags(plan)
         self._tidy(plan.endpoint, plan.deployment.project)
 
@@ -512,6 +512,7 @@ class Endpoints:
         for state, key in (
             (self._describe_endpoint(plan.endpoint), "EndpointArn"),
             (self._describe_component(plan.endpoint), "InferenceComponentArn"),
+            (self._describe("model", ModelName=plan.model_request()["ModelName"]), "ModelArn"),
         ):
             if state is None:
                 continue

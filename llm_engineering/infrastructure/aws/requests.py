@@ -49,8 +49,17 @@ class Plan:
 
     @property
     def tags(self) -> list[dict[str, str]]:
-        facts = {"project": self.deployment.project, "endpoint": self.endpoint, **self.model.facts}
-        return [{"Key": key, "Value": _tag(value)} for key, value in facts.items()]
+        """Whose it is, and which model: for the endpoint, its component and its model."""
+        facts = [{"Key": key, "Value": _tag(value)} for key, value in self.model.facts.items()]
+        return self.owner_tags + facts
+
+    @property
+    def owner_tags(self) -> list[dict[str, str]]:
+        """Whose it is: for what serves one model after the other."""
+        return [
+            {"Key": "project", "Value": self.deployment.project},
+            {"Key": "endpoint", "Value": self.endpoint},
+        ]
 
     def model_request(self) -> dict[str, Any]:
         """Return the arguments of ``create_model``."""
@@ -97,7 +106,7 @@ class Plan:
             request["AsyncInferenceConfig"] = self._asynchronous()
         if self.place.kms_key is not None:
             request["KmsKeyId"] = self.place.kms_key
-        return {"EndpointConfigName": self._named(request), **request, "Tags": self.tags}
+        return {"EndpointConfigName": self._named(request), **request, "Tags": self.owner_tags}
 
     def component_specification(self) -> dict[str, Any]:
         """Return the ``Specification`` of the inference component."""
@@ -167,7 +176,7 @@ class Plan:
             "EvaluationPeriods": 1,
             "ComparisonOperator": "GreaterThanThreshold",
             "TreatMissingData": "notBreaching",  # nobody asks: nothing is wrong
-            "Tags": self.tags,
+            "Tags": self.owner_tags,
         }
         if self.deployment.component is not None:
             common["Dimensions"] = [{"Name": "InferenceComponentName", "Value": self.endpoint}]
@@ -192,8 +201,7 @@ class Plan:
 
     def _named(self, request: Mapping[str, Any]) -> str:
         """A name of what the request asks for: the same request is the same resource, another one is a new resource."""
-        told = json.dumps([request, self.model.facts], sort_keys=True)
-        return f"{self.endpoint}-{text_hash(told)[:_DIGEST]}"
+        return f"{self.endpoint}-{text_hash(json.dumps(request, sort_keys=True))[:_DIGEST]}"
 
     def _asynchronous(self) -> dict[str, Any]:
         asked = self.deployment.asynchronous
