@@ -1,9 +1,10 @@
 """From a request for a text to what it is made of: an outline with its passages, or a plain reply."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from llm_engineering.application.inference.briefs import Brief, read_brief
+from llm_engineering.application.inference.briefs import Brief, describe_style, read_brief
 from llm_engineering.application.inference.catalogue import Wording, matches_topic
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import Embed, Order, Outline, Section
@@ -12,6 +13,7 @@ from llm_engineering.application.inference.events import NO_OPTIONS, BriefOption
 from llm_engineering.application.inference.guards import Guarded
 from llm_engineering.application.inference.intents import Routed
 from llm_engineering.application.inference.outlines import (
+    gather_sections,
     name_text,
     outline_comparison,
     outline_document,
@@ -20,6 +22,7 @@ from llm_engineering.application.inference.outlines import (
 from llm_engineering.application.inference.scope import find_authors, means_self
 from llm_engineering.application.inference.self_query import merge_filters
 from llm_engineering.application.llm import prompts
+from llm_engineering.application.text.words import content_stems
 from llm_engineering.domain.documents import CleanDocument
 from llm_engineering.domain.errors import StoreError
 from llm_engineering.domain.hints import POE
@@ -32,6 +35,16 @@ _DRAFT_TEXTS = 3
 """Texts on a subject that a draft draws on at least, where there are as many that are near to it."""
 _OFFERED = 3
 """Texts of others that are named where an author wrote nothing."""
+_COMPARED_TEXTS = 3
+"""Texts of an author, or on a thing, that a comparison reads."""
+_ONE_TEXT = re.compile(
+    r"[“\"„«].{4,}[”\"“»]|\b(?:the|this|that|his|her|their|my|your|\w+['’]s|den|diesen|seinen|ihren|meinen)\s+(?:\w+\s+)?"
+    r"(?:article|essay|text|artikel)\b",
+    re.IGNORECASE,
+)
+"""A single text is asked for, by its title or as "the article"."""
+_LONGEST_ORDER = 200
+"""Characters of an order that is passed on as it stands."""
 _NO_HITS: Mapping[str, Sequence[Hit]] = {}
 
 
@@ -77,6 +90,7 @@ def plan_text(
     brief = read_brief(
         routed.request,
         authors,
+        intent=routed.intent,
         me=me or owner,
         german=german,
         continues=routed.continues,
@@ -88,7 +102,7 @@ def plan_text(
     if guarded.query.filter.authors and not options.author:
         brief = replace(brief, author=named[0])
     if routed.intent is Intent.WRITE and brief.given:
-        return _plan_rewriting(brief, routed.request, collection, extractive=extractive)
+        return _plan_rewriting(brief, routed.request, collection, extractive=extractive, small=verbatim)
     if not brief.subject:
         return _say(
             german,
@@ -98,22 +112,38 @@ def plan_text(
     given = guarded.query.filter
     narrow = merge_filters(given, MetadataFilter(authors=named))
     if routed.intent is Intent.COMPARE:
+        things = brief.things if len(named) < 2 else ()
+        compared = {thing: (thing, _passages_on(collection, thing, narrow)) for thing in things}
+        if any(passages for _, passages in compared.values()):
+            nowhere = _say(german, "kommt nicht vor.", "is not written about.")
+            return outline_comparison("", compared, nowhere, named=True)
         found = _find(collection, brief.subject, measure_floor, given)
-        compared = named if len(named) > 1 else _authors_of(found)
-        return (
-            outline_comparison(brief.subject, compared, found, german=german)
-            if found
-            else _nothing(brief, (), german)
+        if not found:
+            return _nothing(brief, (), german)
+        authors_told = named if len(named) > 1 else _authors_of(found)
+        return outline_comparison(
+            brief.subject,
+            _split_by_author(authors_told, brief.subject, found, collection),
+            _say(german, "schreibt darüber nichts.", "does not write about it."),
         )
     if routed.intent is Intent.SUMMARISE:
         found = _find(collection, brief.subject, measure_floor, narrow)
         if not found:
             return _nothing(brief, named, german, _find(collection, brief.subject, measure_floor, given))
-        whole = _named_document(brief.subject, found)
+        one = _ONE_TEXT.search(routed.request) is not None
+        whole = _named_document(brief.subject, found, one=one)
         document = _read(collection, whole) if whole else None
         if document is not None:
-            return outline_document(document, german=german)
-        return outline_summary(brief.subject, found, german=german)
+            return outline_document(
+                document, german=german, repeated=collection.find_repeated(document.author)
+            )
+        return outline_summary(
+            brief.subject,
+            found,
+            gather_sections(found, collection),
+            german=german,
+            find_repeated=collection.find_repeated,
+        )
     if verbatim and brief.author:
         # Somebody else's sentences would be passed off as the author's own.
         own = merge_filters(given, MetadataFilter(authors=(brief.author,)))
@@ -156,22 +186,28 @@ def _find(
     return found
 
 
-def _plan_rewriting(brief: Brief, request: str, collection: Collection, *, extractive: bool) -> str | Outline:
+def _plan_rewriting(
+    brief: Brief, request: str, collection: Collection, *, extractive: bool, small: bool
+) -> str | Outline:
     if extractive:
         return _say(
             brief.german,
             f"Dieses kleine Modell kann keine Texte umschreiben. Ein größeres holt: {POE} download-models",
             f"This small model cannot rewrite texts. Fetch a larger one with: {POE} download-models",
         )
-    examples = collection.find_examples(brief.author, brief.given[:500]) if brief.author else []
+    voice = collection.find_voice(brief.author, german=brief.german) if brief.author else None
+    # A small model writes off an example that it is shown.
+    shown = brief.author and not small
+    examples = collection.find_examples(brief.author or "", brief.given[:500])[:1] if shown else []
+    order = request.replace(brief.given, "").strip(' :"“”')
     messages = prompts.render(
         "rewrite",
         1,
-        author=brief.author or "an experienced author",
         language="German" if brief.german else "English",
-        examples=examples[:1],
+        style=describe_style(voice) if voice is not None else "",
+        examples=examples,
         text=brief.given,
-        request=request if len(request) < 200 else brief.description,
+        request=order if len(order) < _LONGEST_ORDER else brief.description,
     )
     passage = Passage.model_validate(
         {
@@ -187,10 +223,31 @@ def _plan_rewriting(brief: Brief, request: str, collection: Collection, *, extra
     )
     tokens = int(max(brief.words, len(brief.given.split()) * 1.3) * _TOKENS_PER_WORD) + 40
     section = Section(
-        heading="", question=request, passages=(passage,), order=Order(tuple(messages), "rewrite", tokens)
+        heading="",
+        question=request,
+        passages=(passage,),
+        order=Order(tuple(messages), "rewrite", tokens, free=True),
     )
-    voice = collection.find_voice(brief.author, german=brief.german) if brief.author else None
     return Outline("", (section,), voice=voice, brief=brief)
+
+
+def _passages_on(collection: Collection, thing: str, filter: MetadataFilter) -> list[Passage]:
+    found = collection.find_about(thing, filter, mentions=True)
+    return [
+        one for sections in gather_sections(found, collection, _COMPARED_TEXTS).values() for one in sections
+    ]
+
+
+def _split_by_author(
+    authors: Sequence[str], subject: str, found: Mapping[str, Sequence[Hit]], collection: Collection
+) -> dict[str, tuple[str, list[Passage]]]:
+    """What each author wrote on a subject, where they did."""
+    compared: dict[str, tuple[str, list[Passage]]] = {}
+    for author in authors:
+        own = {identifier: hits for identifier, hits in found.items() if hits[0].chunk.author == author}
+        gathered = gather_sections(own, collection, _COMPARED_TEXTS).values()
+        compared[author] = (subject, [one for sections in gathered for one in sections])
+    return compared
 
 
 def _authors_of(found: Mapping[str, Sequence[Hit]]) -> tuple[str, ...]:
@@ -199,22 +256,26 @@ def _authors_of(found: Mapping[str, Sequence[Hit]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))[:_MOST_AUTHORS]
 
 
-def _named_document(subject: str, found: Mapping[str, Sequence[Hit]]) -> str | None:
-    """The document whose title is the subject, or the only one whose title holds it."""
-    named = [
-        identifier
-        for identifier, hits in found.items()
-        if hits[0].chunk.title.casefold() == subject.casefold()
-    ]
-    if len(named) == 1:
-        return named[0]
-    titled = [identifier for identifier, hits in found.items() if matches_topic(subject, hits[0].chunk.title)]
-    return titled[0] if len(titled) == 1 and len(found) == 1 else None
+def _named_document(subject: str, found: Mapping[str, Sequence[Hit]], *, one: bool) -> str | None:
+    """The document that is meant: the one whose title is the subject, or the only one whose title holds it.
+
+    Args:
+        one: a single text is asked for: of several that are near, the one whose title has most words of the subject.
+    """
+    titles = {identifier: hits[0].chunk.title for identifier, hits in found.items()}
+    named = [identifier for identifier, title in titles.items() if title.casefold() == subject.casefold()]
+    titled = named or [identifier for identifier, title in titles.items() if matches_topic(subject, title)]
+    if len(titled) == 1 and (named or one or len(found) == 1):
+        return titled[0]
+    asked = content_stems(subject)
+    shares = {identifier: len(asked & content_stems(title)) for identifier, title in titles.items()}
+    best = max(shares, key=shares.__getitem__)
+    return best if one and shares[best] > len(asked) / 2 else None
 
 
 def _read(collection: Collection, identifier: str) -> CleanDocument | None:
     try:
-        return collection.read_document(identifier)
+        return collection.read_documents([identifier]).get(identifier)
     except StoreError:
         return None
 
