@@ -257,6 +257,15 @@ def test_a_refusal_says_what_to_change_and_leaves_nothing(
     assert stage.serving() == "None"
 
 
+def test_a_failure_behind_the_update_says_that_the_new_model_serves(stage: Stage, meddler: Meddler) -> None:
+    stage.begin("update")
+    meddler.operation, meddler.fault, meddler.fired = "PutScalingPolicy", "quota exceeded", 0
+    with pytest.raises(DeploymentError, match="serves already"):
+        stage.act()
+    meddler.operation = None
+    assert stage.serving() == stage.goal
+
+
 @pytest.mark.parametrize("phase", PHASES)
 def test_some_faults_of_each_kind(stage: Stage, meddler: Meddler, phase: str) -> None:
     """A handful that stand for the table below."""

@@ -155,7 +155,7 @@ def test_a_whole_life(
         client("cloudwatch").set_alarm_state(AlarmName="twin-errors", StateValue="ALARM", StateReason="500s")
         with pytest.raises(DeploymentError, match=r"taken back.*twin-errors") as caught:
             endpoints.deploy(plan(scaling=SCALING))
-        assert "serves on" in str(caught.value)
+        assert "The model before serves on" in str(caught.value)
         assert tags_of("twin")["model"] == "twin:2"
         assert answer("twin", stream=True) == "A twin answers."
 

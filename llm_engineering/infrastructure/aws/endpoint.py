@@ -332,12 +332,25 @@ class Endpoints:
                 self._remove_all(plan.endpoint, plan.deployment.project, keep_logs=True)
                 return "What had been made was taken away again: nothing runs, nothing costs."
             self._tidy(plan.endpoint, plan.deployment.project)
-            return "What served before serves on."
+            if self._serves(plan):
+                return f"{plan.model.label} serves already; the same command makes up for the rest."
+            return "The model before serves on."
         except TwinError as error:
             return (
                 f"What had been made could not be taken away ({error}) and may cost: run {POE} delete-inference-endpoint "
                 f"{plan.endpoint} --yes, or deploy again."
             )
+
+    def _serves(self, plan: Plan) -> bool:
+        """Whether the model of a plan is the one that answers."""
+        if plan.deployment.component is None:
+            state = self._describe_endpoint(plan.endpoint)
+            return (
+                state is not None
+                and state["EndpointConfigName"] == plan.config_request()["EndpointConfigName"]
+            )
+        component = self._describe_component(plan.endpoint)
+        return component is not None and _equals(component["Specification"], plan.component_specification())
 
     def _delete_component(self, name: str) -> bool:
         state = self._wait(
@@ -527,20 +540,22 @@ class Endpoints:
         self,
         look: Callable[[], dict[str, Any] | None],
         key: str,
-        reached: Callable[[dict[str, Any]], bool] = lambda _: False,
+        reached: Callable[[dict[str, Any]], bool] | None = None,
     ) -> Callable[[Exception], bool]:
         """Whether a change was refused because it is going on, or is done already: AWS has begun it, its answer was lost, and the
         SDK asked again. What comes of it is compared with the plan in any case.
 
         Args:
-            reached: whether a state is what the change leads to.
+            reached: whether a state is what the change leads to; None: it leads to the thing's end.
         """
 
         def is_begun(error: Exception) -> bool:
             if is_absent(error) or not code_of(error).startswith("Validation"):
                 return False
             state = look()
-            return state is not None and (state[key] in (*_CHANGING, "Deleting") or reached(state))
+            if state is None:
+                return reached is None
+            return state[key] in (*_CHANGING, "Deleting") or (reached is not None and reached(state))
 
         return is_begun
 
