@@ -107,6 +107,9 @@ def describe_price(prices: PriceTable, deployment: Deployment, region: str) -> s
 
 
 def _show_settings(deployment: Deployment, region: str) -> None:
+    if deployment.asynchronous is not None:
+        console.print(f"Ask it: {POE} run-batch-inference --way asynchronous --input FILE --output FILE")
+        return
     settings = {"LLM_KIND": "sagemaker", "LLM_ENDPOINT": deployment.endpoint, "LLM_REGION": region}
     if deployment.component is not None:
         settings["LLM_INFERENCE_COMPONENT"] = deployment.endpoint

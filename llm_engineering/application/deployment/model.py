@@ -57,6 +57,7 @@ def find_model(
             _check_template(config.s3 or config.hub or "", config.template, config.template_hash)
             facts |= {"template": config.template, "template_hash": config.template_hash}
         label = config.s3 or f"{config.hub}@{config.revision}"
+        facts["model"] = label
         return DeployableModel(label, s3=config.s3, hub=config.hub, revision=config.revision, facts=facts)
     if registry is None:
         raise ValueError("a model of the registry needs the registry")
