@@ -71,6 +71,15 @@ PROMISED = [
     "create-api-key",
     "list-api-keys",
     "revoke-api-key",
+    "create-sagemaker-role",
+    "create-sagemaker-execution-role",
+    "deploy-inference-endpoint",
+    "list-inference-endpoints",
+    "test-sagemaker-endpoint",
+    "delete-inference-endpoint",
+    "run-batch-inference",
+    "simulate-autoscaling",
+    "aws-doctor",
 ]
 
 
