@@ -71,7 +71,11 @@ def show_hits(hits: Sequence[Hit]) -> None:
         where = " > ".join(part for part in (chunk.title, *chunk.headings[-1:]) if part)
         console.print(f"[bold cyan]{rank}[/]  [bold]{escape(where)}[/]")
         console.print(
-            f"   [dim]score {hit.score:.3f}{similarity} · {escape(chunk.author)} · {escape(chunk.link)}[/]"
+            "   [dim]"
+            + " · ".join(
+                filter(None, (f"score {hit.score:.3f}{similarity}", escape(chunk.author), escape(chunk.link)))
+            )
+            + "[/]"
         )
         for line in chunk.text.strip().splitlines():
             console.print(f"   {line}" if line.strip() else "", markup=False)

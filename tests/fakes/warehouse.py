@@ -161,7 +161,17 @@ class FakeCleanStore(_Collection):
 
     def list_cards(self) -> Iterator[DocumentCard]:
         rows = [
-            DocumentCard(d.id, d.category, d.title, d.link, d.platform, d.author, d.language, d.published_at)
+            DocumentCard(
+                d.id,
+                d.category,
+                d.title,
+                d.link,
+                d.platform,
+                d.author,
+                d.language,
+                d.published_at,
+                d.metadata,
+            )
             for d in _matching(self._rows)
         ]
         return self._batches(rows, ROW_BATCH)

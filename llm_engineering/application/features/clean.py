@@ -13,8 +13,9 @@ from llm_engineering.application.features.boilerplate import Block, is_indented,
 from llm_engineering.application.text.markdown import closes_fence, match_fence
 from llm_engineering.application.text.pii import mask_personal_data
 from llm_engineering.domain.categories import Chunking, category_spec
-from llm_engineering.domain.documents import CleanDocument, RawDocument, Scalar, text_hash
+from llm_engineering.domain.documents import CleanDocument, RawDocument, text_hash
 from llm_engineering.domain.errors import ExtractionError
+from llm_engineering.domain.facets import MetadataValue
 
 CLEANING_VERSION = "2"
 """Part of ``source_hash``: raise it with every change of the rules, and every document is cleaned again."""
@@ -60,7 +61,9 @@ def clean(raw: RawDocument) -> CleanDocument:
     )
 
 
-def _masked(value: Scalar) -> Scalar:
+def _masked(value: MetadataValue) -> MetadataValue:
+    if isinstance(value, tuple):
+        return tuple(map(mask_personal_data, value))
     return mask_personal_data(value) if isinstance(value, str) else value
 
 

@@ -40,6 +40,7 @@ from llm_engineering.application.ports import (
     StoredVersion,
     UserStore,
 )
+from llm_engineering.domain.categories import is_record
 from llm_engineering.domain.documents import DeadLetter, RawDocument, derive_id
 from llm_engineering.domain.errors import CollectionError, ConfigurationError, InvalidInputError
 
@@ -184,7 +185,7 @@ class Writer:
     def _write(self, batch: list[tuple[Task, RawDocument]]) -> list[str]:
         """Write a batch; returns for each document the name of the count it adds to."""
         for name in dict.fromkeys(document.author for _, document in batch):
-            if name not in self._authors:
+            if name and name not in self._authors:
                 self._users.get_or_create(name)
                 self._authors.add(name)
         hashes = self._stored_hashes(batch)
@@ -406,7 +407,7 @@ class _Run:
     def _reader(self, task: Task) -> SourceReader:
         if not task.link.url.strip():
             raise InvalidInputError("the link is empty; expected a URL or a path")
-        if not task.link.author.strip():
+        if not task.link.author.strip() and not is_record(task.link.category):
             raise InvalidInputError("the link has no author; name the person whose writing it is")
         if task.depth > MAX_DEPTH:
             raise CollectionError(f"it was reached through more than {MAX_DEPTH} feeds that lead to feeds")

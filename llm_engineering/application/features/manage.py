@@ -30,21 +30,19 @@ class Stock:
     """By the link that the user gave, and author."""
     categories: dict[str, int]
     chunks_by_author: dict[str, int]
-    """Passages in the index."""
+    """Passages in the index, of those that have an author."""
     unclean: int
     """Collected, and not cleaned yet."""
     unindexed: int
     """Cleaned, and not in the index yet."""
     rejected: dict[str, int]
     """Dead letters by stage."""
+    chunks: int = 0
+    """Passages in the index."""
 
     @property
     def documents(self) -> int:
         return sum(self.sources.values())
-
-    @property
-    def chunks(self) -> int:
-        return sum(self.chunks_by_author.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +83,10 @@ def take_stock(warehouse: Warehouse, index: VectorIndex) -> Stock:
     clean = {identifier for identifier, _ in warehouse.clean.list_versions()}
     indexed: set[str] = set()
     chunks: dict[str, int] = {}
+    total = 0
     with suppress(StoreUnavailableError):  # no index yet, or its server is down: no passages can be found
         indexed = {identifier for identifier, _ in index.list_versions()}
-        chunks = index.count_values("author")
+        chunks, total = index.count_values("author"), index.count()
     return Stock(
         sources=warehouse.documents.count_sources(),
         categories=dict(categories),
@@ -95,6 +94,7 @@ def take_stock(warehouse: Warehouse, index: VectorIndex) -> Stock:
         unclean=len(raw - clean),
         unindexed=len(clean - indexed),
         rejected=dict(Counter(letter.stage for letter in warehouse.dead_letters.stream())),
+        chunks=total,
     )
 
 
@@ -160,11 +160,11 @@ def forget(selection: Selection, warehouse: Warehouse, index: VectorIndex) -> Fo
         warehouse.dead_letters.resolve(stage, letters)
     build_voice_profiles(warehouse.clean, warehouse.voices)
     drafts = _forget_drafts(warehouse.drafts, set(ids))
-    left = {User(full_name=author).id for _, author in warehouse.documents.count_sources()}
+    left = {User(full_name=author).id for _, author in warehouse.documents.count_sources() if author}
     gone = {
         document.author_id: document.author
         for document in selection.documents
-        if document.author_id not in left
+        if document.author and document.author_id not in left
     }
     warehouse.users.delete(list(gone))
     return ForgetReport(

@@ -25,8 +25,10 @@ from llm_engineering.application.ports.llm import (
 )
 from llm_engineering.application.ports.observability import NullTracer, Progress, SilentProgress, Tracer
 from llm_engineering.application.ports.retrieval import (
+    MAX_KNOWN_VALUES,
     Embedder,
     EmbeddingCache,
+    FacetValues,
     IndexWriter,
     Part,
     Reranker,
@@ -54,6 +56,7 @@ from llm_engineering.application.ports.training import ExperimentTracker, ModelR
 from llm_engineering.application.ports.warehouse import Warehouse
 
 __all__ = [
+    "MAX_KNOWN_VALUES",
     "CleanStore",
     "DeadLetterStore",
     "Delta",
@@ -65,6 +68,7 @@ __all__ = [
     "EmbeddingCache",
     "EndOfSource",
     "ExperimentTracker",
+    "FacetValues",
     "FeedbackStore",
     "FetchedDocument",
     "Generation",

@@ -54,7 +54,7 @@ def resolve(spec: CategorySpec, column_map: Any, available: Iterable[str], table
                 f"no column gives the text: expected {wanted}, or a column_map such as {{text: COLUMN}}"
             )
     names = [
-        *spec.metadata_fields,
+        *(facet.name for facet in spec.facets),
         *(key.removeprefix("metadata.") for key in mapped if key.startswith("metadata.")),
     ]
     metadata = {name: mapped.get(f"metadata.{name}") or column(name) for name in names}
@@ -83,7 +83,7 @@ def _checked(spec: CategorySpec, column_map: Any) -> tuple[Mapping[str, Any], li
     if not isinstance(column_map, Mapping):
         return {}, [f"column_map must be a mapping of field to column, got {type(column_map).__name__}"]
     problems = []
-    known = {"text", *FIELDS, *spec.text_fields, *spec.metadata_fields}
+    known = {"text", *FIELDS, *spec.text_fields, *(facet.name for facet in spec.facets)}
     for key, value in column_map.items():
         if key not in known and not (
             isinstance(key, str) and key.startswith("metadata.") and key != "metadata."

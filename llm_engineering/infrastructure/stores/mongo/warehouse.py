@@ -173,7 +173,7 @@ class MongoCleanStore(MongoCollection):
         return ((r["_id"], r["content_hash"]) for r in self._stream({}, ("content_hash",), ROW_BATCH))
 
     def list_cards(self) -> Iterator[DocumentCard]:
-        fields = ("category", "title", "link", "platform", "author", "language", "published_at")
+        fields = ("category", "title", "link", "platform", "author", "language", "published_at", "metadata")
         records = self._stream({}, fields, ROW_BATCH)
         return (DocumentCard(id=r["_id"], **{name: r[name] for name in fields}) for r in records)
 
