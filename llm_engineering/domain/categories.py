@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.domain.facets import Facet, FacetKind
@@ -35,6 +36,8 @@ class CategorySpec(BaseModel):
     facets: tuple[Facet, ...] = ()
     """Extra fields of a record that are kept as metadata, with their types: searches filter on them, count and sort by them. A
     name means the same in every category."""
+    contract: dict[str, Any] = Field(default_factory=dict)
+    """JSON Schema that every record must fit, under the names of its fields; a link may ask for more."""
     mask_personal_data: bool = False
     """Whether personal data is masked in cleaning (support tickets, reviews)."""
     private_authors: bool = False
@@ -71,7 +74,13 @@ CATALOGUE: dict[str, CategorySpec] = {
             description="A movie with its plot.",
             nouns=("film",),
             chunking=Chunking.RECORD,
-            text_fields=("title", "genre", "plot"),
+            text_fields=("title", "genre", "director", "plot"),
+            contract={
+                "properties": {
+                    "year": {"minimum": 1870, "maximum": 2100},
+                    "rating": {"minimum": 0, "maximum": 10},
+                }
+            },
             facets=(
                 Facet(name="genre", many=True),
                 Facet(name="year", kind=FacetKind.INTEGER),
@@ -84,6 +93,7 @@ CATALOGUE: dict[str, CategorySpec] = {
             description="A product review.",
             chunking=Chunking.RECORD,
             text_fields=("title", "review"),
+            contract={"properties": {"rating": {"minimum": 1, "maximum": 5}, "helpful": {"minimum": 0}}},
             facets=(
                 Facet(name="product"),
                 Facet(name="rating", kind=FacetKind.FLOAT, words=("rated", "stars", "bewertet")),

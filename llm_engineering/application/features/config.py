@@ -13,7 +13,9 @@ from llm_engineering.application.ports import Link
 from llm_engineering.domain.categories import is_record
 from llm_engineering.domain.errors import ConfigurationError
 
-_WEB_CREDENTIALS = re.compile(r"(?i)^(?:git\+)?https?://(?P<credentials>[^/?#]*)@")
+_WEB_CREDENTIALS = re.compile(
+    r"(?i)^(?:(?:git\+)?https?|(?:postgresql|mysql|mariadb|mssql|oracle)(?:\+\w+)?)://(?P<credentials>[^/?#]*)@"
+)
 # Not "${NAME}": ZenML fills that in itself, before the step sees it.
 _VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 

@@ -25,7 +25,9 @@ DEFAULT_RULES: tuple[tuple[str, str], ...] = (
     (r"(?i)/(sitemap[^/?#]*|[^/?#]*\.(rss|atom|rdf))(\.xml)?(\.gz)?([?#].*)?$", "feed"),
     (r"(?i)/(feed|feeds|rss|atom|index|posts)[^/?#]*\.xml([?#].*)?$", "feed"),
     (r"(?i)[?&]feed=(rss2?|atom)\b", "feed"),
-    (r"(?i)\.(csv|tsv|jsonl?|ndjson|parquet)(\.gz)?([?#].*)?$", "table"),
+    (r"(?i)\.(csv|tsv|jsonl?|ndjson|parquet|sqlite3?)(\.gz)?([?#].*)?$", "table"),
+    (r"(?i)^(s3|gs|gcs|az|abfs|memory)://", "table"),
+    (r"(?i)^(sqlite|postgresql|mysql|mariadb|mssql|oracle)(\+\w+)?://", "table"),
     (r"(?i)^https?://([a-z]{2,3}\.)?(www\.)?linkedin\.com(/|$)", "linkedin"),
     (r"(?i)^(git|ssh|git\+ssh|git\+https?|file)://", "git"),
     (r"^[\w.-]+@[\w.-]+:", "git"),  # git@host:owner/repository
