@@ -120,6 +120,10 @@ class OpenAIEmbedderSettings(Group):
     """Chunks are cut to this many tokens, counted by the bundled WordPiece tokenizer, which is never fewer than these
     models' own by much; stay well below the model's limit."""
     batch_size: int = Field(default=64, ge=1, le=2048)
+    concurrency: int = Field(default=4, ge=1, le=64)
+    """Requests at the same time, while documents are embedded."""
+    prompt_price: float | None = Field(default=None, ge=0)
+    """US dollars for a million tokens; None: costs are not counted."""
     timeout_seconds: float = Field(default=30.0, gt=0)
     query_prefix: str = ""
     document_prefix: str = ""

@@ -56,6 +56,7 @@ def index_documents(run: FeatureRun) -> Annotated[dict[str, Any], "index_report"
             max_failed_share=run.max_failed_share,
             title_vectors=run.title_vectors,
             progress=progress,
+            **resources.embedding_calls,
         )
     log_metadata(report.to_metadata())
     return report.to_metadata()

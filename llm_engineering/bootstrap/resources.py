@@ -51,6 +51,7 @@ from llm_engineering.settings import (
     MultilingualEmbedderSettings,
     NoRerankerSettings,
     OnnxEmbedderSettings,
+    OpenAIEmbedderSettings,
     OpenAIHttpSettings,
     OpikTracingSettings,
     OtlpTracingSettings,
@@ -149,12 +150,21 @@ class Resources:
                 dimension=chosen.dimension,
                 max_tokens=chosen.max_tokens,
                 batch_size=chosen.batch_size,
+                price=chosen.prompt_price,
                 timeout_seconds=chosen.timeout_seconds,
                 query_prefix=chosen.query_prefix,
                 document_prefix=chosen.document_prefix,
                 tokenizer_path=model_path("all-MiniLM-L6-v2", self.settings.models_dir) / "tokenizer.json",
             )
         return self._closing(embedder, embedder.close)
+
+    @property
+    def embedding_calls(self) -> dict[str, int]:
+        """Return how documents are handed to the embedder: ``texts_at_once`` and ``concurrency`` of ``index_documents``."""
+        chosen = self.settings.embedder
+        if isinstance(chosen, OpenAIEmbedderSettings):
+            return {"texts_at_once": chosen.batch_size, "concurrency": chosen.concurrency}
+        return {}
 
     @cached_property
     def language_model(self) -> LanguageModel:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from llm_engineering.domain.documents import (
     Chunk,
@@ -12,7 +12,7 @@ from llm_engineering.domain.documents import (
     Span,
 )
 from llm_engineering.domain.facets import FacetKind
-from llm_engineering.domain.retrieval import Fusion, Hit, MetadataFilter, RrfFusion, SearchMode
+from llm_engineering.domain.retrieval import Fusion, Hit, MetadataFilter, RrfFusion, SearchMode, Usage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +57,16 @@ class Embedder(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """Counts what it is asked for, as a service does that wants to be paid."""
+
+    @property
+    def usage(self) -> Usage:
+        """Return what was used since it was opened."""
+        ...
 
 
 class EmbeddingCache(Protocol):
