@@ -368,6 +368,26 @@ class ServiceSettings(Group):
     """How long running answers may take to finish when the service is stopped."""
 
 
+class NotifySettings(Group):
+    """Whom pipelines tell that they failed, or ended."""
+
+    urls: SecretStr | None = None
+    """Addresses in Apprise's form (``mailto://``, ``slack://``, ``msteams://``, ``sns://`` …), separated by spaces."""
+    webhook_url: SecretStr | None = None
+    """Gets each notice as signed JSON."""
+    webhook_secret: SecretStr | None = None
+    """Of the signature; known to the receiver."""
+    on: Literal["failure", "always"] = "failure"
+
+    @model_validator(mode="after")
+    def _signed(self) -> Self:
+        if self.webhook_url is not None and self.webhook_secret is None:
+            raise ValueError(
+                "NOTIFY_WEBHOOK_URL needs NOTIFY_WEBHOOK_SECRET, by which its receiver knows the sender"
+            )
+        return self
+
+
 class RenderingSettings(Group):
     """Chromium, driven by Selenium, for pages that need JavaScript."""
 
@@ -489,6 +509,7 @@ class Settings(BaseSettings):
     tracking: TrackingSettings = TrackingSettings()
     sagemaker: SageMakerTrainingSettings = SageMakerTrainingSettings()
     service: ServiceSettings = ServiceSettings()
+    notify: NotifySettings = NotifySettings()
     rendering: RenderingSettings = RenderingSettings()
     crawler: CrawlerSettings = CrawlerSettings()
     linkedin: LinkedInSettings = LinkedInSettings()

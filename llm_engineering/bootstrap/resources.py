@@ -31,6 +31,7 @@ from llm_engineering.application.ports import (
     ExperimentTracker,
     FeedbackStore,
     LanguageModel,
+    Notifier,
     NullTracer,
     Reranker,
     SourceReader,
@@ -165,6 +166,29 @@ class Resources:
         if isinstance(chosen, OpenAIEmbedderSettings):
             return {"texts_at_once": chosen.batch_size, "concurrency": chosen.concurrency}
         return {}
+
+    @cached_property
+    def notifiers(self) -> tuple[Notifier, ...]:
+        """Where notices are sent to; nowhere unless NOTIFY_* variables are set.
+
+        Raises:
+            ConfigurationError: an address cannot be read.
+        """
+        chosen = self.settings.notify
+        found: list[Notifier] = []
+        if chosen.urls is not None:
+            from llm_engineering.infrastructure.notifiers.apprise_urls import AppriseNotifier
+
+            found += map(AppriseNotifier, chosen.urls.get_secret_value().split())
+        if chosen.webhook_url is not None and chosen.webhook_secret is not None:
+            from llm_engineering.infrastructure.notifiers.webhook import WebhookNotifier
+
+            found.append(
+                WebhookNotifier(
+                    chosen.webhook_url.get_secret_value(), chosen.webhook_secret.get_secret_value()
+                )
+            )
+        return tuple(found)
 
     @cached_property
     def language_model(self) -> LanguageModel:

@@ -128,5 +128,9 @@ class PromotionRefusedError(ModelError):
     """A model may not go to the stage it was sent to. The message says what is missing, and what may be done."""
 
 
+class NotificationError(TwinError):
+    """A place that notices are sent to did not take one."""
+
+
 class TooManyFailuresError(TwinError):
     """A step lost more items than its configured share allows."""

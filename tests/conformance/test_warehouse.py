@@ -21,6 +21,7 @@ from tests.conformance.warehouse_contract import (
     EmbeddingContract,
     FeedbackContract,
     GenerationContract,
+    NoticeContract,
     UserContract,
     VoiceContract,
     Warehouse,
@@ -91,6 +92,9 @@ class TestGenerations(GenerationContract): ...
 
 
 class TestVoices(VoiceContract): ...
+
+
+class TestNotices(NoticeContract): ...
 
 
 class _Commands(pymongo.monitoring.CommandListener):

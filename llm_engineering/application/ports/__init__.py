@@ -23,6 +23,7 @@ from llm_engineering.application.ports.llm import (
     LanguageModel,
     Message,
 )
+from llm_engineering.application.ports.notices import NoticeStore, Notifier
 from llm_engineering.application.ports.observability import NullTracer, Progress, SilentProgress, Tracer
 from llm_engineering.application.ports.retrieval import (
     MAX_KNOWN_VALUES,
@@ -82,6 +83,8 @@ __all__ = [
     "Metered",
     "ModelRegistry",
     "NotModified",
+    "NoticeStore",
+    "Notifier",
     "NullTracer",
     "PageRenderer",
     "Part",

@@ -12,6 +12,7 @@ from llm_engineering.application.ports.documents import (
     VoiceStore,
 )
 from llm_engineering.application.ports.llm import GenerationCache
+from llm_engineering.application.ports.notices import NoticeStore
 from llm_engineering.application.ports.retrieval import EmbeddingCache
 
 
@@ -45,3 +46,6 @@ class Warehouse(Protocol):
 
     @property
     def voices(self) -> VoiceStore: ...
+
+    @property
+    def notices(self) -> NoticeStore: ...

@@ -20,6 +20,7 @@ from llm_engineering.infrastructure.stores.mongo.connection import MongoConnecti
 from llm_engineering.infrastructure.stores.mongo.drafts import MongoDraftStore
 from llm_engineering.infrastructure.stores.mongo.feedback import MongoFeedbackStore
 from llm_engineering.infrastructure.stores.mongo.generations import MongoGenerationCache
+from llm_engineering.infrastructure.stores.mongo.notices import MongoNoticeStore
 from llm_engineering.infrastructure.stores.mongo.records import encode_records, from_record, refuse, to_record
 
 if TYPE_CHECKING:
@@ -319,6 +320,7 @@ class MongoWarehouse:
         self.drafts = MongoDraftStore(self._connection)
         self.generations = MongoGenerationCache(self._connection)
         self.voices = MongoVoiceStore(self._connection)
+        self.notices = MongoNoticeStore(self._connection)
 
     @property
     def display_uri(self) -> str:
