@@ -368,6 +368,26 @@ class ServiceSettings(Group):
     """How long running answers may take to finish when the service is stopped."""
 
 
+class PrivacySettings(Group):
+    """What is done with personal data in people's records (tickets, reviews), when they are cleaned."""
+
+    action: Literal["keep", "mask", "pseudonymise"] = "mask"
+    key: SecretStr | None = None
+    """Of pseudonyms, at least 16 characters. Who has it can tell whether a pseudonym is a given person's; nobody else can."""
+    names_path: Path | None = None
+    """A file of people's names, one a line. Other names stay."""
+
+    @model_validator(mode="after")
+    def _keyed(self) -> Self:
+        if self.action == "pseudonymise" and (
+            self.key is None or len(self.key.get_secret_value().encode()) < 16
+        ):
+            raise ValueError(
+                "PRIVACY_ACTION=pseudonymise needs PRIVACY_KEY, a secret of at least 16 characters"
+            )
+        return self
+
+
 class NotifySettings(Group):
     """Whom pipelines tell that they failed, or ended."""
 
@@ -510,6 +530,7 @@ class Settings(BaseSettings):
     sagemaker: SageMakerTrainingSettings = SageMakerTrainingSettings()
     service: ServiceSettings = ServiceSettings()
     notify: NotifySettings = NotifySettings()
+    privacy: PrivacySettings = PrivacySettings()
     rendering: RenderingSettings = RenderingSettings()
     crawler: CrawlerSettings = CrawlerSettings()
     linkedin: LinkedInSettings = LinkedInSettings()

@@ -23,6 +23,7 @@ def clean_documents(run: FeatureRun) -> Annotated[dict[str, Any], "cleaning_repo
             resources.warehouse.dead_letters,
             batch_size=run.batch_size,
             max_failed_share=run.max_failed_share,
+            privacy=resources.privacy,
             progress=progress,
         )
     log_metadata(report.to_metadata())

@@ -39,6 +39,7 @@ from llm_engineering.application.ports import (
     Tracer,
     VectorIndex,
 )
+from llm_engineering.application.text.privacy import PrivacyPolicy
 from llm_engineering.application.training.finetune.dpo import PreferenceTrainer
 from llm_engineering.application.training.finetune.tracking import NamedTracker, SafeTrackers
 from llm_engineering.application.training.finetune.trainer import Trainer
@@ -166,6 +167,23 @@ class Resources:
         if isinstance(chosen, OpenAIEmbedderSettings):
             return {"texts_at_once": chosen.batch_size, "concurrency": chosen.concurrency}
         return {}
+
+    @cached_property
+    def privacy(self) -> PrivacyPolicy:
+        """What is done with personal data in cleaning.
+
+        Raises:
+            ConfigurationError: the file of names cannot be read.
+        """
+        from llm_engineering.infrastructure.personal_data import RulesFinder
+
+        chosen = self.settings.privacy
+        try:
+            names = chosen.names_path.read_text(encoding="utf-8").splitlines() if chosen.names_path else []
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"PRIVACY_NAMES_PATH cannot be read: {error}") from None
+        key = chosen.key.get_secret_value().encode() if chosen.key else b""
+        return PrivacyPolicy(RulesFinder(names), chosen.action, key)
 
     @cached_property
     def notifiers(self) -> tuple[Notifier, ...]:

@@ -128,6 +128,7 @@ def _make_add_file(resources: Resources, features: FeatureRun) -> "AddFile":
                     index=resources.index,
                     embedder=resources.embedder,
                     features=features,
+                    privacy=resources.privacy,
                 )
 
     return add

@@ -174,10 +174,15 @@ def hide_credentials(url: str) -> str:
     return _CREDENTIALS.sub("", url)
 
 
+def is_secret_name(name: str) -> bool:
+    """Return whether a parameter of this name carries a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
 def find_query_secret(url: str) -> str | None:
     """Return the name of the first parameter of a web address that looks like a secret; None: there is none."""
     try:
         names = [name for name, value in parse_qsl(urlsplit(url).query) if value]
     except ValueError:
         return None
-    return next((name for name in names if _SECRET_NAME.search(name)), None)
+    return next((name for name in names if is_secret_name(name)), None)

@@ -6,6 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from pydantic import BaseModel
+
 from llm_engineering.application.features.links import load_link
 from llm_engineering.application.features.voices import build_voice_profiles
 from llm_engineering.application.ports import (
@@ -170,6 +172,60 @@ def forget(selection: Selection, warehouse: Warehouse, index: VectorIndex) -> Fo
     return ForgetReport(
         len(ids), before - after, len(selection.letters), drafts, tuple(sorted(gone.values()))
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PersonTraces:
+    """What the stores hold that names a person."""
+
+    selection: Selection
+    notices: tuple[str, ...] = ()
+    votes: int = 0
+    """Answers that somebody voted on, which are kept for training."""
+
+    @property
+    def count(self) -> int:
+        """Return how many records there are."""
+        return len(self.selection.documents) + len(self.selection.letters) + len(self.notices) + self.votes
+
+
+def find_person(warehouse: Warehouse, spellings: Sequence[str]) -> PersonTraces:
+    """Return what names a person in any of some spellings (name, address, pseudonym); case and line breaks do not matter.
+
+    Everything is read, which takes as long as an export.
+    """
+    wanted = [_fold(spelling) for spelling in spellings if spelling.strip()]
+
+    def names(record: BaseModel) -> bool:
+        folded = _fold(record.model_dump_json())
+        return any(spelling in folded for spelling in wanted)
+
+    documents = {document.id: document for document in warehouse.documents.stream() if names(document)}
+    # Cleaning may have put a pseudonym in the place of a name.
+    missing = [clean.id for clean in warehouse.clean.stream() if clean.id not in documents and names(clean)]
+    documents |= {document.id: document for document in warehouse.documents.get(missing)}
+    return PersonTraces(
+        Selection(
+            tuple(documents.values()),
+            tuple(letter for letter in warehouse.dead_letters.stream() if names(letter)),
+        ),
+        tuple(kept.id for kept in warehouse.notices.stream() if names(kept)),
+        sum(names(given) or names(said) for given, said in warehouse.feedback.read_votes()),
+    )
+
+
+def forget_person(traces: PersonTraces, warehouse: Warehouse, index: VectorIndex) -> ForgetReport:
+    """Remove what names a person: whole documents with all that was made of them, rejected records, notices.
+
+    Raises:
+        StoreError: see :func:`forget`.
+    """
+    warehouse.notices.delete(traces.notices)
+    return forget(traces.selection, warehouse, index)
+
+
+def _fold(text: str) -> str:
+    return " ".join(text.replace("\\n", " ").casefold().split())
 
 
 def find_retries(letters: Iterable[DeadLetter]) -> list[Link]:

@@ -25,6 +25,7 @@ from llm_engineering.application.ports.llm import (
 )
 from llm_engineering.application.ports.notices import NoticeStore, Notifier
 from llm_engineering.application.ports.observability import NullTracer, Progress, SilentProgress, Tracer
+from llm_engineering.application.ports.privacy import PersonalDataFinder, PersonalKind, PersonalSpan
 from llm_engineering.application.ports.retrieval import (
     MAX_KNOWN_VALUES,
     Embedder,
@@ -88,6 +89,9 @@ __all__ = [
     "NullTracer",
     "PageRenderer",
     "Part",
+    "PersonalDataFinder",
+    "PersonalKind",
+    "PersonalSpan",
     "Progress",
     "Rejected",
     "Reranker",
