@@ -22,6 +22,7 @@ from llm_engineering.application.evaluation.models.config import HarnessConfig
 from llm_engineering.application.evaluation.models.metrics import ReferenceMetrics
 from llm_engineering.application.evaluation.models.systems import Harness
 from llm_engineering.application.evaluation.rag.answers import AnswerJudge
+from llm_engineering.application.features.tables import WriteTable
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline
 from llm_engineering.application.inference.retriever import Retriever
@@ -167,6 +168,12 @@ class Resources:
         if isinstance(chosen, OpenAIEmbedderSettings):
             return {"texts_at_once": chosen.batch_size, "concurrency": chosen.concurrency}
         return {}
+
+    def open_tables(self, folder: Path) -> WriteTable:
+        """Return what writes tables below a folder."""
+        from llm_engineering.infrastructure.table_files import ParquetTables
+
+        return ParquetTables(folder).write
 
     @cached_property
     def privacy(self) -> PrivacyPolicy:

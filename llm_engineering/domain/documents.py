@@ -82,6 +82,8 @@ class RawDocument(Model):
     metadata: dict[str, MetadataValue] = Field(default_factory=dict)
     etag: str | None = None
     last_modified: str | None = None
+    collected_at: UtcDatetime | None = None
+    """When this content was first read; None: before that was kept."""
 
     @field_validator("category")
     @classmethod
@@ -99,7 +101,7 @@ class RawDocument(Model):
     @cached_property
     def content_hash(self) -> str:
         """Over everything a reader would call the content; validators such as ETag do not count."""
-        content = self.model_dump(mode="json", exclude={"etag", "last_modified", "origin"})
+        content = self.model_dump(mode="json", exclude={"etag", "last_modified", "origin", "collected_at"})
         return text_hash(json.dumps(content, sort_keys=True, ensure_ascii=False))
 
 

@@ -71,7 +71,7 @@ def raw(number: int = 0, **fields: Any) -> RawDocument:
 def clean(number: int = 0, **fields: Any) -> CleanDocument:
     source = raw(number)
     defaults = {
-        **source.model_dump(exclude={"origin", "etag", "last_modified"}),
+        **source.model_dump(exclude={"origin", "etag", "last_modified", "collected_at"}),
         "id": source.id,
         "author_id": source.author_id,
         "source_hash": source.content_hash,
@@ -446,7 +446,7 @@ class CleanContract:
         self, warehouse: Warehouse, source: RawDocument, signature: bytes, group: str | None
     ) -> None:
         document = CleanDocument(
-            **source.model_dump(exclude={"origin", "etag", "last_modified"}),
+            **source.model_dump(exclude={"origin", "etag", "last_modified", "collected_at"}),
             id=source.id,
             author_id=source.author_id,
             source_hash=source.content_hash,

@@ -302,6 +302,7 @@ class _Run:
         router: Router,
         progress: Progress,
     ) -> None:
+        self._begun = datetime.now(UTC).replace(microsecond=0)
         self.duplicates = 0
         self._readers = readers
         self._documents = documents
@@ -422,7 +423,7 @@ class _Run:
     async def _take(self, task: Task, item: SourceItem) -> None:
         if isinstance(item, FetchedDocument):
             # The origin is the link that the user gave, also where a feed led here; a reader cannot know it.
-            document = item.document.model_copy(update={"origin": task.origin})
+            document = item.document.model_copy(update={"origin": task.origin, "collected_at": self._begun})
             if document.link in task.known:
                 task.yielded.add(document.link)
             task.found += 1
