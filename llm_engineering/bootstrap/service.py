@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from llm_engineering.application.features.add import Addition, add_file
 from llm_engineering.application.features.config import FeatureRun
 from llm_engineering.application.inference.pipeline import InferenceConfig
+from llm_engineering.application.inference.records import RecordSearch
 from llm_engineering.application.ports import (
     SearchRequest,
 )
@@ -80,6 +81,13 @@ def build_service_app(
         feedback=resources.feedback,
         drafts=resources.drafts,
         add_file=_make_add_file(resources, features or FeatureRun()) if service.max_document_bytes else None,
+        records=RecordSearch(
+            pipeline,
+            resources.warehouse.clean,
+            resources.index,
+            resources.embedder,
+            resources.warehouse.embeddings,
+        ),
         retrieval=chosen.retrieval,
         grounding=resources.llm_profile.grounding,
         reranker=resources.reranker.name if resources.reranker else None,

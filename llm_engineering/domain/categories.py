@@ -44,6 +44,11 @@ class CategorySpec(BaseModel):
     """Whether whoever wrote a record is a customer, whose name is not kept: the record has the link's author, or none."""
 
     @property
+    def collection(self) -> str:
+        """Return what all of them are called, as in ``POST /movies/search``."""
+        return f"{self.name}s"
+
+    @property
     def is_record(self) -> bool:
         """Return whether its documents are rows of a table, which need no author."""
         return bool(self.facets)

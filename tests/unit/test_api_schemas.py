@@ -51,7 +51,8 @@ DEFAULTS = RetrievalConfig(k=7, mode=SearchMode.DENSE, fusion=WeightedFusion(alp
 ROUTES = ("/search", "/rag", "/rag/stream", "/v1/chat/completions")
 """Those that search, and so take how."""
 WRITING = ("/write", "/write/stream")
-OTHERS = (*WRITING, "/feedback")
+RECORDS = ("/movies/search", "/questions/search", "/reviews/search", "/tickets/search")
+OTHERS = (*WRITING, "/feedback", *RECORDS)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from llm_engineering.infrastructure.api.routes import drafts as routes_drafts
 from llm_engineering.infrastructure.api.routes import openai as routes_openai
 from llm_engineering.infrastructure.api.routes import page as routes_page
 from llm_engineering.infrastructure.api.routes import rag as routes_rag
+from llm_engineering.infrastructure.api.routes import records as routes_records
 from llm_engineering.infrastructure.api.streaming import ClientGoneError
 
 __all__ = ["ServiceParts", "create_app"]
@@ -40,13 +41,17 @@ def create_app(parts: ServiceParts) -> FastAPI:
     app.include_router(routes_drafts.make_router(parts))
     app.include_router(routes_documents.make_router(parts))
     app.include_router(routes_openai.make_router(parts))
+    if parts.records is not None:
+        app.include_router(routes_records.make_router(parts, parts.records))
     if parts.health is not None:
         from llm_engineering.infrastructure.api.health import operation_router
 
         app.include_router(operation_router(parts.health, parts.metrics))
     app.include_router(routes_page.make_router())
     app.include_router(routes_docs.make_router(lambda: app.openapi()))
-    describe_requests(app, *routes_rag.BODIES, *routes_drafts.BODIES, *routes_openai.BODIES)
+    describe_requests(
+        app, *routes_rag.BODIES, *routes_drafts.BODIES, *routes_openai.BODIES, *routes_records.BODIES
+    )
     return app
 
 

@@ -11,6 +11,7 @@ from llm_engineering.application.ports import DraftStore, FeedbackStore, VectorI
 from llm_engineering.domain.inference import Grounding
 
 if TYPE_CHECKING:
+    from llm_engineering.application.inference.records import RecordSearch
     from llm_engineering.infrastructure.api.health import Health
     from llm_engineering.infrastructure.api.metrics import ServiceMetrics
 
@@ -37,6 +38,8 @@ class ServiceParts:
     """None: drafts are not kept."""
     add_file: AddFile | None = None
     """Makes a file part of the collection, from its name, its bytes and its author; None: files are not taken."""
+    records: "RecordSearch | None" = None
+    """None: records are not searched on routes of their own."""
     retrieval: RetrievalConfig = RetrievalConfig()
     """How is searched where a request does not say."""
     grounding: Grounding = "annotate"

@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from llm_engineering.domain.categories import CATALOGUE
 from llm_engineering.infrastructure.api.errors import error_body
 
 __all__ = ["COUNTED", "DOCUMENTS", "ASGIApp", "Message", "Receive", "Scope", "Send"]
@@ -13,6 +14,7 @@ __all__ = ["COUNTED", "DOCUMENTS", "ASGIApp", "Message", "Receive", "Scope", "Se
 DOCUMENTS = "/documents"
 COUNTED = frozenset(
     {"/rag", "/rag/stream", "/search", "/v1/chat/completions", "/write", "/write/stream", DOCUMENTS}
+    | {f"/{spec.collection}/search" for spec in CATALOGUE.values() if spec.is_record}
 )
 """Paths that cost something: the ones that limits of rate, concurrency and time apply to."""
 

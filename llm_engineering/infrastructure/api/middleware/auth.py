@@ -34,7 +34,7 @@ from llm_engineering.infrastructure.api.middleware.asgi import (
     send_error,
 )
 
-_PROBES = frozenset({"/health/live", "/health/ready"})
+_PROBES = frozenset({"/health", "/health/live", "/health/ready"})
 _PAGE = ("/", "/favicon.ico")
 _PAGE_FILES = "/page/"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
