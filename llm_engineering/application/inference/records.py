@@ -85,7 +85,12 @@ class RecordSearch:
         filter = await self._pipeline.spell_filter(filter)
         wide = query.model_copy(update={"filter": filter, "k": max(query.k, hits_wanted), "sort": None})
         found = await self._pipeline.search(wide)
-        floor = await asyncio.to_thread(self._pipeline.measure_floor) if min_score is None else min_score
+        if min_score is not None:
+            floor = min_score
+        elif found.provenance.filter.facets != filter.facets:
+            floor = -1.0  # the question names fields ("crime films of the 90s"): those decide, not how near its words come
+        else:
+            floor = await asyncio.to_thread(self._pipeline.measure_floor)
         best = _take_best(found.hits, floor, query.k)
         best = (
             sorted(best, key=lambda hit: -(hit.dense_score or 0.0))
