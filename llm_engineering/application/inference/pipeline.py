@@ -544,7 +544,7 @@ class InferencePipeline:
             owner=_spell(routed.introduced or self._owner, authors),
             extractive=not self._answering.may_rewrite,
             verbatim=self._answering.quotes,
-            measure_floor=self.measure_floor,
+            measure_floor=self._measure_floor,
         )
 
     async def _show(
@@ -660,7 +660,7 @@ class InferencePipeline:
         floor = floors.similarity if closeness is None else floors.confidence
         return config.model_copy(update={"min_similarity": floor})
 
-    def measure_floor(self) -> float:
+    def _measure_floor(self) -> float:
         """The similarity from which a passage bears on a question: the configured one, else as measured. Blocking."""
         configured = self._answering.min_similarity
         return self._floor.get().similarity if configured is None else configured

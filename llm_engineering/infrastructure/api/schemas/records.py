@@ -51,8 +51,8 @@ class RecordSearchBody(Request):
         default=None,
         ge=-1,
         le=1,
-        description="Least cosine similarity. Left out: what was measured on this collection, which is told in the response. "
-        "What fits one embedding model says nothing about another.",
+        description="Least cosine similarity of a record. What fits one embedding model says nothing about another. Left out: "
+        "the best must reach what was measured on this collection, which the response tells.",
     )
     filters: dict[Value, Choice | Wanted] = Field(
         default={},
@@ -141,7 +141,7 @@ def describe_found(found: FoundRecords, collection: str, facets: list[FacetListi
             for citation in (summary.citations if summary else ())
         ],
         "supports": list(summary.supports) if summary else [],
-        "min_score": round(found.min_score, 4),
+        "min_score": None if found.min_score is None else round(found.min_score, 4),
         "facets": facets,
         "provenance": found.provenance,
     }
@@ -158,6 +158,8 @@ class RecordsFoundOut(BaseModel):
     )
     citations: list[dict[str, Any]] = Field(description="number in the summary → id and title of the record")
     supports: list[Support]
-    min_score: float
+    min_score: float | None = Field(
+        description="As asked for; else the similarity that the best had to reach; null where the question named fields."
+    )
     facets: list[FacetListing] | None = None
     provenance: ResponseProvenance
