@@ -99,7 +99,7 @@ def _document(number: int) -> CleanDocument:
         language="en",
     )
     return CleanDocument(
-        **raw.model_dump(exclude={"origin", "etag", "last_modified"}),
+        **raw.model_dump(exclude={"origin", "etag", "last_modified", "collected_at"}),
         id=raw.id,
         author_id=raw.author_id,
         source_hash=raw.content_hash,

@@ -17,7 +17,7 @@ from rich.table import Table
 from benchmarks.common import Check, console, mongo_server, new_warehouse, show_checks
 from benchmarks.corpora import made_up_documents
 from benchmarks.pipeline import MadeUpEmbedder, bundled_embedder, run_steps
-from llm_engineering.application.ports import IndexWriter, SearchRequest
+from llm_engineering.application.ports import FacetValues, IndexWriter, SearchRequest
 from llm_engineering.domain.documents import Chunk, EmbeddedChunk, EmbedderFingerprint
 from llm_engineering.domain.retrieval import Hit, MetadataFilter
 from llm_engineering.infrastructure.index.qdrant_edge import QdrantEdgeIndex
@@ -155,6 +155,9 @@ class CountingIndex:
 
     def count_values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
         return self._index.count_values(field)
+
+    def read_facet(self, name: str, filter: MetadataFilter = MetadataFilter()) -> FacetValues:
+        return self._index.read_facet(name, filter)
 
     def count(self, filter: MetadataFilter = MetadataFilter()) -> int:
         return self._index.count(filter)

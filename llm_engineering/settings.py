@@ -120,6 +120,10 @@ class OpenAIEmbedderSettings(Group):
     """Chunks are cut to this many tokens, counted by the bundled WordPiece tokenizer, which is never fewer than these
     models' own by much; stay well below the model's limit."""
     batch_size: int = Field(default=64, ge=1, le=2048)
+    concurrency: int = Field(default=4, ge=1, le=64)
+    """Requests at the same time, while documents are embedded."""
+    prompt_price: float | None = Field(default=None, ge=0)
+    """US dollars for a million tokens; None: costs are not counted."""
     timeout_seconds: float = Field(default=30.0, gt=0)
     query_prefix: str = ""
     document_prefix: str = ""
@@ -364,6 +368,46 @@ class ServiceSettings(Group):
     """How long running answers may take to finish when the service is stopped."""
 
 
+class PrivacySettings(Group):
+    """What is done with personal data in people's records (tickets, reviews), when they are cleaned."""
+
+    action: Literal["keep", "mask", "pseudonymise"] = "mask"
+    key: SecretStr | None = None
+    """Of pseudonyms, at least 16 characters. Who has it can tell whether a pseudonym is a given person's; nobody else can."""
+    names_path: Path | None = None
+    """A file of people's names, one a line. Other names stay."""
+
+    @model_validator(mode="after")
+    def _keyed(self) -> Self:
+        if self.action == "pseudonymise" and (
+            self.key is None or len(self.key.get_secret_value().encode()) < 16
+        ):
+            raise ValueError(
+                "PRIVACY_ACTION=pseudonymise needs PRIVACY_KEY, a secret of at least 16 characters"
+            )
+        return self
+
+
+class NotifySettings(Group):
+    """Whom pipelines tell that they failed, or ended."""
+
+    urls: SecretStr | None = None
+    """Addresses in Apprise's form (``mailto://``, ``slack://``, ``msteams://``, ``sns://`` …), separated by spaces."""
+    webhook_url: SecretStr | None = None
+    """Gets each notice as signed JSON."""
+    webhook_secret: SecretStr | None = None
+    """Of the signature; known to the receiver."""
+    on: Literal["failure", "always"] = "failure"
+
+    @model_validator(mode="after")
+    def _signed(self) -> Self:
+        if self.webhook_url is not None and self.webhook_secret is None:
+            raise ValueError(
+                "NOTIFY_WEBHOOK_URL needs NOTIFY_WEBHOOK_SECRET, by which its receiver knows the sender"
+            )
+        return self
+
+
 class RenderingSettings(Group):
     """Chromium, driven by Selenium, for pages that need JavaScript."""
 
@@ -487,6 +531,8 @@ class Settings(BaseSettings):
     tracking: TrackingSettings = TrackingSettings()
     sagemaker: SageMakerTrainingSettings = SageMakerTrainingSettings()
     service: ServiceSettings = ServiceSettings()
+    notify: NotifySettings = NotifySettings()
+    privacy: PrivacySettings = PrivacySettings()
     rendering: RenderingSettings = RenderingSettings()
     crawler: CrawlerSettings = CrawlerSettings()
     linkedin: LinkedInSettings = LinkedInSettings()

@@ -23,6 +23,7 @@ def clean_documents(run: FeatureRun) -> Annotated[dict[str, Any], "cleaning_repo
             resources.warehouse.dead_letters,
             batch_size=run.batch_size,
             max_failed_share=run.max_failed_share,
+            privacy=resources.privacy,
             progress=progress,
         )
     log_metadata(report.to_metadata())
@@ -56,6 +57,7 @@ def index_documents(run: FeatureRun) -> Annotated[dict[str, Any], "index_report"
             max_failed_share=run.max_failed_share,
             title_vectors=run.title_vectors,
             progress=progress,
+            **resources.embedding_calls,
         )
     log_metadata(report.to_metadata())
     return report.to_metadata()

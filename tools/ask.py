@@ -256,7 +256,8 @@ def _show_source(citation: Citation, finished: Answer) -> None:
     where = where or f"{' '.join(passage.text.split())[:60]}…"  # a post has no title
     similarity = f" · cosine {passage.dense_score:.2f}" if passage.dense_score is not None else ""
     console.print(f"[{style}]\\[{citation.number}] {escape(where)}[/]")
-    console.print(f"    [dim]{escape(passage.author)}{similarity} · {escape(passage.link)}[/]")
+    author = f"{escape(passage.author)} · " if passage.author else ""
+    console.print(f"    [dim]{author}{escape(passage.link)}{similarity}[/]")
     spans = [
         (support.verdict, support.source_span)
         for support in finished.supports

@@ -4,7 +4,7 @@ import argparse
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rich.markup import escape
@@ -16,8 +16,10 @@ from llm_engineering.application.features.manage import (
     COLLECT_STAGE,
     Selection,
     Stock,
+    find_person,
     find_retries,
     forget,
+    forget_person,
     select_author,
     select_links,
     take_stock,
@@ -29,7 +31,7 @@ from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.domain.documents import DeadLetter
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
 from llm_engineering.domain.hints import POE
-from llm_engineering.settings import Settings, load_settings
+from llm_engineering.settings import QdrantEdgeSettings, Settings, load_settings
 from tools.console import (
     add_demo_option,
     console,
@@ -60,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.command == "rejected":
         return show_rejected(settings, retry=options.retry, whole=options.all)
+    if options.command == "forget-person":
+        return forget_named(settings, options.who, yes=options.yes)
     return forget_part(settings, options)
 
 
@@ -227,6 +231,72 @@ def forget_part(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
+def forget_named(settings: Settings, who: Sequence[str], *, yes: bool) -> int:
+    """Remove what names a person, by name and addresses, and prove that nothing is left."""
+    with hold_collection(settings, alone=True), open_resources(settings) as resources:
+        policy = resources.privacy
+        spellings = list(who)
+        if policy.action == "pseudonymise":
+            spellings += [policy.replace("e-mail" if "@" in one else "name", one) for one in who]
+        traces = find_person(resources.warehouse, spellings)
+        _show_selection(traces.selection)
+        console.print(f"  and {len(traces.notices):,} notices")
+        if traces.count and not yes and not _agreed():
+            console.print("Nothing was removed.")
+            return 1
+        forget_person(traces, resources.warehouse, resources.index)
+        left = find_person(resources.warehouse, spellings)
+    files = list(find_in_files(_list_kept_files(settings), spellings))
+    table = Table(title="Proof: what still holds the name", title_justify="left", title_style="bold")
+    table.add_column("Where")
+    table.add_column("Found", justify="right")
+    for where, count in (
+        ("documents, clean documents", len(left.selection.documents)),
+        ("rejected records", len(left.selection.letters)),
+        ("notices", len(left.notices)),
+        ("answers that were voted on", left.votes),
+        ("files: index, exports, reports, uploads, logs", len(files)),
+    ):
+        table.add_row(where, str(count))
+    console.print(table)
+    for path in files:
+        console.print(f"  [yellow]{escape(str(path))}[/]", soft_wrap=True)
+    if left.count or files:
+        console.print(
+            "Remove these by hand, or make them anew: what they hold was written from the collection earlier."
+        )
+    console.print(
+        "[dim]Not looked at: the sources themselves, backups, data sets and models that were made before.[/]",
+        soft_wrap=True,
+    )
+    return 1 if left.count or files else 0
+
+
+def _list_kept_files(settings: Settings) -> list[Path]:
+    data = settings.local.data_dir
+    folders = [data / name for name in ("exports", "tables", "reports", "uploads", "logs")]
+    if isinstance(settings.vector_index, QdrantEdgeSettings):
+        folders.append(settings.vector_index.path)
+    return [
+        path for folder in folders if folder.is_dir() for path in sorted(folder.rglob("*")) if path.is_file()
+    ]
+
+
+def find_in_files(paths: Iterable[Path], spellings: Sequence[str]) -> Iterator[Path]:
+    """Yield the files that hold any of some words, byte by byte, in any case of ASCII letters."""
+    wanted = [spelling.encode().lower() for spelling in spellings]
+    longest = max(map(len, wanted), default=0)
+    for path in paths:
+        before = b""
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                text = before + piece.lower()
+                if any(word in text for word in wanted):
+                    yield path
+                    break
+                before = text[-longest:]
+
+
 def _select(warehouse: Warehouse, options: argparse.Namespace) -> Selection:
     if options.author:
         return select_author(warehouse, options.author)
@@ -293,6 +363,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     what.add_argument("--sample", action="store_true", help="the sample site and this project")
     removal.add_argument("--yes", action="store_true", help="without asking")
+    person = commands.add_parser(
+        "forget-person", prog=f"{POE} forget-person", help="remove what names a person, and prove it"
+    )
+    person.add_argument(
+        "who", nargs="+", metavar="NAME|EMAIL", help="in every spelling that may stand somewhere"
+    )
+    person.add_argument("--yes", action="store_true", help="without asking")
     for command in commands.choices.values():
         add_demo_option(command)
     return parser.parse_args(arguments)

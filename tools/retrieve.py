@@ -115,7 +115,11 @@ def show_hits(hits: Sequence[Hit], explanation: Explanation | None = None) -> No
         similarity = f" · cosine {hit.dense_score:.2f}" if hit.dense_score is not None else ""
         console.print(f"[bold cyan]{rank}[/]  [bold]{escape(_describe_place(hit))}[/]")
         console.print(
-            f"   [dim]score {hit.score:.3f}{similarity} · {escape(chunk.author)} · {escape(chunk.link)}[/]"
+            "   [dim]"
+            + " · ".join(
+                filter(None, (f"score {hit.score:.3f}{similarity}", escape(chunk.author), escape(chunk.link)))
+            )
+            + "[/]"
         )
         if way := ways.get(chunk.id):
             console.print(f"   [cyan]{_describe_way(way)}[/]")

@@ -38,6 +38,7 @@ from tools.distributed import check_shared, is_distributed, is_leader, join_trai
 from tools.preflight import check_hosts, check_inputs, choose_author
 from tools.reports import read_output, show_run, show_steps
 from tools.run_config import check_parameters, read_run_config
+from tools.run_notices import tell_run
 
 WRITERS = frozenset({"digital_data_etl", "feature_engineering", "end_to_end_data"})
 """Pipelines that change the collection."""
@@ -120,27 +121,33 @@ def run_pipeline(name: str, parameters: StrictConfig, rest: dict[str, Any] | Non
             path = Path(folder) / "run.yaml"
             path.write_text(yaml.safe_dump(rest), encoding="utf-8")
             pipeline = pipeline.with_options(config_path=str(path))
-        begun = datetime.now(UTC)
+        begun, settings = datetime.now(UTC), load_settings()
         try:
-            with hold_collection(load_settings()) if name in WRITERS else nullcontext():
+            with hold_collection(settings) if name in WRITERS else nullcontext():
                 result = pipeline(
                     **{field: getattr(parameters, field) for field in type(parameters).model_fields}
                 )
         except Exception as error:  # noqa: BLE001 - ZenML may wrap what a step raised; the cause is what helps
-            _show_finished_steps(name, begun)
-            raise _cause(error) from None
+            cause, failed = _cause(error), _find_run(name, begun)
+            if failed is not None:  # a gate that closes is judged by its table
+                with suppress(Exception):  # the error that follows is what counts
+                    show_steps(failed)
+            tell_run(settings, name, begun, failed, cause)
+            raise cause from None
     show_run(result)
+    tell_run(settings, name, begun, result, None)
     return result
 
 
-def _show_finished_steps(name: str, begun: datetime) -> None:
-    """Show what a run that failed had found before: a gate that closes is judged by its table."""
+def _find_run(name: str, begun: datetime) -> Any:
+    """The run that failed; None where it failed before ZenML knew of it."""
     from zenml.client import Client
 
-    with suppress(Exception):  # the error that follows is what counts
+    with suppress(Exception):  # the error that led here is what counts
         [newest] = Client().list_pipeline_runs(pipeline_name=name, sort_by="desc:created", size=1).items
         if newest.created.replace(tzinfo=UTC) >= begun:  # ZenML's times are UTC and do not say so
-            show_steps(newest)
+            return newest
+    return None
 
 
 @contextmanager

@@ -27,6 +27,14 @@ def start_logging(settings: Settings, write: Callable[[str], object] | None = No
     )
 
 
+def mask_secrets(text: str, settings: Settings) -> str:
+    """Return text without the settings' secrets, and without credentials in addresses: for what leaves this machine."""
+    from llm_engineering.infrastructure.logs import mask
+
+    secrets = sorted(filter(None, _secrets(settings)), key=len, reverse=True)
+    return mask(text, [secret for secret in secrets if len(secret) >= 6])
+
+
 def _secrets(group: BaseModel) -> Iterator[str]:
     for name in type(group).model_fields:
         value = getattr(group, name)

@@ -24,6 +24,7 @@ from llm_engineering.application.evaluation.models.config import HarnessConfig
 from llm_engineering.application.evaluation.models.metrics import ReferenceMetrics
 from llm_engineering.application.evaluation.models.systems import Harness
 from llm_engineering.application.evaluation.rag.answers import AnswerJudge
+from llm_engineering.application.features.tables import WriteTable
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline
 from llm_engineering.application.inference.retriever import Retriever
@@ -33,6 +34,7 @@ from llm_engineering.application.ports import (
     ExperimentTracker,
     FeedbackStore,
     LanguageModel,
+    Notifier,
     NullTracer,
     Reranker,
     SourceReader,
@@ -40,6 +42,7 @@ from llm_engineering.application.ports import (
     Tracer,
     VectorIndex,
 )
+from llm_engineering.application.text.privacy import PrivacyPolicy
 from llm_engineering.application.training.finetune.dpo import PreferenceTrainer
 from llm_engineering.application.training.finetune.tracking import NamedTracker, SafeTrackers
 from llm_engineering.application.training.finetune.trainer import Trainer
@@ -54,6 +57,7 @@ from llm_engineering.settings import (
     MultilingualEmbedderSettings,
     NoRerankerSettings,
     OnnxEmbedderSettings,
+    OpenAIEmbedderSettings,
     OpenAIHttpSettings,
     OpikTracingSettings,
     OtlpTracingSettings,
@@ -152,12 +156,67 @@ class Resources:
                 dimension=chosen.dimension,
                 max_tokens=chosen.max_tokens,
                 batch_size=chosen.batch_size,
+                price=chosen.prompt_price,
                 timeout_seconds=chosen.timeout_seconds,
                 query_prefix=chosen.query_prefix,
                 document_prefix=chosen.document_prefix,
                 tokenizer_path=model_path("all-MiniLM-L6-v2", self.settings.models_dir) / "tokenizer.json",
             )
         return self._closing(embedder, embedder.close)
+
+    @property
+    def embedding_calls(self) -> dict[str, int]:
+        """Return how documents are handed to the embedder: ``texts_at_once`` and ``concurrency`` of ``index_documents``."""
+        chosen = self.settings.embedder
+        if isinstance(chosen, OpenAIEmbedderSettings):
+            return {"texts_at_once": chosen.batch_size, "concurrency": chosen.concurrency}
+        return {}
+
+    def open_tables(self, folder: Path) -> WriteTable:
+        """Return what writes tables below a folder."""
+        from llm_engineering.infrastructure.table_files import ParquetTables
+
+        return ParquetTables(folder).write
+
+    @cached_property
+    def privacy(self) -> PrivacyPolicy:
+        """What is done with personal data in cleaning.
+
+        Raises:
+            ConfigurationError: the file of names cannot be read.
+        """
+        from llm_engineering.infrastructure.personal_data import RulesFinder
+
+        chosen = self.settings.privacy
+        try:
+            names = chosen.names_path.read_text(encoding="utf-8").splitlines() if chosen.names_path else []
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"PRIVACY_NAMES_PATH cannot be read: {error}") from None
+        key = chosen.key.get_secret_value().encode() if chosen.key else b""
+        return PrivacyPolicy(RulesFinder(names), chosen.action, key)
+
+    @cached_property
+    def notifiers(self) -> tuple[Notifier, ...]:
+        """Where notices are sent to; nowhere unless NOTIFY_* variables are set.
+
+        Raises:
+            ConfigurationError: an address cannot be read.
+        """
+        chosen = self.settings.notify
+        found: list[Notifier] = []
+        if chosen.urls is not None:
+            from llm_engineering.infrastructure.notifiers.apprise_urls import AppriseNotifier
+
+            found += map(AppriseNotifier, chosen.urls.get_secret_value().split())
+        if chosen.webhook_url is not None and chosen.webhook_secret is not None:
+            from llm_engineering.infrastructure.notifiers.webhook import WebhookNotifier
+
+            found.append(
+                WebhookNotifier(
+                    chosen.webhook_url.get_secret_value(), chosen.webhook_secret.get_secret_value()
+                )
+            )
+        return tuple(found)
 
     @cached_property
     def language_model(self) -> LanguageModel:

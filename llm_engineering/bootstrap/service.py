@@ -13,6 +13,7 @@ from llm_engineering.application.analysis.service import AnalysisService
 from llm_engineering.application.features.add import Addition, add_file
 from llm_engineering.application.features.config import FeatureRun
 from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline
+from llm_engineering.application.inference.records import RecordSearch
 from llm_engineering.application.inference.support import SupportDesk
 from llm_engineering.application.ports import (
     SearchRequest,
@@ -95,6 +96,13 @@ def build_service_app(
         reports=settings.local.data_dir / "reports",
         analyses=served,
         support=make_desk(resources, chosen, analyses, pipeline, served),
+        records=RecordSearch(
+            pipeline,
+            resources.warehouse.clean,
+            resources.index,
+            resources.embedder,
+            resources.warehouse.embeddings,
+        ),
         retrieval=chosen.retrieval,
         grounding=resources.llm_profile.grounding,
         reranker=resources.reranker.name if resources.reranker else None,
@@ -187,6 +195,7 @@ def _make_add_file(resources: Resources, features: FeatureRun) -> "AddFile":
                     index=resources.index,
                     embedder=resources.embedder,
                     features=features,
+                    privacy=resources.privacy,
                 )
 
     return add

@@ -11,11 +11,10 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from llm_engineering.domain.categories import category_spec
+from llm_engineering.domain.facets import MetadataValue
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:llm-twin")
 """All derived ids live in this UUID namespace; changing it would orphan every stored document."""
-
-Scalar = str | int | float | bool
 
 
 def derive_id(*parts: str) -> str:
@@ -75,14 +74,16 @@ class RawDocument(Model):
     """The link the user gave, through which this document was found."""
     platform: str
     """Where it was published: ``medium``, ``substack``, ``linkedin``, ``github``, a host name, a table's name."""
-    author: str
-    """Full name of its author."""
+    author: str = ""
+    """Full name of its author; empty for a record that is nobody's writing, or whose writer is not to be kept."""
     language: str = "und"
     """ISO 639-1 code of a text (``und`` where unknown), or the programming language of a source file."""
     published_at: UtcDatetime | None = None
-    metadata: dict[str, Scalar] = Field(default_factory=dict)
+    metadata: dict[str, MetadataValue] = Field(default_factory=dict)
     etag: str | None = None
     last_modified: str | None = None
+    collected_at: UtcDatetime | None = None
+    """When this content was first read; None: before that was kept."""
 
     @field_validator("category")
     @classmethod
@@ -95,12 +96,12 @@ class RawDocument(Model):
 
     @cached_property
     def author_id(self) -> str:
-        return User(full_name=self.author).id
+        return User(full_name=self.author).id if self.author.strip() else ""
 
     @cached_property
     def content_hash(self) -> str:
         """Over everything a reader would call the content; validators such as ETag do not count."""
-        content = self.model_dump(mode="json", exclude={"etag", "last_modified", "origin"})
+        content = self.model_dump(mode="json", exclude={"etag", "last_modified", "origin", "collected_at"})
         return text_hash(json.dumps(content, sort_keys=True, ensure_ascii=False))
 
 
@@ -117,7 +118,7 @@ class CleanDocument(Model):
     author_id: str
     language: str
     published_at: UtcDatetime | None = None
-    metadata: dict[str, Scalar] = Field(default_factory=dict)
+    metadata: dict[str, MetadataValue] = Field(default_factory=dict)
     source_hash: str
     """``content_hash`` of the raw document, joined with the cleaning version: says whether cleaning must run again."""
     signature: bytes = b""
@@ -168,11 +169,11 @@ class Chunk(Model):
     language: str
     published_at: UtcDatetime | None = None
     duplicate_group: str | None = None
-    metadata: dict[str, Scalar] = Field(default_factory=dict)
+    metadata: dict[str, MetadataValue] = Field(default_factory=dict)
 
     @field_validator("metadata")
     @classmethod
-    def _check_metadata(cls, metadata: dict[str, Scalar]) -> dict[str, Scalar]:
+    def _check_metadata(cls, metadata: dict[str, MetadataValue]) -> dict[str, MetadataValue]:
         # JSON has no number for them, so an index could not give the chunk back.
         for name, value in metadata.items():
             if isinstance(value, float) and not math.isfinite(value):

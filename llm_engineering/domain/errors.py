@@ -133,5 +133,9 @@ class DeploymentError(ModelError):
     """An endpoint could not be made, changed or deleted. The message says why, what is left, and what it costs."""
 
 
+class NotificationError(TwinError):
+    """A place that notices are sent to did not take one."""
+
+
 class TooManyFailuresError(TwinError):
     """A step lost more items than its configured share allows."""

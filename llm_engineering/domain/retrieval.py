@@ -1,13 +1,16 @@
 """Questions, filters, hits and answers."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from llm_engineering.domain.categories import find_facet
 from llm_engineering.domain.documents import Chunk, Model, Span, UtcDatetime
 from llm_engineering.domain.errors import InvalidInputError
+from llm_engineering.domain.facets import FacetKind, MetadataValue, Scalar
 from llm_engineering.domain.voices import VoiceScore
 
 MAX_QUESTION_CHARACTERS = 4_000
@@ -49,6 +52,62 @@ def _sorted_unique(values: tuple[str, ...]) -> tuple[str, ...]:
 Values = Annotated[tuple[str, ...], AfterValidator(_sorted_unique)]
 
 
+class Condition(Model):
+    """What is wanted of one facet: any of some values, or a range with both ends in it.
+
+    Raises:
+        ValueError: there is no such facet, or its kind does not fit; the message lists what exists.
+    """
+
+    field: str
+    any_of: tuple[Scalar, ...] = ()
+    gte: int | float | str | None = None
+    """The least value; ISO 8601 for points in time."""
+    lte: int | float | str | None = None
+    """The greatest value."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or not isinstance(given.get("field"), str):
+            return given
+        facet = find_facet(given["field"])
+        read = dict(given)
+        values = given.get("any_of") or ()
+        if facet.kind is FacetKind.FLOAT and values:
+            raise ValueError(f"{facet.name} is a number with decimals: use gte and lte, not any_of")
+        if isinstance(values, list | tuple):
+            read["any_of"] = tuple(dict.fromkeys(facet.read_key(value) for value in values))
+        for end in ("gte", "lte"):
+            if given.get(end) is not None:
+                read[end] = facet.read_end(given[end])
+        least, greatest = read.get("gte"), read.get("lte")
+        if least is None and greatest is None and not read.get("any_of"):
+            raise ValueError(f"the condition on {facet.name} asks for nothing: give any_of, gte or lte")
+        if least is not None and greatest is not None and least > greatest:
+            raise ValueError(f"{facet.name}: gte ({least}) lies above lte ({greatest})")
+        return read
+
+    def __str__(self) -> str:
+        """Return the condition as a person writes it: ``genre = crime or drama``, ``year from 1990 to 1999``."""
+        if self.any_of:
+            return f"{self.field} = {' or '.join(map(str, self.any_of))}"
+        ends = [f"{word} {end}" for word, end in (("from", self.gte), ("to", self.lte)) if end is not None]
+        return " ".join((self.field, *ends))
+
+    def accepts(self, metadata: Mapping[str, Any]) -> bool:
+        """Return whether a record with this metadata is wanted; one without the field is not."""
+        if self.field not in metadata:
+            return False
+        keys: tuple[Any, ...] = find_facet(self.field).list_keys(metadata[self.field])
+        return any(
+            (not self.any_of or key in self.any_of)
+            and (self.gte is None or key >= self.gte)
+            and (self.lte is None or key <= self.lte)
+            for key in keys
+        )
+
+
 class Filterable(Protocol):
     """What a filter looks at: a chunk, or what a catalogue says of a document."""
 
@@ -64,6 +123,8 @@ class Filterable(Protocol):
     def language(self) -> str: ...
     @property
     def published_at(self) -> datetime | None: ...
+    @property
+    def metadata(self) -> Mapping[str, MetadataValue]: ...
 
 
 class MetadataFilter(Model):
@@ -76,6 +137,8 @@ class MetadataFilter(Model):
     document_ids: Values = ()
     published_from: UtcDatetime | None = None
     published_to: UtcDatetime | None = None
+    facets: tuple[Condition, ...] = ()
+    """Conditions on records' own fields, all of which must hold."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "MetadataFilter":
@@ -95,7 +158,26 @@ class MetadataFilter(Model):
             and (not self.document_ids or item.document_id in self.document_ids)
             and (self.published_from is None or (published is not None and published >= self.published_from))
             and (self.published_to is None or (published is not None and published <= self.published_to))
+            and all(condition.accepts(item.metadata) for condition in self.facets)
         )
+
+
+class Sort(Model):
+    """An order of what was found, by a facet.
+
+    Raises:
+        ValueError: there is no such facet, or records have several values of it.
+    """
+
+    field: str
+    descending: bool = False
+
+    @field_validator("field")
+    @classmethod
+    def _sortable(cls, name: str) -> str:
+        if find_facet(name).many:
+            raise ValueError(f"a record has several values of '{name}', which give no order")
+        return name
 
 
 class Query(Model):
@@ -110,6 +192,8 @@ class Query(Model):
     k: int = Field(default=5, ge=1, le=MAX_HITS)
     mode: SearchMode = SearchMode.HYBRID
     fusion: Fusion = RrfFusion()
+    sort: Sort | None = None
+    """The ``k`` best, put in this order; None: the best first."""
 
     @classmethod
     def ask(cls, text: str, **fields: object) -> "Query":

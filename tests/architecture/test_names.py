@@ -20,6 +20,7 @@ VERBS = frozenset(
     decline accept add align allow annotate answer append apply archive ask assert attach await batch begin bind build cache
     calculate call cancel canonicalise chat check choose chunk claim classify clean clear close collect compare compile
     complete compose compress compute configure connect convert copy count cover create curate decide decode decontaminate delete
+    deliver
     describe deserialise detect discard discover download draw drop dump embed emit encode ensure enter erase escape estimate
     evaluate exit expand explain export expire extract fail fetch fill filter find finish fit flush follow forget format
     fuse gather generate get group guard handle hash identify import index infer insert install interleave invoke join

@@ -1,5 +1,6 @@
 """Texts that an embedding service does not take: they fail alone."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from llm_engineering.domain.documents import RawDocument
 from llm_engineering.domain.errors import TextRefusedError, TooManyFailuresError
 from llm_engineering.infrastructure.embedders.openai_http import OpenAIEmbedder
 from tests.attacks.serving_embeddings import RefusingServer
+from tests.durations import allow
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.index import FakeVectorIndex
 from tests.fakes.warehouse import FakeWarehouse
@@ -109,6 +111,63 @@ def test_a_service_that_refuses_everything_ends_the_run_after_as_many_as_it_bear
         world.make_index(max_failed_share=0.1)
     assert len(list(world.warehouse.dead_letters.stream(EMBED_STAGE))) == 6
     assert world.embedder.calls < 100
+
+
+def open_embedder(server: RefusingServer, **options: Any) -> OpenAIEmbedder:
+    return OpenAIEmbedder(
+        base_url=server.url,
+        api_key=None,
+        model="m",
+        dimension=4,
+        max_tokens=64,
+        tokenizer_path=Path("models/all-MiniLM-L6-v2/tokenizer.json"),
+        sleep=lambda seconds: None,
+        **options,
+    )
+
+
+def put_records(world: World, number: int, bad: Sequence[int] = ()) -> None:
+    """Short documents of one chunk each."""
+    texts = [f"Clock {n} drifts{f' for it is {BAD}' if n in bad else ''}." for n in range(number)]
+    world.warehouse.documents.upsert(
+        [
+            RawDocument(
+                category="article", text=text, link=f"https://example.org/{n}", origin="o", platform="p"
+            )
+            for n, text in enumerate(texts)
+        ]
+    )
+    clean_documents(world.warehouse.documents, world.warehouse.clean, world.warehouse.dead_letters)
+
+
+def test_a_busy_service_and_one_refused_text_cost_one_document_and_few_requests() -> None:
+    batch = 16
+    world = World(0)
+    put_records(world, 480, bad=[77])
+    faults = [429, 500] * 5  # a third of what 30 requests are
+    with RefusingServer(BAD, 400, faults=faults) as server:
+        world.embedder = embedder = open_embedder(server, batch_size=batch, max_retries=8)  # type: ignore[assignment]
+        report = world.make_index(texts_at_once=batch, concurrency=4, window_chunks=1024)
+        assert (report.failed, report.changed) == (1, 479)
+        extra = server.requests - 480 // batch - len(faults)
+        assert extra <= 2 * math.ceil(math.log2(batch))
+        assert report.tokens == server.tokens
+        embedder.close()
+    (letter,) = world.warehouse.dead_letters.stream(EMBED_STAGE)
+    assert "https://example.org/77" in letter.reason
+
+
+def test_many_requests_run_at_the_same_time_and_their_cost_is_told() -> None:
+    world = World(0)
+    put_records(world, 5_000)
+    with RefusingServer("", 400, seconds=0.2) as server:
+        world.embedder = embedder = open_embedder(server, batch_size=100, price=0.02)  # type: ignore[assignment]
+        report = world.make_index(texts_at_once=100, concurrency=8, window_chunks=1024)
+        embedder.close()
+        assert server.requests == 50
+        assert report.cost_usd == pytest.approx(server.tokens * 0.02 / 1_000_000)
+    assert report.embedded == 5_000
+    assert report.seconds["embed"] <= allow(2.0)
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])

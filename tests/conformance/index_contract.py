@@ -11,9 +11,17 @@ from hypothesis import strategies as st
 
 from llm_engineering.application.inference import fusion
 from llm_engineering.application.ports import SearchRequest, VectorIndex
+from llm_engineering.domain.categories import FACETS
 from llm_engineering.domain.documents import Chunk, EmbeddedChunk, EmbedderFingerprint, Span
 from llm_engineering.domain.errors import FingerprintMismatchError, InvalidInputError, StoreUnavailableError
-from llm_engineering.domain.retrieval import MetadataFilter, RrfFusion, SearchMode, WeightedFusion
+from llm_engineering.domain.retrieval import (
+    Condition,
+    MetadataFilter,
+    RrfFusion,
+    SearchMode,
+    WeightedFusion,
+)
+from tests.fakes.index import FakeVectorIndex
 
 DIMENSION = 8
 FINGERPRINT = EmbedderFingerprint(
@@ -126,6 +134,55 @@ filters = st.builds(
     published_from=st.sampled_from([None, DAY, DAY + timedelta(days=3, milliseconds=1)]),
     published_to=st.sampled_from([None, DAY + timedelta(days=5), DAY + timedelta(days=8, milliseconds=2)]),
 )
+
+conditions = st.one_of(
+    st.builds(
+        lambda values: Condition(field="genre", any_of=values),
+        st.sets(st.sampled_from(["crime", "drama", "Sci-Fi", "none"]), min_size=1).map(tuple),
+    ),
+    st.builds(
+        lambda low, width: Condition(field="year", gte=low, lte=low + width),
+        st.integers(1948, 2010),
+        st.integers(0, 40),
+    ),
+    st.builds(
+        lambda values: Condition(field="year", any_of=values),
+        st.sets(st.integers(1950, 2000), min_size=1).map(tuple),
+    ),
+    st.builds(lambda least: Condition(field="rating", gte=least), st.floats(0, 10)),
+    st.builds(lambda most: Condition(field="rating", lte=most), st.integers(0, 10)),
+    st.builds(lambda truth: Condition(field="verified", any_of=(truth,)), st.booleans()),
+    st.builds(
+        lambda days: Condition(field="updated_at", gte=(DAY + timedelta(days=days)).isoformat()),
+        st.integers(-3, 12),
+    ),
+)
+
+
+def movies() -> list[EmbeddedChunk]:
+    """Sixty films, some of two chunks, with gaps, values of another type, and facets that are no facets."""
+    random = np.random.default_rng(5)
+    genres = (("crime", "drama"), ("Sci-Fi",), ("drama",), ("crime",))
+    items = []
+    for number in range(60):
+        metadata: dict[str, Any] = {"genre": genres[number % 4], "year": 1950 + number % 50, "note": "x"}
+        metadata |= {"rating": number % 21 / 2} if number % 7 else {}
+        metadata |= {"verified": number % 2 == 0} if number % 3 else {"year": "long ago"}
+        metadata["updated_at"] = (DAY + timedelta(days=number % 10)).isoformat()
+        items += [
+            embedded(
+                chunk(
+                    f"film-{number}",
+                    position,
+                    f"film {number} {position}",
+                    category="movie",
+                    metadata=metadata,
+                ),
+                unit(*random.normal(size=DIMENSION)),
+            )
+            for position in range(1 + number % 2)
+        ]
+    return items
 
 
 class IndexContract:
@@ -416,6 +473,48 @@ class IndexContract:
         assert index.count_values("platform") == {"blog": 20, "medium": 20}
         assert index.count_values("language") == {"en": 12, "de": 12, "zh": 8, "und": 8}
         assert sum(index.count_values("category").values()) == 40
+
+    @given(wanted=st.lists(conditions, max_size=3))
+    @settings(
+        max_examples=40,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+    )
+    def test_facets_narrow_as_the_filter_says(self, index: VectorIndex, wanted: list[Condition]) -> None:
+        items = movies()
+        if index.count() != len(items):
+            write(index, items)
+        filter = MetadataFilter(facets=tuple(wanted))
+        expected = {item.chunk.id for item in items if filter.accepts(item.chunk)}
+        assert index.count(filter) == len(expected)
+        request = SearchRequest("film", unit(1), filter, k=100, mode=SearchMode.DENSE)
+        [hits] = index.search([request], FINGERPRINT)
+        assert set(ids(hits)) == expected
+
+    @given(wanted=st.lists(conditions, max_size=1), name=st.sampled_from(sorted(FACETS)))
+    @settings(
+        max_examples=40,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+    )
+    def test_facets_are_counted_by_record(
+        self, index: VectorIndex, wanted: list[Condition], name: str
+    ) -> None:
+        items = movies()
+        if index.count() != len(items):
+            write(index, items)
+        filter = MetadataFilter(facets=tuple(wanted))
+        brute = FakeVectorIndex()
+        write(brute, items)
+        read = index.read_facet(name, filter)
+        assert read == brute.read_facet(name, filter)
+        assert list(read.counts.values()) == sorted(read.counts.values(), reverse=True)
+
+    def test_facets_of_what_is_not_there_are_refused(self, index: VectorIndex) -> None:
+        write(index, movies())
+        with pytest.raises(ValueError, match="genre"):
+            index.read_facet("no_such_facet")
+        assert index.read_facet("course").empty
 
     def test_before_the_first_write_searching_names_the_task_that_builds_it(self, index: VectorIndex) -> None:
         for ask in (

@@ -330,7 +330,7 @@ def test_an_index_of_another_form_is_rebuilt(index: QdrantEdgeIndex, tmp_path: P
     write(index, corpus())
     index.close()
     manifest = tmp_path / "twin" / "generations" / "00000001" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace(f'"format": {FORMAT}', '"format": 0'))
+    manifest.write_text(manifest.read_text().replace(f'"format": "{FORMAT}"', '"format": 0'))
     with pytest.raises(StoreUnavailableError, match="poe run-feature-engineering-pipeline"):
         index.search(QUESTION, FINGERPRINT)
     assert list(index.list_versions()) == []

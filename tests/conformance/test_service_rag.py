@@ -228,6 +228,7 @@ class TestDescriptions:
             "categories": {"article": 2, "post": 2},
             "platforms": {"ada.example": 2, "ben.example": 2},
             "languages": {"en": 3, "de": 1},
+            "facets": [],
         }
 
     def test_info_says_what_answers(self, client: httpx.Client) -> None:

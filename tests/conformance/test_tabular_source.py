@@ -109,9 +109,9 @@ async def test_a_category_s_own_fields_make_text_and_metadata(tmp_path: Path) ->
 
     (movie,) = documents(await read(path, category="movie", column_map={"metadata.cost": "budget"}))
 
-    assert movie.text == "Heat\n\ncrime, drama\n\nA heist."
+    assert movie.text == "Heat\n\nGenre: crime, drama\n\nPlot: A heist."
     assert movie.title == "Heat"
-    assert movie.metadata == {"genre": "crime, drama", "year": 1995, "cost": 60}
+    assert movie.metadata == {"genre": ("crime", "drama"), "year": 1995, "cost": 60}
     assert movie.link.endswith("movies.jsonl#7")
 
 
@@ -124,7 +124,7 @@ async def test_fields_of_the_category_can_be_mapped_by_name(tmp_path: Path) -> N
         )
     )
 
-    assert movie.text == "Heat\n\nA heist."
+    assert movie.text == "Heat\n\nPlot: A heist."
     assert movie.metadata == {"year": 1995}
 
 
@@ -185,7 +185,7 @@ async def test_bad_rows_are_rejected_with_line_and_reason_and_the_others_go_on(t
     assert "expected an ISO date" in problems[9].reason
     assert "date_format" in problems[10].reason
     assert "cannot be read" in problems[11].reason
-    assert problems[12].payload == '9,Never closed,"Text,2024-01-09\n'
+    assert problems[12].payload == ""  # a reviewer's name may be anywhere in it
     assert "same id, '1'" in problems[13].reason
     assert all(item.source.startswith(f"{path}:") for item in problems.values())
     assert items[-1] == EndOfSource()
@@ -212,7 +212,7 @@ async def test_broken_json_records_do_not_end_the_reading(tmp_path: Path) -> Non
     [
         ('[{"text": "One"}, {"text": "Tw', "not closed"),
         ('[{"text": "One"}] {"text": "Two"}', "there is more"),
-        ('{\n "data": [\n {"text": "One"}\n]}', "take the records out"),
+        ('{\n "data": [\n {"text": "One"}\n]}', "records_at: data"),
         ("<html>", "Expected an array of objects"),
         ("  \n", "is empty"),
     ],
@@ -240,7 +240,9 @@ async def test_wrong_columns_are_told_all_at_once_with_those_that_exist(tmp_path
 async def test_a_table_in_which_nothing_is_text_says_what_was_expected(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", [{"name": "A", "plot_summary": "B"}])
 
-    with pytest.raises(CollectionError, match="expected 'title' or 'genre' or 'plot', or a column_map"):
+    with pytest.raises(
+        CollectionError, match="expected 'title' or 'genre' or 'director' or 'plot', or a column_map"
+    ):
         await read(path, category="movie")
 
 
@@ -291,8 +293,8 @@ async def test_files_that_are_no_tables(
 async def test_a_missing_file_and_a_strange_scheme(tmp_path: Path) -> None:
     with pytest.raises(CollectionError, match="There is no file"):
         await read(tmp_path / "nothing.csv")
-    with pytest.raises(CollectionError, match=r"s3://bucket/t.csv cannot be read as a table"):
-        await read("s3://key:secret@bucket/t.csv")
+    with pytest.raises(CollectionError, match=r"ftp://host/t.csv cannot be read as a table"):
+        await read("ftp://key:secret@host/t.csv")
 
 
 @pytest.mark.parametrize(

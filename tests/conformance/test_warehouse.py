@@ -22,6 +22,7 @@ from tests.conformance.warehouse_contract import (
     EmbeddingContract,
     FeedbackContract,
     GenerationContract,
+    NoticeContract,
     UserContract,
     VoiceContract,
     Warehouse,
@@ -95,6 +96,9 @@ class TestVoices(VoiceContract): ...
 
 
 class TestAnalyses(AnalysisContract): ...
+
+
+class TestNotices(NoticeContract): ...
 
 
 class _Commands(pymongo.monitoring.CommandListener):

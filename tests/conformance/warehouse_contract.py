@@ -24,6 +24,7 @@ from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocum
 from llm_engineering.domain.drafts import KEPT_EDITS, DraftBrief, StoredDraft
 from llm_engineering.domain.errors import ForeignVoteError, InvalidInputError
 from llm_engineering.domain.inference import Feedback, Intent, Interaction, ResponseProvenance, Subject
+from llm_engineering.domain.notices import Notice, StoredNotice
 from llm_engineering.domain.retrieval import (
     Answer,
     Citation,
@@ -71,7 +72,7 @@ def raw(number: int = 0, **fields: Any) -> RawDocument:
 def clean(number: int = 0, **fields: Any) -> CleanDocument:
     source = raw(number)
     defaults = {
-        **source.model_dump(exclude={"origin", "etag", "last_modified"}),
+        **source.model_dump(exclude={"origin", "etag", "last_modified", "collected_at"}),
         "id": source.id,
         "author_id": source.author_id,
         "source_hash": source.content_hash,
@@ -446,7 +447,7 @@ class CleanContract:
         self, warehouse: Warehouse, source: RawDocument, signature: bytes, group: str | None
     ) -> None:
         document = CleanDocument(
-            **source.model_dump(exclude={"origin", "etag", "last_modified"}),
+            **source.model_dump(exclude={"origin", "etag", "last_modified", "collected_at"}),
             id=source.id,
             author_id=source.author_id,
             source_hash=source.content_hash,
@@ -790,6 +791,41 @@ def voice(
             high=0.8,
         ),
     )
+
+
+def notice(rule: str = "run_failed", subject: str = "run 1", **fields: Any) -> Notice:
+    return Notice(
+        **{
+            "subject": subject,
+            "rule": rule,
+            "day": NOW.date(),
+            "title": "A run failed",
+            "text": "Why",
+            "created_at": NOW,
+            **fields,
+        }
+    )
+
+
+class NoticeContract:
+    def test_a_notice_is_kept_once_and_stays_open_until_it_is_done(self, warehouse: Warehouse) -> None:
+        store = warehouse.notices
+        assert store.put([notice(), notice(title="Again"), notice("run_succeeded")]) == 2
+        assert store.put([notice(title="The same")]) == 0
+        assert {kept.notice.title for kept in store.read_open()} == {"A run failed"}
+        [one] = store.get([notice().id])
+        assert one == StoredNotice(id=notice().id, notice=notice())
+        done = one.model_copy(update={"done": True, "delivered": ("a",), "attempts": 2, "problem": "x"})
+        store.replace(done)
+        assert [kept.id for kept in store.read_open()] == [notice("run_succeeded").id]
+        assert store.put([notice()]) == 0
+        assert store.get([notice().id]) == [done]
+        assert len(list(store.stream())) == 2
+        assert store.delete([notice().id, "unknown"]) == 1
+        assert len(list(store.stream())) == 1
+
+    def test_of_two_that_put_the_same_at_once_one_is_new(self, warehouse: Warehouse) -> None:
+        assert sum(at_once(8, lambda _: warehouse.notices.put([notice()]))) == 1
 
 
 class VoiceContract:

@@ -10,9 +10,11 @@ from typing import Literal
 import numpy as np
 
 from llm_engineering.application.inference.fusion import count_candidates, fuse, rank_scores
-from llm_engineering.application.ports import IndexWriter, SearchRequest
+from llm_engineering.application.ports import MAX_KNOWN_VALUES, FacetValues, IndexWriter, SearchRequest
+from llm_engineering.domain.categories import find_facet
 from llm_engineering.domain.documents import Chunk, EmbeddedChunk, EmbedderFingerprint
 from llm_engineering.domain.errors import FingerprintMismatchError, InvalidInputError, StoreUnavailableError
+from llm_engineering.domain.facets import FacetKind
 from llm_engineering.domain.retrieval import Hit, MetadataFilter, SearchMode
 
 K1, B = 1.2, 0.75
@@ -75,7 +77,29 @@ class FakeVectorIndex:
 
     def count_values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
         self._stored()
-        return dict(Counter(getattr(item.chunk, field) for item in self.chunks.values()))
+        return dict(Counter(value for item in self.chunks.values() if (value := getattr(item.chunk, field))))
+
+    def read_facet(self, name: str, filter: MetadataFilter = MetadataFilter()) -> FacetValues:
+        facet = find_facet(name)
+        self._stored()
+        firsts = [
+            item.chunk
+            for item in self.chunks.values()
+            if item.chunk.position == 0 and filter.accepts(item.chunk)
+        ]
+        keys = [
+            key for chunk in firsts if name in chunk.metadata for key in facet.list_keys(chunk.metadata[name])
+        ]
+        listed = facet.kind not in (FacetKind.FLOAT, FacetKind.DATETIME)
+        counts = Counter(map(str, keys)) if listed else Counter[str]()
+        ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        return FacetValues(
+            facet.kind,
+            dict(ordered[:MAX_KNOWN_VALUES]),
+            complete=len(ordered) <= MAX_KNOWN_VALUES,
+            least=min(keys) if keys and facet.ordered else None,
+            greatest=max(keys) if keys and facet.ordered else None,
+        )
 
     def count(self, filter: MetadataFilter = MetadataFilter()) -> int:
         return sum(filter.accepts(item.chunk) for item in self.chunks.values())

@@ -24,6 +24,7 @@ from fastapi import FastAPI
 
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline
+from llm_engineering.application.inference.records import RecordSearch
 from llm_engineering.application.inference.retriever import Retriever
 from llm_engineering.application.ports import LanguageModel, Message, Reranker, VectorIndex
 from llm_engineering.domain.documents import Chunk, EmbeddedChunk, Span, derive_id
@@ -169,9 +170,11 @@ class TwinService:
             more_models=more_models,
             owner=owner,
         )
+        clean, embeddings = self.warehouse.clean, self.warehouse.embeddings
         self.parts = ServiceParts(
             pipeline=self.pipeline,
             index=index,
+            records=RecordSearch(self.pipeline, clean, index, self.embedder, embeddings),
             feedback=feedback,
             drafts=drafts,
             retrieval=config.retrieval,

@@ -20,6 +20,7 @@ from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocum
 from llm_engineering.domain.drafts import StoredDraft
 from llm_engineering.domain.errors import ForeignVoteError, InvalidInputError, StoreUnavailableError
 from llm_engineering.domain.inference import Feedback, Interaction
+from llm_engineering.domain.notices import Notice, StoredNotice
 from llm_engineering.domain.voices import VoiceProfile, voice_id
 
 WRITE_BATCH = 1_000
@@ -162,7 +163,17 @@ class FakeCleanStore(_Collection):
 
     def list_cards(self) -> Iterator[DocumentCard]:
         rows = [
-            DocumentCard(d.id, d.category, d.title, d.link, d.platform, d.author, d.language, d.published_at)
+            DocumentCard(
+                d.id,
+                d.category,
+                d.title,
+                d.link,
+                d.platform,
+                d.author,
+                d.language,
+                d.published_at,
+                d.metadata,
+            )
             for d in _matching(self._rows)
         ]
         return self._batches(rows, ROW_BATCH)
@@ -425,6 +436,41 @@ class FakeAnalysisStore(_Collection):
         return [self._rows[key] for key in sorted(self._rows) if task in (None, self._rows[key].task)]
 
 
+class FakeNoticeStore(_Collection):
+    def __init__(self, warehouse: "FakeWarehouse") -> None:
+        super().__init__(warehouse, "notices")
+        self._rows: dict[str, StoredNotice] = {}
+
+    def put(self, notices: Sequence[Notice]) -> int:
+        self._call("write", len(notices))
+        with self._lock:
+            fresh = {
+                n.id: StoredNotice(id=n.id, notice=n) for n in reversed(notices) if n.id not in self._rows
+            }
+            self._rows.update(fresh)
+        return len(fresh)
+
+    def read_open(self) -> Iterator[StoredNotice]:
+        return self._batches([row for row in _matching(self._rows) if not row.done], WRITE_BATCH)
+
+    def get(self, ids: Sequence[str]) -> list[StoredNotice]:
+        self._call("find")
+        return [self._rows[key] for key in sorted(set(ids)) if key in self._rows]
+
+    def replace(self, notice: StoredNotice) -> None:
+        self._call("write", 1)
+        with self._lock:
+            self._rows[notice.id] = notice
+
+    def stream(self) -> Iterator[StoredNotice]:
+        return self._batches(list(_matching(self._rows)), WRITE_BATCH)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        self._call("delete", len(set(ids)))
+        with self._lock:
+            return sum(self._rows.pop(key, None) is not None for key in set(ids))
+
+
 class FakeWarehouse:
     """All stores in memory. Set ``down`` to make every call raise StoreUnavailableError."""
 
@@ -441,6 +487,7 @@ class FakeWarehouse:
         self.generations = FakeGenerationCache(self)
         self.voices = FakeVoiceStore(self)
         self.analyses = FakeAnalysisStore(self)
+        self.notices = FakeNoticeStore(self)
 
     @property
     def display_uri(self) -> str:

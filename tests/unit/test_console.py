@@ -154,7 +154,9 @@ def test_what_stands_side_by_side_stands_in_lines_on_a_narrow_terminal(
     for module in (doctor, twin):
         monkeypatch.setattr(module, "console", console)
     hint = "./poe local-infrastructure-up"
-    doctor._show([Finding("Services", "MongoDB", State.WARN, f"not running; see {LINK}", hint)], 1.0)
+    doctor.show_findings(
+        [Finding("Services", "MongoDB", State.WARN, f"not running; see {LINK}", hint)], 1.0, "./poe ask"
+    )
     wish = Wish("Ada Winter", data=None, training=None, evaluation=Path(), sample=False, serve=False)
     twin.show_plan(wish, [Part("Collection", LINK, "2 min")])
     words = file.getvalue().split()

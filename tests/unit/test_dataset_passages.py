@@ -23,7 +23,7 @@ def document(text: str, number: int = 0, **fields: Any) -> CleanDocument:
         author="Ann Lee",
         language="en",
     )
-    given_fields = raw.model_dump(exclude={"origin", "etag", "last_modified"})
+    given_fields = raw.model_dump(exclude={"origin", "etag", "last_modified", "collected_at"})
     made = {"id": raw.id, "author_id": raw.author_id, "source_hash": raw.content_hash}
     return CleanDocument(**{**given_fields, **made, **fields})
 

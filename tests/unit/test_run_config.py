@@ -25,6 +25,7 @@ from llm_engineering.application.training.finetune.model_folder import AdapterSe
 from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.domain.errors import ConfigurationError
 from tools.run_config import read_run_config, read_service_config
+from tools.schedule import Schedules
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 BY_PARAMETERS: dict[frozenset[str], type[StrictConfig]] = {
@@ -51,6 +52,8 @@ def test_every_config_is_valid_and_says_how_it_is_run(path: Path) -> None:
         assert path.name == "accelerate.yaml", "read by accelerate"
     elif "adapters" in content:
         read_service_config(path, AdapterServing)
+    elif "schedules" in content:
+        read_service_config(path, Schedules)
     else:
         read_run_config(path, BY_PARAMETERS[frozenset(content["parameters"])])
     comments = "\n".join(line for line in text.splitlines() if line.startswith("#"))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from llm_engineering.application.ports import CleanStore
 from llm_engineering.domain.analyses import AnalysisSpec, Pick
-from llm_engineering.domain.documents import CleanDocument, Scalar, text_hash
+from llm_engineering.domain.documents import CleanDocument, text_hash
+from llm_engineering.domain.facets import MetadataValue
 
 POSTED = "posted:"
 """Begins the keys of texts that came by request, and are no records of the warehouse."""
@@ -28,7 +29,7 @@ class _Member:
     id: str
     hash: str
     published: str
-    metadata: dict[str, Scalar]
+    metadata: dict[str, MetadataValue]
 
 
 def hash_input(document: CleanDocument) -> str:
@@ -97,8 +98,8 @@ def _rank_by(field: str) -> Callable[[_Member], float]:
     return rank
 
 
-def _number(value: Scalar | None) -> float | None:
+def _number(value: MetadataValue | None) -> float | None:
     try:
-        return None if value is None else float(value)
+        return None if value is None or isinstance(value, tuple) else float(value)
     except ValueError:
         return None

@@ -15,6 +15,7 @@ from llm_engineering.application.features.pipeline import (
 )
 from llm_engineering.application.features.voices import build_voice_profiles
 from llm_engineering.application.ports import Embedder, Link, SourceReader, VectorIndex, Warehouse
+from llm_engineering.application.text.privacy import PrivacyPolicy
 from llm_engineering.domain.documents import User
 from llm_engineering.domain.errors import ExtractionError
 
@@ -42,6 +43,7 @@ async def add_file(
     index: VectorIndex,
     embedder: Embedder,
     features: FeatureRun,
+    privacy: PrivacyPolicy | None = None,
 ) -> Addition:
     """Keep a file in ``folder`` and make it part of the collection. The same name again replaces what was kept under it.
 
@@ -52,6 +54,7 @@ async def add_file(
         name: its last part counts; its ending says what the file is.
         readers: with the one named ``files``.
         features: as the feature pipeline runs.
+        privacy: as the feature pipeline treats personal data.
 
     Raises:
         ExtractionError: nothing in it can be used; what was kept under the name before stays.
@@ -72,12 +75,20 @@ async def add_file(
         sources = [outcome.url, *(source for source, _ in outcome.rejections)]
         await in_thread(warehouse.dead_letters.resolve, STAGE, sources)
         raise ExtractionError(outcome.rejections[0][1] if outcome.rejections else outcome.reason)
-    return Addition(outcome, await in_thread(_build, warehouse, index, embedder, features))
+    return Addition(outcome, await in_thread(_build, warehouse, index, embedder, features, privacy))
 
 
-def _build(warehouse: Warehouse, index: VectorIndex, embedder: Embedder, features: FeatureRun) -> bool:
+def _build(
+    warehouse: Warehouse,
+    index: VectorIndex,
+    embedder: Embedder,
+    features: FeatureRun,
+    privacy: PrivacyPolicy | None,
+) -> bool:
     """Clean and index what is new. False: that is more than the new documents, and is left to the feature pipeline."""
-    clean_documents(warehouse.documents, warehouse.clean, warehouse.dead_letters, max_failed_share=1)
+    clean_documents(
+        warehouse.documents, warehouse.clean, warehouse.dead_letters, max_failed_share=1, privacy=privacy
+    )
     known = {identifier for identifier, _ in index.list_versions()}
     mark_near_duplicates(warehouse.clean)
     changes = find_changes(

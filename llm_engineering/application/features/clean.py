@@ -6,15 +6,17 @@ the time is linear in the length of the text. Cleaning twice gives what cleaning
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from llm_engineering.application.features.boilerplate import Block, is_indented, without_furniture
 from llm_engineering.application.text.markdown import closes_fence, match_fence
 from llm_engineering.application.text.pii import mask_personal_data
+from llm_engineering.application.text.privacy import PrivacyPolicy
 from llm_engineering.domain.categories import Chunking, category_spec
-from llm_engineering.domain.documents import CleanDocument, RawDocument, Scalar, text_hash
+from llm_engineering.domain.documents import CleanDocument, RawDocument, text_hash
 from llm_engineering.domain.errors import ExtractionError
+from llm_engineering.domain.facets import MetadataValue
 
 CLEANING_VERSION = "3"
 """Part of ``source_hash``: raise it with every change of the rules, and every document is cleaned again."""
@@ -23,8 +25,11 @@ PROSE_LANGUAGES = frozenset({"markdown", "md", "restructuredtext", "rst", "text"
 """Languages of repository files that are written for people and are chunked like articles."""
 
 
-def clean(raw: RawDocument) -> CleanDocument:
+def clean(raw: RawDocument, privacy: PrivacyPolicy | None = None) -> CleanDocument:
     """Clean one document.
+
+    Where a category is one of people's records, personal data in it is treated as the policy says; without one, e-mail addresses
+    and phone numbers are masked.
 
     Source files only lose characters that no text may hold; everything else in them is kept as it stands.
 
@@ -37,8 +42,9 @@ def clean(raw: RawDocument) -> CleanDocument:
     title = " ".join(clean_characters(raw.title).split())
     metadata = dict(raw.metadata)
     if spec.mask_personal_data:
-        text, title = mask_personal_data(text), mask_personal_data(title)
-        metadata = {key: _masked(value) for key, value in metadata.items()}
+        treat = mask_personal_data if privacy is None else privacy.apply
+        text, title = treat(text), treat(title)
+        metadata = {key: _treat(value, treat) for key, value in metadata.items()}
     if not text.strip():
         raise ExtractionError(
             f"{raw.link}: of {len(raw.text):,} characters nothing is left after cleaning (page furniture, "
@@ -56,17 +62,20 @@ def clean(raw: RawDocument) -> CleanDocument:
         language=raw.language,
         published_at=raw.published_at,
         metadata=metadata,
-        source_hash=source_hash(raw.content_hash),
+        source_hash=source_hash(raw.content_hash, privacy),
     )
 
 
-def _masked(value: Scalar) -> Scalar:
-    return mask_personal_data(value) if isinstance(value, str) else value
+def _treat(value: MetadataValue, treat: Callable[[str], str]) -> MetadataValue:
+    if isinstance(value, tuple):
+        return tuple(map(treat, value))
+    return treat(value) if isinstance(value, str) else value
 
 
-def source_hash(content_hash: str) -> str:
+def source_hash(content_hash: str, privacy: PrivacyPolicy | None = None) -> str:
     """Return what a clean document's ``source_hash`` must be for a raw document of this content hash."""
-    return text_hash(f"{CLEANING_VERSION}:{content_hash}")
+    policy = "" if privacy is None else f"{privacy.version}:"
+    return text_hash(f"{CLEANING_VERSION}:{policy}{content_hash}")
 
 
 # --- characters --------------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ from llm_engineering.application.ports import (
     StoredVersion,
     UserStore,
 )
+from llm_engineering.domain.categories import is_record
 from llm_engineering.domain.documents import DeadLetter, RawDocument, derive_id
 from llm_engineering.domain.errors import CollectionError, ConfigurationError, InvalidInputError
 
@@ -184,7 +185,7 @@ class Writer:
     def _write(self, batch: list[tuple[Task, RawDocument]]) -> list[str]:
         """Write a batch; returns for each document the name of the count it adds to."""
         for name in dict.fromkeys(document.author for _, document in batch):
-            if name not in self._authors:
+            if name and name not in self._authors:
                 self._users.get_or_create(name)
                 self._authors.add(name)
         hashes = self._stored_hashes(batch)
@@ -301,6 +302,7 @@ class _Run:
         router: Router,
         progress: Progress,
     ) -> None:
+        self._begun = datetime.now(UTC).replace(microsecond=0)
         self.duplicates = 0
         self._readers = readers
         self._documents = documents
@@ -406,7 +408,7 @@ class _Run:
     def _reader(self, task: Task) -> SourceReader:
         if not task.link.url.strip():
             raise InvalidInputError("the link is empty; expected a URL or a path")
-        if not task.link.author.strip():
+        if not task.link.author.strip() and not is_record(task.link.category):
             raise InvalidInputError("the link has no author; name the person whose writing it is")
         if task.depth > MAX_DEPTH:
             raise CollectionError(f"it was reached through more than {MAX_DEPTH} feeds that lead to feeds")
@@ -421,7 +423,7 @@ class _Run:
     async def _take(self, task: Task, item: SourceItem) -> None:
         if isinstance(item, FetchedDocument):
             # The origin is the link that the user gave, also where a feed led here; a reader cannot know it.
-            document = item.document.model_copy(update={"origin": task.origin})
+            document = item.document.model_copy(update={"origin": task.origin, "collected_at": self._begun})
             if document.link in task.known:
                 task.yielded.add(document.link)
             task.found += 1

@@ -10,9 +10,12 @@ from pydantic import Field, field_validator, model_validator
 from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.features.chunk import ChunkingConfig
 from llm_engineering.application.ports import Link
+from llm_engineering.domain.categories import is_record
 from llm_engineering.domain.errors import ConfigurationError
 
-_WEB_CREDENTIALS = re.compile(r"(?i)^(?:git\+)?https?://(?P<credentials>[^/?#]*)@")
+_WEB_CREDENTIALS = re.compile(
+    r"(?i)^(?:(?:git\+)?https?|(?:postgresql|mysql|mariadb|mssql|oracle)(?:\+\w+)?)://(?P<credentials>[^/?#]*)@"
+)
 # Not "${NAME}": ZenML fills that in itself, before the step sees it.
 _VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -70,9 +73,10 @@ class CollectRun(StrictConfig):
     @model_validator(mode="after")
     def _authored(self) -> "CollectRun":
         for number, link in enumerate(self.links):
-            if not (link.author or self.author):
+            if not (link.author or self.author or is_record(link.category)):
                 raise ValueError(
-                    f"links.{number} ({link.url}) has no author: give it one, or set 'author' for the run"
+                    f"links.{number} ({link.url}) has no author: give it one, or set 'author' for the run "
+                    "(only records, such as movies or tickets, need none)"
                 )
         return self
 

@@ -169,7 +169,7 @@ def import_warehouse(stores: Stores, folder: Path, progress: Progress | None = N
     for batch in importer.read(folder / DOCUMENTS, RawDocument) if DOCUMENTS in present else ():
         if USERS not in present:
             users += importer.save_users(
-                [(source, User(full_name=document.author)) for source, document in batch]
+                [(source, User(full_name=document.author)) for source, document in batch if document.author]
             )
         documents += importer.save_documents(batch)
     voted = importer.read(folder / FEEDBACK, Vote) if FEEDBACK in present else ()

@@ -16,6 +16,7 @@ Killed at any point and run again, the index ends as after an unbroken run:
 
 import json
 from collections.abc import Container, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -33,6 +34,7 @@ from llm_engineering.application.ports import (
     Embedder,
     EmbeddingCache,
     IndexWriter,
+    Metered,
     Progress,
     SilentProgress,
     VectorIndex,
@@ -48,6 +50,7 @@ from llm_engineering.domain.documents import (
     text_hash,
 )
 from llm_engineering.domain.errors import InvalidInputError, ModelError, TextRefusedError
+from llm_engineering.domain.retrieval import Usage
 
 CHUNK_STAGE, EMBED_STAGE, INDEX_STAGE = "chunk", "embed", "index"
 DEPTH = 2
@@ -81,6 +84,10 @@ class IndexReport:
     in this run."""
     seconds: dict[str, float]
     """By stage; stages overlap, so they add up to more than ``total``."""
+    tokens: int = 0
+    """Of what was embedded, as a service counts them; 0 for a model of this process."""
+    cost_usd: float | None = None
+    """At the configured price; None where there is none."""
 
     def to_metadata(self) -> dict[str, Any]:
         """For a run's log and dashboard."""
@@ -133,6 +140,8 @@ def index_documents(
     batch_size: int = 256,
     max_failed_share: float = 0.1,
     title_vectors: bool = False,
+    texts_at_once: int = EMBEDDED_AT_ONCE,
+    concurrency: int = 1,
     progress: Progress = _SILENT,
 ) -> IndexReport:
     """Make the index hold exactly the chunks of the clean documents.
@@ -145,6 +154,9 @@ def index_documents(
         batch_size: documents read, or deleted, in one round trip.
         title_vectors: give each chunk a second vector, of its title and headings. Another choice than last time is
             like another embedder: the index is built anew, from cached embeddings as far as there are any.
+        texts_at_once: handed to the embedder in one call: of a service one request, so that a text that it refuses costs no
+            more than a few further ones.
+        concurrency: such calls at the same time; the embedder must bear threads.
 
     Raises:
         TooManyFailuresError: more than ``max_failed_share`` of all documents could not be chunked, in which case the rest is
@@ -163,6 +175,8 @@ def index_documents(
         title_vectors,
         progress,
         max_failed_share,
+        texts_at_once,
+        concurrency,
     )
     return run.execute(index)
 
@@ -210,7 +224,15 @@ class _Run:
         title_vectors: bool,
         progress: Progress,
         max_failed_share: float,
+        texts_at_once: int,
+        concurrency: int,
     ) -> None:
+        if (
+            concurrency > 1
+        ):  # a window ends when its last call does: with few calls in it, most of them would wait
+            window_chunks = max(window_chunks, 2 * texts_at_once * concurrency)
+        self._texts_at_once = texts_at_once
+        self._concurrency = concurrency
         self._max_failed_share = max_failed_share
         self._clean = clean_store
         self._embedder = embedder
@@ -232,6 +254,7 @@ class _Run:
 
     def execute(self, index: VectorIndex) -> IndexReport:
         started = perf_counter()
+        used = _read_usage(self._embedder)
         with self._timed("plan"):
             failed_before = {letter.source for letter in self._letters.stream(CHUNK_STAGE)}
             refused_before = {letter.source for letter in self._letters.stream(EMBED_STAGE)}
@@ -247,7 +270,10 @@ class _Run:
             self._letters.resolve(EMBED_STAGE, sorted(solved))
         if plan.notes:
             self._letters.resolve(INDEX_STAGE, plan.notes)
+        spent = _read_usage(self._embedder)
         report = IndexReport(
+            tokens=spent.prompt_tokens - used.prompt_tokens,
+            cost_usd=None if spent.cost_usd is None else spent.cost_usd - (used.cost_usd or 0.0),
             documents=plan.total,
             changed=self._changed,
             unchanged=plan.unchanged,
@@ -392,23 +418,38 @@ class _Run:
                 window.vectors[key] = vector
                 del window.missing[key]
         keys = sorted(window.missing, key=lambda key: len(window.missing[key]), reverse=True)
-        for part in group_batches(keys, EMBEDDED_AT_ONCE):
-            self._embed_part(window, part)
+        parts = list(group_batches(keys, self._texts_at_once))
+        with ThreadPoolExecutor(self._concurrency, "embed") as pool:
+            asked = [pool.submit(self._ask, window, part) for part in parts]
+            try:
+                for part, answer in zip(parts, asked, strict=True):
+                    with self._timed("embed"):
+                        rows = answer.result()
+                    self._take(window, part, rows)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
         window.missing = {}
         self._recent = [*self._recent[1 - RECENT_WINDOWS :], window.new]
 
-    def _embed_part(self, window: _Window, keys: list[str]) -> None:
-        """Embed texts; where the service refuses one of them, halve until it is alone."""
+    def _ask(self, window: _Window, keys: list[str]) -> Vectors | TextRefusedError:
+        """Embed texts, or say why they are refused. In a thread of its own: changes nothing."""
         try:
-            with self._timed("embed"):
-                rows = self._embedder.embed_documents([window.missing[key] for key in keys])
+            return self._embedder.embed_documents([window.missing[key] for key in keys])
         except TextRefusedError as error:
+            return error
+
+    def _take(self, window: _Window, keys: list[str], rows: Vectors | TextRefusedError) -> None:
+        """Keep what was embedded; where the service refused one of the texts, halve until it is alone."""
+        if isinstance(rows, TextRefusedError):
             if len(keys) == 1:
-                self._refuse(window, keys[0], str(error))
+                self._refuse(window, keys[0], str(rows))
                 return
             half = len(keys) // 2
-            self._embed_part(window, keys[:half])
-            self._embed_part(window, keys[half:])
+            for part in (keys[:half], keys[half:]):
+                with self._timed("embed"):
+                    answer = self._ask(window, part)
+                self._take(window, part, answer)
             return
         window.new.update(zip(keys, rows, strict=True))
         self._embedded += len(keys)
@@ -457,6 +498,10 @@ class _Run:
             yield
         finally:
             self._seconds[stage] += perf_counter() - started
+
+
+def _read_usage(embedder: Embedder) -> Usage:
+    return embedder.usage if isinstance(embedder, Metered) else Usage()
 
 
 # --- behind: write

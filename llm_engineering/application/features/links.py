@@ -25,7 +25,9 @@ DEFAULT_RULES: tuple[tuple[str, str], ...] = (
     (r"(?i)/(sitemap[^/?#]*|[^/?#]*\.(rss|atom|rdf))(\.xml)?(\.gz)?([?#].*)?$", "feed"),
     (r"(?i)/(feed|feeds|rss|atom|index|posts)[^/?#]*\.xml([?#].*)?$", "feed"),
     (r"(?i)[?&]feed=(rss2?|atom)\b", "feed"),
-    (r"(?i)\.(csv|tsv|jsonl?|ndjson|parquet)(\.gz)?([?#].*)?$", "table"),
+    (r"(?i)\.(csv|tsv|jsonl?|ndjson|parquet|sqlite3?)(\.gz)?([?#].*)?$", "table"),
+    (r"(?i)^(s3|gs|gcs|az|abfs|memory)://", "table"),
+    (r"(?i)^(sqlite|postgresql|mysql|mariadb|mssql|oracle)(\+\w+)?://", "table"),
     (r"(?i)^https?://([a-z]{2,3}\.)?(www\.)?linkedin\.com(/|$)", "linkedin"),
     (r"(?i)^(git|ssh|git\+ssh|git\+https?|file)://", "git"),
     (r"^[\w.-]+@[\w.-]+:", "git"),  # git@host:owner/repository
@@ -172,10 +174,15 @@ def hide_credentials(url: str) -> str:
     return _CREDENTIALS.sub("", url)
 
 
+def is_secret_name(name: str) -> bool:
+    """Return whether a parameter of this name carries a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
 def find_query_secret(url: str) -> str | None:
     """Return the name of the first parameter of a web address that looks like a secret; None: there is none."""
     try:
         names = [name for name, value in parse_qsl(urlsplit(url).query) if value]
     except ValueError:
         return None
-    return next((name for name in names if _SECRET_NAME.search(name)), None)
+    return next((name for name in names if is_secret_name(name)), None)

@@ -6,6 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from pydantic import BaseModel
+
 from llm_engineering.application.features.links import load_link
 from llm_engineering.application.features.voices import build_voice_profiles
 from llm_engineering.application.ports import (
@@ -30,21 +32,19 @@ class Stock:
     """By the link that the user gave, and author."""
     categories: dict[str, int]
     chunks_by_author: dict[str, int]
-    """Passages in the index."""
+    """Passages in the index, of those that have an author."""
     unclean: int
     """Collected, and not cleaned yet."""
     unindexed: int
     """Cleaned, and not in the index yet."""
     rejected: dict[str, int]
     """Dead letters by stage."""
+    chunks: int = 0
+    """Passages in the index."""
 
     @property
     def documents(self) -> int:
         return sum(self.sources.values())
-
-    @property
-    def chunks(self) -> int:
-        return sum(self.chunks_by_author.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,10 @@ def take_stock(warehouse: Warehouse, index: VectorIndex) -> Stock:
     clean = {identifier for identifier, _ in warehouse.clean.list_versions()}
     indexed: set[str] = set()
     chunks: dict[str, int] = {}
+    total = 0
     with suppress(StoreUnavailableError):  # no index yet, or its server is down: no passages can be found
         indexed = {identifier for identifier, _ in index.list_versions()}
-        chunks = index.count_values("author")
+        chunks, total = index.count_values("author"), index.count()
     return Stock(
         sources=warehouse.documents.count_sources(),
         categories=dict(categories),
@@ -95,6 +96,7 @@ def take_stock(warehouse: Warehouse, index: VectorIndex) -> Stock:
         unclean=len(raw - clean),
         unindexed=len(clean - indexed),
         rejected=dict(Counter(letter.stage for letter in warehouse.dead_letters.stream())),
+        chunks=total,
     )
 
 
@@ -160,16 +162,70 @@ def forget(selection: Selection, warehouse: Warehouse, index: VectorIndex) -> Fo
         warehouse.dead_letters.resolve(stage, letters)
     build_voice_profiles(warehouse.clean, warehouse.voices)
     drafts = _forget_drafts(warehouse.drafts, set(ids))
-    left = {User(full_name=author).id for _, author in warehouse.documents.count_sources()}
+    left = {User(full_name=author).id for _, author in warehouse.documents.count_sources() if author}
     gone = {
         document.author_id: document.author
         for document in selection.documents
-        if document.author_id not in left
+        if document.author and document.author_id not in left
     }
     warehouse.users.delete(list(gone))
     return ForgetReport(
         len(ids), before - after, len(selection.letters), drafts, tuple(sorted(gone.values()))
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PersonTraces:
+    """What the stores hold that names a person."""
+
+    selection: Selection
+    notices: tuple[str, ...] = ()
+    votes: int = 0
+    """Answers that somebody voted on, which are kept for training."""
+
+    @property
+    def count(self) -> int:
+        """Return how many records there are."""
+        return len(self.selection.documents) + len(self.selection.letters) + len(self.notices) + self.votes
+
+
+def find_person(warehouse: Warehouse, spellings: Sequence[str]) -> PersonTraces:
+    """Return what names a person in any of some spellings (name, address, pseudonym); case and line breaks do not matter.
+
+    Everything is read, which takes as long as an export.
+    """
+    wanted = [_fold(spelling) for spelling in spellings if spelling.strip()]
+
+    def names(record: BaseModel) -> bool:
+        folded = _fold(record.model_dump_json())
+        return any(spelling in folded for spelling in wanted)
+
+    documents = {document.id: document for document in warehouse.documents.stream() if names(document)}
+    # Cleaning may have put a pseudonym in the place of a name.
+    missing = [clean.id for clean in warehouse.clean.stream() if clean.id not in documents and names(clean)]
+    documents |= {document.id: document for document in warehouse.documents.get(missing)}
+    return PersonTraces(
+        Selection(
+            tuple(documents.values()),
+            tuple(letter for letter in warehouse.dead_letters.stream() if names(letter)),
+        ),
+        tuple(kept.id for kept in warehouse.notices.stream() if names(kept)),
+        sum(names(given) or names(said) for given, said in warehouse.feedback.read_votes()),
+    )
+
+
+def forget_person(traces: PersonTraces, warehouse: Warehouse, index: VectorIndex) -> ForgetReport:
+    """Remove what names a person: whole documents with all that was made of them, rejected records, notices.
+
+    Raises:
+        StoreError: see :func:`forget`.
+    """
+    warehouse.notices.delete(traces.notices)
+    return forget(traces.selection, warehouse, index)
+
+
+def _fold(text: str) -> str:
+    return " ".join(text.replace("\\n", " ").casefold().split())
 
 
 def find_retries(letters: Iterable[DeadLetter]) -> list[Link]:

@@ -26,6 +26,7 @@ from llm_engineering.application.ports import (
     SilentProgress,
 )
 from llm_engineering.application.text import minhash as near_duplicates
+from llm_engineering.application.text.privacy import PrivacyPolicy
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument
 from llm_engineering.domain.errors import TwinError
 
@@ -83,12 +84,13 @@ def clean_documents(
     *,
     batch_size: int = 256,
     max_failed_share: float = 0.1,
+    privacy: PrivacyPolicy | None = None,
     progress: Progress = _SILENT,
 ) -> CleaningReport:
     """Clean the raw documents that are new or have changed, and forget those that are gone.
 
     A document that cannot be cleaned becomes a dead letter of the stage ``clean``; what was cleaned of it before goes,
-    and it is tried again by the next run.
+    and it is tried again by the next run. Another privacy policy than last time cleans all of them again.
 
     Raises:
         TooManyFailuresError: more than ``max_failed_share`` of all documents failed. What succeeded is stored.
@@ -98,11 +100,11 @@ def clean_documents(
     known_letters = {letter.source for letter in dead_letters.stream(STAGE)}
     counts: Counter[str] = Counter()
     failed: set[str] = set()
-    changes = _changes(documents, clean_store, counts)
+    changes = _changes(documents, clean_store, counts, privacy)
     while batch := list(islice(changes, batch_size)):
         gone = [identifier for identifier, change in batch if change == "gone"]
         wanted = [identifier for identifier, change in batch if change != "gone"]
-        cleaned, letters = _clean_batch(documents.get(wanted) if wanted else [])
+        cleaned, letters = _clean_batch(documents.get(wanted) if wanted else [], privacy)
         # A raw document that went away since its hash was read has nothing to be cleaned from either.
         found = {document.id for document in cleaned} | {letter.source for letter in letters}
         replaced = [
@@ -175,12 +177,14 @@ def mark_near_duplicates(
     return report
 
 
-def _clean_batch(raws: Iterable[RawDocument]) -> tuple[list[CleanDocument], list[DeadLetter]]:
+def _clean_batch(
+    raws: Iterable[RawDocument], privacy: PrivacyPolicy | None
+) -> tuple[list[CleanDocument], list[DeadLetter]]:
     cleaned: list[CleanDocument] = []
     letters: list[DeadLetter] = []
     for raw in raws:
         try:
-            document = clean(raw)
+            document = clean(raw, privacy)
             signature = near_duplicates.sign(document.text)
         except (TwinError, ValueError) as error:
             letters.append(dead_letter(STAGE, raw.id, f"{raw.link}: {error}", payload=raw.text[:10_000]))
@@ -190,7 +194,7 @@ def _clean_batch(raws: Iterable[RawDocument]) -> tuple[list[CleanDocument], list
 
 
 def _changes(
-    documents: DocumentStore, clean_store: CleanStore, counts: Counter[str]
+    documents: DocumentStore, clean_store: CleanStore, counts: Counter[str], privacy: PrivacyPolicy | None
 ) -> Iterator[tuple[str, Literal["new", "changed", "gone"]]]:
     """What must be done, by comparing two streams that are both ordered by id."""
     raws = in_order(documents.list_hashes(), "raw documents")
@@ -206,7 +210,7 @@ def _changes(
         if held is None or raw[0] < held[0]:
             yield raw[0], "new"
         else:
-            if source_hash(raw[1]) == held[1]:
+            if source_hash(raw[1], privacy) == held[1]:
                 counts["unchanged"] += 1
             else:
                 yield raw[0], "changed"

@@ -84,14 +84,16 @@ def _search(index: VectorIndex, embedder: Embedder, vectors: Vectors) -> list[li
     return index.search(requests, embedder.fingerprint)
 
 
-def _measure(found: Sequence[Sequence[Hit]], vectors: Vectors, rank: Rank | None) -> Floors:
+def _measure(
+    found: Sequence[Sequence[Hit]], vectors: Vectors, rank: Rank | None, declined: float = DECLINED
+) -> Floors:
     if not all(found):
         return UNMEASURED
     nearest = np.array([hits[0].score for hits in found])
     between = vectors @ vectors.T
     np.fill_diagonal(between, -1.0)
     twins, alike = between.argmax(axis=1), between.max(axis=1)
-    similarity = compute_floor(nearest, alike)
+    similarity = compute_floor(nearest, alike, declined)
     if rank is None:
         return Floors(similarity, similarity)
     confidences, twin_confidences = nearest.copy(), alike.copy()
@@ -102,21 +104,24 @@ def _measure(found: Sequence[Sequence[Hit]], vectors: Vectors, rank: Rank | None
         twin = QUESTIONS[twins[i]]
         [closeness] = rank(QUESTIONS[i], [twin], [(0, (Span(start=0, end=len(twin)),))])
         twin_confidences[i] = join_nearness(alike[i], closeness)
-    return Floors(similarity, compute_floor(confidences, twin_confidences))
+    return Floors(similarity, compute_floor(confidences, twin_confidences, declined))
 
 
-def compute_floor(nearest: npt.NDArray[np.float64], alike: npt.NDArray[np.float64]) -> float:
+def compute_floor(
+    nearest: npt.NDArray[np.float64], alike: npt.NDArray[np.float64], declined: float = DECLINED
+) -> float:
     """Return the floor that follows from how near each foreign question comes to the collection.
 
-    It declines 95 % of them, unless the collection is so general that it answers many: a passage that is nearer than nine in
-    ten of the questions are to the one most like them bears on the subject, whatever was collected, so the floor is
+    It declines as many of them as asked for, unless the collection is so general that it answers many: a passage that is nearer
+    than nine in ten of the questions are to the one most like them bears on the subject, whatever was collected, so the floor is
     never higher.
 
     Args:
         nearest: of each question to its best passage, shape (questions,).
         alike: of each question to the one most like it, shape (questions,).
+        declined: share of them that it declines.
     """
-    return float(min(np.quantile(nearest, DECLINED), np.quantile(alike, _ALIKE)))
+    return float(min(np.quantile(nearest, declined), np.quantile(alike, _ALIKE)))
 
 
 class AbstentionFloor:
@@ -126,11 +131,19 @@ class AbstentionFloor:
     Args:
         rank: the reranker's scores; None: there is none.
         file: where measured floors are kept, since the reranker takes seconds; None: in memory only.
+        declined: share of the foreign questions that the floor declines.
     """
 
     def __init__(
-        self, index: VectorIndex, embedder: Embedder, rank: Rank | None = None, file: Path | None = None
+        self,
+        index: VectorIndex,
+        embedder: Embedder,
+        rank: Rank | None = None,
+        file: Path | None = None,
+        *,
+        declined: float = DECLINED,
     ) -> None:
+        self._declined = declined
         self._index = index
         self._embedder = embedder
         self._rank = rank
@@ -158,11 +171,11 @@ class AbstentionFloor:
         found = _search(self._index, self._embedder, self._vectors)
         # What is found and how near it is tells one collection and its models from another.
         seen = [(hit.chunk.id, round(hit.score, 4)) for hits in found for hit in hits]
-        key = hashlib.sha256(json.dumps([seen, self._rank is None]).encode()).hexdigest()[:16]
+        key = hashlib.sha256(json.dumps([seen, self._rank is None, self._declined]).encode()).hexdigest()[:16]
         kept = self._read()
         if key in kept:
             return Floors(*kept[key])
-        floors = _measure(found, self._vectors, self._rank)
+        floors = _measure(found, self._vectors, self._rank, self._declined)
         logger.info(
             "Measured once for this collection: questions are answered from a confidence of {:.3f} on.",
             floors.confidence,

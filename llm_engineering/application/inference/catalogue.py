@@ -14,7 +14,7 @@ from typing import Literal
 
 from llm_engineering.application.inference.periods import NUMBER_WORDS
 from llm_engineering.application.inference.scope import name_language, read_scope
-from llm_engineering.application.inference.search import FIELDS, Facets
+from llm_engineering.application.inference.search import FIELDS, Facets, read_facets
 from llm_engineering.application.ports import DocumentCard
 from llm_engineering.application.text.words import content_stems, language_of, split_words
 from llm_engineering.domain.retrieval import MetadataFilter
@@ -132,7 +132,10 @@ def plan_catalogue(
         now: what "last month" is counted from.
         me: the author whom "I" and "my" mean.
     """
-    known = Facets(**{name: Counter(getattr(card, name) for card in cards) for name in FIELDS})
+    known = Facets(
+        **{name: Counter(getattr(card, name) for card in cards) for name in FIELDS},
+        records=read_facets(cards),
+    )
     scope = read_scope(request, known, now, me=me, documents=True)
     rest, filter = scope.remove_from(request), scope.filter
     if not filter.authors and (stranger := _STRANGER.search(rest)) is not None:
@@ -208,7 +211,7 @@ def run_plan(
     group = plan.by or (plan.asked if plan.asked != "documents" else None)
     counts: tuple[tuple[str, int], ...] = ()
     if group is not None:
-        counted = Counter(_value(card, group) for card in documents)
+        counted = Counter(value for card in documents if (value := _value(card, group)))
         counts = tuple(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
     return CatalogueResult(plan, tuple(documents), counts, undated)
 
@@ -365,7 +368,7 @@ def _describe_undated(found: CatalogueResult, words: Wording) -> str:
 def _line(card: DocumentCard, opening: str) -> str:
     title = card.title or opening or card.link
     date = f"{card.published_at:%Y-%m-%d}" if card.published_at else "no date"
-    return f"- [{title}]({card.link}) · {card.author} · {date}"
+    return " · ".join(filter(None, (f"- [{title}]({card.link})", card.author, date)))
 
 
 def describe_categories(cards: Sequence[DocumentCard], *, german: bool = False) -> list[tuple[str, int]]:

@@ -43,7 +43,7 @@ def reply_to(message: str, cards: Sequence[DocumentCard], *, owner: str | None =
 def _introduce(cards: Sequence[DocumentCard], owner: str | None, german: bool) -> str:
     # Whoever's files a repository holds is no voice, unless there is no other.
     prose = [card for card in cards if card.category != "repository"] or cards
-    authors = [name for name, _ in Counter(card.author for card in prose).most_common()]
+    authors = [name for name, _ in Counter(card.author for card in prose if card.author).most_common()]
     named = [owner] if owner else authors[:_AUTHORS_NAMED]
     whose = (" und " if german else " and ").join(
         [", ".join(named[:-1]), named[-1]] if len(named) > 1 else named
@@ -66,23 +66,23 @@ def _introduce(cards: Sequence[DocumentCard], owner: str | None, german: bool) -
         None,
     )
     subject = example.title if example else ""
-    author = owner or (example.author if example else named[0])
+    author = owner or (example.author if example else next(iter(named), ""))
     if german:
         lines = [
-            f"Ich bin der KI-Zwilling von {whose}. Ich kenne {len(cards):,} gesammelte Texte{span} ({kinds}) "
-            "und antworte und schreibe daraus. Zum Beispiel:",
+            f"{f'Ich bin der KI-Zwilling von {whose}. ' if whose else ''}Ich kenne {len(cards):,} gesammelte Texte{span} "
+            f"({kinds}) und antworte und schreibe daraus. Zum Beispiel:",
             "",
             *([f"- „Fasse „{subject}“ zusammen“"] if subject else []),
-            f"- „Schreibe einen LinkedIn-Beitrag im Stil von {author}“",
+            *([f"- „Schreibe einen LinkedIn-Beitrag im Stil von {author}“"] if author else []),
             "- „Liste die neuesten Artikel auf“",
         ]
     else:
         lines = [
-            f"I am the AI twin of {whose}. I know {len(cards):,} collected texts{span} ({kinds}), "
+            f"{f'I am the AI twin of {whose}. ' if whose else ''}I know {len(cards):,} collected texts{span} ({kinds}), "
             "and answer and write from them. For example:",
             "",
             *([f"- “Summarise “{subject}””"] if subject else []),
-            f"- “Draft a LinkedIn post in the style of {author}”",
+            *([f"- “Draft a LinkedIn post in the style of {author}”"] if author else []),
             "- “List the latest articles”",
         ]
     return "\n".join(lines)

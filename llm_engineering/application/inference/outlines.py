@@ -133,7 +133,7 @@ def name_text(title: str, text: str) -> str:
 
 
 def _by(author: str, published_at: object) -> str:
-    return f"{author}, {published_at:%Y-%m-%d}" if published_at else author
+    return ", ".join(filter(None, (author, f"{published_at:%Y-%m-%d}" if published_at else "")))
 
 
 def split_sections(document: CleanDocument) -> list[Passage]:

@@ -43,18 +43,19 @@ class Period(NamedTuple):
     """Where the words that say so stand."""
 
 
-def read_period(request: str, now: datetime) -> Period | None:
+def read_period(request: str, now: datetime, *, first_year: int = _FIRST_YEAR) -> Period | None:
     """Return the one period that a request names; None where it names none, or several that do not make one.
 
     Args:
         now: for words like "last year"; taken in UTC. A month without a year is of the year that the request names, else
             the last one that has begun.
+        first_year: an earlier one is another number.
     """
     year = re.search(r"\b(?:19|20)\d\d\b", request)
     starts, ends, spans = list[datetime | None](), list[datetime | None](), list[tuple[int, int]]()
     opened: re.Match[str] | None = None
     for match in _date_pattern().finditer(request):
-        dates = _read_date(match, int(year[0]) if year else None, now.astimezone(UTC))
+        dates = _read_date(match, int(year[0]) if year else None, now.astimezone(UTC), first_year)
         if dates is None or (match["to"] and not opened):
             continue
         start, end = dates
@@ -127,7 +128,7 @@ def _date_pattern() -> re.Pattern[str]:
 
 
 def _read_date(
-    match: re.Match[str], named_year: int | None, now: datetime
+    match: re.Match[str], named_year: int | None, now: datetime, first_year: int
 ) -> tuple[datetime, datetime | None] | None:
     """The first and the last moment of a day, week, month or year; None where there is none, or nobody published."""
     today = datetime(now.year, now.month, now.day, tzinfo=UTC)
@@ -148,7 +149,7 @@ def _read_date(
         day, month, year = map(int, match["dotted"].split("."))
     elif match["month"]:
         month, day = load_months()[match["month"].casefold()], int(match["day"] or match["day2"] or 0)
-    if not match["lead"] or not _FIRST_YEAR <= year <= now.year + 1:
+    if not match["lead"] or not first_year <= year <= now.year + 1:
         return None
     try:
         start = datetime(year, month or 1, day or 1, tzinfo=UTC)

@@ -236,6 +236,35 @@ class InferencePipeline:
         self._tracer.record(trace)
         return result
 
+    async def spell_filter(self, filter: MetadataFilter) -> MetadataFilter:
+        """Return a filter with its values as they are stored; see :meth:`Retriever.spell_filter`."""
+        return await self._retriever.spell_filter(filter)
+
+    async def summarise(self, question: str, passages: Sequence[Passage]) -> Answer:
+        """Return a summary of what a search found, each sentence with the passage that backs it; what none backs is left out. A
+        model that is not to write in its own words is not asked: the best parts are quoted.
+
+        Raises:
+            ModelError: the language model failed.
+        """
+        own: dict[str, object] = {"min_similarity": -1.0, "leave_out_unsupported": True}
+        if not self._answering.quotes:
+            own |= {"template": "record_summary", "template_version": 1}
+        pieces = answer(
+            question,
+            passages,
+            self._model,
+            self._answering.model_copy(update=own),
+            embed=self._embed,
+            rank=self._retriever.rank,
+        )
+        finished: Answer | None = None
+        async with aclosing(pieces) as all_of_them:
+            async for piece in all_of_them:
+                finished = piece.answer or finished
+        assert finished is not None, "the last piece carries the answer"
+        return finished
+
     async def answer(
         self, request: RagRequest, *, trace_id: str | None = None
     ) -> AsyncGenerator[Event, None]:

@@ -253,7 +253,7 @@ def _split_by_author(
 def _authors_of(found: Mapping[str, Sequence[Hit]]) -> tuple[str, ...]:
     """Who wrote on the subject, those first whose texts are nearest; of repositories nobody in particular did."""
     names = [hits[0].chunk.author for hits in found.values() if hits[0].chunk.category != "repository"]
-    return tuple(dict.fromkeys(names))[:_MOST_AUTHORS]
+    return tuple(dict.fromkeys(filter(None, names)))[:_MOST_AUTHORS]
 
 
 def _named_document(subject: str, found: Mapping[str, Sequence[Hit]], *, one: bool) -> str | None:
@@ -294,7 +294,9 @@ def _nothing(
         return said
     chunks = [hits[0].chunk for hits in others.values()][:_OFFERED]
     listed = "".join(
-        f"\n- [{name_text(chunk.title, chunk.text)}]({chunk.link}) ({chunk.author})" for chunk in chunks
+        f"\n- [{name_text(chunk.title, chunk.text)}]({chunk.link})"
+        + (f" ({chunk.author})" if chunk.author else "")
+        for chunk in chunks
     )
     return f"{said} {_say(german, 'Andere haben darüber geschrieben:', 'Others wrote on it:')}\n{listed}"
 

@@ -32,6 +32,7 @@ from llm_engineering.application.inference.search import (
     drop_near_duplicates,
     fuse_hits,
     rerank_hits,
+    sort_hits,
     spell_filter,
 )
 from llm_engineering.application.inference.self_query import SelfQuery, self_query
@@ -237,7 +238,14 @@ class Retriever:
             notes=tuple(made.notes),
             **{f"{stage}_status": status for stage, status in made.statuses.items()},
         )
-        return Retrieved(asked.text, tuple(reranked), provenance, history, expansion.standalone, closeness)
+        return Retrieved(
+            asked.text,
+            tuple(sort_hits(reranked, asked.sort)),
+            provenance,
+            history,
+            expansion.standalone,
+            closeness,
+        )
 
     async def _measure_closeness(self, question: str, hits: Sequence[Hit], made: _Provenance) -> float | None:
         if made.statuses["rerank"] is not StageStatus.OK:
@@ -278,7 +286,7 @@ class Retriever:
             UnknownFilterValueError: a value is not there; names the closest.
             StoreError: the index is not there, or failed.
         """
-        if not Facets.fields_used(filter):
+        if not Facets.fields_used(filter) and not filter.facets:
             return filter
         try:
             return spell_filter(filter, await self._values.get())

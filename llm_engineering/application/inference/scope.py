@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, lru_cache
 
+from llm_engineering.application.inference.facet_reading import read_conditions
 from llm_engineering.application.inference.periods import (
     describe_period,
     load_locales,
@@ -79,9 +80,7 @@ class Scope:
 
     def remove_from(self, request: str) -> str:
         """Return the request with spaces in place of the words that were read."""
-        for start, end in self.spans:
-            request = request[:start] + " " * (end - start) + request[end:]
-        return request
+        return remove_spans(request, self.spans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +103,8 @@ def read_scope(
         me: the author whom "I" and "my" mean, in whatever case.
         documents: the request asks for documents, not for what they say.
     """
+    wanted = read_conditions(request, known.category, known.records, now)
+    request = remove_spans(request, wanted.spans)
     period = read_period(request, now)
     text = Scope(spans=period.spans).remove_from(request) if period else request
     how_to = not documents and _HOW_TO.search(text) is not None
@@ -125,7 +126,18 @@ def read_scope(
         said_so = " … ".join(request[start:end] for start, end in period.spans)
         reasons.append(f"published {describe_period(period.start, period.end)} (“{said_so}”)")
         spans += period.spans
-    return Scope(MetadataFilter.model_validate(fields), tuple(reasons), tuple(spans))
+    return Scope(
+        MetadataFilter.model_validate({**fields, "facets": wanted.conditions}),
+        (*reasons, *wanted.reasons),
+        (*spans, *wanted.spans),
+    )
+
+
+def remove_spans(request: str, spans: Iterable[tuple[int, int]]) -> str:
+    """Return a request with spaces in place of some of its words."""
+    for start, end in spans:
+        request = request[:start] + " " * (end - start) + request[end:]
+    return request
 
 
 def find_names(request: str, known: Facets) -> list[Name]:

@@ -6,18 +6,29 @@ import math
 import re
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from llm_engineering.application.inference.fusion import rank_scores
-from llm_engineering.application.ports import Embedder, Reranker, SearchRequest, VectorIndex
+from llm_engineering.application.ports import Embedder, FacetValues, Reranker, SearchRequest, VectorIndex
+from llm_engineering.domain.categories import FACETS, find_facet
 from llm_engineering.domain.documents import Chunk, Span
 from llm_engineering.domain.errors import ModelError, UnknownFilterValueError
-from llm_engineering.domain.retrieval import Hit, MetadataFilter, Passage, Query, SearchMode
+from llm_engineering.domain.facets import FacetKind
+from llm_engineering.domain.retrieval import (
+    Condition,
+    Filterable,
+    Hit,
+    MetadataFilter,
+    Passage,
+    Query,
+    SearchMode,
+    Sort,
+)
 
 Field = Literal["author", "category", "platform", "language"]
 
@@ -39,15 +50,23 @@ class Facets:
     category: Mapping[str, int] = field(default_factory=dict)
     platform: Mapping[str, int] = field(default_factory=dict)
     language: Mapping[str, int] = field(default_factory=dict)
+    records: Mapping[str, FacetValues] = field(default_factory=dict)
+    """Of records' own fields, by the facet's name; only those that hold something."""
 
     @classmethod
-    def read(cls, index: VectorIndex, fields: Iterable[Field] = FIELDS) -> "Facets":
+    def read(
+        cls, index: VectorIndex, fields: Iterable[Field] = FIELDS, facets: Iterable[str] = tuple(FACETS)
+    ) -> "Facets":
         """Read the fields; creates nothing. Blocking.
 
         Raises:
             StoreError: the index is not there, or failed.
         """
-        return cls(**{name: index.count_values(name) for name in fields})
+        read = {name: index.read_facet(name) for name in facets}
+        return cls(
+            **{name: index.count_values(name) for name in fields},
+            records={name: values for name, values in read.items() if not values.empty},
+        )
 
     def of(self, name: Field) -> Mapping[str, int]:
         values: Mapping[str, int] = getattr(self, name)
@@ -57,6 +76,30 @@ class Facets:
     def fields_used(filter: MetadataFilter) -> tuple[Field, ...]:
         """Return the fields in which the filter names values; dates and document ids are not looked up."""
         return tuple(name for plural, name in FILTERS if getattr(filter, plural))
+
+    @staticmethod
+    def facets_used(filter: MetadataFilter) -> tuple[str, ...]:
+        """Return the facets on which the filter sets conditions."""
+        return tuple(condition.field for condition in filter.facets)
+
+
+def read_facets(cards: Iterable[Filterable]) -> dict[str, FacetValues]:
+    """Return the values of documents' facets, as an index would; only of those that hold something."""
+    keys: defaultdict[str, Counter[Any]] = defaultdict(Counter)
+    for card in cards:
+        for name, value in card.metadata.items():
+            if name in FACETS:
+                keys[name].update(FACETS[name].list_keys(value))
+    return {
+        name: FacetValues(
+            FACETS[name].kind,
+            {str(value): count for value, count in values.most_common()},
+            least=min(values) if FACETS[name].ordered else None,
+            greatest=max(values) if FACETS[name].ordered else None,
+        )
+        for name, values in keys.items()
+        if values
+    }
 
 
 class FacetCache:
@@ -160,7 +203,10 @@ def retrieve(query: Query, index: VectorIndex, embedder: Embedder) -> list[Hit]:
         FingerprintMismatchError: the index was written by another embedder.
         StoreUnavailableError: there is no index yet.
     """
-    filter = spell_filter(query.filter, Facets.read(index, Facets.fields_used(query.filter)))
+    filter = spell_filter(
+        query.filter,
+        Facets.read(index, Facets.fields_used(query.filter), Facets.facets_used(query.filter)),
+    )
     vector = None if query.mode is SearchMode.SPARSE else embedder.embed_queries([query.text])[0]
     request = SearchRequest(
         text=query.text,
@@ -171,7 +217,7 @@ def retrieve(query: Query, index: VectorIndex, embedder: Embedder) -> list[Hit]:
         fusion=query.fusion,
     )
     [hits] = index.search([request], embedder.fingerprint)
-    return drop_near_duplicates(hits)[: query.k]
+    return sort_hits(drop_near_duplicates(hits)[: query.k], query.sort)
 
 
 def spell_filter(filter: MetadataFilter, known: Facets) -> MetadataFilter:
@@ -185,10 +231,24 @@ def spell_filter(filter: MetadataFilter, known: Facets) -> MetadataFilter:
         plural: tuple(_spell(name, value, known.of(name)) for value in getattr(filter, plural))
         for plural, name in FILTERS
     }
-    return filter.model_copy(update=spelled)
+    conditions = tuple(_spell_condition(condition, known) for condition in filter.facets)
+    return filter.model_copy(update={**spelled, "facets": conditions})
 
 
-def _spell(field: Field, value: str, present: Iterable[str]) -> str:
+def _spell_condition(condition: Condition, known: Facets) -> Condition:
+    values = known.records.get(condition.field)
+    if values is None:
+        there = ", ".join(known.records) or "none"
+        raise UnknownFilterValueError(
+            f"No record here has the field '{condition.field}'. Fields that records have: {there}."
+        )
+    if values.kind is not FacetKind.KEYWORD or not values.complete:
+        return condition
+    spelled = tuple(_spell(condition.field, str(value), values.counts) for value in condition.any_of)
+    return condition.model_copy(update={"any_of": spelled})
+
+
+def _spell(field: str, value: str, present: Iterable[str]) -> str:
     if value in present:
         return value
     values = sorted(present)
@@ -204,7 +264,7 @@ def _spell(field: Field, value: str, present: Iterable[str]) -> str:
     raise UnknownFilterValueError(_unknown(field, value, values, begun))
 
 
-def _unknown(field: Field, value: str, values: Sequence[str], begun: Sequence[str]) -> str:
+def _unknown(field: str, value: str, values: Sequence[str], begun: Sequence[str]) -> str:
     folded = {name.casefold(): name for name in values}
     close = list(begun) or [
         folded[name] for name in difflib.get_close_matches(value.casefold(), folded, n=3, cutoff=0.5)
@@ -216,6 +276,22 @@ def _unknown(field: Field, value: str, values: Sequence[str], begun: Sequence[st
         return f"'{value}' may be any of these {field}s: {shown}. Say more of the name."
     word = "Closest" if close else "There are"
     return f"There is no {field} '{value}' here. {word}: {shown}."
+
+
+def sort_hits(hits: Sequence[Hit], sort: Sort | None) -> list[Hit]:
+    """Return the hits in the order of a facet, equal ones as they were found; those without it come last."""
+    if sort is None:
+        return list(hits)
+    placed: list[tuple[Any, Hit]] = []
+    unplaced: list[Hit] = []
+    for hit in hits:
+        keys = find_facet(sort.field).list_keys(hit.chunk.metadata.get(sort.field, ()))
+        if keys:
+            placed.append((keys[0].casefold() if isinstance(keys[0], str) else keys[0], hit))
+        else:
+            unplaced.append(hit)
+    placed.sort(key=lambda pair: pair[0], reverse=sort.descending)
+    return [hit for _, hit in placed] + unplaced
 
 
 def drop_near_duplicates(hits: Sequence[Hit]) -> list[Hit]:

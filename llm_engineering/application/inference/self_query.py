@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from llm_engineering.application.inference.facet_reading import read_conditions
 from llm_engineering.application.inference.periods import describe_period
 from llm_engineering.application.inference.scope import Scope, read_scope
 from llm_engineering.application.inference.search import FILTERS, Facets
@@ -81,7 +82,10 @@ async def self_query(
     except ModelError:
         found = _added(given, read_scope(question, known, now, me=me))
         return SelfQuery(found.filter, found.reasons, StageStatus.FAILED, NOT_READ)
-    found = _added(given, scope)
+    # What records hold in their fields is read by rules in either case: the words for it are few.
+    records = read_conditions(question, known.category, known.records, now)
+    read = scope.filter.model_copy(update={"facets": records.conditions})
+    found = _added(given, Scope(read, (*scope.reasons, *records.reasons)))
     return SelfQuery(found.filter, found.reasons, usage=usage)
 
 
@@ -92,6 +96,8 @@ def merge_filters(given: MetadataFilter, read: MetadataFilter) -> MetadataFilter
     }
     if given.published_from is None and given.published_to is None:
         fields |= {"published_from": read.published_from, "published_to": read.published_to}
+    if not given.facets:
+        fields["facets"] = read.facets
     return given.model_copy(update=fields)
 
 

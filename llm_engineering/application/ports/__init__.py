@@ -24,11 +24,16 @@ from llm_engineering.application.ports.llm import (
     LanguageModel,
     Message,
 )
+from llm_engineering.application.ports.notices import NoticeStore, Notifier
 from llm_engineering.application.ports.observability import NullTracer, Progress, SilentProgress, Tracer
+from llm_engineering.application.ports.privacy import PersonalDataFinder, PersonalKind, PersonalSpan
 from llm_engineering.application.ports.retrieval import (
+    MAX_KNOWN_VALUES,
     Embedder,
     EmbeddingCache,
+    FacetValues,
     IndexWriter,
+    Metered,
     Part,
     Reranker,
     SearchRequest,
@@ -55,6 +60,7 @@ from llm_engineering.application.ports.training import ExperimentTracker, HeadLe
 from llm_engineering.application.ports.warehouse import Warehouse
 
 __all__ = [
+    "MAX_KNOWN_VALUES",
     "AnalysisStore",
     "CleanStore",
     "DeadLetterStore",
@@ -67,6 +73,7 @@ __all__ = [
     "EmbeddingCache",
     "EndOfSource",
     "ExperimentTracker",
+    "FacetValues",
     "FeedbackStore",
     "FetchedDocument",
     "Generation",
@@ -77,11 +84,17 @@ __all__ = [
     "LanguageModel",
     "Link",
     "Message",
+    "Metered",
     "ModelRegistry",
     "NotModified",
+    "NoticeStore",
+    "Notifier",
     "NullTracer",
     "PageRenderer",
     "Part",
+    "PersonalDataFinder",
+    "PersonalKind",
+    "PersonalSpan",
     "Progress",
     "Rejected",
     "Reranker",

@@ -1,7 +1,7 @@
 """The data warehouse: who has written, what was collected, what was cleaned, what failed, what people said."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from llm_engineering.domain.documents import (
     User,
 )
 from llm_engineering.domain.drafts import StoredDraft
+from llm_engineering.domain.facets import MetadataValue
 from llm_engineering.domain.inference import Feedback, Interaction
 from llm_engineering.domain.voices import VoiceProfile
 
@@ -43,6 +44,7 @@ class DocumentCard:
     author: str
     language: str
     published_at: datetime | None = None
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
 
     @property
     def document_id(self) -> str:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from llm_engineering.domain.documents import (
     Chunk,
@@ -11,7 +11,8 @@ from llm_engineering.domain.documents import (
     EmbedderFingerprint,
     Span,
 )
-from llm_engineering.domain.retrieval import Fusion, Hit, MetadataFilter, RrfFusion, SearchMode
+from llm_engineering.domain.facets import FacetKind
+from llm_engineering.domain.retrieval import Fusion, Hit, MetadataFilter, RrfFusion, SearchMode, Usage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +59,16 @@ class Embedder(Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
+class Metered(Protocol):
+    """Counts what it is asked for, as a service does that wants to be paid."""
+
+    @property
+    def usage(self) -> Usage:
+        """Return what was used since it was opened."""
+        ...
+
+
 class EmbeddingCache(Protocol):
     """Embeddings by (fingerprint digest, text hash), so that no text is embedded twice."""
 
@@ -79,6 +90,29 @@ class SearchRequest:
     fusion: Fusion = RrfFusion()
     titles: bool = True
     """A hybrid search looks among the title vectors too, where the index holds any."""
+
+
+MAX_KNOWN_VALUES = 10_000
+"""Values of a facet that are known by name; of one with more, an index knows the most frequent."""
+
+
+@dataclass(frozen=True, slots=True)
+class FacetValues:
+    """What the records of an index hold in one facet."""
+
+    kind: FacetKind
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Records of each value, the most first; empty for numbers with decimals and points in time."""
+    complete: bool = True
+    """There are no more values than those in ``counts``."""
+    least: int | float | str | None = None
+    greatest: int | float | str | None = None
+    """Ends of the range, for values that have an order."""
+
+    @property
+    def empty(self) -> bool:
+        """Return whether no record has the facet."""
+        return not self.counts and self.least is None
 
 
 class IndexWriter(Protocol):
@@ -126,6 +160,14 @@ class VectorIndex(Protocol):
 
     def count_values(self, field: Literal["author", "category", "platform", "language"]) -> dict[str, int]:
         """Return distinct values of a filterable field with the number of chunks of each."""
+        ...
+
+    def read_facet(self, name: str, filter: MetadataFilter = MetadataFilter()) -> FacetValues:
+        """Return the values of a facet among the records that the filter accepts, counted by record, not by chunk.
+
+        Raises:
+            ValueError: there is no such facet.
+        """
         ...
 
     def count(self, filter: MetadataFilter = MetadataFilter()) -> int: ...

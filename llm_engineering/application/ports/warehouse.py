@@ -13,6 +13,7 @@ from llm_engineering.application.ports.documents import (
     VoiceStore,
 )
 from llm_engineering.application.ports.llm import GenerationCache
+from llm_engineering.application.ports.notices import NoticeStore
 from llm_engineering.application.ports.retrieval import EmbeddingCache
 
 
@@ -49,3 +50,6 @@ class Warehouse(Protocol):
 
     @property
     def analyses(self) -> AnalysisStore: ...
+
+    @property
+    def notices(self) -> NoticeStore: ...

@@ -9,6 +9,21 @@ _DATE = re.compile(r"\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4}
 _ADDRESS = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
 
 
+def find_emails(text: str) -> list[tuple[int, int]]:
+    """Return where e-mail addresses stand."""
+    return [match.span() for match in _EMAIL.finditer(text)]
+
+
+def find_phones(text: str) -> list[tuple[int, int]]:
+    """Return where phone numbers stand; see :func:`mask_personal_data`."""
+    return [
+        # A parenthesis that opens before the number and does not close in it is the sentence's.
+        (match.start() + (match[0][0] == "(" and ")" not in match[0]), match.end())
+        for match in _PHONE.finditer(text)
+        if _is_phone(match[0])
+    ]
+
+
 def mask_personal_data(text: str) -> str:
     """Replace e-mail addresses by ``[e-mail]`` and phone numbers by ``[phone]``.
 
@@ -21,12 +36,15 @@ def mask_personal_data(text: str) -> str:
 
 
 def _mask_phone(match: re.Match[str]) -> str:
-    found = match.group()
+    return "[phone]" if _is_phone(match.group()) else match.group()
+
+
+def _is_phone(found: str) -> bool:
     digits = sum(character.isdecimal() for character in found)
     groups = re.findall(r"\d+", found)
     if not 7 <= digits <= 15 or _DATE.search(found) or _ADDRESS.fullmatch(found):
-        return found
+        return False
     international = found[0] == "+" or found.startswith("00")
     national = found[0] in "(0" and digits >= 9
     grouped = len(groups) >= 3 and digits >= 9 and all(2 <= len(group) <= 5 for group in groups[1:])
-    return "[phone]" if international or national or grouped else found
+    return international or national or grouped

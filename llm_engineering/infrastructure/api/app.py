@@ -14,6 +14,7 @@ from llm_engineering.infrastructure.api.routes import openai as routes_openai
 from llm_engineering.infrastructure.api.routes import page as routes_page
 from llm_engineering.infrastructure.api.routes import predict as routes_predict
 from llm_engineering.infrastructure.api.routes import rag as routes_rag
+from llm_engineering.infrastructure.api.routes import records as routes_records
 from llm_engineering.infrastructure.api.routes import reports as routes_reports
 from llm_engineering.infrastructure.api.streaming import ClientGoneError
 
@@ -46,6 +47,8 @@ def create_app(parts: ServiceParts) -> FastAPI:
     app.include_router(routes_analyses.make_router(parts))
     app.include_router(routes_predict.make_router(parts))
     app.include_router(routes_openai.make_router(parts))
+    if parts.records is not None:
+        app.include_router(routes_records.make_router(parts, parts.records))
     if parts.health is not None:
         from llm_engineering.infrastructure.api.health import operation_router
 
@@ -59,6 +62,7 @@ def create_app(parts: ServiceParts) -> FastAPI:
         *routes_analyses.BODIES,
         *routes_predict.BODIES,
         *routes_openai.BODIES,
+        *routes_records.BODIES,
     )
     return app
 

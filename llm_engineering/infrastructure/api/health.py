@@ -204,8 +204,15 @@ class Alive(BaseModel):
     status: Literal["alive"] = "alive"
 
 
+class Services(BaseModel):
+    """How the service is, in short."""
+
+    status: str = Field(description="``healthy``, ``degraded`` (both 200) or ``unhealthy`` (503)")
+    services: dict[str, Literal["connected", "down"]]
+
+
 def operation_router(health: Health, metrics: ServiceMetrics | None) -> APIRouter:
-    """Return ``/health/live``, ``/health/ready`` and, where there are metrics, ``/metrics``."""
+    """Return ``/health``, ``/health/live``, ``/health/ready`` and, where there are metrics, ``/metrics``."""
     routes = APIRouter(tags=["operation"])
 
     @routes.get("/health/live")
@@ -221,6 +228,19 @@ def operation_router(health: Health, metrics: ServiceMetrics | None) -> APIRoute
             response.status_code = 503
             response.headers["Retry-After"] = "2"
         return report if getattr(request.state, "trusted", False) else _without_details(report)
+
+    @routes.get("/health", responses={503: {"model": Services}})
+    async def services(response: Response) -> Services:
+        """Return readiness in short, with each service by name. For probes, take ``/health/live`` and ``/health/ready``."""
+        report = await health.report()
+        if not report.takes_requests:
+            response.status_code = 503
+            response.headers["Retry-After"] = "2"
+        states = {"ready": "healthy", "degraded": "degraded"}
+        found: dict[str, Literal["connected", "down"]] = {
+            one.name: "connected" if one.status == "up" else "down" for one in report.dependencies
+        }
+        return Services(status=states.get(report.status, "unhealthy"), services=found)
 
     if metrics is not None:
         _add_metrics(routes, health, metrics)

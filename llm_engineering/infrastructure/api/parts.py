@@ -14,6 +14,7 @@ from llm_engineering.application.ports import DraftStore, FeedbackStore, VectorI
 from llm_engineering.domain.inference import Grounding
 
 if TYPE_CHECKING:
+    from llm_engineering.application.inference.records import RecordSearch
     from llm_engineering.infrastructure.api.health import Health
     from llm_engineering.infrastructure.api.metrics import ServiceMetrics
 
@@ -46,6 +47,8 @@ class ServiceParts:
     """None: no text is analysed."""
     support: SupportDesk | None = None
     """None: customers are not served."""
+    records: "RecordSearch | None" = None
+    """None: records are not searched on routes of their own."""
     retrieval: RetrievalConfig = RetrievalConfig()
     """How is searched where a request does not say."""
     grounding: Grounding = "annotate"

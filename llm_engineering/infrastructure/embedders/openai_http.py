@@ -17,6 +17,7 @@ from loguru import logger
 from llm_engineering.application.ports import Vectors
 from llm_engineering.domain.documents import EmbedderFingerprint
 from llm_engineering.domain.errors import ModelServiceError, TextRefusedError
+from llm_engineering.domain.retrieval import Usage
 from llm_engineering.infrastructure.embedders import WordPieceTokenizer
 from llm_engineering.infrastructure.shared.openai_stream import error_message
 from llm_engineering.infrastructure.shared.retries import RETRIED_STATUSES, delay_seconds, retry_after_seconds
@@ -34,6 +35,9 @@ class OpenAIEmbedder:
 
     ``max_tokens`` is counted by the tokenizer at ``tokenizer_path``; keep it well below the service's own limit. The
     key goes into a header and nowhere else. May be used by many threads at once.
+
+    Args:
+        price: US dollars for a million tokens; None: costs are not counted.
     """
 
     def __init__(
@@ -50,7 +54,10 @@ class OpenAIEmbedder:
         document_prefix: str = "",
         max_retries: int = 4,
         sleep: Callable[[float], None] = time.sleep,
+        price: float | None = None,
     ) -> None:
+        self._price = price
+        self._tokens = 0
         self._base_url = base_url.rstrip("/")
         self._api_key = api_key
         self._model = model
@@ -104,6 +111,12 @@ class OpenAIEmbedder:
         prefixed = [self._query_prefix + text for text in texts]
         return self._embed(self._tokenizer.shorten(prefixed, self._max_tokens))
 
+    @property
+    def usage(self) -> Usage:
+        """Return the tokens that the service counted, with what they cost."""
+        cost = None if self._price is None else self._tokens * self._price / 1_000_000
+        return Usage(prompt_tokens=self._tokens, cost_usd=cost)
+
     def close(self) -> None:
         with self._lock:
             if self._client is not None:
@@ -151,9 +164,11 @@ class OpenAIEmbedder:
 
     def _vectors(self, body: bytes, expected: int) -> Vectors:
         try:
-            data = sorted(json.loads(body)["data"], key=lambda item: item["index"])
+            answer = json.loads(body)
+            self._count(answer.get("usage"))
+            data = sorted(answer["data"], key=lambda item: item["index"])
             vectors = np.array([item["embedding"] for item in data], dtype=np.float32)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelServiceError(
                 f"{self._service} answered something that is not a list of embeddings ({error!r})."
             ) from error
@@ -168,6 +183,13 @@ class OpenAIEmbedder:
                 f"{self._service} answered a vector without direction (zero, or not a number)."
             )
         return np.asarray(vectors / norms, dtype=np.float32)
+
+    def _count(self, usage: object) -> None:
+        """Count an answer's tokens; not every service tells them."""
+        tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+        if isinstance(tokens, int):
+            with self._lock:
+                self._tokens += tokens
 
     def _with_key(self, request: "httpx.Request") -> "httpx.Request":
         request.headers["Authorization"] = f"Bearer {self._api_key}"

@@ -16,14 +16,17 @@ import numpy as np
 from loguru import logger
 
 from llm_engineering.application.inference.fusion import count_candidates, fuse, rank_scores
-from llm_engineering.application.ports import IndexWriter, SearchRequest
+from llm_engineering.application.ports import MAX_KNOWN_VALUES, FacetValues, IndexWriter, SearchRequest
+from llm_engineering.domain.categories import FACETS, find_facet
 from llm_engineering.domain.documents import Chunk, EmbeddedChunk, EmbedderFingerprint
 from llm_engineering.domain.errors import StoreError, StoreUnavailableError
+from llm_engineering.domain.facets import FacetKind
 from llm_engineering.domain.retrieval import Hit, MetadataFilter, RrfFusion, SearchMode
 from llm_engineering.infrastructure.index import Bm25Encoder
 from llm_engineering.infrastructure.shared.index_payload import (
     BUILD,
     DATETIME_FIELDS,
+    FACET_FIELD,
     FORMAT,
     INTEGER_FIELDS,
     KEYWORD_FIELDS,
@@ -33,7 +36,10 @@ from llm_engineering.infrastructure.shared.index_payload import (
     check_request,
     date_range,
     describe_index,
+    facet_key,
     list_alternatives,
+    list_facet_conditions,
+    summarise_facet,
     to_chunk,
     to_payload,
 )
@@ -184,6 +190,33 @@ class QdrantServerIndex:
         response = self.call(lambda client: client.facet(self._alias, field, limit=MAX_VALUES, exact=True))
         return {str(hit.value): hit.count for hit in response.hits}
 
+    def read_facet(self, name: str, filter: MetadataFilter = MetadataFilter()) -> FacetValues:
+        """Return the values of a facet, by record."""
+        from qdrant_client import models as m
+
+        facet, key = find_facet(name), facet_key(name)
+        self._present()
+        first: m.Condition = m.FieldCondition(key="position", match=m.MatchValue(value=0))
+        wanted = _filter(filter)
+        accepted = m.Filter(must=[first, wanted] if wanted else [first])
+        counts, ends = list[tuple[Any, int]](), list[Any]()
+        if facet.kind not in (FacetKind.FLOAT, FacetKind.DATETIME):
+            found = self.call(
+                lambda client: client.facet(
+                    self._alias, key, facet_filter=accepted, limit=MAX_KNOWN_VALUES + 1, exact=True
+                )
+            )
+            counts = [(hit.value, hit.count) for hit in found.hits]
+        for direction in (m.Direction.ASC, m.Direction.DESC) if facet.ordered else ():
+            order = m.OrderBy(key=key, direction=direction)
+            records, _ = self.call(
+                lambda client, order=order: client.scroll(  # type: ignore[misc]
+                    self._alias, scroll_filter=accepted, limit=1, order_by=order, with_payload=[FACET_FIELD]
+                )
+            )
+            ends += [(record.payload or {})[FACET_FIELD][name][0] for record in records]
+        return summarise_facet(facet, counts, (ends[0], ends[1]) if len(ends) == 2 else None)
+
     def count(self, filter: MetadataFilter = MetadataFilter()) -> int:
         """Return number of chunks that the filter accepts; 0 where there is no index yet."""
         if self._stored() is None:
@@ -330,6 +363,15 @@ class QdrantServerIndex:
             kinds = dict.fromkeys((*KEYWORD_FIELDS, *STRICT_FIELDS), m.PayloadSchemaType.KEYWORD)
             kinds |= dict.fromkeys(INTEGER_FIELDS, m.PayloadSchemaType.INTEGER)
             kinds |= dict.fromkeys(DATETIME_FIELDS, m.PayloadSchemaType.DATETIME)
+            typed = {
+                FacetKind.INTEGER: m.PayloadSchemaType.INTEGER,
+                FacetKind.FLOAT: m.PayloadSchemaType.FLOAT,
+                FacetKind.DATETIME: m.PayloadSchemaType.DATETIME,
+            }
+            kinds |= {
+                facet_key(facet.name): typed.get(facet.kind, m.PayloadSchemaType.KEYWORD)
+                for facet in FACETS.values()
+            }
             for field, kind in kinds.items():
                 self._index_field(name, field, kind)
         return name
@@ -423,7 +465,9 @@ class QdrantServerIndex:
 class _Stored:
     """What stands behind the alias."""
 
-    def __init__(self, collection: str, format: int, fingerprint: EmbedderFingerprint, titles: bool) -> None:
+    def __init__(
+        self, collection: str, format: str | int, fingerprint: EmbedderFingerprint, titles: bool
+    ) -> None:
         self.collection = collection
         self.format = format
         self.fingerprint = fingerprint
@@ -529,6 +573,13 @@ def _filter(filter: MetadataFilter) -> "m.Filter | None":
     ]
     if between := date_range(filter):
         conditions.append(m.FieldCondition(key="published_at", range=m.DatetimeRange.model_validate(between)))
+    for wanted in list_facet_conditions(filter):
+        if wanted.any_of:
+            conditions.append(m.FieldCondition(key=wanted.key, match=m.MatchAny(any=list(wanted.any_of))))
+        if wanted.range:
+            moments = any(isinstance(end, str) for end in wanted.range.values())
+            shape: type[m.DatetimeRange] | type[m.Range] = m.DatetimeRange if moments else m.Range
+            conditions.append(m.FieldCondition(key=wanted.key, range=shape.model_validate(wanted.range)))
     return m.Filter(must=conditions) if conditions else None
 
 

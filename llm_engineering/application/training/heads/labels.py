@@ -14,8 +14,9 @@ from llm_engineering.application.analysis.heads import compose_text
 from llm_engineering.application.ports import CleanStore, FeedbackStore
 from llm_engineering.application.training.heads.train import Label
 from llm_engineering.domain.analyses import AnalysisField, AnalysisSpec
-from llm_engineering.domain.documents import CleanDocument, Scalar, text_hash
+from llm_engineering.domain.documents import CleanDocument, text_hash
 from llm_engineering.domain.errors import InvalidInputError
+from llm_engineering.domain.facets import MetadataValue
 from llm_engineering.domain.inference import Feedback
 
 
@@ -52,7 +53,7 @@ def collect_labels(
     found: dict[str, Label] = {}
     spoken = _read_corrections(stores.feedback, spec.task, field.name) if config.corrections else {}
     for document in read_records(stores.clean, spec) if config.metadata or spoken else ():
-        given: Scalar | None = _latest_majority(spoken.get(document.id, ()))
+        given: MetadataValue | None = _latest_majority(spoken.get(document.id, ()))
         source = "corrections"
         if given is None and config.metadata:
             given, source = document.metadata.get(field.name), "metadata"

@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from llm_engineering.domain.categories import CATALOGUE
 from llm_engineering.infrastructure.api.errors import error_body
 
 __all__ = ["ANALYSES", "COUNTED", "DOCUMENTS", "ASGIApp", "Message", "Receive", "Scope", "Send"]
@@ -25,6 +26,7 @@ COUNTED = frozenset(
         "/write/stream",
         DOCUMENTS,
     }
+    | {f"/{spec.collection}/search" for spec in CATALOGUE.values() if spec.is_record}
 )
 """Paths that cost something: the ones that limits of rate, concurrency and time apply to."""
 

@@ -33,7 +33,7 @@ from llm_engineering.infrastructure.api.middleware.asgi import (
     send_error,
 )
 
-_PROBES = frozenset({"/health/live", "/health/ready", "/ping"})
+_PROBES = frozenset({"/health", "/health/live", "/health/ready", "/ping"})
 _PAGE = ("/", "/favicon.ico", "/docs", "/openapi.json")
 """What takes a key in a browser cannot need one; the description of the API says nothing of what was collected."""
 _PAGE_FILES = "/page/"

@@ -39,7 +39,7 @@ CLIENT_LEFT: Final = 499
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"})
-_QUIET = frozenset({"/health/live", "/health/ready", "/metrics", "/ping"})
+_QUIET = frozenset({"/health", "/health/live", "/health/ready", "/metrics", "/ping"})
 """Asked every few seconds by machines: a line each would hide the others. What changes is logged where it is seen."""
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",

@@ -27,7 +27,7 @@ def make_router(parts: ServiceParts) -> APIRouter:
     @routes.post(
         "/analyses/{task}",
         responses=WITH_BODY | error_responses(404),
-        openapi_extra=describe_body(AnalysisBody),
+        openapi_extra=describe_body(AnalysisBody, {"text": "My order has not arrived yet."}),
     )
     async def analyse(
         task: Task,

@@ -23,6 +23,9 @@ from llm_engineering.infrastructure.api.streaming import unless_client_leaves
 BODIES: Final = (PredictBody, InstancesBody)
 
 
+_EXAMPLE = {"input": "How do I reset my password?"}
+
+
 def make_router(parts: ServiceParts) -> APIRouter:
     """Return the routes over the parts."""
     routes = APIRouter(tags=["customer service"])
@@ -36,21 +39,33 @@ def make_router(parts: ServiceParts) -> APIRouter:
             raise explain_head(error) from None
         return describe_served(served)
 
-    @routes.post("/predict", responses=WITH_BODY, openapi_extra=describe_body(PredictBody))
+    @routes.post(
+        "/predict",
+        responses=WITH_BODY,
+        openapi_extra=describe_body(PredictBody, _EXAMPLE),
+    )
     async def predict(
         request: Request, body: Annotated[PredictBody, Depends(json_body(PredictBody))]
     ) -> Predicted:
         """Serve a customer's turn: answer, ask back, or hand over."""
         return await serve(request, body)
 
-    @routes.post("/invocations", responses=WITH_BODY, openapi_extra=describe_body(PredictBody))
+    @routes.post(
+        "/invocations",
+        responses=WITH_BODY,
+        openapi_extra=describe_body(PredictBody, _EXAMPLE),
+    )
     async def invoke(
         request: Request, body: Annotated[PredictBody, Depends(json_body(PredictBody))]
     ) -> Predicted:
         """Do as `/predict` does, where SageMaker looks for it."""
         return await serve(request, body)
 
-    @routes.post("/vertex/predict", responses=WITH_BODY, openapi_extra=describe_body(InstancesBody))
+    @routes.post(
+        "/vertex/predict",
+        responses=WITH_BODY,
+        openapi_extra=describe_body(InstancesBody, {"instances": [_EXAMPLE]}),
+    )
     async def predict_instances(
         request: Request, body: Annotated[InstancesBody, Depends(json_body(InstancesBody))]
     ) -> Predictions:

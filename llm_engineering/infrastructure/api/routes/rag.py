@@ -19,9 +19,12 @@ from llm_engineering.application.inference.pipeline import (
     RagRequest,
     Sources,
 )
-from llm_engineering.application.ports import FeedbackStore
+from llm_engineering.application.ports import FeedbackStore, VectorIndex
+from llm_engineering.domain.categories import FACETS
 from llm_engineering.domain.errors import ForeignVoteError, InvalidInputError
+from llm_engineering.domain.facets import MAX_LISTED_VALUES
 from llm_engineering.domain.inference import Feedback, RagResult, ResponseProvenance, SearchResult, Subject
+from llm_engineering.domain.retrieval import MetadataFilter
 from llm_engineering.infrastructure.api.bodies import describe_body, json_body
 from llm_engineering.infrastructure.api.errors import (
     Problem,
@@ -37,6 +40,7 @@ from llm_engineering.infrastructure.api.schemas.rag import (
     Defaults,
     DeltaEvent,
     ErrorBody,
+    FacetListing,
     FeedbackBody,
     FeedbackKept,
     Filters,
@@ -213,6 +217,7 @@ def _filters(parts: ServiceParts) -> Filters:
         categories=values("category"),
         platforms=values("platform"),
         languages=values("language"),
+        facets=list_facets(parts.index),
     )
 
 
@@ -246,6 +251,26 @@ async def _make_vote(parts: ServiceParts, body: FeedbackBody, voter: str) -> Fee
         created_at=now,
         **about,
     )
+
+
+def list_facets(index: VectorIndex, filter: MetadataFilter = MetadataFilter()) -> list[FacetListing]:
+    """Return the fields that records have, with their values and ranges among those that the filter accepts. Blocking."""
+    listed = []
+    for facet in FACETS.values():
+        values = index.read_facet(facet.name, filter)
+        if not values.empty:
+            few = 0 < len(values.counts) <= MAX_LISTED_VALUES
+            listed.append(
+                FacetListing(
+                    field=facet.name,
+                    label=facet.title,
+                    kind=facet.kind,
+                    values=dict(values.counts) if few else None,
+                    least=values.least,
+                    greatest=values.greatest,
+                )
+            )
+    return listed
 
 
 async def _vote(store: FeedbackStore, vote: Feedback) -> None:

@@ -14,6 +14,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    ValidationError,
     WithJsonSchema,
     model_validator,
 )
@@ -21,15 +25,18 @@ from pydantic import (
 from llm_engineering.application.inference.pipeline import RagRequest
 from llm_engineering.application.inference.retriever import RetrievalConfig
 from llm_engineering.application.ports import Message
+from llm_engineering.domain.facets import FacetKind
 from llm_engineering.domain.inference import Intent, ResponseProvenance
 from llm_engineering.domain.retrieval import (
     MAX_QUESTION_CHARACTERS,
     Citation,
+    Condition,
     Fusion,
     MetadataFilter,
     Query,
     RrfFusion,
     SearchMode,
+    Sort,
     WeightedFusion,
 )
 
@@ -37,6 +44,7 @@ MAX_K: Final = 100
 MAX_FILTER_VALUES: Final = 100
 MAX_VALUE_CHARACTERS: Final = 300
 MAX_TURNS: Final = 100
+MAX_CONDITIONS: Final = 20
 MAX_TURN_CHARACTERS: Final = 16_000
 MAX_TOKENS: Final = 32_768
 MAX_SEED: Final = 2**32 - 1
@@ -95,6 +103,50 @@ To = Annotated[
 ]
 
 
+_WITHIN = Field(ge=-(2**53), le=2**53)
+Number = Annotated[StrictInt, _WITHIN] | Annotated[StrictFloat, _WITHIN]
+End = Number | Value
+
+
+def _check_meaning(model: type[BaseModel], given: BaseModel) -> None:
+    """Raise ValueError where the domain refuses what was sent; its messages list what there is."""
+    try:
+        model.model_validate(given.model_dump())
+    except ValidationError as error:
+        raise ValueError(error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")) from None
+
+
+class FacetCondition(Request):
+    """What records must hold in one of their own fields: any of some values, or a range with both ends in it.
+
+    ``GET /filters`` lists the fields with their values and ranges.
+    """
+
+    field: Value
+    any_of: Annotated[
+        tuple[StrictBool | Number | Value, ...], Field(fail_fast=True, max_length=MAX_FILTER_VALUES)
+    ] = ()
+    gte: End | None = None
+    lte: End | None = None
+
+    @model_validator(mode="after")
+    def _meant(self) -> "FacetCondition":
+        _check_meaning(Condition, self)
+        return self
+
+
+class SortOrder(Request):
+    """The order of what was found, by a field of records. What is found stays the same."""
+
+    field: Value
+    descending: bool = False
+
+    @model_validator(mode="after")
+    def _meant(self) -> "SortOrder":
+        _check_meaning(Sort, self)
+        return self
+
+
 class Filter(Request):
     """Restricts the search. Values of one field are alternatives; fields are combined with *and*; empty means no limit.
 
@@ -109,6 +161,7 @@ class Filter(Request):
     document_ids: Values = ()
     published_from: From | None = None
     published_to: To | None = None
+    facets: Annotated[tuple[FacetCondition, ...], Field(fail_fast=True, max_length=MAX_CONDITIONS)] = ()
 
     @model_validator(mode="after")
     def _ordered(self) -> "Filter":
@@ -141,6 +194,7 @@ class SearchOptions(Request):
     mode: SearchMode | None = None
     fusion: Annotated[Rrf | Weighted, Field(discriminator="kind")] | None = None
     filter: Filter | None = None
+    sort: SortOrder | None = None
 
     def to_query(self, question: str, defaults: RetrievalConfig) -> Query:
         """Return the query for a question.
@@ -159,6 +213,7 @@ class SearchOptions(Request):
             mode=self.mode or defaults.mode,
             fusion=fusion,
             filter=self.filter.to_domain() if self.filter else MetadataFilter(),
+            sort=Sort.model_validate(self.sort.model_dump()) if self.sort else None,
         )
 
 
@@ -306,13 +361,28 @@ class DeltaEvent(BaseModel):
     text: str
 
 
+class FacetListing(BaseModel):
+    """A field of records that can be filtered on and sorted by."""
+
+    field: str
+    label: str
+    kind: FacetKind
+    values: dict[str, int] | None = Field(
+        default=None,
+        description="Records of each value, the most first; null where there are too many to list.",
+    )
+    least: int | float | str | None = None
+    greatest: int | float | str | None = None
+
+
 class Filters(BaseModel):
-    """What can be filtered on: each value with its number of chunks."""
+    """What can be filtered on: each value with its number of chunks; of records' own fields, with that of records."""
 
     authors: dict[str, int]
     categories: dict[str, int]
     platforms: dict[str, int]
     languages: dict[str, int]
+    facets: list[FacetListing] = []
 
 
 class Defaults(BaseModel):

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 from llm_engineering.domain.errors import StoreError
 from llm_engineering.domain.hints import POE
 from llm_engineering.domain.retrieval import MetadataFilter
-from llm_engineering.infrastructure.shared.index_payload import date_range, list_alternatives
+from llm_engineering.infrastructure.shared.index_payload import (
+    date_range,
+    list_alternatives,
+    list_facet_conditions,
+)
 
 if TYPE_CHECKING:
     from qdrant_edge import EdgeConfig, EdgeShard, Filter
@@ -61,7 +65,7 @@ def load(data: Path, config: "EdgeConfig | None" = None) -> "EdgeShard":
 
 
 def edge_filter(filter: MetadataFilter) -> "Filter | None":
-    from qdrant_edge import FieldCondition, MatchAny, RangeDateTime
+    from qdrant_edge import FieldCondition, MatchAny, RangeDateTime, RangeFloat
     from qdrant_edge import Filter as EdgeFilter
 
     conditions = [
@@ -69,6 +73,13 @@ def edge_filter(filter: MetadataFilter) -> "Filter | None":
     ]
     if between := date_range(filter):
         conditions.append(FieldCondition("published_at", range=RangeDateTime(**between)))
+    for wanted in list_facet_conditions(filter):
+        if wanted.any_of:
+            conditions.append(FieldCondition(wanted.key, match=MatchAny(list(wanted.any_of))))
+        if wanted.range:
+            moments = any(isinstance(end, str) for end in wanted.range.values())
+            ends = RangeDateTime(**wanted.range) if moments else RangeFloat(**wanted.range)
+            conditions.append(FieldCondition(wanted.key, range=ends))
     return EdgeFilter(must=list(conditions)) if conditions else None
 
 

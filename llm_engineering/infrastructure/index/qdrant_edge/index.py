@@ -10,7 +10,8 @@ import numpy as np
 from loguru import logger
 
 from llm_engineering.application.inference.fusion import count_candidates, fuse, rank_scores
-from llm_engineering.application.ports import IndexWriter, SearchRequest
+from llm_engineering.application.ports import FacetValues, IndexWriter, SearchRequest
+from llm_engineering.domain.categories import find_facet
 from llm_engineering.domain.documents import Chunk, EmbedderFingerprint
 from llm_engineering.domain.errors import StoreUnavailableError
 from llm_engineering.domain.retrieval import Hit, MetadataFilter, SearchMode
@@ -161,6 +162,17 @@ class QdrantEdgeIndex:
         """Return distinct values of a field with the number of chunks of each."""
         with self._present() as opened:
             return opened.count_values(field)
+
+    def read_facet(self, name: str, filter: MetadataFilter = MetadataFilter()) -> FacetValues:
+        """Return the values of a facet, by record."""
+        from qdrant_edge import FieldCondition, MatchValue
+        from qdrant_edge import Filter as EdgeFilter
+
+        facet = find_facet(name)
+        first = FieldCondition("position", match=MatchValue(0))
+        wanted = edge_filter(filter)
+        with self._present() as opened:
+            return opened.read_facet(facet, EdgeFilter(must=[first, wanted] if wanted else [first]))
 
     def count(self, filter: MetadataFilter = MetadataFilter()) -> int:
         """Return number of chunks that the filter accepts; 0 where there is no index yet."""

@@ -3,10 +3,19 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from llm_engineering.application.ports import MAX_KNOWN_VALUES, FacetValues
 from llm_engineering.domain.documents import EmbedderFingerprint
+from llm_engineering.domain.facets import Facet, FacetKind
 from llm_engineering.infrastructure.index.qdrant_edge.engine import load, translate_errors
 from llm_engineering.infrastructure.index.qdrant_edge.generations import Lease
-from llm_engineering.infrastructure.shared.index_payload import FORMAT, check_fingerprint, describe_index
+from llm_engineering.infrastructure.shared.index_payload import (
+    FACET_FIELD,
+    FORMAT,
+    check_fingerprint,
+    describe_index,
+    facet_key,
+    summarise_facet,
+)
 
 if TYPE_CHECKING:
     from qdrant_edge import Filter
@@ -25,7 +34,7 @@ class OpenGeneration:
         self._values: dict[str, dict[str, int]] = {}
         try:
             manifest = lease.manifest
-            self.format: int = manifest["format"]
+            self.format: str | int = manifest["format"]
             self.fingerprint = EmbedderFingerprint.model_validate(manifest["fingerprint"])
             self.titles: bool = manifest.get("titles", False)  # older manifests do not say
             with lease.lock_data():
@@ -61,6 +70,23 @@ class OpenGeneration:
                 hits = self.shard.facet(FacetRequest(field, limit=MAX_VALUES, exact=True)).hits
             self._values[field] = {str(hit.value): hit.count for hit in hits}
         return dict(self._values[field])
+
+    def read_facet(self, facet: Facet, accepted: "Filter") -> FacetValues:
+        """Return the values of a facet among the records whose first chunk is accepted."""
+        from qdrant_edge import Direction, FacetRequest, OrderBy, ScrollRequest
+
+        key, counts, ends = facet_key(facet.name), list[tuple[Any, int]](), list[Any]()
+        with translate_errors("counting values"):
+            if facet.kind not in (FacetKind.FLOAT, FacetKind.DATETIME):
+                asked = FacetRequest(key, limit=MAX_KNOWN_VALUES + 1, exact=True, filter=accepted)
+                counts = [(hit.value, hit.count) for hit in self.shard.facet(asked).hits]
+            for direction in (Direction.Asc, Direction.Desc) if facet.ordered else ():
+                first = ScrollRequest(
+                    limit=1, filter=accepted, with_payload=[FACET_FIELD], order_by=OrderBy(key, direction)
+                )
+                records, _ = self.shard.scroll(first)
+                ends += [(record.payload or {})[FACET_FIELD][facet.name][0] for record in records]
+        return summarise_facet(facet, counts, (ends[0], ends[1]) if len(ends) == 2 else None)
 
     def scroll(self, accepted: "Filter", fields: list[str]) -> Iterator[dict[str, Any]]:
         from qdrant_edge import ScrollRequest

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
+from llm_engineering.domain.categories import FACETS
 from llm_engineering.domain.documents import EmbeddedChunk, EmbedderFingerprint
 from llm_engineering.domain.errors import StoreError
+from llm_engineering.domain.facets import FacetKind
 from llm_engineering.infrastructure.index import Bm25Encoder
 from llm_engineering.infrastructure.index.qdrant_edge.engine import (
     DENSE,
@@ -27,6 +29,7 @@ from llm_engineering.infrastructure.shared.index_payload import (
     INTEGER_FIELDS,
     KEYWORD_FIELDS,
     check_embedding,
+    facet_key,
     to_payload,
 )
 
@@ -178,6 +181,15 @@ class EdgeWriter:
         }
         schemas |= dict.fromkeys(INTEGER_FIELDS, PayloadSchemaType.Integer)
         schemas |= dict.fromkeys(DATETIME_FIELDS, PayloadSchemaType.Datetime)
+        kinds = {
+            FacetKind.INTEGER: PayloadSchemaType.Integer,
+            FacetKind.FLOAT: PayloadSchemaType.Float,
+            FacetKind.DATETIME: PayloadSchemaType.Datetime,
+        }
+        schemas |= {
+            facet_key(facet.name): kinds.get(facet.kind, PayloadSchemaType.Keyword)
+            for facet in FACETS.values()
+        }
         with translate_errors("creating the index"):
             config = shard_config(self._fingerprint.dimension, graph=False, titles=self._titles)
             shard = EdgeShard.create(str(self._drafted / "data"), config)

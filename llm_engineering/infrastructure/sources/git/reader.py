@@ -24,8 +24,9 @@ from llm_engineering.application.ports import (
     SourceItem,
     StoredVersion,
 )
-from llm_engineering.domain.documents import RawDocument, Scalar
+from llm_engineering.domain.documents import RawDocument
 from llm_engineering.domain.errors import CollectionError, ExtractionError, FetchError
+from llm_engineering.domain.facets import MetadataValue
 from llm_engineering.infrastructure.shared.addresses import PrivateAddresses, may_lead_inside, resolve_host
 from llm_engineering.infrastructure.sources.git import commands, selection
 from llm_engineering.infrastructure.sources.git.address import (
@@ -441,7 +442,7 @@ def _document(
     """The document of a file; None, with the reason counted, for one that holds no text of its own."""
     decoded = selection.decode(content)
     text, encoding = decoded or ("", "")
-    language, metadata = "", dict[str, Scalar]()
+    language, metadata = "", dict[str, MetadataValue]()
     reason = None if decoded else "binary or data"
     if decoded and path.lower().endswith(".ipynb"):
         text, language = selection.notebook_text(text) or ("", "")

@@ -101,7 +101,7 @@ class DelimitedTable:
             f"{self._path.name} is empty. Expected a line with the names of the columns, then rows."
         )
 
-    def rows(self, columns: tuple[str, ...]) -> Iterator[Row | BrokenRow]:  # noqa: ARG002 - all come at once
+    def read_rows(self, columns: tuple[str, ...]) -> Iterator[Row | BrokenRow]:  # noqa: ARG002 - all come at once
         """Yield every row under the header; blank lines are no rows."""
         for cells in self._cells():
             line = self._lines.number - len(self._lines.of_row) + 1

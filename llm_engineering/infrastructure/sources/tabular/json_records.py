@@ -13,6 +13,7 @@ from llm_engineering.infrastructure.sources.tabular.rows import BrokenRow, Row
 
 _PIECE = 1 << 16
 _PEEKED_RECORDS = 1_000
+MAX_OBJECT_CHARACTERS = 100_000_000
 _OUTSIDE = re.compile(r'["\[\]{},]')
 _INSIDE = re.compile(r'["\\]')
 
@@ -22,9 +23,20 @@ class JsonTable:
 
     Args:
         by_line: it is known to be JSON Lines; otherwise the file's beginning tells.
+        records_at: where in the file's one object the records are: names of fields with dots between them, ``.`` for the object
+            itself. Records that stand under names of their own get that name as ``key``; what is no object is their ``value``.
     """
 
-    def __init__(self, path: Path, encoding: str | None, *, by_line: bool, max_row_chars: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        encoding: str | None,
+        *,
+        by_line: bool,
+        max_row_chars: int,
+        records_at: str | None = None,
+    ) -> None:
+        self._records_at = records_at
         self._path = path
         self._stream = open_text(path, encoding)
         try:
@@ -47,14 +59,16 @@ class JsonTable:
             raise ExtractionError(
                 f"{self._path.name} is empty. Expected an array of objects, or one object per line (JSON Lines)."
             )
-        if by_line or (first == "{" and _is_object(head)):
+        if self._records_at is not None or (first == "{" and not by_line and not _is_object(head)):
+            return _find_records(self._stream, self._path, self._records_at)
+        if by_line or first == "{":
             elements = read_lines(self._stream, max_row_chars)
         elif first == "[":
             elements = array_elements(self._stream, max_row_chars)
         else:
             raise CollectionError(
                 f"{self._path.name} begins with {head.lstrip()[:40]!r}. Expected an array of objects, [{{...}}, ...], "
-                "or one object per line; take the records out of a surrounding object first."
+                "one object per line, or an object that holds records."
             )
         return self._parsed(elements, max_row_chars)
 
@@ -68,12 +82,49 @@ class JsonTable:
                 return
             yield _record(line, text, max_row_chars)
 
-    def rows(self, columns: tuple[str, ...]) -> Iterator[Row | BrokenRow]:  # noqa: ARG002 - all come at once
+    def read_rows(self, columns: tuple[str, ...]) -> Iterator[Row | BrokenRow]:  # noqa: ARG002 - all come at once
         """Yield every record, those that were looked at for the columns first."""
         yield from chain(self._peeked, self._records)
 
     def close(self) -> None:
         self._stream.close()
+
+
+def _find_records(stream: IO[str], path: Path, records_at: str | None) -> Iterator[Row | BrokenRow]:
+    """The records in one object, which is read whole; their line is their number."""
+    text = stream.read(MAX_OBJECT_CHARACTERS + 1)
+    if len(text) > MAX_OBJECT_CHARACTERS:
+        raise CollectionError(
+            f"{path.name} is one object of more than {MAX_OBJECT_CHARACTERS:,} characters, which would have to be read whole. "
+            "Write its records as an array, or one per line."
+        )
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CollectionError(f"{path.name} is not valid JSON: {error}") from None
+    lists = (
+        [name for name, value in found.items() if isinstance(value, list)] if isinstance(found, dict) else []
+    )
+    if records_at is None and lists:
+        raise CollectionError(
+            f"{path.name} is one object with lists in it: say where its records are with the option records_at: {lists[0]}."
+        )
+    for name in filter(None, (records_at or ".").split(".")):
+        if not isinstance(found, dict) or name not in found:
+            names = ", ".join(found) if isinstance(found, dict) else "no fields"
+            raise CollectionError(
+                f"{path.name} has nothing at '{records_at}': at '{name}' there are {names[:300]}."
+            )
+        found = found[name]
+    if isinstance(found, dict):
+        pairs = [
+            {"key": key, **(each if isinstance(each, dict) else {"value": each})}
+            for key, each in found.items()
+        ]
+        return (Row(number, values) for number, values in enumerate(pairs, start=1))
+    if not isinstance(found, list):
+        raise CollectionError(f"{path.name} has {_kind(found)} at '{records_at}'. Expected records.")
+    return (_record(number, json.dumps(each), len(text) + 1) for number, each in enumerate(found, start=1))
 
 
 def _is_object(line: str) -> bool:

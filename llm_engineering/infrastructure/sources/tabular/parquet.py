@@ -34,7 +34,7 @@ class ParquetTable:
             raise CollectionError(f"{path.name} cannot be read as Parquet: {error}") from error
         self.columns = tuple(self._file.schema_arrow.names)
 
-    def rows(self, columns: tuple[str, ...]) -> Iterator[Row | BrokenRow]:
+    def read_rows(self, columns: tuple[str, ...]) -> Iterator[Row | BrokenRow]:
         """Yield every row; Parquet has no lines, so rows are numbered from 1."""
         try:
             largest = _trial().call(measure_batches, self._path, columns)

@@ -2,8 +2,9 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
 from contextlib import aclosing, closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from llm_engineering.application.failures import MAX_PAYLOAD_CHARS
 from llm_engineering.application.features.links import hide_credentials
 from llm_engineering.application.ports import (
+    Discovered,
     EndOfSource,
     FetchedDocument,
     Link,
@@ -24,8 +26,22 @@ from llm_engineering.application.ports import (
 from llm_engineering.domain.categories import CategorySpec, category_spec
 from llm_engineering.domain.documents import RawDocument, text_hash
 from llm_engineering.domain.errors import CollectionError, ConfigurationError, ExtractionError, FetchError
+from llm_engineering.domain.facets import MetadataValue
 from llm_engineering.infrastructure.shared.addresses import PrivateAddresses
+from llm_engineering.infrastructure.shared.language import detect_language
 from llm_engineering.infrastructure.sources.tabular.columns import Columns, resolve
+from llm_engineering.infrastructure.sources.tabular.contract import Contract
+from llm_engineering.infrastructure.sources.tabular.database import dump_cursor, load_cursor
+from llm_engineering.infrastructure.sources.tabular.places import (
+    FORMATS,
+    fetch,
+    find_file,
+    form_of,
+    is_bucket,
+    is_database,
+    is_web,
+    list_tables,
+)
 from llm_engineering.infrastructure.sources.tabular.rows import BrokenRow, Row, Table
 from llm_engineering.infrastructure.sources.tabular.values import (
     as_datetime,
@@ -33,36 +49,46 @@ from llm_engineering.infrastructure.sources.tabular.values import (
     as_scalar,
     as_text,
     is_missing,
+    strip_html,
 )
 
 if TYPE_CHECKING:
     import httpx
 
-FORMATS = {
-    "csv": "csv",
-    "tsv": "csv",
-    "tab": "csv",
-    "txt": "csv",
-    "json": "json",
-    "jsonl": "jsonl",
-    "ndjson": "jsonl",
-    "parquet": "parquet",
-    "pq": "parquet",
-}
 USUAL_CATEGORY = "post"
 """Of rows, where the link says nothing."""
-_OPTIONS = ("column_map", "date_format", "delimiter", "encoding", "format", "max_items")
+_OPTIONS = (
+    "column_map",
+    "contract",
+    "cursor",
+    "date_format",
+    "delimiter",
+    "encoding",
+    "format",
+    "languages",
+    "max_items",
+    "min_words",
+    "query",
+    "records_at",
+    "table",
+)
 # What every link may carry, or inherits from the feed that led to it.
 _COMMON_OPTIONS = ("author_from_page", "reader")
 _BATCH_ROWS = 256
 
 
 class TableReader:
-    """Reads CSV, TSV, JSON, JSON Lines (these also in gzip) and Parquet from a path or a ``file:`` or ``http(s):`` URL.
+    """Reads CSV, TSV, JSON, JSON Lines (these also in gzip), Parquet and SQLite from a path or a ``file:``, ``http(s):`` or
+    bucket URL (``s3://``, ``gs://``), and tables of a database. A folder or pattern (``data/*.csv``) leads to each table in it.
 
-    A link without a category holds posts, by the columns ``title`` and ``text``. Link options: ``column_map`` (field → column, as
-    in ``columns.resolve``), ``date_format`` (one or a list), ``delimiter``, ``encoding``, ``format`` (where the ending does not
-    tell), ``max_items`` (rows to read; what lies beyond then never counts as gone).
+    A link without a category holds posts, by the columns ``title`` and ``text``. Link options:
+
+    - ``column_map`` (field → column, see ``columns.resolve``), ``date_format`` (one or a list);
+    - ``delimiter``, ``encoding``, ``format`` (where the ending does not tell), ``records_at`` (see ``JsonTable``);
+    - ``table`` or ``query`` of a database, with a ``cursor``: a column that only grows, so that later runs read what is new;
+    - ``contract``: a JSON Schema that each record must fit, beside the category's own;
+    - ``languages``: those that the texts may be in (codes); ``min_words``: a record with a shorter text is rejected;
+    - ``max_items``: rows to read; what lies beyond then never counts as gone.
 
     A document is identified by the row's ``link``, else by ``TABLE#id``, else by a hash of the row's used cells. Bad
     rows are yielded as Rejected with ``TABLE:LINE`` and the others go on. Files are read in a thread, batch by batch:
@@ -89,20 +115,26 @@ class TableReader:
         self._timeout = timeout_seconds
         self._private_addresses = private_addresses
 
-    async def read(self, link: Link, known: Mapping[str, StoredVersion]) -> AsyncIterator[SourceItem]:  # noqa: ARG002
-        """Yield a FetchedDocument or Rejected per row, then EndOfSource.
+    async def read(self, link: Link, known: Mapping[str, StoredVersion]) -> AsyncIterator[SourceItem]:
+        """Yield a FetchedDocument or Rejected per row, then EndOfSource; of a folder, each table as Discovered.
 
         Raises:
             CollectionError: the category is unknown, an option or the columns are wrong, or the file cannot be read.
-            ExtractionError: the table has no rows.
+            ExtractionError: the table has no rows, or the folder no tables.
         """
         spec = _checked_category(link)
         _check_options(link)
+        contract = Contract([spec.contract, link.options.get("contract")])
+        tables = None
+        if not is_database(link.url) and not is_web(link.url):
+            tables = await asyncio.to_thread(list_tables, link.url)
+        for url in tables or ():
+            yield Discovered(replace(link, url=url))
+        if tables is not None:
+            return
         with tempfile.TemporaryDirectory(prefix="twin-table-") as folder:
-            path = _local_path(link.url)
-            if path is None:
-                path = await self._download(link, Path(folder))
-            items = self._items(link, spec, path)
+            path = None if is_database(link.url) else await self._locate(link, Path(folder))
+            items = self._items(link, spec, contract, path, known)
             try:
                 while batch := await _next_batch(items):
                     for item in batch:
@@ -113,35 +145,69 @@ class TableReader:
     async def close(self) -> None:
         """Nothing is held between links."""
 
-    def _items(self, link: Link, spec: CategorySpec, path: Path) -> Generator[SourceItem, None, None]:
+    async def _locate(self, link: Link, folder: Path) -> Path:
+        if is_web(link.url):
+            return await self._download(link, folder)
+        if is_bucket(link.url):
+            return await asyncio.to_thread(fetch, link.url, folder, self._max_download_bytes)
+        return find_file(link.url)
+
+    def _items(
+        self,
+        link: Link,
+        spec: CategorySpec,
+        contract: Contract,
+        path: Path | None,
+        known: Mapping[str, StoredVersion],
+    ) -> Generator[SourceItem, None, None]:
         limit = link.options.get("max_items")
         shown = hide_credentials(link.url)
-        with closing(self._open(link, path)) as table:
-            columns = _resolve(link, spec, table.columns, shown)
-            mapper = _RowMapper(link, spec, columns, shown, self._max_text_chars)
+        after = _find_cursor(link, shown, known)
+        with closing(self._open(link, path, after)) as table:
+            columns = _resolve(link, spec, table.columns, shown, contract.fields)
+            mapper = _RowMapper(link, spec, columns, contract, shown, self._max_text_chars)
             count = 0
-            for row in islice(table.rows(columns.used), limit):
+            for row in islice(table.read_rows(columns.used), limit):
                 count += 1
                 yield mapper.item(row)
+        if after is not None:
+            return  # what was read before is not gone
         if not count:
             raise ExtractionError(f"{shown} has columns, but no rows.")
         if limit is None or count < limit:
             yield EndOfSource()
 
-    def _open(self, link: Link, path: Path) -> Table:
+    def _open(self, link: Link, path: Path | None, after: Any) -> Table:
+        options = link.options
         # A field is somewhat longer in its file than as text; one row is never more than this in memory.
         row_chars = 2 * self._max_text_chars + 1_000
-        ending = path.name.lower().removesuffix(".gz").rpartition(".")[2]
-        form = FORMATS.get(str(link.options.get("format", ending)).lower())
-        encoding = link.options.get("encoding")
+        form = form_of(str(options.get("format") or (path.name if path else "")))
+        encoding = options.get("encoding")
+        if path is None or form == "sqlite":
+            from llm_engineering.infrastructure.sources.tabular.database import DatabaseTable
+
+            address = link.url if path is None else f"sqlite:///{path}"
+            return DatabaseTable(
+                address,
+                table=options.get("table"),
+                query=options.get("query"),
+                cursor=options.get("cursor"),
+                after=after,
+            )
         if form == "csv":
             from llm_engineering.infrastructure.sources.tabular.delimited import DelimitedTable
 
-            return DelimitedTable(path, encoding, link.options.get("delimiter"), row_chars)
+            return DelimitedTable(path, encoding, options.get("delimiter"), row_chars)
         if form in ("json", "jsonl"):
             from llm_engineering.infrastructure.sources.tabular.json_records import JsonTable
 
-            return JsonTable(path, encoding, by_line=form == "jsonl", max_row_chars=row_chars)
+            return JsonTable(
+                path,
+                encoding,
+                by_line=form == "jsonl",
+                max_row_chars=row_chars,
+                records_at=options.get("records_at"),
+            )
         if form == "parquet":
             from llm_engineering.infrastructure.sources.tabular.parquet import ParquetTable
 
@@ -193,11 +259,22 @@ class _RowMapper:
     """Makes documents of rows, by resolved columns."""
 
     def __init__(
-        self, link: Link, spec: CategorySpec, columns: Columns, shown: str, max_text_chars: int
+        self,
+        link: Link,
+        spec: CategorySpec,
+        columns: Columns,
+        contract: Contract,
+        shown: str,
+        max_text_chars: int,
     ) -> None:
         self._link = link
         self._spec = spec
+        self._facets = {facet.name: facet for facet in spec.facets}
         self._columns = columns
+        self._contract = contract
+        self._cursor = link.options.get("cursor")
+        self._languages = tuple(link.options.get("languages") or ())
+        self._min_words = link.options.get("min_words") or 0
         self._shown = shown
         self._platform = Path(unquote(urlsplit(shown).path)).name.partition(".")[0] or "table"
         self._max_text_chars = max_text_chars
@@ -208,44 +285,87 @@ class _RowMapper:
 
     def item(self, row: Row | BrokenRow) -> SourceItem:
         source = f"{self._shown}:{row.line}"
-        if isinstance(row, BrokenRow):
-            return Rejected(source, row.reason, _storable(row.payload))
+        private = self._spec.private_authors
+        if isinstance(row, BrokenRow):  # which of its letters are a name, nobody can tell
+            return Rejected(source, row.reason, "" if private else _storable(row.payload))
         try:
             return FetchedDocument(self._document(row.values))
         except ValueError as error:
             reason = _validation_reason(error) if isinstance(error, ValidationError) else str(error)
-            return Rejected(
-                source, f"{reason[:1].upper()}{reason[1:]}.", _storable(as_text(dict(row.values)))
-            )
+            author = self._columns.fields.get("author") if private else None
+            kept = {name: value for name, value in row.values.items() if author is None or name != author}
+            return Rejected(source, f"{reason[:1].upper()}{reason[1:]}.", _storable(as_text(kept)))
 
     def _document(self, values: Mapping[str, Any]) -> RawDocument:
         fields = {name: values.get(column) for name, column in self._columns.fields.items()}
-        text = "\n\n".join(
-            filter(None, (as_text(values.get(column)).strip() for column in self._columns.text))
+        if self._spec.private_authors:
+            fields.pop("author", None)
+        metadata = self._metadata(values)
+        text = self._text(values, metadata)
+        title = " ".join(strip_html(as_text(fields.get("title"))).split())
+        _require_unicode(text, *map(as_text, fields.values()))
+        published_at = self._date(fields.get("published_at"))
+        record = {**self._raw(values), **_present(fields), **metadata, "title": title, "text": text}
+        self._contract.check(_as_json(record))
+        language = as_language(fields.get("language"))
+        return RawDocument(
+            category=self._spec.name,
+            title=title,
+            text=text,
+            link=self._identity(values, fields),
+            origin=self._shown,
+            platform=self._platform,
+            author=" ".join(as_text(fields.get("author")).split()) or self._link.author,
+            language=detect_language(text, self._languages) if language == "und" else language,
+            published_at=published_at,
+            metadata=metadata,
+            etag=dump_cursor(values[self._cursor]) if self._cursor and self._cursor in values else None,
         )
+
+    def _text(self, values: Mapping[str, Any], metadata: Mapping[str, MetadataValue]) -> str:
+        parts = []
+        for column in self._columns.text:
+            name = next((name for name, source in self._columns.metadata.items() if source == column), "")
+            value = metadata.get(name, values.get(column))
+            words = strip_html(as_text(value)).strip()
+            label = self._columns.labels.get(column)
+            if words:
+                parts.append(f"{label}: {words}" if label else words)
+        text = "\n\n".join(parts)
         if not text:
             raise ValueError(f"the text is missing (column {' and '.join(map(repr, self._columns.text))})")
         if len(text) > self._max_text_chars:
             raise ValueError(
                 f"the text has {len(text):,} characters, more than the {self._max_text_chars:,} allowed"
             )
-        _require_unicode(text, *map(as_text, fields.values()))
-        return RawDocument(
-            category=self._spec.name,
-            title=" ".join(as_text(fields.get("title")).split()),
-            text=text,
-            link=self._identity(values, fields),
-            origin=self._shown,
-            platform=self._platform,
-            author=" ".join(as_text(fields.get("author")).split()) or self._link.author,
-            language=as_language(fields.get("language")),
-            published_at=self._date(fields.get("published_at")),
-            metadata={
-                name: as_scalar(values[column])
-                for name, column in self._columns.metadata.items()
-                if not is_missing(values.get(column))
-            },
-        )
+        if self._min_words and (count := len(text.split())) < self._min_words:
+            raise ValueError(f"the text has {count} words, fewer than the {self._min_words} asked for")
+        return text
+
+    def _metadata(self, values: Mapping[str, Any]) -> dict[str, MetadataValue]:
+        read: dict[str, MetadataValue] = {}
+        for name, column in self._columns.metadata.items():
+            value = values.get(column)
+            if is_missing(value):
+                continue
+            facet = self._facets.get(name)
+            try:
+                read[name] = (
+                    facet.read(strip_html(value) if isinstance(value, str) else value)
+                    if facet
+                    else as_scalar(value)
+                )
+            except ValueError as error:
+                raise ValueError(f"column {column!r}: {error}") from None
+        return read
+
+    def _raw(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Cells that only the contract speaks of."""
+        return {
+            name: as_scalar(values[column])
+            for name, column in self._columns.checked.items()
+            if not is_missing(values.get(column))
+        }
 
     def _identity(self, values: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
         given = as_text(fields.get("link")).strip()
@@ -278,9 +398,11 @@ def _checked_category(link: Link) -> CategorySpec:
         raise CollectionError(str(error)) from error
 
 
-def _resolve(link: Link, spec: CategorySpec, available: tuple[str, ...], shown: str) -> Columns:
+def _resolve(
+    link: Link, spec: CategorySpec, available: tuple[str, ...], shown: str, checked: Iterable[str]
+) -> Columns:
     try:
-        return resolve(spec, link.options.get("column_map"), available, shown)
+        return resolve(spec, link.options.get("column_map"), available, shown, checked)
     except CollectionError as error:
         if link.category is not None:
             raise
@@ -297,6 +419,20 @@ def _check_options(link: Link) -> None:
         if name not in (*_OPTIONS, *_COMMON_OPTIONS)
     ]
     limit, delimiter = link.options.get("max_items"), link.options.get("delimiter")
+    problems += [
+        f"{name} must be a text, got {link.options[name]!r}"
+        for name in ("cursor", "query", "records_at", "table")
+        if name in link.options and not (isinstance(link.options[name], str) and link.options[name].strip())
+    ]
+    if "query" in link.options and "table" in link.options:
+        problems.append("table and query exclude each other")
+    languages, least = link.options.get("languages", []), link.options.get("min_words", 0)
+    if not isinstance(languages, list) or not all(
+        isinstance(code, str) and len(code) == 2 for code in languages
+    ):
+        problems.append(f"languages must be a list of codes such as [en, de], got {languages!r}")
+    if isinstance(least, bool) or not isinstance(least, int) or least < 0:
+        problems.append(f"min_words must be a whole number, got {least!r}")
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         problems.append(f"max_items must be a whole number above 0, got {limit!r}")
     if delimiter is not None and (
@@ -309,21 +445,23 @@ def _check_options(link: Link) -> None:
         )
 
 
-def _local_path(url: str) -> Path | None:
-    """The file of this machine that a link means; None for one on the web."""
-    scheme = urlsplit(url).scheme.lower() if "://" in url or url.lower().startswith("file:") else ""
-    if scheme in ("http", "https"):
+def _find_cursor(link: Link, shown: str, known: Mapping[str, StoredVersion]) -> Any:
+    """The greatest value of the cursor among the stored records of this link; None where all rows are to be read."""
+    if link.options.get("cursor") is None:
         return None
-    if scheme not in ("", "file"):
-        raise CollectionError(
-            f"{hide_credentials(url)} cannot be read as a table. Expected a path, or a file, http or https URL."
-        )
-    path = Path(unquote(urlsplit(url).path) if scheme else url).expanduser()
-    if not path.is_file():
-        raise CollectionError(
-            f"There is no file {str(path)!r}. Relative paths start at the folder of the command."
-        )
-    return path
+    kept = [
+        load_cursor(version.etag) for document, version in known.items() if document.startswith(f"{shown}#")
+    ]
+    values = [value for value in kept if value is not None]
+    return max(values, default=None, key=lambda value: (isinstance(value, str), value))
+
+
+def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: as_text(value) for name, value in fields.items() if not is_missing(value)}
+
+
+def _as_json(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in record.items()}
 
 
 async def _next_batch(items: Generator[SourceItem, None, None]) -> list[SourceItem]:

@@ -25,7 +25,7 @@ class Table(Protocol):
     columns: tuple[str, ...]
     """Names of the columns, in order. Of JSON, those of the first records."""
 
-    def rows(self, columns: tuple[str, ...]) -> Iterator[Row | BrokenRow]:
+    def read_rows(self, columns: tuple[str, ...]) -> Iterator[Row | BrokenRow]:
         """Yield all rows, with (at least) the given columns.
 
         Raises:

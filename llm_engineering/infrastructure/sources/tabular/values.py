@@ -1,5 +1,6 @@
 """Cells of a table as values of a document."""
 
+import html
 import json
 import math
 import re
@@ -8,7 +9,7 @@ from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from llm_engineering.domain.documents import Scalar
+from llm_engineering.domain.facets import Scalar
 
 _INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,17})")
 _DECIMAL = re.compile(r"-?(?:0|[1-9]\d{0,15})\.\d{1,15}")
@@ -73,6 +74,64 @@ def as_text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
     return str(value)
+
+
+_TAG = re.compile(
+    r"</?(?:a|b|blockquote|br|code|div|em|font|h[1-6]|hr|i|img|li|ol|p|pre|script|small|span|strong|style|sub|sup|table|tbody"
+    r"|td|th|thead|tr|u|ul)(?:\s[^<>]{0,2000})?/?>",
+    re.IGNORECASE,
+)
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
+_BLOCKS = (
+    "blockquote",
+    "br",
+    "div",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "hr",
+    "li",
+    "ol",
+    "p",
+    "pre",
+    "table",
+    "tr",
+    "ul",
+)
+_NOT_TEXT = ("script", "style")
+
+
+def strip_html(text: str) -> str:
+    """Return a cell without HTML: elements of text give way to their words, blocks to line ends, entities to their character.
+    What only looks like an element (``<3``, ``List<String>``) stays."""
+    if "<" in text and _TAG.search(text):
+        text = _words_of(text)
+    return html.unescape(text) if "&" in text and _ENTITY.search(text) else text
+
+
+def _words_of(markup: str) -> str:
+    from lxml import etree
+    from lxml.html import HTMLParser, fragment_fromstring
+
+    # What is no element of text stands for itself, and must not be taken for one.
+    kept = re.sub(rf"<(?!{_TAG.pattern[1:]})", "&lt;", markup, flags=re.IGNORECASE)
+    try:
+        root = fragment_fromstring(
+            kept.encode("utf-8", "surrogatepass"), "div", parser=HTMLParser(encoding="utf-8", recover=True)
+        )
+    except (etree.ParserError, UnicodeEncodeError):
+        return markup
+    for one in list(root.iter(*_NOT_TEXT)):
+        one.drop_tree()
+    for one in root.iter(*_BLOCKS):
+        one.tail = "\n" + (one.tail or "")
+        if one.tag == "li":
+            one.text = "- " + (one.text or "")
+    lines = [" ".join(line.split()) for line in str(root.text_content()).splitlines()]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
 def as_scalar(value: Any) -> Scalar:

@@ -13,8 +13,9 @@ from llm_engineering.application.ports import (
     SourceItem,
     StoredVersion,
 )
-from llm_engineering.domain.documents import RawDocument, Scalar
+from llm_engineering.domain.documents import RawDocument
 from llm_engineering.domain.errors import CollectionError, ConfigurationError, ExtractionError
+from llm_engineering.domain.facets import MetadataValue
 from llm_engineering.infrastructure.shared.language import detect_language
 from llm_engineering.infrastructure.shared.workers import WorkStoppedError, get_shared_workers
 from llm_engineering.infrastructure.sources.web import client as http
@@ -122,7 +123,7 @@ class ArticleReader:
     async def _document(self, link: Link, page: Page, headers: Mapping[str, str]) -> RawDocument:
         about = page.metadata
         language = about.language or await asyncio.to_thread(detect_language, page.text)
-        metadata: dict[str, Scalar] = {}
+        metadata: dict[str, MetadataValue] = {}
         if about.author:
             metadata["page_author"] = about.author
         if about.other_canonical:

@@ -21,6 +21,7 @@ from llm_engineering.infrastructure.stores.mongo.connection import MongoConnecti
 from llm_engineering.infrastructure.stores.mongo.drafts import MongoDraftStore
 from llm_engineering.infrastructure.stores.mongo.feedback import MongoFeedbackStore
 from llm_engineering.infrastructure.stores.mongo.generations import MongoGenerationCache
+from llm_engineering.infrastructure.stores.mongo.notices import MongoNoticeStore
 from llm_engineering.infrastructure.stores.mongo.records import encode_records, from_record, refuse, to_record
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ class MongoCleanStore(MongoCollection):
         return ((r["_id"], r["content_hash"]) for r in self._stream({}, ("content_hash",), ROW_BATCH))
 
     def list_cards(self) -> Iterator[DocumentCard]:
-        fields = ("category", "title", "link", "platform", "author", "language", "published_at")
+        fields = ("category", "title", "link", "platform", "author", "language", "published_at", "metadata")
         records = self._stream({}, fields, ROW_BATCH)
         return (DocumentCard(id=r["_id"], **{name: r[name] for name in fields}) for r in records)
 
@@ -321,6 +322,7 @@ class MongoWarehouse:
         self.generations = MongoGenerationCache(self._connection)
         self.voices = MongoVoiceStore(self._connection)
         self.analyses = MongoAnalysisStore(self._connection)
+        self.notices = MongoNoticeStore(self._connection)
 
     @property
     def display_uri(self) -> str:

@@ -1,0 +1,1 @@
+"""Places that notices are sent to."""

@@ -1,0 +1,38 @@
+"""Mail, Slack, Teams, SNS and a hundred more, by Apprise."""
+
+from llm_engineering.domain.errors import ConfigurationError, NotificationError
+from llm_engineering.domain.notices import Notice
+
+_KINDS = {"info": "info", "warning": "warning", "failure": "failure"}
+
+
+class AppriseNotifier:
+    """One address in Apprise's form: ``mailto://…``, ``slack://…``, ``json://…``.
+
+    The address holds a password or token, so it is shown nowhere. These services know no key to tell a repetition by: after a
+    kill at the wrong moment the same message may come twice; the webhook tells them apart.
+
+    Raises:
+        ConfigurationError: Apprise does not know the address's form.
+    """
+
+    def __init__(self, url: str) -> None:
+        import apprise
+
+        self._sender = apprise.Apprise()
+        scheme = url.partition("://")[0]
+        if not self._sender.add(url):
+            raise ConfigurationError(
+                f"Apprise cannot read the address {scheme}://… in NOTIFY_URLS. Its forms: https://appriseit.com/services/"
+            )
+        [place] = self._sender
+        digest = place.url_id()  # type: ignore[no-untyped-call]
+        self.name = f"{scheme}:{digest or '0'}"[:40]
+
+    def send(self, notice: Notice) -> None:
+        """Send a notice as a message."""
+        body = "\n\n".join(filter(None, (notice.text, notice.link)))
+        if not self._sender.notify(
+            title=notice.title, body=body or notice.title, notify_type=_KINDS[notice.severity]
+        ):
+            raise NotificationError("the message was not taken; Apprise's log says why")
