@@ -4,6 +4,7 @@ Every adapter of a port, and its fake in ``tests/fakes``, passes the same confor
 Constructors of adapters only store configuration; the first use opens, ``close`` releases and may be called twice.
 """
 
+from llm_engineering.application.ports.access import KeyStore, RateLimiter
 from llm_engineering.application.ports.documents import (
     CleanStore,
     DeadLetterStore,
@@ -71,6 +72,7 @@ __all__ = [
     "GenerationCache",
     "GenerationOptions",
     "IndexWriter",
+    "KeyStore",
     "LanguageModel",
     "Link",
     "Message",
@@ -80,6 +82,7 @@ __all__ = [
     "PageRenderer",
     "Part",
     "Progress",
+    "RateLimiter",
     "Rejected",
     "Reranker",
     "SearchRequest",
