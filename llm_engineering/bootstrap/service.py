@@ -24,6 +24,7 @@ from llm_engineering.settings import (
 )
 
 if TYPE_CHECKING:
+    from llm_engineering.infrastructure.api.chat_page import ChatPageService
     from llm_engineering.infrastructure.api.health import Dependency
     from llm_engineering.infrastructure.api.middleware.stack import Service
     from llm_engineering.infrastructure.api.parts import AddFile
@@ -114,6 +115,13 @@ def build_service_app(
         max_document_bytes=service.max_document_bytes,
         on_stop=(pipeline.close, *(model.close for model in pipeline.models), *closing),
     )
+
+
+def build_chat_page() -> "ChatPageService":
+    """Return the chat page as an ASGI application of its own."""
+    from llm_engineering.infrastructure.api.chat_page import ChatPageService
+
+    return ChatPageService()
 
 
 def _make_add_file(resources: Resources, features: FeatureRun) -> "AddFile":
