@@ -1,5 +1,6 @@
 """A run's YAML: every problem named by its path, before anything starts. Every file in configs/ is valid."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from llm_engineering.application.features.config import (
 )
 from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.application.inference.retriever import RetrievalConfig
+from llm_engineering.application.inference.serving_check import ServingCheckConfig
 from llm_engineering.application.training.datasets.config import (
     GenerateInstructDataset,
     GeneratePreferenceDataset,
@@ -47,12 +49,14 @@ def test_every_config_is_valid_and_says_how_it_is_run(path: Path) -> None:
         read_service_config(path, InferenceConfig)
     elif "distributed_type" in content:
         assert path.name == "accelerate.yaml", "read by accelerate"
+    elif "questions" in content:
+        read_service_config(path, ServingCheckConfig)
     elif "adapters" in content:
         read_service_config(path, AdapterServing)
     else:
         read_run_config(path, BY_PARAMETERS[frozenset(content["parameters"])])
     comments = "\n".join(line for line in text.splitlines() if line.startswith("#"))
-    assert "./poe run-" in comments
+    assert re.search(r"\./poe (run|check)-", comments)
 
 
 def test_a_missing_file_names_those_that_fit_the_closest_first() -> None:
