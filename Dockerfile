@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # The project in containers: the same tasks as `./poe`, without the development tools. Three targets:
 #
 #   service     answers: the inference service, the model server, the chat page, API keys, downloads
@@ -7,9 +6,9 @@
 #
 #   ./poe build-docker-image --target service
 #   alias twin='docker run --rm --env-file .env --volume twin-data:/app/data --volume twin-models:/app/models'
-#   twin llm-twin-pipelines run-digital-data-etl
-#   twin llm-twin-service create-api-key NAME                   # the service listens on all addresses, so it asks for one
-#   twin --publish 8088:8088 --stop-timeout 40 llm-twin-service run-inference-ml-service
+#   twin twin-pipelines run-digital-data-etl
+#   twin twin-service create-api-key NAME                   # the service listens on all addresses, so it asks for one
+#   twin --publish 8088:8088 --stop-timeout 40 twin-service run-inference-ml-service
 #
 # `--stop-timeout`: running answers may take SERVICE_SHUTDOWN_SECONDS (30) to finish. DATABASE_URI and VECTOR_INDEX_URL in .env
 # must be addresses that a container reaches: not 127.0.0.1.

@@ -1,7 +1,7 @@
 """Images of the project: ``./poe build-docker-image``, ``push-docker-image``, ``run-docker-end-to-end-data-pipeline`` and
 ``bash-docker-container``.
 
-An image is named ``llm-twin-TARGET`` and tagged by the commit that it was built from; one of uncommitted changes is tagged
+An image is named ``twin-TARGET`` and tagged by the commit that it was built from; one of uncommitted changes is tagged
 ``…-changed``, and is not pushed.
 """
 
@@ -90,7 +90,7 @@ def build_image(target: str, tag: str, platform: str | None, build_args: Sequenc
         TwinError: the build failed.
     """
     docker = find_engine()
-    name = f"llm-twin-{target}"
+    name = f"twin-{target}"
     command = [docker, "build", "--target", target, "--tag", f"{name}:{tag}", "--tag", f"{name}:latest"]
     command += ["--platform", platform] if platform else []
     mirror = os.environ.get("PIP_INDEX_URL")
@@ -120,7 +120,7 @@ def push_image(target: str, tag: str, registry: str) -> None:
             "build again, or give the --tag of an image that is there."
         )
     docker = find_engine()
-    local, remote = f"llm-twin-{target}:{tag}", f"{registry}/llm-twin-{target}:{tag}"
+    local, remote = f"twin-{target}:{tag}", f"{registry}/twin-{target}:{tag}"
     try:
         run_program([docker, "image", "inspect", "--format", "{{.Id}}", local], "looking for the image")
     except TwinError:
@@ -172,7 +172,7 @@ def start_container(command: Sequence[str], entrypoint: str | None = None) -> No
     line += ["--env-file", ".env"] if Path(".env").is_file() else []
     line += ["--interactive", "--tty"] if sys.stdin.isatty() else []
     line += ["--entrypoint", entrypoint] if entrypoint else []
-    sys.exit(subprocess.call([*line, "llm-twin-pipelines:latest", *command]))
+    sys.exit(subprocess.call([*line, "twin-pipelines:latest", *command]))
 
 
 def find_engine() -> str:

@@ -20,7 +20,7 @@ from tools.console import console, errors, make_parser, run
 from tools.programs import find_program, run_program
 
 OVERLAYS = Path("infra/kubernetes/overlays")
-IMAGES = ("llm-twin-service", "llm-twin-pipelines")
+IMAGES = ("twin-service", "twin-pipelines")
 """The images that the manifests name; ``--registry`` and ``--tag`` say which ones are meant."""
 FIELD_MANAGER = "llm-twin"
 

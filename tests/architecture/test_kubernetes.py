@@ -293,7 +293,7 @@ def test_the_role_reads_no_secret_and_grants_nothing_more(manifests: list[Manife
 
 def test_images_are_those_that_were_asked_for(manifests: list[Manifest]) -> None:
     images = {container["image"] for manifest in manifests for container in list_containers(manifest)}
-    assert images == {"registry.test/llm-twin-service:abc", "registry.test/llm-twin-pipelines:abc"}
+    assert images == {"registry.test/twin-service:abc", "registry.test/twin-pipelines:abc"}
 
 
 def test_who_deploys_may_change_each_kind_that_is_applied(manifests: list[Manifest]) -> None:

@@ -137,7 +137,7 @@ ACTIONS = {
     "actions/setup-python": ("python-version", "3.11"),
     "actions/upload-artifact": ("name", ""),
     "aws-actions/configure-aws-credentials": ("role-to-assume", "arn:aws:iam::123456789012:role/"),
-    "aquasecurity/trivy-action": ("image-ref", "llm-twin-"),
+    "aquasecurity/trivy-action": ("image-ref", "twin-"),
 }
 """Each action with an input that it must be given, and how its value begins."""
 VARIABLES = {
@@ -146,8 +146,8 @@ VARIABLES = {
     "AWS_ROLE_TRAIN": "arn:aws:iam::123456789012:role/twin-train",
     "AWS_ROLE_DEPLOY": "arn:aws:iam::123456789012:role/twin-deploy",
     "ECR_REGISTRY": "123456789012.dkr.ecr.eu-central-1.amazonaws.com",
-    "TWIN_SECRET": "llm-twin/service",
-    "SAGEMAKER_IMAGE": "123456789012.dkr.ecr.eu-central-1.amazonaws.com/llm-twin-training:1",
+    "TWIN_SECRET": "twin-service",
+    "SAGEMAKER_IMAGE": "123456789012.dkr.ecr.eu-central-1.amazonaws.com/twin-training:1",
     "SAGEMAKER_ROLE_ARN": "arn:aws:iam::123456789012:role/twin-execution",
     "SAGEMAKER_BUCKET": "twin-bucket",
 }
@@ -270,11 +270,11 @@ def test_cd_builds_scans_and_pushes_each_image_by_its_commit(runner: Runner) -> 
     assert run.code == 0, run.output[-3000:]
     for target in ("service", "pipelines", "training"):
         (built,) = run.find(rf"^docker build .*--target {target} ")
-        (pushed,) = run.find(rf"^docker push .*/llm-twin-{target}:")
+        (pushed,) = run.find(rf"^docker push .*/twin-{target}:")
         commit = pushed.rpartition(":")[2]
         assert re.fullmatch(r"[0-9a-f]{40}", commit)
-        assert f"llm-twin-{target}:{commit}" in built
-        scans = run.find(rf"^action aquasecurity/trivy-action llm-twin-{target}:")
+        assert f"twin-{target}:{commit}" in built
+        scans = run.find(rf"^action aquasecurity/trivy-action twin-{target}:")
         assert len(scans) == 2
         order = [run.calls.index(call) for call in (built, scans[-1], pushed)]
         assert order == sorted(order)

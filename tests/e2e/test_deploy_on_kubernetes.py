@@ -42,7 +42,7 @@ def test_a_dry_run_writes_manifests_and_asks_nobody(tmp_path: Path) -> None:
     assert shown.returncode == 0, shown.stderr
     kinds = {manifest["kind"] for manifest in yaml.safe_load_all(shown.stdout)}
     assert {"Deployment", "HorizontalPodAutoscaler", "NetworkPolicy"} <= kinds
-    assert "registry.test/llm-twin-service:abc" in shown.stderr
+    assert "registry.test/twin-service:abc" in shown.stderr
 
 
 def test_without_a_cluster_the_error_says_where_to_name_one(tmp_path: Path) -> None:
