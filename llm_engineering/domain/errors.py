@@ -20,7 +20,8 @@
     │   │   └── TextRefusedError          it does not take one of the texts; the others it may
     │   ├── TemplateMismatchError     two sides mean different chat templates
     │   ├── TrainingError             a training run cannot go on
-    │   └── PromotionRefusedError     a model may not go to the stage it was sent to
+    │   ├── PromotionRefusedError     a model may not go to the stage it was sent to
+    │   └── DeploymentError           an endpoint could not be made, changed or deleted
     └── TooManyFailuresError      a step lost more than its configured share
 
 Catch ``TwinError`` at the edge (the command line, the API); catch a leaf where there is something to do about it.
@@ -126,6 +127,10 @@ class TrainingError(ModelError):
 
 class PromotionRefusedError(ModelError):
     """A model may not go to the stage it was sent to. The message says what is missing, and what may be done."""
+
+
+class DeploymentError(ModelError):
+    """An endpoint could not be made, changed or deleted. The message says why, what is left, and what it costs."""
 
 
 class TooManyFailuresError(TwinError):

@@ -6,13 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError, TrainingError
-from llm_engineering.infrastructure.shared.aws import NO_CREDENTIALS, mask_ids, no_region
+from llm_engineering.domain.errors import ConfigurationError, TrainingError
+from llm_engineering.infrastructure.shared.aws import DENIED, REFUSED_KEYS, explain_aws_errors, mask_ids
 
-_ABSENT = re.compile(r"not found|could not find|does not exist", re.I)
-_DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
-_REFUSED_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSignatureException", "ExpiredToken",
-                 "ExpiredTokenException", "UnrecognizedClientException", "InvalidClientTokenId")  # fmt: skip
 _BY_MESSAGE = (
     (
         r"assume|role arn|RoleArn",
@@ -55,29 +51,10 @@ def explain_failures(doing: str) -> Iterator[None]:
         ConfigurationError: credentials, region, role, bucket or image are missing or wrong.
         TrainingError: AWS refuses for another reason, or cannot be reached; or the disk is full.
     """
-    from boto3.exceptions import S3UploadFailedError
-    from botocore import exceptions
-
+    unreachable = "Check the network, AWS_PROFILE and SAGEMAKER_REGION; a job that runs goes on, and the same command follows it."
     try:
-        yield
-    except exceptions.ClientError as error:
-        raise _refused(doing, error.response.get("Error", {})) from error
-    except S3UploadFailedError as error:  # its cause is told in its text alone
-        code = re.search(r"\((\w+)\) when calling", str(error))
-        raise _refused(doing, {"Code": code[1] if code else "", "Message": str(error)}) from error
-    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
-        raise ConfigurationError(f"{doing} is not possible: {NO_CREDENTIALS}") from error
-    except exceptions.NoRegionError as error:
-        raise ConfigurationError(f"{doing} is not possible: {no_region('SAGEMAKER_REGION')}") from error
-    except exceptions.ParamValidationError as error:
-        raise ConfigurationError(
-            f"{doing} is not possible with these settings: {mask_ids(str(error))}"
-        ) from error
-    except exceptions.BotoCoreError as error:
-        raise TrainingError(
-            f"{doing} failed: AWS cannot be reached ({mask_ids(str(error))}). Check the network, AWS_PROFILE and "
-            "SAGEMAKER_REGION; a job that runs goes on, and the same command follows it."
-        ) from error
+        with explain_aws_errors(doing, _refused, TrainingError, unreachable):
+            yield
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -86,7 +63,7 @@ def explain_failures(doing: str) -> Iterator[None]:
         ) from error
 
 
-def _refused(doing: str, told: Mapping[str, Any]) -> Exception:
+def _refused(doing: str, told: Mapping[str, Any], _: str) -> ConfigurationError | TrainingError:
     code, message = str(told.get("Code", "")), mask_ids(str(told.get("Message", "")))
     problem = f"{doing} was refused ({code}): {message}"
     if code == "ResourceLimitExceeded":
@@ -98,11 +75,11 @@ def _refused(doing: str, told: Mapping[str, Any]) -> Exception:
         return ConfigurationError(
             f"{problem} Create the bucket in the job's region, or correct SAGEMAKER_BUCKET."
         )
-    if code in _REFUSED_KEYS:
+    if code in REFUSED_KEYS:
         return ConfigurationError(
             f"{problem} Check AWS's credentials of this process, and this machine's clock."
         )
-    if code in _DENIED:
+    if code in DENIED:
         return ConfigurationError(
             f"{problem} Allow it to whoever runs this command: sagemaker:CreateTrainingJob, DescribeTrainingJob, "
             "StopTrainingJob, AddTags; iam:PassRole for SAGEMAKER_ROLE_ARN; s3:ListBucket, GetObject and PutObject on "
@@ -110,20 +87,6 @@ def _refused(doing: str, told: Mapping[str, Any]) -> Exception:
         )
     advice = next((advice for pattern, advice in _BY_MESSAGE if re.search(pattern, message)), "")
     return TrainingError(f"{problem} {advice}".rstrip())
-
-
-def is_absent(error: Exception) -> bool:
-    """Return whether a refusal says that there is no such job."""
-    told = getattr(error, "response", {}).get("Error", {})
-    code = str(told.get("Code", ""))
-    return code == "ResourceNotFound" or (
-        code.startswith("Validation") and bool(_ABSENT.search(str(told.get("Message", ""))))
-    )
-
-
-def code_of(error: Exception) -> str:
-    """Return AWS's name of an error."""
-    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
 
 
 def explain_failure(name: str, reason: str) -> TrainingError:
@@ -147,15 +110,3 @@ def explain_stop(name: str, how: str) -> TrainingError:
     return TrainingError(
         f"The training job {name} was ended before it was done: {knob}. The same command goes on from its last checkpoint."
     )
-
-
-def require_boto3() -> None:
-    """Say early which group brings boto3.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
-    try:
-        import boto3  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError("boto3", "aws", "Training on SageMaker") from error

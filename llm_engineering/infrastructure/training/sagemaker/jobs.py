@@ -10,13 +10,12 @@ from loguru import logger
 
 from llm_engineering.application.training.finetune.remote import JobInput, RemoteRun, install, unpack
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, TrainingError
+from llm_engineering.infrastructure.shared.aws import code_of, is_absent, require_boto3
+from llm_engineering.infrastructure.shared.s3_upload import upload_missing
 from llm_engineering.infrastructure.training.sagemaker.faults import (
-    code_of,
     explain_failure,
     explain_failures,
     explain_stop,
-    is_absent,
-    require_boto3,
 )
 from llm_engineering.infrastructure.training.sagemaker.job_log import JobLog
 from llm_engineering.infrastructure.training.sagemaker.request import JobPlace, input_parts, job_request
@@ -52,7 +51,7 @@ class SageMakerJobs:
                 "On several machines, SFT and DPO are two jobs: one machine has the SFT model, and DPO on the others would lack "
                 "it. Run the file with 'training' first, then one with 'dpo'; or set SAGEMAKER_INSTANCE_COUNT=1."
             )
-        require_boto3()
+        require_boto3("Training on SageMaker")
         for number in range(1, _TRIES + 1):
             name = run.job_name if number == 1 else f"{run.job_name}-{number}"
             state = self._state(name)
@@ -104,7 +103,7 @@ class SageMakerJobs:
 
     def stop(self, run: RemoteRun) -> list[str]:
         """Stop what runs of a run; the names of these jobs. What they have saved is kept."""
-        require_boto3()
+        require_boto3("Training on SageMaker")
         stopped = []
         for number in range(1, _TRIES + 1):
             name = run.job_name if number == 1 else f"{run.job_name}-{number}"
@@ -169,36 +168,14 @@ class SageMakerJobs:
         for item in inputs:
             folder = self._place.object_key(*input_parts(item.channel, item.digest)) + "/"
             with explain_failures(f"Uploading {item.channel} to s3://{self._place.bucket}/{folder}"):
-                there = self._there(folder)
-                missing = {
-                    name: content
-                    for name, content in item.files.items()
-                    if there.get(folder + name) != _size(content)
-                }
-                if missing:
-                    total = sum(map(_size, missing.values()))
-                    logger.info(
-                        "Uploading {}: {} file(s), {:.1f} MB.", item.channel, len(missing), total / 1e6
-                    )
-                for name, content in missing.items():
-                    self._put(folder + name, content)
-
-    def _there(self, folder: str) -> dict[str, int]:
-        pages = (
-            self._client("s3")
-            .get_paginator("list_objects_v2")
-            .paginate(Bucket=self._place.bucket, Prefix=folder)
-        )
-        return {item["Key"]: item["Size"] for page in pages for item in page.get("Contents", ())}
-
-    def _put(self, key: str, content: Path | bytes) -> None:
-        extra: dict[str, str] = {}
-        if self._place.kms_key is not None:
-            extra = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self._place.kms_key}
-        if isinstance(content, bytes):
-            self._client("s3").put_object(Bucket=self._place.bucket, Key=key, Body=content, **extra)
-        else:
-            self._client("s3").upload_file(str(content), self._place.bucket, key, ExtraArgs=extra)
+                upload_missing(
+                    self._client("s3"),
+                    self._place.bucket,
+                    folder,
+                    item.files,
+                    item.channel,
+                    self._place.kms_key,
+                )
 
     def _ended(self, name: str, tell: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
         """The state of a job once it has ended."""
@@ -239,7 +216,3 @@ class SageMakerJobs:
             session: Any = boto3.Session(region_name=self._place.region)
             self._clients[service] = session.client(service, config=config)
         return self._clients[service]
-
-
-def _size(content: Path | bytes) -> int:
-    return len(content) if isinstance(content, bytes) else content.stat().st_size

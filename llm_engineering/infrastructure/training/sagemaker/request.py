@@ -1,23 +1,18 @@
 """The request that starts a training job."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from llm_engineering.application.training.finetune.remote import RemoteRun
 from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.infrastructure.shared.aws import refuse_secrets
 
 SECRET_VARIABLE = "TWIN_SECRET"
 """Tells the container the name of its secret in Secrets Manager, never what is in it."""
 PROJECT = "/app"
 """The project's folder in the image."""
 _HOUR = 3600
-_SECRET_NAME = re.compile(
-    r"TOKEN(?!IZER|S$)|SECRET|PASSWORD|PASSWD|CREDENTIAL|(?:^|_)(?:API_?)?KEY(?:_ID)?$", re.I
-)
-_SECRET_VALUE = re.compile(r"://[^/@\s]*:[^/@\s]+@")
-"""An address with a password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +49,7 @@ class JobPlace:
         Raises:
             ConfigurationError: says which setting to change.
         """
-        secrets = sorted(
-            name
-            for name, value in self.environment.items()
-            if _SECRET_NAME.search(name) or _SECRET_VALUE.search(value)
-        )
-        if secrets:
-            raise ConfigurationError(
-                f"SAGEMAKER_ENVIRONMENT holds {', '.join(secrets)}: a job's environment is shown in the clear to all who may "
-                "describe it. Put such values into a secret of AWS Secrets Manager, as a JSON object of names and values, and "
-                "name that: SAGEMAKER_SECRET."
-            )
+        refuse_secrets(self.environment, "SAGEMAKER_ENVIRONMENT", "SAGEMAKER_SECRET")
         if bool(self.subnets) != bool(self.security_groups):
             raise ConfigurationError(
                 "SAGEMAKER_SUBNETS and SAGEMAKER_SECURITY_GROUPS are set together or not at all."

@@ -3,7 +3,8 @@
 import json
 
 from llm_engineering.domain.errors import ConfigurationError
-from llm_engineering.infrastructure.training.sagemaker.faults import explain_failures, require_boto3
+from llm_engineering.infrastructure.shared.aws import require_boto3
+from llm_engineering.infrastructure.training.sagemaker.faults import explain_failures
 
 
 def read_secret(name: str, region: str | None = None) -> dict[str, str]:
@@ -14,7 +15,7 @@ def read_secret(name: str, region: str | None = None) -> dict[str, str]:
         TrainingError: AWS cannot be asked.
         MissingDependencyError: boto3 is not installed.
     """
-    require_boto3()
+    require_boto3("Training on SageMaker")
     import boto3
 
     with explain_failures(f"Reading the secret {name}"):

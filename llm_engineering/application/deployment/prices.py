@@ -1,0 +1,47 @@
+"""What machines cost, by a table that says when it was written."""
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Literal
+
+from llm_engineering.application.config import StrictConfig
+from llm_engineering.application.deployment.config import Deployment
+
+Currency = Literal["USD"]
+
+
+class PriceTable(StrictConfig):
+    """``infra/aws/prices.yaml``: list prices of SageMaker's machines for an hour of hosting."""
+
+    currency: Currency
+    written: date
+    source: str
+    regions: Mapping[str, Mapping[str, float]]
+    """Price an hour by region and instance type."""
+
+    def find_hourly(self, region: str, instance_type: str) -> float | None:
+        """Return the price of one machine for an hour; None: the table does not know it there."""
+        return self.regions.get(region, {}).get(instance_type)
+
+
+def count_instances(deployment: Deployment, copies: int) -> int:
+    """Return the machines that so many copies need at least, as the component's accelerators tell; 0 for none.
+
+    Without a component, or with one that asks for no accelerators, ``instance.count`` copies are taken to fill
+    ``instance.count`` machines.
+    """
+    component = deployment.component
+    if component is None:
+        return copies
+    per_machine = max(1, -(-component.copies // deployment.instance.count))
+    return -(-copies // per_machine)
+
+
+def estimate_range(deployment: Deployment) -> tuple[int, int, int]:
+    """Return how many machines run: at first, at least and at most."""
+    start = deployment.instance.count
+    if deployment.scaling is None:
+        return start, start, start
+    least = count_instances(deployment, deployment.scaling.min_copies)
+    most = count_instances(deployment, deployment.scaling.max_copies)
+    return start, least, deployment.instance.max_count or max(most, start)
