@@ -22,6 +22,7 @@ from llm_engineering.application.features.config import (
     EndToEndData,
     FeatureEngineering,
 )
+from llm_engineering.application.reporting.json_export import ExportArtifacts
 from llm_engineering.application.training.datasets.config import (
     GenerateInstructDataset,
     GeneratePreferenceDataset,
@@ -38,6 +39,7 @@ from tools.distributed import check_shared, is_distributed, is_leader, join_trai
 from tools.preflight import check_hosts, check_inputs, choose_author
 from tools.reports import read_output, show_run, show_steps
 from tools.run_config import check_parameters, read_run_config
+from tools.zenml_stack import find_image
 
 WRITERS = frozenset({"digital_data_etl", "feature_engineering", "end_to_end_data"})
 """Pipelines that change the collection."""
@@ -78,6 +80,9 @@ PIPELINES = {
     ),
     "training": Runnable("training", Training, Path("configs/training_sft.yaml")),
     "end-to-end-data": Runnable("end_to_end_data", EndToEndData, Path("configs/end_to_end_data_sample.yaml")),
+    "export-artifact-to-json": Runnable(
+        "export_artifact_to_json", ExportArtifacts, Path("configs/export_artifact_to_json.yaml")
+    ),
 }
 
 OWN = Path("configs/mine.yaml")
@@ -115,6 +120,12 @@ def run_pipeline(name: str, parameters: StrictConfig, rest: dict[str, Any] | Non
         import pipelines
 
     pipeline = getattr(pipelines, name)
+    if (image := find_image()) is not None:
+        from zenml.config import DockerSettings
+
+        pipeline = pipeline.with_options(
+            settings={"docker": DockerSettings(parent_image=image, skip_build=True)}
+        )
     with tempfile.TemporaryDirectory() as folder:
         if rest:
             path = Path(folder) / "run.yaml"

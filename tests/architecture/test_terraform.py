@@ -86,13 +86,32 @@ def test_the_module_is_valid_and_passes_its_own_tests(terraform: Terraform) -> N
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
-def list_subscribers(self: Any) -> str:
-    """What moto has not: who is told about a budget."""
-    asked = self._get_param("Notification")
-    budget = self.backend.budgets[self._get_param("AccountId")][self._get_param("BudgetName")]
-    same = ("NotificationType", "ComparisonOperator", "Threshold")
-    found = next(one for one in budget.notifications if all(one.details[key] == asked[key] for key in same))
-    return json.dumps({"Subscribers": found.subscribers})
+def complete_budgets(patch: pytest.MonkeyPatch) -> None:
+    """Add to moto what it has not: who is told about a budget, and its tags."""
+    from moto.budgets.responses import BudgetsResponse
+
+    create = BudgetsResponse.create_budget
+    tags: dict[str, list[dict[str, str]]] = {}
+
+    def create_budget(self: Any) -> str:
+        tags[self._get_param("Budget")["BudgetName"]] = self._get_param("ResourceTags", [])
+        return create(self)
+
+    def list_tags(self: Any) -> str:
+        return json.dumps({"ResourceTags": tags[self._get_param("ResourceARN").rpartition("/")[2]]})
+
+    def list_subscribers(self: Any) -> str:
+        asked = self._get_param("Notification")
+        budget = self.backend.budgets[self._get_param("AccountId")][self._get_param("BudgetName")]
+        same = ("NotificationType", "ComparisonOperator", "Threshold")
+        found = next(
+            one for one in budget.notifications if all(one.details[key] == asked[key] for key in same)
+        )
+        return json.dumps({"Subscribers": found.subscribers})
+
+    patch.setattr(BudgetsResponse, "create_budget", create_budget)
+    patch.setattr(BudgetsResponse, "list_tags_for_resource", list_tags, raising=False)
+    patch.setattr(BudgetsResponse, "describe_subscribers_for_notification", list_subscribers, raising=False)
 
 
 @pytest.mark.slow
@@ -102,11 +121,7 @@ def test_the_module_is_applied_again_without_change_and_destroyed(
 ) -> None:
     aws_server = pytest.importorskip("tests.fakes.aws_server", reason="needs moto: the group dev")
     boto3 = pytest.importorskip("boto3")
-    from moto.budgets.responses import BudgetsResponse
-
-    monkeypatch.setattr(
-        BudgetsResponse, "describe_subscribers_for_notification", list_subscribers, raising=False
-    )
+    complete_budgets(monkeypatch)
     override = """
     provider "aws" {
       access_key                  = "AKIAIOSFODNN7EXAMPLE"
