@@ -39,7 +39,7 @@ from tools.distributed import check_shared, is_distributed, is_leader, join_trai
 from tools.preflight import check_hosts, check_inputs, choose_author
 from tools.reports import read_output, show_run, show_steps
 from tools.run_config import check_parameters, read_run_config
-from tools.zenml_stack import find_image
+from tools.zenml_stack import fit_to_stack
 
 WRITERS = frozenset({"digital_data_etl", "feature_engineering", "end_to_end_data"})
 """Pipelines that change the collection."""
@@ -119,13 +119,7 @@ def run_pipeline(name: str, parameters: StrictConfig, rest: dict[str, Any] | Non
     with _announce_start():
         import pipelines
 
-    pipeline = getattr(pipelines, name)
-    if (image := find_image()) is not None:
-        from zenml.config import DockerSettings
-
-        pipeline = pipeline.with_options(
-            settings={"docker": DockerSettings(parent_image=image, skip_build=True)}
-        )
+    pipeline = fit_to_stack(getattr(pipelines, name))
     with tempfile.TemporaryDirectory() as folder:
         if rest:
             path = Path(folder) / "run.yaml"

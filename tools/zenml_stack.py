@@ -9,7 +9,7 @@ import argparse
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,13 +199,22 @@ def disconnect() -> int:
     return 0
 
 
-def find_image() -> str | None:
-    """Return the image that the active stack's steps run in; None: they run here, or ZenML builds one."""
+def fit_to_stack(pipeline: Any) -> Any:
+    """Return a pipeline as the active stack can run it: in the stack's image, and as far as its orchestrator goes on after a
+    step that failed. On this machine, nothing is changed."""
     from zenml.client import Client
+    from zenml.config import DockerSettings
 
-    labels: Mapping[str, Any] = Client().active_stack_model.labels or {}
-    image = labels.get(IMAGE_LABEL)
-    return str(image) if image else None
+    client = Client()
+    image = (client.active_stack_model.labels or {}).get(IMAGE_LABEL)
+    if image is None:
+        return pipeline
+    modes = client.active_stack.orchestrator.supported_execution_modes
+    mode = pipeline.configuration.execution_mode
+    return pipeline.with_options(
+        settings={"docker": DockerSettings(parent_image=str(image), skip_build=True)},
+        execution_mode=mode if mode in modes else modes[0],
+    )
 
 
 def _register(

@@ -71,6 +71,19 @@ PROMISED = [
     "create-api-key",
     "list-api-keys",
     "revoke-api-key",
+    "set-aws-stack",
+    "set-asynchronous-runs",
+    "zenml-server-disconnect",
+    "export-settings-to-zenml",
+    "delete-settings-zenml",
+    "run-export-artifact-to-json-pipeline",
+    "build-docker-image",
+    "push-docker-image",
+    "run-docker-end-to-end-data-pipeline",
+    "bash-docker-container",
+    "deploy-service-on-kubernetes",
+    "run-chat-page",
+    "check-endpoint",
 ]
 
 

@@ -18,6 +18,7 @@ from llm_engineering.application.features.config import (
 from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.application.inference.retriever import RetrievalConfig
 from llm_engineering.application.inference.serving_check import ServingCheckConfig
+from llm_engineering.application.reporting.json_export import ExportArtifacts
 from llm_engineering.application.training.datasets.config import (
     GenerateInstructDataset,
     GeneratePreferenceDataset,
@@ -38,6 +39,7 @@ BY_PARAMETERS: dict[frozenset[str], type[StrictConfig]] = {
     frozenset({"model_evaluation", "promotion"}): ModelEvaluationParameters,
     frozenset({"training"}): Training,
     frozenset({"dpo"}): Training,
+    frozenset({"export"}): ExportArtifacts,
 }
 
 
