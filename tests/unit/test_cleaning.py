@@ -250,3 +250,29 @@ def test_cost_grows_with_the_length_only(unit: str) -> None:
     # 64 times the text: quadratic would take 4,096 times as long; the allowance is for a noisy machine.
     small = min(seconds(4_000) for _ in range(3))
     assert min(seconds(256_000) for _ in range(2)) < 600 * max(small, 0.0005)
+
+
+def test_paragraphs_that_were_glued_together_are_parted() -> None:
+    glued = (
+        "A quick reminderWe keep posts in a store.Why a store?We want to search them. It is fast."
+        + " More words." * 20
+    )
+    assert clean_markdown(glued).split("\n\n")[:4] == [
+        "A quick reminder",
+        "We keep posts in a store.",
+        "Why a store?",
+        "We want to search them. It is fast." + " More words." * 20,
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Node.Js and Vue.Js are names." + " Words follow here." * 12,
+        "See https://example.org/A.Html?Q=b.Cd!Ef and more." + " Words follow here." * 12,
+        "`a.B` `c.D` `e.F` `g.H`" + " Words follow here." * 12,
+        "Short.But glued.And so.On.",
+    ],
+)
+def test_names_and_short_lines_are_not_parted(line: str) -> None:
+    assert clean_markdown(line) == line

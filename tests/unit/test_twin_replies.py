@@ -420,10 +420,62 @@ async def test_more_words_than_any_model_here_can_hold_are_cut() -> None:
         ("Fasse zusammen, was Ada über LoRA geschrieben hat", "LoRA"),
         ("Vergleiche, was Ada und Ben über Evaluation schreiben", "Evaluation"),
         ("Schreib einen LinkedIn-Beitrag über Reranking", "Reranking"),
+        ("Write an email to my team that explains what LoRA is and why we use it", "LoRA"),
+        (
+            "Draft a post on why teams split training, serving and monitoring",
+            "why teams split training, serving and monitoring",
+        ),
+        ("A post about caching, in my voice", "caching"),
     ],
 )
 def test_the_subject_is_what_is_left_of_the_order(request_: str, subject: str) -> None:
     assert extract_subject(request_, ["Ada Winter", "Ben Okafor"]) == subject
+
+
+@pytest.mark.parametrize(
+    ("request_", "things"),
+    [
+        ("What are the differences between GPTQ and GGML according to the articles?", ("GPTQ", "GGML")),
+        ("BM25 vs. dense retrieval", ("BM25", "dense retrieval")),
+        ("Vergleiche LoRA mit QLoRA", ("LoRA", "QLoRA")),
+        ("Compare what Ada and Ben say on tests", ()),
+        ("Compare my article on caching with Ben's", ()),
+        ("Compare their views on tests", ()),
+    ],
+)
+def test_things_are_compared_as_authors_are(request_: str, things: tuple[str, ...]) -> None:
+    brief = read_brief(request_, ["Ada Winter", "Ben Okafor"], intent=Intent.COMPARE, me=None, german=False)
+    assert brief.things == things
+
+
+@pytest.mark.parametrize(
+    ("request_", "intent", "given"),
+    [
+        (
+            "Rewrite in Ada's style: The cache failed. We mend it.",
+            Intent.WRITE,
+            "The cache failed. We mend it.",
+        ),
+        ('Rewrite this: "The cache failed last night."', Intent.WRITE, "The cache failed last night."),
+        ('Summarise "Hybrid search: words and meanings"', Intent.SUMMARISE, ""),
+    ],
+)
+def test_a_title_in_quotation_marks_is_no_text_to_rewrite(request_: str, intent: Intent, given: str) -> None:
+    brief = read_brief(request_, ["Ada Winter"], intent=intent, me=None, german=False)
+    assert brief.given == given
+    assert bool(brief.subject) is (intent is Intent.SUMMARISE)
+
+
+def test_few_points_are_read_from_the_order() -> None:
+    points = [
+        read_brief(order, [], intent=Intent.SUMMARISE, me=None, german=False).points
+        for order in (
+            "tl;dr of the chunking article",
+            "Summarise chunking in five points",
+            "Summarise chunking",
+        )
+    ]
+    assert points == [3, 5, None]
 
 
 @pytest.mark.parametrize(

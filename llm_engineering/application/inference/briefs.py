@@ -8,16 +8,18 @@ from llm_engineering.application.inference.events import LEAST_WORDS, NO_OPTIONS
 from llm_engineering.application.inference.periods import NUMBER_WORDS
 from llm_engineering.application.inference.scope import find_authors
 from llm_engineering.application.ports import Message
+from llm_engineering.domain.inference import Intent
 from llm_engineering.domain.voices import VoiceProfile
 
 _ABOUT = re.compile(
-    r"\b(?:about|regarding|concerning|discussing|covering|describing|explaining|announcing|summari[sz]ing"
+    r"\b(?:about|regarding|concerning|discussing|covering|describing|explain(?:ing|s)|announc(?:ing|es)|summari[sz]ing"
     r"|on(?:\s+the\s+(?:topic|subject)\s+of)?"
     r"|über|zum?\s+thema|zu[rm]?)\s+(?P<subject>.+)$",
     re.IGNORECASE,
 )
 _TAIL = re.compile(
-    r"\s*(?:[?!]+(?:\s.*)?|[.,;]\s.*|\.|\b(?:in|with|im|mit)\s+(?:my|the|a|an|our|\w+(?:\s+\w+)?['’]s|meinem|meiner|dem|einem|\w+s)"
+    r"\s*(?:[?!]+(?:\s.*)?|[.;]\s.*|\.|,\s+(?:(?:about|as|at|for|in|max|no|please|short|under|using|with|written)"
+    r"|(?:auf|bitte|etwa|für|höchstens|im|in|kurz|mit))\b.*|\b(?:in|with|im|mit)\s+(?:my|the|a|an|our|\w+(?:\s+\w+)?['’]s|meinem|meiner|dem|einem|\w+s)"
     r"\s+(?:\w+\s+)?(?:style|voice|tone|words|stil|ton|stimme)\b.*"
     r"|\b(?:the\s+way|as|wie)\s+\w+(?:\s+\w+)?\s+(?:would|würde)\b.*"
     r"|\b(?:for|für)\s+(?:my|our|the|meine|unsere|die)\s+(?:readers?|team|audience|followers|leser\w*|newsletter)\b.*"
@@ -26,21 +28,32 @@ _TAIL = re.compile(
 )
 _REQUEST_WORDS = frozenset(
     "a about according all an and any are article articles as author authors between blog both brief bullet bullets can "
-    "compare comparison contrast could did differ difference disagree agree do does draft each email essay everything "
-    "five for four from give gist have her his how i in into is it key letter linkedin long main me my newsletter of on "
-    "one or our out outline overview piece please point points post posts put quick recap rewrite say says sentence "
+    "compare comparison contrast could did differ difference differences disagree agree do does draft each email essay "
+    "everything five for four from give gist have her his how i in into is it key letter linkedin long main me my newsletter of "
+    "on one or our out outline overview piece please point points post posts put quick recap rewrite say says sentence "
     "sentences she he they short side so sum summarise summarize summary takeaways tell text texts than that the their "
     "them there these thread three tl tl;dr dr tldr take takes tweet-length by opinion turn this to tweet tweets two up "
     "us view views voice style was we what where which who wise with words write written wrote you your nutshell boil "
     "down condense alle als artikel auf aus beitrag beiträge bitte das dem den der des die ein eine einem einen einer "
     "entwurf er es fass fasse für ganz gegenüber geschrieben gib hat ich ihr im ist kannst kurz kurze mach mein meine "
     "meinem meinen mir mit oder schreib schreibe schreibt sich sie sind stell texte thema über überblick und "
-    "unterscheiden verfasse vergleich vergleiche von wer wie wichtigsten wo worin würde zu zum zur zusammen "
-    "zusammenfassung punkte aussagen kernaussagen meinung ".split()
+    "unterscheiden unterschied unterschiede verfasse vergleich vergleiche von wer wie wichtigsten wo worin würde zu zum "
+    "zur zusammen zusammenfassung punkte aussagen kernaussagen meinung ".split()
+)
+_CLAUSE = re.compile(
+    r"(?:what|how|why|was|wie|warum)\s+(?P<subject>.{2,60}?)\s+(?:is|are|means?|works?|ist|sind|bedeutet|funktioniert)\b.*$",
+    re.IGNORECASE,
+)
+"""What a thing is, for the thing."""
+_THINGS = re.compile(
+    r"(?:\b(?:between|compare|contrast|zwischen|vergleiche?)\s+)?(?P<one>[^,:;?!]{2,60}?)\s+"
+    r"(?:vs\.?|versus|and|with|to|or|und|mit|oder|gegenüber)\s+(?P<other>[^,:;?!]{2,60}?)"
+    r"(?=\s+(?:according|as|for|in|from|laut|nach|by)\b|[?!.,;:]|$)",
+    re.IGNORECASE,
 )
 _GIVEN = re.compile(
     r"(?<!\babout\s)(?<!\bon\s)(?<!\büber\s)(?<!\bthema\s)[“\"„«»](?P<quoted>[^“”\"„«»]{12,})[”\"“»«]"
-    r"|\b(?:this|these|following|dies\w*|folgend\w*)\b[^:]*:\s+(?P<rest>\S.{12,})$",
+    r"|\b(?:this|these|following|rewrite|rephrase|reword|dies\w*|folgend\w*|umschreib\w*|formuliere)\b[^:]*:\s+(?P<rest>\S.{12,})$",
     re.DOTALL | re.IGNORECASE,
 )
 """A text to be rewritten: neither a subject in quotation marks, nor a title with a colon."""
@@ -101,6 +114,10 @@ class Brief:
     given: str = ""
     """A text to be rewritten."""
     german: bool = False
+    things: tuple[str, ...] = ()
+    """What is compared, where the subject names it: "GPTQ and GGML"."""
+    points: int | None = None
+    """Parts of a summary, where few are asked for: "tl;dr", "in three points"."""
     shortened: bool = False
     """More words were asked for than are written."""
 
@@ -109,6 +126,7 @@ def read_brief(
     request: str,
     authors: Sequence[str],
     *,
+    intent: Intent = Intent.WRITE,
     me: str | None,
     german: bool,
     continues: bool = False,
@@ -119,6 +137,7 @@ def read_brief(
 
     Args:
         authors: those whose voice there is.
+        intent: what is asked for.
         me: whom "I" and "my" mean.
         continues: the request is about the previous reply.
         options: what need not be read from the words.
@@ -127,8 +146,10 @@ def read_brief(
     given = ""
     if continues:
         given = next((turn.content for turn in reversed(history) if turn.role == "assistant"), "")
-    elif (match := _GIVEN.search(request)) is not None:
-        given = (match["quoted"] or match["rest"]).strip()
+    elif (match := _GIVEN.search(request)) is not None and (
+        intent is Intent.WRITE or len(match[0].split()) > _WORDS_OF_TITLE
+    ):
+        given = (match["quoted"] or match["rest"]).strip(' "“”„«»')
     instruction = request.replace(given, "") if given and not continues else request
     form = options.form or _find_form(instruction) or _USUAL_FORM
     description, words = next((text, count) for name, _, text, count in _FORMS if name == form)
@@ -143,10 +164,16 @@ def read_brief(
         author=options.author or (named[0] if named else me),
         given=given,
         german=german,
+        points=_read_count(instruction) if _FEW_POINTS.search(instruction) else None,
+        things=_read_things(instruction, authors) if intent is Intent.COMPARE else (),
         shortened=asked > MOST_WORDS,
     )
 
 
+_FEW_POINTS = re.compile(
+    r"\btl;?dr\b|\bnutshell\b|\b(?:short|brief|quick|kurz\w*)\b|\b(?:points?|bullets?|sentences?|takeaways?|punkte\w*|sätze\w*)\b",
+    re.IGNORECASE,
+)
 _SHORTER = re.compile(
     r"\b(?:short(?:er|en)?|brief\w*|concis\w*|condense|less|cut|too\s+long|kürze\w*|kurz|knapp\w*|zu\s+lang)\b",
     re.IGNORECASE,
@@ -205,6 +232,22 @@ _HARDLY_EVER = 0.5
 """In 1,000 words."""
 
 
+_WORDS_OF_TITLE = 20
+"""Words in quotation marks that are a text, and no title."""
+
+
+def _read_things(instruction: str, authors: Sequence[str]) -> tuple[str, ...]:
+    """The two things that are to be compared; none where they are people."""
+    match = _THINGS.search(instruction)
+    if match is None:
+        return ()
+    found = tuple(extract_subject(match[part], ()) for part in ("one", "other"))
+    people = any(
+        not thing or find_authors(thing, authors) or thing.casefold() in _REQUEST_WORDS for thing in found
+    )
+    return () if people else found
+
+
 def _read_count(instruction: str) -> int:
     """How many pieces are asked for: the first number below 20 in the order; 3 where there is none."""
     words = (
@@ -217,6 +260,8 @@ def extract_subject(request: str, authors: Sequence[str]) -> str:
     """Return what a request is about, without the words that ask for it."""
     about = _ABOUT.search(request)
     text = _TAIL.sub("", about["subject"] if about else request)
+    if (clause := _CLAUSE.match(text)) is not None:
+        text = clause["subject"]
     for name in find_authors(request, authors):
         for part in sorted({name, *name.split()}, key=len, reverse=True):
             text = re.sub(rf"\b{re.escape(part)}(?:['’]?s)?\b", " ", text, flags=re.IGNORECASE)

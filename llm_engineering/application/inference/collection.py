@@ -85,13 +85,13 @@ class Collection:
             else {}
         )
 
-    def read_document(self, identifier: str) -> CleanDocument | None:
-        """Return a whole document.
+    def read_documents(self, ids: Sequence[str]) -> dict[str, CleanDocument]:
+        """Return whole documents by id; those that are gone are left out.
 
         Raises:
             StoreError: the warehouse cannot be read.
         """
-        return next(iter(self._store.get([identifier])), None)
+        return {document.id: document for document in self._store.get(ids)} if ids else {}
 
     def find_voice(self, author: str, *, german: bool) -> VoiceProfile | None:
         """Return how an author writes in a language, or in another one where they write none in it; None: not known."""
@@ -104,6 +104,11 @@ class Collection:
             return None
         wanted = [voice for voice in found if voice.language == ("de" if german else "en")]
         return next(iter(wanted or found), None)
+
+    def find_repeated(self, author: str) -> tuple[str, ...]:
+        """Return the sentences that an author says everywhere, such as adverts, folded for comparison."""
+        voice = self.find_voice(author, german=False)
+        return voice.repeated if voice is not None else ()
 
     def find_about(
         self,

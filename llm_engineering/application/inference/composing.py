@@ -17,7 +17,8 @@ from llm_engineering.application.inference.answer import (
 )
 from llm_engineering.application.inference.briefs import Brief
 from llm_engineering.application.inference.context import Source
-from llm_engineering.application.inference.quotes import Quotation, choose_paragraphs, choose_quotations
+from llm_engineering.application.inference.excerpts import choose_excerpts
+from llm_engineering.application.inference.quotes import Quotation, choose_quotations, join_neighbours
 from llm_engineering.application.ports import LanguageModel, Message, Vectors
 from llm_engineering.application.text.pii import mask_personal_data
 from llm_engineering.application.text.style import score_voice
@@ -28,6 +29,8 @@ from llm_engineering.domain.voices import VoiceProfile
 Embed = Callable[[Sequence[str]], Vectors]
 SECTION_TOKENS = 90
 """Of a section's reply: two or three sentences."""
+_QUOTED_WORDS = 60
+"""Of a section's quotation, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Order:
     """Name of the prompt that the messages were made from."""
     max_tokens: int
     free: bool = False
-    """Its sentences need no source: titles."""
+    """Its sentences are shown whatever backs them: titles; and a given text in other words, of which none may be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class Section:
     """Markdown that stands before it."""
     question: str
     """What the passages are asked."""
+    subject: str = ""
+    """What a quotation is to be about; empty: the question."""
     passages: tuple[Passage, ...] = ()
     otherwise: str = ""
     """What to say where there are no passages, or nothing of them can be used."""
@@ -59,6 +64,8 @@ class Section:
     """What stands here, word for word, where no model was ordered to write, or nothing that it wrote may be shown."""
     bullets: bool = False
     """The notes as bullet points."""
+    repeated: tuple[str, ...] = ()
+    """Sentences that are not quoted, since its author says them everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +157,11 @@ def _quote(section: Section, citations: Sequence[Citation], embed: Embed) -> lis
     """A section's notes, or the part of its passages that is closest to its question. Blocking."""
     if section.notes:
         return [replace(note, citation=citations[note.citation.number - 1]) for note in section.notes]
-    prose = choose_paragraphs(section.question, citations, embed=embed, count=1)
-    return prose or choose_quotations(section.question, citations, embed=embed)
+    subject = section.subject or section.question
+    runs = choose_excerpts(
+        subject, citations, embed=embed, words=_QUOTED_WORDS, most=1, repeated=section.repeated
+    )
+    return join_neighbours(runs[0]) if runs else choose_quotations(section.question, citations, embed=embed)
 
 
 async def _write(

@@ -1,16 +1,25 @@
 """Plan a draft: the author's closest sentences as notes, laid out in the parts of the form, with an order for each part where a
 model may write."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from llm_engineering.application.inference.briefs import Brief, describe_style
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import Embed, Order, Outline, Section
-from llm_engineering.application.inference.outlines import name_text
-from llm_engineering.application.inference.quotes import SENTENCES, Quotation, choose_paragraphs
+from llm_engineering.application.inference.excerpts import choose_excerpts
+from llm_engineering.application.inference.outlines import gather_sections, name_text
+from llm_engineering.application.inference.quotes import (
+    Quotation,
+    choose_paragraphs,
+    is_repeated,
+    is_torn_out,
+    shorten_to_fit,
+)
 from llm_engineering.application.inference.search import as_passages
 from llm_engineering.application.llm import prompts
+from llm_engineering.application.text.markdown import strip_markdown
 from llm_engineering.application.text.words import content_stems
 from llm_engineering.domain.retrieval import Citation, Hit, Passage
 from llm_engineering.domain.voices import VoiceProfile
@@ -20,7 +29,7 @@ PASSAGES = 12
 PARTS = 4
 """Parts of an article, each from a heading of its own."""
 _WORDS_OF_NOTE = 20
-_WORDS_OF_PARAGRAPH = 45
+_WORDS_OF_ITEM = 60
 _NOTES = (2, 7)
 """Sentences that the model is given for a part, fewest and most: it keeps to few plain notes better than to passages."""
 _LONGEST_ITEM = 260
@@ -55,10 +64,19 @@ def plan_draft(
     own = [hit for hits in found.values() for hit in hits if hit.chunk.author == author]
     others = [hits[0] for hits in found.values() if hits[0].chunk.author != author]
     brief = replace(brief, author=author)
-    passages = as_passages((own if verbatim and own else [*own, *others])[:PASSAGES])
+    if verbatim:
+        by_author = {i: hits for i, hits in found.items() if hits[0].chunk.author == author} or found
+        language = "de" if brief.german else "en"
+        wanted = {i: h for i, h in by_author.items() if h[0].chunk.language == language} or by_author
+        sections = gather_sections(wanted, collection)
+        passages = [one for each in sections.values() for one in each]
+    else:
+        passages = as_passages([*own, *others][:PASSAGES])
     writer = _Writer(brief, author, collection, voice, embed, verbatim=verbatim, instructions=instructions)
     opening, closing = _frame(brief, author)
-    if brief.form in ("article", "outline"):
+    if verbatim and brief.form in ("article", "outline"):
+        parts = writer.plan_excerpts(passages)
+    elif brief.form in ("article", "outline"):
         groups = _group_by_heading(own or others)
         parts = [
             writer.plan_part(
@@ -124,21 +142,42 @@ class _Writer:
         self._embed = embed
         self._verbatim = verbatim
         self._instructions = instructions.strip()
+        self._repeated = voice.repeated if voice is not None else ()
         self._examples: list[str] | None = None
 
     def plan_part(self, passages: Sequence[Passage], *, words: int, form: str, heading: str = "") -> Section:
         """A part of the text, from what the passages say of the subject."""
         if self._verbatim and self._brief.form != "outline":
-            notes = self._choose(passages, max(1, round(words / _WORDS_OF_PARAGRAPH)))
+            notes = [part for run in self._excerpt(passages, words) for part in run]
         else:
             fewest, most = _NOTES
-            notes = self._choose(passages, max(fewest, min(most, words // _WORDS_OF_NOTE)), sentences=1)
+            longest = _LONGEST_ITEM if self._verbatim else None
+            notes = self._choose(passages, max(fewest, min(most, words // _WORDS_OF_NOTE)), longest=longest)
         return self._section(passages, notes, words=words, form=form, heading=heading)
+
+    def plan_excerpts(self, passages: Sequence[Passage]) -> list[Section]:
+        """Excerpts under the headings that they stand under, in the order of their texts."""
+        words = max(_WORDS_OF_ITEM, self._brief.words // PARTS)
+        runs = self._excerpt(passages, words * PARTS, each=words, most=PARTS)
+        if self._brief.form == "outline":
+            cut = [[shorten_to_fit(part, _LONGEST_ITEM) for part in run] for run in runs]
+            runs = [kept for run in cut if (kept := [part for part in run if part is not None])]
+        runs.sort(key=lambda run: (run[0].citation.number, run[0].span.start))
+        sections: list[Section] = []
+        for run in runs:
+            name = _name(run[0].citation.passage)
+            before = "\n" if sections else ""
+            heading = f"{before}## {name}\n\n" if not sections or name != sections[-1].subject else before
+            sections.append(self._section(passages, run, words=words, form="", heading=heading, subject=name))
+        return sections
 
     def plan_items(self, passages: Sequence[Passage]) -> list[Section]:
         """The messages of a thread, or separate ones, each from notes of its own."""
-        each = 1 if self._verbatim else 2
-        notes = self._choose(passages, each * self._brief.count, sentences=3 - each, longest=_LONGEST_ITEM)
+        notes = (
+            self._excerpt_items(passages)
+            if self._verbatim
+            else self._choose(passages, 2 * self._brief.count, longest=_LONGEST_ITEM)
+        )
         count = max(1, min(self._brief.count, len(notes)))
         mark = f"/{count}" if self._brief.form == "thread" else "."
         return [
@@ -153,32 +192,67 @@ class _Writer:
         ]
 
     def _choose(
-        self,
-        passages: Sequence[Passage],
-        count: int,
-        *,
-        sentences: int = SENTENCES,
-        longest: int | None = None,
+        self, passages: Sequence[Passage], count: int, *, longest: int | None = None
     ) -> list[Quotation]:
-        sources = [Citation(number=n, passage=passage) for n, passage in enumerate(passages, start=1)]
+        """The closest sentences."""
         return choose_paragraphs(
             self._brief.subject,
-            sources,
+            _number(passages),
             embed=self._embed,
             count=count,
-            sentences=sentences,
+            sentences=1,
             longest=longest,
-            repeated=self._voice.repeated if self._voice is not None else (),
+            repeated=self._repeated,
         )
 
+    def _excerpt(
+        self, passages: Sequence[Passage], words: int, *, each: int | None = None, most: int = 3
+    ) -> list[list[Quotation]]:
+        return choose_excerpts(
+            self._brief.subject,
+            _number(passages),
+            embed=self._embed,
+            words=words,
+            each=each,
+            most=most,
+            repeated=self._repeated,
+        )
+
+    def _excerpt_items(self, passages: Sequence[Passage]) -> list[Quotation]:
+        """Beginnings of paragraphs that are short enough for a message; of a thread in their order, else such as stand alone."""
+        count, found = self._brief.count, []
+        together = self._brief.form == "thread"
+        runs = self._excerpt(
+            passages,
+            count * _WORDS_OF_ITEM,
+            each=None if together else _WORDS_OF_ITEM,
+            most=count,
+        )
+        for run in runs:
+            for part in run:
+                item = shorten_to_fit(part, _LONGEST_ITEM)
+                if item is not None and (together or not is_torn_out(item.plain)):
+                    found.append(item)
+        missing = count - len(found)
+        others = self._choose(passages, missing, longest=_LONGEST_ITEM) if missing > 0 else []
+        return [*found[:count], *(one for one in others if not is_repeated(one, found))]
+
     def _section(
-        self, passages: Sequence[Passage], notes: Sequence[Quotation], *, words: int, form: str, heading: str
+        self,
+        passages: Sequence[Passage],
+        notes: Sequence[Quotation],
+        *,
+        words: int,
+        form: str,
+        heading: str,
+        subject: str = "",
     ) -> Section:
         brief = self._brief
         ordered = not self._verbatim and brief.form != "outline"
         return Section(
             heading=heading,
             question=brief.subject,
+            subject=subject,
             passages=tuple(passages),
             order=self._order(notes, words, form) if ordered else None,
             notes=tuple(notes),
@@ -213,6 +287,10 @@ class _Writer:
         return [text for text in self._examples if not any(note in text for note in notes)][:1]
 
 
+def _number(passages: Sequence[Passage]) -> list[Citation]:
+    return [Citation(number=n, passage=passage) for n, passage in enumerate(passages, start=1)]
+
+
 def _share_out(notes: Sequence[Quotation], count: int) -> list[Sequence[Quotation]]:
     """The notes in so many shares of about the same size."""
     return [notes[i * len(notes) // count : (i + 1) * len(notes) // count] for i in range(count)]
@@ -229,5 +307,10 @@ def _choose_titles(subject: str, passages: Sequence[Passage]) -> list[str]:
     ]
 
 
+_NUMBERED = re.compile(r"^[\W_]*(?:(?:[IVX]+|\d+)\\?[.):]\s*)?[\W_]*(?=\w)")
+"""Marks and numbers before a heading's words."""
+
+
 def _name(passage: Passage) -> str:
-    return passage.headings[-1] if passage.headings else name_text(passage.title, passage.text)
+    name = passage.headings[-1] if passage.headings else name_text(passage.title, passage.text)
+    return _NUMBERED.sub("", strip_markdown(name)).strip("* ")

@@ -1,11 +1,17 @@
 """Plan a longer text: which passages a summary or a comparison is made of, and under which headings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from loguru import logger
+
+from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import Outline, Section
 from llm_engineering.application.inference.search import as_passages
 from llm_engineering.application.text.markdown import Kind, markdown_blocks, shorten
+from llm_engineering.application.text.style import pick_evenly
+from llm_engineering.domain.categories import is_code
 from llm_engineering.domain.documents import CleanDocument, Span
+from llm_engineering.domain.errors import StoreError
 from llm_engineering.domain.retrieval import Hit, Passage
 
 DOCUMENTS = 6
@@ -16,23 +22,43 @@ PASSAGES = 6
 """Passages of a document or an author that are looked at."""
 _NAME = 60
 """Characters of a text that stand for a missing title."""
-_LONGEST_PART = 1_500
-"""Characters of a part of a document that are read."""
+SECTIONS = 6
+"""Sections of a document that are looked at."""
+_NO_PROSE = frozenset(
+    {"references", "further reading", "related articles", "sources", "literatur", "quellen", "weiterlesen"}
+)
+"""Headings of lists of other texts."""
+_SECTION_WORDS = 20
+"""Words below a heading from which there is a section."""
 
 Hits = Mapping[str, Sequence[Hit]]
 """Of each document those about the subject, best first; documents too."""
 
 
-def outline_summary(subject: str, found: Hits, *, german: bool) -> Outline:
-    """Plan a summary of what was written on a subject: a part for each document that bears on it, the best first."""
+def outline_summary(
+    subject: str,
+    found: Hits,
+    passages: Mapping[str, Sequence[Passage]],
+    *,
+    german: bool,
+    find_repeated: Callable[[str], tuple[str, ...]] = lambda _: (),
+) -> Outline:
+    """Plan a summary of what was written on a subject: a part for each document that bears on it, the best first.
+
+    Args:
+        passages: of each document that is told of.
+        find_repeated: gives the sentences that an author says everywhere.
+    """
     sections = []
-    for hits in list(found.values())[:DOCUMENTS]:
+    for identifier, hits in list(found.items())[:DOCUMENTS]:
         chunk = hits[0].chunk
         sections.append(
             Section(
                 heading=f"- **{name_text(chunk.title, chunk.text)}** ({_by(chunk.author, chunk.published_at)}): ",
                 question=_ask_about(subject, german),
-                passages=tuple(as_passages(hits[:PASSAGES])),
+                subject=subject,
+                passages=tuple(passages[identifier]),
+                repeated=find_repeated(chunk.author),
             )
         )
     rest = list(found.values())[DOCUMENTS:]
@@ -41,49 +67,57 @@ def outline_summary(subject: str, found: Hits, *, german: bool) -> Outline:
     return Outline("", tuple(sections), closing)
 
 
-def outline_document(document: CleanDocument, *, german: bool) -> Outline:
-    """Plan a summary of one document: a part for each of its sections."""
-    parts = _split_by_headings(document)
-    sections = tuple(
-        Section(
-            heading=f"- **{title or document.title}**: ",
-            question=f"Was ist die Hauptaussage zu „{title or document.title}“?"
-            if german
-            else f"What is the main point about {title or document.title}?",
-            passages=(passage,),
+def outline_document(
+    document: CleanDocument, *, german: bool, parts: int = PARTS, repeated: Sequence[str] = ()
+) -> Outline:
+    """Plan a summary of one document: a part for each of its sections.
+
+    Args:
+        parts: sections that are told of; those between the first and the last are chosen evenly.
+        repeated: sentences that its author says everywhere.
+    """
+    sections = []
+    for passage in pick_evenly(split_sections(document), parts):
+        title = passage.headings[-1] if passage.headings else document.title
+        sections.append(
+            Section(
+                heading=f"- **{title}**: ",
+                question=f"Was ist die Hauptaussage zu „{title}“?"
+                if german
+                else f"What is the main point about {title}?",
+                subject=title,
+                passages=(passage,),
+                repeated=tuple(repeated),
+            )
         )
-        for title, passage in parts[:PARTS]
-    )
     name, by = name_text(document.title, document.text), _by(document.author, document.published_at)
     opening = f"**[{name}]({document.link})** ({by})\n\n"
-    return Outline(opening, sections)
+    return Outline(opening, tuple(sections))
 
 
-def outline_comparison(subject: str, authors: Sequence[str], found: Hits, *, german: bool) -> Outline:
-    """Plan a comparison: a part for each author, who may have written nothing on the subject."""
-    by_author: dict[str, list[Hit]] = {author: [] for author in authors}
-    for hits in found.values():
-        for hit in hits:
-            if hit.chunk.author in by_author:
-                by_author[hit.chunk.author].append(hit)
+def outline_comparison(
+    subject: str, compared: Mapping[str, tuple[str, Sequence[Passage]]], *, german: bool
+) -> Outline:
+    """Plan a comparison: a part for each author, or each thing, on whom there may be nothing.
+
+    Args:
+        compared: by name, what is looked for in which passages.
+    """
     sections = tuple(
         Section(
-            heading=f"- **{author}**: ",
-            question=_ask_about(subject, german),
-            passages=tuple(as_passages(_best(hits)[:PASSAGES])),
+            heading=f"- **{name}**: ",
+            question=_ask_about(topic, german),
+            subject=topic,
+            passages=tuple(passages),
             otherwise="schreibt darüber nichts." if german else "does not write about it.",
         )
-        for author, hits in by_author.items()
+        for name, (topic, passages) in compared.items()
     )
     return Outline(f"**{subject}**\n\n" if subject else "", sections)
 
 
 def _ask_about(subject: str, german: bool) -> str:
     return f"Was wird über {subject} gesagt?" if german else f"What is said about {subject}?"
-
-
-def _best(hits: Sequence[Hit]) -> list[Hit]:
-    return sorted(hits, key=lambda hit: -(hit.dense_score or 0.0))
 
 
 def name_text(title: str, text: str) -> str:
@@ -95,22 +129,55 @@ def _by(author: str, published_at: object) -> str:
     return f"{author}, {published_at:%Y-%m-%d}" if published_at else author
 
 
-def _split_by_headings(document: CleanDocument) -> list[tuple[str, Passage]]:
-    """(heading, text below it) of each section of a document that holds prose."""
-    found: list[tuple[str, Passage]] = []
-    title, start = "", 0
-    marks = [(b.start, b.end) for b in markdown_blocks(document.text) if b.kind is Kind.HEADING]
-    bounds = [*marks, (len(document.text), len(document.text))]
-    for begin, end in bounds:
-        text = document.text[start:begin][:_LONGEST_PART]
-        if len(text.split()) >= 20:
-            found.append((title, _passage(document, start, start + len(text), title)))
-        title = document.text[begin:end].strip().lstrip("#").strip()
-        start = end
+def split_sections(document: CleanDocument) -> list[Passage]:
+    """Return the sections of a document that hold prose. What stands before the first one, such as a title, belongs to it."""
+    found: list[Passage] = []
+    start, below = 0, 0
+    path: tuple[str, ...] = ()
+    heads = [block for block in markdown_blocks(document.text) if block.kind is Kind.HEADING]
+    for end, next_path, next_below in (
+        *((block.start, block.path, block.end) for block in heads),
+        (len(document.text), (), 0),
+    ):
+        enough = len(document.text[below:end].split()) >= _SECTION_WORDS
+        named = path[-1].casefold() if path else ""
+        if enough and named not in _NO_PROSE:
+            found.append(_passage(document, start, end, path))
+        if enough or found:
+            start = end
+        below, path = next_below, next_path
     return found
 
 
-def _passage(document: CleanDocument, start: int, end: int, title: str) -> Passage:
+def gather_sections(
+    found: Hits, collection: Collection, documents: int = DOCUMENTS
+) -> dict[str, list[Passage]]:
+    """Return, by document, the sections that passages stand in, and the first one of each text. Blocking.
+
+    Args:
+        documents: of how many, the best first.
+    """
+    wanted = dict(list(found.items())[:documents])
+    try:
+        read = collection.read_documents(list(wanted))
+    except StoreError as error:
+        logger.warning("Passages are read without what stands around them: {}", error)
+        read = {}
+    return {identifier: _choose_sections(read.get(identifier), hits) for identifier, hits in wanted.items()}
+
+
+def _choose_sections(document: CleanDocument | None, hits: Sequence[Hit]) -> list[Passage]:
+    sections = split_sections(document) if document is not None and not is_code(document.category) else []
+    if not sections:
+        return as_passages(hits[:PASSAGES])
+    places = [0]
+    for hit in hits:
+        start = hit.chunk.span.start
+        places += [n for n, one in enumerate(sections) if one.span.start <= start < one.span.end]
+    return [sections[place] for place in sorted(list(dict.fromkeys(places))[:SECTIONS])]
+
+
+def _passage(document: CleanDocument, start: int, end: int, path: Sequence[str]) -> Passage:
     return Passage(
         document_id=document.id,
         span=Span(start=start, end=end),
@@ -120,6 +187,7 @@ def _passage(document: CleanDocument, start: int, end: int, title: str) -> Passa
         author=document.author,
         platform=document.platform,
         published_at=document.published_at,
-        headings=(title,) if title else (),
+        category=document.category,
+        headings=tuple(path),
         score=1.0,
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from llm_engineering.application.inference.briefs import Brief, read_brief
+from llm_engineering.application.inference.briefs import Brief, describe_style, read_brief
 from llm_engineering.application.inference.catalogue import Wording, matches_topic
 from llm_engineering.application.inference.collection import Collection
 from llm_engineering.application.inference.composing import Embed, Order, Outline, Section
@@ -12,6 +12,7 @@ from llm_engineering.application.inference.events import NO_OPTIONS, BriefOption
 from llm_engineering.application.inference.guards import Guarded
 from llm_engineering.application.inference.intents import Routed
 from llm_engineering.application.inference.outlines import (
+    gather_sections,
     name_text,
     outline_comparison,
     outline_document,
@@ -32,6 +33,10 @@ _DRAFT_TEXTS = 3
 """Texts on a subject that a draft draws on at least, where there are as many that are near to it."""
 _OFFERED = 3
 """Texts of others that are named where an author wrote nothing."""
+_COMPARED_TEXTS = 3
+"""Texts of an author, or on a thing, that a comparison reads."""
+_LONGEST_ORDER = 200
+"""Characters of an order that is passed on as it stands."""
 _NO_HITS: Mapping[str, Sequence[Hit]] = {}
 
 
@@ -77,6 +82,7 @@ def plan_text(
     brief = read_brief(
         routed.request,
         authors,
+        intent=routed.intent,
         me=me or owner,
         german=german,
         continues=routed.continues,
@@ -88,7 +94,7 @@ def plan_text(
     if guarded.query.filter.authors and not options.author:
         brief = replace(brief, author=named[0])
     if routed.intent is Intent.WRITE and brief.given:
-        return _plan_rewriting(brief, routed.request, collection, extractive=extractive)
+        return _plan_rewriting(brief, routed.request, collection, extractive=extractive, small=verbatim)
     if not brief.subject:
         return _say(
             german,
@@ -99,12 +105,17 @@ def plan_text(
     narrow = merge_filters(given, MetadataFilter(authors=named))
     if routed.intent is Intent.COMPARE:
         found = _find(collection, brief.subject, measure_floor, given)
-        compared = named if len(named) > 1 else _authors_of(found)
-        return (
-            outline_comparison(brief.subject, compared, found, german=german)
-            if found
-            else _nothing(brief, (), german)
+        if not found:
+            return _nothing(brief, (), german)
+        things = brief.things if len(named) < 2 else ()
+        compared = (
+            {thing: (thing, _passages_on(collection, thing, measure_floor, narrow)) for thing in things}
+            if things
+            else _split_by_author(
+                named if len(named) > 1 else _authors_of(found), brief.subject, found, collection
+            )
         )
+        return outline_comparison("" if things else brief.subject, compared, german=german)
     if routed.intent is Intent.SUMMARISE:
         found = _find(collection, brief.subject, measure_floor, narrow)
         if not found:
@@ -112,8 +123,16 @@ def plan_text(
         whole = _named_document(brief.subject, found)
         document = _read(collection, whole) if whole else None
         if document is not None:
-            return outline_document(document, german=german)
-        return outline_summary(brief.subject, found, german=german)
+            return outline_document(
+                document, german=german, repeated=collection.find_repeated(document.author)
+            )
+        return outline_summary(
+            brief.subject,
+            found,
+            gather_sections(found, collection),
+            german=german,
+            find_repeated=collection.find_repeated,
+        )
     if verbatim and brief.author:
         # Somebody else's sentences would be passed off as the author's own.
         own = merge_filters(given, MetadataFilter(authors=(brief.author,)))
@@ -156,22 +175,28 @@ def _find(
     return found
 
 
-def _plan_rewriting(brief: Brief, request: str, collection: Collection, *, extractive: bool) -> str | Outline:
+def _plan_rewriting(
+    brief: Brief, request: str, collection: Collection, *, extractive: bool, small: bool
+) -> str | Outline:
     if extractive:
         return _say(
             brief.german,
             f"Dieses kleine Modell kann keine Texte umschreiben. Ein größeres holt: {POE} download-models",
             f"This small model cannot rewrite texts. Fetch a larger one with: {POE} download-models",
         )
-    examples = collection.find_examples(brief.author, brief.given[:500]) if brief.author else []
+    voice = collection.find_voice(brief.author, german=brief.german) if brief.author else None
+    # A small model writes off an example that it is shown.
+    shown = brief.author and not small
+    examples = collection.find_examples(brief.author or "", brief.given[:500])[:1] if shown else []
+    order = request.replace(brief.given, "").strip(' :"“”')
     messages = prompts.render(
         "rewrite",
         1,
-        author=brief.author or "an experienced author",
         language="German" if brief.german else "English",
-        examples=examples[:1],
+        style=describe_style(voice) if voice is not None else "",
+        examples=examples,
         text=brief.given,
-        request=request if len(request) < 200 else brief.description,
+        request=order if len(order) < _LONGEST_ORDER else brief.description,
     )
     passage = Passage.model_validate(
         {
@@ -187,10 +212,33 @@ def _plan_rewriting(brief: Brief, request: str, collection: Collection, *, extra
     )
     tokens = int(max(brief.words, len(brief.given.split()) * 1.3) * _TOKENS_PER_WORD) + 40
     section = Section(
-        heading="", question=request, passages=(passage,), order=Order(tuple(messages), "rewrite", tokens)
+        heading="",
+        question=request,
+        passages=(passage,),
+        order=Order(tuple(messages), "rewrite", tokens, free=True),
     )
-    voice = collection.find_voice(brief.author, german=brief.german) if brief.author else None
     return Outline("", (section,), voice=voice, brief=brief)
+
+
+def _passages_on(
+    collection: Collection, thing: str, measure_floor: Callable[[], float], filter: MetadataFilter
+) -> list[Passage]:
+    found = _find(collection, thing, measure_floor, filter)
+    return [
+        one for sections in gather_sections(found, collection, _COMPARED_TEXTS).values() for one in sections
+    ]
+
+
+def _split_by_author(
+    authors: Sequence[str], subject: str, found: Mapping[str, Sequence[Hit]], collection: Collection
+) -> dict[str, tuple[str, list[Passage]]]:
+    """What each author wrote on a subject, where they did."""
+    compared: dict[str, tuple[str, list[Passage]]] = {}
+    for author in authors:
+        own = {identifier: hits for identifier, hits in found.items() if hits[0].chunk.author == author}
+        gathered = gather_sections(own, collection, _COMPARED_TEXTS).values()
+        compared[author] = (subject, [one for sections in gathered for one in sections])
+    return compared
 
 
 def _authors_of(found: Mapping[str, Sequence[Hit]]) -> tuple[str, ...]:
@@ -214,7 +262,7 @@ def _named_document(subject: str, found: Mapping[str, Sequence[Hit]]) -> str | N
 
 def _read(collection: Collection, identifier: str) -> CleanDocument | None:
     try:
-        return collection.read_document(identifier)
+        return collection.read_documents([identifier]).get(identifier)
     except StoreError:
         return None
 

@@ -39,7 +39,7 @@ _NEAR = 0.5
 _SAME = 0.6
 """Share of a part's content words that stand in another one, from which it says the same."""
 _LABEL_WORDS = 4
-_ENDS = tuple(".!?…。！？।")
+ENDS = tuple(".!?…。！？।")
 _ALONE = 0.25
 """The share that a part's own words have in its score; the rest is theirs and the headings', which all parts of a section
 have in common."""
@@ -186,9 +186,17 @@ def choose_quotations(
     near = [i for i in _by_score(scores) if scores[i] >= scores.max() - _NEAR * _unit(scores)]
     chosen: list[Quotation] = []
     for i in near:
-        if not _repeats(found[i][1], chosen):
+        if not is_repeated(found[i][1], chosen):
             chosen = _pick([*chosen, found[i][1]], count)
-    return _join(chosen)
+    return [_without_announcement(part) for part in join_neighbours(chosen)]
+
+
+def _without_announcement(part: Quotation) -> Quotation:
+    """A quotation without a last sentence that announces what is not quoted: "It printed the following:"."""
+    sentences = split_statements(part.text) if part.head is None and not part.is_code else ()
+    if len(sentences) < 2 or not part.plain.endswith(":"):
+        return part
+    return replace(part, span=Span(start=part.span.start, end=part.span.start + sentences[-2].unit.end))
 
 
 def choose_paragraphs(
@@ -218,7 +226,7 @@ def choose_paragraphs(
         for part in _parts(source, sentences)
         if not part.is_code
         and part.head is None
-        and part.plain.endswith(_ENDS)
+        and part.plain.endswith(ENDS)
         and (longest is None or len(part.plain) <= longest)
         and not _holds_any(part.plain, repeated)
     ]
@@ -226,14 +234,24 @@ def choose_paragraphs(
     scores = _score(subject, [(0, part) for _, part in found], None, embed)
     unit = _unit(scores)
     scores += _BEGINNING * unit * np.array([part.begins_paragraph for _, part in found])
-    scores -= _HANGS * unit * np.array([_hangs(part.plain) for _, part in found])
+    scores -= _HANGS * unit * np.array([is_torn_out(part.plain) for _, part in found])
     chosen: list[Quotation] = []
     for i in _by_score(scores):
         part = found[i][1]
-        if content_stems(part.plain) and not _repeats(part, chosen):
+        if content_stems(part.plain) and not is_repeated(part, chosen):
             chosen = _pick([*chosen, part], count)
     order = {source.number: place for place, source in enumerate(sources)}
     return sorted(chosen, key=lambda part: (order[part.citation.number], part.span.start))
+
+
+def shorten_to_fit(part: Quotation, longest: int) -> Quotation | None:
+    """Return a part's first sentences that fit into so many characters; None where the first does not."""
+    end = 0
+    for statement in split_statements(part.text):
+        if len(strip_markdown(part.text[: statement.unit.end])) > longest:
+            break
+        end = statement.unit.end
+    return replace(part, span=Span(start=part.span.start, end=part.span.start + end)) if end else None
 
 
 def _holds_any(text: str, sentences: Collection[str]) -> bool:
@@ -243,7 +261,9 @@ def _holds_any(text: str, sentences: Collection[str]) -> bool:
     return any(sentence in said for sentence in sentences)
 
 
-def _hangs(text: str) -> bool:
+def is_torn_out(text: str) -> bool:
+    """Return whether a text cannot be read without what stands around it."""
+    text = text.lstrip("*_ ")
     words = text.split()
     figures = sum(not any(map(str.isalpha, word)) for word in words)
     return (
@@ -256,7 +276,7 @@ def _hangs(text: str) -> bool:
     )
 
 
-def _repeats(part: Quotation, others: Iterable[Quotation]) -> bool:
+def is_repeated(part: Quotation, others: Iterable[Quotation]) -> bool:
     """Whether most of what a part says stands in another one."""
     said = content_stems(part.plain)
     return any(len(said & content_stems(other.plain)) > _SAME * len(said) for other in others)
@@ -331,7 +351,7 @@ def _pick(parts: Iterable[Quotation], count: int) -> list[Quotation]:
     return chosen
 
 
-def _join(parts: Sequence[Quotation]) -> list[Quotation]:
+def join_neighbours(parts: Sequence[Quotation]) -> list[Quotation]:
     """Return the parts in their order, those that stand side by side in a source as one."""
     joined: list[Quotation] = []
     for part in parts:
@@ -383,7 +403,7 @@ def _parts(source: Citation, sentences: int) -> Iterator[Quotation]:
 def _is_label(line: str) -> bool:
     """Whether a line is a word or two that name what follows: "Models", "Step 1:"."""
     words = strip_markdown(line)
-    return len(words.split()) < _LABEL_WORDS and words[-1:] not in _ENDS
+    return len(words.split()) < _LABEL_WORDS and words[-1:] not in ENDS
 
 
 def _is_source_code(passage: Passage) -> bool:
