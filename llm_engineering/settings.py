@@ -428,12 +428,14 @@ class JudgeSettings(Group):
 
 
 class SageMakerTrainingSettings(Group):
-    """Training jobs on SageMaker: ``./poe run-training-job-on-sagemaker``. Credentials come from AWS's own places."""
+    """Training jobs on SageMaker: ``./poe run-training-job-on-sagemaker``. Role, bucket, region, keys and network hold for
+    endpoints too (``./poe deploy-inference-endpoint``). Credentials come from AWS's own places."""
 
     image: str | None = None
     """In ECR, built from the project's Dockerfile with the groups training and aws."""
     role_arn: str | None = None
-    """The role of the container: reads and writes the bucket, writes logs, reads the secret."""
+    """The role of the container: reads and writes the bucket, writes logs, reads the secret. Made by
+    ``./poe create-sagemaker-execution-role``."""
     bucket: str | None = None
     prefix: str = Field(default="twin", pattern=r"^[\w./-]*$")
     region: str | None = None

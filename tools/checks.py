@@ -414,9 +414,13 @@ def check_training() -> Iterator[Finding]:
     yield from _check_zenml()
 
 
+def zenml_home() -> Path:
+    """Return the folder of ZenML's own configuration."""
+    return Path(os.environ.get("ZENML_CONFIG_PATH", "data/zenml"))
+
+
 def _check_zenml() -> Iterator[Finding]:
-    home = Path(os.environ.get("ZENML_CONFIG_PATH", "data/zenml"))
-    store = read_zenml_store(home)
+    store = read_zenml_store(zenml_home())
     if store is None:
         yield Finding("Training", "ZenML", State.OPTIONAL, "not used yet; the first run sets it up")
         return

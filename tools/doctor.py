@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = [{**asdict(finding), "stops": finding.stops} for finding in findings]
         print(json.dumps(found, ensure_ascii=False, indent=2))
     else:
-        _show(findings, time.perf_counter() - started)
+        show_findings(findings, time.perf_counter() - started, f'{POE} ask "What did I write about?"')
     return 1 if any(finding.stops for finding in findings) else 0
 
 
@@ -80,7 +80,8 @@ def _impatient(settings: Settings) -> Settings:
     return settings.model_copy(update={"database": database})
 
 
-def _show(findings: Sequence[Finding], seconds: float) -> None:
+def show_findings(findings: Sequence[Finding], seconds: float, otherwise: str) -> None:
+    """Print findings by section, and the one thing to do first; ``otherwise``: what to do where nothing is missing."""
     table = Table(box=None, show_header=False, padding=(0, 1))
     table.add_column(justify="right", min_width=7)
     table.add_column(style="bold", no_wrap=True, max_width=18)
@@ -100,18 +101,18 @@ def _show(findings: Sequence[Finding], seconds: float) -> None:
     counts = {state: sum(finding.state is state for finding in findings) for state in State}
     console.print(
         f"\n{counts[State.OK]} ok, {counts[State.WARN]} warn, {counts[State.MISSING]} missing, "
-        f"{counts[State.OPTIONAL]} optional; {seconds:.1f} s. [bold]Next:[/] {escape(find_next(findings))}",
+        f"{counts[State.OPTIONAL]} optional; {seconds:.1f} s. [bold]Next:[/] {escape(find_next(findings) or otherwise)}",
         soft_wrap=True,
     )
 
 
 def find_next(findings: Sequence[Finding]) -> str:
-    """Return the one thing to do first."""
+    """Return the one thing to do first; empty where nothing is missing."""
     for state in (State.MISSING, State.WARN):
         for finding in findings:
             if finding.state is state and finding.todo and finding.section != "Speed":
                 return finding.todo
-    return f'{POE} ask "What did I write about?"'
+    return ""
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 import argparse
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _deploy(settings: Settings, options: argparse.Namespace) -> int:
     deployment = read_service_config(options.config, Deployment)
     plan = plan_deployment(settings, deployment)
-    with open_endpoints(settings, _show_progress()) as endpoints:
+    with open_endpoints(settings, show_progress()) as endpoints:
         check_deployment(endpoints, plan)
         there = endpoints.find(deployment.endpoint)
         _show_plan(plan, endpoints.region, "update" if there else "make")
@@ -191,7 +191,7 @@ def _delete(settings: Settings, options: argparse.Namespace) -> int:
             "Nothing was deleted. To go on: the same command with [bold]--yes[/]"
         )
         return 1
-    with open_endpoints(settings, _show_progress()) as endpoints:
+    with open_endpoints(settings, show_progress()) as endpoints:
         removed = endpoints.delete(name, deployment.project, keep_logs=options.keep_logs)
     for one in removed:
         console.print(f"  deleted {escape(one)}")
@@ -199,7 +199,8 @@ def _delete(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def _show_progress() -> Any:
+def show_progress() -> Callable[[str], None]:
+    """Return what prints each change of a state, with the time since now."""
     started = time.monotonic()
 
     def show(text: str) -> None:

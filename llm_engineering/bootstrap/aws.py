@@ -17,7 +17,9 @@ from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import SageMakerTrainingSettings, Settings
 
 if TYPE_CHECKING:
+    from llm_engineering.infrastructure.aws.batch import Batches
     from llm_engineering.infrastructure.aws.clients import AwsClients
+    from llm_engineering.infrastructure.aws.diagnosis import Running
     from llm_engineering.infrastructure.aws.endpoint import Endpoints
     from llm_engineering.infrastructure.aws.requests import Plan, ServingPlace
     from llm_engineering.infrastructure.aws.roles import Change, Kind, Scope
@@ -50,6 +52,22 @@ def open_endpoints(
         yield Endpoints(clients, place, tell, settings.sagemaker.poll_seconds)
 
 
+@contextmanager
+def open_batches(
+    settings: Settings, tell: Callable[[str], object] = lambda _: None
+) -> "Iterator[tuple[Batches, str]]":
+    """Batches, and the region that they run in, for the time of the block.
+
+    Raises:
+        ConfigurationError: the bucket or the role is not set.
+    """
+    from llm_engineering.infrastructure.aws.batch import Batches
+
+    place = _serving_place(settings.sagemaker)
+    with open_aws(settings) as clients:
+        yield Batches(clients, place, tell, settings.sagemaker.poll_seconds), clients.region
+
+
 def plan_deployment(settings: Settings, deployment: Deployment) -> "Plan":
     """Return what deploying a configuration means: with the registry's files, this account's image and role.
 
@@ -63,16 +81,18 @@ def plan_deployment(settings: Settings, deployment: Deployment) -> "Plan":
     place = _serving_place(settings.sagemaker)
     model = _find_model(settings, deployment)
     with open_aws(settings) as clients:
-        given = deployment.container.image
-        image = given
-        if "{" in given:
-            try:
-                image = given.format(account=clients.account, region=clients.region)
-            except (KeyError, IndexError, ValueError):
-                raise ConfigurationError(
-                    f"container.image: only {{account}} and {{region}} are replaced, got '{given}'."
-                ) from None
-    return Plan(deployment, model, place, image)
+        return Plan(deployment, model, place, _fill_image(clients, deployment.container.image))
+
+
+def _fill_image(clients: "AwsClients", given: str) -> str:
+    if "{" not in given:
+        return given
+    try:
+        return given.format(account=clients.account, region=clients.region)
+    except (KeyError, IndexError, ValueError):
+        raise ConfigurationError(
+            f"container.image: only {{account}} and {{region}} are replaced, got '{given}'."
+        ) from None
 
 
 def check_deployment(endpoints: "Endpoints", plan: "Plan") -> None:
@@ -140,6 +160,94 @@ def apply_deployer_user(
     from llm_engineering.infrastructure.aws.roles import apply_user
 
     return apply_user(clients, scope, project, keys_file=keys_file, dry_run=dry_run)
+
+
+class Account:
+    """What the doctor asks of the account."""
+
+    def __init__(self, settings: Settings, deployment: Deployment, clients: "AwsClients") -> None:
+        self._settings = settings
+        self._deployment = deployment
+        self._clients = clients
+
+    @property
+    def region(self) -> str:
+        return self._clients.region
+
+    @property
+    def scope(self) -> "Scope | None":
+        """What the policies are about; None: no bucket is set."""
+        if self._settings.sagemaker.bucket is None:
+            return None
+        return role_scope(self._settings, self._clients, None, self._deployment.endpoint)
+
+    @property
+    def images(self) -> dict[str, str]:
+        """Images by the setting that names them."""
+        found = {"container.image": _fill_image(self._clients, self._deployment.container.image)}
+        if self._settings.sagemaker.image:
+            found["SAGEMAKER_IMAGE"] = self._settings.sagemaker.image
+        return found
+
+    @property
+    def quotas_page(self) -> str:
+        from llm_engineering.infrastructure.aws.faults import QUOTAS
+
+        return QUOTAS
+
+    def find_caller(self) -> str:
+        """Return the ARN of the role or user that the credentials belong to."""
+        from llm_engineering.infrastructure.aws.diagnosis import find_caller
+
+        return find_caller(self._clients)
+
+    def find_missing_rights(self, principal: str, kind: "Kind") -> list[str] | None:
+        """Return which actions of a policy a role or user may not do; None: it may not be asked."""
+        from llm_engineering.infrastructure.aws.diagnosis import find_missing_rights
+
+        scope = self.scope
+        return None if scope is None else find_missing_rights(self._clients, principal, kind, scope)
+
+    def check_execution_role(self, arn: str) -> str:
+        """Return what is wrong with the containers' role; empty: nothing is."""
+        from llm_engineering.infrastructure.aws.diagnosis import check_execution_role
+
+        return check_execution_role(self._clients, arn)
+
+    def check_bucket(self, bucket: str) -> str:
+        """Return what is wrong with the bucket; empty: nothing is."""
+        from llm_engineering.infrastructure.aws.diagnosis import check_bucket
+
+        return check_bucket(self._clients, bucket)
+
+    def check_image(self, image: str) -> str:
+        """Return what is wrong with an image; empty: nothing is."""
+        from llm_engineering.infrastructure.aws.endpoint import is_pushed
+
+        return "" if is_pushed(self._clients, image) else f"{image} was never pushed"
+
+    def find_quota(self, instance_type: str) -> float | None:
+        """Return how many machines of a type may serve models; None: nobody says."""
+        from llm_engineering.infrastructure.aws.diagnosis import find_quota
+
+        return find_quota(self._clients, instance_type)
+
+    def find_running(self) -> "list[Running]":
+        """Return what is paid for by the hour now: endpoints and training jobs, whoever's they are."""
+        from llm_engineering.infrastructure.aws.diagnosis import Running, find_running_jobs
+        from llm_engineering.infrastructure.aws.endpoint import Endpoints
+        from llm_engineering.infrastructure.aws.requests import ServingPlace
+
+        states = Endpoints(self._clients, ServingPlace("", "")).list_endpoints()
+        serving = [Running(f"endpoint {one.name}", one.instance_type, one.instances) for one in states]
+        return serving + find_running_jobs(self._clients)
+
+
+@contextmanager
+def open_account(settings: Settings, deployment: Deployment) -> Iterator[Account]:
+    """Yield what the doctor asks of the account, for the time of the block."""
+    with open_aws(settings) as clients:
+        yield Account(settings, deployment, clients)
 
 
 def read_prices(file: Path = PRICES) -> PriceTable:

@@ -18,7 +18,7 @@ DOCUMENTED = 0.89
 VERBS = frozenset(
     """decline accept add align allow annotate answer append apply archive ask assert attach await batch begin bind build cache
     calculate call cancel canonicalise chat check choose chunk claim classify clean clear close collect compare compile
-    complete compose compress compute configure confirm connect convert copy count cover create curate decide decode decontaminate delete
+    complete compose compress compute configure connect convert copy count cover create curate decide decode decontaminate delete
     describe deserialise detect discard discover download draw drop dump embed emit encode ensure enter erase escape estimate
     evaluate exit expand explain export expire extract fail fetch fill filter find finish fit flush follow forget format
     fuse gather generate get group guard handle hash identify import index infer insert install interleave invoke join
@@ -33,7 +33,7 @@ VERBS = frozenset(
     widen wrap write
     abstains accepts advance allows assign calibrate consider continues covers end exceeds exclude feed forward interrupt
     introduce issue kill leads leave link log matches opens pause ping poll protect quit reads recognise refresh replay retire
-    disconnect reuse revoke scroll see settle stitch sweep vote""".split()
+    confirm disconnect reuse revoke scroll see settle stitch sweep vote""".split()
 )
 """Words that are verbs, and may stand alone; of the third person those that ask a question. Add what is missing."""
 _NO_PARTICIPLES = frozenset("embed exceed feed need proceed read seed shed speed spread succeed".split())

@@ -84,6 +84,15 @@ PROMISED = [
     "deploy-service-on-kubernetes",
     "run-chat-page",
     "check-endpoint",
+    "create-sagemaker-role",
+    "create-sagemaker-execution-role",
+    "deploy-inference-endpoint",
+    "list-inference-endpoints",
+    "test-sagemaker-endpoint",
+    "delete-inference-endpoint",
+    "run-batch-inference",
+    "simulate-autoscaling",
+    "aws-doctor",
 ]
 
 

@@ -28,6 +28,7 @@ import moto.sagemaker.urls
 import moto.sagemakerruntime.urls
 from moto.cloudwatch.models import CloudWatchBackend, cloudwatch_backends
 from moto.core.utils import utcnow
+from moto.iam.exceptions import NotFoundException as NoSuchEntity
 from moto.iam.responses import IamResponse
 from moto.s3.models import s3_backends
 from moto.sagemaker import models as sagemaker_models
@@ -36,6 +37,7 @@ from moto.sagemaker.models import sagemaker_backends
 from moto.sagemaker.responses import SageMakerResponse
 from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
 from moto.server import ThreadedMotoServer
+from werkzeug.serving import WSGIRequestHandler
 
 from llm_engineering.infrastructure.aws.clients import list_instance_types
 
@@ -104,6 +106,9 @@ class AwsServer:
     def __enter__(self) -> Self:
         _patch_moto()
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request hides what a test has to say
+        WSGIRequestHandler.protocol_version = (
+            "HTTP/1.1"  # connections stay open: a third of the time of most calls
+        )
         AwsServer.active = self
         self._moto.start()
         return self
@@ -558,7 +563,12 @@ def _simulate(self: Any) -> str:
         kind: [values[0] for name, values in sorted(asked.items()) if name.startswith(f"{kind}.member.")]
         for kind in ("ActionNames", "ResourceArns")
     }
-    role = next(role for role in self.backend.roles.values() if role.arn == asked["PolicySourceArn"][0])
+    known = [*self.backend.roles.values(), *self.backend.users.values()]
+    role = next((one for one in known if one.arn == asked["PolicySourceArn"][0]), None)
+    if role is None:
+        raise NoSuchEntity(
+            f"Invalid Entity Arn: {asked['PolicySourceArn'][0]} does not clearly define entity type"
+        )
     documents = [*role.policies.values(), *(policy.document for policy in role.managed_policies.values())]
     statements = [
         statement

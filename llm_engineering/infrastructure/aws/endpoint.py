@@ -111,7 +111,11 @@ class Endpoints:
             DeploymentError: the name is another project's, or somebody else is changing the endpoint.
         """
         check_plan(plan, instance_types)
-        self._check_image(plan.image)
+        if not is_pushed(self._clients, plan.image):
+            raise DeploymentError(
+                f"container.image was never pushed: {mask_ids(plan.image)} is not in ECR. Build and push it, or correct the "
+                "tag."
+            )
         self._refuse_others(plan)
 
     def deploy(self, plan: Plan) -> EndpointState:
@@ -270,26 +274,6 @@ class Endpoints:
                 f"not to {project}: it is left alone. Take another name in the file ('endpoint'), or correct 'project'."
             )
 
-    def _check_image(self, image: str) -> None:
-        """That the image was pushed; one of another account (AWS's own) is not looked for."""
-        found = _REGISTRY.fullmatch(image)
-        if found is None or found["account"] != self._clients.account:
-            return
-        wanted = (
-            {"imageDigest": found["digest"]} if found["digest"] else {"imageTag": found["tag"] or "latest"}
-        )
-        with explain_failures("Looking for container.image"):
-            there = call_unless(
-                lambda error: code_of(error) in ("RepositoryNotFoundException", "ImageNotFoundException"),
-                self._clients.get("ecr").describe_images,
-                repositoryName=found["name"],
-                imageIds=[wanted],
-            )
-        if there is None:
-            raise DeploymentError(
-                f"container.image was never pushed: {mask_ids(image)} is not in ECR. Build and push it first, or correct the tag."
-            )
-
     # --- deleting ---
 
     def delete(self, name: str, project: str, *, keep_logs: bool = False) -> list[str]:
@@ -322,7 +306,6 @@ class Endpoints:
             removed.append(f"endpoint {name}")
         removed += self._tidy(name, project)
         removed += self._delete_alarms(name, project)
-        removed += self._delete_files(name)
         if not keep_logs:
             removed += self._delete_logs(name)
         return removed
@@ -367,10 +350,11 @@ class Endpoints:
         return True
 
     def _tidy(self, name: str, project: str) -> list[str]:
-        """Delete the models and configurations of an endpoint that nothing uses."""
-        used = set()
+        """Delete the models, their files and the configurations of an endpoint that nothing uses."""
+        used: set[str | None] = set()
+        configs: set[str] = set()
         if (state := self._describe_endpoint(name)) is not None:
-            used.add(state["EndpointConfigName"])
+            configs.add(state["EndpointConfigName"])
             config = self._describe_config(state["EndpointConfigName"]) or {}
             used |= {variant.get("ModelName") for variant in config.get("ProductionVariants", ())}
         if (component := self._describe_component(name)) is not None:
@@ -382,12 +366,21 @@ class Endpoints:
         ):
             for found in self._names(f"list_{kind}s", listed, key, f"{name}-"):
                 ours = re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{8}}", found)
-                if not ours or found in used or not self._is_of(kind, found, project):
+                if not ours or found in used | configs or not self._is_of(kind, found, project):
                     continue
                 with explain_failures(f"Deleting the {kind.replace('_', ' ')} {found}"):
                     call_unless(is_absent, getattr(self._client, f"delete_{kind}"), **{key: found})
                 removed.append(f"{kind.replace('_', ' ')} {found}")
-        return removed
+        return removed + self._delete_files(name, self._places(used))
+
+    def _places(self, models: set[str | None]) -> tuple[str, ...]:
+        """Where the files of models lie."""
+        found = [self._describe("model", ModelName=model) for model in sorted(filter(None, models))]
+        return tuple(
+            model["PrimaryContainer"].get("ModelDataSource", {}).get("S3DataSource", {}).get("S3Uri", "")
+            for model in found
+            if model is not None
+        )
 
     def _delete_alarms(self, name: str, project: str) -> list[str]:
         client = self._clients.get("cloudwatch")
@@ -406,12 +399,17 @@ class Endpoints:
                 client.delete_alarms(AlarmNames=ours)
         return [f"alarm {one}" for one in ours]
 
-    def _delete_files(self, name: str) -> list[str]:
+    def _delete_files(self, name: str, keep: tuple[str, ...]) -> list[str]:
         client, folder = self._clients.get("s3"), artifact_folder(self._place, name)
         place = f"s3://{self._place.bucket}/{folder}"
         with explain_failures(f"Deleting {place}"):
             pages = client.get_paginator("list_objects_v2").paginate(Bucket=self._place.bucket, Prefix=folder)
-            keys = [{"Key": item["Key"]} for page in pages for item in page.get("Contents", ())]
+            keys = [
+                {"Key": item["Key"]}
+                for page in pages
+                for item in page.get("Contents", ())
+                if not f"s3://{self._place.bucket}/{item['Key']}".startswith(tuple(filter(None, keep)))
+            ]
             for start in range(0, len(keys), 1000):
                 client.delete_objects(
                     Bucket=self._place.bucket, Delete={"Objects": keys[start : start + 1000]}
@@ -597,6 +595,22 @@ class Endpoints:
                 )
                 lines += [mask_ids(event["message"].strip()) for event in (told or {}).get("events", ())]
         return lines[-_LOG_LINES:]
+
+
+def is_pushed(clients: AwsClients, image: str) -> bool:
+    """Return whether an image is in the account's registry; one of another account (AWS's own) is not looked for."""
+    found = _REGISTRY.fullmatch(image)
+    if found is None or found["account"] != clients.account:
+        return True
+    wanted = {"imageDigest": found["digest"]} if found["digest"] else {"imageTag": found["tag"] or "latest"}
+    with explain_failures(f"Looking for the image {image}"):
+        there = call_unless(
+            lambda error: code_of(error) in ("RepositoryNotFoundException", "ImageNotFoundException"),
+            clients.get("ecr").describe_images,
+            repositoryName=found["name"],
+            imageIds=[wanted],
+        )
+    return there is not None
 
 
 def _log_groups(name: str) -> tuple[str, str]:
