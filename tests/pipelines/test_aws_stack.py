@@ -1,8 +1,8 @@
 """The AWS stack, end to end on one machine: ZenML's own server, an emulated account, and what SageMaker would do done here.
 
 A pipeline is submitted by its task. SageMaker's pipeline definition is then read back, and each of its steps is run as a machine
-of SageMaker would run it: in an empty folder, with the definition's environment and command line and nothing of the project's
-settings, which come from ZenML's secret store. Images are left out: steps run in this environment instead.
+of SageMaker would run it: in a folder that holds what the image holds, with the definition's environment and command line and
+nothing of the project's settings, which come from ZenML's secret store.
 """
 
 import json
@@ -81,11 +81,19 @@ class Cloud:
         return list(definition["Steps"])
 
     def run_step(self, step: dict[str, Any], execution: str) -> None:
-        """Run a step as SageMaker would, on a machine that has nothing."""
+        """Run a step as SageMaker would, on a machine that has the image's files and nothing else."""
         asked = step["Arguments"]
         algorithm = asked["AlgorithmSpecification"]
         folder = self.folder / f"machine-{step['Name']}"
         folder.mkdir()
+        for part in (
+            "llm_engineering",
+            "steps",
+            "pipelines",
+            "tools",
+            "configs",
+        ):  # as the Dockerfile copies them
+            (folder / part).symlink_to(ROOT / part)
         given = {
             name: execution if isinstance(value, dict) else str(value)
             for name, value in asked.get("Environment", {}).items()
