@@ -111,3 +111,18 @@ def test_prometheus_of_compose_asks_with_the_key_that_is_made_for_it() -> None:
     assert host in SERVICES
     assert SERVICES[host]["ports"][0].endswith(f":{port}")
     assert (ROOT / "ops" / "prometheus" / config["rule_files"][0]).is_file()
+
+
+def test_the_onnx_runtime_is_silent_wherever_it_is_loaded() -> None:
+    """It looks up a host of its maker unless a variable forbids it before it loads, so there is one place that loads it."""
+    loading = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("llm_engineering", "steps", "pipelines", "tools", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+        if re.search(r"^\s*(import|from) onnxruntime\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert loading == {"llm_engineering/infrastructure/shared/onnx.py"}
+    text = (ROOT / "llm_engineering" / "infrastructure" / "shared" / "onnx.py").read_text(encoding="utf-8")
+    assert text.index('os.environ["ORT_DISABLE_TELEMETRY"] = "1"') < text.index("import onnxruntime")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["tool"]["poe"]["env"]["ORT_DISABLE_TELEMETRY"] == "1"
