@@ -1,15 +1,10 @@
 """An account in AWS for tests: an emulator over HTTP, dummy credentials, and nothing of this machine's own configuration."""
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any
 
-import pytest
-
-if find_spec("boto3") is None or find_spec("moto") is None:
-    pytest.skip("needs boto3 and moto: the group dev", allow_module_level=True)
-
 import boto3
+import pytest
 
 from llm_engineering.infrastructure.aws.clients import AwsClients
 from tests.fakes.aws_server import ACCOUNT, CREDENTIALS, REGION, AwsServer

@@ -21,6 +21,7 @@ from tools.doctor import show_findings
 from tools.inference_endpoint import CONFIG
 from tools.run_config import read_service_config
 
+_LOG_IN = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and SAGEMAKER_REGION"
 _SHOWN = 6
 
 
@@ -72,7 +73,7 @@ def run_checks(settings: Settings, deployment: Deployment) -> list[Finding]:
 def _required(findings: list[Finding]) -> list[Finding]:
     """Without an account nothing else can be asked."""
     return [
-        Finding(one.section, "credentials", State.MISSING, one.detail, one.todo, required=True)
+        Finding(one.section, "credentials", State.MISSING, one.detail, _LOG_IN, required=True)
         if one.state is State.WARN
         else one
         for one in findings

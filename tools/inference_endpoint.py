@@ -32,6 +32,7 @@ from tools.run_config import read_service_config
 CONFIG = Path("configs/deploy_inference.yaml")
 INTERRUPTED = 130
 _QUESTION = "In one sentence: what is a language model?"
+_METRICS = {"concurrency": "requests in progress", "invocations": "requests a minute"}
 _STYLES = {"InService": "bold green", "Failed": "bold red"}
 
 
@@ -84,10 +85,8 @@ def _show_plan(plan: Any, region: str, doing: str) -> None:
     table.add_row("Machines", f"{deployment.instance.count} × {deployment.instance.type}")
     if deployment.scaling is not None:
         scaling = deployment.scaling
-        table.add_row(
-            "Copies",
-            f"{scaling.min_copies} to {scaling.max_copies}, {scaling.target:g} {scaling.metric} each",
-        )
+        bounds = f"{scaling.min_copies} to {scaling.max_copies}"
+        table.add_row("Copies", f"{bounds}, each with {scaling.target:g} {_METRICS[scaling.metric]}")
     table.add_row("Price", describe_price(read_prices(), deployment, region))
     console.print(table)
 

@@ -33,7 +33,7 @@ VERBS = frozenset(
     widen wrap write
     abstains accepts advance allows assign calibrate consider continues covers end exceeds exclude feed forward interrupt
     introduce issue kill leads leave link log matches opens pause ping poll protect quit reads recognise refresh replay retire
-    confirm disconnect reuse revoke scroll see settle stitch sweep vote""".split()
+    advise confirm deploy disconnect reuse revoke scroll see settle simulate stitch sweep vote""".split()
 )
 """Words that are verbs, and may stand alone; of the third person those that ask a question. Add what is missing."""
 _NO_PARTICIPLES = frozenset("embed exceed feed need proceed read seed shed speed spread succeed".split())

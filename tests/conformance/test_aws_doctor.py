@@ -75,8 +75,10 @@ def test_the_task(
     variant = {"VariantName": "main", "InstanceType": "ml.g5.xlarge", "InitialInstanceCount": 2}
     sagemaker.create_endpoint_config(EndpointConfigName="other", ProductionVariants=[variant])
     sagemaker.create_endpoint(EndpointName="other", EndpointConfigName="other")
+    aws_account.quotas["ml.g5.xlarge"] = 0.0
     found = findings(capsys)
-    assert found["bucket"]["state"] == "ok"
+    assert (found["ml.g5.xlarge"]["state"], found["bucket"]["state"]) == ("missing", "ok")
+    assert "servicequotas" in found["ml.g5.xlarge"]["todo"]
     assert found["containers"]["state"] == "ok"
     assert found["their rights"]["state"] == "ok"
     assert found["image"]["state"] == "missing"

@@ -37,6 +37,7 @@ from moto.sagemaker.models import sagemaker_backends
 from moto.sagemaker.responses import SageMakerResponse
 from moto.sagemakerruntime.responses import SageMakerRuntimeResponse
 from moto.server import ThreadedMotoServer
+from moto.servicequotas.responses import ServiceQuotasResponse
 from werkzeug.serving import WSGIRequestHandler
 
 from llm_engineering.infrastructure.aws.clients import list_instance_types
@@ -93,6 +94,8 @@ class AwsServer:
         self.polls = 1
         self.failures: dict[str, str] = {}
         """Reason by name of the endpoint or component that fails when it is next created or updated."""
+        self.quotas: dict[str, float] = {}
+        """Machines that may serve models, by instance type."""
         self.components: dict[str, Component] = {}
         self.changes: dict[tuple[str, str], _Change] = {}
         self.invocations: list[dict[str, Any]] = []
@@ -120,7 +123,7 @@ class AwsServer:
         """Empty the account."""
         httpx.post(f"{self.url}/moto-api/reset").raise_for_status()
         self.polls = 1
-        for kept in (self.failures, self.components, self.changes, self.invocations):
+        for kept in (self.failures, self.quotas, self.components, self.changes, self.invocations):
             kept.clear()
 
     def begin(self, kind: str, name: str, finish: Callable[[], None]) -> None:
@@ -255,7 +258,7 @@ def _delete_endpoint(self: Any) -> str:
     with server.lock:
         backend.describe_endpoint(name)
         endpoint = backend.endpoints[name]
-        if endpoint.endpoint_status in ("Creating", "Updating"):
+        if endpoint.endpoint_status in ("Creating", "Updating", "Deleting"):
             raise ValidationError(
                 f'Cannot delete endpoint "{endpoint.arn}" while it is {endpoint.endpoint_status}.'
             )
@@ -432,6 +435,14 @@ def _find_tagged(self: Any, arn: str) -> Any:
     return _original["_get_resource_from_arn"](self, arn)
 
 
+def _add_tags(self: Any, arn: str, tags: list[dict[str, str]]) -> list[dict[str, str]]:
+    """A key that is there gets the new value."""
+    found = self._get_resource_from_arn(arn)
+    new = {tag["Key"] for tag in tags}
+    found.tags = [tag for tag in found.tags if tag["Key"] not in new] + tags
+    return list(found.tags)
+
+
 # --- transform jobs ---------------------------------------------------------------------------------------------------
 
 
@@ -553,6 +564,17 @@ def _put_alarm(self: Any, *, name: str, **given: Any) -> Any:
     return alarm
 
 
+# --- quotas ---------------------------------------------------------------------------------------------------------
+
+
+def _list_quotas(self: Any) -> str:
+    told = [
+        {"ServiceCode": "sagemaker", "QuotaName": f"{name} for endpoint usage", "Value": value}
+        for name, value in AwsServer.active.quotas.items()
+    ]
+    return json.dumps({"Quotas": told})
+
+
 # --- rights -----------------------------------------------------------------------------------------------------------
 
 
@@ -630,6 +652,7 @@ def _patch_moto() -> None:
     backend = sagemaker_models.SageMakerModelBackend
     _original["_get_resource_from_arn"] = backend._get_resource_from_arn
     backend._get_resource_from_arn = _find_tagged  # type: ignore[method-assign]
+    backend.add_tags = _add_tags  # type: ignore[method-assign]
     validate = backend.validate_production_variants
     backend.validate_production_variants = lambda self, variants: validate(  # type: ignore[method-assign]
         self, [variant for variant in variants if "ModelName" in variant]
@@ -648,6 +671,7 @@ def _patch_moto() -> None:
     runtime.invoke_endpoint_async = _invoke_later
     _original["put_metric_alarm"] = CloudWatchBackend.put_metric_alarm
     CloudWatchBackend.put_metric_alarm = _put_alarm  # type: ignore[method-assign]
+    ServiceQuotasResponse.list_service_quotas = _list_quotas  # type: ignore[method-assign]
     IamResponse.simulate_principal_policy = _simulate  # type: ignore[attr-defined]
     # moto sends paths that end otherwise than in "invocations" to SageMaker itself, whatever the host.
     moto.sagemaker.urls.url_paths["{0}/endpoints/(?P<name>[^/]+)/invocations-response-stream$"] = (

@@ -150,8 +150,8 @@ class Batches:
                 with tempfile.TemporaryDirectory(prefix="batch-") as folder:
                     archive = Path(folder) / "model.tar.gz"
                     with tarfile.open(archive, "w:gz", compresslevel=1) as packed:
-                        for name, path in plan.model.files.items():
-                            packed.add(path, name)
+                        for inside, path in plan.model.files.items():
+                            packed.add(path, inside)
                     with explain_failures(f"Uploading s3://{self._place.bucket}/{key}"):
                         self._clients.get("s3").upload_file(str(archive), self._place.bucket, key)
             container.pop("ModelDataSource")

@@ -142,7 +142,6 @@ class Endpoints:
 
     def _make(self, plan: Plan) -> None:
         if plan.model.files:
-            self._tell(f"uploading the files of {plan.model.label}")
             with explain_failures(f"Uploading the model to s3://{plan.place.bucket}/{plan.model_folder}"):
                 upload_missing(
                     self._clients.get("s3"),
@@ -159,9 +158,8 @@ class Endpoints:
                 self._clients.get("cloudwatch").put_metric_alarm(**request)
         self._make_endpoint(plan)
         self._make_component(plan)
-        self._tell("setting how it scales")
         apply_scaling(self._clients, plan.deployment, plan.tags)
-        self._tag_endpoint(plan)
+        self._apply_tags(plan)
         self._tidy(plan.endpoint, plan.deployment.project)
 
     def _make_endpoint(self, plan: Plan) -> None:
@@ -182,7 +180,9 @@ class Endpoints:
         elif state["EndpointConfigName"] != wanted:
             self._tell(f"endpoint {name} gets other machines, beside those that serve")
             with explain_failures(f"Updating the endpoint {name}"):
-                self._client.update_endpoint(
+                call_unless(
+                    self._is_changing(lambda: self._describe_endpoint(name), "EndpointStatus"),
+                    self._client.update_endpoint,
                     EndpointName=name,
                     EndpointConfigName=wanted,
                     RetainAllVariantProperties=False,
@@ -222,7 +222,9 @@ class Endpoints:
         elif not _equals(state["Specification"], wanted):
             self._tell(f"component {name} gets {plan.model.label}, some copies at a time")
             with explain_failures(f"Updating the inference component {name}"):
-                self._client.update_inference_component(
+                call_unless(
+                    self._is_changing(lambda: self._describe_component(name), "InferenceComponentStatus"),
+                    self._client.update_inference_component,
                     InferenceComponentName=name,
                     Specification=wanted,
                     DeploymentConfig=plan.component_rollout(),
@@ -232,8 +234,11 @@ class Endpoints:
             and state["RuntimeConfig"].get("DesiredCopyCount") != component.copies
         ):
             with explain_failures(f"Setting the copies of {name}"):
-                self._client.update_inference_component_runtime_config(
-                    InferenceComponentName=name, DesiredRuntimeConfig=copies
+                call_unless(
+                    self._is_changing(lambda: self._describe_component(name), "InferenceComponentStatus"),
+                    self._client.update_inference_component_runtime_config,
+                    InferenceComponentName=name,
+                    DesiredRuntimeConfig=copies,
                 )
         else:
             return
@@ -333,7 +338,16 @@ class Endpoints:
             return False
         self._tell(f"deleting component {name}")
         with explain_failures(f"Deleting the inference component {name}"):
-            call_unless(is_absent, self._client.delete_inference_component, InferenceComponentName=name)
+            call_unless(
+                lambda error: (
+                    is_absent(error)
+                    or self._is_changing(lambda: self._describe_component(name), "InferenceComponentStatus")(
+                        error
+                    )
+                ),
+                self._client.delete_inference_component,
+                InferenceComponentName=name,
+            )
         self._wait_until_gone(
             lambda: self._describe_component(name), "InferenceComponentStatus", f"component {name}"
         )
@@ -345,7 +359,14 @@ class Endpoints:
             return False
         self._tell(f"deleting endpoint {name}")
         with explain_failures(f"Deleting the endpoint {name}"):
-            call_unless(is_absent, self._client.delete_endpoint, EndpointName=name)
+            call_unless(
+                lambda error: (
+                    is_absent(error)
+                    or self._is_changing(lambda: self._describe_endpoint(name), "EndpointStatus")(error)
+                ),
+                self._client.delete_endpoint,
+                EndpointName=name,
+            )
         self._wait_until_gone(lambda: self._describe_endpoint(name), "EndpointStatus", f"endpoint {name}")
         return True
 
@@ -468,29 +489,43 @@ class Endpoints:
     def _create(self, kind: str, request: Mapping[str, Any]) -> None:
         """Create what is not there yet: its name tells what it is."""
         name = next(iter(request.values()))
-        self._tell(f"making {kind.replace('_', ' ')} {name}")
         with explain_failures(f"Making the {kind.replace('_', ' ')} {name}"):
             # There already: an earlier call has made it, or this one whose answer was lost.
-            call_unless(
+            made = call_unless(
                 lambda error: "already existing" in str(error),
                 getattr(self._client, f"create_{kind}"),
                 **request,
             )
+        if made is not None:
+            self._tell(f"{kind.replace('_', ' ')} {name} is made")
 
-    def _tag_endpoint(self, plan: Plan) -> None:
-        """Have the tags tell what serves now."""
-        state = self._describe_endpoint(plan.endpoint)
-        assert state is not None
-        wanted, there = _mapping(plan.tags), self._tags(state["EndpointArn"])
-        stale = sorted(there.keys() - wanted.keys())
-        with explain_failures(f"Tagging the endpoint {plan.endpoint}"):
-            if stale:
-                self._client.delete_tags(ResourceArn=state["EndpointArn"], TagKeys=stale)
-            if any(there.get(key) != value for key, value in wanted.items()):
-                self._client.delete_tags(
-                    ResourceArn=state["EndpointArn"], TagKeys=sorted(wanted.keys() - {"project"})
-                )
-                self._client.add_tags(ResourceArn=state["EndpointArn"], Tags=plan.tags)
+    def _apply_tags(self, plan: Plan) -> None:
+        """Have the tags of what stays over updates tell what serves now."""
+        wanted = _mapping(plan.tags)
+        for state, key in (
+            (self._describe_endpoint(plan.endpoint), "EndpointArn"),
+            (self._describe_component(plan.endpoint), "InferenceComponentArn"),
+        ):
+            if state is None:
+                continue
+            there = self._tags(state[key])
+            with explain_failures(f"Tagging {plan.endpoint}"):
+                if any(there.get(name) != value for name, value in wanted.items()):
+                    self._client.add_tags(ResourceArn=state[key], Tags=plan.tags)
+                if stale := sorted(there.keys() - wanted.keys()):
+                    self._client.delete_tags(ResourceArn=state[key], TagKeys=stale)
+
+    def _is_changing(
+        self, look: Callable[[], dict[str, Any] | None], key: str
+    ) -> Callable[[Exception], bool]:
+        """Whether a change was refused because one is going on: this very one, where AWS has begun it and its answer was lost, so
+        that the SDK asked again. What comes of it is compared with the plan in any case."""
+
+        def is_changing(error: Exception) -> bool:
+            state = look() if code_of(error).startswith("Validation") else None
+            return state is not None and state[key] in (*_CHANGING, "Deleting")
+
+        return is_changing
 
     def _settle_endpoint(self, plan: Plan) -> dict[str, Any] | None:
         name = plan.endpoint
@@ -550,7 +585,7 @@ class Endpoints:
     # --- reasons ---
 
     def _failure(self, what: str, name: str, state: Mapping[str, Any]) -> DeploymentError:
-        reason = str(state.get("FailureReason") or "AWS gives no reason")
+        reason = str(state.get("FailureReason") or "AWS gives no reason").rstrip(". ")
         lines = self._last_lines(name)
         log = f" Its log ends with: {' | '.join(lines)}." if lines else ""
         return DeploymentError(
@@ -558,13 +593,13 @@ class Endpoints:
         )
 
     def _taken_back(self, plan: Plan, state: Mapping[str, Any]) -> DeploymentError:
-        reason = str(state.get("FailureReason") or "AWS gives no reason")
+        reason = str(state.get("FailureReason") or "AWS gives no reason").rstrip(". ")
         with explain_failures("Reading the alarms"):
-            found = self._clients.get("cloudwatch").describe_alarms(
-                AlarmNames=list(plan.alarm_names), StateValue="ALARM"
-            )
+            found = self._clients.get("cloudwatch").describe_alarms(AlarmNames=list(plan.alarm_names))
         ringing = [
-            f"{alarm['AlarmName']} ({alarm.get('StateReason', '')})" for alarm in found["MetricAlarms"]
+            f"{alarm['AlarmName']} ({alarm.get('StateReason', '')})"
+            for alarm in found["MetricAlarms"]
+            if alarm["StateValue"] == "ALARM"
         ]
         alarms = f" Alarms that are on: {', '.join(ringing)}." if ringing else ""
         return DeploymentError(

@@ -21,7 +21,7 @@ _ADVICE = (
     (r"capacity", "There are no such machines at the moment: run the same command later, or change instance.type or the region."),
     (r"out of memory|OutOfMemory|CUDA out|exit code:? 137", "Give the model a larger machine (instance.type), lower "
      "limits.max_batch_tokens, or set container.quantization."),
-    (r"ping|health check", "The container did not become healthy: look at its log above; raise container.startup_minutes "
+    (r"ping|health check", "The container did not become healthy: look at its log; raise container.startup_minutes "
      "where it was still loading."),
     (r"S3|model data|ModelData", "Check that SAGEMAKER_ROLE_ARN may read the model's files in SAGEMAKER_BUCKET."),
     (r"alarm", "The new version set off an alarm, so the old one serves on. Look at its log, or at rollout.max_errors and "
