@@ -279,6 +279,27 @@ async def test_what_is_no_draft_is_not_kept() -> None:
     assert twin.warehouse.drafts.read_page(10) == []
 
 
+async def test_a_difference_between_things_is_told_thing_by_thing() -> None:
+    twin = Twin(grounding="extractive")
+    result = await twin.reply("What is the difference between chunking and zeppelins?")
+    assert result.provenance.intent is Intent.COMPARE
+    first, second = result.answer.text.splitlines()
+    assert first.startswith("- **chunking**: “")
+    assert second == "- **zeppelins**: is not written about."
+    assert twin.model.calls == []
+
+
+async def test_a_model_that_may_speak_answers_a_difference_itself() -> None:
+    result = await Twin().reply("What is the difference between chunking and zeppelins?")
+    assert result.provenance.intent is Intent.ANSWER
+
+
+async def test_what_a_model_says_before_the_text_is_left_out() -> None:
+    twin = Twin("Here is a shorter version:\n\nChunking is good.")
+    result = await twin.reply('Rewrite this: "Chunking is cool and everyone should."', Intent.WRITE)
+    assert result.answer.text == "Chunking is good."
+
+
 async def test_a_subject_nobody_wrote_on_is_refused_with_its_name() -> None:
     twin = Twin()
     result = await twin.reply("Draft a post about submarines")

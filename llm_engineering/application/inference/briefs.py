@@ -46,8 +46,8 @@ _CLAUSE = re.compile(
 )
 """What a thing is, for the thing."""
 _THINGS = re.compile(
-    r"(?:\b(?:between|compare|contrast|zwischen|vergleiche?)\s+)?(?P<one>[^,:;?!]{2,60}?)\s+"
-    r"(?:vs\.?|versus|and|with|to|or|und|mit|oder|gegenüber)\s+(?P<other>[^,:;?!]{2,60}?)"
+    r"(?:.*\b(?:between|compare|contrast|zwischen|vergleiche?)\s+)?(?P<one>[^,:;?!]{2,60}?)\s+"
+    r"(?:vs\.?|versus|and|with|to|or|differs?\s+from|und|mit|oder|gegenüber|von)\s+(?P<other>[^,:;?!]{2,60}?)"
     r"(?=\s+(?:according|as|for|in|from|laut|nach|by)\b|[?!.,;:]|$)",
     re.IGNORECASE,
 )
@@ -234,6 +234,16 @@ _HARDLY_EVER = 0.5
 
 _WORDS_OF_TITLE = 20
 """Words in quotation marks that are a text, and no title."""
+
+
+def asks_for_difference(message: str) -> bool:
+    """Return whether a question is about two things that are held against each other: "how does X differ from Y?"."""
+    return _DIFFERENCE.search(message) is not None and bool(_read_things(message, ()))
+
+
+_DIFFERENCE = re.compile(
+    r"\b(?:differences?\s+between|differs?\s+from|unterschiede?\s+zwischen|unterscheidet\s+sich)\b", re.I
+)
 
 
 def _read_things(instruction: str, authors: Sequence[str]) -> tuple[str, ...]:

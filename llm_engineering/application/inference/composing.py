@@ -18,7 +18,7 @@ from llm_engineering.application.inference.answer import (
 from llm_engineering.application.inference.briefs import Brief
 from llm_engineering.application.inference.context import Source
 from llm_engineering.application.inference.excerpts import choose_excerpts
-from llm_engineering.application.inference.quotes import Quotation, choose_quotations, join_neighbours
+from llm_engineering.application.inference.quotes import ENDS, Quotation, choose_quotations, join_neighbours
 from llm_engineering.application.ports import LanguageModel, Message, Vectors
 from llm_engineering.application.text.pii import mask_personal_data
 from llm_engineering.application.text.style import score_voice
@@ -64,6 +64,8 @@ class Section:
     """What stands here, word for word, where no model was ordered to write, or nothing that it wrote may be shown."""
     bullets: bool = False
     """The notes as bullet points."""
+    named: bool = False
+    """A quotation must hold the subject's words."""
     repeated: tuple[str, ...] = ()
     """Sentences that are not quoted, since its author says them everywhere."""
 
@@ -108,14 +110,20 @@ async def compose(
     run = _Text(mask=config.mask_personal_data)
     for text in run.add(outline.opening):
         yield AnswerPiece(text=text)
-    for place, (section, citations) in enumerate(zip(outline.sections, numbered, strict=True)):
-        for text in run.add(f"{chr(10) if place else ''}{section.heading}"):
-            yield AnswerPiece(text=text)
+    told = 0
+    for place, (section, citations) in enumerate(zip(outline.sections, numbered, strict=True), start=1):
         written = 0
         left = None if max_tokens is None else max_tokens - run.written_tokens
         # A small model makes little of a summary, slowly, where a part of the source says it at once.
         asks = section.order is not None or (bool(citations) and not section.notes and not config.quotes)
-        if asks and config.may_rewrite and (left is None or left > 0):
+        asks = asks and config.may_rewrite and (left is None or left > 0)
+        quotations = [] if asks else await asyncio.to_thread(_quote, section, citations, embed)
+        if not (asks or quotations or section.otherwise) and (told or place < len(numbered)):
+            continue  # one text among others may have nothing to quote
+        for text in run.add(f"{chr(10) if told else ''}{section.heading}"):
+            yield AnswerPiece(text=text)
+        told += 1
+        if asks:
             asked = _write(section, citations, model, config, embed, left, temperature, seed)
             async with aclosing(asked) as pieces:
                 async for piece in pieces:
@@ -123,7 +131,7 @@ async def compose(
                         written += len(shown.text.strip())
                         yield shown
         if not written:
-            quotations = await asyncio.to_thread(_quote, section, citations, embed)
+            quotations = quotations or await asyncio.to_thread(_quote, section, citations, embed)
             for piece in run.quote(quotations, section):
                 yield piece
     if outline.closing:
@@ -159,9 +167,19 @@ def _quote(section: Section, citations: Sequence[Citation], embed: Embed) -> lis
         return [replace(note, citation=citations[note.citation.number - 1]) for note in section.notes]
     subject = section.subject or section.question
     runs = choose_excerpts(
-        subject, citations, embed=embed, words=_QUOTED_WORDS, most=1, repeated=section.repeated
+        subject,
+        citations,
+        embed=embed,
+        words=_QUOTED_WORDS,
+        most=1,
+        named=section.named,
+        repeated=section.repeated,
     )
-    return join_neighbours(runs[0]) if runs else choose_quotations(section.question, citations, embed=embed)
+    if runs:
+        return join_neighbours(runs[0])
+    parts = choose_quotations(section.question, citations, embed=embed)
+    # Better nothing than a label or a piece of a list where prose was looked for.
+    return [part for part in parts if section.named or not section.subject or part.plain.endswith(ENDS)]
 
 
 async def _write(

@@ -32,6 +32,8 @@ _HEADINGS_WEIGH = 0.4
 """What the similarity of title and headings counts beside the paragraphs' own."""
 _BEGINS = 0.12
 """Added where an excerpt begins its section, and once more where it begins its text: beginnings introduce."""
+_INTRODUCES = 0.2
+"""Added where it begins a text whose title names the subject."""
 _NAMES = 0.2
 """Added where it holds all words of the subject."""
 _HANGS = 0.2
@@ -74,6 +76,7 @@ def choose_excerpts(
     words: int,
     each: int | None = None,
     most: int = 3,
+    named: bool = False,
     repeated: Collection[str] = (),
 ) -> list[list[Quotation]]:
     """Return runs of neighbouring paragraphs on a subject, each saying something else, the best first. Blocking.
@@ -84,6 +87,7 @@ def choose_excerpts(
         words: in all, about.
         each: words of one run, about; None: one may fill it all, and others are looked for only where it does not.
         most: runs.
+        named: each must hold the subject's words.
         repeated: sentences that none may hold, as :func:`~llm_engineering.application.text.words.fold_sentence` gives them.
 
     Raises:
@@ -94,8 +98,8 @@ def choose_excerpts(
         return []
     scores = _score(subject, pieces, embed)
     each = each or words
-    runs = _list_runs(pieces, each)
     asked = content_stems(subject)
+    runs = [run for run in _list_runs(pieces, each) if not named or asked <= _stems(pieces, run)]
     ranks = [_rank(pieces, scores, run, each, asked) for run in runs]
     chosen: list[list[Quotation]] = []
     said = 0
@@ -203,16 +207,22 @@ def _rank(
 ) -> float:
     first, last = pieces[run[0]].part.plain, pieces[run[-1]]
     said = sum(pieces[place].words for place in run)
-    stems = frozenset().union(*(content_stems(pieces[place].part.plain) for place in run))
+    stems = _stems(pieces, run)
     ending = last.part.citation.passage.text[last.ending : last.part.span.end]
     return float(
         np.average(scores[run], weights=[pieces[place].words for place in run])
         - _SHORT * max(0.0, 1 - said / (_ENOUGH * words))
         + _BEGINS * pieces[run[0]].begins
+        + _INTRODUCES
+        * (pieces[run[0]].begins == 2 and asked <= content_stems(last.part.citation.passage.title))
         + _NAMES * len(asked & stems) / max(1, len(asked))
         - _HANGS * is_torn_out(first)
         - _PROMISES * _promises(ending)
     )
+
+
+def _stems(pieces: Sequence[_Piece], run: Sequence[int]) -> frozenset[str]:
+    return frozenset().union(*(content_stems(pieces[place].part.plain) for place in run))
 
 
 def _overlaps(part: Quotation, others: Sequence[Quotation]) -> bool:

@@ -96,20 +96,27 @@ def outline_document(
 
 
 def outline_comparison(
-    subject: str, compared: Mapping[str, tuple[str, Sequence[Passage]]], *, german: bool
+    subject: str,
+    compared: Mapping[str, tuple[str, Sequence[Passage]]],
+    otherwise: str,
+    *,
+    named: bool = False,
 ) -> Outline:
     """Plan a comparison: a part for each author, or each thing, on whom there may be nothing.
 
     Args:
         compared: by name, what is looked for in which passages.
+        otherwise: what to say where there is nothing.
+        named: only what names it is quoted.
     """
     sections = tuple(
         Section(
             heading=f"- **{name}**: ",
-            question=_ask_about(topic, german),
+            question=topic,
             subject=topic,
             passages=tuple(passages),
-            otherwise="schreibt darüber nichts." if german else "does not write about it.",
+            otherwise=otherwise,
+            named=named,
         )
         for name, (topic, passages) in compared.items()
     )

@@ -12,7 +12,7 @@ from loguru import logger
 
 from llm_engineering.application.inference.abstention import AbstentionFloor
 from llm_engineering.application.inference.answer import AnsweringConfig, AnswerPiece, answer
-from llm_engineering.application.inference.briefs import Brief
+from llm_engineering.application.inference.briefs import Brief, asks_for_difference
 from llm_engineering.application.inference.catalogue import (
     describe_found,
     plan_catalogue,
@@ -264,6 +264,14 @@ class InferencePipeline:
                         yield event
                 return
             request, guarded, routed = self._resolve(follow_up, request, guarded, routed)
+        if (
+            routed.intent is Intent.ANSWER
+            and request.intent is None
+            and self._answering.quotes
+            and asks_for_difference(guarded.query.text)
+        ):
+            # No passage need speak of both; a model that writes answers from passages on each.
+            routed = replace(routed, intent=Intent.COMPARE)
         recorder.trace.attributes["intent"] = routed.intent.value
         if routed.intent is not Intent.ANSWER:
             request, guarded = await self._spell_names(request, guarded)

@@ -1,5 +1,6 @@
 """From a request for a text to what it is made of: an outline with its passages, or a plain reply."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from llm_engineering.application.inference.outlines import (
 from llm_engineering.application.inference.scope import find_authors, means_self
 from llm_engineering.application.inference.self_query import merge_filters
 from llm_engineering.application.llm import prompts
+from llm_engineering.application.text.words import content_stems
 from llm_engineering.domain.documents import CleanDocument
 from llm_engineering.domain.errors import StoreError
 from llm_engineering.domain.hints import POE
@@ -35,6 +37,12 @@ _OFFERED = 3
 """Texts of others that are named where an author wrote nothing."""
 _COMPARED_TEXTS = 3
 """Texts of an author, or on a thing, that a comparison reads."""
+_ONE_TEXT = re.compile(
+    r"[“\"„«].{4,}[”\"“»]|\b(?:the|this|that|his|her|their|my|your|\w+['’]s|den|diesen|seinen|ihren|meinen)\s+(?:\w+\s+)?"
+    r"(?:article|essay|text|artikel)\b",
+    re.IGNORECASE,
+)
+"""A single text is asked for, by its title or as "the article"."""
 _LONGEST_ORDER = 200
 """Characters of an order that is passed on as it stands."""
 _NO_HITS: Mapping[str, Sequence[Hit]] = {}
@@ -104,23 +112,26 @@ def plan_text(
     given = guarded.query.filter
     narrow = merge_filters(given, MetadataFilter(authors=named))
     if routed.intent is Intent.COMPARE:
+        things = brief.things if len(named) < 2 else ()
+        compared = {thing: (thing, _passages_on(collection, thing, narrow)) for thing in things}
+        if any(passages for _, passages in compared.values()):
+            nowhere = _say(german, "kommt nicht vor.", "is not written about.")
+            return outline_comparison("", compared, nowhere, named=True)
         found = _find(collection, brief.subject, measure_floor, given)
         if not found:
             return _nothing(brief, (), german)
-        things = brief.things if len(named) < 2 else ()
-        compared = (
-            {thing: (thing, _passages_on(collection, thing, measure_floor, narrow)) for thing in things}
-            if things
-            else _split_by_author(
-                named if len(named) > 1 else _authors_of(found), brief.subject, found, collection
-            )
+        authors_told = named if len(named) > 1 else _authors_of(found)
+        return outline_comparison(
+            brief.subject,
+            _split_by_author(authors_told, brief.subject, found, collection),
+            _say(german, "schreibt darüber nichts.", "does not write about it."),
         )
-        return outline_comparison("" if things else brief.subject, compared, german=german)
     if routed.intent is Intent.SUMMARISE:
         found = _find(collection, brief.subject, measure_floor, narrow)
         if not found:
             return _nothing(brief, named, german, _find(collection, brief.subject, measure_floor, given))
-        whole = _named_document(brief.subject, found)
+        one = _ONE_TEXT.search(routed.request) is not None
+        whole = _named_document(brief.subject, found, one=one)
         document = _read(collection, whole) if whole else None
         if document is not None:
             return outline_document(
@@ -220,10 +231,8 @@ def _plan_rewriting(
     return Outline("", (section,), voice=voice, brief=brief)
 
 
-def _passages_on(
-    collection: Collection, thing: str, measure_floor: Callable[[], float], filter: MetadataFilter
-) -> list[Passage]:
-    found = _find(collection, thing, measure_floor, filter)
+def _passages_on(collection: Collection, thing: str, filter: MetadataFilter) -> list[Passage]:
+    found = collection.find_about(thing, filter, mentions=True)
     return [
         one for sections in gather_sections(found, collection, _COMPARED_TEXTS).values() for one in sections
     ]
@@ -247,17 +256,21 @@ def _authors_of(found: Mapping[str, Sequence[Hit]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))[:_MOST_AUTHORS]
 
 
-def _named_document(subject: str, found: Mapping[str, Sequence[Hit]]) -> str | None:
-    """The document whose title is the subject, or the only one whose title holds it."""
-    named = [
-        identifier
-        for identifier, hits in found.items()
-        if hits[0].chunk.title.casefold() == subject.casefold()
-    ]
-    if len(named) == 1:
-        return named[0]
-    titled = [identifier for identifier, hits in found.items() if matches_topic(subject, hits[0].chunk.title)]
-    return titled[0] if len(titled) == 1 and len(found) == 1 else None
+def _named_document(subject: str, found: Mapping[str, Sequence[Hit]], *, one: bool) -> str | None:
+    """The document that is meant: the one whose title is the subject, or the only one whose title holds it.
+
+    Args:
+        one: a single text is asked for: of several that are near, the one whose title has most words of the subject.
+    """
+    titles = {identifier: hits[0].chunk.title for identifier, hits in found.items()}
+    named = [identifier for identifier, title in titles.items() if title.casefold() == subject.casefold()]
+    titled = named or [identifier for identifier, title in titles.items() if matches_topic(subject, title)]
+    if len(titled) == 1 and (named or one or len(found) == 1):
+        return titled[0]
+    asked = content_stems(subject)
+    shares = {identifier: len(asked & content_stems(title)) for identifier, title in titles.items()}
+    best = max(shares, key=shares.__getitem__)
+    return best if one and shares[best] > len(asked) / 2 else None
 
 
 def _read(collection: Collection, identifier: str) -> CleanDocument | None:

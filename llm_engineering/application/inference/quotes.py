@@ -53,7 +53,7 @@ hangs."""
 _FIGURES = 0.15
 """Share of a part's words without a letter from which it calculates."""
 _POINTS_BACK = re.compile(
-    r"(?:this|that|these|those|it|they|then|so|such|here|again|also|as\s+shown|in\s+this\s+(?:article|lesson|post|section)"
+    r"(?:this|that|these|those|it|they|then|so|such|here|again|also|as\s+shown|in\s+(?:this|the|a)\s+(?:\w+\s+)?(?:article|lesson|post|section)"
     r"|dies\w*|das|es|dann|so|auch|hier|wie\s+gezeigt)\b",
     re.IGNORECASE,
 )

@@ -93,6 +93,10 @@ _SHORTEST_REPEAT = 12
 """Letters of a sentence whose second coming is a loop; shorter ones may be items of a list."""
 
 
+_ANNOUNCING = ("hereis", "heres", "hereare", "sure", "certainly", "hierist", "hiersind")
+"""How a sentence begins that may announce what the model is about to write."""
+
+
 class Writer:
     """Passes on what a model says, judged sentence by sentence, after what was quoted.
 
@@ -262,7 +266,13 @@ class Writer:
             self._mask
             or self._leave_out is not None
             or any(known.startswith(self._letters) for known in self._known)
+            or (not self.shown and any(w.startswith(self._letters) for w in _ANNOUNCING))
+            or self._announces()
         )
+
+    def _announces(self) -> bool:
+        """Whether the model says what it is about to write: "Here is a post based on your text:"."""
+        return not self.shown and self._letters.startswith(_ANNOUNCING)
 
     def _release(self) -> None:
         """Show what was held back."""
@@ -312,6 +322,8 @@ class Writer:
         first = not self.shown
         known = self._known.get(self._letters) if self._letters and not self._free else None
         claim, letters = self._claim.strip(), self._letters
+        if self._announces() and claim.endswith(":"):
+            known = "echo"
         if known == "declined" and not first:
             known = "echo"  # the answer was given; that the rest is missing needs no such phrase
         if (
