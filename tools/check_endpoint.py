@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from llm_engineering.application.inference.serving_check import (
+from llm_engineering.application.deployment.serving_check import (
     LoadReport,
     Reply,
     ServingCheckConfig,

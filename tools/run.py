@@ -30,7 +30,7 @@ from llm_engineering.application.training.datasets.config import (
 from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.bootstrap.locks import hold_collection
 from llm_engineering.bootstrap.logging import start_logging
-from llm_engineering.domain.errors import ConfigurationError, FetchError, TwinError
+from llm_engineering.domain.errors import ConfigurationError, FetchError, MissingDependencyError, TwinError
 from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings
 from tools.compare import show_side_by_side
@@ -117,7 +117,12 @@ def run_pipeline(name: str, parameters: StrictConfig, rest: dict[str, Any] | Non
         TwinError: what made a step fail.
     """
     with _announce_start():
-        import pipelines
+        try:
+            import pipelines
+        except ModuleNotFoundError as error:
+            if error.name != "zenml":
+                raise
+            raise MissingDependencyError("zenml", "pipelines", "Running a pipeline") from None
 
     pipeline = fit_to_stack(getattr(pipelines, name))
     with tempfile.TemporaryDirectory() as folder:

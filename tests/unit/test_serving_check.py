@@ -1,6 +1,6 @@
 """Reference answers and load of a model that was just put into service."""
 
-from llm_engineering.application.inference.serving_check import (
+from llm_engineering.application.deployment.serving_check import (
     LoadConfig,
     LoadReport,
     ReferenceQuestion,
@@ -9,7 +9,7 @@ from llm_engineering.application.inference.serving_check import (
     list_shortfalls,
     put_under_load,
 )
-from llm_engineering.application.inference.serving_check import (
+from llm_engineering.application.deployment.serving_check import (
     Reply as CheckedReply,
 )
 from tests.fakes.llm import Reply, ScriptedLanguageModel
