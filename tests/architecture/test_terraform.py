@@ -124,8 +124,6 @@ def test_the_module_is_applied_again_without_change_and_destroyed(
     complete_budgets(monkeypatch)
     override = """
     provider "aws" {
-      access_key                  = "AKIAIOSFODNN7EXAMPLE"
-      secret_key                  = "dummy-secret"
       skip_credentials_validation = true
       skip_metadata_api_check     = true
       skip_requesting_account_id  = false
