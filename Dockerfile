@@ -63,7 +63,8 @@ COPY steps steps
 COPY pipelines pipelines
 COPY configs configs
 COPY tools tools
-RUN mkdir data models && chown twin:twin data models
+# keys: for a key that others than this user read; data is closed to them.
+RUN mkdir data models keys && chown twin:twin data models keys
 # SERVICE_HOST: nobody reaches a container's loopback.
 ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 LOG_FORMAT=json SERVICE_HOST=0.0.0.0 ORT_DISABLE_TELEMETRY=1
 VOLUME ["/app/data", "/app/models"]

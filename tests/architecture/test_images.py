@@ -103,9 +103,9 @@ def test_prometheus_of_compose_asks_with_the_key_that_is_made_for_it() -> None:
     config = yaml.safe_load((ROOT / "ops" / "prometheus" / "compose.yml").read_text(encoding="utf-8"))
     (job,) = config["scrape_configs"]
     key = job["authorization"]["credentials_file"]
-    assert "data:/twin:ro" in SERVICES["prometheus"]["volumes"]
-    assert key == "/twin/compose-key"
-    assert "data/compose-key" in SERVICES["api-key"]["command"][0]
+    assert "keys:/twin:ro" in SERVICES["prometheus"]["volumes"]
+    assert key == "/twin/compose"
+    assert "keys/compose" in SERVICES["api-key"]["command"][0]
     (target,) = job["static_configs"][0]["targets"]
     host, port = target.split(":")
     assert host in SERVICES
