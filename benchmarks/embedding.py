@@ -26,7 +26,7 @@ from llm_engineering.application.ports import Tokenizer, Vectors
 from llm_engineering.domain.documents import EmbedderFingerprint, RawDocument
 from llm_engineering.infrastructure.embedders.onnx import (
     OnnxEmbedder,
-    open_session,
+    open_model,
     pad_batch,
 )
 from llm_engineering.infrastructure.model_files import model_path
@@ -126,7 +126,7 @@ def _against_bare(
     threads: int,
     rounds: int,
 ) -> dict[str, float]:
-    session = open_session(model_dir / "model.onnx")
+    session = open_model(model_dir / "model.onnx")
 
     def bare() -> None:
         with ThreadPoolExecutor(threads) as pool:
@@ -188,7 +188,7 @@ def _in_pipeline(
     uri: str,
 ) -> dict[str, float]:
     """The embedder's time inside the index step against the bare session on the same batches, in turns."""
-    session = open_session(model_dir / "model.onnx")
+    session = open_model(model_dir / "model.onnx")
     stages, bares, totals = [], [], []
     chunks = 0
     for _ in range(rounds):
@@ -218,7 +218,7 @@ def _settings(
     ids = embedder.tokenizer.encode_ids(texts)
     results = {}
     for workers, spread in ((threads, 1), (1, threads)):
-        session = open_session(model_dir / "model.onnx", spread)
+        session = open_model(model_dir / "model.onnx", spread)
         for size in (1, 2, 4, 8, 16):
             inputs = [pad_batch(ids[i : i + size]) for i in range(0, len(ids), size)]
             with ThreadPoolExecutor(workers) as pool:

@@ -345,6 +345,9 @@ class ServiceSettings(Group):
     """Where ``./poe call-inference-ml-service`` finds it; None: host and port above."""
     api_key: SecretStr | None = None
     """The key that ``./poe call-inference-ml-service`` shows."""
+    state: Literal["local", "database"] = "local"
+    """Where API keys and rate limits are kept: ``local``, in ``keys_file`` and in memory; ``database``, where all replicas
+    of the service see the same."""
     keys_file: Path = Path("data/api_keys.json")
     """Hashes of the API keys (``./poe create-api-key``). Read again when it changes."""
     rate_per_minute: int = Field(default=120, ge=0)

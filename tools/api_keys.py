@@ -53,7 +53,8 @@ def create(name: str, settings: Settings, *, documents: bool = False, reports: b
         reports: it allows to read the reports of evaluations and trainings too.
     """
     allowed: dict[Literal["documents", "reports"], bool] = {"documents": documents, "reports": reports}
-    secret = open_api_keys(settings).create(name, tuple(scope for scope in allowed if allowed[scope]))
+    with open_api_keys(settings) as store:
+        secret = store.create(name, tuple(scope for scope in allowed if allowed[scope]))
     errors.print(
         f"[green]✓[/] Key [bold]{escape(name)}[/]. It is shown this once and kept nowhere; put it where its user keeps "
         "secrets:"
@@ -67,7 +68,8 @@ def create(name: str, settings: Settings, *, documents: bool = False, reports: b
 
 def revoke(name: str, settings: Settings) -> None:
     """Remove a key."""
-    open_api_keys(settings).revoke(name)
+    with open_api_keys(settings) as store:
+        store.revoke(name)
     console.print(
         f"[green]✓[/] Key [bold]{escape(name)}[/] is revoked: running services refuse it from now on."
     )
@@ -75,12 +77,10 @@ def revoke(name: str, settings: Settings) -> None:
 
 def show(settings: Settings) -> None:
     """List names and dates; the keys themselves are not known any more."""
-    file = open_api_keys(settings)
-    keys = file.read_keys().keys
+    with open_api_keys(settings) as store:
+        place, keys = store.place, store.read_keys().keys
     if not keys:
-        console.print(
-            f"There are no API keys in {escape(str(file.path))}. Make one: {POE} create-api-key NAME"
-        )
+        console.print(f"There are no API keys in {escape(place)}. Make one: {POE} create-api-key NAME")
         return
     table = Table("Name", "Made (UTC)", "Also allows", "SHA-256", box=None, pad_edge=False)
     for key in keys:

@@ -22,6 +22,7 @@ from llm_engineering.application.features.config import (
     EndToEndData,
     FeatureEngineering,
 )
+from llm_engineering.application.reporting.json_export import ExportArtifacts
 from llm_engineering.application.training.datasets.config import (
     GenerateInstructDataset,
     GeneratePreferenceDataset,
@@ -29,7 +30,7 @@ from llm_engineering.application.training.datasets.config import (
 from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.bootstrap.locks import hold_collection
 from llm_engineering.bootstrap.logging import start_logging
-from llm_engineering.domain.errors import ConfigurationError, TwinError
+from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError, TwinError
 from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings
 from tools.compare import show_side_by_side
@@ -39,6 +40,7 @@ from tools.preflight import check_hosts, check_inputs, choose_author
 from tools.reports import read_output, show_run, show_steps
 from tools.run_config import check_parameters, read_run_config
 from tools.run_notices import tell_run
+from tools.zenml_stack import fit_to_stack
 
 WRITERS = frozenset({"digital_data_etl", "feature_engineering", "end_to_end_data"})
 """Pipelines that change the collection."""
@@ -81,6 +83,9 @@ PIPELINES = {
     "end-to-end-data": Runnable("end_to_end_data", EndToEndData, OWN),
     "analysis": Runnable("record_analysis", RecordAnalysis, Path("configs/analysis_tickets.yaml")),
     "head-training": Runnable("head_training", RecordAnalysis, Path("configs/analysis_tickets.yaml")),
+    "export-artifact-to-json": Runnable(
+        "export_artifact_to_json", ExportArtifacts, Path("configs/export_artifact_to_json.yaml")
+    ),
 }
 
 _ENDINGS = {"digital-data-etl": "", "rag-evaluation": ""}
@@ -113,9 +118,14 @@ def run_pipeline(name: str, parameters: StrictConfig, rest: dict[str, Any] | Non
         TwinError: what made a step fail.
     """
     with _announce_start():
-        import pipelines
+        try:
+            import pipelines
+        except ModuleNotFoundError as error:
+            if error.name != "zenml":
+                raise
+            raise MissingDependencyError("zenml", "pipelines", "Running a pipeline") from None
 
-    pipeline = getattr(pipelines, name)
+    pipeline = fit_to_stack(getattr(pipelines, name))
     with tempfile.TemporaryDirectory() as folder:
         if rest:
             path = Path(folder) / "run.yaml"

@@ -14,7 +14,7 @@ from llm_engineering.application.features.config import FeatureEngineering
 from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import Resources, open_resources
-from llm_engineering.bootstrap.service import build_service_app, open_api_keys, open_listener
+from llm_engineering.bootstrap.service import build_service_app, find_api_keys, open_listener
 from llm_engineering.domain.analyses import AnalysisSpec
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.domain.hints import POE
@@ -84,7 +84,7 @@ def introduce(resources: Resources, url: str, host: str, config: Path) -> None:
     logger.info("The inference service listens on {}; its models are being loaded.", url)
     if settings.log.format == "json":
         return  # a machine reads this
-    keys = [key.name for key in open_api_keys(settings).read_keys().keys]
+    keys = [key.name for key in find_api_keys(resources).read_keys().keys]
     chunks = resources.index.count()
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")

@@ -15,11 +15,9 @@ from llm_engineering.application.features.config import FeatureRun
 from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline
 from llm_engineering.application.inference.records import RecordSearch
 from llm_engineering.application.inference.support import SupportDesk
-from llm_engineering.application.ports import (
-    SearchRequest,
-)
+from llm_engineering.application.ports import KeyStore, SearchRequest
 from llm_engineering.bootstrap.locks import hold_collection
-from llm_engineering.bootstrap.resources import Resources
+from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.domain.analyses import AnalysisSpec
 from llm_engineering.domain.errors import ConfigurationError, StoreUnavailableError
 from llm_engineering.domain.hints import POE
@@ -33,8 +31,8 @@ from llm_engineering.settings import (
 
 if TYPE_CHECKING:
     from llm_engineering.infrastructure.api.aws_lambda import Handler
+    from llm_engineering.infrastructure.api.chat_page import ChatPageService
     from llm_engineering.infrastructure.api.health import Dependency
-    from llm_engineering.infrastructure.api.middleware.auth import ApiKeyFile
     from llm_engineering.infrastructure.api.middleware.stack import Service
     from llm_engineering.infrastructure.api.parts import AddFile
     from llm_engineering.infrastructure.api.server import Listener
@@ -43,11 +41,20 @@ if TYPE_CHECKING:
 NOTHING: Mapping[Path, AnalysisSpec] = MappingProxyType({})
 
 
-def open_api_keys(settings: Settings) -> "ApiKeyFile":
-    """Return the API keys of the inference service."""
+@contextmanager
+def open_api_keys(settings: Settings) -> Iterator[KeyStore]:
+    """Yield the API keys of the inference service, from where the settings keep them."""
+    with open_resources(settings) as resources:
+        yield find_api_keys(resources)
+
+
+def find_api_keys(resources: Resources) -> KeyStore:
+    """Return the API keys of the inference service, from where the settings keep them."""
+    if resources.settings.service.state == "database":
+        return resources.warehouse.api_keys
     from llm_engineering.infrastructure.api.middleware.auth import ApiKeyFile
 
-    return ApiKeyFile(settings.service.keys_file)
+    return ApiKeyFile(resources.settings.service.keys_file)
 
 
 def build_service_app(
@@ -69,7 +76,7 @@ def build_service_app(
         analyses: what texts can be analysed for, by the files that say so.
 
     Raises:
-        ConfigurationError: the address can be reached from elsewhere, and there is no API key; or the keys' file is broken.
+        ConfigurationError: the address can be reached from elsewhere, and there is no API key; or the keys cannot be read.
     """
     from llm_engineering import __version__
     from llm_engineering.infrastructure.api.app import ServiceParts, create_app
@@ -81,7 +88,7 @@ def build_service_app(
     settings, service = resources.settings, resources.settings.service
     address = host or service.host
     chosen = config or InferenceConfig()
-    access, metrics = Access(open_api_keys(settings), address), ServiceMetrics()
+    access, metrics = Access(find_api_keys(resources), address), ServiceMetrics()
     access.check()
     dependencies, closing = _dependencies(resources)
     health = Health(dependencies, metrics)
@@ -120,6 +127,9 @@ def build_service_app(
         host=address,
         origins=[origin.strip() for origin in service.cors_origins.split(",") if origin.strip()],
         rate_per_minute=service.rate_per_minute,
+        shared_limits=resources.warehouse.make_rate_limits(service.rate_per_minute)
+        if service.state == "database"
+        else None,
         max_concurrent=service.max_concurrent,
         max_queue=service.max_queue,
         queue_seconds=service.queue_seconds,
@@ -172,6 +182,13 @@ def make_desk(
     from llm_engineering.infrastructure.shared.language import detect_language
 
     return SupportDesk(chosen, specs[chosen.analysis].task, analyses, pipeline, detect_language)
+
+
+def build_chat_page() -> "ChatPageService":
+    """Return the chat page as an ASGI application of its own."""
+    from llm_engineering.infrastructure.api.chat_page import ChatPageService
+
+    return ChatPageService()
 
 
 def _make_add_file(resources: Resources, features: FeatureRun) -> "AddFile":

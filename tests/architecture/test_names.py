@@ -34,8 +34,8 @@ VERBS = frozenset(
     transform translate trim truncate undo unload unpack update upload upsert use validate verify wait walk warm watch
     widen wrap write
     abstains accepts advance allows assign calibrate consider continues covers end exceeds exclude feed forward interrupt
-    introduce issue kill leads leave link log matches opens pause ping poll protect quit reads recognise replay retire reuse
-    advise deploy revoke scroll see settle simulate stitch sweep vote""".split()
+    introduce issue kill leads leave link log matches opens pause ping poll protect quit reads recognise refresh replay retire
+    advise confirm deploy disconnect reuse revoke scroll see settle simulate stitch sweep vote""".split()
 )
 """Words that are verbs, and may stand alone; of the third person those that ask a question. Add what is missing."""
 _NO_PARTICIPLES = frozenset("embed exceed feed need proceed read seed shed speed spread succeed".split())

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from loguru import logger
 
+from llm_engineering.domain.api_keys import PREFIX, hash_secret
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
-from llm_engineering.infrastructure.api.api_keys import PREFIX, hash_secret
 from llm_engineering.infrastructure.api.middleware.auth import ApiKeyFile, is_loopback
 from tests.fakes.operated_service import OperatedService, eventually
 from tests.fakes.service import QUESTION, serving

@@ -1,5 +1,6 @@
 """A run's YAML: every problem named by its path, before anything starts. Every file in configs/ is valid."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import yaml
 
 from llm_engineering.application.analysis.config import RecordAnalysis
 from llm_engineering.application.config import StrictConfig
+from llm_engineering.application.deployment.config import Deployment
+from llm_engineering.application.deployment.serving_check import ServingCheckConfig
 from llm_engineering.application.evaluation.models.config import ModelEvaluationParameters
 from llm_engineering.application.evaluation.rag.config import RagEvaluation
 from llm_engineering.application.features.config import (
@@ -17,6 +20,7 @@ from llm_engineering.application.features.config import (
 )
 from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.application.inference.retriever import RetrievalConfig
+from llm_engineering.application.reporting.json_export import ExportArtifacts
 from llm_engineering.application.training.datasets.config import (
     GenerateInstructDataset,
     GeneratePreferenceDataset,
@@ -39,6 +43,7 @@ BY_PARAMETERS: dict[frozenset[str], type[StrictConfig]] = {
     frozenset({"analysis"}): RecordAnalysis,
     frozenset({"training"}): Training,
     frozenset({"dpo"}): Training,
+    frozenset({"export"}): ExportArtifacts,
 }
 
 
@@ -50,6 +55,10 @@ def test_every_config_is_valid_and_says_how_it_is_run(path: Path) -> None:
         read_service_config(path, InferenceConfig)
     elif "distributed_type" in content:
         assert path.name == "accelerate.yaml", "read by accelerate"
+    elif "endpoint" in content:
+        read_service_config(path, Deployment)
+    elif "questions" in content:
+        read_service_config(path, ServingCheckConfig)
     elif "adapters" in content:
         read_service_config(path, AdapterServing)
     elif "schedules" in content:
@@ -57,7 +66,7 @@ def test_every_config_is_valid_and_says_how_it_is_run(path: Path) -> None:
     else:
         read_run_config(path, BY_PARAMETERS[frozenset(content["parameters"])])
     comments = "\n".join(line for line in text.splitlines() if line.startswith("#"))
-    assert "./poe run-" in comments
+    assert re.search(r"\./poe (run|check|deploy)-", comments)
 
 
 def test_a_missing_file_names_those_that_fit_the_closest_first() -> None:

@@ -4,6 +4,7 @@ Every adapter of a port, and its fake in ``tests/fakes``, passes the same confor
 Constructors of adapters only store configuration; the first use opens, ``close`` releases and may be called twice.
 """
 
+from llm_engineering.application.ports.access import KeyStore, RateLimiter
 from llm_engineering.application.ports.analyses import AnalysisStore
 from llm_engineering.application.ports.documents import (
     CleanStore,
@@ -81,6 +82,7 @@ __all__ = [
     "GenerationOptions",
     "HeadLearner",
     "IndexWriter",
+    "KeyStore",
     "LanguageModel",
     "Link",
     "Message",
@@ -96,6 +98,7 @@ __all__ = [
     "PersonalKind",
     "PersonalSpan",
     "Progress",
+    "RateLimiter",
     "Rejected",
     "Reranker",
     "SearchRequest",

@@ -24,6 +24,7 @@ from llm_engineering.domain.errors import ConfigurationError, ModelError, ModelF
 from llm_engineering.domain.hints import POE
 from llm_engineering.infrastructure.embedders import WordPieceTokenizer
 from llm_engineering.infrastructure.shared.late_interaction import as_unit
+from llm_engineering.infrastructure.shared.onnx import open_session
 from llm_engineering.infrastructure.shared.token_batches import (
     Ids,
     batches_by_length,
@@ -197,7 +198,7 @@ class OnnxEmbedder:
     def _open(self) -> tuple[Any, ThreadPoolExecutor]:
         with self._lock:
             if self._session is None or self._pool is None:
-                self._session = open_session(self._file)
+                self._session = open_model(self._file)
                 came = self._session.get_outputs()[0].shape[-1]
                 if came != self._spec.dimension:
                     raise ModelFileError(
@@ -208,26 +209,14 @@ class OnnxEmbedder:
             return self._session, self._pool
 
 
-def open_session(file: Path, operator_threads: int = 1) -> Any:
-    """Open an ONNX session. With one operator thread, everything runs on the calling thread.
+def open_model(file: Path, operator_threads: int = 1) -> Any:
+    """Open an embedding model's session. With one operator thread, everything runs on the calling thread.
 
     Raises:
         ModelFileError: the file is missing or is not a model.
     """
-    import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = operator_threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    data = _read(file)
-    try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except (state.Fail, state.InvalidProtobuf, state.InvalidGraph, state.NotImplemented) as error:
-        raise ModelFileError(
-            f"{file} is not a model that can be run ({error}). Delete it and run: {POE} download-models"
-        ) from error
+    remedy = f"Delete it and run: {POE} download-models"
+    return open_session(_read(file), file, remedy, operator_threads=operator_threads)
 
 
 def forward(session: Any, rows: Sequence[Ids]) -> Vectors:

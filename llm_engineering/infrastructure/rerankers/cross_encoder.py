@@ -14,6 +14,7 @@ from loguru import logger
 
 from llm_engineering.application.ports import Part, extract_part
 from llm_engineering.domain.errors import ModelFileError
+from llm_engineering.infrastructure.shared.onnx import open_session
 from llm_engineering.infrastructure.shared.token_batches import Ids, batches_by_length, pad_rows
 
 WEIGHTS = ("model.onnx", "onnx/model.onnx")
@@ -140,7 +141,7 @@ class CrossEncoderReranker:
                     else self._from_hub()
                 )
                 tokenizer, padding = _tokenizer(files)
-                session = _session(files.weights)
+                session = open_session(files.weights, files.weights, "Delete it and fetch it again.")
                 inputs = frozenset(item.name for item in session.get_inputs())
                 if unknown := inputs - {"input_ids", "attention_mask", "token_type_ids"}:
                     raise ModelFileError(
@@ -257,27 +258,6 @@ def _max_tokens(truncation: Mapping[str, Any] | None, configs: Sequence[Mapping[
 def _read_json(file: Path) -> Mapping[str, Any]:
     found = json.loads(file.read_text(encoding="utf-8"))
     return found if isinstance(found, dict) else {}
-
-
-def _session(file: Path) -> Any:
-    import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # batches run side by side instead
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except (
-        state.Fail,
-        state.InvalidProtobuf,
-        state.InvalidGraph,
-        state.NotImplemented,
-        state.NoSuchFile,
-    ) as error:
-        raise ModelFileError(
-            f"{file} is not a model that can be run ({error}). Delete it and fetch it again."
-        ) from error
 
 
 def _row(numbers: Sequence[int]) -> Ids:

@@ -6,10 +6,13 @@ points at 127.0.0.1 (DNS rebinding; the ``Host`` header gives it away), and by p
 ``Origin`` header does).
 """
 
+import asyncio
 import fcntl
 import ipaddress
+import math
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -19,9 +22,10 @@ from urllib.parse import urlsplit
 from loguru import logger
 from pydantic import ValidationError
 
-from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.application.ports import KeyStore
+from llm_engineering.domain.api_keys import ApiKey, KeyRing, KeyScope
+from llm_engineering.domain.errors import ConfigurationError, StoreError
 from llm_engineering.domain.hints import POE
-from llm_engineering.infrastructure.api.api_keys import ApiKey, KeyRing, KeyScope
 from llm_engineering.infrastructure.api.metrics import ServiceMetrics
 from llm_engineering.infrastructure.api.middleware.asgi import (
     ASGIApp,
@@ -38,6 +42,8 @@ _PAGE = ("/", "/favicon.ico", "/docs", "/openapi.json")
 """What takes a key in a browser cannot need one; the description of the API says nothing of what was collected."""
 _PAGE_FILES = "/page/"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+TRUST_SECONDS = 60.0
+"""How long known keys go on being accepted while their store does not answer: a database changes its primary in less."""
 
 
 def is_loopback(host: str) -> bool:
@@ -53,11 +59,17 @@ def is_loopback(host: str) -> bool:
 class ApiKeyFile:
     """Keys in a JSON file that only its owner can read. Written whole or not at all; writers wait for each other."""
 
+    keep_seconds = 0.0
+
     def __init__(self, path: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.path = path
         self._now = now
         self._seen: tuple[int, int, int] | None = None
         self._ring = KeyRing()
+
+    @property
+    def place(self) -> str:
+        return str(self.path)
 
     def read_keys(self) -> KeyRing:
         """Return the keys as the file holds them now; it is read again only when it changed. No file: no keys.
@@ -143,12 +155,17 @@ class ApiKeyFile:
 
 
 class Access:
-    """Whom a service that listens on ``host`` lets in. Asked at every request, so a change holds at once."""
+    """Whom a service that listens on ``host`` lets in. Asked at every request, so a change holds at once, or within a second
+    where the keys are in a database."""
 
-    def __init__(self, keys: ApiKeyFile, host: str) -> None:
+    def __init__(self, keys: KeyStore, host: str) -> None:
         self._keys = keys
         self._host = host
         self._required = not is_loopback(host)
+        self._ring: KeyRing | None = None
+        """None: the keys cannot be read, so nobody can be recognised."""
+        self._read_at = self._succeeded_at = -math.inf
+        self._turn = asyncio.Lock()
         self._complained = False
 
     def check(self) -> None:
@@ -156,36 +173,49 @@ class Access:
 
         Raises:
             ConfigurationError: ``host`` is no loopback address and there is no key, or the keys cannot be read.
+            StoreUnavailableError: the store of the keys does not answer.
         """
-        known = bool(self._keys.read_keys().keys)
-        if self._required and not known:
+        ring = self._keys.read_keys()
+        if self._required and not ring.keys:
             raise ConfigurationError(
                 f"The service is to listen on {self._host}, where other machines can reach it, and there is no API key "
-                f"in {self._keys.path}. Create one with: {POE} create-api-key NAME, or listen on 127.0.0.1 (SERVICE_HOST)."
+                f"in {self._keys.place}. Create one with: {POE} create-api-key NAME, or listen on 127.0.0.1 (SERVICE_HOST)."
             )
-        self._required = self._required or known
+        self._accept(ring)
+
+    async def refresh(self) -> None:
+        """Read the keys again where they are older than their store allows; beside the requests where that may take time."""
+        if not self._keys.keep_seconds:
+            return self._read()
+        async with self._turn:
+            if time.monotonic() - self._read_at >= self._keys.keep_seconds:
+                await asyncio.to_thread(self._read)
 
     def is_required(self) -> bool:
         """Return whether a key is needed. Once it was, it stays: revoking the last key must not open the service."""
-        return self._ring() is None or self._required
+        return self._ring is None or self._required
 
     def recognise(self, secret: str) -> ApiKey | None:
         """Return the key that was presented; None: it is not, or no longer, one of ours."""
-        ring = self._ring()
-        return None if ring is None else ring.recognise(secret)
+        return None if self._ring is None else self._ring.recognise(secret)
 
-    def _ring(self) -> KeyRing | None:
-        """None: the file cannot be read, so nobody can be recognised."""
+    def _read(self) -> None:
         try:
             ring = self._keys.read_keys()
-        except ConfigurationError as error:
-            if not self._complained:
-                logger.error("{} Until then, every key is refused.", error)
-            self._complained = True
-            return None
-        self._complained = False
+        except (ConfigurationError, StoreError) as error:
+            trusted = isinstance(error, StoreError) and time.monotonic() - self._succeeded_at < TRUST_SECONDS
+            if not trusted:
+                if not self._complained:
+                    logger.error("{} Until then, every key is refused.", error)
+                self._complained, self._ring = True, None
+            self._read_at = time.monotonic()
+        else:
+            self._accept(ring)
+
+    def _accept(self, ring: KeyRing) -> None:
+        self._complained, self._ring = False, ring
         self._required = self._required or bool(ring.keys)
-        return ring
+        self._read_at = self._succeeded_at = time.monotonic()
 
 
 class KeyGuard:
@@ -213,15 +243,21 @@ class KeyGuard:
         self._origins = frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._access.refresh()
         secret = _secret(scope)
         key = self._access.recognise(secret) if secret else None
         if key is not None and secret is not None:
             shown = secret
+
+            async def is_revoked() -> bool:
+                await self._access.refresh()
+                return self._access.recognise(shown) is None
+
             request_state(scope).update(
                 key_name=key.name,
                 key_scopes=key.scopes,
                 trusted=True,
-                is_revoked=lambda: self._access.recognise(shown) is None,
+                is_revoked=is_revoked,
             )
             return await self._app(scope, receive, send)
         if self._loopback and (problem := self._foreign(scope)) is not None:

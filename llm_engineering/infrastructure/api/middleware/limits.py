@@ -10,8 +10,12 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from loguru import logger
+
+from llm_engineering.application.ports import RateLimiter
+from llm_engineering.domain.errors import StoreError
+from llm_engineering.domain.rate_limits import RateLimitDecision, take_token
 from llm_engineering.infrastructure.api.metrics import ServiceMetrics
 from llm_engineering.infrastructure.api.middleware.asgi import (
     DOCUMENTS,
@@ -39,80 +43,77 @@ _DISCARDED_SECONDS = 2.0
 # --- rate -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimitDecision:
-    """What a bucket said."""
-
-    allowed: bool
-    limit: int
-    remaining: int
-    """Requests that may follow at once."""
-    reset_seconds: float
-    """Until the whole budget is there again."""
-    retry_seconds: float
-    """Until the next request is allowed."""
-
-    def to_headers(self) -> dict[str, str]:
-        """Return ``X-RateLimit-*``, and ``Retry-After`` on a refusal; whole seconds, rounded up."""
-        told = {
-            "X-RateLimit-Limit": str(self.limit),
-            "X-RateLimit-Remaining": str(self.remaining),
-            "X-RateLimit-Reset": str(math.ceil(self.reset_seconds)),
-        }
-        return told if self.allowed else told | {"Retry-After": str(max(1, math.ceil(self.retry_seconds)))}
+def describe_decision(decision: RateLimitDecision) -> dict[str, str]:
+    """Return ``X-RateLimit-*``, and ``Retry-After`` on a refusal; whole seconds, rounded up."""
+    headers = {
+        "X-RateLimit-Limit": str(decision.limit),
+        "X-RateLimit-Remaining": str(decision.remaining),
+        "X-RateLimit-Reset": str(math.ceil(decision.reset_seconds)),
+    }
+    if decision.allowed:
+        return headers
+    return headers | {"Retry-After": str(max(1, math.ceil(decision.retry_seconds)))}
 
 
 class TokenBuckets:
-    """A token bucket for each caller: ``per_minute`` at once, refilled evenly at ``per_minute`` a minute."""
+    """A token bucket for each caller, in memory."""
 
     def __init__(self, per_minute: int, now: Callable[[], float] = time.monotonic) -> None:
-        self._capacity = per_minute
-        self._per_second = per_minute / 60
+        self._per_minute = per_minute
         self._now = now
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, caller: str) -> RateLimitDecision:
         """Take a token, if there is one."""
         now = self._now()
-        level, at = self._levels.pop(caller, (float(self._capacity), now))
-        level = min(self._capacity, level + (now - at) * self._per_second)
-        allowed = level >= 1
-        if allowed:
-            level -= 1
+        level, at = self._levels.pop(caller, (float(self._per_minute), now))
+        level, decision = take_token(level, now - at, self._per_minute)
         self._levels[caller] = (level, now)
         if len(self._levels) > _CALLERS:
             self._levels.popitem(last=False)
-        return RateLimitDecision(
-            allowed,
-            self._capacity,
-            math.floor(level),
-            (self._capacity - level) / self._per_second,
-            max(0.0, (1 - level) / self._per_second),
-        )
+        return decision
 
 
 class RateLimit:
-    """Counts answers, searches and votes by API key, or by address where no key is used."""
+    """Counts answers, searches and votes by API key, or by address where no key is used.
 
-    def __init__(self, app: ASGIApp, buckets: TokenBuckets, metrics: ServiceMetrics) -> None:
+    Args:
+        buckets: of this process.
+        shared: of all replicas, in their place; while they do not answer, this process counts alone.
+    """
+
+    def __init__(
+        self, app: ASGIApp, buckets: RateLimiter, metrics: ServiceMetrics, shared: RateLimiter | None = None
+    ) -> None:
         self._app = app
         self._buckets = buckets
+        self._shared = shared
         self._metrics = metrics
+        self._alone = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not is_rationed(scope):
             return await self._app(scope, receive, send)
-        grant = self._buckets.take(caller_of(scope))
-        if grant.allowed:
-            return await self._app(
-                scope, receive, _with_headers(send, encode_headers(grant.to_headers().items()))
-            )
+        decision = await self._take(caller_of(scope))
+        headers = describe_decision(decision)
+        if decision.allowed:
+            return await self._app(scope, receive, _with_headers(send, encode_headers(headers.items())))
         self._metrics.rejected.labels("rate").inc()
-        headers = grant.to_headers()
-        message = (
-            f"At most {grant.limit} requests a minute are allowed. Try again in {headers['Retry-After']} s."
-        )
+        message = f"At most {decision.limit} requests a minute are allowed. Try again in {headers['Retry-After']} s."
         await send_error(scope, send, 429, "rate_limited", message, headers)
+
+    async def _take(self, caller: str) -> RateLimitDecision:
+        if self._shared is None:
+            return self._buckets.take(caller)
+        try:
+            decision = await asyncio.to_thread(self._shared.take, caller)
+        except StoreError as error:
+            if not self._alone:
+                logger.warning("{} Until then, this process counts requests alone.", error)
+            self._alone = True
+            return self._buckets.take(caller)
+        self._alone = False
+        return decision
 
 
 def caller_of(scope: Scope) -> str:

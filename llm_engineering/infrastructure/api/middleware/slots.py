@@ -8,7 +8,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from loguru import logger
@@ -221,12 +221,12 @@ class SlotLimit:
         reply = _Reply(send)
         work: asyncio.Task[None] = asyncio.ensure_future(self._app(scope, receive, reply.send))
         work.add_done_callback(lambda _: self._slots.give_back(time.monotonic() - began))
-        is_revoked: Callable[[], bool] = request_state(scope).get("is_revoked", bool)
+        is_revoked: Callable[[], Awaitable[bool]] | None = request_state(scope).get("is_revoked")
         revoked = False
         try:
             while not (work.done() or revoked) and (left := deadline - time.monotonic()) > 0:
                 await asyncio.wait({work}, timeout=min(left, KEY_CHECK_SECONDS))
-                revoked = not work.done() and is_revoked()
+                revoked = not work.done() and is_revoked is not None and await is_revoked()
         except asyncio.CancelledError:  # the service is being stopped, and its patience is over
             logger.warning("A request was cut: it had not ended when the time for stopping had.")
             await _end(work)

@@ -17,6 +17,7 @@ from loguru import logger
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, compile_path
 
+from llm_engineering.application.ports import RateLimiter
 from llm_engineering.infrastructure.api.health import Health, Readiness
 from llm_engineering.infrastructure.api.metrics import UNKNOWN_ROUTE, ServiceMetrics
 from llm_engineering.infrastructure.api.middleware.asgi import (
@@ -263,6 +264,7 @@ def add_middleware(
     host: str,
     origins: Sequence[str] = (),
     rate_per_minute: int = 120,
+    shared_limits: RateLimiter | None = None,
     max_concurrent: int = 16,
     max_queue: int = 64,
     queue_seconds: float = 10.0,
@@ -271,14 +273,15 @@ def add_middleware(
     max_document_bytes: int = 0,
     on_stop: Sequence[Callable[[], Awaitable[None]]] = (),
 ) -> Service:
-    """Put all layers around the routes. Units as in the names; ``rate_per_minute`` of 0 is no limit."""
+    """Put all layers around the routes. Units as in the names; ``rate_per_minute`` of 0 is no limit; ``shared_limits``: of all
+    replicas."""
     slots = ConcurrencyLimiter(max_concurrent, max_queue, metrics)
     layered: ASGIApp = SlotLimit(
         app, slots, metrics, queue_seconds=queue_seconds, timeout_seconds=timeout_seconds
     )
     layered = BodyLimit(layered, max_body_bytes, metrics, max_document_bytes=max_document_bytes)
     if rate_per_minute:
-        layered = RateLimit(layered, TokenBuckets(rate_per_minute), metrics)
+        layered = RateLimit(layered, TokenBuckets(rate_per_minute), metrics, shared_limits)
     layered = KeyGuard(layered, access, metrics, host=host, origins=origins)
     if origins:
         layered = CORSMiddleware(

@@ -11,6 +11,7 @@ from llm_engineering.application.ports import DocumentCard, StoredVersion, Upser
 from llm_engineering.domain.documents import CleanDocument, DeadLetter, RawDocument, User
 from llm_engineering.domain.errors import StoreError
 from llm_engineering.domain.voices import VoiceProfile, voice_id
+from llm_engineering.infrastructure.stores.mongo.access import MongoKeyStore, MongoTokenBuckets
 from llm_engineering.infrastructure.stores.mongo.analyses import MongoAnalysisStore
 from llm_engineering.infrastructure.stores.mongo.collections import (
     ROW_BATCH,
@@ -320,6 +321,7 @@ class MongoWarehouse:
         self.feedback = MongoFeedbackStore(self._connection)
         self.drafts = MongoDraftStore(self._connection)
         self.generations = MongoGenerationCache(self._connection)
+        self.api_keys = MongoKeyStore(self._connection)
         self.voices = MongoVoiceStore(self._connection)
         self.analyses = MongoAnalysisStore(self._connection)
         self.notices = MongoNoticeStore(self._connection)
@@ -328,6 +330,10 @@ class MongoWarehouse:
     def display_uri(self) -> str:
         """Where it is, without credentials."""
         return self._connection.display_uri
+
+    def make_rate_limits(self, per_minute: int) -> MongoTokenBuckets:
+        """Return buckets of ``per_minute`` requests a minute that all who use this database share."""
+        return MongoTokenBuckets(self._connection, per_minute)
 
     def ping(self) -> None:
         """Raises StoreUnavailableError where no server answers."""

@@ -44,7 +44,7 @@ class KeyRing(Model):
         Raises:
             InvalidInputError: the name is taken or cannot be used.
         """
-        if any(key.name == name for key in self.keys):
+        if self.find(name) is not None:
             raise InvalidInputError(
                 f"There is a key named '{name}' already. Choose another name, or revoke it first: "
                 f"{POE} revoke-api-key {name}"
@@ -58,6 +58,10 @@ class KeyRing(Model):
                 f"got '{name[:80]}'."
             ) from None
         return secret, KeyRing(keys=(*self.keys, key))
+
+    def find(self, name: str) -> ApiKey | None:
+        """Return the key of that name."""
+        return next((key for key in self.keys if key.name == name), None)
 
     def remove(self, name: str) -> "KeyRing":
         """Return the ring without the key of that name.
