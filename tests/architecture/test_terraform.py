@@ -114,7 +114,7 @@ def complete_budgets(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(BudgetsResponse, "describe_subscribers_for_notification", list_subscribers, raising=False)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1200)
 def test_the_module_is_applied_again_without_change_and_destroyed(
     terraform: Terraform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -71,7 +71,7 @@ def run(project: Path) -> Run:
 
 
 def state(resources: Resources) -> dict[str, Any]:
-    """Everything that a reader of the stores can see."""
+    """Everything that a reader of the stores can see, but for the time of the run."""
     warehouse, index = resources.warehouse, resources.index
     parents = [f"{document}:{number}" for document, _ in index.list_versions() for number in range(20)]
     chunks = (
@@ -81,7 +81,9 @@ def state(resources: Resources) -> dict[str, Any]:
     )
     return {
         "users": sorted(user.full_name for user in warehouse.users.all()),
-        "documents": list(warehouse.documents.stream()),
+        "documents": [
+            document.model_copy(update={"collected_at": None}) for document in warehouse.documents.stream()
+        ],
         "clean": list(warehouse.clean.stream()),
         "dead letters": [(letter.stage, letter.source) for letter in warehouse.dead_letters.stream()],
         "versions": sorted(index.list_versions()),
