@@ -26,5 +26,6 @@ def test_a_workflow_runs_what_was_looked_at_and_leaves_no_credentials(path: Path
     text = path.read_text()
     actions = re.findall(r"uses: (\S+)", text)
     assert actions
-    assert not [action for action in actions if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action)]
+    strangers = [action for action in actions if not action.startswith("./")]
+    assert not [action for action in strangers if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action)]
     assert text.count("persist-credentials: false") == text.count("actions/checkout@")

@@ -91,7 +91,8 @@ class IndexReport:
 
     def to_metadata(self) -> dict[str, Any]:
         """For a run's log and dashboard."""
-        return round_values(asdict(self))
+        # ZenML keeps no empty value: without a price there is no cost.
+        return round_values({name: value for name, value in asdict(self).items() if value is not None})
 
 
 @dataclass(slots=True)

@@ -126,11 +126,14 @@ def _features(preference: bool) -> Any:
 
     text, number = Value("string"), Value("int64")
     names = ("prompt", "chosen", "rejected") if preference else ("instruction", "answer")
-    origin = dict.fromkeys(("document_id", "content_hash", "title", "author", "category", "language"), text)
+    origin = dict.fromkeys(
+        ("document_id", "content_hash", "title", "author", "category", "language", "group"), text
+    )
     provenance = dict.fromkeys(("made_by", "model", "prompt_hash"), text)
     return Features(
         {
             **dict.fromkeys(names, text),
+            **({} if preference else {"history": List({"role": text, "content": text})}),
             "origin": {**origin, "span": {"start": number, "end": number}},
             "provenance": {**provenance, "evolutions": List(text), "seed": number},
             "split": text,
