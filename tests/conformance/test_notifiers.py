@@ -184,10 +184,9 @@ def test_a_failed_run_is_told_with_step_cause_duration_and_cost_and_without_secr
             "index_documents": step("failed", cost_usd=0.25),
         },
     )
-    settings = load_settings(None, database={"uri": "mongodb://me:hunter2hunter2@db.example/x"})
-    error = TooManyFailuresError(
-        "9 of 10 failed at mongodb://me:hunter2hunter2@db.example/x\n  File x.py, line 3"
-    )
+    uri = "mongodb://me:hunter2hunter2@db.example/x"  # not-a-secret
+    settings = load_settings(None, database={"uri": uri})
+    error = TooManyFailuresError(f"9 of 10 failed at {uri}\n  File x.py, line 3")
     told = describe_run("end_to_end_data", NOW, NOW + timedelta(seconds=125), run, error)
     text = mask_secrets(told.text, settings)
     assert text.splitlines() == [
