@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from llm_engineering.application.inference.quotes import Quotation, choose_paragraphs, choose_quotations
+from llm_engineering.application.inference.quotes import Quotation, choose_quotations, choose_sentences
 from llm_engineering.application.ports import Part, extract_part
 from llm_engineering.application.text.words import fold_sentence
 from llm_engineering.domain.documents import Span
@@ -134,21 +134,19 @@ def test_a_label_is_no_part_of_a_quotation() -> None:
     assert choose("models", source("Models")) == []
 
 
-def test_paragraphs_are_whole_sentences_in_the_order_of_the_sources_each_saying_something_else() -> None:
+def test_sentences_come_in_the_order_of_the_sources_each_saying_something_else() -> None:
     first = source("Overlap costs space. Rain falls on the chunk.\n\nThe number of chunks is\n\nn = 3", 1)
     second = source("Overlap costs space. Rain falls on the chunk.", 2)
     third = source("Overlap repeats the sentences of another chunk at its start.", 3)
-    found = choose_paragraphs(
-        "overlap", [third, first, second], embed=HashEmbedder().embed_queries, count=3, sentences=2
-    )
-    assert [part.citation.number for part in found] in ([3, 1], [3, 2])
+    found = choose_sentences("overlap", [third, first, second], embed=HashEmbedder().embed_queries, count=3)
+    assert [part.citation.number for part in found] == [3, 1, 1]
     assert all(part.plain.endswith(".") for part in found)
 
 
 def test_a_message_is_no_longer_than_allowed() -> None:
     text = "Overlap costs space. " + "Overlap is very long " * 20 + "indeed. Overlap ends."
-    found = choose_paragraphs(
-        "overlap", [source(text)], embed=HashEmbedder().embed_queries, count=3, sentences=1, longest=60
+    found = choose_sentences(
+        "overlap", [source(text)], embed=HashEmbedder().embed_queries, count=3, longest=60
     )
     assert found
     assert all(len(part.plain) <= 60 for part in found)
@@ -159,17 +157,16 @@ def test_paragraphs_that_stand_alone_and_in_one_text_only_are_taken_first() -> N
         "This is why chunking matters so much. Overlap costs space when chunks are small. "
         "Subscribe to my free letter on chunks. Should chunks overlap then?"
     )
-    [first] = choose_paragraphs(
-        "chunks and overlap", [source(text)], embed=HashEmbedder().embed_queries, count=1, sentences=1
+    [first] = choose_sentences(
+        "chunks and overlap", [source(text)], embed=HashEmbedder().embed_queries, count=1
     )
     assert first.text == "Overlap costs space when chunks are small."
     repeated = [fold_sentence("Overlap costs space when chunks are small.")]
-    others = choose_paragraphs(
+    others = choose_sentences(
         "chunks and overlap",
         [source(text)],
         embed=HashEmbedder().embed_queries,
         count=4,
-        sentences=1,
         repeated=repeated,
     )
     assert others

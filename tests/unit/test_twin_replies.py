@@ -289,6 +289,13 @@ async def test_a_difference_between_things_is_told_thing_by_thing() -> None:
     assert twin.model.calls == []
 
 
+async def test_only_what_is_quoted_is_shown_as_a_source() -> None:
+    result = await Twin(grounding="extractive").reply("Draft a LinkedIn post about chunking")
+    used = {support.source for support in result.answer.supports}
+    assert used == {citation.number for citation in result.answer.citations}
+    assert used == set(range(1, len(used) + 1))
+
+
 async def test_a_model_that_may_speak_answers_a_difference_itself() -> None:
     result = await Twin().reply("What is the difference between chunking and zeppelins?")
     assert result.provenance.intent is Intent.ANSWER

@@ -104,26 +104,21 @@ async def compose(
     Raises:
         ModelError: the language model or the embedder failed.
     """
-    numbered = _number(outline.sections)
+    parts = [await asyncio.to_thread(_read, section, config, embed) for section in outline.sections]
+    # One text among others may have nothing to quote.
+    parts = [part for part in parts if part.asks or part.quotations or part.section.otherwise] or parts[-1:]
+    numbered = _number(part.passages for part in parts)
     sources = tuple({c.number: c for citations in numbered for c in citations}.values())
     yield AnswerPiece(sources=sources)
     run = _Text(mask=config.mask_personal_data)
     for text in run.add(outline.opening):
         yield AnswerPiece(text=text)
-    told = 0
-    for place, (section, citations) in enumerate(zip(outline.sections, numbered, strict=True), start=1):
-        written = 0
+    for place, (part, citations) in enumerate(zip(parts, numbered, strict=True)):
+        section, written = part.section, 0
         left = None if max_tokens is None else max_tokens - run.written_tokens
-        # A small model makes little of a summary, slowly, where a part of the source says it at once.
-        asks = section.order is not None or (bool(citations) and not section.notes and not config.quotes)
-        asks = asks and config.may_rewrite and (left is None or left > 0)
-        quotations = [] if asks else await asyncio.to_thread(_quote, section, citations, embed)
-        if not (asks or quotations or section.otherwise) and (told or place < len(numbered)):
-            continue  # one text among others may have nothing to quote
-        for text in run.add(f"{chr(10) if told else ''}{section.heading}"):
+        for text in run.add(f"{chr(10) if place else ''}{section.heading}"):
             yield AnswerPiece(text=text)
-        told += 1
-        if asks:
+        if part.asks and (left is None or left > 0):
             asked = _write(section, citations, model, config, embed, left, temperature, seed)
             async with aclosing(asked) as pieces:
                 async for piece in pieces:
@@ -131,8 +126,11 @@ async def compose(
                         written += len(shown.text.strip())
                         yield shown
         if not written:
-            quotations = quotations or await asyncio.to_thread(_quote, section, citations, embed)
-            for piece in run.quote(quotations, section):
+            quotations: Sequence[Quotation] = part.quotations
+            if not quotations:
+                quotations = await asyncio.to_thread(_quote, section, embed)
+            placed = [replace(one, citation=citations[one.citation.number - 1]) for one in quotations]
+            for piece in run.quote(placed, section):
                 yield piece
     if outline.closing:
         for text in run.add(f"\n{outline.closing}"):
@@ -144,8 +142,37 @@ async def compose(
     yield AnswerPiece(answer=finished)
 
 
-def _number(sections: Iterable[Section]) -> list[tuple[Citation, ...]]:
-    """The passages of each section as sources, numbered through; a passage of several sections is one source."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A section, and what is known of it before it is shown."""
+
+    section: Section
+    asks: bool
+    """A model writes it."""
+    passages: tuple[Passage, ...]
+    """Its sources: of what is quoted those that are, so that no other is shown as one."""
+    quotations: tuple[Quotation, ...] = ()
+    """Of these passages, by their places from 1."""
+
+
+def _read(section: Section, config: AnsweringConfig, embed: Embed) -> _Part:
+    """Find out who writes a section, and what is quoted where nobody does. Blocking."""
+    # A small model makes little of a summary, slowly, where a part of the source says it at once.
+    asks = section.order is not None or (bool(section.passages) and not section.notes and not config.quotes)
+    if asks and config.may_rewrite:
+        return _Part(section, asks=True, passages=section.passages)
+    quotations = _quote(section, embed)
+    used = {one.citation.number: one.citation.passage for one in quotations}
+    places = {number: place for place, number in enumerate(used, start=1)}
+    renumbered = tuple(
+        replace(one, citation=one.citation.model_copy(update={"number": places[one.citation.number]}))
+        for one in quotations
+    )
+    return _Part(section, asks=False, passages=tuple(used.values()), quotations=renumbered)
+
+
+def _number(parts: Iterable[Sequence[Passage]]) -> list[tuple[Citation, ...]]:
+    """The passages of each part as sources, numbered through; a passage of several parts is one source."""
     numbers: dict[tuple[str, int, int], int] = {}
     return [
         tuple(
@@ -155,19 +182,19 @@ def _number(sections: Iterable[Section]) -> list[tuple[Citation, ...]]:
                 ),
                 passage=passage,
             )
-            for passage in section.passages
+            for passage in passages
         )
-        for section in sections
+        for passages in parts
     ]
 
 
-def _quote(section: Section, citations: Sequence[Citation], embed: Embed) -> list[Quotation]:
-    """A section's notes, or the part of its passages that is closest to its question. Blocking."""
+def _quote(section: Section, embed: Embed) -> list[Quotation]:
+    """A section's notes, or the part of its passages that is closest to what it is about. Blocking."""
     if section.notes:
-        return [replace(note, citation=citations[note.citation.number - 1]) for note in section.notes]
-    subject = section.subject or section.question
+        return list(section.notes)
+    citations = [Citation(number=n, passage=passage) for n, passage in enumerate(section.passages, start=1)]
     runs = choose_excerpts(
-        subject,
+        section.subject or section.question,
         citations,
         embed=embed,
         words=_QUOTED_WORDS,

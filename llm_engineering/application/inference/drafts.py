@@ -1,5 +1,5 @@
-"""Plan a draft: the author's closest sentences as notes, laid out in the parts of the form, with an order for each part where a
-model may write."""
+"""Plan a draft: excerpts of the author's texts, laid out in the parts of the form; where a model may write, the closest sentences
+as notes with an order for each part."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from llm_engineering.application.inference.excerpts import choose_excerpts
 from llm_engineering.application.inference.outlines import gather_sections, name_text
 from llm_engineering.application.inference.quotes import (
     Quotation,
-    choose_paragraphs,
+    choose_sentences,
     is_repeated,
     is_torn_out,
     shorten_to_fit,
@@ -30,6 +30,7 @@ PARTS = 4
 """Parts of an article, each from a heading of its own."""
 _WORDS_OF_NOTE = 20
 _WORDS_OF_ITEM = 60
+"""Words of a paragraph, of which a message has the first sentences."""
 _NOTES = (2, 7)
 """Sentences that the model is given for a part, fewest and most: it keeps to few plain notes better than to passages."""
 _LONGEST_ITEM = 260
@@ -147,12 +148,11 @@ class _Writer:
 
     def plan_part(self, passages: Sequence[Passage], *, words: int, form: str, heading: str = "") -> Section:
         """A part of the text, from what the passages say of the subject."""
-        if self._verbatim and self._brief.form != "outline":
+        if self._verbatim:
             notes = [part for run in self._excerpt(passages, words) for part in run]
         else:
             fewest, most = _NOTES
-            longest = _LONGEST_ITEM if self._verbatim else None
-            notes = self._choose(passages, max(fewest, min(most, words // _WORDS_OF_NOTE)), longest=longest)
+            notes = self._choose(passages, max(fewest, min(most, words // _WORDS_OF_NOTE)))
         return self._section(passages, notes, words=words, form=form, heading=heading)
 
     def plan_excerpts(self, passages: Sequence[Passage]) -> list[Section]:
@@ -164,11 +164,12 @@ class _Writer:
             runs = [kept for run in cut if (kept := [part for part in run if part is not None])]
         runs.sort(key=lambda run: (run[0].citation.number, run[0].span.start))
         sections: list[Section] = []
+        last = ""
         for run in runs:
             name = _name(run[0].citation.passage)
-            before = "\n" if sections else ""
-            heading = f"{before}## {name}\n\n" if not sections or name != sections[-1].subject else before
-            sections.append(self._section(passages, run, words=words, form="", heading=heading, subject=name))
+            heading = f"## {name}\n\n" if name != last else ""
+            before, last = "\n" if sections else "", name
+            sections.append(self._section(passages, run, words=words, form="", heading=before + heading))
         return sections
 
     def plan_items(self, passages: Sequence[Passage]) -> list[Section]:
@@ -195,12 +196,11 @@ class _Writer:
         self, passages: Sequence[Passage], count: int, *, longest: int | None = None
     ) -> list[Quotation]:
         """The closest sentences."""
-        return choose_paragraphs(
+        return choose_sentences(
             self._brief.subject,
             _number(passages),
             embed=self._embed,
             count=count,
-            sentences=1,
             longest=longest,
             repeated=self._repeated,
         )
@@ -238,21 +238,13 @@ class _Writer:
         return [*found[:count], *(one for one in others if not is_repeated(one, found))]
 
     def _section(
-        self,
-        passages: Sequence[Passage],
-        notes: Sequence[Quotation],
-        *,
-        words: int,
-        form: str,
-        heading: str,
-        subject: str = "",
+        self, passages: Sequence[Passage], notes: Sequence[Quotation], *, words: int, form: str, heading: str
     ) -> Section:
         brief = self._brief
         ordered = not self._verbatim and brief.form != "outline"
         return Section(
             heading=heading,
             question=brief.subject,
-            subject=subject,
             passages=tuple(passages),
             order=self._order(notes, words, form) if ordered else None,
             notes=tuple(notes),

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llm_engineering.application.inference.grounding import split_statements
-from llm_engineering.application.inference.quotes import ENDS, Quotation, is_repeated, is_torn_out
+from llm_engineering.application.inference.quotes import ENDS, Quotation, holds_any, is_repeated, is_torn_out
 from llm_engineering.application.ports import Vectors
 from llm_engineering.application.text.markdown import Kind, markdown_blocks, strip_markdown
-from llm_engineering.application.text.words import content_stems, fold_sentence
+from llm_engineering.application.text.words import content_stems
 from llm_engineering.domain.documents import Span, embedding_text
 from llm_engineering.domain.retrieval import Citation
 
@@ -145,8 +145,7 @@ def _can_be_read(text: str, fewest: int, repeated: Collection[str]) -> bool:
     readable = fewest <= len(text.split()) <= _ROOM * _LONGEST and text.endswith(ENDS)
     if not readable or _TIED.search(text):
         return False
-    folded = fold_sentence(text)
-    return not any(sentence in folded for sentence in repeated)
+    return not holds_any(text, repeated)
 
 
 def _promises(sentence: str) -> bool:

@@ -195,6 +195,7 @@ def _passage(document: CleanDocument, start: int, end: int, path: Sequence[str])
         platform=document.platform,
         published_at=document.published_at,
         category=document.category,
-        headings=tuple(path),
+        # A text's first heading often is its title.
+        headings=tuple(path[1:] if tuple(path[:1]) == (document.title,) else path),
         score=1.0,
     )

@@ -199,23 +199,21 @@ def _without_announcement(part: Quotation) -> Quotation:
     return replace(part, span=Span(start=part.span.start, end=part.span.start + sentences[-2].unit.end))
 
 
-def choose_paragraphs(
+def choose_sentences(
     subject: str,
     sources: Sequence[Citation],
     *,
     embed: Callable[[Sequence[str]], Vectors],
     count: int,
-    sentences: int = SENTENCES,
     longest: int | None = None,
     repeated: Collection[str] = (),
 ) -> list[Quotation]:
-    """Return parts of prose on a subject, each saying something else, in the order of the sources. Blocking.
+    """Return sentences of prose on a subject, each saying something else, in the order of the sources. Blocking.
 
     Args:
-        count: parts, at most.
-        sentences: neighbouring ones that make a part.
-        longest: characters of a part, at most.
-        repeated: sentences that no part may hold, as :func:`~llm_engineering.application.text.words.fold_sentence` gives them.
+        count: sentences, at most.
+        longest: characters of a sentence, at most.
+        repeated: what is left out, as :func:`~llm_engineering.application.text.words.fold_sentence` gives them.
 
     Raises:
         ModelError: the embedder failed.
@@ -223,12 +221,12 @@ def choose_paragraphs(
     found = [
         (place, part)
         for place, source in enumerate(sources)
-        for part in _parts(source, sentences)
+        for part in _parts(source, 1)
         if not part.is_code
         and part.head is None
         and part.plain.endswith(ENDS)
         and (longest is None or len(part.plain) <= longest)
-        and not _holds_any(part.plain, repeated)
+        and not holds_any(part.plain, repeated)
     ]
     # Which passage search put first matters little for a text on the whole subject.
     scores = _score(subject, [(0, part) for _, part in found], None, embed)
@@ -254,7 +252,8 @@ def shorten_to_fit(part: Quotation, longest: int) -> Quotation | None:
     return replace(part, span=Span(start=part.span.start, end=part.span.start + end)) if end else None
 
 
-def _holds_any(text: str, sentences: Collection[str]) -> bool:
+def holds_any(text: str, sentences: Collection[str]) -> bool:
+    """Return whether a text holds one of some folded sentences."""
     if not sentences:
         return False
     said = fold_sentence(text)
