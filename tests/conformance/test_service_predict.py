@@ -70,6 +70,7 @@ def event(path: str, body: str) -> dict[str, Any]:
 @pytest.fixture(params=["/predict", "/invocations", "/vertex/predict", "lambda"])
 def ask(request: pytest.FixtureRequest) -> Iterator[Ask]:
     if request.param == "lambda":
+        pytest.importorskip("mangum", reason="needs the group aws")
         loop = asyncio.new_event_loop()  # the handler runs in the current one, and would leave its own open
         asyncio.set_event_loop(loop)
         handler = make_lambda_handler(request.getfixturevalue("app"))
