@@ -22,6 +22,8 @@ from tools.console import console
 
 PROMPTS, TOKENS, SECONDS = 3, 60, 45.0
 """Requests; tokens of an answer; seconds for one model."""
+_REPETITION_PENALTY = 1.15
+"""As in the evaluation: without it small models go in circles, the trained one sooner."""
 _SHOWN = 300
 _USUAL = (
     "Draft a LinkedIn post about what I learned this year.",
@@ -104,7 +106,9 @@ async def answer_requests(
         text, left = "", until - time.monotonic()
         try:
             if left > 0:
-                options = GenerationOptions(max_tokens=TOKENS, timeout_seconds=left)
+                options = GenerationOptions(
+                    max_tokens=TOKENS, repetition_penalty=_REPETITION_PENALTY, timeout_seconds=left
+                )
                 async for delta in model.stream([*head, Message("user", request)], options):
                     text += delta.text + ("…" if delta.finish_reason == "length" else "")
         except ModelServiceError as error:

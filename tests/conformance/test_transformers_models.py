@@ -62,7 +62,9 @@ def _system(**changes: Any) -> System:
 
 def _texts(models: TransformersModels, system: System, batch_size: int = 3) -> list[str]:
     with models.open(system) as model:
-        found = model.generate_answers(PROMPTS, max_tokens=12, batch_size=batch_size, progress=QUIET)
+        found = model.generate_answers(
+            PROMPTS, max_tokens=12, repetition_penalty=1.2, batch_size=batch_size, progress=QUIET
+        )
         return [written.text for written in found]
 
 
@@ -78,7 +80,9 @@ def test_a_batch_gives_the_answers_of_one_at_a_time_in_order(
 
 def test_answers_end_at_the_limit_and_say_so(models: TransformersModels) -> None:
     with models.open(_system()) as model:
-        found = model.generate_answers(PROMPTS, max_tokens=5, batch_size=2, progress=QUIET)
+        found = model.generate_answers(
+            PROMPTS, max_tokens=5, repetition_penalty=1.0, batch_size=2, progress=QUIET
+        )
     assert all(written.tokens <= 5 for written in found)
     assert all(written.cut == (written.tokens == 5) for written in found)
 
@@ -141,7 +145,7 @@ def test_what_does_not_fit_the_context_is_not_answered_and_not_scored(models: Tr
     long = [Message("user", "word " * 3000)]
     with models.open(_system()) as model:
         written, other = model.generate_answers(
-            [long, PROMPTS[0]], max_tokens=5, batch_size=2, progress=QUIET
+            [long, PROMPTS[0]], max_tokens=5, repetition_penalty=1.0, batch_size=2, progress=QUIET
         )
         scored, _ = model.compute_likelihoods(
             [[*long, Message("assistant", "Yes.")], ANSWERED[0]], batch_size=2, progress=QUIET

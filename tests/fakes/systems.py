@@ -28,6 +28,7 @@ class TellingModel:
         conversations: Sequence[Sequence[Message]],
         *,
         max_tokens: int,
+        repetition_penalty: float,
         batch_size: int,
         progress: Progress,
     ) -> list[Written]:

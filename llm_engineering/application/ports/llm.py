@@ -17,6 +17,8 @@ class Message:
 class GenerationOptions:
     max_tokens: int = 512
     temperature: float = 0.0
+    repetition_penalty: float = 1.0
+    """What the logits of tokens that were said lately are divided by; 1: none. Of a server of llama.cpp."""
     seed: int | None = 0
     stop: tuple[str, ...] = ()
     json_schema: Mapping[str, Any] | None = None

@@ -77,6 +77,7 @@ class TransformersModel:
         conversations: Sequence[Sequence[Message]],
         *,
         max_tokens: int,
+        repetition_penalty: float,
         batch_size: int,
         progress: Progress,
     ) -> list[Written]:
@@ -90,7 +91,7 @@ class TransformersModel:
         waiting = sorted((p for p in range(len(prompts)) if p not in found), key=lambda p: len(prompts[p]))
         for batch in _batches(waiting, batch_size):
             room = min(max_tokens, self._context - max(len(prompts[place]) for place in batch))
-            texts = self._generate([prompts[place] for place in batch], room)
+            texts = self._generate([prompts[place] for place in batch], room, repetition_penalty)
             found.update(zip(batch, texts, strict=True))
             progress.advance("Answers", len(batch), total=len(waiting))
         return [found[place] for place in range(len(prompts))]
@@ -120,9 +121,9 @@ class TransformersModel:
             ids = [tokenizer.bos_id, *ids]
         return ids
 
-    def _generate(self, prompts: Sequence[list[int]], max_tokens: int) -> list[Written]:
+    def _generate(self, prompts: Sequence[list[int]], max_tokens: int, penalty: float) -> list[Written]:
         import torch
-        from transformers import GenerationConfig
+        from transformers import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
         stops = sorted(
             {self._tokenizer.convert_tokens_to_ids(self._template.stop), self._tokenizer.eos_token_id}
@@ -135,11 +136,14 @@ class TransformersModel:
             do_sample=False, max_new_tokens=max_tokens, eos_token_id=stops, pad_token_id=padding
         )
         device = self._model.device
+        # Of the answer alone: every prompt holds the stop token, which would then hardly come.
+        processors = [RepetitionPenaltyLogitsProcessor(penalty, width)] if penalty > 1 else []
         with _explained(), torch.inference_mode():
             out = self._model.generate(
                 input_ids=torch.tensor(ids, device=device),
                 attention_mask=torch.tensor(mask, device=device),
                 generation_config=settings,
+                logits_processor=LogitsProcessorList(processors),
             )
         return [self._written(row[width:].tolist(), set(stops)) for row in out]
 

@@ -32,6 +32,8 @@ def request_body(model: str, messages: Sequence[Message], options: GenerationOpt
     }
     if options.seed is not None:
         body["seed"] = options.seed
+    if options.repetition_penalty != 1:
+        body["repeat_penalty"] = options.repetition_penalty
     if options.stop:
         body["stop"] = list(options.stop)
     if options.json_schema is not None:

@@ -75,6 +75,9 @@ class ModelEvaluationRun(StrictConfig):
     """At most so many test samples, whole documents drawn by seed; None: all."""
     max_tokens: int = Field(default=256, ge=1)
     """Of an answer."""
+    repetition_penalty: float = Field(default=1.15, ge=1, le=2)
+    """What the logits of words that an answer holds already are divided by: greedy answers of small models go in circles, and a
+    text in circles has nobody's style. 1: none."""
     batch_size: int = Field(default=8, ge=1)
     style_piece: int = Field(default=PIECE_CHARACTERS, ge=200)
     """Characters of the pieces that styles are compared in."""

@@ -164,7 +164,11 @@ def _answered(
     ]
     with tools.models.open(system) as model:
         written = model.generate_answers(
-            asked, max_tokens=run.max_tokens, batch_size=run.batch_size, progress=named
+            asked,
+            max_tokens=run.max_tokens,
+            repetition_penalty=run.repetition_penalty,
+            batch_size=run.batch_size,
+            progress=named,
         )
         likelihoods = model.compute_likelihoods(told, batch_size=run.batch_size, progress=named)
         harness = tools.harness.compute_scores(system, model.loaded) if tools.harness is not None else []

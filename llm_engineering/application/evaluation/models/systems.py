@@ -77,11 +77,17 @@ class AnsweringModel(Protocol):
         conversations: Sequence[Sequence[Message]],
         *,
         max_tokens: int,
+        repetition_penalty: float,
         batch_size: int,
         progress: Progress,
     ) -> list[Written]:
         """Return greedy answers, in the order given. A prompt that leaves no room in the context gets an empty, cut
-        answer."""
+        answer.
+
+        Args:
+            max_tokens: of an answer.
+            repetition_penalty: what the logits of tokens that an answer holds already are divided by; 1: none.
+        """
         ...
 
     def compute_likelihoods(
