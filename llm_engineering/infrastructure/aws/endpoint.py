@@ -10,7 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llm_engineering.domain.errors import DeploymentError, InvalidInputError, TwinError
+from llm_engineering.domain.errors import (
+    DeploymentError,
+    DeploymentTimeoutError,
+    InvalidInputError,
+    TwinError,
+)
 from llm_engineering.domain.hints import POE
 from llm_engineering.infrastructure.aws.autoscaling import apply_scaling, remove_scaling
 from llm_engineering.infrastructure.aws.clients import AwsClients
@@ -121,10 +126,11 @@ class Endpoints:
     def deploy(self, plan: Plan) -> EndpointState:
         """Make what a plan asks for, or change what is there into it; wait until it serves.
 
-        A first deployment that fails leaves nothing; a later one leaves what served before.
+        A first deployment that fails leaves nothing; a later one leaves what served before. One that takes too long leaves all.
 
         Raises:
             ConfigurationError, DeploymentError: says why, and what is left.
+            DeploymentTimeoutError: what was begun goes on in AWS.
         """
         self._refuse_others(plan)
         state = self._describe_endpoint(plan.endpoint)
@@ -132,8 +138,12 @@ class Endpoints:
         if plan.deployment.component is not None and not first:
             component = self._describe_component(plan.endpoint)
             first = component is None or component["InferenceComponentStatus"] in ("Failed", "Creating")
+            if first and state is not None and state["EndpointStatus"] == "InService":
+                first = not self._answers_alone(state)
         try:
             self._make(plan)
+        except DeploymentTimeoutError:
+            raise  # it may yet come: nothing is taken away
         except TwinError as error:
             raise type(error)(f"{error} {self._clean_up(plan, first=first)}") from error
         found = self.find(plan.endpoint)
@@ -334,12 +344,25 @@ class Endpoints:
             self._tidy(plan.endpoint, plan.deployment.project)
             if self._serves(plan):
                 return f"{plan.model.label} serves already; the same command makes up for the rest."
-            return "The model before serves on."
+            state = self._describe_endpoint(plan.endpoint)
+            if state is not None and (
+                self._answers_alone(state) or self._describe_component(plan.endpoint) is not None
+            ):
+                return "The model before serves on."
+            return (
+                f"The endpoint {plan.endpoint} has no model at the moment, and costs: deploy again, or take it away "
+                f"({POE} delete-inference-endpoint {plan.endpoint} --yes)."
+            )
         except TwinError as error:
             return (
                 f"What had been made could not be taken away ({error}) and may cost: run {POE} delete-inference-endpoint "
                 f"{plan.endpoint} --yes, or deploy again."
             )
+
+    def _answers_alone(self, state: Mapping[str, Any]) -> bool:
+        """Whether an endpoint has a model of its own, beside any component."""
+        config = self._describe_config(state["EndpointConfigName"]) or {}
+        return any(variant.get("ModelName") for variant in config.get("ProductionVariants", ()))
 
     def _serves(self, plan: Plan) -> bool:
         """Whether the model of a plan is the one that answers."""
@@ -607,9 +630,9 @@ class Endpoints:
             told = status
             yield state
             if waited >= max_minutes * 60:
-                raise DeploymentError(
-                    f"The {what} is still {status} after {waited / 60:.0f} min. It may yet come: the same command waits on; "
-                    "raise max_minutes where a model is this large."
+                raise DeploymentTimeoutError(
+                    f"The {what} is still {status} after {waited / 60:.0f} min. It may yet come, and costs: the same command "
+                    "waits on; raise max_minutes where a model is this large."
                 )
             self._sleep(self._poll_seconds)
             waited += self._poll_seconds
