@@ -186,6 +186,23 @@ class TestPrices:
         two = make_deployment(component={"copies": 2}, scaling={"min_copies": 1, "max_copies": 5})
         assert estimate_range(two) == (1, 1, 3), "two copies share a machine"
 
+    def test_what_is_asked_of_aws_is_the_range_that_is_said(self) -> None:
+        night = {"name": "night", "schedule": "cron(0 20 * * ? *)", "min_copies": 0, "max_copies": 12}
+        plan = planned(
+            model={"hub": "some/model", "revision": "abc"},
+            component={"copies": 4},
+            scaling={"min_copies": 4, "max_copies": 8, "schedules": [night]},
+        )
+        assert estimate_range(plan.deployment) == (1, 0, 3), "four copies share a machine; schedules count"
+        (variant,) = plan.config_request()["ProductionVariants"]
+        asked = variant["ManagedInstanceScaling"]
+        assert (asked["MinInstanceCount"], asked["MaxInstanceCount"]) == (0, 3)
+
+    def test_bounds_of_a_schedule_the_wrong_way_round_are_refused(self) -> None:
+        wrong = {"name": "night", "schedule": "cron(0 20 * * ? *)", "min_copies": 3, "max_copies": 1}
+        with pytest.raises(ValidationError, match="min_copies"):
+            make_deployment(scaling={"max_copies": 4, "schedules": [wrong]})
+
     def test_it_is_said_with_its_date(self, prices: PriceTable) -> None:
         told = describe_price(
             prices, make_deployment(scaling={"min_copies": 0, "max_copies": 3}), "us-east-1"

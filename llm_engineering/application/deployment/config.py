@@ -115,6 +115,12 @@ class ScheduledCapacity(StrictConfig):
     min_copies: int = Field(ge=0)
     max_copies: int = Field(ge=0)
 
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if self.min_copies > self.max_copies:
+            raise ValueError(f"min_copies ({self.min_copies}) is more than max_copies ({self.max_copies})")
+        return self
+
 
 class ScalingConfig(StrictConfig):
     """Target tracking: as many copies as keep the metric at its target."""
@@ -173,7 +179,8 @@ class Deployment(StrictConfig):
             raise ValueError("an asynchronous endpoint has no inference component: set 'component: null'")
         if self.scaling is None:
             return self
-        if self.scaling.min_copies == 0 and self.component is None and self.asynchronous is None:
+        least = min(bounds.min_copies for bounds in (self.scaling, *self.scaling.schedules))
+        if least == 0 and self.component is None and self.asynchronous is None:
             raise ValueError(
                 "scaling to zero (min_copies: 0) needs an inference component, or 'asynchronous'"
             )

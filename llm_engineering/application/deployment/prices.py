@@ -38,10 +38,14 @@ def count_instances(deployment: Deployment, copies: int) -> int:
 
 
 def estimate_range(deployment: Deployment) -> tuple[int, int, int]:
-    """Return how many machines run: at first, at least and at most."""
-    start = deployment.instance.count
-    if deployment.scaling is None:
+    """Return how many machines run: at first, and at least and at most as scaling and its schedules allow."""
+    start, scaling = deployment.instance.count, deployment.scaling
+    if scaling is None:
         return start, start, start
-    least = count_instances(deployment, deployment.scaling.min_copies)
-    most = count_instances(deployment, deployment.scaling.max_copies)
-    return start, least, deployment.instance.max_count or max(most, start)
+    least = min(bounds.min_copies for bounds in (scaling, *scaling.schedules))
+    most = max(bounds.max_copies for bounds in (scaling, *scaling.schedules))
+    return (
+        start,
+        count_instances(deployment, least),
+        deployment.instance.max_count or max(count_instances(deployment, most), start),
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 from llm_engineering.application.deployment.config import Deployment
 from llm_engineering.application.deployment.model import DeployableModel
+from llm_engineering.application.deployment.prices import estimate_range
 from llm_engineering.domain.documents import text_hash
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.infrastructure.shared.aws import refuse_secrets
@@ -94,13 +95,12 @@ class Plan:
         else:
             request["ExecutionRoleArn"] = self.place.role_arn
             variant["RoutingConfig"] = {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}
-            scaling = deployment.scaling
-            if scaling is not None:
+            if deployment.scaling is not None:
+                start, least, most = estimate_range(deployment)
                 variant["ManagedInstanceScaling"] = {
                     "Status": "ENABLED",
-                    "MinInstanceCount": 0 if scaling.min_copies == 0 else 1,
-                    "MaxInstanceCount": deployment.instance.max_count
-                    or max(scaling.max_copies, deployment.instance.count),
+                    "MinInstanceCount": min(start, least),
+                    "MaxInstanceCount": most,
                 }
         if deployment.asynchronous is not None:
             request["AsyncInferenceConfig"] = self._asynchronous()
