@@ -189,7 +189,8 @@ def _delete(settings: Settings, options: argparse.Namespace) -> int:
     name = options.endpoint or deployment.endpoint
     if not options.yes:
         console.print(
-            f"This deletes the endpoint {escape(name)} with its models, configurations, scaling, alarms, files and logs. "
+            f"This deletes the endpoint {escape(name)} with its models, configurations, scaling, alarms, files and logs, "
+            "and with its queue and its batches: fetch their answers first. "
             "Nothing was deleted. To go on: the same command with [bold]--yes[/]"
         )
         return 1
@@ -197,7 +198,11 @@ def _delete(settings: Settings, options: argparse.Namespace) -> int:
         removed = endpoints.delete(name, deployment.project, keep_logs=options.keep_logs)
     for one in removed:
         console.print(f"  deleted {escape(one)}")
-    console.print(f"[green]✓[/] Nothing of {escape(name)} is left.")
+    logs = "" if not options.keep_logs else " but its logs"
+    console.print(
+        f"[green]✓[/] Nothing of {escape(name)} is left{logs}. A bucket that keeps versions, such as Terraform's, keeps those of "
+        "its files for 30 days more."
+    )
     return 0
 
 

@@ -145,6 +145,13 @@ class ScalingConfig(StrictConfig):
             raise ValueError("two schedules have the same name")
         return self
 
+    @property
+    def copies_range(self) -> tuple[int, int]:
+        """Fewest and most copies at any time, by the schedules too."""
+        least = [self.min_copies, *(one.min_copies for one in self.schedules)]
+        most = [self.max_copies, *(one.max_copies for one in self.schedules)]
+        return min(least), max(most)
+
 
 class AsynchronousConfig(StrictConfig):
     """Requests wait in a queue of AWS, replies lie in S3, messages go to SNS."""
@@ -179,8 +186,7 @@ class Deployment(StrictConfig):
             raise ValueError("an asynchronous endpoint has no inference component: set 'component: null'")
         if self.scaling is None:
             return self
-        least = min(bounds.min_copies for bounds in (self.scaling, *self.scaling.schedules))
-        if least == 0 and self.component is None and self.asynchronous is None:
+        if self.scaling.copies_range[0] == 0 and self.component is None and self.asynchronous is None:
             raise ValueError(
                 "scaling to zero (min_copies: 0) needs an inference component, or 'asynchronous'"
             )

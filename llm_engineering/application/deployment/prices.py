@@ -42,8 +42,7 @@ def estimate_range(deployment: Deployment) -> tuple[int, int, int]:
     start, scaling = deployment.instance.count, deployment.scaling
     if scaling is None:
         return start, start, start
-    least = min(bounds.min_copies for bounds in (scaling, *scaling.schedules))
-    most = max(bounds.max_copies for bounds in (scaling, *scaling.schedules))
+    least, most = scaling.copies_range
     return (
         start,
         count_instances(deployment, least),

@@ -13,7 +13,7 @@ from llm_engineering.domain.documents import text_hash
 from llm_engineering.domain.errors import ConfigurationError, DeploymentError
 from llm_engineering.infrastructure.aws.clients import AwsClients
 from llm_engineering.infrastructure.aws.faults import advise, explain_failures
-from llm_engineering.infrastructure.aws.requests import Plan, ServingPlace, async_folder
+from llm_engineering.infrastructure.aws.requests import Plan, ServingPlace, async_folder, batch_folder
 from llm_engineering.infrastructure.shared.aws import call_unless, code_of, is_absent, mask_ids
 from llm_engineering.infrastructure.shared.s3_upload import upload_missing
 
@@ -119,7 +119,7 @@ class Batches:
         model = self._make_model(plan)
         lines = "".join(f"{request.body}\n" for request in requests).encode()
         job = f"{plan.endpoint}-{text_hash(model + text_hash(lines.decode()))[:_DIGEST]}"
-        folder = self._folder(job)
+        folder = batch_folder(self._place, job)
         state = self._follow(self._start(plan, model, job, folder, lines))
         started, ended = state.get("TransformStartTime"), state.get("TransformEndTime")
         if started and ended:
@@ -136,26 +136,31 @@ class Batches:
         with explain_failures(f"Deleting the model {model}"):
             call_unless(is_absent, self._clients.get("sagemaker").delete_model, ModelName=model)
 
-    def _folder(self, name: str) -> str:
-        return "/".join(part for part in (self._place.prefix.strip("/"), "batch", name) if part) + "/"
-
     def _make_model(self, plan: Plan) -> str:
         """A model from an archive: transform jobs cannot read a folder."""
         request = plan.model_request()
         container = request["PrimaryContainer"]
         if plan.model.files:
-            key = self._folder("models") + f"{plan.model.content_hash}.tar.gz"
-            if self._read_size(key) is None:
+            folder = batch_folder(self._place, f"{plan.endpoint}-models")
+            archive = f"{plan.model.content_hash}.tar.gz"
+            if not self._is_there(folder + archive):
                 self._tell(f"packing {plan.model.label}")
-                with tempfile.TemporaryDirectory(prefix="batch-") as folder:
-                    archive = Path(folder) / "model.tar.gz"
-                    with tarfile.open(archive, "w:gz", compresslevel=1) as packed:
+                with tempfile.TemporaryDirectory(prefix="batch-") as work:
+                    file = Path(work) / archive
+                    with tarfile.open(file, "w:gz", compresslevel=1) as packed:
                         for inside, path in plan.model.files.items():
                             packed.add(path, inside)
-                    with explain_failures(f"Uploading s3://{self._place.bucket}/{key}"):
-                        self._clients.get("s3").upload_file(str(archive), self._place.bucket, key)
+                    with explain_failures(f"Uploading s3://{self._place.bucket}/{folder}{archive}"):
+                        upload_missing(
+                            self._clients.get("s3"),
+                            self._place.bucket,
+                            folder,
+                            {archive: file},
+                            plan.model.label,
+                            self._place.kms_key,
+                        )
             container.pop("ModelDataSource")
-            container["ModelDataUrl"] = f"s3://{self._place.bucket}/{key}"
+            container["ModelDataUrl"] = f"s3://{self._place.bucket}/{folder}{archive}"
         name: str = request["ModelName"].replace(f"{plan.endpoint}-", f"{plan.endpoint}-batch-", 1)
         with explain_failures(f"Making the model {name}"):
             call_unless(
@@ -204,6 +209,7 @@ class Batches:
                     "S3OutputPath": f"{base}answers",
                     "AssembleWith": "Line",
                     "Accept": "application/json",
+                    **({} if self._place.kms_key is None else {"KmsKeyId": self._place.kms_key}),
                 },
                 TransformResources={
                     "InstanceType": plan.deployment.instance.type,
@@ -245,7 +251,8 @@ class Batches:
         )  # fmt: skip
         return None if told is None else cast(bytes, told["Body"].read())
 
-    def _read_size(self, key: str) -> int | None:
+    def _is_there(self, key: str) -> bool:
+        """Whether an object is there: a model is packed, which takes minutes, once."""
         with explain_failures(f"Looking for s3://{self._place.bucket}/{key}"):
             told = call_unless(
                 lambda error: code_of(error) in ("NoSuchKey", "404"),
@@ -253,4 +260,4 @@ class Batches:
                 Bucket=self._place.bucket,
                 Key=key,
             )
-        return None if told is None else int(told["ContentLength"])
+        return told is not None
