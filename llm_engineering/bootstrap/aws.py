@@ -233,7 +233,7 @@ class Account:
         return find_quota(self._clients, instance_type)
 
     def find_running(self) -> "list[Running]":
-        """Return what is paid for by the hour now: endpoints and training jobs, whoever's they are."""
+        """Return what is paid for by the hour now: endpoints and jobs, whoever's they are."""
         from llm_engineering.infrastructure.aws.diagnosis import Running, find_running_jobs
         from llm_engineering.infrastructure.aws.endpoint import Endpoints
         from llm_engineering.infrastructure.aws.requests import ServingPlace
