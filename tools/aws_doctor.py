@@ -185,7 +185,7 @@ def _check_costs(account: Any) -> Iterator[Finding]:
             )
     more = f" and {unknown} of unknown price" if unknown else ""
     yield Finding(
-        "Costs", "an hour", State.OK, f"{total:.2f} {prices.currency}{more} (prices of {prices.written})"
+        "Costs", "an hour", State.OK, f"{total:.2f} {prices.currency}{more} ({prices.describe_source()})"
     )
 
 

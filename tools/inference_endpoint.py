@@ -103,7 +103,7 @@ def describe_price(prices: PriceTable, deployment: Deployment, region: str) -> s
     told = f"{start * hourly:.2f} {prices.currency} an hour"
     if (least, most) != (start, start):
         told += f" at first, {least * hourly:.2f} to {most * hourly:.2f} as it scales"
-    return f"{told} ({prices.source}; written {prices.written}). It runs, and costs, until it is deleted."
+    return f"{told} ({prices.describe_source()}). It runs, and costs, until it is deleted."
 
 
 def _show_settings(deployment: Deployment, region: str) -> None:
@@ -149,6 +149,7 @@ def _list(settings: Settings, options: argparse.Namespace) -> int:
             "unknown" if hourly is None else f"{hourly * state.instances:.2f}",
         )
     console.print(table)
+    console.print(f"[dim]Prices: {prices.describe_source()}[/]")
     for state in found:
         if state.reason:
             console.print(f"[yellow]{escape(state.name)}[/]: {escape(state.reason)}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import ValidationError
 
 from llm_engineering.application.deployment.config import Deployment
 from llm_engineering.application.deployment.model import DeployableModel, find_model
@@ -251,8 +252,17 @@ def open_account(settings: Settings, deployment: Deployment) -> Iterator[Account
 
 
 def read_prices(file: Path = PRICES) -> PriceTable:
-    """Return the table of prices."""
-    return PriceTable.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+    """Return the table of prices.
+
+    Raises:
+        ConfigurationError: the file is not there, or is no such table.
+    """
+    try:
+        return PriceTable.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigurationError(f"The prices {file} cannot be read: {error.strerror}.") from None
+    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"The prices {file} are no table of prices: {error}") from None
 
 
 def _find_model(settings: Settings, deployment: Deployment) -> DeployableModel:

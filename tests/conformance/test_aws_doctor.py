@@ -171,7 +171,7 @@ def test_jobs_of_all_kinds_that_run_are_listed_over_all_pages(
         job.training_job_status = "InProgress"
     for step in backend.processing_jobs.values():
         step.processing_job_status = "InProgress"
-        step.processing_resources = {"ClusterConfig": machines}  # moto forgets them
+        vars(step)["processing_resources"] = {"ClusterConfig": machines}  # moto forgets them
     found = find_running_jobs(aws_clients)
     assert len(found) == 103
     assert {one.what for one in found} >= {

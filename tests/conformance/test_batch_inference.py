@@ -16,12 +16,13 @@ from llm_engineering.infrastructure.aws.batch import Batches
 from llm_engineering.infrastructure.aws.clients import AwsClients
 from llm_engineering.infrastructure.aws.endpoint import Endpoints
 from llm_engineering.infrastructure.aws.requests import Plan
-from tests.aws_account import BUCKET, client
+from tests.aws_account import BUCKET, ROLE, client
 from tests.conformance.test_inference_endpoint import PLACE, left
 from tests.fakes.aws_server import AwsServer
 from tests.fakes.completions_server import CompletionsServer
 from tests.fakes.registry import FakeRegistry
 from tests.unit.deployments import make_deployment, register_exported
+from tools.batch_inference import main
 
 
 @pytest.fixture
@@ -158,6 +159,43 @@ class TestAsynchronous:
         assert keys() == others, "those of another endpoint stay, however alike its name"
         Endpoints(aws_clients, PLACE, sleep=lambda _: None).delete("twin-staging", "llm-twin")
         assert left() == {}
+
+
+def test_the_task_says_what_failed_and_asks_only_that_again(
+    container: CompletionsServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = {
+        "endpoint": "twin",
+        "model": {"hub": "some/model", "revision": "abc"},
+        "container": {"image": "public.ecr.aws/example/vllm:1"},
+        "instance": {"type": "ml.g5.xlarge"},
+    }
+    config, asked, output = tmp_path / "deploy.yaml", tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    config.write_text(json.dumps(given), encoding="utf-8")
+    lines = [json.dumps({"id": name, "text": name}) for name in ("one", "REFUSE")]
+    asked.write_text("\n".join(lines), encoding="utf-8")
+    for name, value in (
+        ("ROLE_ARN", ROLE),
+        ("BUCKET", BUCKET),
+        ("REGION", "us-east-1"),
+        ("POLL_SECONDS", "0.05"),
+    ):
+        monkeypatch.setenv(f"SAGEMAKER_{name}", value)
+    command = ["--config", str(config), "--input", str(asked), "--output", str(output), "--yes"]
+    assert main(command) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "✗ 1 answered, 1 failed" in shown
+    assert "✓" not in shown
+    assert shown.count("unverified") == 2, "with the price, and with the cost"
+    container.refuses = False
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "1 answered before" in shown
+    assert "✓ 1 answered, 0 failed" in shown
+    assert container.answered == 2
 
 
 def keys() -> list[str]:

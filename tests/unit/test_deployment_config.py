@@ -12,6 +12,7 @@ from llm_engineering.application.deployment.model import find_model
 from llm_engineering.application.deployment.prices import PriceTable, estimate_range
 from llm_engineering.application.training.finetune.record import write_json
 from llm_engineering.application.training.finetune.sft import MANIFEST
+from llm_engineering.bootstrap.aws import read_prices
 from llm_engineering.domain.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -210,6 +211,15 @@ class TestPrices:
         assert "1.41 USD" in told
         assert "0.00 to 4.22" in told
         assert str(prices.written) in told
+        assert "unverified" in told
 
     def test_what_is_not_in_the_table_is_said_to_be_unknown(self, prices: PriceTable) -> None:
         assert describe_price(prices, make_deployment(), "eu-west-1").startswith("unknown")
+
+    @pytest.mark.parametrize("content", [None, "currency: USD", "[", "\x00"])
+    def test_a_table_that_cannot_be_read_is_told(self, tmp_path: Path, content: str | None) -> None:
+        file = tmp_path / "prices.yaml"
+        if content is not None:
+            file.write_text(content, encoding="utf-8")
+        with pytest.raises(ConfigurationError, match=r"prices\.yaml"):
+            read_prices(file)

@@ -23,6 +23,10 @@ class PriceTable(StrictConfig):
         """Return the price of one machine for an hour; None: the table does not know it there."""
         return self.regions.get(region, {}).get(instance_type)
 
+    def describe_source(self) -> str:
+        """Return where the prices are from and of what day they are; it is shown wherever a price is."""
+        return f"{self.source}; written {self.written}"
+
 
 def count_instances(deployment: Deployment, copies: int) -> int:
     """Return the machines that so many copies need at least, as the component's accelerators tell; 0 for none.
