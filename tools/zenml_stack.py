@@ -110,7 +110,7 @@ def set_aws_stack(account: Account, tag: str | None) -> int:
             "The machines of the AWS stack report to ZenML's server, and this ZenML keeps its records in a file on this machine. "
             "Connect to a server that AWS reaches: zenml login URL (docs/deployment.md says how to run one)."
         )
-    components: dict[StackComponentType, tuple[str, dict[str, str]]] = {
+    components: dict[StackComponentType, tuple[str, dict[str, Any]]] = {
         StackComponentType.ARTIFACT_STORE: (
             "s3",
             {"path": f"s3://{account.bucket}/{account.prefix}/zenml", **_endpoint()},
@@ -118,7 +118,12 @@ def set_aws_stack(account: Account, tag: str | None) -> int:
         StackComponentType.CONTAINER_REGISTRY: ("aws", {"uri": account.registry}),
         StackComponentType.ORCHESTRATOR: (
             "sagemaker",
-            {"execution_role": account.role_arn, "region": account.region, "bucket": account.bucket},
+            {
+                "execution_role": account.role_arn,
+                "region": account.region,
+                "bucket": account.bucket,
+                "synchronous": True,  # set-asynchronous-runs changes it, and this task changes it back
+            },
         ),
         StackComponentType.IMAGE_BUILDER: ("local", {}),
     }
@@ -219,7 +224,7 @@ def fit_to_stack(pipeline: Any) -> Any:
 
 
 def _register(
-    client: "Client", kind: "StackComponentType", flavor: str, configuration: dict[str, str]
+    client: "Client", kind: "StackComponentType", flavor: str, configuration: dict[str, Any]
 ) -> None:
     try:
         there = client.get_stack_component(kind, STACK, allow_name_prefix_match=False)

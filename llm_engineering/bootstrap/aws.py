@@ -1,5 +1,6 @@
 """Open the account in AWS: endpoints, roles, prices, and what the doctor asks."""
 
+import base64
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -249,6 +250,27 @@ def open_account(settings: Settings, deployment: Deployment) -> Iterator[Account
     """Yield what the doctor asks of the account, for the time of the block."""
     with open_aws(settings) as clients:
         yield Account(settings, deployment, clients)
+
+
+def fetch_registry_login(registry: str, region: str) -> tuple[str, str]:
+    """Return user and password of Amazon's image registry, which hold for twelve hours.
+
+    Raises:
+        MissingDependencyError: boto3 is not installed.
+        ConfigurationError, DeploymentError: AWS does not know or let in who asks, or cannot be reached.
+    """
+    from llm_engineering.infrastructure.aws.clients import AwsClients
+    from llm_engineering.infrastructure.aws.faults import explain_failures
+
+    with (
+        closing(AwsClients(region)) as clients,
+        explain_failures(f"Logging in to {registry}, which takes the right ecr:GetAuthorizationToken,"),
+    ):
+        told = clients.get("ecr").get_authorization_token()
+    user, _, password = (
+        base64.b64decode(told["authorizationData"][0]["authorizationToken"]).decode().partition(":")
+    )
+    return user, password
 
 
 def read_prices(file: Path = PRICES) -> PriceTable:

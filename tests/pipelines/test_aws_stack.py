@@ -236,3 +236,17 @@ def test_a_pipeline_runs_on_the_aws_stack_step_by_step(
         }
         assert counts == {"documents": 3, "clean_documents": 3}
         assert client[mongo_database]["embeddings"].count_documents({}) > 0
+
+    look = "from zenml.client import Client; print(Client().active_stack.orchestrator.config.synchronous)"
+    waits = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", look],
+            cwd=cloud.folder,
+            env=cloud.environment,
+            capture_output=True,
+            text=True,
+        )
+        waits.append(done.stdout.splitlines()[-1])
+        cloud.run("tools.zenml_stack", "set-aws", "--outputs", str(outputs))
+    assert waits == ["False", "True"], "set-aws-stack makes runs wait again"

@@ -129,7 +129,8 @@ class ScalingConfig(StrictConfig):
     """0: no machine runs, and nothing is paid, while nobody asks. The first request then fails and wakes one."""
     max_copies: int = Field(default=2, ge=1, le=64)
     metric: Literal["concurrency", "invocations"] = "concurrency"
-    """Requests in progress per copy, looked at every 10 seconds; or requests per copy and minute."""
+    """Requests in progress per copy, looked at every 10 seconds; or requests per copy and minute. Not for asynchronous endpoints,
+    which follow the requests in the queue per machine."""
     target: float = Field(default=4.0, gt=0)
     scale_out_seconds: int = Field(default=60, ge=0, le=3600)
     """After a scale-out, the next one waits that long."""
