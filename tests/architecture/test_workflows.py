@@ -21,6 +21,7 @@ import yaml
 
 from llm_engineering.application.deployment.config import Deployment
 from tests.architecture.test_tasks import TASKS
+from tools.registry import REFUSED
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".github" / "workflows"
@@ -221,7 +222,10 @@ printf '%s\\n' "$(basename "$0") $*" >> "$CALLS"
 [ "$(basename "$0")" = aws ] && [ "$1" = secretsmanager ] && printf '{"DATABASE_URI": "mongodb://u:hidden-word@h"}'
 [ "$(basename "$0")" = docker ] && [ "$1" = login ] && cat > /dev/null
 [ "$(basename "$0")" = poe ] && [ "$1" = promote-model ] && echo "twin:7 is in staging now"
-if [ -f "$FAIL" ] && printf '%s' "$*" | grep -qE -e "$(cat "$FAIL")"; then echo "failed, as it was told" >&2; exit 1; fi
+if [ -f "$FAIL" ] && printf '%s' "$*" | grep -qE -e "$(cat "$FAIL")"; then
+  echo "failed, as it was told" >&2
+  exit "$(cat "$FAIL.code")"
+fi
 exit 0
 """
 ACTIONS = {
@@ -296,12 +300,21 @@ class Runner:
         self._git("add", ".")
         self._git("-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "all")
 
-    def run(self, workflow: str, event: str, payload: dict[str, Any] | None = None, *, fail: str = "") -> Run:
-        """Execute a workflow. ``fail``: calls that match this expression end with 1."""
+    def run(
+        self,
+        workflow: str,
+        event: str,
+        payload: dict[str, Any] | None = None,
+        *,
+        fail: str = "",
+        code: int = 1,
+    ) -> Run:
+        """Execute a workflow. ``fail``: calls that match this expression end with ``code``."""
         self.calls.write_text("", encoding="utf-8")
         self.fail.unlink(missing_ok=True)
         if fail:
             self.fail.write_text(fail, encoding="utf-8")
+            self.fail.with_suffix(".code").write_text(str(code), encoding="utf-8")
         payload_file = self.folder.parent / "event.json"
         payload_file.write_text(json.dumps(payload or {}), encoding="utf-8")
         command = [
@@ -405,11 +418,19 @@ def test_ct_trains_evaluates_decides_and_tells(runner: Runner) -> None:
 @pytest.mark.slow
 def test_what_is_refused_is_told_and_not_deployed(runner: Runner) -> None:
     inputs = {"inputs": {"reason": "by hand", "training": "training_sft.yaml", "pull_request": "9"}}
-    run = runner.run("ct", "workflow_dispatch", inputs, fail="^promote-model")
+    run = runner.run("ct", "workflow_dispatch", inputs, fail="^promote-model", code=REFUSED)
     assert run.code == 0, run.output[-3000:]
     (comment,) = run.find("^gh pr comment 9 ")
     assert "refused" in comment
     assert not run.find("deploy-inference-endpoint")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [1, 2, 130])
+def test_a_decision_that_breaks_is_no_refusal(runner: Runner, code: int) -> None:
+    run = runner.run("ct", "schedule", fail="^promote-model", code=code)
+    assert run.code != 0
+    assert not run.find("^gh pr comment|deploy-inference-endpoint")
 
 
 @pytest.mark.slow
