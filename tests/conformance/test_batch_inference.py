@@ -106,6 +106,18 @@ class TestTransform:
         found = list(batches.transform(plan(), requests("one", "REFUSE", "three")))
         assert [bool(answer.error) for answer in found] == [False, True, False]
 
+    def test_requests_that_all_failed_are_asked_again(
+        self, batches: Batches, plan: Callable[..., Plan], container: CompletionsServer
+    ) -> None:
+        (answer,) = batches.transform(plan(), requests("REFUSE"))
+        assert answer.error
+        container.refuses = False
+        (answer,) = batches.transform(plan(), requests("REFUSE"))
+        assert answer.text == "REFUSE"
+        (answer,) = batches.transform(plan(), requests("REFUSE"))
+        assert answer.text == "REFUSE"
+        assert container.answered == 1, "what was answered is not asked again"
+
     def test_a_folder_in_s3_cannot_be_read_by_a_job(
         self, batches: Batches, plan: Callable[..., Plan]
     ) -> None:

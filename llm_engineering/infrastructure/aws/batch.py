@@ -105,7 +105,8 @@ class Batches:
     # --- a job ---
 
     def transform(self, plan: Plan, requests: Sequence[BatchRequest]) -> Iterator[BatchAnswer]:
-        """Have a transform job answer requests, on machines of its own that end with it. The same requests are the same job.
+        """Have a transform job answer requests, on machines of its own that end with it. The same requests are the same job,
+        unless some of them failed there.
 
         Raises:
             ConfigurationError: the model lies unpacked in S3, which transform jobs cannot read.
@@ -120,7 +121,8 @@ class Batches:
         lines = "".join(f"{request.body}\n" for request in requests).encode()
         job = f"{plan.endpoint}-{text_hash(model + text_hash(lines.decode()))[:_DIGEST]}"
         folder = batch_folder(self._place, job)
-        state = self._follow(self._start(plan, model, job, folder, lines))
+        name = self._start(plan, model, job, folder, lines)
+        state = self._follow(name)
         started, ended = state.get("TransformStartTime"), state.get("TransformEndTime")
         if started and ended:
             self.machine_seconds = (ended - started).total_seconds() * plan.deployment.instance.count
@@ -131,13 +133,18 @@ class Batches:
                 f"The transform job {job} was given {len(requests)} lines and has written {len(replies)}: which is whose cannot "
                 "be told. A container must answer in one line."
             )
-        for request, line in zip(requests, replies, strict=True):
-            yield read_reply(request.id, line)
+        answers = [read_reply(request.id, line) for request, line in zip(requests, replies, strict=True)]
+        if any(answer.error for answer in answers):
+            with explain_failures(f"Noting that requests of {name} failed"):
+                self._clients.get("s3").put_object(
+                    Bucket=self._place.bucket, Key=_failed_key(folder, name), Body=b""
+                )
+        yield from answers
         with explain_failures(f"Deleting the model {model}"):
             call_unless(is_absent, self._clients.get("sagemaker").delete_model, ModelName=model)
 
     def _make_model(self, plan: Plan) -> str:
-        """A model from an archive: transform jobs cannot read a folder."""
+        """A model from an archive, packed once: transform jobs cannot read a folder."""
         request = plan.model_request()
         container = request["PrimaryContainer"]
         if plan.model.files:
@@ -175,13 +182,15 @@ class Batches:
         client = self._clients.get("sagemaker")
         with explain_failures(f"Starting the transform job {job}"):
             state = call_unless(is_absent, client.describe_transform_job, TransformJobName=job)
-            number = 1
-            while state is not None and state["TransformJobStatus"] in ("Failed", "Stopped"):
+            name, number = job, 1
+            # A job that ended with failed requests is done again: they may be asked anew.
+            while state is not None and (
+                state["TransformJobStatus"] in ("Failed", "Stopped")
+                or (state["TransformJobStatus"] == "Completed" and self._is_there(_failed_key(folder, name)))
+            ):
                 number += 1
-                state = call_unless(
-                    is_absent, client.describe_transform_job, TransformJobName=f"{job}-{number}"
-                )
-            name = job if number == 1 else f"{job}-{number}"
+                name = f"{job}-{number}"
+                state = call_unless(is_absent, client.describe_transform_job, TransformJobName=name)
             if state is not None:
                 self._tell(f"transform job {name} is there already ({state['TransformJobStatus']})")
                 return name
@@ -252,7 +261,7 @@ class Batches:
         return None if told is None else cast(bytes, told["Body"].read())
 
     def _is_there(self, key: str) -> bool:
-        """Whether an object is there: a model is packed, which takes minutes, once."""
+        """Whether an object is there."""
         with explain_failures(f"Looking for s3://{self._place.bucket}/{key}"):
             told = call_unless(
                 lambda error: code_of(error) in ("NoSuchKey", "404"),
@@ -261,3 +270,8 @@ class Batches:
                 Key=key,
             )
         return told is not None
+
+
+def _failed_key(folder: str, job: str) -> str:
+    """Where it is kept that requests of a job failed."""
+    return f"{folder}{job}.failed"
