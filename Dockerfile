@@ -99,5 +99,8 @@ USER 0:0
 # The last one: `docker build .` makes it.
 FROM with-sources AS pipelines
 COPY --from=pipelines-packages /app/.venv .venv
+# What tasks of AWS read: not all of infra, where Terraform may keep its state.
+COPY infra/aws/prices.yaml infra/aws/prices.yaml
+COPY infra/aws/policies infra/aws/policies
 USER 10001:10001
 EXPOSE 8088

@@ -63,7 +63,8 @@ def run_checks(settings: Settings, deployment: Deployment) -> list[Finding]:
             return findings
         findings += guard_check("Roles", lambda: _check_rights(account))
         findings += guard_check("Roles", lambda: _check_execution_role(settings, account))
-        findings += guard_check("Places", lambda: _check_places(settings, account))
+        findings += guard_check("Places", lambda: _check_bucket(settings, account))
+        findings += guard_check("Places", lambda: _check_images(account))
         findings += guard_check("Places", _check_stack)
         findings += guard_check("Quotas", lambda: _check_quota(deployment, account))
         findings += guard_check("Costs", lambda: _check_costs(account))
@@ -116,7 +117,7 @@ def _check_execution_role(settings: Settings, account: Any) -> Iterator[Finding]
         yield _describe_rights("their rights", account.find_missing_rights(arn, "execution"), todo)
 
 
-def _check_places(settings: Settings, account: Any) -> Iterator[Finding]:
+def _check_bucket(settings: Settings, account: Any) -> Iterator[Finding]:
     bucket = settings.sagemaker.bucket
     if bucket is None:
         yield Finding(
@@ -136,6 +137,9 @@ def _check_places(settings: Settings, account: Any) -> Iterator[Finding]:
             f"{bucket}{': ' if wrong else ''}{wrong}",
             todo,
         )
+
+
+def _check_images(account: Any) -> Iterator[Finding]:
     for name, image in account.images.items():
         wrong = account.check_image(image)
         todo = f"{POE} push-docker-image, or correct {name}" if wrong else ""
@@ -181,7 +185,7 @@ def _check_costs(account: Any) -> Iterator[Finding]:
             )
     more = f" and {unknown} of unknown price" if unknown else ""
     yield Finding(
-        "Costs", "an hour", State.OK, f"{total:.2f} {prices.currency}{more} (prices of {prices.written})"
+        "Costs", "an hour", State.OK, f"{total:.2f} {prices.currency}{more} ({prices.describe_source()})"
     )
 
 

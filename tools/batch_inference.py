@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not open_requests:
         return 0
     with open_batches(settings, show_progress()) as (batches, region):
-        hourly = read_prices().find_hourly(region, deployment.instance.type)
+        prices = read_prices()
+        hourly = prices.find_hourly(region, deployment.instance.type)
         if options.way == "asynchronous":
             if deployment.asynchronous is None:
                 raise ConfigurationError(
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             price = (
                 "an unknown price"
                 if hourly is None
-                else f"{hourly * deployment.instance.count:.2f} USD an hour"
+                else f"{hourly * deployment.instance.count:.2f} {prices.currency} an hour ({prices.describe_source()})"
             )
             console.print(
                 f"A job on {deployment.instance.count} × {deployment.instance.type}, at {price}, as long as it runs."
@@ -60,10 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         started = time.monotonic()
         failed, done = _write(answers, options.output)
         seconds = batches.machine_seconds or (time.monotonic() - started) * deployment.instance.count
-    console.print(f"[green]✓[/] {done:,} answered, {failed:,} failed: {escape(str(options.output))}")
+    sign = "[red]✗[/]" if failed else "[green]✓[/]"
+    again = " Run again: only those that failed are asked." if failed else ""
+    console.print(f"{sign} {done:,} answered, {failed:,} failed: {escape(str(options.output))}.{again}")
     if hourly is not None and done:
         cost = hourly * seconds / 3600
-        console.print(f"About {cost:.2f} USD of machines, {1000 * cost / done:.2f} for 1,000 answers.")
+        console.print(
+            f"About {cost:.2f} {prices.currency} of machines, {1000 * cost / done:.2f} for 1,000 answers "
+            f"({prices.describe_source()})."
+        )
     return 1 if failed else 0
 
 

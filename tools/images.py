@@ -6,7 +6,6 @@ An image is named ``twin-TARGET`` and tagged by the commit that it was built fro
 """
 
 import argparse
-import base64
 import os
 import re
 import subprocess
@@ -16,7 +15,8 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError, TwinError
+from llm_engineering.bootstrap.aws import fetch_registry_login
+from llm_engineering.domain.errors import ConfigurationError, TwinError
 from llm_engineering.domain.hints import POE
 from tools.console import console, make_parser, run
 from tools.programs import find_program, run_program
@@ -24,6 +24,12 @@ from tools.programs import find_program, run_program
 TARGETS = ("service", "pipelines", "training")
 SERVICE_BYTES = 900_000_000
 """Most that the service's image may weigh: it is pulled whenever a replica is added."""
+_NEXT = {
+    "service": "Deploy it with: {POE} deploy-service-on-kubernetes --registry {registry} --tag {tag}",
+    "pipelines": "Run steps on SageMaker in it: {POE} set-aws-stack --tag {tag}",
+    "training": "Train in it: SAGEMAKER_IMAGE={registry}/twin-training:{tag}",
+}
+"""What a pushed image is for."""
 _CHANGED = "-changed"
 _ECR = re.compile(r"\d{12}\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
 _CONFINED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
@@ -93,8 +99,8 @@ def build_image(target: str, tag: str, platform: str | None, build_args: Sequenc
     name = f"twin-{target}"
     command = [docker, "build", "--target", target, "--tag", f"{name}:{tag}", "--tag", f"{name}:latest"]
     command += ["--platform", platform] if platform else []
-    mirror = os.environ.get("PIP_INDEX_URL")
-    for given in [*([f"PIP_INDEX_URL={mirror}"] if mirror else []), *build_args]:
+    # Docker reads the value of a bare name from its environment: an index's address may hold a password.
+    for given in [*(["PIP_INDEX_URL"] if os.environ.get("PIP_INDEX_URL") else []), *build_args]:
         command += ["--build-arg", given]
     run_program([*command, "."], f"building {name}", environment={"DOCKER_BUILDKIT": "1"}, show=True)
     weight = int(
@@ -132,10 +138,7 @@ def push_image(target: str, tag: str, registry: str) -> None:
     run_program([docker, "tag", local, remote], "naming the image")
     run_program([docker, "push", remote], f"pushing {remote}", show=True)
     console.print(f"[green]✓[/] {escape(remote)}")
-    console.print(
-        f"Deploy it with: {POE} deploy-service-on-kubernetes --registry {escape(registry)} --tag {escape(tag)}",
-        soft_wrap=True,
-    )
+    console.print(_NEXT[target].format(POE=POE, registry=escape(registry), tag=escape(tag)), soft_wrap=True)
 
 
 def log_in(docker: str, registry: str, region: str) -> None:
@@ -143,23 +146,9 @@ def log_in(docker: str, registry: str, region: str) -> None:
 
     Raises:
         MissingDependencyError: boto3 is not installed.
-        ConfigurationError: AWS does not know or let in who asks.
+        ConfigurationError, DeploymentError: AWS does not know or let in who asks, or cannot be reached.
     """
-    try:
-        import boto3
-        from botocore.exceptions import BotoCoreError, ClientError
-    except ImportError:
-        raise MissingDependencyError("boto3", "aws", "Logging in to Amazon's registry") from None
-    try:
-        told = boto3.client("ecr", region_name=region).get_authorization_token()
-    except (BotoCoreError, ClientError) as error:
-        raise ConfigurationError(
-            f"AWS gave no log-in for {registry}: {error}. It takes credentials (AWS_PROFILE, or a role) with the right "
-            "ecr:GetAuthorizationToken."
-        ) from None
-    user, _, password = (
-        base64.b64decode(told["authorizationData"][0]["authorizationToken"]).decode().partition(":")
-    )
+    user, password = fetch_registry_login(registry, region)
     command = [docker, "login", "--username", user, "--password-stdin", registry]
     run_program(command, f"logging in to {registry}", text=password)
 

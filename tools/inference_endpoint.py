@@ -103,7 +103,7 @@ def describe_price(prices: PriceTable, deployment: Deployment, region: str) -> s
     told = f"{start * hourly:.2f} {prices.currency} an hour"
     if (least, most) != (start, start):
         told += f" at first, {least * hourly:.2f} to {most * hourly:.2f} as it scales"
-    return f"{told} ({prices.source}; written {prices.written}). It runs, and costs, until it is deleted."
+    return f"{told} ({prices.describe_source()}). It runs, and costs, until it is deleted."
 
 
 def _show_settings(deployment: Deployment, region: str) -> None:
@@ -149,6 +149,7 @@ def _list(settings: Settings, options: argparse.Namespace) -> int:
             "unknown" if hourly is None else f"{hourly * state.instances:.2f}",
         )
     console.print(table)
+    console.print(f"[dim]Prices: {prices.describe_source()}[/]")
     for state in found:
         if state.reason:
             console.print(f"[yellow]{escape(state.name)}[/]: {escape(state.reason)}")
@@ -189,7 +190,8 @@ def _delete(settings: Settings, options: argparse.Namespace) -> int:
     name = options.endpoint or deployment.endpoint
     if not options.yes:
         console.print(
-            f"This deletes the endpoint {escape(name)} with its models, configurations, scaling, alarms, files and logs. "
+            f"This deletes the endpoint {escape(name)} with its models, configurations, scaling, alarms, files and logs, "
+            "and with its queue and its batches: fetch their answers first. "
             "Nothing was deleted. To go on: the same command with [bold]--yes[/]"
         )
         return 1
@@ -197,7 +199,11 @@ def _delete(settings: Settings, options: argparse.Namespace) -> int:
         removed = endpoints.delete(name, deployment.project, keep_logs=options.keep_logs)
     for one in removed:
         console.print(f"  deleted {escape(one)}")
-    console.print(f"[green]✓[/] Nothing of {escape(name)} is left.")
+    logs = "" if not options.keep_logs else " but its logs"
+    console.print(
+        f"[green]✓[/] Nothing of {escape(name)} is left{logs}. A bucket that keeps versions, such as Terraform's, keeps those of "
+        "its files for 30 days more."
+    )
     return 0
 
 

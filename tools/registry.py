@@ -1,4 +1,7 @@
-"""Trained models: ``./poe list-models``, ``./poe promote-model NAME[:VERSION]``, ``./poe rollback-model NAME``."""
+"""Trained models: ``./poe list-models``, ``./poe promote-model NAME[:VERSION]``, ``./poe rollback-model NAME``.
+
+``promote-model --to staging`` ends with 3 where the evaluation refuses the candidate.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -32,6 +35,8 @@ from tools.console import console, make_parser, run, show_table, user_path
 from tools.run_config import read_run_config
 
 POLICY = Path("configs/model_evaluation.yaml")
+REFUSED = 3
+"""Exit code where an evaluation speaks against a candidate; what goes wrong ends with another."""
 _STYLES = {"production": "bold green", "staging": "cyan", "archived": "dim", "none": ""}
 
 
@@ -123,7 +128,7 @@ def _consider(registry: ModelRegistry, name: str, number: int | None, options: a
     for reason in decision.reasons:
         console.print(f"  - {escape(reason)}", soft_wrap=True)
     if decision.promoted_to is None:
-        return 1
+        return REFUSED
     console.print(f"[dim]To production it goes by: {POE} promote-model {escape(candidate.label)}[/]")
     return 0
 

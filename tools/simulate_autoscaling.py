@@ -15,6 +15,7 @@ from llm_engineering.application.deployment.config import Deployment, ScalingCon
 from llm_engineering.application.deployment.scaling import Request, Simulation, read_trace, simulate
 from llm_engineering.bootstrap.aws import read_prices
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
+from llm_engineering.settings import load_settings
 from tools.console import console, make_parser, run, user_path
 from tools.inference_endpoint import CONFIG
 from tools.run_config import read_service_config
@@ -28,16 +29,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     deployment = read_service_config(options.config, Deployment)
     trace = _read(options.trace)
-    hourly = read_prices().find_hourly(options.region, deployment.instance.type)
-    if hourly is None:
+    region = options.region or load_settings().sagemaker.region
+    prices = read_prices()
+    hourly = prices.find_hourly(region, deployment.instance.type) if region else None
+    if not region:
+        console.print("[yellow]No region is named (--region, SAGEMAKER_REGION): no costs.[/]")
+    elif hourly is None:
         console.print(
-            f"[yellow]infra/aws/prices.yaml has no price of {deployment.instance.type} in {options.region}: no costs.[/]"
+            f"[yellow]infra/aws/prices.yaml has no price of {deployment.instance.type} in {region}: no costs.[/]"
         )
     found = [
         (label, simulate(one, trace, start_seconds=options.start_seconds, per_copy=options.per_copy))
         for label, one in _variants(deployment, options.vary)
     ]
     _show(found, trace, hourly)
+    if hourly is not None:
+        console.print(f"[dim]Prices of {region}: {prices.describe_source()}[/]")
     if len(found) == 1:
         _show_course(found[0][1])
     if deployment.scaling is not None and deployment.scaling.schedules:
@@ -132,7 +139,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--config", type=user_path, default=CONFIG, help="YAML (default %(default)s)")
     parser.add_argument("--vary", metavar="KNOB=V,V", help="compare values of one knob of 'scaling'")
-    parser.add_argument("--region", default="us-east-1", help="of the prices (default %(default)s)")
+    parser.add_argument("--region", help="of the prices (default: SAGEMAKER_REGION)")
     parser.add_argument(
         "--start-seconds", type=_positive, default=300.0, help="until a new copy serves (default %(default)s)"
     )

@@ -34,7 +34,8 @@ SECRET = "twin-settings"
 IMAGE_LABEL = "image"
 """Of the stack: the image that its steps run in."""
 MODULE = Path("infra/aws")
-_NOTHING = frozenset({"none", "null"})
+_NOTHING = frozenset({"None", "null"})
+"""Python's and JSON's spelling of nothing; `none` is a value of some settings, such as TRACING_KIND."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ def set_aws_stack(account: Account, tag: str | None) -> int:
             "The machines of the AWS stack report to ZenML's server, and this ZenML keeps its records in a file on this machine. "
             "Connect to a server that AWS reaches: zenml login URL (docs/deployment.md says how to run one)."
         )
-    components: dict[StackComponentType, tuple[str, dict[str, str]]] = {
+    components: dict[StackComponentType, tuple[str, dict[str, Any]]] = {
         StackComponentType.ARTIFACT_STORE: (
             "s3",
             {"path": f"s3://{account.bucket}/{account.prefix}/zenml", **_endpoint()},
@@ -117,7 +118,12 @@ def set_aws_stack(account: Account, tag: str | None) -> int:
         StackComponentType.CONTAINER_REGISTRY: ("aws", {"uri": account.registry}),
         StackComponentType.ORCHESTRATOR: (
             "sagemaker",
-            {"execution_role": account.role_arn, "region": account.region, "bucket": account.bucket},
+            {
+                "execution_role": account.role_arn,
+                "region": account.region,
+                "bucket": account.bucket,
+                "synchronous": True,  # set-asynchronous-runs changes it, and this task changes it back
+            },
         ),
         StackComponentType.IMAGE_BUILDER: ("local", {}),
     }
@@ -218,7 +224,7 @@ def fit_to_stack(pipeline: Any) -> Any:
 
 
 def _register(
-    client: "Client", kind: "StackComponentType", flavor: str, configuration: dict[str, str]
+    client: "Client", kind: "StackComponentType", flavor: str, configuration: dict[str, Any]
 ) -> None:
     try:
         there = client.get_stack_component(kind, STACK, allow_name_prefix_match=False)
@@ -261,16 +267,16 @@ def collect_settings(env_file: Path = Path(".env")) -> dict[str, str]:
     its default holds elsewhere too.
 
     Raises:
-        ConfigurationError: a value is the word None, which would be taken for a value elsewhere.
+        ConfigurationError: a value is the word None or null, which would be taken for a value elsewhere.
     """
     known = {name for name, _, _ in list_variables()}
     written = dotenv_values(env_file) if env_file.is_file() else {}
     found = {name.upper(): value for name, value in written.items() if name.upper() in known}
     found |= {name: os.environ[name] for name in known if name in os.environ}
     kept = {name: value for name, value in found.items() if value}
-    if wrong := sorted(name for name, value in kept.items() if value.strip().lower() in _NOTHING):
+    if wrong := sorted(name for name, value in kept.items() if value.strip() in _NOTHING):
         raise ConfigurationError(
-            f"{', '.join(wrong)}: the value is the word None. Where nothing is meant, leave the variable out."
+            f"{', '.join(wrong)}: the value is the word None or null. Where nothing is meant, leave the variable out."
         )
     return dict(sorted(kept.items()))
 

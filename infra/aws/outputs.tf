@@ -36,8 +36,13 @@ output "github_role_arns" {
 }
 
 output "secret" {
-  description = "The variable TWIN_SECRET of the workflows; SAGEMAKER_SECRET"
+  description = "The variable TWIN_SECRET of the workflows"
   value       = aws_secretsmanager_secret.service.name
+}
+
+output "training_secret" {
+  description = "SAGEMAKER_SECRET"
+  value       = aws_secretsmanager_secret.training.name
 }
 
 output "kms_key_arn" {

@@ -133,3 +133,11 @@ resource "aws_secretsmanager_secret" "service" {
   kms_key_id              = aws_kms_key.this.arn
   recovery_window_in_days = 7
 }
+
+# Of its own: a training's container, which may run code of a model's repository, reads no other.
+resource "aws_secretsmanager_secret" "training" {
+  name                    = "${var.name}-training"
+  description             = "A JSON object of what training jobs need, such as HF_TOKEN"
+  kms_key_id              = aws_kms_key.this.arn
+  recovery_window_in_days = 7
+}

@@ -1,11 +1,13 @@
 """Open the account in AWS: endpoints, roles, prices, and what the doctor asks."""
 
+import base64
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import ValidationError
 
 from llm_engineering.application.deployment.config import Deployment
 from llm_engineering.application.deployment.model import DeployableModel, find_model
@@ -233,7 +235,7 @@ class Account:
         return find_quota(self._clients, instance_type)
 
     def find_running(self) -> "list[Running]":
-        """Return what is paid for by the hour now: endpoints and training jobs, whoever's they are."""
+        """Return what is paid for by the hour now: endpoints and jobs, whoever's they are."""
         from llm_engineering.infrastructure.aws.diagnosis import Running, find_running_jobs
         from llm_engineering.infrastructure.aws.endpoint import Endpoints
         from llm_engineering.infrastructure.aws.requests import ServingPlace
@@ -250,9 +252,39 @@ def open_account(settings: Settings, deployment: Deployment) -> Iterator[Account
         yield Account(settings, deployment, clients)
 
 
+def fetch_registry_login(registry: str, region: str) -> tuple[str, str]:
+    """Return user and password of Amazon's image registry, which hold for twelve hours.
+
+    Raises:
+        MissingDependencyError: boto3 is not installed.
+        ConfigurationError, DeploymentError: AWS does not know or let in who asks, or cannot be reached.
+    """
+    from llm_engineering.infrastructure.aws.clients import AwsClients
+    from llm_engineering.infrastructure.aws.faults import explain_failures
+
+    with (
+        closing(AwsClients(region)) as clients,
+        explain_failures(f"Logging in to {registry}, which takes the right ecr:GetAuthorizationToken,"),
+    ):
+        told = clients.get("ecr").get_authorization_token()
+    user, _, password = (
+        base64.b64decode(told["authorizationData"][0]["authorizationToken"]).decode().partition(":")
+    )
+    return user, password
+
+
 def read_prices(file: Path = PRICES) -> PriceTable:
-    """Return the table of prices."""
-    return PriceTable.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+    """Return the table of prices.
+
+    Raises:
+        ConfigurationError: the file is not there, or is no such table.
+    """
+    try:
+        return PriceTable.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigurationError(f"The prices {file} cannot be read: {error.strerror}.") from None
+    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"The prices {file} are no table of prices: {error}") from None
 
 
 def _find_model(settings: Settings, deployment: Deployment) -> DeployableModel:

@@ -22,6 +22,7 @@
     │   ├── TrainingError             a training run cannot go on
     │   ├── PromotionRefusedError     a model may not go to the stage it was sent to
     │   └── DeploymentError           an endpoint could not be made, changed or deleted
+    │       └── DeploymentTimeoutError    it takes too long, and may yet come
     └── TooManyFailuresError      a step lost more than its configured share
 
 Catch ``TwinError`` at the edge (the command line, the API); catch a leaf where there is something to do about it.
@@ -131,6 +132,10 @@ class PromotionRefusedError(ModelError):
 
 class DeploymentError(ModelError):
     """An endpoint could not be made, changed or deleted. The message says why, what is left, and what it costs."""
+
+
+class DeploymentTimeoutError(DeploymentError):
+    """An endpoint is still changing after the longest wait. It may yet come, so nothing is taken away."""
 
 
 class NotificationError(TwinError):

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from llm_engineering.bootstrap.aws import PRICES
+from llm_engineering.infrastructure.aws.roles import POLICIES
 from tests.architecture.test_tasks import TASKS
 from tools.container_health import SERVERS
 from tools.images import TARGETS
@@ -49,6 +51,18 @@ def test_groups_that_are_installed_exist_and_the_service_has_the_fewest() -> Non
     assert installed[0] == {"main"}
     main = {re.split(r"[\[=]", line)[0] for line in project["project"]["dependencies"]}
     assert not main & {"zenml", "selenium", "pyarrow", "torch", "boto3"}
+
+
+def test_what_is_copied_is_sent_to_the_builder_and_what_tasks_of_aws_read_is_there() -> None:
+    copied = {
+        source
+        for line in re.findall(r"^COPY (?!--)(.+)$", DOCKERFILE, re.MULTILINE)
+        for source in line.split()[:-1]
+    }
+    sent = {line[1:] for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line[0] == "!"}
+    assert copied == sent
+    assert {str(PRICES), str(POLICIES)} <= copied
+    assert all((ROOT / source).exists() for source in copied)
 
 
 def test_nothing_calls_home_from_a_container() -> None:

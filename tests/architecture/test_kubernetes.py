@@ -291,6 +291,11 @@ def test_the_role_reads_no_secret_and_grants_nothing_more(manifests: list[Manife
             assert "delete" not in rule["verbs"]
 
 
+def test_who_may_deploy_is_a_group_of_each_environment(environment: str, manifests: list[Manifest]) -> None:
+    (binding,) = [one for one in manifests if one["kind"] == "RoleBinding"]
+    assert [one["name"] for one in binding["subjects"]] == [f"twin:{environment}:deployers"]
+
+
 def test_images_are_those_that_were_asked_for(manifests: list[Manifest]) -> None:
     images = {container["image"] for manifest in manifests for container in list_containers(manifest)}
     assert images == {"registry.test/twin-service:abc", "registry.test/twin-pipelines:abc"}

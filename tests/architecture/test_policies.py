@@ -95,6 +95,13 @@ def test_a_role_is_passed_to_sagemaker_alone() -> None:
     assert statement["Condition"] == {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
 
 
+def test_a_container_reads_the_secrets_of_training_alone() -> None:
+    (statement,) = [
+        one for one in statements("execution") if "secretsmanager:GetSecretValue" in one["Action"]
+    ]
+    assert [resource.rpartition(":")[2] for resource in statement["Resource"]] == ["twin-training-*"]
+
+
 @pytest.mark.parametrize("name", TRUST)
 def test_trust_is_bound_to_the_account(name: str) -> None:
     for statement in statements(name):

@@ -4,12 +4,14 @@ act runs them on this machine without images. Actions are stand-ins that check t
 ``gh`` write down how they were called. What they really do is proved where they are tested themselves.
 """
 
+import importlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,9 @@ from typing import Any
 import pytest
 import yaml
 
+from llm_engineering.application.deployment.config import Deployment
 from tests.architecture.test_tasks import TASKS
+from tools.registry import REFUSED
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".github" / "workflows"
@@ -125,6 +129,91 @@ def test_tasks_that_are_called_exist() -> None:
     }
 
 
+class _ParsedError(Exception):
+    """A task has understood its arguments, and goes no further."""
+
+
+ENVIRONMENT = {
+    "VERSION": "twin:7",
+    "RUNNER_TEMP": "/tmp/runner",
+    "TRAINING": "training_sft.yaml",
+    "CONFIG": "training_sft.yaml",
+    "DATASET": "instruct",
+}
+"""What the workflows' variables may be where tasks are called."""
+
+
+def called_tools() -> list[tuple[str, str, list[str]]]:
+    """Each call of a task that is a tool of ours: where, the tool's module, its arguments as the shell hands them over."""
+    found = []
+    for where, step in steps():
+        for line in re.findall(r"\./poe ([a-z][^\n;|>]*)", step.get("run", "")):
+            done = subprocess.run(
+                ["bash", "-euc", f"printf '%s\\n' {line}"],
+                env={**os.environ, **ENVIRONMENT},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            task, *arguments = done.stdout.splitlines()
+            command = TASKS.get(task, {}).get("cmd", "").split()
+            if command[:2] == ["python", "-m"] and command[2].startswith("tools."):
+                found.append((where, command[2], [*command[3:], *arguments]))
+    return found
+
+
+def test_tasks_understand_the_arguments_that_workflows_give_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    parse = ArgumentParser.parse_args
+
+    def parse_only(self: ArgumentParser, *given: Any) -> None:
+        parse(self, *given)
+        raise _ParsedError
+
+    monkeypatch.setattr(ArgumentParser, "parse_args", parse_only)
+    calls = called_tools()
+    assert {module for _, module, _ in calls} >= {
+        "tools.inference_endpoint",
+        "tools.check_endpoint",
+        "tools.registry",
+        "tools.run",
+        "tools.training_job",
+    }
+    for where, module, arguments in calls:
+        try:
+            with pytest.raises(_ParsedError):
+                importlib.import_module(module).main(arguments)
+        except SystemExit as refused:
+            pytest.fail(f"{where}: {module} {' '.join(arguments)} ends with {refused.code}")
+
+
+def test_the_staging_endpoint_is_one_of_its_own_with_what_is_in_staging(tmp_path: Path) -> None:
+    (script,) = [step["run"] for _, step in steps() if step.get("name") == "Staging endpoint"]
+    (tmp_path / "configs").mkdir()
+    shutil.copy(ROOT / "configs" / "deploy_inference.yaml", tmp_path / "configs")
+    (tmp_path / "poe").write_text("#!/bin/sh\n", encoding="utf-8")
+    (tmp_path / "poe").chmod(0o755)
+    environment = {**os.environ, "RUNNER_TEMP": str(tmp_path)}
+    subprocess.run(["bash", "-euc", script], cwd=tmp_path, env=environment, check=True)
+    made = Deployment.model_validate(yaml.safe_load((tmp_path / "staging.yaml").read_text(encoding="utf-8")))
+    production = Deployment.model_validate(
+        yaml.safe_load((tmp_path / "configs" / "deploy_inference.yaml").read_text(encoding="utf-8"))
+    )
+    assert (made.endpoint, made.model.stage) == ("twin-staging", "staging")
+    assert (production.endpoint, production.model.stage) == ("twin", "production")
+    assert made.instance == production.instance
+    for job, endpoint in (("staging", made.endpoint), ("production", production.endpoint)):
+        (asking,) = [
+            step["env"]
+            for where, step in steps()
+            if where == f"deploy.{job}" and "check-endpoint" in step.get("run", "")
+        ]
+        assert asking == {
+            "LLM_KIND": "sagemaker",
+            "LLM_ENDPOINT": endpoint,
+            "LLM_INFERENCE_COMPONENT": endpoint,
+        }
+
+
 # --- executed ---------------------------------------------------------------------------------------------------------
 
 STUB = """#!/bin/sh
@@ -133,7 +222,10 @@ printf '%s\\n' "$(basename "$0") $*" >> "$CALLS"
 [ "$(basename "$0")" = aws ] && [ "$1" = secretsmanager ] && printf '{"DATABASE_URI": "mongodb://u:hidden-word@h"}'
 [ "$(basename "$0")" = docker ] && [ "$1" = login ] && cat > /dev/null
 [ "$(basename "$0")" = poe ] && [ "$1" = promote-model ] && echo "twin:7 is in staging now"
-if [ -f "$FAIL" ] && printf '%s' "$*" | grep -qE -e "$(cat "$FAIL")"; then echo "failed, as it was told" >&2; exit 1; fi
+if [ -f "$FAIL" ] && printf '%s' "$*" | grep -qE -e "$(cat "$FAIL")"; then
+  echo "failed, as it was told" >&2
+  exit "$(cat "$FAIL.code")"
+fi
 exit 0
 """
 ACTIONS = {
@@ -208,12 +300,21 @@ class Runner:
         self._git("add", ".")
         self._git("-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "all")
 
-    def run(self, workflow: str, event: str, payload: dict[str, Any] | None = None, *, fail: str = "") -> Run:
-        """Execute a workflow. ``fail``: calls that match this expression end with 1."""
+    def run(
+        self,
+        workflow: str,
+        event: str,
+        payload: dict[str, Any] | None = None,
+        *,
+        fail: str = "",
+        code: int = 1,
+    ) -> Run:
+        """Execute a workflow. ``fail``: calls that match this expression end with ``code``."""
         self.calls.write_text("", encoding="utf-8")
         self.fail.unlink(missing_ok=True)
         if fail:
             self.fail.write_text(fail, encoding="utf-8")
+            self.fail.with_suffix(".code").write_text(str(code), encoding="utf-8")
         payload_file = self.folder.parent / "event.json"
         payload_file.write_text(json.dumps(payload or {}), encoding="utf-8")
         command = [
@@ -309,17 +410,27 @@ def test_ct_trains_evaluates_decides_and_tells(runner: Runner) -> None:
     assert "promoted" in comment
     assert "twin:7" in comment
     assert "hidden-word" not in run.output
-    assert run.find("^poe deploy-inference-endpoint twin-staging "), "what was promoted is deployed"
+    assert run.find(r"^poe deploy-inference-endpoint --config \S+/staging\.yaml "), (
+        "what was promoted is deployed"
+    )
 
 
 @pytest.mark.slow
 def test_what_is_refused_is_told_and_not_deployed(runner: Runner) -> None:
     inputs = {"inputs": {"reason": "by hand", "training": "training_sft.yaml", "pull_request": "9"}}
-    run = runner.run("ct", "workflow_dispatch", inputs, fail="^promote-model")
+    run = runner.run("ct", "workflow_dispatch", inputs, fail="^promote-model", code=REFUSED)
     assert run.code == 0, run.output[-3000:]
     (comment,) = run.find("^gh pr comment 9 ")
     assert "refused" in comment
     assert not run.find("deploy-inference-endpoint")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [1, 2, 130])
+def test_a_decision_that_breaks_is_no_refusal(runner: Runner, code: int) -> None:
+    run = runner.run("ct", "schedule", fail="^promote-model", code=code)
+    assert run.code != 0
+    assert not run.find("^gh pr comment|deploy-inference-endpoint")
 
 
 @pytest.mark.slow
@@ -338,7 +449,7 @@ def test_deploy_goes_by_staging_and_leaves_nothing_there(runner: Runner) -> None
         " ".join(call.split()[1:3]) for call in run.find("^poe (deploy|check|delete|promote|rollback)-")
     ]
     assert called == [
-        "deploy-inference-endpoint twin-staging",
+        "deploy-inference-endpoint --config",
         "check-endpoint --config",
         "delete-inference-endpoint twin-staging",
         "promote-model twin:7",
@@ -353,7 +464,7 @@ def test_wrong_answers_on_staging_never_reach_production(runner: Runner) -> None
     run = runner.run("deploy", "repository_dispatch", payload, fail="^check-endpoint")
     assert run.code != 0
     assert run.find("^poe delete-inference-endpoint twin-staging")
-    assert not run.find("promote-model|deploy-inference-endpoint --config")
+    assert not run.find(r"promote-model|deploy-inference-endpoint --config configs/")
 
 
 @pytest.mark.slow
@@ -362,7 +473,8 @@ def test_a_failure_in_production_brings_the_version_before_back(runner: Runner) 
     run = runner.run("deploy", "repository_dispatch", payload, fail="--without-load")
     assert run.code != 0
     called = [
-        " ".join(call.split()[1:3]) for call in run.find("^poe (deploy-inference-endpoint --|rollback)")
+        " ".join(call.split()[1:3])
+        for call in run.find("^poe (deploy-inference-endpoint --config configs/|rollback)")
     ]
     assert called == [
         "deploy-inference-endpoint --config",
@@ -376,7 +488,7 @@ def test_a_version_that_is_none_is_refused_before_anything_costs(runner: Runner)
     payload = {"action": "model-promoted", "client_payload": {"version": "twin; rm -rf /"}}
     run = runner.run("deploy", "repository_dispatch", payload)
     assert run.code != 0
-    assert not run.find("deploy-inference-endpoint [^d]*--yes|promote-model")
+    assert not run.find("deploy-inference-endpoint|promote-model")
 
 
 # --- settings from the secret store -------------------------------------------------------------------------------------

@@ -1,13 +1,22 @@
 """``poe aws-doctor`` against the emulated account."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 
+from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.infrastructure.aws.clients import AwsClients
-from llm_engineering.infrastructure.aws.diagnosis import find_caller, find_missing_rights
+from llm_engineering.infrastructure.aws.diagnosis import (
+    check_bucket,
+    find_caller,
+    find_missing_rights,
+    find_running_jobs,
+)
 from llm_engineering.infrastructure.aws.roles import Scope, apply_role
 from tests.aws_account import BUCKET, client
 from tests.fakes.aws_server import ACCOUNT, REGION, AwsServer
@@ -102,3 +111,72 @@ def test_a_bucket_elsewhere_is_told(
     )
     monkeypatch.setenv("SAGEMAKER_BUCKET", "far-away")
     assert "eu-central-1" in findings(capsys)["bucket"]["detail"]
+
+
+def test_a_bucket_that_may_not_be_looked_at_is_not_said_to_be_missing(
+    aws_account: AwsServer, aws_clients: AwsClients
+) -> None:
+    body = b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>"
+
+    def refuse(request: Any, **given: Any) -> AWSResponse:
+        raw = SimpleNamespace(stream=lambda **_: iter([body]))
+        return AWSResponse(request.url, 403, HTTPHeaders(), raw)
+
+    events = aws_clients.get("s3").meta.events
+    events.register("before-send.s3.GetBucketLocation", refuse)
+    try:
+        with pytest.raises(ConfigurationError, match="may not be looked at"):
+            check_bucket(aws_clients, BUCKET)
+    finally:
+        events.unregister("before-send.s3.GetBucketLocation", refuse)
+    assert check_bucket(aws_clients, BUCKET) == ""
+    assert check_bucket(aws_clients, "never-made") == "it is not there"
+
+
+def test_jobs_of_all_kinds_that_run_are_listed_over_all_pages(
+    aws_account: AwsServer, aws_clients: AwsClients
+) -> None:
+    role, output = f"arn:aws:iam::{ACCOUNT}:role/x", {"S3OutputPath": f"s3://{BUCKET}/out"}
+    machines = {"InstanceType": "ml.m5.xlarge", "InstanceCount": 1}
+    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{BUCKET}/in"}}
+    sagemaker = client("sagemaker")
+    aws_account.polls = 9
+    for number in range(101):
+        sagemaker.create_training_job(
+            TrainingJobName=f"twin-{number}",
+            AlgorithmSpecification={"TrainingImage": "x/y:1", "TrainingInputMode": "File"},
+            RoleArn=role,
+            OutputDataConfig=output,
+            ResourceConfig={**machines, "VolumeSizeInGB": 30},
+            StoppingCondition={"MaxRuntimeInSeconds": 60},
+        )
+    sagemaker.create_model(ModelName="m", ExecutionRoleArn=role, PrimaryContainer={"Image": "x/y:1"})
+    sagemaker.create_transform_job(
+        TransformJobName="batch",
+        ModelName="m",
+        TransformInput={"DataSource": source},
+        TransformOutput=output,
+        TransformResources=machines,
+    )
+    sagemaker.create_processing_job(
+        ProcessingJobName="step",
+        ProcessingResources={"ClusterConfig": {**machines, "VolumeSizeInGB": 30}},
+        AppSpecification={"ImageUri": "x/y:1"},
+        RoleArn=role,
+    )
+    from moto.sagemaker.models import sagemaker_backends
+
+    backend = sagemaker_backends[ACCOUNT][REGION]
+    for job in backend.training_jobs.values():
+        job.training_job_status = "InProgress"
+    for step in backend.processing_jobs.values():
+        step.processing_job_status = "InProgress"
+        vars(step)["processing_resources"] = {"ClusterConfig": machines}  # moto forgets them
+    found = find_running_jobs(aws_clients)
+    assert len(found) == 103
+    assert {one.what for one in found} >= {
+        "training job twin-100",
+        "transform job batch",
+        "processing job step",
+    }
+    assert {(one.instance_type, one.instances) for one in found} == {("ml.m5.xlarge", 1)}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from llm_engineering.infrastructure.aws.batch import Batches
 from llm_engineering.infrastructure.aws.clients import AwsClients
 from llm_engineering.infrastructure.aws.endpoint import Endpoints
 from llm_engineering.infrastructure.aws.requests import Plan
-from tests.aws_account import client
+from tests.aws_account import BUCKET, ROLE, client
 from tests.conformance.test_inference_endpoint import PLACE, left
 from tests.fakes.aws_server import AwsServer
 from tests.fakes.completions_server import CompletionsServer
 from tests.fakes.registry import FakeRegistry
 from tests.unit.deployments import make_deployment, register_exported
+from tools.batch_inference import main
 
 
 @pytest.fixture
@@ -65,6 +67,20 @@ class TestTransform:
         assert found[0].completion_tokens == 1
         assert "models" not in left()
 
+    def test_what_is_written_is_encrypted_with_the_key_that_is_set(
+        self, container: CompletionsServer, aws_clients: AwsClients, plan: Callable[..., Plan]
+    ) -> None:
+        key = client("kms").create_key()["KeyMetadata"]["Arn"]
+        place = replace(PLACE, kms_key=key)
+        batches = Batches(aws_clients, place, poll_seconds=1, max_hours=1, sleep=lambda _: None)
+        asked = replace(plan(), place=place)
+        assert [answer.text for answer in batches.transform(asked, requests("one"))] == ["ONE"]
+        (job,) = client("sagemaker").list_transform_jobs()["TransformJobSummaries"]
+        told = client("sagemaker").describe_transform_job(TransformJobName=job["TransformJobName"])
+        assert told["TransformOutput"]["KmsKeyId"] == key
+        (archive,) = [one for one in keys() if one.endswith(".tar.gz")]
+        assert client("s3").head_object(Bucket=BUCKET, Key=archive)["SSEKMSKeyId"] == key
+
     def test_the_same_requests_are_the_same_job(
         self, batches: Batches, plan: Callable[..., Plan], container: CompletionsServer
     ) -> None:
@@ -89,6 +105,18 @@ class TestTransform:
     ) -> None:
         found = list(batches.transform(plan(), requests("one", "REFUSE", "three")))
         assert [bool(answer.error) for answer in found] == [False, True, False]
+
+    def test_requests_that_all_failed_are_asked_again(
+        self, batches: Batches, plan: Callable[..., Plan], container: CompletionsServer
+    ) -> None:
+        (answer,) = batches.transform(plan(), requests("REFUSE"))
+        assert answer.error
+        container.refuses = False
+        (answer,) = batches.transform(plan(), requests("REFUSE"))
+        assert answer.text == "REFUSE"
+        (answer,) = batches.transform(plan(), requests("REFUSE"))
+        assert answer.text == "REFUSE"
+        assert container.answered == 1, "what was answered is not asked again"
 
     def test_a_folder_in_s3_cannot_be_read_by_a_job(
         self, batches: Batches, plan: Callable[..., Plan]
@@ -129,9 +157,61 @@ class TestAsynchronous:
         (answer,) = batches.ask_asynchronously("twin", requests("REFUSE"))
         assert answer.text == "REFUSE"
 
-    def test_it_goes_to_the_last_resource(self, aws_clients: AwsClients) -> None:
+    def test_it_goes_to_the_last_resource(
+        self, aws_clients: AwsClients, batches: Batches, plan: Callable[..., Plan]
+    ) -> None:
+        list(batches.ask_asynchronously("twin", requests("one", "two")))
+        spoil_first_job(AwsServer.active)
+        with pytest.raises(DeploymentError):  # leaves its model, NAME-batch-…
+            list(batches.transform(plan(), requests("three")))
+        list(batches.transform(plan(endpoint="twin-staging"), requests("four")))
+        others = [key for key in keys() if "/twin-staging-" in key]
+        assert others
         Endpoints(aws_clients, PLACE, sleep=lambda _: None).delete("twin", "llm-twin")
+        assert keys() == others, "those of another endpoint stay, however alike its name"
+        Endpoints(aws_clients, PLACE, sleep=lambda _: None).delete("twin-staging", "llm-twin")
         assert left() == {}
+
+
+def test_the_task_says_what_failed_and_asks_only_that_again(
+    container: CompletionsServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = {
+        "endpoint": "twin",
+        "model": {"hub": "some/model", "revision": "abc"},
+        "container": {"image": "public.ecr.aws/example/vllm:1"},
+        "instance": {"type": "ml.g5.xlarge"},
+    }
+    config, asked, output = tmp_path / "deploy.yaml", tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    config.write_text(json.dumps(given), encoding="utf-8")
+    lines = [json.dumps({"id": name, "text": name}) for name in ("one", "REFUSE")]
+    asked.write_text("\n".join(lines), encoding="utf-8")
+    for name, value in (
+        ("ROLE_ARN", ROLE),
+        ("BUCKET", BUCKET),
+        ("REGION", "us-east-1"),
+        ("POLL_SECONDS", "0.05"),
+    ):
+        monkeypatch.setenv(f"SAGEMAKER_{name}", value)
+    command = ["--config", str(config), "--input", str(asked), "--output", str(output), "--yes"]
+    assert main(command) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "✗ 1 answered, 1 failed" in shown
+    assert "✓" not in shown
+    assert shown.count("unverified") == 2, "with the price, and with the cost"
+    container.refuses = False
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "1 answered before" in shown
+    assert "✓ 1 answered, 0 failed" in shown
+    assert container.answered == 2
+
+
+def keys() -> list[str]:
+    return [item["Key"] for item in client("s3").list_objects_v2(Bucket=BUCKET).get("Contents", [])]
 
 
 def spoil_first_job(server: AwsServer) -> None:
@@ -139,7 +219,7 @@ def spoil_first_job(server: AwsServer) -> None:
 
     class Once(dict[str, str]):
         def pop(self, key: str, default: Any = None) -> Any:
-            return super().pop("any", default)
+            return super().pop("any" if "any" in self else key, default)
 
     server.failures = Once(any="ClientError: See job logs for more information: the bucket cannot be read")
 

@@ -15,6 +15,7 @@ from llm_engineering.application.ports import GenerationOptions, Message
 from llm_engineering.domain.errors import (
     ConfigurationError,
     DeploymentError,
+    DeploymentTimeoutError,
     InvalidInputError,
     ModelServiceError,
 )
@@ -260,6 +261,31 @@ class TestHealing:
             emulated(kind).endpoint_status = "Failed"
         assert endpoints.deploy(asked).status == "InService"
         assert aws_account.components["twin"].status == "InService"
+
+    def test_a_model_that_serves_without_component_outlives_a_failed_change_to_one(
+        self, endpoints: Endpoints, plan: Callable[..., Plan], aws_account: AwsServer
+    ) -> None:
+        endpoints.deploy(plan(component=None))
+        before = emulated("endpoint").endpoint_config_name
+        client("cloudwatch").set_alarm_state(AlarmName="twin-errors", StateValue="ALARM", StateReason="500s")
+        with pytest.raises(DeploymentError, match="The model before serves on"):
+            endpoints.deploy(plan())
+        assert emulated("endpoint").endpoint_config_name == before
+        assert emulated("endpoint").endpoint_status == "InService"
+        assert left()["models"] == 1
+
+    def test_what_takes_too_long_is_left_to_come(
+        self, aws_account: AwsServer, endpoints: Endpoints, plan: Callable[..., Plan]
+    ) -> None:
+        asked = plan(max_minutes=1)
+        aws_account.polls = 200
+        with pytest.raises(DeploymentTimeoutError):
+            endpoints.deploy(asked)
+        assert {"endpoints", "configs", "models", "files"} <= left().keys()
+        aws_account.polls = 1
+        for change in aws_account.changes.values():
+            change.polls = 1
+        assert endpoints.deploy(asked).status == "InService"
 
     def test_what_was_begun_by_an_interrupted_run_is_followed(
         self, aws_clients: AwsClients, endpoints: Endpoints, plan: Callable[..., Plan], told: list[str]

@@ -242,7 +242,7 @@ class TestFollowing:
             ("AlgorithmError: CUDA out of memory. GPU 0 has a total capacity of 22.06 GiB", "batch_size"),
             ("ClientError: Cannot pull the image; check its ECR permissions", "SAGEMAKER_IMAGE"),
             ("AlgorithmError: OSError: [Errno 28] No space left on device", "SAGEMAKER_VOLUME_GB"),
-            ("AlgorithmError: PermissionError: Permission denied: '/opt/ml/model'", "RUN_AS=root"),
+            ("AlgorithmError: PermissionError: Permission denied: '/opt/ml/model'", "--target training"),
         ],
     )
     def test_a_failure_gives_its_reason_and_the_setting(

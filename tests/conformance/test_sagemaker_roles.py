@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.domain.errors import ConfigurationError
+from llm_engineering.domain.errors import ConfigurationError, DeploymentError
 from llm_engineering.infrastructure.aws.clients import AwsClients
 from llm_engineering.infrastructure.aws.roles import Scope, apply_role, apply_user, render_policy
 from tests.aws_account import BUCKET, client
@@ -70,6 +70,24 @@ def test_no_key_is_made_unless_a_file_is_named(
     with pytest.raises(ConfigurationError, match="not overwritten"):
         apply_user(aws_clients, SCOPE, "llm-twin", keys_file=file)
     assert len(client("iam").list_access_keys(UserName="twin-sagemaker")["AccessKeyMetadata"]) == 1
+
+
+def test_no_key_is_made_where_it_cannot_be_written(
+    aws_account: AwsServer, aws_clients: AwsClients, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match="none was made"):
+        apply_user(aws_clients, SCOPE, "llm-twin", keys_file=tmp_path / "no-folder" / "keys")
+    assert client("iam").list_access_keys(UserName="twin-sagemaker")["AccessKeyMetadata"] == []
+
+
+def test_no_empty_file_is_left_where_no_key_is_made(
+    aws_account: AwsServer, aws_clients: AwsClients, tmp_path: Path
+) -> None:
+    for number in range(2):  # the most that AWS allows
+        apply_user(aws_clients, SCOPE, "llm-twin", keys_file=tmp_path / str(number))
+    with pytest.raises(DeploymentError, match="LimitExceeded"):
+        apply_user(aws_clients, SCOPE, "llm-twin", keys_file=tmp_path / "more")
+    assert not (tmp_path / "more").exists()
 
 
 def test_the_task_shows_no_key(

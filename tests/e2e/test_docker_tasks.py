@@ -20,6 +20,7 @@ printf '%s\\n' "$*" >> "$CALLS"
 case "$1 $2" in
   "version --format") [ -z "$NO_ENGINE" ] || { echo "Cannot connect to the Docker daemon" >&2; exit 1; }; echo 28 ;;
   "image inspect") case "$*" in *absent*) exit 1 ;; *Size*) echo "$SIZE" ;; esac ;;
+  "build --target") printf '%s' "$PIP_INDEX_URL" > "$CALLS.index" ;;
   "login --username") cat > "$CALLS.password" ;;
 esac
 """
@@ -55,14 +56,16 @@ def calls(environment: dict[str, str]) -> list[str]:
 
 
 def test_an_image_is_built_by_target_and_weighed(environment: dict[str, str]) -> None:
-    environment["PIP_INDEX_URL"] = "https://mirror.test/simple"
+    environment["PIP_INDEX_URL"] = "https://user:hidden-word@mirror.test/simple"
     done = call(environment, "build", "--target", "service", "--tag", "abc", "--platform", "linux/amd64")
     assert done.returncode == 0, done.stderr
     (build,) = [line for line in calls(environment) if line.startswith("build")]
     assert build == (
         "build --target service --tag twin-service:abc --tag twin-service:latest --platform linux/amd64 "
-        "--build-arg PIP_INDEX_URL=https://mirror.test/simple ."
-    )
+        "--build-arg PIP_INDEX_URL ."
+    ), "the name alone: the value may hold a password"
+    given = Path(environment["CALLS"] + ".index").read_text(encoding="utf-8")
+    assert given == environment["PIP_INDEX_URL"], "Docker finds the value in its environment"
     assert "876 MB" in done.stdout
     assert "900" not in done.stdout
 
@@ -90,6 +93,17 @@ def test_it_is_pushed_to_amazon_with_a_log_in_that_no_command_line_shows(environ
     assert password
     assert password not in done.stdout + done.stderr + "".join(asked)
     assert f"--registry {registry} --tag abc" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [("pipelines", "set-aws-stack --tag abc"), ("training", "SAGEMAKER_IMAGE=r.test/twin-training:abc")],
+)
+def test_what_an_image_is_for_is_said(environment: dict[str, str], target: str, told: str) -> None:
+    done = call(environment, "push", "--target", target, "--tag", "abc", "--registry", "r.test")
+    assert done.returncode == 0, done.stderr
+    assert told in done.stdout
+    assert "kubernetes" not in done.stdout
 
 
 def test_without_credentials_the_right_that_is_needed_is_named(environment: dict[str, str]) -> None:

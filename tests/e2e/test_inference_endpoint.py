@@ -70,6 +70,7 @@ def test_to_the_cloud_and_back(
     code, output, errors = call(settings, "tools.inference_endpoint", "list")
     assert code == 0, errors
     assert "InService" in output
+    assert "unverified" in output
 
     code, output, errors = call(settings, "tools.inference_endpoint", "test", *chosen, "--max-tokens", "24")
     assert code == 0, errors
@@ -109,8 +110,18 @@ def test_a_trace_is_simulated(tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     trace.write_text("".join(json.dumps({"at": n, "seconds": 2}) + "\n" for n in range(600)))
     code, output, errors = call(
-        {}, "tools.simulate_autoscaling", "--trace", str(trace), "--vary", "max_copies=1,3"
+        {"SAGEMAKER_REGION": "us-east-1"},
+        "tools.simulate_autoscaling",
+        "--trace",
+        str(trace),
+        "--vary",
+        "max_copies=1,3",
     )
     assert code == 0, errors
     assert "max_copies=3" in output
     assert "Cost per 1,000" in output
+    assert "unverified" in output
+    code, output, errors = call({"SAGEMAKER_REGION": ""}, "tools.simulate_autoscaling", "--trace", str(trace))
+    assert code == 0, errors
+    assert "SAGEMAKER_REGION" in output
+    assert "Cost" not in output

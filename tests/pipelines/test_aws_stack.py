@@ -236,3 +236,22 @@ def test_a_pipeline_runs_on_the_aws_stack_step_by_step(
         }
         assert counts == {"documents": 3, "clean_documents": 3}
         assert client[mongo_database]["embeddings"].count_documents({}) > 0
+
+    look = (
+        "from zenml.client import Client; from zenml.enums import StackComponentType as Kind; "
+        "parts = Client().active_stack_model.components; "
+        "print(parts[Kind.ORCHESTRATOR][0].configuration['synchronous'])"
+    )
+    waits = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", look],
+            cwd=cloud.folder,
+            env=cloud.environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        waits.append(done.stdout.splitlines()[-1])
+        cloud.run("tools.zenml_stack", "set-aws", "--outputs", str(outputs))
+    assert waits == ["False", "True"], "set-aws-stack makes runs wait again"

@@ -27,7 +27,7 @@ from steps.registry import register_and_decide
 from tests.conformance.registry_contract import NOW, manifest
 from tests.unit.test_model_card import DATASET
 from tests.unit.test_promotion import difference
-from tools.registry import main
+from tools.registry import REFUSED, main
 from tools.run import run_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,7 +174,7 @@ def test_a_refusal_says_why_and_fails_the_task(home: Path, capsys: pytest.Captur
     report = home / "report.json"
     report.write_text(evaluation("a", low=-0.5).model_dump_json())
     capsys.readouterr()
-    assert task("promote", "twin", "--to", "staging", "--report", str(report)) == 1
+    assert task("promote", "twin", "--to", "staging", "--report", str(report)) == REFUSED
     told = capsys.readouterr().out
     assert "does not go to staging" in told
     assert "is not shown to be better than the base model by more than 0.01" in told

@@ -117,11 +117,16 @@ def test_the_environment_wins_over_the_file(project: Path, monkeypatch: pytest.M
     assert collect_settings() == {"LOG_FORMAT": "human", "LOG_LEVEL": "DEBUG"}
 
 
-@pytest.mark.parametrize("word", ["None", "none", "NULL"])
+@pytest.mark.parametrize("word", ["None", "null"])
 def test_the_word_none_is_refused_by_its_variable(project: Path, word: str) -> None:
     write_env(project, LLM_API_KEY=word, LOG_FORMAT="json")
     with pytest.raises(ConfigurationError, match="LLM_API_KEY"):
         collect_settings()
+
+
+def test_none_in_small_letters_is_a_value_of_some_settings(project: Path) -> None:
+    write_env(project, TRACING_KIND="none", RERANKER_KIND="none")
+    assert collect_settings() == {"RERANKER_KIND": "none", "TRACING_KIND": "none"}
 
 
 def test_with_nothing_set_there_is_nothing_to_export(project: Path, zenml: Any) -> None:

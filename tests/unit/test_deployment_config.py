@@ -12,6 +12,7 @@ from llm_engineering.application.deployment.model import find_model
 from llm_engineering.application.deployment.prices import PriceTable, estimate_range
 from llm_engineering.application.training.finetune.record import write_json
 from llm_engineering.application.training.finetune.sft import MANIFEST
+from llm_engineering.bootstrap.aws import read_prices
 from llm_engineering.domain.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -186,6 +187,23 @@ class TestPrices:
         two = make_deployment(component={"copies": 2}, scaling={"min_copies": 1, "max_copies": 5})
         assert estimate_range(two) == (1, 1, 3), "two copies share a machine"
 
+    def test_what_is_asked_of_aws_is_the_range_that_is_said(self) -> None:
+        night = {"name": "night", "schedule": "cron(0 20 * * ? *)", "min_copies": 0, "max_copies": 12}
+        plan = planned(
+            model={"hub": "some/model", "revision": "abc"},
+            component={"copies": 4},
+            scaling={"min_copies": 4, "max_copies": 8, "schedules": [night]},
+        )
+        assert estimate_range(plan.deployment) == (1, 0, 3), "four copies share a machine; schedules count"
+        (variant,) = plan.config_request()["ProductionVariants"]
+        asked = variant["ManagedInstanceScaling"]
+        assert (asked["MinInstanceCount"], asked["MaxInstanceCount"]) == (0, 3)
+
+    def test_bounds_of_a_schedule_the_wrong_way_round_are_refused(self) -> None:
+        wrong = {"name": "night", "schedule": "cron(0 20 * * ? *)", "min_copies": 3, "max_copies": 1}
+        with pytest.raises(ValidationError, match="min_copies"):
+            make_deployment(scaling={"max_copies": 4, "schedules": [wrong]})
+
     def test_it_is_said_with_its_date(self, prices: PriceTable) -> None:
         told = describe_price(
             prices, make_deployment(scaling={"min_copies": 0, "max_copies": 3}), "us-east-1"
@@ -193,6 +211,15 @@ class TestPrices:
         assert "1.41 USD" in told
         assert "0.00 to 4.22" in told
         assert str(prices.written) in told
+        assert "unverified" in told
 
     def test_what_is_not_in_the_table_is_said_to_be_unknown(self, prices: PriceTable) -> None:
         assert describe_price(prices, make_deployment(), "eu-west-1").startswith("unknown")
+
+    @pytest.mark.parametrize("content", [None, "currency: USD", "[", "\x00"])
+    def test_a_table_that_cannot_be_read_is_told(self, tmp_path: Path, content: str | None) -> None:
+        file = tmp_path / "prices.yaml"
+        if content is not None:
+            file.write_text(content, encoding="utf-8")
+        with pytest.raises(ConfigurationError, match=r"prices\.yaml"):
+            read_prices(file)

@@ -51,8 +51,8 @@ run "nothing_is_open" {
     error_message = "Nobody outside reaches a job's machines."
   }
   assert {
-    condition     = aws_secretsmanager_secret.service.kms_key_id == aws_kms_key.this.arn
-    error_message = "The secret is encrypted with the project's key."
+    condition     = alltrue([for one in [aws_secretsmanager_secret.service, aws_secretsmanager_secret.training] : one.kms_key_id == aws_kms_key.this.arn])
+    error_message = "The secrets are encrypted with the project's key."
   }
 }
 

@@ -115,6 +115,12 @@ class ScheduledCapacity(StrictConfig):
     min_copies: int = Field(ge=0)
     max_copies: int = Field(ge=0)
 
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if self.min_copies > self.max_copies:
+            raise ValueError(f"min_copies ({self.min_copies}) is more than max_copies ({self.max_copies})")
+        return self
+
 
 class ScalingConfig(StrictConfig):
     """Target tracking: as many copies as keep the metric at its target."""
@@ -123,7 +129,8 @@ class ScalingConfig(StrictConfig):
     """0: no machine runs, and nothing is paid, while nobody asks. The first request then fails and wakes one."""
     max_copies: int = Field(default=2, ge=1, le=64)
     metric: Literal["concurrency", "invocations"] = "concurrency"
-    """Requests in progress per copy, looked at every 10 seconds; or requests per copy and minute."""
+    """Requests in progress per copy, looked at every 10 seconds; or requests per copy and minute. Not for asynchronous endpoints,
+    which follow the requests in the queue per machine."""
     target: float = Field(default=4.0, gt=0)
     scale_out_seconds: int = Field(default=60, ge=0, le=3600)
     """After a scale-out, the next one waits that long."""
@@ -138,6 +145,13 @@ class ScalingConfig(StrictConfig):
         if len(set(names)) < len(names):
             raise ValueError("two schedules have the same name")
         return self
+
+    @property
+    def copies_range(self) -> tuple[int, int]:
+        """Fewest and most copies at any time, by the schedules too."""
+        least = [self.min_copies, *(one.min_copies for one in self.schedules)]
+        most = [self.max_copies, *(one.max_copies for one in self.schedules)]
+        return min(least), max(most)
 
 
 class AsynchronousConfig(StrictConfig):
@@ -173,7 +187,7 @@ class Deployment(StrictConfig):
             raise ValueError("an asynchronous endpoint has no inference component: set 'component: null'")
         if self.scaling is None:
             return self
-        if self.scaling.min_copies == 0 and self.component is None and self.asynchronous is None:
+        if self.scaling.copies_range[0] == 0 and self.component is None and self.asynchronous is None:
             raise ValueError(
                 "scaling to zero (min_copies: 0) needs an inference component, or 'asynchronous'"
             )

@@ -23,6 +23,10 @@ class PriceTable(StrictConfig):
         """Return the price of one machine for an hour; None: the table does not know it there."""
         return self.regions.get(region, {}).get(instance_type)
 
+    def describe_source(self) -> str:
+        """Return where the prices are from and of what day they are; it is shown wherever a price is."""
+        return f"{self.source}; written {self.written}"
+
 
 def count_instances(deployment: Deployment, copies: int) -> int:
     """Return the machines that so many copies need at least, as the component's accelerators tell; 0 for none.
@@ -38,10 +42,13 @@ def count_instances(deployment: Deployment, copies: int) -> int:
 
 
 def estimate_range(deployment: Deployment) -> tuple[int, int, int]:
-    """Return how many machines run: at first, at least and at most."""
-    start = deployment.instance.count
-    if deployment.scaling is None:
+    """Return how many machines run: at first, and at least and at most as scaling and its schedules allow."""
+    start, scaling = deployment.instance.count, deployment.scaling
+    if scaling is None:
         return start, start, start
-    least = count_instances(deployment, deployment.scaling.min_copies)
-    most = count_instances(deployment, deployment.scaling.max_copies)
-    return start, least, deployment.instance.max_count or max(most, start)
+    least, most = scaling.copies_range
+    return (
+        start,
+        count_instances(deployment, least),
+        deployment.instance.max_count or max(count_instances(deployment, most), start),
+    )

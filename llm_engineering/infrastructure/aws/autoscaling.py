@@ -48,7 +48,7 @@ def apply_scaling(clients: AwsClients, deployment: Deployment, tags: list[dict[s
             TargetTrackingScalingPolicyConfiguration=_tracking(deployment, scaling),
         )
     kept = {f"{deployment.endpoint}-{_TRACK}"}
-    if scaling.min_copies == 0:
+    if scaling.copies_range[0] == 0:  # by a schedule too
         kept.add(f"{deployment.endpoint}-{_WAKE}")
         _apply_waking(clients, deployment, target, tags)
     for schedule in scaling.schedules:

@@ -13,7 +13,7 @@ from llm_engineering.domain.documents import text_hash
 from llm_engineering.domain.errors import ConfigurationError, DeploymentError
 from llm_engineering.infrastructure.aws.clients import AwsClients
 from llm_engineering.infrastructure.aws.faults import advise, explain_failures
-from llm_engineering.infrastructure.aws.requests import Plan, ServingPlace, async_folder
+from llm_engineering.infrastructure.aws.requests import Plan, ServingPlace, async_folder, batch_folder
 from llm_engineering.infrastructure.shared.aws import call_unless, code_of, is_absent, mask_ids
 from llm_engineering.infrastructure.shared.s3_upload import upload_missing
 
@@ -105,7 +105,8 @@ class Batches:
     # --- a job ---
 
     def transform(self, plan: Plan, requests: Sequence[BatchRequest]) -> Iterator[BatchAnswer]:
-        """Have a transform job answer requests, on machines of its own that end with it. The same requests are the same job.
+        """Have a transform job answer requests, on machines of its own that end with it. The same requests are the same job,
+        unless some of them failed there.
 
         Raises:
             ConfigurationError: the model lies unpacked in S3, which transform jobs cannot read.
@@ -119,8 +120,9 @@ class Batches:
         model = self._make_model(plan)
         lines = "".join(f"{request.body}\n" for request in requests).encode()
         job = f"{plan.endpoint}-{text_hash(model + text_hash(lines.decode()))[:_DIGEST]}"
-        folder = self._folder(job)
-        state = self._follow(self._start(plan, model, job, folder, lines))
+        folder = batch_folder(self._place, job)
+        name = self._start(plan, model, job, folder, lines)
+        state = self._follow(name)
         started, ended = state.get("TransformStartTime"), state.get("TransformEndTime")
         if started and ended:
             self.machine_seconds = (ended - started).total_seconds() * plan.deployment.instance.count
@@ -131,31 +133,41 @@ class Batches:
                 f"The transform job {job} was given {len(requests)} lines and has written {len(replies)}: which is whose cannot "
                 "be told. A container must answer in one line."
             )
-        for request, line in zip(requests, replies, strict=True):
-            yield read_reply(request.id, line)
+        answers = [read_reply(request.id, line) for request, line in zip(requests, replies, strict=True)]
+        if any(answer.error for answer in answers):
+            with explain_failures(f"Noting that requests of {name} failed"):
+                self._clients.get("s3").put_object(
+                    Bucket=self._place.bucket, Key=_failed_key(folder, name), Body=b""
+                )
+        yield from answers
         with explain_failures(f"Deleting the model {model}"):
             call_unless(is_absent, self._clients.get("sagemaker").delete_model, ModelName=model)
 
-    def _folder(self, name: str) -> str:
-        return "/".join(part for part in (self._place.prefix.strip("/"), "batch", name) if part) + "/"
-
     def _make_model(self, plan: Plan) -> str:
-        """A model from an archive: transform jobs cannot read a folder."""
+        """A model from an archive, packed once: transform jobs cannot read a folder."""
         request = plan.model_request()
         container = request["PrimaryContainer"]
         if plan.model.files:
-            key = self._folder("models") + f"{plan.model.content_hash}.tar.gz"
-            if self._read_size(key) is None:
+            folder = batch_folder(self._place, f"{plan.endpoint}-models")
+            archive = f"{plan.model.content_hash}.tar.gz"
+            if not self._is_there(folder + archive):
                 self._tell(f"packing {plan.model.label}")
-                with tempfile.TemporaryDirectory(prefix="batch-") as folder:
-                    archive = Path(folder) / "model.tar.gz"
-                    with tarfile.open(archive, "w:gz", compresslevel=1) as packed:
+                with tempfile.TemporaryDirectory(prefix="batch-") as work:
+                    file = Path(work) / archive
+                    with tarfile.open(file, "w:gz", compresslevel=1) as packed:
                         for inside, path in plan.model.files.items():
                             packed.add(path, inside)
-                    with explain_failures(f"Uploading s3://{self._place.bucket}/{key}"):
-                        self._clients.get("s3").upload_file(str(archive), self._place.bucket, key)
+                    with explain_failures(f"Uploading s3://{self._place.bucket}/{folder}{archive}"):
+                        upload_missing(
+                            self._clients.get("s3"),
+                            self._place.bucket,
+                            folder,
+                            {archive: file},
+                            plan.model.label,
+                            self._place.kms_key,
+                        )
             container.pop("ModelDataSource")
-            container["ModelDataUrl"] = f"s3://{self._place.bucket}/{key}"
+            container["ModelDataUrl"] = f"s3://{self._place.bucket}/{folder}{archive}"
         name: str = request["ModelName"].replace(f"{plan.endpoint}-", f"{plan.endpoint}-batch-", 1)
         with explain_failures(f"Making the model {name}"):
             call_unless(
@@ -170,13 +182,15 @@ class Batches:
         client = self._clients.get("sagemaker")
         with explain_failures(f"Starting the transform job {job}"):
             state = call_unless(is_absent, client.describe_transform_job, TransformJobName=job)
-            number = 1
-            while state is not None and state["TransformJobStatus"] in ("Failed", "Stopped"):
+            name, number = job, 1
+            # A job that ended with failed requests is done again: they may be asked anew.
+            while state is not None and (
+                state["TransformJobStatus"] in ("Failed", "Stopped")
+                or (state["TransformJobStatus"] == "Completed" and self._is_there(_failed_key(folder, name)))
+            ):
                 number += 1
-                state = call_unless(
-                    is_absent, client.describe_transform_job, TransformJobName=f"{job}-{number}"
-                )
-            name = job if number == 1 else f"{job}-{number}"
+                name = f"{job}-{number}"
+                state = call_unless(is_absent, client.describe_transform_job, TransformJobName=name)
             if state is not None:
                 self._tell(f"transform job {name} is there already ({state['TransformJobStatus']})")
                 return name
@@ -204,6 +218,7 @@ class Batches:
                     "S3OutputPath": f"{base}answers",
                     "AssembleWith": "Line",
                     "Accept": "application/json",
+                    **({} if self._place.kms_key is None else {"KmsKeyId": self._place.kms_key}),
                 },
                 TransformResources={
                     "InstanceType": plan.deployment.instance.type,
@@ -245,7 +260,8 @@ class Batches:
         )  # fmt: skip
         return None if told is None else cast(bytes, told["Body"].read())
 
-    def _read_size(self, key: str) -> int | None:
+    def _is_there(self, key: str) -> bool:
+        """Whether an object is there."""
         with explain_failures(f"Looking for s3://{self._place.bucket}/{key}"):
             told = call_unless(
                 lambda error: code_of(error) in ("NoSuchKey", "404"),
@@ -253,4 +269,9 @@ class Batches:
                 Bucket=self._place.bucket,
                 Key=key,
             )
-        return None if told is None else int(told["ContentLength"])
+        return told is not None
+
+
+def _failed_key(folder: str, job: str) -> str:
+    """Where it is kept that requests of a job failed."""
+    return f"{folder}{job}.failed"

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.infrastructure.aws.clients import AwsClients
 from llm_engineering.infrastructure.aws.faults import explain_failures
 from llm_engineering.infrastructure.aws.roles import Kind, Scope, render_policy
 from llm_engineering.infrastructure.shared.aws import DENIED, call_unless, code_of, is_absent
 
 _ASSUMED = re.compile(r"arn:(?P<partition>aws[\w-]*):sts::(?P<account>\d+):assumed-role/(?P<role>[^/]+)/.*")
-_LISTED_JOBS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +82,26 @@ def check_execution_role(clients: AwsClients, role_arn: str) -> str:
 
 
 def check_bucket(clients: AwsClients, bucket: str) -> str:
-    """Return what is wrong with the bucket; empty: nothing is."""
+    """Return what is wrong with the bucket; empty: nothing is.
+
+    Raises:
+        ConfigurationError: it may not be looked at; AWS does not say whether it is there.
+    """
+    refusals: list[Exception] = []
+
+    def is_expected(error: Exception) -> bool:
+        refusals.append(error)
+        return code_of(error) in ("404", "NoSuchBucket", *DENIED)
+
     with explain_failures(f"Looking for the bucket {bucket}"):
-        told = call_unless(
-            lambda error: code_of(error) in ("404", "NoSuchBucket", "403"), clients.get("s3").get_bucket_location, Bucket=bucket
-        )  # fmt: skip
+        told = call_unless(is_expected, clients.get("s3").get_bucket_location, Bucket=bucket)
+    if told is None and code_of(refusals[-1]) in DENIED:
+        raise ConfigurationError(
+            f"The bucket {bucket} may not be looked at: the right s3:GetBucketLocation is missing (create-sagemaker-role gives "
+            "it), or the bucket is somebody else's."
+        )
     if told is None:
-        return "it is not there, or is somebody else's"
+        return "it is not there"
     region = told["LocationConstraint"] or "us-east-1"
     return "" if region == clients.region else f"it lies in {region}, and the machines in {clients.region}"
 
@@ -110,17 +123,33 @@ def find_quota(clients: AwsClients, instance_type: str) -> float | None:
 
 
 def find_running_jobs(clients: AwsClients) -> list[Running]:
-    """Return the training jobs that run now, whoever's they are."""
+    """Return the jobs that run now, of training, transforming and processing, whoever's they are."""
     client = clients.get("sagemaker")
     found = []
-    with explain_failures("Listing training jobs"):
-        told = client.list_training_jobs(StatusEquals="InProgress", MaxResults=_LISTED_JOBS)
-        for job in told["TrainingJobSummaries"]:
-            name = job["TrainingJobName"]
-            resources = client.describe_training_job(TrainingJobName=name)["ResourceConfig"]
-            found.append(
-                Running(f"training job {name}", resources["InstanceType"], resources["InstanceCount"])
-            )
+    for kind, resources in (
+        ("Training", ("ResourceConfig",)),
+        ("Transform", ("TransformResources",)),
+        ("Processing", ("ProcessingResources", "ClusterConfig")),
+    ):
+        what, key = f"{kind.lower()} job", f"{kind}JobName"
+        with explain_failures(f"Listing {what}s"):
+            pages = client.get_paginator(f"list_{kind.lower()}_jobs").paginate(StatusEquals="InProgress")
+            for name in [job[key] for page in pages for job in page[f"{kind}JobSummaries"]]:
+                told = call_unless(
+                    lambda error: is_absent(error) or code_of(error) in DENIED,
+                    getattr(client, f"describe_{kind.lower()}_job"),
+                    **{key: name},
+                )
+                for part in resources:
+                    told = (told or {}).get(part)
+                machines = told or {}
+                found.append(
+                    Running(
+                        f"{what} {name}",
+                        machines.get("InstanceType", "unknown"),
+                        machines.get("InstanceCount", 1),
+                    )
+                )
     return found
 
 

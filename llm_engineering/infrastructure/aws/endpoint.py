@@ -6,11 +6,16 @@ one was broken off: names are derived from what they stand for, and what is ther
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llm_engineering.domain.errors import DeploymentError, InvalidInputError, TwinError
+from llm_engineering.domain.errors import (
+    DeploymentError,
+    DeploymentTimeoutError,
+    InvalidInputError,
+    TwinError,
+)
 from llm_engineering.domain.hints import POE
 from llm_engineering.infrastructure.aws.autoscaling import apply_scaling, remove_scaling
 from llm_engineering.infrastructure.aws.clients import AwsClients
@@ -20,6 +25,8 @@ from llm_engineering.infrastructure.aws.requests import (
     Plan,
     ServingPlace,
     artifact_folder,
+    async_folder,
+    batch_folder,
     check_plan,
 )
 from llm_engineering.infrastructure.shared.aws import call_unless, code_of, is_absent, mask_ids
@@ -121,10 +128,11 @@ class Endpoints:
     def deploy(self, plan: Plan) -> EndpointState:
         """Make what a plan asks for, or change what is there into it; wait until it serves.
 
-        A first deployment that fails leaves nothing; a later one leaves what served before.
+        A first deployment that fails leaves nothing; a later one leaves what served before. One that takes too long leaves all.
 
         Raises:
             ConfigurationError, DeploymentError: says why, and what is left.
+            DeploymentTimeoutError: what was begun goes on in AWS.
         """
         self._refuse_others(plan)
         state = self._describe_endpoint(plan.endpoint)
@@ -132,8 +140,12 @@ class Endpoints:
         if plan.deployment.component is not None and not first:
             component = self._describe_component(plan.endpoint)
             first = component is None or component["InferenceComponentStatus"] in ("Failed", "Creating")
+            if first and state is not None and state["EndpointStatus"] == "InService":
+                first = not self._answers_alone(state)
         try:
             self._make(plan)
+        except DeploymentTimeoutError:
+            raise  # it may yet come: nothing is taken away
         except TwinError as error:
             raise type(error)(f"{error} {self._clean_up(plan, first=first)}") from error
         found = self.find(plan.endpoint)
@@ -291,7 +303,8 @@ class Endpoints:
     # --- deleting ---
 
     def delete(self, name: str, project: str, *, keep_logs: bool = False) -> list[str]:
-        """Delete an endpoint with all that belongs to it: scaling, component, configurations, models, alarms, files, logs.
+        """Delete an endpoint with all that belongs to it: scaling, component, configurations, models, alarms, files, logs; its
+        queue of asynchronous requests, and the models and files of its batches. What a bucket with versions keeps is not touched.
 
         Returns:
             What was deleted.
@@ -303,7 +316,7 @@ class Endpoints:
         state = self._describe_endpoint(name)
         if state is not None:
             self._refuse_foreign(name, project, self._tags(state["EndpointArn"]))
-        removed = self._remove_all(name, project, keep_logs=keep_logs)
+        removed = self._remove_all(name, project, keep_logs=keep_logs) + self._delete_batches(name, project)
         if not removed:
             there = ", ".join(one.name for one in self.list_endpoints(project)) or "none"
             raise InvalidInputError(
@@ -334,12 +347,25 @@ class Endpoints:
             self._tidy(plan.endpoint, plan.deployment.project)
             if self._serves(plan):
                 return f"{plan.model.label} serves already; the same command makes up for the rest."
-            return "The model before serves on."
+            state = self._describe_endpoint(plan.endpoint)
+            if state is not None and (
+                self._answers_alone(state) or self._describe_component(plan.endpoint) is not None
+            ):
+                return "The model before serves on."
+            return (
+                f"The endpoint {plan.endpoint} has no model at the moment, and costs: deploy again, or take it away "
+                f"({POE} delete-inference-endpoint {plan.endpoint} --yes)."
+            )
         except TwinError as error:
             return (
                 f"What had been made could not be taken away ({error}) and may cost: run {POE} delete-inference-endpoint "
                 f"{plan.endpoint} --yes, or deploy again."
             )
+
+    def _answers_alone(self, state: Mapping[str, Any]) -> bool:
+        """Whether an endpoint has a model of its own, beside any component."""
+        config = self._describe_config(state["EndpointConfigName"]) or {}
+        return any(variant.get("ModelName") for variant in config.get("ProductionVariants", ()))
 
     def _serves(self, plan: Plan) -> bool:
         """Whether the model of a plan is the one that answers."""
@@ -400,19 +426,35 @@ class Endpoints:
             used |= {variant.get("ModelName") for variant in config.get("ProductionVariants", ())}
         if (component := self._describe_component(name)) is not None:
             used.add(component["Specification"].get("ModelName"))
+        keep = used | configs
+        removed = self._delete_named("endpoint_config", f"{name}-", project, keep)
+        removed += self._delete_named("model", f"{name}-", project, keep)
+        return removed + self._delete_files(artifact_folder(self._place, name), self._places(used))
+
+    def _delete_named(
+        self, kind: str, beginning: str, project: str, keep: Collection[str | None] = ()
+    ) -> list[str]:
+        """Delete a project's models or configurations that are called by this beginning and a digest."""
+        key = "ModelName" if kind == "model" else "EndpointConfigName"
+        listed = "Models" if kind == "model" else "EndpointConfigs"
         removed = []
-        for kind, listed, key in (
-            ("endpoint_config", "EndpointConfigs", "EndpointConfigName"),
-            ("model", "Models", "ModelName"),
-        ):
-            for found in self._names(f"list_{kind}s", listed, key, f"{name}-"):
-                ours = re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{8}}", found)
-                if not ours or found in used | configs or not self._is_of(kind, found, project):
-                    continue
-                with explain_failures(f"Deleting the {kind.replace('_', ' ')} {found}"):
-                    call_unless(is_absent, getattr(self._client, f"delete_{kind}"), **{key: found})
-                removed.append(f"{kind.replace('_', ' ')} {found}")
-        return removed + self._delete_files(name, self._places(used))
+        for found in self._names(f"list_{kind}s", listed, key, beginning):
+            ours = re.fullmatch(rf"{re.escape(beginning)}[0-9a-f]{{8}}", found)
+            if not ours or found in keep or not self._is_of(kind, found, project):
+                continue
+            with explain_failures(f"Deleting the {kind.replace('_', ' ')} {found}"):
+                call_unless(is_absent, getattr(self._client, f"delete_{kind}"), **{key: found})
+            removed.append(f"{kind.replace('_', ' ')} {found}")
+        return removed
+
+    def _delete_batches(self, name: str, project: str) -> list[str]:
+        """Delete an asynchronous endpoint's queue, and the models and files of transform jobs."""
+        removed = self._delete_named("model", f"{name}-batch-", project)
+        removed += self._delete_files(async_folder(self._place, name))
+        beginning = batch_folder(self._place, name).removesuffix("/")
+        return removed + self._delete_files(
+            f"{beginning}-", only=rf"{re.escape(beginning)}-([0-9a-f]{{8}}|models)/.+"
+        )
 
     def _places(self, models: set[str | None]) -> tuple[str, ...]:
         """Where the files of models lie."""
@@ -440,8 +482,14 @@ class Endpoints:
                 client.delete_alarms(AlarmNames=ours)
         return [f"alarm {one}" for one in ours]
 
-    def _delete_files(self, name: str, keep: tuple[str, ...]) -> list[str]:
-        client, folder = self._clients.get("s3"), artifact_folder(self._place, name)
+    def _delete_files(self, folder: str, keep: tuple[str, ...] = (), only: str = ".*") -> list[str]:
+        """Delete what lies under a key.
+
+        Args:
+            keep: addresses under which all stays.
+            only: expression of the keys that go.
+        """
+        client = self._clients.get("s3")
         place = f"s3://{self._place.bucket}/{folder}"
         with explain_failures(f"Deleting {place}"):
             pages = client.get_paginator("list_objects_v2").paginate(Bucket=self._place.bucket, Prefix=folder)
@@ -449,7 +497,8 @@ class Endpoints:
                 {"Key": item["Key"]}
                 for page in pages
                 for item in page.get("Contents", ())
-                if not f"s3://{self._place.bucket}/{item['Key']}".startswith(tuple(filter(None, keep)))
+                if re.fullmatch(only, item["Key"], re.DOTALL)
+                and not f"s3://{self._place.bucket}/{item['Key']}".startswith(tuple(filter(None, keep)))
             ]
             for start in range(0, len(keys), 1000):
                 client.delete_objects(
@@ -607,9 +656,9 @@ class Endpoints:
             told = status
             yield state
             if waited >= max_minutes * 60:
-                raise DeploymentError(
-                    f"The {what} is still {status} after {waited / 60:.0f} min. It may yet come: the same command waits on; "
-                    "raise max_minutes where a model is this large."
+                raise DeploymentTimeoutError(
+                    f"The {what} is still {status} after {waited / 60:.0f} min. It may yet come, and costs: the same command "
+                    "waits on; raise max_minutes where a model is this large."
                 )
             self._sleep(self._poll_seconds)
             waited += self._poll_seconds

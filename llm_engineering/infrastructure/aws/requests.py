@@ -7,6 +7,7 @@ from typing import Any
 
 from llm_engineering.application.deployment.config import Deployment
 from llm_engineering.application.deployment.model import DeployableModel
+from llm_engineering.application.deployment.prices import estimate_range
 from llm_engineering.domain.documents import text_hash
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.infrastructure.shared.aws import refuse_secrets
@@ -94,13 +95,12 @@ class Plan:
         else:
             request["ExecutionRoleArn"] = self.place.role_arn
             variant["RoutingConfig"] = {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}
-            scaling = deployment.scaling
-            if scaling is not None:
+            if deployment.scaling is not None:
+                start, least, most = estimate_range(deployment)
                 variant["ManagedInstanceScaling"] = {
                     "Status": "ENABLED",
-                    "MinInstanceCount": 0 if scaling.min_copies == 0 else 1,
-                    "MaxInstanceCount": deployment.instance.max_count
-                    or max(scaling.max_copies, deployment.instance.count),
+                    "MinInstanceCount": min(start, least),
+                    "MaxInstanceCount": most,
                 }
         if deployment.asynchronous is not None:
             request["AsyncInferenceConfig"] = self._asynchronous()
@@ -208,6 +208,8 @@ class Plan:
         assert asked is not None
         folder = f"s3://{self.place.bucket}/{async_folder(self.place, self.endpoint)}"
         output: dict[str, Any] = {"S3OutputPath": f"{folder}replies", "S3FailurePath": f"{folder}failures"}
+        if self.place.kms_key is not None:
+            output["KmsKeyId"] = self.place.kms_key
         topics = {"SuccessTopic": asked.success_topic, "ErrorTopic": asked.error_topic}
         if any(topics.values()):
             output["NotificationConfig"] = {name: topic for name, topic in topics.items() if topic}
@@ -270,6 +272,11 @@ def artifact_folder(place: ServingPlace, endpoint: str) -> str:
 def async_folder(place: ServingPlace, endpoint: str) -> str:
     """Return the key under which an asynchronous endpoint's requests and replies lie."""
     return "/".join(part for part in (place.prefix.strip("/"), "asynchronous", endpoint) if part) + "/"
+
+
+def batch_folder(place: ServingPlace, name: str) -> str:
+    """Return the key under which a transform job's input and answers lie: that of ``ENDPOINT-DIGEST``, or ``ENDPOINT-models``."""
+    return "/".join(part for part in (place.prefix.strip("/"), "batch", name) if part) + "/"
 
 
 def check_plan(plan: Plan, instance_types: frozenset[str]) -> None:

@@ -155,14 +155,30 @@ def apply_user(
             iam.create_user(UserName=name, Tags=[{"Key": "project", "Value": project}])
         document = json.dumps(render_policy("assume_deployer", scope))
         iam.put_user_policy(UserName=name, PolicyName="assume-deployer", PolicyDocument=document)
-        if keys_file is not None:
-            _write_keys(keys_file, iam.create_access_key(UserName=name)["AccessKey"], scope)
+    if keys_file is not None:
+        _make_key(iam, name, keys_file, scope)
     return changes
+
+
+def _make_key(iam: Any, user: str, file: Path, scope: Scope) -> None:
+    """Make an access key for a file that can be written: it is shown once, and must not be lost."""
+    try:
+        file.touch(mode=0o600, exist_ok=False)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The key cannot be written to {file} ({error.strerror}), so none was made: name another file."
+        ) from None
+    try:
+        with explain_failures(f"Making an access key of {user}"):
+            key = iam.create_access_key(UserName=user)["AccessKey"]
+    except BaseException:
+        file.unlink()
+        raise
+    _write_keys(file, key, scope)
 
 
 def _write_keys(file: Path, key: Mapping[str, str], scope: Scope) -> None:
     """As a profile of AWS's own credentials file."""
-    file.touch(mode=0o600, exist_ok=False)
     file.write_text(
         f"[{scope.name}-keys]\naws_access_key_id = {key['AccessKeyId']}\n"
         f"aws_secret_access_key = {key['SecretAccessKey']}\n\n[{scope.name}]\nsource_profile = {scope.name}-keys\n"

@@ -38,7 +38,8 @@ _OF_A_JOB = (
     (r"disk is full|No space left", "Raise SAGEMAKER_VOLUME_GB."),
     (r"exec format|tini|no such file|not found in \$PATH", "Build the image anew from this project's Dockerfile "
      "(SAGEMAKER_IMAGE), for linux/amd64."),
-    (r"Permission denied", "Build the image with --build-arg RUN_AS=root: SageMaker's folders belong to root."),
+    (r"Permission denied", "Name an image of the target training (./poe build-docker-image --target training): SageMaker's "
+     "folders belong to root, and that one runs as root."),
     (r"InternalServerError", "It is AWS's: run the same command again."),
 )  # fmt: skip
 
