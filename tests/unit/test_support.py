@@ -5,12 +5,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from llm_engineering.application.analysis.patterns import find_entities, read_amount
 from llm_engineering.application.evaluation.replay import OldTicket, replay_tickets
-from llm_engineering.application.inference.support import Decision, Served, SupportDesk, _read_amount
+from llm_engineering.application.inference.support import Decision, Served, SupportDesk
 from llm_engineering.application.inference.support_config import Action, SupportConfig
 from llm_engineering.application.ports import Message
+from llm_engineering.domain.analyses import AnalysisField, FieldKind
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
 from tests.fakes.support import CONFIG, Desk
+
+AMOUNT = AnalysisField(name="amount", kind=FieldKind.ENTITIES, pattern="amount")
 
 
 def turns(*said: str) -> list[Message]:
@@ -83,10 +87,18 @@ class TestDecisions:
             ("3.5 dollars", 3.5),
             ("1 200 €", 1200),
             ("€", 0),
+            ("$5k", 5_000),
+            ("2m dollars", 2_000_000),
+            ("1’299.00 CHF", 1299),
+            ("$1,299.5", 1299.5),
+            ("1,299,000 €", 1_299_000),
+            ("1\u202f299,00 €", 1299),
         ],
     )
     def test_amounts_are_read_whatever_their_marks(self, text: str, amount: float) -> None:
-        assert _read_amount(text) == amount
+        assert read_amount(text) == amount
+        found = [value for value, _ in find_entities(AMOUNT, f"I paid {text} for it")]
+        assert found == ([text] if amount else [])
 
 
 class TestConfig:
