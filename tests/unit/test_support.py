@@ -36,6 +36,12 @@ class TestDecisions:
         assert first.response.startswith("I am an AI.\n\n")
         assert "I am an AI." not in later.response
 
+    async def test_what_customers_say_is_not_kept(self) -> None:
+        desk = Desk()
+        await desk.serve("What does overlap repeat?")
+        assert desk.analysed
+        assert list(desk.twin.warehouse.analyses.stream()) == []
+
     async def test_a_rule_outranks_a_sure_model(self) -> None:
         served = await Desk().serve("Let me talk to a person about overlap")
         assert (served.decision.action, served.decision.reason) == (Action.HAND_OVER, "wants a person")

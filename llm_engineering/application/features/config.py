@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.features.chunk import ChunkingConfig
+from llm_engineering.application.features.links import find_database_secrets
 from llm_engineering.application.ports import Link
 from llm_engineering.domain.categories import is_record
 from llm_engineering.domain.errors import ConfigurationError
@@ -44,7 +45,8 @@ class LinkSpec(StrictConfig):
     @classmethod
     def _without_secrets(cls, value: str) -> str:
         found = _WEB_CREDENTIALS.match(value.strip())
-        if found and _VARIABLE.sub("", found["credentials"]).strip(":"):
+        given = [found["credentials"]] if found else []
+        if any(_VARIABLE.sub("", one).strip(":") for one in (*given, *find_database_secrets(value.strip()))):
             raise ValueError(
                 "a link must not hold a user name or password, because a run's parameters are stored; "
                 "write https://{GIT_USER}:{GIT_PASSWORD}@… and set these variables"

@@ -82,7 +82,8 @@ class SupportDesk:
         asked = self._count_ask_backs(history)
         whole = "\n".join([*_open_turns(history, asked), text])
         replies = self._choose_replies(whole)
-        decision = self.decide(whole, text, (await self._analyses.analyse(self._task, whole)).analysis, asked)
+        done = await self._analyses.analyse(self._task, whole, keep=False)
+        decision = self.decide(whole, text, done.analysis, asked)
         sources: tuple[Citation, ...] = ()
         said, trace = {Action.ASK_BACK: replies.ask_back}.get(decision.action, replies.hand_over), ""
         if decision.action is Action.ANSWER:
