@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
@@ -18,7 +19,8 @@ from llm_engineering.infrastructure.notifiers.webhook import KEY, SIGNATURE, Web
 from llm_engineering.settings import load_settings
 from tests.fakes.serving import LoopbackServer
 from tests.fakes.warehouse import FakeWarehouse
-from tools.run_notices import describe_run
+from tools import run_notices
+from tools.run_notices import describe_run, tell_run
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 
@@ -198,3 +200,32 @@ def test_a_failed_run_is_told_with_step_cause_duration_and_cost_and_without_secr
     ]
     assert told.id == describe_run("end_to_end_data", NOW, NOW + timedelta(hours=1), run, error).id
     assert told.id != describe_run("end_to_end_data", NOW, NOW, run, None).id
+
+
+def test_a_run_that_succeeds_sends_what_waits_and_is_itself_told_only_where_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = FakeWarehouse()
+    place.notices.put([notice()])
+
+    class Taking:
+        name = "taking"
+
+        def __init__(self) -> None:
+            self.taken: list[str] = []
+
+        def send(self, notice: Notice) -> None:
+            self.taken.append(notice.rule)
+
+    taking = Taking()
+    monkeypatch.setattr(
+        run_notices,
+        "open_resources",
+        lambda _: nullcontext(SimpleNamespace(warehouse=place, notifiers=[taking])),
+    )
+    run = SimpleNamespace(id="42", name="r", steps={})
+    webhook = {"webhook_url": "https://h.example/x", "webhook_secret": "s" * 32}
+    for on, told in (("failure", [notice().rule]), ("always", [notice().rule, "run_succeeded"])):
+        settings = load_settings(None, notify={**webhook, "on": on})
+        tell_run(settings, "p", NOW, run, None)
+        assert taking.taken == told

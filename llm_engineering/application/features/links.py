@@ -177,11 +177,11 @@ def hide_credentials(url: str) -> str:
     return _DATABASE.sub(_hide_parameters, _CREDENTIALS.sub("", url))
 
 
-def find_database_secrets(url: str) -> list[str]:
-    """Return the values of those parameters of a database's address that are secret."""
+def find_database_secrets(url: str) -> list[tuple[int, int]]:
+    """Return where the values of those parameters of a database's address stand that are secret."""
     found = _DATABASE.match(url)
     return [
-        pair["value"]
+        pair.span("value")
         for pair in _PARAMETER.finditer(found[0] if found else "")
         if is_secret_name(unquote(pair["name"]))
     ]
