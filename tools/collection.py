@@ -326,7 +326,9 @@ def _sample_links() -> list[str]:
 
 def spell_link(link: str, origins: Iterable[str]) -> list[str]:
     """A link as it may stand in the collection: as given, in another spelling of the same path, as a file's URL."""
-    found = [link, hide_credentials(normalise_link(link))]
+    shown = hide_credentials(normalise_link(link))
+    parts = tuple(f"{shown}#{name}=" for name in ("table", "query", "records_at"))
+    found = [link, shown, *(origin for origin in origins if origin.startswith(parts))]
     if "://" not in link:
         path = Path(user_link(link)).expanduser().absolute()
         same = (one for one in origins if "://" not in one and Path(one).expanduser().absolute() == path)

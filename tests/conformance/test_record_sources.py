@@ -21,6 +21,7 @@ from llm_engineering.domain.errors import CollectionError, ExtractionError
 from llm_engineering.infrastructure.sources.tabular import TableReader
 from llm_engineering.infrastructure.sources.tabular.values import strip_html
 from tests.fakes.warehouse import FakeWarehouse
+from tools.collection import spell_link
 
 ROWS: list[dict[str, Any]] = [
     {
@@ -169,6 +170,29 @@ async def test_a_table_of_a_database_is_read_on_from_its_cursor(tmp_path: Path) 
     assert len(documents) == 50  # what the cursor leaves out is not gone
     with pytest.raises(CollectionError, match="there are id, title"):
         await read_items(url, cursor="nothing")
+
+
+async def test_two_tables_of_a_database_are_two_links_with_cursors_of_their_own(tmp_path: Path) -> None:
+    path = write_database(tmp_path / "films.db", [{**ROWS[0], "changed": 5}])
+    with sqlite3.connect(path) as database:
+        database.execute(
+            "CREATE TABLE old AS SELECT id, title, 'A plot of old.' AS plot, 1 AS changed FROM films"
+        )
+    database.close()
+    url = f"sqlite:///{path}"
+    links = [
+        Link(url, "", "movie", options={"table": name, "cursor": "changed"}) for name in ("films", "old")
+    ]
+    place = FakeWarehouse()
+    for _ in range(2):
+        report = await collect(
+            links, {"table": TableReader()}, place.documents, place.users, place.dead_letters
+        )
+        assert not report.duplicates
+        found = {document.link: document.origin for document in place.documents.stream()}
+        one = ROWS[0]["id"]
+        assert found == {f"{url}#table={name}#{one}": f"{url}#table={name}" for name in ("films", "old")}
+    assert {*found.values()} < {*spell_link(url, found.values())}
 
 
 async def read_items(url: str, **options: Any) -> list[Any]:

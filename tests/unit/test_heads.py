@@ -266,6 +266,21 @@ class TestLabels:
         assert found.counts["left out: not a value of topic"] == 1
         assert found.agreement is not None
 
+    def test_near_duplicates_of_two_clients_are_one_group(self) -> None:
+        warehouse = FakeWarehouse()
+        rows = [
+            ticket(number, f"text {number}", metadata={"topic": "lamp", "client": f"c{number}"})
+            for number in range(3)
+        ]
+        pair = [row.model_copy(update={"duplicate_group": rows[0].id}) for row in rows[:2]]
+        warehouse.clean.upsert([*pair, rows[2]])
+        found = collect_labels(SPEC, TOPIC, HeadTraining(group_by="client"), warehouse)
+        assert {one.text: one.group for one in found.labels} == {
+            "text 0": "client:c0",
+            "text 1": "client:c0",
+            "text 2": "client:c2",
+        }
+
     def test_every_correction_is_one_more_label(self) -> None:
         warehouse = FakeWarehouse()
         rows = [ticket(number, f"text {number}") for number in range(50)]

@@ -171,6 +171,11 @@ def load_link(text: str) -> Link | None:
         return None
 
 
+def identify_link(link: Link) -> str:
+    """Return what tells a link from all others, as it may be stored: its address in one spelling, and what is read of it."""
+    return f"{hide_credentials(normalise_link(link.url))}{link.part}"
+
+
 def hide_credentials(url: str) -> str:
     """Return a link as it may be logged and stored: without user name and password; a database's also without parameters that are
     secret."""

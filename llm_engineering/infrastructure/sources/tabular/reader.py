@@ -161,7 +161,7 @@ class TableReader:
         known: Mapping[str, StoredVersion],
     ) -> Generator[SourceItem, None, None]:
         limit = link.options.get("max_items")
-        shown = hide_credentials(link.url)
+        shown = f"{hide_credentials(link.url)}{link.part}"
         after = _find_cursor(link, shown, known)
         with closing(self._open(link, path, after)) as table:
             columns = _resolve(link, spec, table.columns, shown, contract.fields)
