@@ -1,6 +1,9 @@
 """Notices reach a sink on loopback: signed, once, without secrets, also where the sender is killed or the sink is down."""
 
+import hashlib
+import hmac
 import json
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
@@ -15,7 +18,7 @@ from llm_engineering.bootstrap.logging import mask_secrets
 from llm_engineering.domain.errors import ConfigurationError, NotificationError, TooManyFailuresError
 from llm_engineering.domain.notices import Notice
 from llm_engineering.infrastructure.notifiers.apprise_urls import AppriseNotifier
-from llm_engineering.infrastructure.notifiers.webhook import KEY, SIGNATURE, WebhookNotifier, verify_signature
+from llm_engineering.infrastructure.notifiers.webhook import KEY, SIGNATURE, WebhookNotifier
 from llm_engineering.settings import load_settings
 from tests.fakes.serving import LoopbackServer
 from tests.fakes.warehouse import FakeWarehouse
@@ -59,6 +62,15 @@ def sink() -> Iterator[Sink]:
 def notice(subject: str = "client 7 × bonds", **fields: Any) -> Notice:
     given = {"rule": "interest_high", "day": date(2026, 5, 4), "title": "High interest", "created_at": NOW}
     return Notice(**{"subject": subject, **given, **fields})
+
+
+def verify_signature(signature: str, body: bytes, secret: str, now: float) -> bool:
+    """What a receiver does, from the documentation alone: signed with the secret, and not long ago."""
+    found = re.fullmatch(r"t=(\d+),v1=([0-9a-f]{64})", signature)
+    if found is None or abs(now - int(found[1])) > 300:
+        return False
+    expected = hmac.new(secret.encode(), f"{found[1]}.".encode() + body, hashlib.sha256).hexdigest()
+    return hmac.compare_digest(expected, found[2])
 
 
 def test_a_webhook_is_signed_and_says_which_notice_it_is(sink: Sink) -> None:

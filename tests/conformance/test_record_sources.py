@@ -172,6 +172,20 @@ async def test_a_table_of_a_database_is_read_on_from_its_cursor(tmp_path: Path) 
         await read_items(url, cursor="nothing")
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("postgresql://ada:s3cret", "port is no number"),
+        ("postgresql://ada:s3cret@h:port/d", "port is no number"),
+        ("mssql+pymssql://ada:s3cret@h/d", "driver"),
+    ],
+)
+async def test_an_address_of_a_database_that_cannot_be_used_says_what_to_do(url: str, told: str) -> None:
+    with pytest.raises(CollectionError, match=told) as raised:
+        await read_items(url)
+    assert "s3cret" not in str(raised.value)
+
+
 async def test_two_tables_of_a_database_are_two_links_with_cursors_of_their_own(tmp_path: Path) -> None:
     path = write_database(tmp_path / "films.db", [{**ROWS[0], "changed": 5}])
     with sqlite3.connect(path) as database:

@@ -155,6 +155,19 @@ class TestRefusals:
         with pytest.raises(ModelFileError, match="Train it again"):
             load_head(broken)
 
+    @pytest.mark.parametrize(
+        ("weights", "bias"), [((3, 2), (2,)), ((3, 3), (2,)), ((3, 3), (3, 1)), ((3,), (3,))]
+    )
+    def test_a_head_of_another_shape_than_its_labels_is_refused(
+        self, tmp_path: Path, weights: tuple[int, ...], bias: tuple[int, ...]
+    ) -> None:
+        head = LinearHead(
+            ("a", "b", "c"), np.zeros(weights, dtype=np.float32), np.zeros(bias, dtype=np.float32), "e"
+        )
+        head.save(tmp_path / "x.npz")
+        with pytest.raises(ModelFileError, match="another shape"):
+            load_head(tmp_path / "x.npz")
+
     async def test_a_head_of_another_embedder_is_refused(self, tmp_path: Path) -> None:
         learn(tmp_path)
         with pytest.raises(ModelFileError, match="another embedder"):

@@ -1,5 +1,6 @@
 """Customer service: rules before models, asking back at most twice, and what a replay counts."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from llm_engineering.application.ports import Message
 from llm_engineering.domain.analyses import AnalysisField, FieldKind
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
 from tests.fakes.support import CONFIG, Desk
+from tools.support import read_tickets
 
 AMOUNT = AnalysisField(name="amount", kind=FieldKind.ENTITIES, pattern="amount")
 
@@ -130,6 +132,13 @@ class TestConfig:
 
 
 class TestReplay:
+    @pytest.mark.parametrize("row", ["5", "[1]", '"text"', "null"])
+    def test_a_row_that_is_no_object_is_told_with_its_number(self, tmp_path: Path, row: str) -> None:
+        file = tmp_path / "tickets.jsonl"
+        file.write_text(f'{{"description": "a", "intent": "b", "outcome": 1}}\n{row}\n', encoding="utf-8")
+        with pytest.raises(InvalidInputError, match="row 2"):
+            read_tickets(file)
+
     async def test_shares_are_of_all_tickets(self) -> None:
         rows = [
             ("1", "overlap", "answered"),  # answered, rightly
