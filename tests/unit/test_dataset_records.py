@@ -87,7 +87,7 @@ class TestSamples:
             )
             for minute, (voter, mood) in enumerate([("ann", "calm"), ("ben", "calm"), ("cy", "cross")])
         ]
-        [sample] = await made(record, votes=votes, labels_of="tickets")
+        [sample] = await made(record, votes=tuple(votes), labels_of="tickets")
         assert json.loads(sample.answer) == {"mood": "calm"}
 
     async def test_a_conversation_keeps_its_turns(self) -> None:

@@ -118,8 +118,8 @@ def read_amount(text: str) -> float:
     figure = re.sub(r"['’\s]", "", match["figure"]).rstrip(".,")
     last = max(figure.rfind("."), figure.rfind(",")) + 1
     places = len(figure) - last if last else 0
-    digits = re.sub(r"[.,]", "", figure)
-    return float(digits) / 10 ** (0 if places == 3 else places) * _UNITS[(match["unit"] or "").lower()]
+    digits = float(re.sub(r"[.,]", "", figure))
+    return digits / 10.0 ** (0 if places == 3 else places) * _UNITS[(match["unit"] or "").lower()]
 
 
 def _trim(text: str, start: int, end: int) -> tuple[int, int]:
