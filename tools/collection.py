@@ -1,10 +1,12 @@
 """The collection: ``./poe status`` shows what is in it, ``./poe rejected`` what was left out, ``./poe forget`` removes a part."""
 
 import argparse
+import re
 import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from rich.markup import escape
@@ -240,7 +242,9 @@ def forget_named(settings: Settings, who: Sequence[str], *, yes: bool) -> int:
             spellings += [policy.replace("e-mail" if "@" in one else "name", one) for one in who]
         traces = find_person(resources.warehouse, spellings)
         _show_selection(traces.selection)
-        console.print(f"  and {len(traces.notices):,} notices")
+        others = {name: count for name, count in list(traces.counts.items())[2:] if count}
+        if others:
+            console.print("  and " + ", ".join(f"{count:,} {name}" for name, count in others.items()))
         if traces.count and not yes and not _agreed():
             console.print("Nothing was removed.")
             return 1
@@ -250,13 +254,7 @@ def forget_named(settings: Settings, who: Sequence[str], *, yes: bool) -> int:
     table = Table(title="Proof: what still holds the name", title_justify="left", title_style="bold")
     table.add_column("Where")
     table.add_column("Found", justify="right")
-    for where, count in (
-        ("documents, clean documents", len(left.selection.documents)),
-        ("rejected records", len(left.selection.letters)),
-        ("notices", len(left.notices)),
-        ("answers that were voted on", left.votes),
-        ("files: index, exports, reports, uploads, logs", len(files)),
-    ):
+    for where, count in (*left.counts.items(), ("files: index, exports, reports, uploads, logs", len(files))):
         table.add_row(where, str(count))
     console.print(table)
     for path in files:
@@ -266,7 +264,8 @@ def forget_named(settings: Settings, who: Sequence[str], *, yes: bool) -> int:
             "Remove these by hand, or make them anew: what they hold was written from the collection earlier."
         )
     console.print(
-        "[dim]Not looked at: the sources themselves, backups, data sets and models that were made before.[/]",
+        "[dim]Not looked at: the sources themselves, backups, data sets and models that were made before, replies "
+        "and vectors that are kept by a hash, compressed files. Answers without a vote go after 30 days.[/]",
         soft_wrap=True,
     )
     return 1 if left.count or files else 0
@@ -283,18 +282,24 @@ def _list_kept_files(settings: Settings) -> list[Path]:
 
 
 def find_in_files(paths: Iterable[Path], spellings: Sequence[str]) -> Iterator[Path]:
-    """Yield the files that hold any of some words, byte by byte, in any case of ASCII letters."""
-    wanted = [spelling.encode().lower() for spelling in spellings]
-    longest = max(map(len, wanted), default=0)
+    """Yield the files that hold any of some names, in any case of ASCII letters: as whole words; in a binary file also within
+    others, since what stands before a text there can be a letter. What is compressed is not read."""
+    spelled = [
+        rb"\s+".join(re.escape(word.encode()) for word in one.split()) for one in spellings if one.strip()
+    ]
+    if not spelled:
+        return
+    within = b"(?:" + b"|".join(spelled) + b")"
+    anywhere, whole = (
+        re.compile(pattern, re.IGNORECASE) for pattern in (within, rb"(?<!\w)" + within + rb"(?!\w)")
+    )
     for path in paths:
-        before = b""
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                text = before + piece.lower()
-                if any(word in text for word in wanted):
-                    yield path
-                    break
-                before = text[-longest:]
+        if not path.stat().st_size:
+            continue
+        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+            binary = content.find(b"\0") >= 0
+            if (anywhere if binary else whole).search(content):
+                yield path
 
 
 def _select(warehouse: Warehouse, options: argparse.Namespace) -> Selection:
@@ -321,7 +326,9 @@ def _sample_links() -> list[str]:
 
 def spell_link(link: str, origins: Iterable[str]) -> list[str]:
     """A link as it may stand in the collection: as given, in another spelling of the same path, as a file's URL."""
-    found = [link, hide_credentials(normalise_link(link))]
+    shown = hide_credentials(normalise_link(link))
+    parts = tuple(f"{shown}#{name}=" for name in ("table", "query", "records_at"))
+    found = [link, shown, *(origin for origin in origins if origin.startswith(parts))]
     if "://" not in link:
         path = Path(user_link(link)).expanduser().absolute()
         same = (one for one in origins if "://" not in one and Path(one).expanduser().absolute() == path)
@@ -364,7 +371,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     what.add_argument("--sample", action="store_true", help="the sample site and this project")
     removal.add_argument("--yes", action="store_true", help="without asking")
     person = commands.add_parser(
-        "forget-person", prog=f"{POE} forget-person", help="remove what names a person, and prove it"
+        "forget-person", prog=f"{POE} forget-person", help="remove what names a person, and show what is left"
     )
     person.add_argument(
         "who", nargs="+", metavar="NAME|EMAIL", help="in every spelling that may stand somewhere"

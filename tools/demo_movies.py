@@ -20,10 +20,10 @@ from llm_engineering.domain.hints import POE
 from llm_engineering.domain.retrieval import Condition, MetadataFilter, Query
 from llm_engineering.settings import Settings, load_settings
 from tools.console import console, make_parser, readable_source, run, show_stage
+from tools.demo import start_warehouse
 from tools.models import ensure_models, with_small_llm
 from tools.run import run_pipeline
 from tools.run_config import read_run_config
-from tools.services import LocalMongo
 
 CONFIG = Path("configs/movies.yaml")
 COLLECTION = {"DATABASE_NAME": "twin-movies", "VECTOR_INDEX_COLLECTION": "twin-movies"}
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         with show_stage("Models and local services", timings):
             ensure_models(settings, small=True)
-            _start_mongo(settings, stack)
+            start_warehouse(settings, stack)
         with show_stage("Collect and build features", timings):
             parameters, rest = read_run_config(CONFIG, EndToEndData)
             run_pipeline("end_to_end_data", parameters, rest)
@@ -81,14 +81,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{sum(timings.values()):.0f} s. Over HTTP: POST /movies/search (docs/records.md). Next: {POE} explain-record f03"
     )
     return 0
-
-
-def _start_mongo(settings: Settings, stack: ExitStack) -> None:
-    mongo = LocalMongo(settings.local.data_dir, settings.local.mongo_port)
-    uses_local = settings.database.uri.get_secret_value().endswith(f"127.0.0.1:{settings.local.mongo_port}")
-    if uses_local and not mongo.status().running:
-        mongo.start()
-        stack.callback(mongo.stop)
 
 
 async def _search_all(settings: Settings) -> list[tuple[str, str, Sequence[FoundRecord]]]:

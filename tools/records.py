@@ -25,7 +25,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     export.add_argument(
         "folder", type=user_path, nargs="?", default=DEFAULT_FOLDER, help=f"default: {DEFAULT_FOLDER}"
     )
-    export.add_argument("--format", choices=["parquet"], default="parquet")
     explain = actions.add_parser("explain-record", prog=f"{POE} explain-record")
     explain.add_argument(
         "which", metavar="ID", help="a document's id or link, the id behind its #, or FILE:LINE"

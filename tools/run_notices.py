@@ -20,7 +20,7 @@ MOST_CAUSE_CHARACTERS = 1_000
 def tell_run(
     settings: Settings, pipeline: str, begun: datetime, run: Any, error: BaseException | None
 ) -> None:
-    """Put a notice of a run into the outbox and send it; what waits there from before is sent too.
+    """Put a notice of a run into the outbox, if ``NOTIFY_ON`` wants one, and send it; what waits there from before is sent too.
 
     A notice that cannot be kept or sent is logged and is no error: the run's own end is what counts.
 
@@ -29,13 +29,18 @@ def tell_run(
         error: None: it succeeded.
     """
     chosen = settings.notify
-    if (chosen.urls is None and chosen.webhook_url is None) or (error is None and chosen.on == "failure"):
+    if chosen.urls is None and chosen.webhook_url is None:
         return
+    notices = []
     try:
-        notice = describe_run(pipeline, begun, datetime.now(UTC), run, error)
-        clean = {name: mask_secrets(getattr(notice, name), settings) for name in ("title", "text", "link")}
+        if error is not None or chosen.on != "failure":
+            notice = describe_run(pipeline, begun, datetime.now(UTC), run, error)
+            clean = {
+                name: mask_secrets(getattr(notice, name), settings) for name in ("title", "text", "link")
+            }
+            notices.append(notice.model_copy(update=clean))
         with open_resources(settings) as resources:
-            notify([notice.model_copy(update=clean)], resources.warehouse.notices, resources.notifiers)
+            notify(notices, resources.warehouse.notices, resources.notifiers)
     except TwinError as problem:
         logger.warning("Nobody could be told how the run ended: {}", problem)
 

@@ -97,7 +97,7 @@ def read_tickets(file: Path) -> list[OldTicket]:
     """Read tickets with ``description``, ``intent`` and ``outcome``; those that lack one are left out.
 
     Raises:
-        InvalidInputError: the file is missing, or no JSON Lines.
+        InvalidInputError: the file is missing, or no JSON Lines of objects.
     """
     try:
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -105,12 +105,17 @@ def read_tickets(file: Path) -> list[OldTicket]:
         raise InvalidInputError(f"Cannot read the tickets {file}: {error.strerror}.") from None
     except ValueError as error:
         raise InvalidInputError(f"{file} is not JSON Lines: {error}.") from None
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise InvalidInputError(
+                f"{file}, row {number}: expected an object with description, intent and outcome, got {json.dumps(row)[:80]}."
+            )
     return [
         OldTicket(
             str(row.get("id", "")),
-            row["description"],
-            row["intent"],
-            row["outcome"],
+            str(row["description"]),
+            str(row["intent"]),
+            str(row["outcome"]),
             str(row.get("client", "")),
         )
         for row in rows

@@ -142,7 +142,9 @@ def build_service_app(
 
 def _make_analyses(resources: Resources, specs: Mapping[Path, AnalysisSpec]) -> AnalysisService:
     deciders = {spec.task: resources.make_deciders(spec) for spec in specs.values()}
-    return AnalysisService(list(specs.values()), resources.collect_analysis_stores(), deciders)
+    return AnalysisService(
+        list(specs.values()), resources.collect_analysis_stores(), deciders, resources.privacy
+    )
 
 
 def build_lambda_handler(service: "Service") -> "Handler":

@@ -13,9 +13,9 @@ class Notice(Model):
     """One thing to tell. Of a subject and a rule there is one a day, however often the rule holds."""
 
     subject: str = Field(min_length=1)
-    """What it is about: a run, ``client × asset``, a metric."""
+    """What it is about: a run."""
     rule: str = Field(min_length=1)
-    """Why it is told: ``run_failed``, ``interest_high``."""
+    """Why it is told: ``run_failed``, ``run_succeeded``."""
     day: date
     title: str = Field(min_length=1, max_length=200)
     text: str = Field(default="", max_length=10_000)
@@ -41,4 +41,4 @@ class StoredNotice(Model):
     problem: str = ""
     """Of the last attempt that failed."""
     done: bool = False
-    """All that it was meant for have taken it."""
+    """Every notifier has taken it, or it was given up after too many attempts."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from llm_engineering.application.features.links import is_secret_name
 from llm_engineering.application.ports import PersonalKind, PersonalSpan
-from llm_engineering.application.text.pii import find_emails, find_phones
+from llm_engineering.application.text.pii import compile_names, find_emails, find_phones
 from llm_engineering.domain.documents import text_hash
 
 _RULES = "1"
@@ -37,7 +37,7 @@ class RulesFinder:
             {" ".join(name.split()) for name in names if len(name.strip()) > 2}, key=len, reverse=True
         )
         self.version = f"rules-{_RULES}-{text_hash(chr(10).join(known))[:12]}"
-        self._names = _compile_names(known)
+        self._names = compile_names(known)
 
     def find(self, text: str) -> Sequence[PersonalSpan]:
         """Return what is personal, in order, without overlaps."""
@@ -102,10 +102,3 @@ def _find_tokens(text: str) -> Iterator[PersonalSpan]:
                 yield PersonalSpan(
                     "token", link.start() + pair.start("value"), link.start() + pair.end("value")
                 )
-
-
-def _compile_names(names: Sequence[str]) -> re.Pattern[str] | None:
-    if not names:
-        return None
-    spelled = ("\\s+".join(map(re.escape, name.split())) for name in names)
-    return re.compile(rf"(?<!\w)(?:{'|'.join(spelled)})(?!\w)", re.IGNORECASE)

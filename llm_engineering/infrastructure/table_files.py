@@ -13,7 +13,8 @@ _BATCH_ROWS = 1_000
 
 
 class ParquetTables:
-    """Writes tables below a folder, each whole: a reader sees the old one until the new one is complete.
+    """Writes tables below a folder, each whole: a reader sees the old one until the new one is complete, and none for the
+    moment between two renames.
 
     All columns are texts, since the tables are for engines that cast as they like; missing values are null.
     """
@@ -31,7 +32,7 @@ class ParquetTables:
         import pyarrow.dataset
 
         schema = pyarrow.schema([(column, pyarrow.string()) for column in (*columns, PARTITION)])
-        target, draft = self._folder / name, self._folder / f".{name}.new"
+        target, draft, old = (self._folder / one for one in (name, f".{name}.new", f".{name}.old"))
         written = 0
 
         def batches() -> Iterator[Any]:
@@ -42,6 +43,8 @@ class ParquetTables:
                 yield pyarrow.RecordBatch.from_pylist([dict(row) for row in part], schema)
 
         try:
+            if old.exists() and not target.exists():
+                old.rename(target)  # killed between the renames
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
             pyarrow.dataset.write_dataset(
@@ -56,9 +59,14 @@ class ParquetTables:
                 use_threads=False,
                 preserve_order=True,
             )
-            shutil.rmtree(target, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+            if target.exists():
+                target.rename(old)
             draft.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
         except (OSError, pyarrow.ArrowException) as error:
             shutil.rmtree(draft, ignore_errors=True)
+            if old.exists() and not target.exists():
+                old.rename(target)
             raise StoreError(f"The table '{name}' cannot be written to {self._folder}: {error}") from error
         return written

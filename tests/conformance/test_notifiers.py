@@ -1,7 +1,11 @@
 """Notices reach a sink on loopback: signed, once, without secrets, also where the sender is killed or the sink is down."""
 
+import hashlib
+import hmac
 import json
+import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
@@ -14,11 +18,12 @@ from llm_engineering.bootstrap.logging import mask_secrets
 from llm_engineering.domain.errors import ConfigurationError, NotificationError, TooManyFailuresError
 from llm_engineering.domain.notices import Notice
 from llm_engineering.infrastructure.notifiers.apprise_urls import AppriseNotifier
-from llm_engineering.infrastructure.notifiers.webhook import KEY, SIGNATURE, WebhookNotifier, verify_signature
+from llm_engineering.infrastructure.notifiers.webhook import KEY, SIGNATURE, WebhookNotifier
 from llm_engineering.settings import load_settings
 from tests.fakes.serving import LoopbackServer
 from tests.fakes.warehouse import FakeWarehouse
-from tools.run_notices import describe_run
+from tools import run_notices
+from tools.run_notices import describe_run, tell_run
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 
@@ -57,6 +62,15 @@ def sink() -> Iterator[Sink]:
 def notice(subject: str = "client 7 × bonds", **fields: Any) -> Notice:
     given = {"rule": "interest_high", "day": date(2026, 5, 4), "title": "High interest", "created_at": NOW}
     return Notice(**{"subject": subject, **given, **fields})
+
+
+def verify_signature(signature: str, body: bytes, secret: str, now: float) -> bool:
+    """What a receiver does, from the documentation alone: signed with the secret, and not long ago."""
+    found = re.fullmatch(r"t=(\d+),v1=([0-9a-f]{64})", signature)
+    if found is None or abs(now - int(found[1])) > 300:
+        return False
+    expected = hmac.new(secret.encode(), f"{found[1]}.".encode() + body, hashlib.sha256).hexdigest()
+    return hmac.compare_digest(expected, found[2])
 
 
 def test_a_webhook_is_signed_and_says_which_notice_it_is(sink: Sink) -> None:
@@ -198,3 +212,32 @@ def test_a_failed_run_is_told_with_step_cause_duration_and_cost_and_without_secr
     ]
     assert told.id == describe_run("end_to_end_data", NOW, NOW + timedelta(hours=1), run, error).id
     assert told.id != describe_run("end_to_end_data", NOW, NOW, run, None).id
+
+
+def test_a_run_that_succeeds_sends_what_waits_and_is_itself_told_only_where_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = FakeWarehouse()
+    place.notices.put([notice()])
+
+    class Taking:
+        name = "taking"
+
+        def __init__(self) -> None:
+            self.taken: list[str] = []
+
+        def send(self, notice: Notice) -> None:
+            self.taken.append(notice.rule)
+
+    taking = Taking()
+    monkeypatch.setattr(
+        run_notices,
+        "open_resources",
+        lambda _: nullcontext(SimpleNamespace(warehouse=place, notifiers=[taking])),
+    )
+    run = SimpleNamespace(id="42", name="r", steps={})
+    webhook = {"webhook_url": "https://h.example/x", "webhook_secret": "s" * 32}
+    for on, told in (("failure", [notice().rule]), ("always", [notice().rule, "run_succeeded"])):
+        settings = load_settings(None, notify={**webhook, "on": on})
+        tell_run(settings, "p", NOW, run, None)
+        assert taking.taken == told

@@ -21,6 +21,7 @@ from llm_engineering.domain.errors import CollectionError, ExtractionError
 from llm_engineering.infrastructure.sources.tabular import TableReader
 from llm_engineering.infrastructure.sources.tabular.values import strip_html
 from tests.fakes.warehouse import FakeWarehouse
+from tools.collection import spell_link
 
 ROWS: list[dict[str, Any]] = [
     {
@@ -171,6 +172,43 @@ async def test_a_table_of_a_database_is_read_on_from_its_cursor(tmp_path: Path) 
         await read_items(url, cursor="nothing")
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("postgresql://ada:s3cret", "port is no number"),
+        ("postgresql://ada:s3cret@h:port/d", "port is no number"),
+        ("mssql+pymssql://ada:s3cret@h/d", "driver"),
+    ],
+)
+async def test_an_address_of_a_database_that_cannot_be_used_says_what_to_do(url: str, told: str) -> None:
+    with pytest.raises(CollectionError, match=told) as raised:
+        await read_items(url)
+    assert "s3cret" not in str(raised.value)
+
+
+async def test_two_tables_of_a_database_are_two_links_with_cursors_of_their_own(tmp_path: Path) -> None:
+    path = write_database(tmp_path / "films.db", [{**ROWS[0], "changed": 5}])
+    with sqlite3.connect(path) as database:
+        database.execute(
+            "CREATE TABLE old AS SELECT id, title, 'A plot of old.' AS plot, 1 AS changed FROM films"
+        )
+    database.close()
+    url = f"sqlite:///{path}"
+    links = [
+        Link(url, "", "movie", options={"table": name, "cursor": "changed"}) for name in ("films", "old")
+    ]
+    place = FakeWarehouse()
+    for _ in range(2):
+        report = await collect(
+            links, {"table": TableReader()}, place.documents, place.users, place.dead_letters
+        )
+        assert not report.duplicates
+        found = {document.link: document.origin for document in place.documents.stream()}
+        one = ROWS[0]["id"]
+        assert found == {f"{url}#table={name}#{one}": f"{url}#table={name}" for name in ("films", "old")}
+    assert {*found.values()} < {*spell_link(url, found.values())}
+
+
 async def read_items(url: str, **options: Any) -> list[Any]:
     return [item async for item in TableReader().read(Link(url, "", "movie", options=options), {})]
 
@@ -319,13 +357,20 @@ async def test_rows_get_their_language_and_short_ones_are_left_out(tmp_path: Pat
 
 async def test_names_of_reviewers_are_kept_nowhere(tmp_path: Path) -> None:
     rows = [
-        {"id": n, "review": "It works well, I must say.", "author": f"Jane Q{n}", "rating": 4 if n else 17}
+        {
+            "id": n,
+            "review": "It works well, I must say.",
+            "author": f"Jane Q{n}",
+            "Reviewer": f"Jane Q{n}",
+            "rating": 4 if n else 17,
+        }
         for n in range(20)
     ]
     _, documents, place = await gather(write_csv(tmp_path / "r.csv", rows), category="review")
     assert {document.author for document in documents} == {""}
     assert list(place.users.all()) == []
     [letter] = place.dead_letters.stream()
+    assert "It works well" in letter.payload
     assert not any("Jane" in record.model_dump_json() for record in (*documents, letter))
 
 

@@ -10,7 +10,9 @@ import pytest
 from llm_engineering.application.analysis.analyse import AnalysisStores, Deciders
 from llm_engineering.application.analysis.service import AnalysisService
 from llm_engineering.application.ports import Message
+from llm_engineering.application.text.privacy import PrivacyPolicy
 from llm_engineering.domain.analyses import AnalysisSpec
+from llm_engineering.infrastructure.personal_data import RulesFinder
 from tests.conformance.test_service_rag import error_of
 from tests.fakes.llm import Reply, ScriptedLanguageModel
 from tests.fakes.service import TwinService, serving
@@ -29,6 +31,9 @@ SPEC = AnalysisSpec.model_validate(
 )
 
 
+POLICY = PrivacyPolicy(RulesFinder(["Ada Winter"]))
+
+
 def answer(messages: Sequence[Message]) -> str:
     return json.dumps({"mood": {"value": "cross", "quotes": ["nobody answers"]}, "things": ["lamp"]})
 
@@ -44,7 +49,7 @@ class Bench:
             {**SPEC.model_dump(), "task": "products", "group_by": "product"}
         )
         deciders = {"tickets": Deciders(self.model), "products": Deciders(self.model)}
-        self.twin = TwinService(analyses=AnalysisService([SPEC, grouped], kept, deciders))
+        self.twin = TwinService(analyses=AnalysisService([SPEC, grouped], kept, deciders, POLICY))
 
 
 @pytest.fixture
@@ -85,6 +90,16 @@ def test_the_same_text_is_asked_once_and_can_be_read_again(client: httpx.Client,
     assert client.get(f"/analyses/tickets/{first['id']}").json() == first
     assert error_of(client.get(f"/analyses/products/{first['id']}"))["code"] == "unknown_analysis"
     assert client.get("/analyses/tickets/none").status_code == 404
+
+
+def test_personal_data_is_neither_sent_to_the_model_nor_kept(client: httpx.Client, bench: Bench) -> None:
+    made = analyse(client, f"{TEXT} Ada Winter, ada@example.com", title="For Ada Winter").json()
+    assert made["findings"]
+    asked = "".join(message.content for message in bench.model.calls[-1].messages)
+    kept = "".join(one.model_dump_json() for one in bench.stores.analyses.stream())
+    assert "[e-mail]" in asked
+    assert "Winter" not in asked + kept
+    assert "ada@" not in asked + kept
 
 
 @pytest.mark.parametrize(

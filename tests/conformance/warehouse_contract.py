@@ -898,14 +898,6 @@ class AnalysisContract:
         assert [one.id for one in warehouse.analyses.stream(task="other")] == ["a2"]
         assert [one.id for one in warehouse.analyses.stream(batch_size=1)] == ["a1", "a2", "a3"]
 
-    def test_of_two_results_about_a_record_the_newest_is_found(self, warehouse: Warehouse) -> None:
-        old = analysed(1, key="k", created_at=NOW - timedelta(days=1))
-        warehouse.analyses.upsert([analysed(0, key="k"), old])
-        found = warehouse.analyses.find_by_key("tickets", "k")
-        assert found is not None
-        assert found.id == "a0"
-        assert warehouse.analyses.find_by_key("other", "k") is None
-
     def test_results_are_counted_and_deleted(self, warehouse: Warehouse) -> None:
         warehouse.analyses.upsert([analysed(0), analysed(1), analysed(2, task="other")])
         assert warehouse.analyses.count_by_task() == {"other": 1, "tickets": 2}

@@ -86,10 +86,16 @@ class Desk(SupportDesk):
 
         class Noting(AnalysisService):
             async def analyse(
-                self, task: str, text: str, title: str = "", identifier: str | None = None
+                self,
+                task: str,
+                text: str,
+                title: str = "",
+                identifier: str | None = None,
+                *,
+                keep: bool = True,
             ) -> Analysed:
                 seen.append(text)
-                return await super().analyse(task, text, title, identifier)
+                return await super().analyse(task, text, title, identifier, keep=keep)
 
         deciders = {"tickets": Deciders(heads=heads or WordHeads(embedder), embedder=TextEmbedder(embedder))}
         self.analyses = Noting([SPEC], kept, deciders)

@@ -415,11 +415,6 @@ class FakeAnalysisStore(_Collection):
         self._call("get", len(set(ids)), FIND_BATCH)
         return [self._rows[key] for key in sorted(set(ids)) if key in self._rows]
 
-    def find_by_key(self, task: str, key: str) -> Analysis | None:
-        self._call("find")
-        found = [one for one in self._of(task) if one.key == key]
-        return max(found, key=lambda one: (one.created_at, one.id), default=None)
-
     def stream(self, *, task: str | None = None, batch_size: int = 256) -> Iterator[Analysis]:
         return self._batches(self._of(task), batch_size)
 

@@ -256,8 +256,7 @@ class TestGroups:
         bench = Bench(*rows, model=ScriptedLanguageModel(default=summarise))
         report = await bench.run(self.grouped())
         assert (report.seen, report.analysed, report.dropped) == (2, 2, 2)
-        lamp = bench.warehouse.analyses.find_by_key("tickets", "lamp")
-        assert lamp is not None
+        [lamp] = [one for one in bench.warehouse.analyses.stream(task="tickets") if one.key == "lamp"]
         assert set(lamp.document_ids) == {row.id for row in rows[:3]}
         assert lamp.findings[0].evidence[0].document_id == rows[1].id
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from llm_engineering.application.analysis.explain import explain_class, find_deciding_sentences
+from llm_engineering.application.analysis.explain import find_deciding_sentences
 from llm_engineering.application.analysis.heads import LinearHead, TextEmbedder
 from llm_engineering.application.analysis.patterns import find_entities
 from llm_engineering.application.analysis.trend import compute_trends
@@ -32,16 +32,6 @@ def word_head(*words: str) -> tuple[LinearHead, TextEmbedder]:
 
 
 class TestExplanations:
-    @pytest.mark.parametrize("others", [0, 2, 8])
-    def test_base_and_shares_add_up_to_the_score(self, others: int) -> None:
-        head, embedder = word_head("lamp", "kettle")
-        filler = " ".join(f"Sentence number{place} says something else." for place in range(others))
-        record = ticket(1, f"{filler} The lamp is dark.".strip())
-        told = explain_class(record, "lamp", head, embedder)
-        assert told.base + sum(share for _, share in told.shares) == pytest.approx(told.score, abs=1e-3)
-        best = max(told.shares, key=lambda pair: pair[1])[0]
-        assert record.text[best.start : best.end] == "The lamp is dark."
-
     def test_the_deciding_sentence_is_the_one_that_names_the_class(self) -> None:
         head, embedder = word_head("lamp", "kettle")
         records = [

@@ -53,9 +53,7 @@ async def made(
 
 class TestSamples:
     async def test_a_ticket_with_its_resolution(self) -> None:
-        record = ticket(
-            1, "My lamp is dark.", metadata={"resolution": "Write to ann@example.com.", "client": "C1"}
-        )
+        record = ticket(1, "My lamp is dark.", metadata={"resolution": "Write to [e-mail].", "client": "C1"})
         other = ticket(2, "Nothing was done.")
         [sample] = await made(record, other, answer="resolution", group_by="client")
         assert (sample.instruction, sample.answer) == ("My lamp is dark.", "Write to [e-mail].")
@@ -75,6 +73,22 @@ class TestSamples:
         )
         assert sample.instruction == "Fill the fields.\n\nMy lamp is dark."
         assert json.loads(sample.answer) == {"mood": "calm", "things": ["lamp"]}
+
+    async def test_of_several_people_the_majority_counts(self) -> None:
+        record = ticket(1, "My lamp is dark.")
+        votes = [
+            Feedback(
+                subject=Subject(kind="analysis", id="a"),
+                correction={"mood": mood},
+                task="tickets",
+                document_ids=(record.id,),
+                voter=voter,
+                created_at=datetime(2026, 5, 4, minute, tzinfo=UTC),
+            )
+            for minute, (voter, mood) in enumerate([("ann", "calm"), ("ben", "calm"), ("cy", "cross")])
+        ]
+        [sample] = await made(record, votes=tuple(votes), labels_of="tickets")
+        assert json.loads(sample.answer) == {"mood": "calm"}
 
     async def test_a_conversation_keeps_its_turns(self) -> None:
         [sample] = await made(ticket(1, CHAT), ticket(2, "No conversation."), speakers=SPEAKERS)

@@ -30,6 +30,7 @@ from llm_engineering.application.training.datasets.preference_lint import (
     lint,
 )
 from llm_engineering.application.training.datasets.splits import assign, split_by_document
+from llm_engineering.application.training.groups import join_groups
 from llm_engineering.domain.datasets import PreferenceSample, Split
 from llm_engineering.domain.errors import InvalidInputError
 from tests.unit.dataset_samples import document, instruct, preference, prose
@@ -39,6 +40,35 @@ UNITS = st.sets(st.text(min_size=1, max_size=8), min_size=3, max_size=60)
 
 
 # --- splits ---------------------------------------------------------------------------------------------------------
+
+
+def test_units_that_share_any_name_are_one_group() -> None:
+    units = {
+        "a": ["client:1", "dup:7"],
+        "b": ["dup:7"],
+        "c": ["client:2", "dup:7"],
+        "d": ["d"],
+        "e": ["client:2"],
+    }
+    joined = join_groups({**units, "f": ["client:3"]})
+    assert joined == {**dict.fromkeys("abce", "client:1"), "d": "d", "f": "client:3"}
+
+
+def test_near_duplicates_of_two_clients_stay_together() -> None:
+    documents = [document(prose(number), f"d{number}") for number in range(40)]
+    groups = {one.id: f"dup{place // 2}" for place, one in enumerate(documents)}
+    samples = []
+    for number, one in enumerate(documents):
+        sample = instruct(f"What of {number}?", of=one)
+        named = f"client:{(number + 1) // 2}" if number < 6 else ""
+        samples.append(
+            sample.model_copy(update={"origin": sample.origin.model_copy(update={"group": named})})
+        )
+    splits = split_by_document(samples, groups, SHARES, seed=1)
+    where = {one.origin.document_id: split for split, found in splits.items() for one in found}
+    assert len({where[one.id] for one in documents[:6]}) == 1
+    pairs = zip(documents[::2], documents[1::2], strict=True)
+    assert all(where[one.id] == where[two.id] for one, two in pairs)
 
 
 def test_no_document_and_no_group_is_in_two_splits() -> None:

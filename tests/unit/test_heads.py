@@ -155,6 +155,19 @@ class TestRefusals:
         with pytest.raises(ModelFileError, match="Train it again"):
             load_head(broken)
 
+    @pytest.mark.parametrize(
+        ("weights", "bias"), [((3, 2), (2,)), ((3, 3), (2,)), ((3, 3), (3, 1)), ((3,), (3,))]
+    )
+    def test_a_head_of_another_shape_than_its_labels_is_refused(
+        self, tmp_path: Path, weights: tuple[int, ...], bias: tuple[int, ...]
+    ) -> None:
+        head = LinearHead(
+            ("a", "b", "c"), np.zeros(weights, dtype=np.float32), np.zeros(bias, dtype=np.float32), "e"
+        )
+        head.save(tmp_path / "x.npz")
+        with pytest.raises(ModelFileError, match="another shape"):
+            load_head(tmp_path / "x.npz")
+
     async def test_a_head_of_another_embedder_is_refused(self, tmp_path: Path) -> None:
         learn(tmp_path)
         with pytest.raises(ModelFileError, match="another embedder"):
@@ -265,6 +278,21 @@ class TestLabels:
         assert found.counts["corrections"] == 1
         assert found.counts["left out: not a value of topic"] == 1
         assert found.agreement is not None
+
+    def test_near_duplicates_of_two_clients_are_one_group(self) -> None:
+        warehouse = FakeWarehouse()
+        rows = [
+            ticket(number, f"text {number}", metadata={"topic": "lamp", "client": f"c{number}"})
+            for number in range(3)
+        ]
+        pair = [row.model_copy(update={"duplicate_group": rows[0].id}) for row in rows[:2]]
+        warehouse.clean.upsert([*pair, rows[2]])
+        found = collect_labels(SPEC, TOPIC, HeadTraining(group_by="client"), warehouse)
+        assert {one.text: one.group for one in found.labels} == {
+            "text 0": "client:c0",
+            "text 1": "client:c0",
+            "text 2": "client:c2",
+        }
 
     def test_every_correction_is_one_more_label(self) -> None:
         warehouse = FakeWarehouse()

@@ -11,9 +11,11 @@ from llm_engineering.application.features.clean import clean, source_hash
 from llm_engineering.application.features.manage import find_person, forget_person
 from llm_engineering.application.features.pipeline import clean_documents
 from llm_engineering.application.text.privacy import PrivacyPolicy
+from llm_engineering.domain.analyses import Finding
 from llm_engineering.domain.documents import DeadLetter, RawDocument
+from llm_engineering.domain.inference import Feedback, Subject
 from llm_engineering.infrastructure.personal_data import RulesFinder
-from tests.conformance.warehouse_contract import NOW, notice
+from tests.conformance.warehouse_contract import NOW, analysed, drafted, notice
 from tests.fakes.index import FakeVectorIndex
 from tests.fakes.warehouse import FakeWarehouse
 from tools.collection import find_in_files
@@ -132,15 +134,45 @@ def test_a_person_is_forgotten_in_every_store(tmp_path: Path) -> None:
         [DeadLetter(stage="collect", source="t.csv:9", reason="no", payload="JO DOE", failed_at=NOW)]
     )
     place.notices.put([notice(text="jo@doe.example is interested"), notice("other")])
+    found = Finding(field="name", value="Jo Doe", made_by="rule")
+    place.analyses.upsert(
+        [analysed(1, findings=(found,)), analysed(2, document_ids=(ticket(1, "x").id,)), analysed(3)]
+    )
+    for draft in (drafted("d1", "About Jo Doe."), drafted("d2")):
+        place.drafts.save(draft)
+    for name in ("Jo Doe", "Jo Doering"):
+        place.users.get_or_create(name)
+    correction = Feedback(
+        subject=Subject(kind="analysis", id="a1"), correction={"name": "Jo Doe"}, task="t", created_at=NOW
+    )
+    place.feedback.vote(correction)
     traces = find_person(place, ["Jo Doe", "jo@doe.example"])
-    assert (len(traces.selection.documents), len(traces.selection.letters), len(traces.notices)) == (1, 1, 1)
+    assert list(traces.counts.values()) == [1, 1, 1, 2, 1, 1, 0, 0, 1]
     forget_person(traces, place, index)
-    assert find_person(place, ["Jo Doe", "jo@doe.example"]).count == 0
+    left = find_person(place, ["Jo Doe", "jo@doe.example"])
+    assert (left.count, left.corrections) == (1, 1)
     assert len(list(place.documents.stream())) == len(list(place.clean.stream())) == 1
-    for name, content in (
-        ("a", b"x" * (1 << 20) + b"JO DOE"),
-        ("b", b"x" * ((1 << 20) - 3) + b"jo doe"),
-        ("c", b"Jo  Doe"),
-    ):
+    assert [one.id for one in place.analyses.stream()] == ["a3"]
+    assert [one.id for one in place.drafts.read_page(9)] == ["d2"]
+    assert [one.full_name for one in place.users.all()] == ["Jo Doering"]
+
+
+def test_a_name_is_found_as_a_whole_word_only() -> None:
+    place = FakeWarehouse()
+    place.documents.upsert([ticket(1, "Major job."), ticket(2, "This is JO."), ticket(3, "x\nJo")])
+    found = find_person(place, ["jo"]).selection.documents
+    assert sorted(document.link for document in found) == ["t.csv#2", "t.csv#3"]
+
+
+def test_files_are_searched_for_whole_words_and_binary_ones_for_parts_too(tmp_path: Path) -> None:
+    for name, content in {
+        "a": b"x " * (1 << 20) + b"JO DOE",
+        "b": b"Jo\n Doe",
+        "c": b"Jo Doering and xJo Doe",
+        "d": b"\0\0fJo Doeg",
+        "e": b"",
+    }.items():
         (tmp_path / name).write_bytes(content)
-    assert [path.name for path in find_in_files(sorted(tmp_path.iterdir()), ["Jo Doe"])] == ["a", "b"]
+    files = sorted(tmp_path.iterdir())
+    assert [path.name for path in find_in_files(files, ["Jo Doe"])] == ["a", "b", "d"]
+    assert list(find_in_files(files, [" "])) == []

@@ -18,6 +18,7 @@ from llm_engineering.application.features.config import (
     EndToEndData,
     FeatureEngineering,
 )
+from llm_engineering.application.features.links import hide_credentials
 from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.application.inference.retriever import RetrievalConfig
 from llm_engineering.application.reporting.json_export import ExportArtifacts
@@ -191,7 +192,13 @@ def test_a_wrong_item_of_a_list_is_one_problem(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "link", ["https://ada:s3cret@git.example.org/x.git", "https://ghp_token@github.com/a/b"]
+    "link",
+    [
+        "https://ada:s3cret@git.example.org/x.git",
+        "https://ghp_token@github.com/a/b",
+        "postgresql://h/d?user=a&password=s3cret",
+        "postgresql+psycopg://h/d?passw%6Frd=s3cret#x",
+    ],
 )
 def test_credentials_in_a_link_are_refused_because_parameters_are_stored(tmp_path: Path, link: str) -> None:
     message = problems(tmp_path, f"parameters: {{collect: {{author: A, links: ['{link}']}}}}")
@@ -207,6 +214,10 @@ def test_variables_in_a_link_are_filled_in_when_it_is_collected() -> None:
     [first, second] = run.as_links({"GIT_USER": "ada", "GIT_PASSWORD": "s3/cret"})
     assert first.url == "https://ada:s3%2Fcret@git.example.org/x.git"
     assert second.url == "git@github.com:a/b.git"
+    database = {"url": "postgresql://h/d?user=a&password={DB_PASSWORD}&sslmode=require", "category": "movie"}
+    [third] = CollectRun.model_validate({"links": [database]}).as_links({"DB_PASSWORD": "s3&c"})
+    assert third.url == "postgresql://h/d?user=a&password=s3%26c&sslmode=require"
+    assert hide_credentials(third.url) == "postgresql://h/d?user=a&password=***&sslmode=require"
     with pytest.raises(ConfigurationError, match="not set: GIT_PASSWORD"):
         run.as_links({"GIT_USER": "ada"})
 

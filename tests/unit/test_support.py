@@ -1,16 +1,22 @@
 """Customer service: rules before models, asking back at most twice, and what a replay counts."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from llm_engineering.application.analysis.patterns import find_entities, read_amount
 from llm_engineering.application.evaluation.replay import OldTicket, replay_tickets
-from llm_engineering.application.inference.support import Decision, Served, SupportDesk, _read_amount
+from llm_engineering.application.inference.support import Decision, Served, SupportDesk
 from llm_engineering.application.inference.support_config import Action, SupportConfig
 from llm_engineering.application.ports import Message
+from llm_engineering.domain.analyses import AnalysisField, FieldKind
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
 from tests.fakes.support import CONFIG, Desk
+from tools.support import read_tickets
+
+AMOUNT = AnalysisField(name="amount", kind=FieldKind.ENTITIES, pattern="amount")
 
 
 def turns(*said: str) -> list[Message]:
@@ -31,6 +37,12 @@ class TestDecisions:
         later = await desk.serve("What does overlap repeat?", turns("Hi there", first.response))
         assert first.response.startswith("I am an AI.\n\n")
         assert "I am an AI." not in later.response
+
+    async def test_what_customers_say_is_not_kept(self) -> None:
+        desk = Desk()
+        await desk.serve("What does overlap repeat?")
+        assert desk.analysed
+        assert list(desk.twin.warehouse.analyses.stream()) == []
 
     async def test_a_rule_outranks_a_sure_model(self) -> None:
         served = await Desk().serve("Let me talk to a person about overlap")
@@ -83,10 +95,18 @@ class TestDecisions:
             ("3.5 dollars", 3.5),
             ("1 200 €", 1200),
             ("€", 0),
+            ("$5k", 5_000),
+            ("2m dollars", 2_000_000),
+            ("1’299.00 CHF", 1299),
+            ("$1,299.5", 1299.5),
+            ("1,299,000 €", 1_299_000),
+            ("1\u202f299,00 €", 1299),
         ],
     )
     def test_amounts_are_read_whatever_their_marks(self, text: str, amount: float) -> None:
-        assert _read_amount(text) == amount
+        assert read_amount(text) == amount
+        found = [value for value, _ in find_entities(AMOUNT, f"I paid {text} for it")]
+        assert found == ([text] if amount else [])
 
 
 class TestConfig:
@@ -112,6 +132,13 @@ class TestConfig:
 
 
 class TestReplay:
+    @pytest.mark.parametrize("row", ["5", "[1]", '"text"', "null"])
+    def test_a_row_that_is_no_object_is_told_with_its_number(self, tmp_path: Path, row: str) -> None:
+        file = tmp_path / "tickets.jsonl"
+        file.write_text(f'{{"description": "a", "intent": "b", "outcome": 1}}\n{row}\n', encoding="utf-8")
+        with pytest.raises(InvalidInputError, match="row 2"):
+            read_tickets(file)
+
     async def test_shares_are_of_all_tickets(self) -> None:
         rows = [
             ("1", "overlap", "answered"),  # answered, rightly

@@ -1,9 +1,6 @@
-"""Why a head decided as it did: what each sentence of a record adds to the class, and which one decides it."""
+"""Why a head decided as it did: the sentence that decides it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations
-from math import factorial
 
 import numpy as np
 
@@ -13,19 +10,6 @@ from llm_engineering.domain.documents import CleanDocument, Span
 
 MOST_SENTENCES = 12
 """Of a record, that are looked at one by one."""
-MOST_EXACT = 5
-"""Sentences up to which their shares are exact: all 2ⁿ texts are embedded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """A class's score (before the temperature) as a sum: ``base`` and a share of each sentence."""
-
-    label: str
-    score: float
-    base: float
-    """What the class has without any text; of long records also what sentences do only together."""
-    shares: tuple[tuple[Span, float], ...]
 
 
 def list_sentences(text: str) -> list[Span]:
@@ -56,45 +40,6 @@ def find_deciding_sentences(
         place += len(spans)
         found.append(spans[int(left.argmin())])
     return found
-
-
-def explain_class(
-    document: CleanDocument, label: str, head: LinearHead, embedder: TextEmbedder
-) -> Explanation:
-    """Return what each sentence adds to a class. Base and shares add up to the score.
-
-    Up to five sentences, the shares are Shapley values: a sentence's gain, over all orders in which the text could be put
-    together. Of more, a share is what the score loses without the sentence.
-
-    Raises:
-        ValueError: the head does not know the class.
-    """
-    column = head.labels.index(label)
-    spans = list_sentences(document.text)
-    score = float(head.compute_logits(embedder.embed([compose_text(document)]))[0, column])
-    if len(spans) > MOST_EXACT:
-        texts = [_without(document, [span]) for span in spans]
-        lost = score - head.compute_logits(embedder.embed(texts))[:, column]
-        return Explanation(
-            label, score, score - float(lost.sum()), tuple(zip(spans, map(float, lost), strict=True))
-        )
-    kept = [chosen for size in range(1, len(spans) + 1) for chosen in combinations(range(len(spans)), size)]
-    texts = [
-        _without(document, [spans[one] for one in range(len(spans)) if one not in chosen]) for chosen in kept
-    ]
-    values: dict[tuple[int, ...], float] = {(): float(head.bias[column])}
-    if texts:
-        logits = head.compute_logits(embedder.embed(texts))[:, column]
-        values |= dict(zip(kept, map(float, logits), strict=True))
-    count = len(spans)
-    shares = []
-    for one in range(count):
-        gain = 0.0
-        for chosen in [key for key in values if one not in key]:
-            weight = factorial(len(chosen)) * factorial(count - len(chosen) - 1) / factorial(count)
-            gain += weight * (values[tuple(sorted((*chosen, one)))] - values[chosen])
-        shares.append((spans[one], gain))
-    return Explanation(label, values[tuple(range(count))], values[()], tuple(shares))
 
 
 def _without(document: CleanDocument, left_out: Sequence[Span]) -> str:

@@ -143,7 +143,9 @@ def load_head(path: Path) -> LinearHead:
         raise ModelFileError(f"There is no head at {path}.") from None
     except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, NotImplementedError) as error:
         raise ModelFileError(f"The head {path} cannot be read: {error}. Train it again.") from None
-    if told.get("format") != _FORMAT or head.weights.shape != (len(head.weights), len(head.labels)):
+    classes = len(head.labels)
+    fits = head.weights.ndim == 2 and head.weights.shape[1] == classes and head.bias.shape == (classes,)
+    if told.get("format") != _FORMAT or not fits:
         raise ModelFileError(
             f"The head {path} is of another format than this version reads, or of another shape than its labels. Train it again."
         )

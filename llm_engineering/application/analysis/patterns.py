@@ -34,7 +34,7 @@ _ORDINAL = r"\d{1,2}(?:st|nd|rd|th)\b"
 _YEAR = r"(?:,?\s+(?:19|20)\d\d\b)?"
 _CURRENCY = r"(?:£|\$|€|¥|\bUSD|\bEUR|\bGBP|\bCHF)"
 _MONEY_WORD = r"(?:pounds?|quid|dollars?|bucks?|euros?|francs?|franken|pence|cents?|gbp|usd|eur|chf)\b"
-_FIGURE = r"\d{1,3}(?:[ ,.'’]\d{3})+(?:[.,]\d{1,2})?(?!\d)|\d+(?:[.,]\d+)?"
+_FIGURE = r"\d{1,3}(?:[ \u00a0\u202f,.'’]\d{3})+(?:[.,]\d{1,2})?(?!\d)|\d+(?:[.,]\d+)?"
 _HALF = r"(?:\s*(?:[ap]\.\s?m\.|[ap]m\b))"
 _PART = r"(?:\s+(?:in\s+the\s+|at\s+)?(?:morning|afternoon|evening|night)\b)"
 _PATTERNS = {
@@ -67,6 +67,8 @@ _PATTERNS = {
     # A number is what is no part of the other three, nor of a word.
     Pattern.NUMBER: rf"(?<![\w.,-])(?:{_FIGURE})(?![\w-]|[.,]\d)",
 }
+_AMOUNT = re.compile(r"(?P<figure>\d[\d.,'’\s]*)(?P<unit>[km](?![^\W\d_]))?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 _OTHERS = (Pattern.DATE, Pattern.TIME, Pattern.AMOUNT)
 
 
@@ -105,6 +107,19 @@ def find_entities(field: AnalysisField, text: str) -> Iterator[tuple[str, Span]]
     }
     for match in _compile_names(tuple(known)).finditer(text):
         yield known[match[0].casefold()], Span(start=match.start(), end=match.end())
+
+
+def read_amount(text: str) -> float:
+    """Return the figure of an amount that ``Pattern.AMOUNT`` finds, whatever its marks: ``1.299,00 €`` is 1299, ``$5k`` 5000; 0
+    where there is none. The last mark is of thousands if three digits follow it, else of decimals."""
+    match = _AMOUNT.search(text)
+    if match is None:
+        return 0.0
+    figure = re.sub(r"['’\s]", "", match["figure"]).rstrip(".,")
+    last = max(figure.rfind("."), figure.rfind(",")) + 1
+    places = len(figure) - last if last else 0
+    digits = float(re.sub(r"[.,]", "", figure))
+    return digits / 10.0 ** (0 if places == 3 else places) * _UNITS[(match["unit"] or "").lower()]
 
 
 def _trim(text: str, start: int, end: int) -> tuple[int, int]:

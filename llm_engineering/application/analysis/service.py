@@ -1,4 +1,4 @@
-"""Analyses on request: a text is analysed as a record of the warehouse would be; its result is kept, and can be corrected."""
+"""Analyses on request: a text is analysed as a record of the warehouse would be; its result can be kept, and corrected."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 from llm_engineering.application.analysis.analyse import STAGE, Analyser, AnalysisStores, Deciders
 from llm_engineering.application.analysis.grouping import POSTED, Unit, hash_input
 from llm_engineering.application.llm.batch import BatchClient, BatchConfig, NoAnswerError
+from llm_engineering.application.text.privacy import PrivacyPolicy
 from llm_engineering.domain.analyses import Analysis, AnalysisField, AnalysisSpec, Engine, FieldKind
 from llm_engineering.domain.documents import CleanDocument, text_hash
 from llm_engineering.domain.errors import InvalidInputError, ModelServiceError
@@ -30,11 +31,17 @@ class AnalysisService:
     Args:
         deciders: whom each spec asks, by task. Heads are looked for at each request: one that goes into use while the service
             runs decides from then on, and a service starts without any.
+        privacy: what is done with personal data before anything reads a text, as with records; None: nothing.
     """
 
     def __init__(
-        self, specs: Sequence[AnalysisSpec], stores: AnalysisStores, deciders: Mapping[str, Deciders]
+        self,
+        specs: Sequence[AnalysisSpec],
+        stores: AnalysisStores,
+        deciders: Mapping[str, Deciders],
+        privacy: PrivacyPolicy | None = None,
     ) -> None:
+        self._privacy = privacy
         self.specs = {spec.task: spec for spec in specs}
         self._stores = stores
         self._deciders = deciders
@@ -43,11 +50,15 @@ class AnalysisService:
         """Return the spec of a task; None: this service does not answer it."""
         return self.specs.get(task)
 
-    async def analyse(self, task: str, text: str, title: str = "", identifier: str | None = None) -> Analysed:
-        """Analyse a text, and keep the result. The same text again, or under the same identifier, has the same id.
+    async def analyse(
+        self, task: str, text: str, title: str = "", identifier: str | None = None, *, keep: bool = True
+    ) -> Analysed:
+        """Analyse a text after personal data in it is treated; quotes and places are of the text as it is then. The same text
+        again, under the same identifier, has the same id.
 
         Args:
             identifier: whose it is in another system; None: the text's own hash.
+            keep: whether the result is stored, until it is deleted. A language model's reply is cached in any case.
 
         Raises:
             InvalidInputError: there is no such task, or it is about groups, which only a run sees.
@@ -55,11 +66,13 @@ class AnalysisService:
             ModelFileError: a head is not trained.
         """
         analyser = self._make_analyser(task)
+        if self._privacy is not None:
+            text, title = self._privacy.apply(text), self._privacy.apply(title)
         key = f"{POSTED}{identifier or text_hash(text)[:32]}"
         document = _make_document(key, text, title)
         unit = Unit(key, (key,), (hash_input(document),), (document,))
         wanted = analyser.derive_id(unit)
-        if known := await asyncio.to_thread(self._stores.analyses.get, [wanted]):
+        if keep and (known := await asyncio.to_thread(self._stores.analyses.get, [wanted])):
             return Analysed(known[0])
         [headed] = await asyncio.to_thread(analyser.apply_heads, [unit])
         try:
@@ -69,11 +82,12 @@ class AnalysisService:
                 raise ModelServiceError(str(error)) from error
             left = analyser.summarise_heads(unit, headed)
             return Analysed(left, "The language model failed; what only it can tell is left out.")
-        await asyncio.to_thread(self._stores.analyses.upsert, [result])
+        if keep:
+            await asyncio.to_thread(self._stores.analyses.upsert, [result])
         return Analysed(result)
 
     async def find(self, task: str, identifier: str) -> Analysis | None:
-        """Return a result by its id; None: there is none, or it has gone stale."""
+        """Return a result by its id; None: there is none."""
         found = await asyncio.to_thread(self._stores.analyses.get, [identifier])
         return next((one for one in found if one.task == task), None)
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from llm_engineering.domain.analyses import Analysis, AnalysisField, Evidence
 from llm_engineering.domain.documents import CleanDocument
 
-NO_GROUP = "–"
+NO_ENTITY = "–"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def compute_trends(
             continue
         level = field.values.index(str(finding.value)) / top
         evidence = finding.evidence[0] if finding.evidence else None
-        for entity in dict.fromkeys(map(str, result.list_values(entities))) or (NO_GROUP,):
+        for entity in dict.fromkeys(map(str, result.list_values(entities))) or (NO_ENTITY,):
             seen[str(group), entity].append((document.published_at, level, evidence, document.id))
     found = [
         _summarise(group, entity, sorted(rows, key=lambda row: (row[0], row[3])), now, half_life_days)

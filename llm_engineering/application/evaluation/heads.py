@@ -1,4 +1,5 @@
-"""The gate of heads: a new one is measured on labels that nothing was learned from, against the one in use."""
+"""The gate of heads: a new one is measured on labels that it was not learned from, against the one in use, which may have been
+learned from some of them: the gate is then the stricter."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class HeadVerdict:
     decided_accuracy: float | None
     """Of these; None: there are none."""
     difference: Interval | None
-    """Accuracy against the head in use; None: there was none, or it decides other classes or vectors."""
+    """Accuracy against the head in use; None: there was none, or it reads other vectors."""
     promoted: bool
     labels: dict[str, int]
     agreement: float | None

@@ -1,7 +1,8 @@
 """Cleaning: text without invalid characters, page furniture and repeated blank space. Never case, never code.
 
 Every rule looks at one character, one line or one paragraph, and every regular expression is bounded or anchored, so
-the time is linear in the length of the text. Cleaning twice gives what cleaning once gives.
+the time is linear in the length of the text. Cleaning twice gives what cleaning once gives, but for
+pseudonyms, whose digits may be taken for a number.
 """
 
 import re

@@ -22,6 +22,7 @@ from llm_engineering.application.features.links import (
     dump_link,
     find_query_secret,
     hide_credentials,
+    identify_link,
     load_link,
     normalise_link,
 )
@@ -88,12 +89,12 @@ class Task:
 
     @property
     def url(self) -> str:
-        return hide_credentials(self.link.url.strip())
+        return f"{hide_credentials(self.link.url.strip())}{self.link.part}"
 
     @property
     def origin(self) -> str:
         """The link that the user gave, without credentials and in one spelling."""
-        return self.parent.origin if self.parent else hide_credentials(normalise_link(self.link.url))
+        return self.parent.origin if self.parent else identify_link(self.link)
 
     @property
     def given(self) -> str:
@@ -112,7 +113,7 @@ class Task:
         if not self.complete or self.reason or self.unplaced or self.children:
             return []
         # What a feed's other links gave has the same origin; of a discovered repository only its own files may go.
-        own = f"{hide_credentials(normalise_link(self.link.url))}#" if self.parent else ""
+        own = f"{identify_link(self.link)}#" if self.parent else ""
         return [link for link in self.known if link.startswith(own) and link not in self.yielded]
 
 
@@ -314,7 +315,7 @@ class _Run:
 
     def add(self, link: Link, parent: Task | None = None) -> None:
         """Queue a link, unless it is there already."""
-        key = normalise_link(link.url)
+        key = f"{normalise_link(link.url)}{link.part}"
         task = self._tasks.get(key)
         if task is not None:
             self._note_duplicate(link, task, parent)

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.features.chunk import ChunkingConfig
+from llm_engineering.application.features.links import find_database_secrets
 from llm_engineering.application.ports import Link
 from llm_engineering.domain.categories import is_record
 from llm_engineering.domain.errors import ConfigurationError
@@ -43,8 +44,8 @@ class LinkSpec(StrictConfig):
     @field_validator("url")
     @classmethod
     def _without_secrets(cls, value: str) -> str:
-        found = _WEB_CREDENTIALS.match(value.strip())
-        if found and _VARIABLE.sub("", found["credentials"]).strip(":"):
+        address = value.strip()
+        if any(_VARIABLE.sub("", address[start:end]).strip(":") for start, end in _find_secrets(address)):
             raise ValueError(
                 "a link must not hold a user name or password, because a run's parameters are stored; "
                 "write https://{GIT_USER}:{GIT_PASSWORD}@… and set these variables"
@@ -81,7 +82,7 @@ class CollectRun(StrictConfig):
         return self
 
     def as_links(self, environment: Mapping[str, str]) -> list[Link]:
-        """Return the links to collect, with ``{NAME}`` in their credentials taken from the environment.
+        """Return the links to collect, with ``{NAME}`` in their credentials and secret parameters taken from the environment.
 
         Raises:
             ConfigurationError: a variable is not set.
@@ -98,17 +99,22 @@ class CollectRun(StrictConfig):
         ]
 
 
-def _expanded(url: str, environment: Mapping[str, str]) -> str:
+def _find_secrets(url: str) -> list[tuple[int, int]]:
+    """Where user name and password stand in an address, and other secrets of a database's."""
     found = _WEB_CREDENTIALS.match(url)
-    if not found:
-        return url
-    credentials = found["credentials"]
-    missing = [name for name in _VARIABLE.findall(credentials) if name not in environment]
-    if missing:
+    return [*([found.span("credentials")] if found else []), *find_database_secrets(url)]
+
+
+def _expanded(url: str, environment: Mapping[str, str]) -> str:
+    places = _find_secrets(url)
+    named = [name for start, end in places for name in _VARIABLE.findall(url[start:end])]
+    if missing := [name for name in named if name not in environment]:
         raise ConfigurationError(f"The link {url} needs variables that are not set: {', '.join(missing)}.")
-    # Quoted, because a password may hold what has a meaning in an address.
-    filled = _VARIABLE.sub(lambda match: quote(environment[match.group(1)], safe=""), credentials)
-    return url[: found.start("credentials")] + filled + url[found.end("credentials") :]
+    for start, end in reversed(places):
+        # Quoted, because a password may hold what has a meaning in an address.
+        filled = _VARIABLE.sub(lambda match: quote(environment[match[1]], safe=""), url[start:end])
+        url = url[:start] + filled + url[end:]
+    return url
 
 
 class FeatureRun(StrictConfig):

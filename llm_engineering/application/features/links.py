@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from llm_engineering.application.ports import Link
 from llm_engineering.domain.errors import ConfigurationError
@@ -48,8 +48,10 @@ _TRACKING = re.compile(r"(?i)^(utm_\w+|fbclid|gclid|mc_cid|mc_eid|igshid|ref_src
 # What stands before an @ in the host's place; in a malformed address also a password with a slash (digits are a port).
 _CREDENTIALS = re.compile(r"(?<=://)(?:[^/?#\s]*|[^/?#\s@:]*:(?!\d+[/?#])[^\s]*)@")
 _SECRET_NAME = re.compile(
-    r"(?i)^(x-amz-signature|x-goog-signature|sig|signature|auth|secret|password|passwd|pwd|(api|access)?[_-]?key)$|token$|secret$"
+    r"(?i)^(x-amz-signature|x-goog-signature|sig|signature|auth|secret|password|passwd|pwd|odbc_connect|(api|access)?[_-]?key)$|token$|secret$|password$"
 )
+_DATABASE = re.compile(r"(?i)\b(?:postgresql|mysql|mariadb|mssql|oracle)(?:\+\w+)?://\S+")
+_PARAMETER = re.compile(r"(?<=[?&])(?P<name>[^=&\s]+)=(?P<value>[^&\s]*)")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -169,9 +171,31 @@ def load_link(text: str) -> Link | None:
         return None
 
 
+def identify_link(link: Link) -> str:
+    """Return what tells a link from all others, as it may be stored: its address in one spelling, and what is read of it."""
+    return f"{hide_credentials(normalise_link(link.url))}{link.part}"
+
+
 def hide_credentials(url: str) -> str:
-    """Return a link as it may be logged and stored: without user name and password."""
-    return _CREDENTIALS.sub("", url)
+    """Return a link as it may be logged and stored: without user name and password; a database's also without parameters that are
+    secret."""
+    return _DATABASE.sub(_hide_parameters, _CREDENTIALS.sub("", url))
+
+
+def find_database_secrets(url: str) -> list[tuple[int, int]]:
+    """Return where the values of those parameters of a database's address stand that are secret."""
+    found = _DATABASE.match(url)
+    return [
+        pair.span("value")
+        for pair in _PARAMETER.finditer(found[0] if found else "")
+        if is_secret_name(unquote(pair["name"]))
+    ]
+
+
+def _hide_parameters(address: re.Match[str]) -> str:
+    return _PARAMETER.sub(
+        lambda pair: f"{pair['name']}=***" if is_secret_name(unquote(pair["name"])) else pair[0], address[0]
+    )
 
 
 def is_secret_name(name: str) -> bool:

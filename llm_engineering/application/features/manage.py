@@ -1,9 +1,10 @@
 """Look after the collection: what is in it, what was left out, and forgetting a part of it."""
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from pydantic import BaseModel
@@ -17,7 +18,9 @@ from llm_engineering.application.ports import (
     VectorIndex,
     Warehouse,
 )
+from llm_engineering.application.text.pii import compile_names
 from llm_engineering.domain.documents import DeadLetter, RawDocument, User, derive_id
+from llm_engineering.domain.drafts import StoredDraft
 from llm_engineering.domain.errors import InvalidInputError, StoreUnavailableError
 
 COLLECT_STAGE = "collect"
@@ -180,25 +183,50 @@ class PersonTraces:
 
     selection: Selection
     notices: tuple[str, ...] = ()
+    analyses: tuple[str, ...] = ()
+    drafts: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    voices: int = 0
+    """Profiles of authors, which are made anew from what is left."""
     votes: int = 0
     """Answers that somebody voted on, which are kept for training."""
+    corrections: int = 0
+    """Corrections of analyses, which are kept for training."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return how many records there are in each store."""
+        return {
+            "documents, clean documents": len(self.selection.documents),
+            "rejected records": len(self.selection.letters),
+            "notices": len(self.notices),
+            "analyses": len(self.analyses),
+            "drafts": len(self.drafts),
+            "authors": len(self.users),
+            "voices": self.voices,
+            "answers that were voted on": self.votes,
+            "corrections of analyses": self.corrections,
+        }
 
     @property
     def count(self) -> int:
         """Return how many records there are."""
-        return len(self.selection.documents) + len(self.selection.letters) + len(self.notices) + self.votes
+        return sum(self.counts.values())
 
 
 def find_person(warehouse: Warehouse, spellings: Sequence[str]) -> PersonTraces:
-    """Return what names a person in any of some spellings (name, address, pseudonym); case and line breaks do not matter.
+    """Return what names a person in any of some spellings (name, address, pseudonym), as whole words; case and line breaks do
+    not matter.
 
-    Everything is read, which takes as long as an export.
+    Everything that is kept for good is read, which takes as long as an export. Not read: replies and embeddings that are kept
+    by a hash, and answers that nobody voted on, which go by themselves.
     """
-    wanted = [_fold(spelling) for spelling in spellings if spelling.strip()]
+    wanted = compile_names(spellings)
 
     def names(record: BaseModel) -> bool:
-        folded = _fold(record.model_dump_json())
-        return any(spelling in folded for spelling in wanted)
+        # Line breaks and tabs stand escaped in it.
+        text = re.sub(r"\\[nrt]", " ", record.model_dump_json())
+        return wanted is not None and wanted.search(text) is not None
 
     documents = {document.id: document for document in warehouse.documents.stream() if names(document)}
     # Cleaning may have put a pseudonym in the place of a name.
@@ -209,23 +237,33 @@ def find_person(warehouse: Warehouse, spellings: Sequence[str]) -> PersonTraces:
             tuple(documents.values()),
             tuple(letter for letter in warehouse.dead_letters.stream() if names(letter)),
         ),
-        tuple(kept.id for kept in warehouse.notices.stream() if names(kept)),
-        sum(names(given) or names(said) for given, said in warehouse.feedback.read_votes()),
+        notices=tuple(kept.id for kept in warehouse.notices.stream() if names(kept)),
+        analyses=tuple(
+            one.id
+            for one in warehouse.analyses.stream()
+            if names(one) or not documents.keys().isdisjoint(one.document_ids)
+        ),
+        drafts=tuple(draft.id for draft in _read_drafts(warehouse.drafts) if names(draft)),
+        users=tuple(user.id for user in warehouse.users.all() if names(user)),
+        voices=sum(map(names, warehouse.voices.list_profiles())),
+        votes=sum(names(given) or names(said) for given, said in warehouse.feedback.read_votes()),
+        corrections=sum(map(names, warehouse.feedback.read_corrections())),
     )
 
 
 def forget_person(traces: PersonTraces, warehouse: Warehouse, index: VectorIndex) -> ForgetReport:
-    """Remove what names a person: whole documents with all that was made of them, rejected records, notices.
+    """Remove what names a person: whole documents with all that was made of them, analyses, drafts (edited ones as well),
+    rejected records, notices. Votes and corrections stay.
 
     Raises:
         StoreError: see :func:`forget`.
     """
     warehouse.notices.delete(traces.notices)
-    return forget(traces.selection, warehouse, index)
-
-
-def _fold(text: str) -> str:
-    return " ".join(text.replace("\\n", " ").casefold().split())
+    warehouse.analyses.delete(traces.analyses)
+    drafts = sum(map(warehouse.drafts.delete, traces.drafts))
+    report = forget(traces.selection, warehouse, index)
+    warehouse.users.delete(traces.users)
+    return replace(report, drafts=report.drafts + drafts)
 
 
 def find_retries(letters: Iterable[DeadLetter]) -> list[Link]:
@@ -236,15 +274,18 @@ def find_retries(letters: Iterable[DeadLetter]) -> list[Link]:
 
 def _forget_drafts(store: DraftStore, ids: set[str]) -> int:
     """Delete the drafts that hold passages of the documents and that nobody edited."""
-    count, before = 0, None
+    return sum(
+        store.delete(draft.id)
+        for draft in _read_drafts(store)
+        if not draft.edits and any(citation.passage.document_id in ids for citation in draft.answer.citations)
+    )
+
+
+def _read_drafts(store: DraftStore) -> Iterator[StoredDraft]:
+    before = None
     while page := store.read_page(DRAFTS_AT_ONCE, before=before):
         before = page[-1].created_at, page[-1].id
-        for draft in page:
-            if not draft.edits and any(
-                citation.passage.document_id in ids for citation in draft.answer.citations
-            ):
-                count += store.delete(draft.id)
-    return count
+        yield from page
 
 
 def _count_chunks(index: VectorIndex) -> int:

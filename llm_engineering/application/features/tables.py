@@ -36,7 +36,8 @@ UNKNOWN_DAY = date(1970, 1, 1)
 
 
 def export_tables(warehouse: Warehouse, index: VectorIndex, write: WriteTable) -> dict[str, int]:
-    """Write the tables; rows stream, ordered by id. Returns the number of rows of each.
+    """Write the tables, ordered by id. Returns the number of rows of each. Texts stream; ids, days and rejected rows are held
+    in memory.
 
     ``status`` is what became of a record: ``collected``, ``cleaned`` (not indexed yet), ``indexed``, or ``dropped`` where it
     failed on the way. Rejected rows that never became documents stand in ``dropped`` only.

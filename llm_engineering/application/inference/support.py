@@ -5,12 +5,12 @@ unsure, it is asked back, and after two of these handed over. What is understood
 these say nothing, a person does.
 """
 
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import cached_property
 
+from llm_engineering.application.analysis.patterns import read_amount
 from llm_engineering.application.analysis.service import AnalysisService
 from llm_engineering.application.inference.events import Finished, RagRequest
 from llm_engineering.application.inference.pipeline import InferencePipeline
@@ -20,8 +20,6 @@ from llm_engineering.domain.analyses import Analysis
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.domain.inference import Intent, RagResult
 from llm_engineering.domain.retrieval import Citation, MetadataFilter, Query
-
-_DIGITS = re.compile(r"\d[\d.,' ]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,8 @@ class SupportDesk:
         asked = self._count_ask_backs(history)
         whole = "\n".join([*_open_turns(history, asked), text])
         replies = self._choose_replies(whole)
-        decision = self.decide(whole, text, (await self._analyses.analyse(self._task, whole)).analysis, asked)
+        done = await self._analyses.analyse(self._task, whole, keep=False)
+        decision = self.decide(whole, text, done.analysis, asked)
         sources: tuple[Citation, ...] = ()
         said, trace = {Action.ASK_BACK: replies.ask_back}.get(decision.action, replies.hand_over), ""
         if decision.action is Action.ANSWER:
@@ -112,7 +111,7 @@ class SupportDesk:
         found = next((one for one in analysis.findings if one.field == self._config.field), None)
         intent = str(found.value) if found is not None else None
         confidence = found.confidence if found is not None else None
-        amounts = [_read_amount(str(value)) for value in analysis.list_values(self._config.amounts)]
+        amounts = [read_amount(str(value)) for value in analysis.list_values(self._config.amounts)]
         for rule in self._config.rules:
             if rule.matches(
                 turn if rule.then is Action.ASK_BACK else whole, intent, max(amounts, default=None)
@@ -175,14 +174,3 @@ async def _answer(pipeline: InferencePipeline, text: str, config: SupportConfig)
                 result = event.result
     assert result is not None, "a pipeline that raises nothing ends with its result"
     return result
-
-
-def _read_amount(text: str) -> float:
-    """The figure of an amount, whatever the marks of thousands and decimals: ``1.299,00 €`` is 1299."""
-    match = _DIGITS.search(text)
-    figure = re.sub(r"[' ]", "", match[0]).rstrip(".,") if match else "0"
-    whole, mark, cents = figure[:-3], figure[-3:-2], figure[-2:]
-    if mark in (".", ",") and whole:
-        return float(f"{re.sub(r'[.,]', '', whole)}.{cents}")
-    last = re.fullmatch(r"(\d+)[.,](\d)", figure)
-    return float(f"{last[1]}.{last[2]}") if last else float(re.sub(r"[.,]", "", figure) or 0)

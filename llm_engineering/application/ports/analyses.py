@@ -25,10 +25,6 @@ class AnalysisStore(Protocol):
         """Return the results that exist among ``ids``, in one round trip, ordered by id."""
         ...
 
-    def find_by_key(self, task: str, key: str) -> Analysis | None:
-        """Return the newest result about a record or a group."""
-        ...
-
     def stream(self, *, task: str | None = None, batch_size: int = 256) -> Iterator[Analysis]:
         """Yield all results, of a task or of all, ordered by id, never more than a batch in memory."""
         ...

@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from llm_engineering.domain.documents import (
     RawDocument,
+    text_hash,
 )
 
 
@@ -28,6 +30,16 @@ class Link:
     def given(self) -> str:
         """The link that the user wrote."""
         return self.found_through or self.url
+
+    @property
+    def part(self) -> str:
+        """What is read of a place that holds several tables, as it follows the address: ``#table=films``; empty: all of it."""
+        if query := self.options.get("query"):
+            return f"#query={text_hash(str(query))[:12]}"
+        names = ("table", "records_at")
+        return next(
+            (f"#{name}={quote(str(value))}" for name in names if (value := self.options.get(name))), ""
+        )
 
 
 @dataclass(frozen=True, slots=True)

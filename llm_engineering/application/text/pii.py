@@ -1,6 +1,7 @@
 """Masking of personal data: e-mail addresses and phone numbers."""
 
 import re
+from collections.abc import Sequence
 
 # Anchored at the start of a run and bounded, so that a long run without an @ is looked at once.
 _EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![\w-])")
@@ -22,6 +23,12 @@ def find_phones(text: str) -> list[tuple[int, int]]:
         for match in _PHONE.finditer(text)
         if _is_phone(match[0])
     ]
+
+
+def compile_names(names: Sequence[str]) -> re.Pattern[str] | None:
+    """Return what finds names as whole words, in any case and with any blanks between their words; None: there are none."""
+    spelled = ["\\s+".join(map(re.escape, name.split())) for name in names if name.strip()]
+    return re.compile(rf"(?<!\w)(?:{'|'.join(spelled)})(?!\w)", re.IGNORECASE) if spelled else None
 
 
 def mask_personal_data(text: str) -> str:

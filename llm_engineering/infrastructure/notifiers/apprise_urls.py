@@ -3,8 +3,6 @@
 from llm_engineering.domain.errors import ConfigurationError, NotificationError
 from llm_engineering.domain.notices import Notice
 
-_KINDS = {"info": "info", "warning": "warning", "failure": "failure"}
-
 
 class AppriseNotifier:
     """One address in Apprise's form: ``mailto://…``, ``slack://…``, ``json://…``.
@@ -33,6 +31,6 @@ class AppriseNotifier:
         """Send a notice as a message."""
         body = "\n\n".join(filter(None, (notice.text, notice.link)))
         if not self._sender.notify(
-            title=notice.title, body=body or notice.title, notify_type=_KINDS[notice.severity]
+            title=notice.title, body=body or notice.title, notify_type=notice.severity
         ):
             raise NotificationError("the message was not taken; Apprise's log says why")

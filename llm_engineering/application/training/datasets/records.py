@@ -4,8 +4,8 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from llm_engineering.application.analysis.corrections import choose_majority, read_corrections
 from llm_engineering.application.ports import CleanStore, FeedbackStore
-from llm_engineering.application.text.pii import mask_personal_data
 from llm_engineering.application.training.datasets.config import RecordSamples
 from llm_engineering.domain.datasets import ChatTurn, InstructSample, Origin, Provenance
 from llm_engineering.domain.documents import CleanDocument, Span
@@ -15,7 +15,11 @@ def samples_of_records(
     clean: CleanStore, feedback: FeedbackStore, config: RecordSamples, counts: Counter[str], seed: int
 ) -> list[InstructSample]:
     """Return the samples of all records of the chosen categories; what gives none is counted with its reason."""
-    corrected = _read_corrections(feedback, config.labels_of) if config.labels_of else {}
+    spoken = read_corrections(feedback, config.labels_of) if config.labels_of else {}
+    corrected = {
+        document: {field: choose_majority(values) for field, values in fields.items()}
+        for document, fields in spoken.items()
+    }
     made: list[InstructSample] = []
     for category in config.categories:
         for document in clean.stream(category=category):
@@ -83,7 +87,7 @@ def _of_record(
     if answer:
         yield InstructSample(
             instruction=question,
-            answer=mask_personal_data(answer),
+            answer=answer,
             origin=_origin(document, config),
             provenance=made,
         )
@@ -105,12 +109,3 @@ def _origin(document: CleanDocument, config: RecordSamples) -> Origin:
         language=document.language,
         group=f"{config.group_by}:{named}" if named is not None else "",
     )
-
-
-def _read_corrections(feedback: FeedbackStore, task: str) -> dict[str, dict[str, object]]:
-    """What people said last of each record, by document; later corrections of other fields are joined to it."""
-    found: dict[str, dict[str, object]] = {}
-    for vote in feedback.read_corrections(task):
-        if vote.correction and len(vote.document_ids) == 1:
-            found.setdefault(vote.document_ids[0], {}).update(vote.correction)
-    return found

@@ -14,6 +14,7 @@ from loguru import logger
 
 from llm_engineering.application.training.datasets.config import SplitShares
 from llm_engineering.application.training.datasets.samples import Sample
+from llm_engineering.application.training.groups import join_groups
 from llm_engineering.domain.datasets import Split
 from llm_engineering.domain.errors import InvalidInputError
 
@@ -40,12 +41,7 @@ def split_by_document(
     Raises:
         InvalidInputError: there are fewer documents (near-duplicates counted once) than splits to fill.
     """
-    units = {
-        sample.origin.document_id: sample.origin.group
-        or groups.get(sample.origin.document_id)
-        or sample.origin.document_id
-        for sample in samples
-    }
+    units = join_groups({sample.origin.document_id: _list_names(sample, groups) for sample in samples})
     others = {groups.get(document) or document for document in documents}
     places = assign(set(units.values()), shares, seed, others)
     found: dict[Split, list[S]] = {split: [] for split in Split}
@@ -53,6 +49,12 @@ def split_by_document(
         split = places[units[sample.origin.document_id]]
         found[split].append(cast("S", sample.model_copy(update={"split": split})))
     return found
+
+
+def _list_names(sample: Sample, groups: Mapping[str, str | None]) -> list[str]:
+    """Names of what stays on one side with a sample."""
+    origin = sample.origin
+    return list(filter(None, (origin.group, groups.get(origin.document_id)))) or [origin.document_id]
 
 
 def assign(

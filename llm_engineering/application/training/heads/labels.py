@@ -2,22 +2,23 @@
 
 import csv
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from llm_engineering.application.analysis.config import HeadTraining
+from llm_engineering.application.analysis.corrections import choose_majority, read_corrections
 from llm_engineering.application.analysis.grouping import read_records
 from llm_engineering.application.analysis.heads import compose_text
 from llm_engineering.application.ports import CleanStore, FeedbackStore
+from llm_engineering.application.training.groups import join_groups
 from llm_engineering.application.training.heads.train import Label
 from llm_engineering.domain.analyses import AnalysisField, AnalysisSpec
 from llm_engineering.domain.documents import CleanDocument, text_hash
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.facets import MetadataValue
-from llm_engineering.domain.inference import Feedback
 
 
 class LabelStores(Protocol):
@@ -51,20 +52,22 @@ def collect_labels(
     """
     counts: Counter[str] = Counter()
     found: dict[str, Label] = {}
-    spoken = _read_corrections(stores.feedback, spec.task, field.name) if config.corrections else {}
+    spoken = _read_spoken(stores.feedback, spec.task, field.name) if config.corrections else {}
+    groups: dict[str, list[str]] = {}
     for document in read_records(stores.clean, spec) if config.metadata or spoken else ():
-        given: MetadataValue | None = _latest_majority(spoken.get(document.id, ()))
+        given: MetadataValue | None = choose_majority(spoken.get(document.id, ()))
         source = "corrections"
         if given is None and config.metadata:
             given, source = document.metadata.get(field.name), "metadata"
         if given is not None:
-            label = Label(compose_text(document), str(given), _group_of(document, config.group_by))
-            _keep(label, source, field, found, counts)
+            groups[document.id] = _list_groups(document, config.group_by)
+            _keep(Label(compose_text(document), str(given), document.id), source, field, found, counts)
     for file in config.files:
         for text, value in read_labelled(file, field.name):
             _keep(Label(text, value, text_hash(text)), "files", field, found, counts)
-    units = [[vote for _, vote in votes] for votes in spoken.values()]
-    return FoundLabels(tuple(found.values()), dict(sorted(counts.items())), compute_alpha(units))
+    joined = join_groups(groups)
+    labels = tuple(replace(label, group=joined.get(label.group, label.group)) for label in found.values())
+    return FoundLabels(labels, dict(sorted(counts.items())), compute_alpha(list(spoken.values())))
 
 
 def read_labelled(file: Path, column: str) -> Iterator[tuple[str, str]]:
@@ -104,32 +107,20 @@ def compute_alpha(units: Sequence[Sequence[str]]) -> float | None:
     return 1 - observed / expected
 
 
-def _read_corrections(store: FeedbackStore, task: str, field: str) -> dict[str, list[tuple[str, str]]]:
-    """Document id → (voter, what they said last), oldest first. A group's correction is no label of a record."""
-    latest: dict[tuple[str, str], Feedback] = {}
-    for vote in store.read_corrections(task):
-        if vote.correction and isinstance(vote.correction.get(field), str) and len(vote.document_ids) == 1:
-            key = (vote.document_ids[0], vote.voter)
-            latest.pop(key, None)  # so that the newest stands last
-            latest[key] = vote
-    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for (document, voter), vote in latest.items():
-        assert vote.correction is not None, "chosen by it"
-        found[document].append((voter, str(vote.correction[field])))
-    return found
+def _read_spoken(store: FeedbackStore, task: str, field: str) -> dict[str, list[str]]:
+    """What each voter said last of a field, by document."""
+    return {
+        document: named
+        for document, fields in read_corrections(store, task).items()
+        if (named := [value for value in fields.get(field, ()) if isinstance(value, str)])
+    }
 
 
-def _latest_majority(votes: Sequence[tuple[str, str]]) -> str | None:
-    """What most said; of several said equally often, the latest."""
-    counts = Counter(value for _, value in votes)
-    most = max(counts.values(), default=0)
-    return next((value for _, value in reversed(votes) if counts[value] == most), None)
-
-
-def _group_of(document: CleanDocument, field: str | None) -> str:
+def _list_groups(document: CleanDocument, field: str | None) -> list[str]:
+    """Names of what stays on one side of a split with a document: near-duplicates on both sides would be learned by heart."""
     named = document.metadata.get(field) if field else None
-    # Near-duplicates on both sides of a split would be learned by heart.
-    return f"{field}:{named}" if named is not None else document.duplicate_group or document.id
+    names = [f"{field}:{named}" if named is not None else "", document.duplicate_group or ""]
+    return list(filter(None, names)) or [document.id]
 
 
 def _pick(row: object, name: str) -> str:

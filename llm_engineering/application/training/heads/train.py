@@ -37,8 +37,6 @@ class TrainedHead:
     """Classes with too few texts, with how many they have."""
     held_out: tuple[int, ...]
     """Places of the labels that were held back."""
-    out_of_fold: Floats
-    """Probabilities of each label of the rest, by a head that had not seen it; shape (rest, classes)."""
     rest: tuple[int, ...]
     fold_accuracies: tuple[float, ...]
 
@@ -94,7 +92,6 @@ def train_head(
         int((~held).sum()),
         left_out,
         tuple(int(used[place]) for place in np.flatnonzero(held)),
-        compute_shares(logits / head.temperature),
         tuple(int(used[place]) for place in np.flatnonzero(~held)),
         tuple(float(right[folds == fold].mean()) for fold in sorted(set(folds.tolist()))),
     )

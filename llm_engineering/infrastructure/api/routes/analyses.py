@@ -35,10 +35,11 @@ def make_router(parts: ServiceParts) -> APIRouter:
         response: Response,
         body: Annotated[AnalysisBody, Depends(json_body(AnalysisBody))],
     ) -> Analysis:
-        """Analyse a text as the records of the warehouse are. Every quote stands in it, character by character.
+        """Analyse a text as the records of the warehouse are: personal data in it is treated first, as `PRIVACY_ACTION` says.
+        Every quote stands in the text as it is then, character by character.
 
-        The same text again is not analysed again. Where the language model fails, what the head can tell comes with the
-        header `X-Twin-Degraded: 1`, and is not kept.
+        The result is kept; the same text again, with the same `id`, is not analysed again. Where the language model fails,
+        what the head can tell comes with the header `X-Twin-Degraded: 1`, and is not kept.
         """
         service = find_analyses(parts, task)
         try:
@@ -52,14 +53,17 @@ def make_router(parts: ServiceParts) -> APIRouter:
 
     @routes.get("/analyses/{task}/{identifier}", responses=error_responses(404, 422))
     async def read(task: Task, identifier: Identifier) -> Analysis:
-        """Return a result by its id."""
+        """Return a result by its id: a posted text's stays until somebody deletes it, a record's until a run finds that record,
+        analysis or head have changed.
+        """
         found = await find_analyses(parts, task).find(task, identifier)
         if found is None:
             raise ProblemError(
                 Problem(
                     404,
                     "unknown_analysis",
-                    f"{task} has no result with that id. A result goes when its record, its spec or its head changes.",
+                    f"{task} has no result with that id. A record's goes with the next run after its record, its analysis or its "
+                    "head has changed.",
                 )
             )
         return found

@@ -75,7 +75,7 @@ def _add_similar(routes: APIRouter, records: RecordSearch, spec: CategorySpec) -
         record_id: Annotated[str, Path(max_length=100, pattern=r"^[\w-]+$")],
         k: Annotated[int, Query(ge=1, le=MAX_RECORDS)] = 5,
     ) -> list[RecordOut]:
-        """Find records that are like one, by the vectors that are there: no model is asked."""
+        """Find records that are like one, by its vectors. No language model is asked; only what the cache lacks is embedded."""
         try:
             found: Any = await asyncio.to_thread(records.find_similar, record_id, spec.name, k)
         except InvalidInputError as error:

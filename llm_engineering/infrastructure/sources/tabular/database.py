@@ -48,8 +48,19 @@ class DatabaseTable:
             self._engine = sqlalchemy.create_engine(_read_only(url))
             statement, values = self._statement(table, query, cursor, after)
             self._connection = self._engine.connect().execution_options(yield_per=_BATCH_ROWS)
-        except (ArgumentError, NoSuchModuleError, ImportError) as error:
-            raise CollectionError(f"{self._shown} cannot be opened: {error}.") from None
+        except ImportError as error:
+            raise CollectionError(
+                f"{self._shown} cannot be opened: {error}. Install the database's driver, for example psycopg2 for postgresql."
+            ) from None
+        except (ArgumentError, NoSuchModuleError) as error:
+            raise CollectionError(
+                f"{self._shown} cannot be opened: {hide_credentials(str(error))}."
+            ) from None
+        except ValueError:  # whose text may be a password, where the address lacks its @
+            raise CollectionError(
+                f"The address of a {url.partition('://')[0]} database cannot be read: its port is no number. Expected "
+                "DATABASE://HOST:PORT/NAME."
+            ) from None
         except self._errors as error:
             raise self._failed(error) from None
         try:

@@ -161,7 +161,7 @@ class TableReader:
         known: Mapping[str, StoredVersion],
     ) -> Generator[SourceItem, None, None]:
         limit = link.options.get("max_items")
-        shown = hide_credentials(link.url)
+        shown = f"{hide_credentials(link.url)}{link.part}"
         after = _find_cursor(link, shown, known)
         with closing(self._open(link, path, after)) as table:
             columns = _resolve(link, spec, table.columns, shown, contract.fields)
@@ -292,8 +292,14 @@ class _RowMapper:
             return FetchedDocument(self._document(row.values))
         except ValueError as error:
             reason = _validation_reason(error) if isinstance(error, ValidationError) else str(error)
-            author = self._columns.fields.get("author") if private else None
-            kept = {name: value for name, value in row.values.items() if author is None or name != author}
+            kept = row.values
+            if private:  # a column that nobody uses may hold a name too
+                author = self._columns.fields.get("author")
+                kept = {
+                    name: value
+                    for name, value in kept.items()
+                    if name in self._columns.used and name != author
+                }
             return Rejected(source, f"{reason[:1].upper()}{reason[1:]}.", _storable(as_text(kept)))
 
     def _document(self, values: Mapping[str, Any]) -> RawDocument:

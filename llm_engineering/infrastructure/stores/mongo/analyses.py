@@ -20,7 +20,7 @@ class MongoAnalysisStore(MongoCollection):
     def list_indexes(self) -> "list[IndexModel]":
         from pymongo import IndexModel
 
-        return [IndexModel([("task", 1), ("_id", 1)]), IndexModel([("task", 1), ("key", 1)])]
+        return [IndexModel([("task", 1), ("_id", 1)])]
 
     def upsert(self, analyses: Sequence[Analysis]) -> None:
         self._replace([(one.id, to_record(one, one.id)) for one in analyses])
@@ -31,13 +31,6 @@ class MongoAnalysisStore(MongoCollection):
 
     def get(self, ids: Sequence[str]) -> list[Analysis]:
         return [from_record(Analysis, record) for record in self._get(ids)]
-
-    def find_by_key(self, task: str, key: str) -> Analysis | None:
-        with self._connection.translate_errors("reading an analysis"):
-            record = self._collection().find_one(
-                {"task": task, "key": key}, sort=[("created_at", -1), ("_id", -1)]
-            )
-        return None if record is None else from_record(Analysis, record)
 
     def stream(self, *, task: str | None = None, batch_size: int = 256) -> Iterator[Analysis]:
         records = self._stream({} if task is None else {"task": task}, None, batch_size)
