@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 40
-"""onnxruntime asks within 25 s of its first session."""
+"""Where onnxruntime asks at all, it does so within 25 s of its first session."""
 
 NAME_SERVER = """
 import fcntl, json, socket, struct, subprocess, sys
@@ -57,11 +57,12 @@ with open_resources(settings) as resources:
 """
 
 CONTROL = """
-import sys, time
-import onnxruntime
+import socket
 
-session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-time.sleep(float(sys.argv[2]))
+try:
+    socket.getaddrinfo("asked.example", 443)
+except OSError:
+    pass
 """
 
 
@@ -86,18 +87,16 @@ def test_no_process_of_ours_looks_up_a_foreign_name(tmp_path: Path) -> None:
         pytest.skip("this machine allows no network namespaces")
     bare = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     bare["HOME"] = str(tmp_path)  # where the library would keep its device id
-    model = ROOT / "models" / "all-MiniLM-L6-v2" / "model.onnx"
     runs = {
         "ours": start_in_own_network(
             tmp_path / "ours", OUR_PROCESS, str(tmp_path), str(SECONDS), environment=bare
         ),
-        "control": start_in_own_network(
-            tmp_path / "control", CONTROL, str(model), str(SECONDS), environment=bare
-        ),
+        "control": start_in_own_network(tmp_path / "control", CONTROL, environment=bare),
     }
     asked = {}
     for name, (process, names) in runs.items():
         assert process.wait(timeout=240) == 0, name
         asked[name] = json.loads(names.read_text(encoding="utf-8"))
-    assert asked["control"], "the library itself does ask, so the name server would have seen it"
+    # onnxruntime alone is no control: it asks on some machines, and on others it never does.
+    assert "asked.example" in asked["control"]
     assert asked["ours"] == []
