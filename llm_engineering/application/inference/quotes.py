@@ -53,7 +53,7 @@ hangs."""
 _FIGURES = 0.15
 """Share of a part's words without a letter from which it calculates."""
 _POINTS_BACK = re.compile(
-    r"(?:this|that|these|those|it|they|then|so|such|here|again|also|as\s+shown|in\s+(?:this|the|a)\s+(?:\w+\s+)?(?:article|lesson|post|section)"
+    r"(?:(?:(?:because|since|while|although|if|when)\s+)?(?:this|that|these|those|it|they)|then|so|such|here|again|also|as\s+shown|in\s+(?:this|the|a)\s+(?:\w+\s+)?(?:article|lesson|post|section)"
     r"|dies\w*|das|es|dann|so|auch|hier|wie\s+gezeigt)\b",
     re.IGNORECASE,
 )
@@ -188,7 +188,20 @@ def choose_quotations(
     for i in near:
         if not is_repeated(found[i][1], chosen):
             chosen = _pick([*chosen, found[i][1]], count)
-    return [_without_announcement(part) for part in join_neighbours(chosen)]
+    return [_without_announcement(_without_end_of_paragraph(part)) for part in join_neighbours(chosen)]
+
+
+def _without_end_of_paragraph(part: Quotation) -> Quotation:
+    """A quotation without a first sentence that hangs on what is not quoted, where a paragraph ends behind it."""
+    sentences = split_statements(part.text) if part.head is None and not part.is_code else ()
+    inside = part.span.start == 0 or not part.begins_paragraph  # a passage may begin within a paragraph
+    if len(sentences) < 2 or not inside:
+        return part
+    first, second = sentences[0].unit, sentences[1].unit
+    ends = "\n\n" in part.text[first.end : second.start]
+    if not ends or not is_torn_out(strip_markdown(part.text[first.start : first.end])):
+        return part
+    return replace(part, span=Span(start=part.span.start + second.start, end=part.span.end))
 
 
 def _without_announcement(part: Quotation) -> Quotation:
