@@ -183,3 +183,9 @@ def test_a_hanging_sentence_within_a_paragraph_stays() -> None:
     text = "Because it changes all weights, it forgets. LoRA freezes the weights. It adds small adapters."
     [part] = choose("LoRA freezes weights", source(text))
     assert part.text == text
+
+
+def test_of_code_the_block_that_defines_the_name_is_quoted() -> None:
+    code = 'import os\n\n\ndef read_row(line):\n    return line.split()\n\n\ndef write_row(row):\n    return " ".join(row)\n'
+    [part] = choose("What does write_row do?", source(code, category="repository", title="rows.py"))
+    assert part.text == 'def write_row(row):\n    return " ".join(row)'

@@ -12,6 +12,9 @@ from llm_engineering.application.inference.grounding import split_statements
 from llm_engineering.application.ports import Part, Vectors, extract_part
 from llm_engineering.application.text.markdown import (
     closes_fence,
+    code_blocks,
+    defines_any,
+    find_code_names,
     match_fence,
     show_images_as_links,
     strip_markdown,
@@ -183,6 +186,10 @@ def choose_quotations(
     scores = _score(question, found, rank, embed)
     asked = content_stems(question)
     scores += _OPENS * _unit(scores) * np.array([part.opens(asked) for _, part in found])
+    if names := find_code_names(question):
+        scores[[part.is_code and defines_any(part.text, names) for _, part in found]] = (
+            scores.max(initial=0.0) + 1.0
+        )
     near = [i for i in _by_score(scores) if scores[i] >= scores.max() - _NEAR * _unit(scores)]
     chosen: list[Quotation] = []
     for i in near:
@@ -388,8 +395,10 @@ def _parts(source: Citation, sentences: int) -> Iterator[Quotation]:
     """What can be quoted of a source: neighbouring sentences, rows of tables, blocks of code; no orders to machines."""
     text = source.passage.text
     if _is_source_code(source.passage):
-        lines = text.splitlines(keepends=True)[:_MOST_LINES]
-        yield Quotation(source, Span(start=0, end=len("".join(lines).rstrip())), is_code=True)
+        for block in code_blocks(text):
+            lines = text[block.start : block.end].splitlines(keepends=True)[:_MOST_LINES]
+            end = block.start + len("".join(lines).rstrip())
+            yield Quotation(source, Span(start=block.start, end=end), is_code=True)
         return
     statements = split_statements(text)
     for (kind, is_order), group in groupby(statements, key=lambda s: (s.unit.kind, s.order)):
