@@ -124,6 +124,8 @@ class ProductSummary(Model):
     """Of the reviews that the text was made from."""
     document_ids: tuple[str, ...] = ()
     """Reviews that count: all but those held back or screened, ordered by id."""
+    input_hashes: tuple[str, ...] = ()
+    """What these reviews said when they were counted, in the same order."""
     sampled_ids: tuple[str, ...] = ()
     product_category: str = ""
     notes: tuple[str, ...] = ()
@@ -150,7 +152,7 @@ class ProductSummary(Model):
     @cached_property
     def version(self) -> str:
         """Over all that a reader sees, so that votes and caches know which summary they are about."""
-        seen = self.model_dump(mode="json", exclude={"created_at", "inputs_hash", "approval"})
+        seen = self.model_dump(mode="json", exclude={"created_at", "inputs_hash", "input_hashes", "approval"})
         return text_hash(json.dumps(seen, sort_keys=True, ensure_ascii=False))[:16]
 
     @property
@@ -204,7 +206,7 @@ class StoredSummary(Model):
         """What a shop may show now: never a text that waits for a person."""
         if self.current is not None:
             return self.current
-        hidden: dict[str, object] = {"sentences": (), "key_points": (), "document_ids": (), "sampled_ids": ()}
+        hidden: dict[str, object] = {"sentences": (), "key_points": (), "document_ids": (), "input_hashes": ()}
         refused = self.newest.approval == "rejected"
         return self.newest.model_copy(
             update={**hidden, "status": SummaryStatus.WITHHELD if refused else SummaryStatus.HELD}
