@@ -206,7 +206,12 @@ class StoredSummary(Model):
         """What a shop may show now: never a text that waits for a person."""
         if self.current is not None:
             return self.current
-        hidden: dict[str, object] = {"sentences": (), "key_points": (), "document_ids": (), "input_hashes": ()}
+        hidden: dict[str, object] = {
+            "sentences": (),
+            "key_points": (),
+            "document_ids": (),
+            "input_hashes": (),
+        }
         refused = self.newest.approval == "rejected"
         return self.newest.model_copy(
             update={**hidden, "status": SummaryStatus.WITHHELD if refused else SummaryStatus.HELD}

@@ -77,7 +77,16 @@ class ReviewSummaries(StrictConfig):
 
     def list_settings(self) -> dict[str, Any]:
         """Return what decides a summary besides reviews, prompt, model and embedder."""
-        decisive = {"opinions", "text", "min_reviews", "min_support", "points", "sentences", "aspects", "sampling"}
+        decisive = {
+            "opinions",
+            "text",
+            "min_reviews",
+            "min_support",
+            "points",
+            "sentences",
+            "aspects",
+            "sampling",
+        }
         return self.model_dump(mode="json", include=decisive)
 
 

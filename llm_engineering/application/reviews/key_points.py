@@ -61,7 +61,10 @@ def _group_opinions(
     opinions: Sequence[Opinion], vectors: Floats, scorer: PolarityScorer, config: ReviewSummaries
 ) -> list[_Group]:
     stems = [content_stems(one.quote) for one in opinions]
-    wanted = {name: frozenset(stem(word.casefold()) for word in (name, *words)) for name, words in config.aspects.items()}
+    wanted = {
+        name: frozenset(stem(word.casefold()) for word in (name, *words))
+        for name, words in config.aspects.items()
+    }
     named: dict[str, _Group] = {}
     free: list[int] = []
     for place, one in enumerate(opinions):
@@ -100,7 +103,10 @@ def _cluster(places: Sequence[int], vectors: Floats, threshold: float) -> list[l
 
 
 def _name_group(
-    members: Sequence[int], opinions: Sequence[Opinion], stems: Sequence[frozenset[str]], scorer: PolarityScorer
+    members: Sequence[int],
+    opinions: Sequence[Opinion],
+    stems: Sequence[frozenset[str]],
+    scorer: PolarityScorer,
 ) -> str:
     """The word that most of them share and that by itself neither praises nor complains; empty where there is none."""
     if len(members) < 2:

@@ -1,4 +1,4 @@
-"""What single reviews say: opinions in their own words, kept by the content of the review, so that a new review costs itself alone.
+"""What single reviews say: opinions in their own words, kept by the content of the review: a new one costs itself alone.
 
 They are kept as results of an analysis (``./poe list-analyses --task review_opinions``), under ids that are derived from the
 review, the prompt and the model; what is left of a review that is gone, or of another prompt, is removed.
@@ -85,7 +85,9 @@ class OpinionReader:
         places = [(document, span) for document in documents for span in split_clauses(document.text)]
         texts = [document.text[span.start : span.end] for document, span in places]
         found: dict[str, list[Opinion]] = {document.id: [] for document in documents}
-        for (document, span), quote, polarity in zip(places, texts, self.make_scorer().name(texts), strict=True):
+        for (document, span), quote, polarity in zip(
+            places, texts, self.make_scorer().name(texts), strict=True
+        ):
             if polarity is not Polarity.NEUTRAL:
                 found[document.id].append(
                     Opinion(document_id=document.id, span=span, quote=quote, polarity=polarity)

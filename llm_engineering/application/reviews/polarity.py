@@ -9,6 +9,7 @@ unrelated texts lie with this embedder.
 import zlib
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
@@ -113,7 +114,7 @@ def _count_words(texts: Sequence[str]) -> Floats:
     counts = np.zeros((len(texts), _BUCKETS), dtype=np.float32)
     for row, text in enumerate(texts):
         words = [stem(word) for word in split_words(text)]
-        pairs = (f"{one} {other}" for one, other in zip(words, words[1:], strict=False))
+        pairs = (f"{one} {other}" for one, other in pairwise(words))
         for part in (*words, *pairs):
             counts[row, zlib.crc32(part.encode("utf-8", "replace")) % _BUCKETS] += 1
     return cast(Floats, counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-6))

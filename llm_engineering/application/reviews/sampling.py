@@ -116,7 +116,9 @@ def sample_reviews(cards: Iterable[ReviewCard], product: str, config: Sampling) 
         return one.verified, worth * 0.5 ** (days / config.half_life_days)
 
     ranked = sorted(shuffled, key=rank, reverse=True)
-    by_date = sorted(ranked, key=lambda one: one.published_at.timestamp() if one.published_at else 0.0, reverse=True)
+    by_date = sorted(
+        ranked, key=lambda one: one.published_at.timestamp() if one.published_at else 0.0, reverse=True
+    )
     chosen: dict[str, ReviewCard] = {}
 
     def take(candidates: Iterable[ReviewCard], most: int) -> None:
@@ -142,7 +144,5 @@ def judge_review(card: ReviewCard, opinions: Sequence[Polarity]) -> ReviewCard:
     balance = opinions.count(Polarity.POSITIVE) - opinions.count(Polarity.NEGATIVE)
     if not balance and card.stars is not None:
         balance = (card.stars > 3) - (card.stars < 3)
-    polarity = (
-        Polarity.NEUTRAL if not balance else Polarity.POSITIVE if balance > 0 else Polarity.NEGATIVE
-    )
+    polarity = Polarity.NEUTRAL if not balance else Polarity.POSITIVE if balance > 0 else Polarity.NEGATIVE
     return replace(card, polarity=polarity)
