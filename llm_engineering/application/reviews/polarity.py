@@ -23,7 +23,7 @@ from llm_engineering.domain.reviews import Polarity
 EXAMPLES = Path(__file__).with_name("polarity.txt")
 MOST_RATED = 4_000
 """Sentences with stars that are learned from."""
-UNSURE = 0.15
+UNSURE = 0.25
 """Scores nearer to zero than this say neither."""
 _VALUES = {"+": 1.0, "-": -1.0, "0": 0.0}
 _BUCKETS = 4_096

@@ -328,7 +328,8 @@ class _Summariser:
         distribution = count_distribution(eligible)
         chosen = choose_points(points, distribution.compute_share(Polarity.NEGATIVE), config.sentences)
         language = "en" if task.language == ALL_LANGUAGES else task.language
-        quoted = quote_points(chosen, distribution.reviewers, language)
+        names = None if config.opinions == "model" else tuple(config.aspects)
+        quoted = quote_points(chosen, distribution.reviewers, language, names)
         update: dict[str, Any] = {
             "status": SummaryStatus.QUOTED if quoted else SummaryStatus.WITHHELD,
             "sentences": tuple(quoted),
