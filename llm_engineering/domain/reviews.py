@@ -217,6 +217,11 @@ class StoredSummary(Model):
             update={**hidden, "status": SummaryStatus.WITHHELD if refused else SummaryStatus.HELD}
         )
 
+    def rests_on(self, document_ids: Collection[str]) -> bool:
+        """Return whether any version quotes or counts one of these reviews."""
+        versions = (self.current, self.previous, self.waiting)
+        return any(one is not None and one.cites(document_ids) for one in versions)
+
     def supersede(self, newer: ProductSummary) -> "StoredSummary":
         """Return what is kept once a newer one is there: a held one waits, any other is served and the one before kept."""
         if newer.status is SummaryStatus.HELD:

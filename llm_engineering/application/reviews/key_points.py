@@ -49,7 +49,7 @@ def find_key_points(
         groups = _group_opinions(fitting, vectors, scorer, config)
         made = [_make_point(group, fitting, vectors, reviewers, sampled, polarity) for group in groups]
         kept = [one for one in made if one.support >= config.min_support]
-        kept.sort(key=lambda one: (-one.support, one.name, one.document_ids))
+        kept.sort(key=lambda one: (-one.support, not one.name, one.name, one.document_ids))
         points += [
             one.model_copy(update={"id": f"{letter}{number}"})
             for number, one in enumerate(kept[: config.points], start=1)

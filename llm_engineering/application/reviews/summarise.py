@@ -207,7 +207,7 @@ class _Summariser:
             finally:  # what was made before the service went down stays
                 if done:
                     stores.summaries.put_many(done)
-        self._remove_orphans(kept, everything)
+        self._remove_orphans(kept, tasks)
         return self._report
 
     @cached_property
@@ -428,14 +428,12 @@ class _Summariser:
             update |= {"status": SummaryStatus.HELD, "approval": "waiting"}
         return update
 
-    def _remove_orphans(self, kept: Mapping[str, StoredSummary], everything: Sequence[ReviewCard]) -> None:
-        products = {one.product for one in everything}
-        spoken = {(one.product, one.language) for one in everything if not one.left_out}
+    def _remove_orphans(self, kept: Mapping[str, StoredSummary], tasks: Sequence[_Task]) -> None:
+        """Summaries of products that have no reviews, and of languages that have too few by now."""
+        wanted = {self._id(task) for task in tasks}
+        chosen = self._config.products
         gone = [
-            key
-            for key, one in kept.items()
-            if one.product not in products
-            or (one.newest.language != ALL_LANGUAGES and (one.product, one.newest.language) not in spoken)
+            key for key, one in kept.items() if key not in wanted and (not chosen or one.product in chosen)
         ]
         self._report.removed = self._stores.summaries.delete(gone) if gone else 0
 
