@@ -6,7 +6,7 @@ The file maps each topic to its ``sentences`` and to summaries by people. It is 
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +111,8 @@ def _join_quotes(summary: ProductSummary) -> str:
 def _score(scorer: Any, text: str, topic: dict[str, Any]) -> tuple[float, float]:
     references = next(value for key, value in topic.items() if key != "sentences")
     found = [scorer.score(one, text) for one in references]
-    pick: Callable[[str], float] = lambda name: float(np.mean([one[name].fmeasure for one in found]))
-    return pick("rouge1"), pick("rougeL")
+    first, longest = (float(np.mean([one[name].fmeasure for one in found])) for name in ("rouge1", "rougeL"))
+    return first, longest
 
 
 def _interval(differences: Vectors) -> str:

@@ -29,7 +29,7 @@ FIND_BATCH = 256
 ROW_BATCH = 10_000
 
 Item = TypeVar("Item")
-Stored = TypeVar("Stored", RawDocument, CleanDocument, DeadLetter, User)
+Stored = TypeVar("Stored", RawDocument, CleanDocument, DeadLetter, User, StoredNotice)
 
 
 class _Collection:
