@@ -42,6 +42,7 @@ from llm_engineering.application.ports import (
     Tracer,
     VectorIndex,
 )
+from llm_engineering.application.reviews.summarise import ReviewStores
 from llm_engineering.application.text.privacy import PrivacyPolicy
 from llm_engineering.application.training.finetune.dpo import PreferenceTrainer
 from llm_engineering.application.training.finetune.tracking import NamedTracker, SafeTrackers
@@ -365,6 +366,13 @@ class Resources:
         """Return what an analysis reads and writes."""
         stores = self.warehouse
         return AnalysisStores(stores.clean, stores.analyses, stores.generations, stores.dead_letters)
+
+    def collect_review_stores(self) -> ReviewStores:
+        """Return what summaries of reviews are made from, and where they are kept."""
+        stores = self.warehouse
+        return ReviewStores(
+            stores.clean, stores.analyses, stores.summaries, stores.generations, stores.dead_letters
+        )
 
     @property
     def feedback(self) -> FeedbackStore | None:

@@ -45,6 +45,7 @@ from llm_engineering.application.ports.retrieval import (
     Vectors,
     extract_part,
 )
+from llm_engineering.application.ports.reviews import SummaryStore
 from llm_engineering.application.ports.sources import (
     Discovered,
     EndOfSource,
@@ -106,6 +107,7 @@ __all__ = [
     "SourceItem",
     "SourceReader",
     "StoredVersion",
+    "SummaryStore",
     "TokenEncoder",
     "TokenVectors",
     "Tokenizer",
