@@ -566,6 +566,7 @@ class Resources:
         from llm_engineering.infrastructure.sources.browser.driver import Browser
         from llm_engineering.infrastructure.sources.browser.linkedin import LinkedInReader
         from llm_engineering.infrastructure.sources.browser.posts import PostsPageReader
+        from llm_engineering.infrastructure.sources.contacts import AssociatingReader
         from llm_engineering.infrastructure.sources.files import FilesReader
         from llm_engineering.infrastructure.sources.git import GitReader
         from llm_engineering.infrastructure.sources.tabular import TableReader
@@ -584,8 +585,8 @@ class Resources:
                 token=settings.github_token.get_secret_value() if settings.github_token else None,
                 private_addresses=settings.crawler.private_addresses,
             ),
-            TableReader(private_addresses=settings.crawler.private_addresses),
-            FilesReader(),
+            AssociatingReader(TableReader(private_addresses=settings.crawler.private_addresses)),
+            AssociatingReader(FilesReader()),
             PostsPageReader(browser, permission=client.check_allowed),
             LinkedInReader(
                 browser,
