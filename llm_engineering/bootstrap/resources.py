@@ -95,6 +95,13 @@ def _name_trained(file: Path) -> str | None:
     return f"{manifest.name}-{manifest.content_hash[:8]}@{manifest.base}"
 
 
+def make_webhook(url: str, secret: str) -> Notifier:
+    """Return what sends notices to a system, signed with a secret."""
+    from llm_engineering.infrastructure.notifiers.webhook import WebhookNotifier
+
+    return WebhookNotifier(url, secret)
+
+
 class Resources:
     """Ports made from settings, each on first use. Use :func:`open_resources`, which also closes them."""
 
@@ -209,12 +216,8 @@ class Resources:
 
             found += map(AppriseNotifier, chosen.urls.get_secret_value().split())
         if chosen.webhook_url is not None and chosen.webhook_secret is not None:
-            from llm_engineering.infrastructure.notifiers.webhook import WebhookNotifier
-
             found.append(
-                WebhookNotifier(
-                    chosen.webhook_url.get_secret_value(), chosen.webhook_secret.get_secret_value()
-                )
+                make_webhook(chosen.webhook_url.get_secret_value(), chosen.webhook_secret.get_secret_value())
             )
         return tuple(found)
 

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import re
 import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -10,6 +11,9 @@ from urllib.parse import urlsplit
 from llm_engineering.domain.errors import NotificationError
 from llm_engineering.domain.notices import Notice
 
+TRUSTED_SECONDS = 300
+"""How far clocks may differ, and how long a request may travel."""
+_SIGNED = re.compile(r"t=([1-9]\d{0,11}),v1=[0-9a-f]{64}")
 SIGNATURE, KEY = "X-Twin-Signature", "Idempotency-Key"
 
 
@@ -24,6 +28,8 @@ class WebhookNotifier:
         url: where to. Nothing of it but the host is shown.
         secret: of the signature.
     """
+
+    for_people = False
 
     def __init__(
         self, url: str, secret: str, *, timeout_seconds: float = 10.0, now: Callable[[], float] = time.time
@@ -50,6 +56,15 @@ class WebhookNotifier:
             raise NotificationError(f"it cannot be reached: {type(error).__name__}") from None
         if not response.is_success:
             raise NotificationError(f"it answered {response.status_code}")
+
+
+def verify_signature(signature: str, body: bytes, secret: str, now: float) -> bool:
+    """Return whether a request's body was signed with the secret, within :data:`TRUSTED_SECONDS` of a time in seconds since
+    1970."""
+    found = _SIGNED.fullmatch(signature)
+    if found is None or abs(now - int(found[1])) > TRUSTED_SECONDS:
+        return False
+    return hmac.compare_digest(signature, sign(body, secret, int(found[1])))
 
 
 def sign(body: bytes, secret: str, seconds: int) -> str:
