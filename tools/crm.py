@@ -1,4 +1,4 @@
-"""A CRM on loopback, as a receiver of notices should be: it checks signatures, refuses what it was sent before, and makes tasks."""
+"""A CRM on loopback, as a receiver of notices should be: it checks signatures, refuses replays, and makes tasks."""
 
 import json
 import threading
@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from llm_engineering.application.analysis.outreach import CALL
-from llm_engineering.infrastructure.notifiers.webhook import KEY, SIGNATURE, verify_signature
+from llm_engineering.domain.signatures import KEY, SIGNATURE, verify_signature
 
 
 class SmallCrm:

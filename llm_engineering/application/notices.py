@@ -4,14 +4,13 @@ A kill at any point loses nothing and doubles nothing that a receiver cannot tel
 again under the same id where nobody noted that it arrived.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loguru import logger
 
 from llm_engineering.application.ports import NoticeStore, Notifier
-from llm_engineering.domain.errors import NotificationError, StoreError
+from llm_engineering.domain.errors import NotificationError
 from llm_engineering.domain.notices import Notice, StoredNotice
 
 MOST_ATTEMPTS = 50
@@ -72,54 +71,3 @@ def _judge(kept: StoredNotice, notifiers: Sequence[Notifier]) -> StoredNotice:
 
 def _is_for(kept: StoredNotice, notifier: Notifier) -> bool:
     return kept.notice.audience == "all" or not notifier.for_people
-
-
-class Outbox:
-    """The outbox of a process that goes on. What is put there is kept before the caller goes on, and sent beside its work; what
-    cannot be sent is tried again, by this process or the next one. For one event loop.
-    """
-
-    def __init__(
-        self, store: NoticeStore, notifiers: Sequence[Notifier], *, retry_seconds: float = 60.0
-    ) -> None:
-        self._store = store
-        self._notifiers = tuple(notifiers)
-        self._retry_seconds = retry_seconds
-        self._sending: asyncio.Task[None] | None = None
-        self._more = False
-
-    async def put(self, notices: Sequence[Notice]) -> None:
-        """Keep notices, and begin to send them.
-
-        Raises:
-            StoreError: they could not be kept.
-        """
-        if notices:
-            await asyncio.to_thread(self._store.put, notices)
-            await self.send_soon()
-
-    async def send_soon(self) -> None:
-        """Begin to send what waits, that of earlier processes too."""
-        self._more = True
-        if self._sending is None or self._sending.done():
-            self._sending = asyncio.create_task(self._send())
-
-    async def close(self, patience_seconds: float = 2.0) -> None:
-        """Stop sending. What is not sent by then waits for the next process."""
-        if self._sending is not None:
-            await asyncio.wait({self._sending}, timeout=patience_seconds)
-            self._sending.cancel()
-            await asyncio.gather(self._sending, return_exceptions=True)
-
-    async def _send(self) -> None:
-        while True:
-            self._more = False
-            try:
-                failed = (await asyncio.to_thread(deliver, self._store, self._notifiers)).failed
-            except StoreError as error:
-                logger.warning("Notices wait, for their store does not answer: {}", error)
-                failed = 1
-            if failed and not self._more:
-                await asyncio.sleep(self._retry_seconds)
-            elif not self._more:
-                return

@@ -14,8 +14,9 @@ from llm_engineering.application.notices import MOST_ATTEMPTS, deliver, notify
 from llm_engineering.bootstrap.logging import mask_secrets
 from llm_engineering.domain.errors import ConfigurationError, NotificationError, TooManyFailuresError
 from llm_engineering.domain.notices import Notice
+from llm_engineering.domain.signatures import KEY, SIGNATURE, verify_signature
 from llm_engineering.infrastructure.notifiers.apprise_urls import AppriseNotifier
-from llm_engineering.infrastructure.notifiers.webhook import KEY, SIGNATURE, WebhookNotifier, verify_signature
+from llm_engineering.infrastructure.notifiers.webhook import WebhookNotifier
 from llm_engineering.settings import load_settings
 from tests.fakes.serving import LoopbackServer
 from tests.fakes.warehouse import FakeWarehouse

@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 from llm_engineering.application.analysis.config import Outreach
 from llm_engineering.application.analysis.trend import NO_ENTITY, Trend, find_trend_fields
 from llm_engineering.application.text.privacy import PrivacyPolicy
-from llm_engineering.domain.analyses import Analysis, AnalysisSpec
+from llm_engineering.domain.analyses import AnalysisSpec
 from llm_engineering.domain.notices import Notice
 
 CALL, WRITE_BACK = "call_client", "write_back"
@@ -44,27 +44,6 @@ def make_notices(
         if one.score >= config.score and now - one.last <= timedelta(days=config.within_days):
             notices.append(_write(CALL, facts, day, now, privacy))
     return notices
-
-
-def make_posted_notices(
-    spec: AnalysisSpec, result: Analysis, client: str, config: Outreach, now: datetime, privacy: PrivacyPolicy
-) -> list[Notice]:
-    """Return whom to call by a single result that is as sure of the highest level as ``config.score`` asks; the same call as the
-    trends would ask for that day."""
-    field, entities = find_trend_fields(spec)
-    found = next((one for one in result.findings if one.field == field.name), None)
-    if found is None or found.value != field.values[-1] or (found.confidence or 0.0) < config.score:
-        return []
-    facts: dict[str, str | int | float] = {
-        "task": spec.task,
-        "client": client,
-        "level": str(found.value),
-        "score": round(found.confidence or 0.0, 4),
-        "last": now.isoformat(),
-        "quote": found.evidence[0].quote if found.evidence else "",
-    }
-    named = dict.fromkeys(map(str, result.list_values(entities)))
-    return [_write(CALL, {**facts, "about": one}, now.date(), now, privacy) for one in named]
 
 
 def list_calls(notices: Sequence[Notice]) -> list[Notice]:

@@ -1,20 +1,13 @@
 """A signed HTTP request for each notice: for a CRM, an automation, any receiver of one's own."""
 
-import hashlib
-import hmac
 import json
-import re
 import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from llm_engineering.domain.errors import NotificationError
 from llm_engineering.domain.notices import Notice
-
-TRUSTED_SECONDS = 300
-"""How far clocks may differ, and how long a request may travel."""
-_SIGNED = re.compile(r"t=([1-9]\d{0,11}),v1=[0-9a-f]{64}")
-SIGNATURE, KEY = "X-Twin-Signature", "Idempotency-Key"
+from llm_engineering.domain.signatures import KEY, SIGNATURE, sign
 
 
 class WebhookNotifier:
@@ -56,18 +49,3 @@ class WebhookNotifier:
             raise NotificationError(f"it cannot be reached: {type(error).__name__}") from None
         if not response.is_success:
             raise NotificationError(f"it answered {response.status_code}")
-
-
-def verify_signature(signature: str, body: bytes, secret: str, now: float) -> bool:
-    """Return whether a request's body was signed with the secret, within :data:`TRUSTED_SECONDS` of a time in seconds since
-    1970."""
-    found = _SIGNED.fullmatch(signature)
-    if found is None or abs(now - int(found[1])) > TRUSTED_SECONDS:
-        return False
-    return hmac.compare_digest(signature, sign(body, secret, int(found[1])))
-
-
-def sign(body: bytes, secret: str, seconds: int) -> str:
-    """Return the signature of a request's body, sent at a time in seconds since 1970."""
-    digest = hmac.new(secret.encode(), f"{seconds}.".encode() + body, hashlib.sha256).hexdigest()
-    return f"t={seconds},v1={digest}"
