@@ -96,6 +96,13 @@ def _name_trained(file: Path) -> str | None:
     return f"{manifest.name}-{manifest.content_hash[:8]}@{manifest.base}"
 
 
+def make_webhook(url: str, secret: str) -> Notifier:
+    """Return what sends notices to a system, signed with a secret."""
+    from llm_engineering.infrastructure.notifiers.webhook import WebhookNotifier
+
+    return WebhookNotifier(url, secret)
+
+
 class Resources:
     """Ports made from settings, each on first use. Use :func:`open_resources`, which also closes them."""
 
@@ -210,12 +217,8 @@ class Resources:
 
             found += map(AppriseNotifier, chosen.urls.get_secret_value().split())
         if chosen.webhook_url is not None and chosen.webhook_secret is not None:
-            from llm_engineering.infrastructure.notifiers.webhook import WebhookNotifier
-
             found.append(
-                WebhookNotifier(
-                    chosen.webhook_url.get_secret_value(), chosen.webhook_secret.get_secret_value()
-                )
+                make_webhook(chosen.webhook_url.get_secret_value(), chosen.webhook_secret.get_secret_value())
             )
         return tuple(found)
 
@@ -574,6 +577,7 @@ class Resources:
         from llm_engineering.infrastructure.sources.browser.driver import Browser
         from llm_engineering.infrastructure.sources.browser.linkedin import LinkedInReader
         from llm_engineering.infrastructure.sources.browser.posts import PostsPageReader
+        from llm_engineering.infrastructure.sources.contacts import AssociatingReader
         from llm_engineering.infrastructure.sources.files import FilesReader
         from llm_engineering.infrastructure.sources.git import GitReader
         from llm_engineering.infrastructure.sources.tabular import TableReader
@@ -592,8 +596,8 @@ class Resources:
                 token=settings.github_token.get_secret_value() if settings.github_token else None,
                 private_addresses=settings.crawler.private_addresses,
             ),
-            TableReader(private_addresses=settings.crawler.private_addresses),
-            FilesReader(),
+            AssociatingReader(TableReader(private_addresses=settings.crawler.private_addresses)),
+            AssociatingReader(FilesReader()),
             PostsPageReader(browser, permission=client.check_allowed),
             LinkedInReader(
                 browser,
