@@ -1,6 +1,6 @@
 """Summaries of products' reviews, as they were made and kept. No model and no index is asked, so both may be down."""
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
@@ -14,7 +14,9 @@ from llm_engineering.infrastructure.api.schemas.products import KeyPointsReply, 
 
 CACHE: Final = "private, max-age=60"
 """A retracted text may stay in a browser for so long; where keys are needed, no proxy may keep it for others."""
-_UNCHANGED: Final = {304: {"description": "The version named in `If-None-Match` is still the newest."}}
+_UNCHANGED: Final[dict[int | str, dict[str, Any]]] = {
+    304: {"description": "The version named in `If-None-Match` is still the newest."}
+}
 
 ProductId = Annotated[str, Path(max_length=500, description="The product, as the reviews name it.")]
 Language = Annotated[
