@@ -57,7 +57,12 @@ from llm_engineering.application.ports.sources import (
     SourceReader,
     StoredVersion,
 )
-from llm_engineering.application.ports.training import ExperimentTracker, HeadLearner, ModelRegistry
+from llm_engineering.application.ports.training import (
+    ExperimentTracker,
+    HeadLearner,
+    ModelRegistry,
+    SharedFiles,
+)
 from llm_engineering.application.ports.warehouse import Warehouse
 
 __all__ = [
@@ -102,6 +107,7 @@ __all__ = [
     "Rejected",
     "Reranker",
     "SearchRequest",
+    "SharedFiles",
     "SilentProgress",
     "SourceItem",
     "SourceReader",
