@@ -50,6 +50,7 @@ def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[P
             run_step(self, *arguments, **named)
         finally:
             monkeypatch.chdir(tmp_path)
+            monkeypatch.setenv("LOCAL_DATA_DIR", str(tmp_path / "submitter"))  # where the run's report goes
             shutil.rmtree(machine)
 
     monkeypatch.setattr(LocalOrchestrator, "run_step", run_apart)
