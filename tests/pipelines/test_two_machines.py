@@ -50,7 +50,8 @@ def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[P
             run_step(self, *arguments, **named)
         finally:
             monkeypatch.chdir(tmp_path)
-            monkeypatch.setenv("LOCAL_DATA_DIR", str(tmp_path / "submitter"))  # where the run's report goes
+            for name in ("HOME", "LOCAL_DATA_DIR"):  # the submitter's own, where the run's report goes
+                monkeypatch.setenv(name, str(tmp_path / "submitter" / name.lower()))
             shutil.rmtree(machine)
 
     monkeypatch.setattr(LocalOrchestrator, "run_step", run_apart)
@@ -77,7 +78,8 @@ def test_a_model_is_trained_evaluated_and_deployed_on_machines_that_share_no_dis
     assert decided.load()["version"] == "toy:1"
     assert decided.load()["decided"]
     assert len(machines) == 5
-    assert not any(machine.exists() for machine in machines)
+    left = [str(path) for machine in machines for path in machine.rglob("*")]
+    assert left == []
 
     with open_resources(load_settings(None)) as resources:
         promote(resources.registry, "toy", force="a test deploys it")
