@@ -108,7 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for warning in check_inputs(parameters, settings):
         errors.print(f"[yellow]![/] {escape(warning)}")
     result = run_pipeline(runnable.pipeline, parameters, rest)
-    if trained := read_output(result, "training_report"):
+    trained = read_output(result, "training_report")
+    if trained and Path(trained["folder"]).is_dir():  # not where another machine has it
         show_side_by_side(Path(trained["folder"]), settings)
     return 0
 

@@ -37,6 +37,7 @@ from llm_engineering.application.ports import (
     Notifier,
     NullTracer,
     Reranker,
+    SharedFiles,
     SourceReader,
     TokenEncoder,
     Tracer,
@@ -343,12 +344,20 @@ class Resources:
         """Versions of trained models, in the ZenML store that is active."""
         from llm_engineering.infrastructure.registry.zenml import ZenMLRegistry
 
-        return ZenMLRegistry()
+        return ZenMLRegistry(self.shared_files)
+
+    @cached_property
+    def shared_files(self) -> SharedFiles:
+        """Where data sets, trained models and heads are kept: on this machine, or where ``SHARED_FILES_URI`` says."""
+        from llm_engineering.infrastructure.shared.stored_files import StoredFiles
+
+        return StoredFiles(self.settings.shared_files_uri, self.settings.local.data_dir / "fetched")
 
     @cached_property
     def heads(self) -> HeadFolder:
         """Learned heads of analyses; each database has its own, so that a demo's never decide about somebody's records."""
-        return HeadFolder(self.settings.local.data_dir / "heads" / self.settings.database.name)
+        place = f"heads/{self.settings.database.name}"
+        return HeadFolder(self.settings.local.data_dir / place, self.shared_files, place)
 
     @cached_property
     def text_embedder(self) -> TextEmbedder:

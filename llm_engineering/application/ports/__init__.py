@@ -58,7 +58,12 @@ from llm_engineering.application.ports.sources import (
     SourceReader,
     StoredVersion,
 )
-from llm_engineering.application.ports.training import ExperimentTracker, HeadLearner, ModelRegistry
+from llm_engineering.application.ports.training import (
+    ExperimentTracker,
+    HeadLearner,
+    ModelRegistry,
+    SharedFiles,
+)
 from llm_engineering.application.ports.warehouse import Warehouse
 
 __all__ = [
@@ -103,6 +108,7 @@ __all__ = [
     "Rejected",
     "Reranker",
     "SearchRequest",
+    "SharedFiles",
     "SilentProgress",
     "SourceItem",
     "SourceReader",
