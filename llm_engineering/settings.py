@@ -546,6 +546,9 @@ class Settings(BaseSettings):
     judge3: JudgeSettings | None = None
     log: LogSettings = LogSettings()
     models_dir: Path = Path("models")
+    shared_files_uri: str | None = Field(default=None, min_length=1)
+    """Where data sets, trained models and heads are kept so that other machines find them: a folder that all mount, or
+    ``s3://BUCKET/PREFIX``. None: on this machine alone."""
     twin_author: str | None = None
     """Whose twin this is: whom "I" and "my" mean, and in whose voice it writes. None: nobody in particular."""
     github_token: SecretStr | None = None

@@ -6,6 +6,7 @@ from pipelines.data import digital_data_etl, end_to_end_data, feature_engineerin
 from pipelines.datasets import generate_instruct_dataset, generate_preference_dataset
 from pipelines.model_evaluation import model_evaluation
 from pipelines.rag_evaluation import rag_evaluation
+from pipelines.reviews import review_summaries
 from pipelines.training import training
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "model_evaluation",
     "rag_evaluation",
     "record_analysis",
+    "review_summaries",
     "training",
 ]

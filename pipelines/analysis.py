@@ -3,13 +3,15 @@
 from zenml import pipeline
 from zenml.enums import ExecutionMode
 
-from steps.analysis import AnalysisQuestion, analyse_records, train_heads
+from steps.analysis import AnalysisQuestion, analyse_records, notify_outreach, train_heads
 
 
 @pipeline(enable_cache=False, execution_mode=ExecutionMode.FAIL_FAST)
 def record_analysis(analysis: AnalysisQuestion) -> None:
-    """Bring the results of an analysis up to date with the records of the warehouse."""
-    analyse_records(analysis)
+    """Bring the results of an analysis up to date with the records of the warehouse, and tell whom its YAML says."""
+    report = analyse_records(analysis)
+    if analysis.outreach is not None:
+        notify_outreach(analysis, report)
 
 
 @pipeline(enable_cache=False, execution_mode=ExecutionMode.FAIL_FAST)

@@ -1,6 +1,7 @@
 """Analyses: records in; classes, entities and texts with their quotes out. And the heads that decide the classes."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from loguru import logger
@@ -9,15 +10,18 @@ from zenml.types import MarkdownString
 
 from llm_engineering.application.analysis import analyse
 from llm_engineering.application.analysis.config import AnalysisQuestion
+from llm_engineering.application.analysis.outreach import list_calls, make_notices
+from llm_engineering.application.analysis.trend import read_trends
 from llm_engineering.application.evaluation.heads import HeadVerdict, learn_head
 from llm_engineering.application.failures import round_values
+from llm_engineering.application.notices import Delivery, notify
 from llm_engineering.application.training.heads.labels import collect_labels
 from llm_engineering.bootstrap.resources import Resources
 from llm_engineering.bootstrap.training import make_head_learner
 from llm_engineering.domain.errors import ConfigurationError
 from steps.context import markdown_table, open_step_resources
 
-__all__ = ["AnalysisQuestion", "analyse_records", "train_heads"]
+__all__ = ["AnalysisQuestion", "analyse_records", "notify_outreach", "train_heads"]
 
 
 @step(enable_cache=False)
@@ -45,6 +49,29 @@ def analyse_records(analysis: AnalysisQuestion) -> Annotated[dict[str, Any], "an
         report = asyncio.run(work(resources)).to_metadata()
     log_metadata({key: value for key, value in report.items() if value not in (None, {})})
     return report
+
+
+@step(enable_cache=False)
+def notify_outreach(
+    analysis: AnalysisQuestion, report: dict[str, Any]
+) -> Annotated[dict[str, Any], "outreach_report"]:
+    """Put into the outbox whom to call and which levels a CRM gets back, and send what waits there; after the analysis, whose
+    report makes it wait."""
+    config, spec = analysis.outreach, analysis.spec
+    if config is None:
+        return {"task": report["task"]}
+    now = datetime.now(UTC)
+    with open_step_resources() as (resources, _):
+        warehouse = resources.warehouse
+        trends = read_trends(
+            spec, warehouse.analyses, warehouse.clean, config.group_by, now, config.half_life_days
+        )
+        notices = make_notices(spec, trends, config, now, resources.privacy)
+        done = notify(notices, warehouse.notices, resources.notifiers) if resources.notifiers else Delivery()
+    told = {"calls": len(list_calls(notices)), "levels": len(notices) - len(list_calls(notices))}
+    found: dict[str, Any] = {"task": report["task"], **told, "sent": done.sent, "waiting": done.failed}
+    log_metadata(found)
+    return found
 
 
 @step(enable_cache=False)

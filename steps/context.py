@@ -50,5 +50,5 @@ def find_newest_dataset(artifact: str) -> Path:
             f"run-generate-{kind}-datasets-pipeline, or name a folder ('dataset:' in the YAML)."
         ) from None
     folder = Path(found.load())
-    logger.info("The data set is {}@{}.", folder.parent.name, folder.name)
+    logger.info("The data set is version {} of {}.", found.version, artifact)
     return folder

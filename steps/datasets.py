@@ -115,8 +115,12 @@ def _gates(made: Built) -> MarkdownString:
 
 def _written(run: DatasetRun, samples: Sequence[Sample]) -> Built:
     with open_step_resources() as (resources, progress):
+        files = resources.shared_files
+        files.pull("datasets", run.folder)  # held-out parts of the other data sets are kept out of this one
         jury = _jury(run, resources) if run.judges else None
         made = _run(_dataset(run, samples, resources, jury, progress), jury)
+        names = [str(file.relative_to(made.folder)) for file in made.folder.rglob("*") if file.is_file()]
+        files.publish(made.folder, f"datasets/{made.manifest.name}/{made.manifest.version}", sorted(names))
     log_metadata({key: value for key, value in made.to_metadata().items() if value != {}})
     return made
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from loguru import logger
 from zenml import log_metadata, step
@@ -30,13 +30,13 @@ from llm_engineering.application.evaluation.models.systems import (
     read_manifest,
 )
 from llm_engineering.application.llm.judges import Jury
-from llm_engineering.application.ports import Progress
-from llm_engineering.application.training.finetune.record import write_json
+from llm_engineering.application.ports import ModelRegistry, Progress
+from llm_engineering.application.training.registry.register import find_newest
 from llm_engineering.bootstrap.resources import Resources
 from llm_engineering.domain.datasets import DatasetManifest
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
 from llm_engineering.domain.hints import POE
-from llm_engineering.domain.models import EVALUATION, EvaluationReport, ModelVersion, Stage
+from llm_engineering.domain.models import EVALUATION, ModelManifest, ModelVersion, Stage
 from steps.context import find_newest_dataset, markdown_table, open_step_resources
 
 __all__ = ["ModelEvaluationRun", "compare_models"]
@@ -55,6 +55,7 @@ def compare_models(
     """Have base, production, SFT and DPO answer the test split; measure and compare their answers."""
     folder = run.dataset or find_newest_dataset("instruct_dataset")
     with open_step_resources() as (resources, progress):
+        resources.shared_files.pull("datasets", run.datasets)  # what the models were trained on
         trained = _trained(run, resources)
         bases = resources.base_models()
         for _, system in trained.values():
@@ -62,8 +63,11 @@ def compare_models(
                 bases.check(system.manifest)
         systems = _systems(run, folder, trained)
         evaluation = _evaluated(run, folder, systems, resources, progress)
-    report = evaluation.report
-    _keep(report, [place for place, _ in trained.values()])
+        report = evaluation.report
+        for location, _ in trained.values():  # beside each model, where promotion looks for it
+            resources.shared_files.write(
+                location, EVALUATION, f"{report.model_dump_json(indent=2)}\n".encode()
+            )
     log_metadata({**run_metadata(report)})
     table = markdown_table(table_columns(report), table_rows(report))
     return (
@@ -75,17 +79,20 @@ def compare_models(
     )
 
 
-def _trained(run: ModelEvaluationRun, resources: Resources) -> dict[str, tuple[Path, System]]:
-    """The trained systems that there are, with their folders, in the table's order."""
-    found: dict[str, tuple[Path, System]] = {}
+def _trained(run: ModelEvaluationRun, resources: Resources) -> dict[str, tuple[str, System]]:
+    """The trained systems that there are, with their locations, in the table's order."""
+    found: dict[str, tuple[str, System]] = {}
+    files = resources.shared_files
     serving = _in_production(run, resources) if "production" in run.systems else None
     if serving is not None:
-        folder = Path(serving.location)
-        found["production"] = folder, open_trained("production", folder, serving.manifest, serving.label)
-    for name, named in (("sft", run.sft), ("dpo", run.dpo)):
+        folder = files.fetch(serving.location)
+        served = open_trained("production", folder, serving.manifest, serving.label)
+        found["production"] = serving.location, served
+    choices: tuple[tuple[Literal["sft", "dpo"], Path | None], ...] = (("sft", run.sft), ("dpo", run.dpo))
+    for name, named in choices:
         if name not in run.systems:
             continue
-        newest = (named, read_manifest(named)) if named else newest_folder(run.trained, run.name, name)
+        newest = (str(named), read_manifest(named)) if named else _newest(run, name, resources.registry)
         if newest is None:
             logger.info("There is no {} model named {} in {}; it is left out.", name, run.name, run.trained)
         elif serving is not None and newest[1].content_hash == serving.manifest.content_hash:
@@ -93,11 +100,22 @@ def _trained(run: ModelEvaluationRun, resources: Resources) -> dict[str, tuple[P
                 "The {} model is {}, the one in production; it is not measured twice.", name, serving.label
             )
         else:
-            found[name] = newest[0], open_trained(name, *newest)
+            found[name] = newest[0], open_trained(name, files.fetch(newest[0]), newest[1])
     return found
 
 
-def _candidate(trained: dict[str, tuple[Path, System]]) -> dict[str, str]:
+def _newest(
+    run: ModelEvaluationRun, stage: Literal["sft", "dpo"], registry: ModelRegistry
+) -> tuple[str, ModelManifest] | None:
+    """Where the newest trained model is: among the folders here, and where machines share them, in the registry."""
+    here = newest_folder(run.trained, run.name, stage)
+    registered = find_newest(registry, run.name, stage) if registry.files.shared else None
+    if registered is None or (here and here[1].created_at > registered.manifest.created_at):
+        return (str(here[0]), here[1]) if here else None
+    return registered.location, registered.manifest
+
+
+def _candidate(trained: dict[str, tuple[str, System]]) -> dict[str, str]:
     """The newest of the models that were measured, which the evaluation decides on; without one, the reason."""
     made = {name: system.manifest.created_at for name, (_, system) in trained.items() if system.manifest}
     if not made:
@@ -105,7 +123,7 @@ def _candidate(trained: dict[str, tuple[Path, System]]) -> dict[str, str]:
     newest = max(made, key=lambda name: (made[name], name != "production"))
     if newest == "production":
         return {"reason": "the model in production is the newest"}
-    return {"system": newest, "folder": str(trained[newest][0])}
+    return {"system": newest, "folder": trained[newest][0]}
 
 
 def _in_production(run: ModelEvaluationRun, resources: Resources) -> ModelVersion | None:
@@ -116,7 +134,7 @@ def _in_production(run: ModelEvaluationRun, resources: Resources) -> ModelVersio
         return None
 
 
-def _systems(run: ModelEvaluationRun, folder: Path, trained: dict[str, tuple[Path, System]]) -> list[System]:
+def _systems(run: ModelEvaluationRun, folder: Path, trained: dict[str, tuple[str, System]]) -> list[System]:
     systems = [system for _, system in trained.values()]
     if "base" in run.systems:
         newest = systems[-1] if systems else None
@@ -184,10 +202,3 @@ def _jury(config: JudgeConfig, seed: int, resources: Resources) -> Jury:
         stage="judge-answers",
         seed=seed,
     )
-
-
-def _keep(report: EvaluationReport, folders: list[Path]) -> None:
-    """Beside each trained model, where registration and promotion look for it."""
-    for folder in folders:
-        if folder.is_dir():
-            write_json(folder / EVALUATION, report.model_dump(mode="json"))

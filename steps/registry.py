@@ -27,14 +27,14 @@ def register_and_decide(
     """Register a model's folder; with an evaluation and a policy, let it go to staging or be refused.
 
     Args:
-        model: path of ``model.json`` or of its folder; or a report with the key ``folder``, as training makes.
+        model: path of ``model.json``, a model's folder or location; or a report with the key ``folder``, as training makes.
         evaluation: an ``EvaluationReport`` as JSON; None: the model is registered, and nothing is decided.
         policy: when it is better; None: nothing is decided.
         dataset: folder of the data set that it was trained on, for the card; None: what training has kept beside the model.
     """
     report = EvaluationReport.model_validate(evaluation) if evaluation is not None else None
     manifest = read_dataset_manifest(Path(dataset)) if dataset else None
-    found, card = _registered(_path(model), report, policy, manifest)
+    found, card = _registered(_location(model), report, policy, manifest)
     return found, card  # written out: ZenML reads from this line that there are two outputs
 
 
@@ -54,17 +54,18 @@ def decide_on_candidate(
         none = {"version": "", "stage": "", "decided": False, "promoted": False, "reasons": [reason]}
         return none, MarkdownString("")
     report = EvaluationReport.model_validate(evaluation)
-    found, card = _registered(Path(candidate["folder"]), report, policy, None)
+    found, card = _registered(candidate["folder"], report, policy, None)
     return found, card
 
 
 def _registered(
-    folder: Path,
+    location: str,
     report: EvaluationReport | None,
     policy: PromotionPolicy | None,
     dataset: DatasetManifest | None,
 ) -> tuple[dict[str, Any], MarkdownString]:
     with open_step_resources() as (resources, _):
+        folder = resources.shared_files.fetch(location)
         done = register_model(resources.registry, folder, report=report, policy=policy, dataset=dataset)
         inputs = [artifact.id for given in get_step_context().inputs.values() for artifact in given]
         resources.registry.link(done.version.name, done.version.number, inputs)
@@ -82,10 +83,10 @@ def _registered(
     return found, MarkdownString(done.card)
 
 
-def _path(model: str | dict[str, Any]) -> Path:
+def _location(model: str | dict[str, Any]) -> str:
     folder = model.get("folder") if isinstance(model, dict) else model
     if not isinstance(folder, str) or not folder:
         raise InvalidInputError(
             f"Expected the path of a model's folder, or a report with the key 'folder'; got {type(model).__name__} without it."
         )
-    return Path(folder)
+    return folder

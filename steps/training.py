@@ -7,13 +7,14 @@ from loguru import logger
 from zenml import log_metadata, step
 from zenml.types import HTMLString
 
+from llm_engineering.application.ports import ModelRegistry
 from llm_engineering.application.training.finetune import dpo as preference_training
 from llm_engineering.application.training.finetune import sft as supervised_training
 from llm_engineering.application.training.finetune.dpo import DpoRun, newest_sft
 from llm_engineering.application.training.finetune.report import training_page
 from llm_engineering.application.training.finetune.run import SftRun
 from llm_engineering.application.training.finetune.sft import TrainedModel
-from llm_engineering.application.training.registry.register import keep_dataset
+from llm_engineering.application.training.registry.register import find_newest, keep_dataset, publish_model
 from llm_engineering.domain.models import ModelManifest
 from steps.context import find_newest_dataset, open_step_resources
 
@@ -38,7 +39,8 @@ def train_sft(
         )
         manifest = resources.make_exporter().export(trained.folder)
         keep_dataset(trained.folder, folder)
-    return _report(trained, manifest), HTMLString(training_page(trained.record))
+        location = publish_model(resources.shared_files, trained.folder)
+    return _report(trained, manifest, location), HTMLString(training_page(trained.record))
 
 
 @step(enable_cache=False)
@@ -51,8 +53,8 @@ def train_dpo(
         sft_model: the report of the SFT that ran just before; None: the model that the run names, or the newest.
     """
     folder = run.dataset or find_newest_dataset("preference_dataset")
-    start = Path(sft_model["folder"]) if sft_model else run.sft or newest_sft(run.output_dir, run.name)
     with open_step_resources() as (resources, progress):
+        start = _find_start(run, sft_model, resources.registry)
         trained = preference_training.train_dpo(
             resources.preference_trainer(),
             run.dpo,
@@ -65,15 +67,26 @@ def train_dpo(
         )
         manifest = resources.make_exporter().export(trained.folder)
         keep_dataset(trained.folder, folder)
-    return _report(trained, manifest), HTMLString(training_page(trained.record))
+        location = publish_model(resources.shared_files, trained.folder)
+    return _report(trained, manifest, location), HTMLString(training_page(trained.record))
 
 
-def _report(trained: TrainedModel, manifest: ModelManifest) -> dict[str, Any]:
+def _find_start(run: DpoRun, sft_model: dict[str, Any] | None, registry: ModelRegistry) -> Path:
+    """The folder of the SFT model to train on: of this run, the named one, or the newest."""
+    if sft_model:
+        return registry.files.fetch(sft_model["folder"])
+    if run.sft is not None:
+        return run.sft
+    newest = find_newest(registry, run.name, "sft") if registry.files.shared else None
+    return registry.files.fetch(newest.location) if newest else newest_sft(run.output_dir, run.name)
+
+
+def _report(trained: TrainedModel, manifest: ModelManifest, location: str) -> dict[str, Any]:
     metrics = manifest.metrics
-    log_metadata({**metrics, "folder": str(trained.folder), "dataset": trained.record.dataset})
-    logger.info("The model is in {}.", trained.folder)
+    log_metadata({**metrics, "folder": location, "dataset": trained.record.dataset})
+    logger.info("The model is in {}.", location)
     return {
-        "folder": str(trained.folder),
+        "folder": location,
         "stage": trained.record.kind,
         "status": trained.record.status,
         "dataset": trained.record.dataset,

@@ -8,9 +8,9 @@ import argparse
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.markup import escape
 
@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # seconds to import, and needed only where no process has it 
     from llm_engineering.application.inference.pipeline import InferencePipeline
     from llm_engineering.bootstrap.resources import Resources
 
+_C = TypeVar("_C")
 _MARKS = {
     Verdict.SUPPORTED: "[green]✓[/]",
     Verdict.PARTIAL: "[yellow]≈[/]",
@@ -230,8 +231,26 @@ def show_sources(result: RagResult) -> None:
     else:
         _show_verdicts(finished)
     console.print()
-    for citation in finished.citations:
-        _show_source(citation, finished)
+    for citation, follows in group_passages(finished.citations, lambda one: one.passage.link):
+        _show_source(citation, finished, follows=follows)
+
+
+def group_passages(citations: Iterable[_C], link_of: Callable[[_C], str]) -> Iterator[tuple[_C, bool]]:
+    """Yield the passages of a text one after the other, each with whether it follows another of the same text."""
+    texts: dict[str, list[_C]] = {}
+    for citation in citations:
+        texts.setdefault(link_of(citation), []).append(citation)
+    for passages in texts.values():
+        yield from ((passage, number > 0) for number, passage in enumerate(passages))
+
+
+def name_passage(title: str, headings: Sequence[str], text: str, *, follows: bool = False) -> str:
+    """Return what a passage is called: title and section, or, where it follows another of its text, the section alone."""
+    section = headings[-1] if headings and headings[-1] != title else ""
+    beginning = f"{' '.join(text.split())[:60]}…"  # a post has no title
+    if follows:
+        return f"  > {section or beginning}"
+    return " > ".join(part for part in (title, section) if part) or beginning
 
 
 def _show_verdicts(finished: Answer) -> None:
@@ -249,15 +268,15 @@ def _show_verdicts(finished: Answer) -> None:
         console.print("[dim]The answer was cut at the token limit.[/]")
 
 
-def _show_source(citation: Citation, finished: Answer) -> None:
+def _show_source(citation: Citation, finished: Answer, *, follows: bool = False) -> None:
     passage = citation.passage
     style = "bold" if citation.number in finished.cited else "dim"
-    where = " > ".join(part for part in (passage.title, *passage.headings[-1:]) if part)
-    where = where or f"{' '.join(passage.text.split())[:60]}…"  # a post has no title
-    similarity = f" · cosine {passage.dense_score:.2f}" if passage.dense_score is not None else ""
-    console.print(f"[{style}]\\[{citation.number}] {escape(where)}[/]")
-    author = f"{escape(passage.author)} · " if passage.author else ""
-    console.print(f"    [dim]{author}{escape(passage.link)}{similarity}[/]")
+    name = name_passage(passage.title, passage.headings, passage.text, follows=follows)
+    console.print(f"[{style}]\\[{citation.number}] {escape(name)}[/]")
+    if not follows:
+        similarity = f" · cosine {passage.dense_score:.2f}" if passage.dense_score is not None else ""
+        author = f"{escape(passage.author)} · " if passage.author else ""
+        console.print(f"    [dim]{author}{escape(passage.link)}{similarity}[/]")
     spans = [
         (support.verdict, support.source_span)
         for support in finished.supports

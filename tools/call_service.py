@@ -13,7 +13,7 @@ from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, TwinError
 from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings
-from tools.ask import NEAREST
+from tools.ask import NEAREST, group_passages, name_passage
 from tools.console import WordStream, console, make_parser, run
 from tools.search_options import add_search_options
 from tools.vote import note_answer
@@ -252,13 +252,14 @@ def _show_verdict(answer: Mapping[str, Any]) -> None:
 
 def _show_sources(answer: Mapping[str, Any]) -> None:
     console.print()
-    for citation in answer["citations"][: NEAREST if answer["abstained"] else None]:
+    shown = answer["citations"][: NEAREST if answer["abstained"] else None]
+    for citation, follows in group_passages(shown, lambda one: str(one["passage"]["link"])):
         number, passage = citation["number"], citation["passage"]
         style = "bold" if number in answer["cited"] else "dim"
-        where = " > ".join(part for part in (passage["title"], *passage["headings"][-1:]) if part)
-        where = where or f"{' '.join(passage['text'].split())[:60]}…"  # a post has no title
-        console.print(f"[{style}]\\[{number}] {escape(where)}[/]")
-        console.print(f"    [dim]{escape(passage['author'])} · {escape(passage['link'])}[/]")
+        name = name_passage(passage["title"], passage["headings"], passage["text"], follows=follows)
+        console.print(f"[{style}]\\[{number}] {escape(name)}[/]")
+        if not follows:
+            console.print(f"    [dim]{escape(passage['author'])} · {escape(passage['link'])}[/]")
 
 
 if __name__ == "__main__":

@@ -10,15 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from llm_engineering.application.analysis.config import RecordAnalysis
-from llm_engineering.application.analysis.trend import Trend, compute_trends
-from llm_engineering.application.failures import group_batches
-from llm_engineering.application.ports import Warehouse
+from llm_engineering.application.analysis.trend import Trend, read_trends
 from llm_engineering.application.text.markdown import shorten
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources
-from llm_engineering.domain.analyses import AnalysisSpec
-from llm_engineering.domain.documents import CleanDocument
-from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
+from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.hints import POE
 from llm_engineering.settings import load_settings
 from tools.console import add_demo_option, console, make_parser, run, user_path
@@ -26,7 +22,6 @@ from tools.run_config import read_run_config
 
 CONFIG = Path("configs/analysis_interest.yaml")
 SHOWN = 15
-_BATCH = 256
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     file = options.config or CONFIG
     spec = read_run_config(file, RecordAnalysis)[0].analysis.spec
     with open_resources(settings) as resources:
-        trends = read_trends(resources.warehouse, spec, options.by, options.half_life)
+        warehouse = resources.warehouse
+        trends = read_trends(
+            spec, warehouse.analyses, warehouse.clean, options.by, datetime.now(UTC), options.half_life
+        )
     if not trends:
         raise InvalidInputError(
             f"There are no results of {spec.task} with a date and a {options.by}. Make some with: "
@@ -57,29 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     console.print(make_table(trends[: options.limit], options.by))
     return 0
-
-
-def read_trends(
-    warehouse: Warehouse, spec: AnalysisSpec, group_by: str, half_life_days: float
-) -> list[Trend]:
-    """Return how every group stands to every entity, by the results in the warehouse.
-
-    Raises:
-        ConfigurationError: the spec has no ordered class, or no entities.
-    """
-    field = next((one for one in spec.fields if one.ordered), None)
-    entities = next((one.name for one in spec.fields if one.kind == "entities"), None)
-    if field is None or entities is None:
-        raise ConfigurationError(
-            f"{spec.task} has no ordered class and entities, of which a trend could be made."
-        )
-    results = list(warehouse.analyses.stream(task=spec.task))
-    documents: dict[str, CleanDocument] = {}
-    for batch in group_batches([one.key for one in results], _BATCH):
-        documents |= {document.id: document for document in warehouse.clean.get(batch)}
-    return compute_trends(
-        results, documents, field, entities, group_by, datetime.now(UTC), half_life_days=half_life_days
-    )
 
 
 def make_table(trends: Sequence[Trend], group_by: str) -> Table:

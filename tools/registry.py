@@ -115,7 +115,7 @@ def _consider(registry: ModelRegistry, name: str, number: int | None, options: a
     policy = _policy(options.policy or POLICY)
     candidate = registry.get(name, number)
     check_files(candidate)
-    report = read_evaluation(options.report) if options.report else find_evaluation(candidate)
+    report = read_evaluation(options.report) if options.report else find_evaluation(registry.files, candidate)
     decision = consider(registry, candidate, report, policy)
     if options.report and report is not None:
         keep_evaluation(registry, candidate, report)

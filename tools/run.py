@@ -23,6 +23,7 @@ from llm_engineering.application.features.config import (
     FeatureEngineering,
 )
 from llm_engineering.application.reporting.json_export import ExportArtifacts
+from llm_engineering.application.reviews.config import ReviewSummaryRun
 from llm_engineering.application.training.datasets.config import (
     GenerateInstructDataset,
     GeneratePreferenceDataset,
@@ -81,6 +82,7 @@ PIPELINES = {
     ),
     "training": Runnable("training", Training, Path("configs/training_sft.yaml")),
     "end-to-end-data": Runnable("end_to_end_data", EndToEndData, OWN),
+    "review-summaries": Runnable("review_summaries", ReviewSummaryRun, Path("configs/review_summaries.yaml")),
     "analysis": Runnable("record_analysis", RecordAnalysis, Path("configs/analysis_tickets.yaml")),
     "head-training": Runnable("head_training", RecordAnalysis, Path("configs/analysis_tickets.yaml")),
     "export-artifact-to-json": Runnable(
@@ -106,7 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for warning in check_inputs(parameters, settings):
         errors.print(f"[yellow]![/] {escape(warning)}")
     result = run_pipeline(runnable.pipeline, parameters, rest)
-    if trained := read_output(result, "training_report"):
+    trained = read_output(result, "training_report")
+    if trained and Path(trained["folder"]).is_dir():  # not where another machine has it
         show_side_by_side(Path(trained["folder"]), settings)
     return 0
 

@@ -413,7 +413,8 @@ def settings_of_twin(wish: Wish, settings: Settings) -> Settings:
         return own
     with open_resources(settings) as resources:
         try:
-            version = resources.registry.get(wish.name, Stage.PRODUCTION)
+            registry = resources.registry
+            version = registry.get(wish.name, Stage.PRODUCTION)
         except InvalidInputError:
             return own  # none was better than its base
     chosen = open_bundled_models(settings).choose_llm() if llm.model == "auto" else llm.model
@@ -424,7 +425,7 @@ def settings_of_twin(wish: Wish, settings: Settings) -> Settings:
             soft_wrap=True,
         )
         return own
-    gguf = open_version(version).gguf
+    gguf = open_version(registry.files, version).gguf
     console.print(f"  {version.label} speaks. For other commands too: LLM_MODEL_PATH={gguf}", soft_wrap=True)
     return own.model_copy(update={"llm": llm.model_copy(update={"model_path": gguf})})
 

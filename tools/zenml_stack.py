@@ -137,6 +137,9 @@ def set_aws_stack(account: Account, tag: str | None) -> int:
         client.create_stack(STACK, names, labels=labels)
     else:
         client.update_stack(STACK, labels=labels, component_updates={kind: [STACK] for kind in components})
+    # A step's machine ends with it, so its files go to where the next one finds them.
+    shared = f"s3://{account.bucket}/{account.prefix}/shared"
+    client.update_stack(STACK, environment={"SHARED_FILES_URI": shared})
     exported = _attach_settings(client)
     client.activate_stack(STACK)
     table = Table("Part", "Kind", "Where", box=None, pad_edge=False)

@@ -10,12 +10,12 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(source, "sha256").hexdigest()
 
 
-def atomic_write(path: Path, text: str) -> None:
-    """Replace a file's text in one act: a reader, or a run after a kill, sees the old text or the new one.
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Replace a file's content in one act: a reader, or a run after a kill, sees the old content or the new one.
 
     Raises:
-        OSError: the disk is full, or the rights do not suffice; the old text stays.
+        OSError: the disk is full, or the rights do not suffice; the old content stays.
     """
     part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
+    part.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     part.replace(path)

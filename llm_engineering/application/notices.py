@@ -46,7 +46,7 @@ def deliver(store: NoticeStore, notifiers: Sequence[Notifier]) -> Delivery:
     for waiting in list(store.read_open()):
         kept = waiting
         for notifier in notifiers:
-            if notifier.name in kept.delivered:
+            if notifier.name in kept.delivered or not _is_for(kept, notifier):
                 continue
             try:
                 notifier.send(kept.notice)
@@ -65,5 +65,9 @@ def deliver(store: NoticeStore, notifiers: Sequence[Notifier]) -> Delivery:
 
 
 def _judge(kept: StoredNotice, notifiers: Sequence[Notifier]) -> StoredNotice:
-    everywhere = all(notifier.name in kept.delivered for notifier in notifiers)
+    everywhere = all(notifier.name in kept.delivered for notifier in notifiers if _is_for(kept, notifier))
     return kept.model_copy(update={"done": everywhere or kept.attempts >= MOST_ATTEMPTS})
+
+
+def _is_for(kept: StoredNotice, notifier: Notifier) -> bool:
+    return kept.notice.audience == "all" or not notifier.for_people

@@ -102,7 +102,7 @@ def _servable(settings: Settings, trained: str) -> tuple[ServableModel, str]:
         return found, f"{found.manifest.name}-{found.manifest.content_hash[:8]}"
     with open_resources(settings) as resources:
         version = find_version(resources.registry, trained)
-    return open_version(version), version.label
+        return open_version(resources.registry.files, version), version.label
 
 
 def _with_adapters(settings: Settings, wanted: AdapterServing) -> tuple[Path, dict[str, Any]]:

@@ -37,11 +37,13 @@ from llm_engineering.application.ports import (
     Notifier,
     NullTracer,
     Reranker,
+    SharedFiles,
     SourceReader,
     TokenEncoder,
     Tracer,
     VectorIndex,
 )
+from llm_engineering.application.reviews.summarise import ReviewStores
 from llm_engineering.application.text.privacy import PrivacyPolicy
 from llm_engineering.application.training.finetune.dpo import PreferenceTrainer
 from llm_engineering.application.training.finetune.tracking import NamedTracker, SafeTrackers
@@ -93,6 +95,13 @@ def _name_trained(file: Path) -> str | None:
         return None
     manifest = read_manifest(folder)
     return f"{manifest.name}-{manifest.content_hash[:8]}@{manifest.base}"
+
+
+def make_webhook(url: str, secret: str) -> Notifier:
+    """Return what sends notices to a system, signed with a secret."""
+    from llm_engineering.infrastructure.notifiers.webhook import WebhookNotifier
+
+    return WebhookNotifier(url, secret)
 
 
 class Resources:
@@ -209,12 +218,8 @@ class Resources:
 
             found += map(AppriseNotifier, chosen.urls.get_secret_value().split())
         if chosen.webhook_url is not None and chosen.webhook_secret is not None:
-            from llm_engineering.infrastructure.notifiers.webhook import WebhookNotifier
-
             found.append(
-                WebhookNotifier(
-                    chosen.webhook_url.get_secret_value(), chosen.webhook_secret.get_secret_value()
-                )
+                make_webhook(chosen.webhook_url.get_secret_value(), chosen.webhook_secret.get_secret_value())
             )
         return tuple(found)
 
@@ -339,12 +344,20 @@ class Resources:
         """Versions of trained models, in the ZenML store that is active."""
         from llm_engineering.infrastructure.registry.zenml import ZenMLRegistry
 
-        return ZenMLRegistry()
+        return ZenMLRegistry(self.shared_files)
+
+    @cached_property
+    def shared_files(self) -> SharedFiles:
+        """Where data sets, trained models and heads are kept: on this machine, or where ``SHARED_FILES_URI`` says."""
+        from llm_engineering.infrastructure.shared.stored_files import StoredFiles
+
+        return StoredFiles(self.settings.shared_files_uri, self.settings.local.data_dir / "fetched")
 
     @cached_property
     def heads(self) -> HeadFolder:
         """Learned heads of analyses; each database has its own, so that a demo's never decide about somebody's records."""
-        return HeadFolder(self.settings.local.data_dir / "heads" / self.settings.database.name)
+        place = f"heads/{self.settings.database.name}"
+        return HeadFolder(self.settings.local.data_dir / place, self.shared_files, place)
 
     @cached_property
     def text_embedder(self) -> TextEmbedder:
@@ -365,6 +378,13 @@ class Resources:
         """Return what an analysis reads and writes."""
         stores = self.warehouse
         return AnalysisStores(stores.clean, stores.analyses, stores.generations, stores.dead_letters)
+
+    def collect_review_stores(self) -> ReviewStores:
+        """Return what summaries of reviews are made from, and where they are kept."""
+        stores = self.warehouse
+        return ReviewStores(
+            stores.clean, stores.analyses, stores.summaries, stores.generations, stores.dead_letters
+        )
 
     @property
     def feedback(self) -> FeedbackStore | None:
@@ -566,6 +586,7 @@ class Resources:
         from llm_engineering.infrastructure.sources.browser.driver import Browser
         from llm_engineering.infrastructure.sources.browser.linkedin import LinkedInReader
         from llm_engineering.infrastructure.sources.browser.posts import PostsPageReader
+        from llm_engineering.infrastructure.sources.contacts import AssociatingReader
         from llm_engineering.infrastructure.sources.files import FilesReader
         from llm_engineering.infrastructure.sources.git import GitReader
         from llm_engineering.infrastructure.sources.tabular import TableReader
@@ -584,8 +605,8 @@ class Resources:
                 token=settings.github_token.get_secret_value() if settings.github_token else None,
                 private_addresses=settings.crawler.private_addresses,
             ),
-            TableReader(private_addresses=settings.crawler.private_addresses),
-            FilesReader(),
+            AssociatingReader(TableReader(private_addresses=settings.crawler.private_addresses)),
+            AssociatingReader(FilesReader()),
             PostsPageReader(browser, permission=client.check_allowed),
             LinkedInReader(
                 browser,

@@ -110,6 +110,7 @@ def build_service_app(
             resources.embedder,
             resources.warehouse.embeddings,
         ),
+        summaries=resources.warehouse.summaries,
         retrieval=chosen.retrieval,
         grounding=resources.llm_profile.grounding,
         reranker=resources.reranker.name if resources.reranker else None,

@@ -123,6 +123,20 @@ CATALOGUE: dict[str, CategorySpec] = {
             private_authors=True,
         ),
         CategorySpec(
+            name="interaction",
+            description="A mail, call, chat or meeting with a client.",
+            chunking=Chunking.RECORD,
+            text_fields=("title", "note"),
+            facets=(
+                Facet(name="client"),
+                Facet(name="channel"),
+                Facet(name="direction"),
+                Facet(name="thread"),
+            ),
+            mask_personal_data=True,
+            private_authors=True,
+        ),
+        CategorySpec(
             name="question",
             description="A course question with its answer.",
             chunking=Chunking.RECORD,

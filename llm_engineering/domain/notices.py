@@ -22,6 +22,10 @@ class Notice(Model):
     severity: Literal["info", "warning", "failure"] = "info"
     link: str = ""
     """Where to look further."""
+    audience: Literal["all", "systems"] = "all"
+    """``systems``: nobody is told, only systems get its facts."""
+    facts: dict[str, str | int | float] = Field(default_factory=dict)
+    """The same for systems: what it is about, field by field."""
     created_at: UtcDatetime
 
     @cached_property

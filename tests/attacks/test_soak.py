@@ -83,7 +83,7 @@ class Load:
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(SECONDS + 240)
+@pytest.mark.timeout(1.25 * SECONDS + 240)
 def test_nothing_grows_under_mixed_load(tmp_path: Path) -> None:
     command = [
         sys.executable,

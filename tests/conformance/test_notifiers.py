@@ -1,9 +1,6 @@
 """Notices reach a sink on loopback: signed, once, without secrets, also where the sender is killed or the sink is down."""
 
-import hashlib
-import hmac
 import json
-import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
@@ -17,8 +14,9 @@ from llm_engineering.application.notices import MOST_ATTEMPTS, deliver, notify
 from llm_engineering.bootstrap.logging import mask_secrets
 from llm_engineering.domain.errors import ConfigurationError, NotificationError, TooManyFailuresError
 from llm_engineering.domain.notices import Notice
+from llm_engineering.domain.signatures import KEY, SIGNATURE, verify_signature
 from llm_engineering.infrastructure.notifiers.apprise_urls import AppriseNotifier
-from llm_engineering.infrastructure.notifiers.webhook import KEY, SIGNATURE, WebhookNotifier
+from llm_engineering.infrastructure.notifiers.webhook import WebhookNotifier
 from llm_engineering.settings import load_settings
 from tests.fakes.serving import LoopbackServer
 from tests.fakes.warehouse import FakeWarehouse
@@ -62,15 +60,6 @@ def sink() -> Iterator[Sink]:
 def notice(subject: str = "client 7 × bonds", **fields: Any) -> Notice:
     given = {"rule": "interest_high", "day": date(2026, 5, 4), "title": "High interest", "created_at": NOW}
     return Notice(**{"subject": subject, **given, **fields})
-
-
-def verify_signature(signature: str, body: bytes, secret: str, now: float) -> bool:
-    """What a receiver does, from the documentation alone: signed with the secret, and not long ago."""
-    found = re.fullmatch(r"t=(\d+),v1=([0-9a-f]{64})", signature)
-    if found is None or abs(now - int(found[1])) > 300:
-        return False
-    expected = hmac.new(secret.encode(), f"{found[1]}.".encode() + body, hashlib.sha256).hexdigest()
-    return hmac.compare_digest(expected, found[2])
 
 
 def test_a_webhook_is_signed_and_says_which_notice_it_is(sink: Sink) -> None:
@@ -145,7 +134,7 @@ def test_killed_anywhere_a_notice_reaches_the_receiver_exactly_once(sink: Sink, 
     fragile = SimpleNamespace(
         put=count_down(store.put), read_open=store.read_open, replace=count_down(store.replace)
     )
-    sender = SimpleNamespace(name=hook.name, send=count_down(hook.send))
+    sender = SimpleNamespace(name=hook.name, for_people=False, send=count_down(hook.send))
     try:
         notify([notice(), notice("client 8 × bonds")], fragile, [sender])
     except KilledError:
@@ -222,6 +211,7 @@ def test_a_run_that_succeeds_sends_what_waits_and_is_itself_told_only_where_aske
 
     class Taking:
         name = "taking"
+        for_people = True
 
         def __init__(self) -> None:
             self.taken: list[str] = []

@@ -5,6 +5,7 @@ import gzip
 import json
 import sqlite3
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import pytest
 
 from llm_engineering.application.features.collect import collect
 from llm_engineering.application.features.collect_report import CollectionReport
+from llm_engineering.application.features.pipeline import clean_documents
 from llm_engineering.application.ports import Discovered, EndOfSource, FetchedDocument, Link, Rejected
 from llm_engineering.domain.documents import RawDocument
-from llm_engineering.domain.errors import CollectionError, ExtractionError
+from llm_engineering.domain.errors import CollectionError, ExtractionError, TooManyFailuresError
 from llm_engineering.infrastructure.sources.tabular import TableReader
 from llm_engineering.infrastructure.sources.tabular.values import strip_html
 from tests.fakes.warehouse import FakeWarehouse
@@ -386,3 +388,26 @@ async def test_a_folder_yields_its_tables_as_links_of_their_own(tmp_path: Path) 
         "d.parquet",
         "e.sqlite",
     ]
+
+
+@pytest.mark.parametrize(("share", "fails"), [(0.1, False), (0.04, True)])
+def test_a_share_of_bad_rows_fails_a_run_with_everything_good_stored(share: float, fails: bool) -> None:
+    """5 % of 300 rows are bad: the run fails or not by its share, and what is good is there either way."""
+    warehouse = FakeWarehouse()
+    bad = dict.fromkeys(range(0, 300, 20), "\n\t")
+    documents = [
+        RawDocument(
+            category="movie",
+            text=bad.get(number, str(row["plot"])) or "x",
+            link=f"films.csv#{number}",
+            origin="films.csv",
+            platform="films",
+        )
+        for number, row in enumerate(ROWS)
+    ]
+    warehouse.documents.upsert(documents)
+    outcome = nullcontext() if not fails else pytest.raises(TooManyFailuresError)
+    with outcome:
+        clean_documents(warehouse.documents, warehouse.clean, warehouse.dead_letters, max_failed_share=share)
+    assert len(list(warehouse.clean.stream())) == 285
+    assert warehouse.dead_letters.count() == 15

@@ -23,6 +23,7 @@ from tests.conformance.warehouse_contract import (
     FeedbackContract,
     GenerationContract,
     NoticeContract,
+    SummaryContract,
     UserContract,
     VoiceContract,
     Warehouse,
@@ -99,6 +100,9 @@ class TestAnalyses(AnalysisContract): ...
 
 
 class TestNotices(NoticeContract): ...
+
+
+class TestSummaries(SummaryContract): ...
 
 
 class _Commands(pymongo.monitoring.CommandListener):

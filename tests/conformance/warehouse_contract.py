@@ -36,6 +36,16 @@ from llm_engineering.domain.retrieval import (
     Usage,
     Verdict,
 )
+from llm_engineering.domain.reviews import (
+    Distribution,
+    KeyPoint,
+    Polarity,
+    ProductSummary,
+    StoredSummary,
+    SummarySentence,
+    SummaryStatus,
+    derive_summary_id,
+)
 from llm_engineering.domain.voices import Spread, StyleFit, VoiceProfile
 
 T = TypeVar("T")
@@ -903,3 +913,69 @@ class AnalysisContract:
         assert warehouse.analyses.count_by_task() == {"other": 1, "tickets": 2}
         assert warehouse.analyses.delete(["a0", "a0", "none"]) == 1
         assert warehouse.analyses.count_by_task() == {"other": 1, "tickets": 1}
+
+
+def summarised(product: str = "Kettle", **fields: Any) -> ProductSummary:
+    evidence = Evidence(document_id=clean(0).id, span=Span(start=0, end=4), quote="Text")
+    point = KeyPoint(
+        id="p1",
+        name="the handle",
+        polarity=Polarity.POSITIVE,
+        support=2,
+        document_ids=(clean(0).id,),
+        evidence=(evidence,),
+    )
+    defaults: dict[str, Any] = {
+        "product": product,
+        "status": SummaryStatus.READY,
+        "sentences": (
+            SummarySentence(
+                text="Two like the handle.", section="pros", key_points=("p1",), evidence=(evidence,)
+            ),
+        ),
+        "key_points": (point,),
+        "distribution": Distribution(reviews=3, stars={"5": 2, "1": 1}, languages={"en": 3}),
+        "document_ids": (clean(0).id,),
+        "supported_share": 0.5,
+        "made_with": {"model": "m"},
+        "created_at": NOW,
+    }
+    return ProductSummary(**{**defaults, **fields})
+
+
+class SummaryContract:
+    def test_summaries_come_back_as_they_were_written(self, warehouse: Warehouse) -> None:
+        kept = StoredSummary(
+            current=summarised("a.b$c"),
+            previous=summarised("a.b$c", stale=True),
+            waiting=summarised("a.b$c", status=SummaryStatus.HELD, approval="waiting"),
+        )
+        warehouse.summaries.put_many([kept, StoredSummary(current=summarised("Lamp"))])
+        assert warehouse.summaries.get([derive_summary_id("a.b$c"), "none"]) == [kept]
+
+    def test_a_second_write_replaces(self, warehouse: Warehouse) -> None:
+        first = StoredSummary(current=summarised())
+        newer = first.supersede(summarised(notes=("newer",)))
+        warehouse.summaries.put_many([first])
+        warehouse.summaries.put_many([newer])
+        assert list(warehouse.summaries.stream()) == [newer]
+        assert newer.previous == first.current
+
+    def test_all_of_a_product_are_found(self, warehouse: Warehouse) -> None:
+        kept = [StoredSummary(current=summarised(language=language)) for language in ("all", "de")]
+        warehouse.summaries.put_many([*kept, StoredSummary(current=summarised("Lamp"))])
+        found = warehouse.summaries.list_of_product("Kettle")
+        assert sorted(one.newest.language for one in found) == ["all", "de"]
+        assert warehouse.summaries.list_of_product("none") == []
+
+    def test_those_that_wait_are_found(self, warehouse: Warehouse) -> None:
+        held = StoredSummary(waiting=summarised("Lamp", status=SummaryStatus.HELD, approval="waiting"))
+        warehouse.summaries.put_many([StoredSummary(current=summarised()), held])
+        assert list(warehouse.summaries.stream(waiting=True)) == [held]
+        assert len(list(warehouse.summaries.stream(batch_size=1))) == 2
+
+    def test_they_are_deleted(self, warehouse: Warehouse) -> None:
+        one = StoredSummary(current=summarised())
+        warehouse.summaries.put_many([one])
+        assert warehouse.summaries.delete([one.id, one.id, "none"]) == 1
+        assert list(warehouse.summaries.stream()) == []

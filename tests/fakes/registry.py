@@ -3,13 +3,16 @@
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.models import ModelManifest, ModelVersion, PromotionDecision, Stage
+from llm_engineering.infrastructure.shared.stored_files import StoredFiles
 
 
 class FakeRegistry:
-    def __init__(self) -> None:
+    def __init__(self, files: StoredFiles | None = None) -> None:
+        self.files = files or StoredFiles(None, Path())
         self._versions: dict[str, list[ModelVersion]] = {}
         self._decisions: dict[tuple[str, int], dict[str, PromotionDecision]] = {}
         self._turn = threading.RLock()
@@ -22,9 +25,11 @@ class FakeRegistry:
     def register(self, manifest: ModelManifest, location: str) -> ModelVersion:
         with self._turn:
             known = self._versions.setdefault(manifest.name, [])
-            for version in known:
+            for place, version in enumerate(known):
                 if version.manifest.content_hash == manifest.content_hash:
-                    return version
+                    if "://" in location and "://" not in version.location:
+                        known[place] = version.model_copy(update={"location": location})
+                    return known[place]
             added = ModelVersion(
                 name=manifest.name, number=len(known) + 1, manifest=manifest, location=location
             )

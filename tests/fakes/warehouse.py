@@ -21,6 +21,7 @@ from llm_engineering.domain.drafts import StoredDraft
 from llm_engineering.domain.errors import ForeignVoteError, InvalidInputError, StoreUnavailableError
 from llm_engineering.domain.inference import Feedback, Interaction
 from llm_engineering.domain.notices import Notice, StoredNotice
+from llm_engineering.domain.reviews import StoredSummary
 from llm_engineering.domain.voices import VoiceProfile, voice_id
 
 WRITE_BATCH = 1_000
@@ -28,7 +29,7 @@ FIND_BATCH = 256
 ROW_BATCH = 10_000
 
 Item = TypeVar("Item")
-Stored = TypeVar("Stored", RawDocument, CleanDocument, DeadLetter, User)
+Stored = TypeVar("Stored", RawDocument, CleanDocument, DeadLetter, User, StoredNotice)
 
 
 class _Collection:
@@ -466,6 +467,34 @@ class FakeNoticeStore(_Collection):
             return sum(self._rows.pop(key, None) is not None for key in set(ids))
 
 
+class FakeSummaryStore(_Collection):
+    def __init__(self, warehouse: "FakeWarehouse") -> None:
+        super().__init__(warehouse, "summaries")
+        self._rows: dict[str, StoredSummary] = {}
+
+    def put_many(self, summaries: Sequence[StoredSummary]) -> None:
+        self._call("write", len(summaries))
+        with self._lock:
+            self._rows.update({one.id: one for one in summaries})
+
+    def get(self, ids: Sequence[str]) -> list[StoredSummary]:
+        self._call("get", len(set(ids)), FIND_BATCH)
+        return [self._rows[key] for key in sorted(set(ids)) if key in self._rows]
+
+    def list_of_product(self, product: str) -> list[StoredSummary]:
+        self._call("find")
+        return [self._rows[key] for key in sorted(self._rows) if self._rows[key].product == product]
+
+    def stream(self, *, waiting: bool = False, batch_size: int = 256) -> Iterator[StoredSummary]:
+        rows = [self._rows[key] for key in sorted(self._rows)]
+        return self._batches([row for row in rows if not waiting or row.waiting is not None], batch_size)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        self._call("delete", len(set(ids)))
+        with self._lock:
+            return sum(self._rows.pop(key, None) is not None for key in set(ids))
+
+
 class FakeWarehouse:
     """All stores in memory. Set ``down`` to make every call raise StoreUnavailableError."""
 
@@ -483,6 +512,7 @@ class FakeWarehouse:
         self.voices = FakeVoiceStore(self)
         self.analyses = FakeAnalysisStore(self)
         self.notices = FakeNoticeStore(self)
+        self.summaries = FakeSummaryStore(self)
 
     @property
     def display_uri(self) -> str:

@@ -51,7 +51,7 @@ DEFAULTS = RetrievalConfig(k=7, mode=SearchMode.DENSE, fusion=WeightedFusion(alp
 ROUTES = ("/search", "/rag", "/rag/stream", "/v1/chat/completions")
 """Those that search, and so take how."""
 WRITING = ("/write", "/write/stream")
-RECORDS = ("/movies/search", "/questions/search", "/reviews/search", "/tickets/search")
+RECORDS = ("/interactions/search", "/movies/search", "/questions/search", "/reviews/search", "/tickets/search")
 OTHERS = (
     *WRITING,
     *RECORDS,

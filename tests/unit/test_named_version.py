@@ -14,6 +14,7 @@ from llm_engineering.application.training.finetune.model_folder import (
 )
 from llm_engineering.domain.errors import InvalidInputError, ModelFileError
 from llm_engineering.domain.models import ModelManifest, ModelVersion, Stage
+from llm_engineering.infrastructure.shared.stored_files import StoredFiles
 from tests.fakes.registry import FakeRegistry
 
 
@@ -66,7 +67,7 @@ def test_what_is_not_there_is_refused(registry: FakeRegistry, wanted: str) -> No
 
 def test_a_version_is_served_from_the_files_that_were_registered(registry: FakeRegistry) -> None:
     version: ModelVersion = registry.get("twin", 1)
-    assert open_version(version).gguf.read_text() == "weights 1"
+    assert open_version(StoredFiles(None, Path()), version).gguf.read_text() == "weights 1"
     model(Path(version.location), "others, with a manifest that fits them")
     with pytest.raises(ModelFileError, match="another model than the one registered as twin:1"):
-        open_version(version)
+        open_version(StoredFiles(None, Path()), version)

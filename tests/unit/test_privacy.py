@@ -14,8 +14,9 @@ from llm_engineering.application.text.privacy import PrivacyPolicy
 from llm_engineering.domain.analyses import Finding
 from llm_engineering.domain.documents import DeadLetter, RawDocument
 from llm_engineering.domain.inference import Feedback, Subject
+from llm_engineering.domain.reviews import StoredSummary
 from llm_engineering.infrastructure.personal_data import RulesFinder
-from tests.conformance.warehouse_contract import NOW, analysed, drafted, notice
+from tests.conformance.warehouse_contract import NOW, analysed, drafted, notice, summarised
 from tests.fakes.index import FakeVectorIndex
 from tests.fakes.warehouse import FakeWarehouse
 from tools.collection import find_in_files
@@ -138,6 +139,8 @@ def test_a_person_is_forgotten_in_every_store(tmp_path: Path) -> None:
     place.analyses.upsert(
         [analysed(1, findings=(found,)), analysed(2, document_ids=(ticket(1, "x").id,)), analysed(3)]
     )
+    quoting = StoredSummary(current=summarised("Lamp", document_ids=(ticket(1, "x").id,)))
+    place.summaries.put_many([quoting, StoredSummary(current=summarised("Kettle"))])
     for draft in (drafted("d1", "About Jo Doe."), drafted("d2")):
         place.drafts.save(draft)
     for name in ("Jo Doe", "Jo Doering"):
@@ -147,13 +150,14 @@ def test_a_person_is_forgotten_in_every_store(tmp_path: Path) -> None:
     )
     place.feedback.vote(correction)
     traces = find_person(place, ["Jo Doe", "jo@doe.example"])
-    assert list(traces.counts.values()) == [1, 1, 1, 2, 1, 1, 0, 0, 1]
+    assert list(traces.counts.values()) == [1, 1, 1, 2, 1, 1, 1, 0, 0, 1]
     forget_person(traces, place, index)
     left = find_person(place, ["Jo Doe", "jo@doe.example"])
     assert (left.count, left.corrections) == (1, 1)
     assert len(list(place.documents.stream())) == len(list(place.clean.stream())) == 1
     assert [one.id for one in place.analyses.stream()] == ["a3"]
     assert [one.id for one in place.drafts.read_page(9)] == ["d2"]
+    assert [one.current.product for one in place.summaries.stream() if one.current] == ["Kettle"]
     assert [one.full_name for one in place.users.all()] == ["Jo Doering"]
 
 

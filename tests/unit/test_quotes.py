@@ -171,3 +171,21 @@ def test_paragraphs_that_stand_alone_and_in_one_text_only_are_taken_first() -> N
     )
     assert others
     assert all(part.text != first.text for part in others)
+
+
+def test_a_hanging_sentence_before_the_end_of_its_paragraph_is_left_out() -> None:
+    text = "Because it changes all weights, it forgets.\n\nLoRA freezes the weights. It adds small adapters."
+    [part] = choose("LoRA freezes weights", source(text))
+    assert part.text == "LoRA freezes the weights. It adds small adapters."
+
+
+def test_a_hanging_sentence_within_a_paragraph_stays() -> None:
+    text = "Because it changes all weights, it forgets. LoRA freezes the weights. It adds small adapters."
+    [part] = choose("LoRA freezes weights", source(text))
+    assert part.text == text
+
+
+def test_of_code_the_block_that_defines_the_name_is_quoted() -> None:
+    code = 'import os\n\n\ndef read_row(line):\n    return line.split()\n\n\ndef write_row(row):\n    return " ".join(row)\n'
+    [part] = choose("What does write_row do?", source(code, category="repository", title="rows.py"))
+    assert part.text == 'def write_row(row):\n    return " ".join(row)'

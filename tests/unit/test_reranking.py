@@ -173,3 +173,14 @@ class TestTokenBatches:
 
     def test_rows_are_filled_up_to_the_longest(self) -> None:
         assert pad_rows([np.array([1, 2]), np.array([3])], 9).tolist() == [[1, 2], [3, 9]]
+
+
+def test_code_that_defines_what_is_named_comes_first() -> None:
+    uses = Hit(chunk=chunk("d1", 0, "total = read_row(line)", category="repository"), score=0.9)
+    defines = Hit(
+        chunk=chunk("d2", 0, "def read_row(line):\n    return line", category="repository"), score=0.1
+    )
+    prose = Hit(chunk=chunk("d3", 0, "def read_row is a function of ours"), score=0.5)
+    ranked = rerank_hits("Where is read_row?", [uses, prose, defines], WordOverlapReranker())
+    assert ranked[0].chunk.document_id == defines.chunk.document_id
+    assert ranked[0].score == 1.0

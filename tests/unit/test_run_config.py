@@ -22,6 +22,7 @@ from llm_engineering.application.features.links import hide_credentials
 from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.application.inference.retriever import RetrievalConfig
 from llm_engineering.application.reporting.json_export import ExportArtifacts
+from llm_engineering.application.reviews.config import ReviewSummaryRun
 from llm_engineering.application.training.datasets.config import (
     GenerateInstructDataset,
     GeneratePreferenceDataset,
@@ -42,6 +43,7 @@ BY_PARAMETERS: dict[frozenset[str], type[StrictConfig]] = {
     frozenset({"preference"}): GeneratePreferenceDataset,
     frozenset({"model_evaluation", "promotion"}): ModelEvaluationParameters,
     frozenset({"analysis"}): RecordAnalysis,
+    frozenset({"summaries"}): ReviewSummaryRun,
     frozenset({"training"}): Training,
     frozenset({"dpo"}): Training,
     frozenset({"export"}): ExportArtifacts,

@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from llm_engineering.application.analysis.trend import find_trend_fields
 from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.llm.batch import BatchConfig
 from llm_engineering.domain.analyses import AnalysisSpec
@@ -50,18 +51,34 @@ class HeadTraining(StrictConfig):
     seed: int = 0
 
 
+class Outreach(StrictConfig):
+    """Who is told of a client that is interested, by what the analysis found."""
+
+    group_by: str = "client"
+    """Metadata that names whom it is about."""
+    score: float = Field(default=0.8, gt=0, le=1)
+    """Decayed mean of the levels, from which on somebody is told."""
+    half_life_days: float = Field(default=30.0, gt=0)
+    within_days: int = Field(default=14, ge=1)
+    """Where nothing newer was heard, nobody is told any more."""
+
+
 class AnalysisQuestion(StrictConfig):
     """One question about records: a file of its own, ``configs/analysis_TASK.yaml``."""
 
     spec: AnalysisSpec
     run: AnalysisRun = AnalysisRun()
     head: HeadTraining = HeadTraining()
+    outreach: Outreach | None = None
+    """None: nobody is told of what was found."""
 
     @model_validator(mode="after")
     def _files_are_of_a_known_kind(self) -> Self:
         for file in self.head.files:
             if file.suffix not in (".csv", ".jsonl"):
                 raise ValueError(f"head.files: expected .csv or .jsonl, got {file}")
+        if self.outreach is not None:
+            find_trend_fields(self.spec)
         return self
 
 

@@ -18,13 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from llm_engineering.application.files import atomic_write
-from llm_engineering.application.ports import Embedder, EmbeddingCache, Vectors
+from llm_engineering.application.ports import Embedder, EmbeddingCache, SharedFiles, Vectors
 from llm_engineering.domain.documents import CleanDocument, text_hash
 from llm_engineering.domain.errors import ConfigurationError, ModelFileError
 from llm_engineering.domain.hints import POE
 
 Floats = npt.NDArray[np.float32]
 _FORMAT = 1
+_IN_USE = "in_use"
+"""The file that names the head in use."""
 _TEMPERATURES = np.geomspace(0.25, 4.0, 60)
 """Of few labels that are easily told apart, the best fit would be no doubt at all; none is lower than a quarter."""
 LONGEST = 2_000
@@ -188,10 +190,17 @@ def choose_threshold(
 
 
 class HeadFolder:
-    """Heads by task and field: every version under its digest, and which one is in use."""
+    """Heads by task and field: every version under its digest, and which one is in use.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        files: where they are kept so that other machines find them; None, or nothing shared: in the folder.
+        place: of the heads among those files.
+    """
+
+    def __init__(self, folder: Path, files: SharedFiles | None = None, place: str = "heads") -> None:
         self._folder = folder
+        self._files = files if files is not None and files.shared else None
+        self._place = place
 
     def find(self, task: str, field: str) -> LinearHead:
         """Return the head that is in use.
@@ -204,7 +213,7 @@ class HeadFolder:
             raise ModelFileError(
                 f"There is no head for {task}.{field} yet. Train it with: {POE} run-head-training-pipeline --config YAML"
             )
-        return load_head(self._folder / task / field / f"{version}.npz")
+        return load_head(self._fetch(task, field, version))
 
     def find_if_there(self, task: str, field: str) -> LinearHead | None:
         """Return the head that is in use; None: there is none yet."""
@@ -214,23 +223,46 @@ class HeadFolder:
         """Keep a head, without putting it into use; returns its file."""
         file = self._folder / task / field / f"{head.digest}.npz"
         head.save(file, **about)
+        if self._files is not None:
+            self._files.write(self._location(task, field), file.name, file.read_bytes())
         return file
 
     def promote(self, task: str, field: str, digest: str) -> None:
         """Put a head that was saved into use."""
-        atomic_write(self._folder / task / field / "in_use", f"{digest}\n")
+        if self._files is not None:
+            self._files.write(self._location(task, field), _IN_USE, f"{digest}\n".encode())
+        else:
+            atomic_write(self._folder / task / field / _IN_USE, f"{digest}\n")
 
     def read_learned(self, task: str, field: str) -> frozenset[str]:
         """Return marks of the texts that the head in use was learned from; empty where that was not kept."""
         version = self._read_version(task, field)
-        file = self._folder / task / field / f"{version}.npz"
-        return frozenset(read_about(file).get("learned", ())) if version else frozenset()
+        if version is None:
+            return frozenset()
+        return frozenset(read_about(self._fetch(task, field, version)).get("learned", ()))
 
     def _read_version(self, task: str, field: str) -> str | None:
+        if self._files is not None:
+            content = self._files.read(self._location(task, field), _IN_USE)
+            return content.decode().strip() or None if content else None
         try:
-            return (self._folder / task / field / "in_use").read_text(encoding="utf-8").strip() or None
+            return (self._folder / task / field / _IN_USE).read_text(encoding="utf-8").strip() or None
         except FileNotFoundError:
             return None
+
+    def _fetch(self, task: str, field: str, version: str) -> Path:
+        """The head's file on this machine; where it is elsewhere, it is fetched, once: its name tells its content."""
+        file = self._folder / task / field / f"{version}.npz"
+        if self._files is not None and not file.is_file():
+            content = self._files.read(self._location(task, field), file.name)
+            if content is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                atomic_write(file, content)
+        return file
+
+    def _location(self, task: str, field: str) -> str:
+        assert self._files is not None
+        return self._files.locate(f"{self._place}/{task}/{field}", self._folder / task / field)
 
 
 class Heads(Protocol):

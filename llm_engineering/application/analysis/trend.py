@@ -5,10 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from llm_engineering.domain.analyses import Analysis, AnalysisField, Evidence
+from llm_engineering.application.failures import group_batches
+from llm_engineering.application.ports import AnalysisStore, CleanStore
+from llm_engineering.domain.analyses import Analysis, AnalysisField, AnalysisSpec, Evidence
 from llm_engineering.domain.documents import CleanDocument
+from llm_engineering.domain.errors import ConfigurationError
 
 NO_ENTITY = "–"
+_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,42 @@ class Trend:
     quote: str
     """The newest evidence for the class."""
     document_id: str
+
+
+def read_trends(
+    spec: AnalysisSpec,
+    analyses: AnalysisStore,
+    clean: CleanStore,
+    group_by: str,
+    now: datetime,
+    half_life_days: float = 30.0,
+) -> list[Trend]:
+    """Return how every group stands to every entity, by the results that are stored.
+
+    Raises:
+        ConfigurationError: the spec has no ordered class, or no entities.
+    """
+    field, entities = find_trend_fields(spec)
+    results = list(analyses.stream(task=spec.task))
+    documents: dict[str, CleanDocument] = {}
+    for batch in group_batches([one.key for one in results], _BATCH):
+        documents |= {document.id: document for document in clean.get(batch)}
+    return compute_trends(results, documents, field, entities, group_by, now, half_life_days=half_life_days)
+
+
+def find_trend_fields(spec: AnalysisSpec) -> tuple[AnalysisField, str]:
+    """Return the ordered class of a spec and the name of its entities.
+
+    Raises:
+        ConfigurationError: it has not both.
+    """
+    field = next((one for one in spec.fields if one.ordered), None)
+    entities = next((one.name for one in spec.fields if one.kind == "entities"), None)
+    if field is None or entities is None:
+        raise ConfigurationError(
+            f"{spec.task} has no ordered class and entities, of which a trend could be made."
+        )
+    return field, entities
 
 
 def compute_trends(

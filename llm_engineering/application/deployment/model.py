@@ -62,19 +62,20 @@ def find_model(
     if registry is None:
         raise ValueError("a model of the registry needs the registry")
     version = registry.get(config.name, config.version or config.stage)
-    manifest = _verify(version)
+    folder = registry.files.fetch(version.location)
+    manifest = _verify(version, folder)
     return DeployableModel(
-        version.label, _choose_files(version, server), facts=facts | _describe(version, manifest)
+        version.label, _choose_files(version, folder, server), facts=facts | _describe(version, manifest)
     )
 
 
-def _verify(version: ModelVersion) -> ModelManifest:
-    if "://" in version.location or not Path(version.location).is_dir():
+def _verify(version: ModelVersion, folder: Path) -> ModelManifest:
+    if not folder.is_dir():
         raise ModelFileError(
-            f"The files of {version.label} are not at {version.location}. Bring the folder back, or name what is in S3 already: "
-            "model.s3."
+            f"The files of {version.label} are not at {version.location}. Bring the folder back; or register it again with "
+            f"SHARED_FILES_URI set, so that every machine finds it; or name what is in S3 already: model.s3."
         )
-    manifest = verify_folder(Path(version.location))
+    manifest = verify_folder(folder)
     if manifest.content_hash != version.manifest.content_hash:
         raise ModelFileError(
             f"The folder {version.location} holds another model than the one registered as {version.label}. Register it anew, "
@@ -91,8 +92,8 @@ def _check_template(where: str, name: str, template_hash: str) -> None:
     )
 
 
-def _choose_files(version: ModelVersion, server: Server) -> dict[str, Path]:
-    folder, names = Path(version.location), version.manifest.files
+def _choose_files(version: ModelVersion, folder: Path, server: Server) -> dict[str, Path]:
+    names = version.manifest.files
     if server == "llama_cpp":
         found = {"model.gguf": folder / GGUF} if GGUF in names else {}
     else:

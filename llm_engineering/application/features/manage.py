@@ -184,6 +184,8 @@ class PersonTraces:
     selection: Selection
     notices: tuple[str, ...] = ()
     analyses: tuple[str, ...] = ()
+    summaries: tuple[str, ...] = ()
+    """Of reviews; made anew from what is left."""
     drafts: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
     voices: int = 0
@@ -201,6 +203,7 @@ class PersonTraces:
             "rejected records": len(self.selection.letters),
             "notices": len(self.notices),
             "analyses": len(self.analyses),
+            "summaries of reviews": len(self.summaries),
             "drafts": len(self.drafts),
             "authors": len(self.users),
             "voices": self.voices,
@@ -243,6 +246,9 @@ def find_person(warehouse: Warehouse, spellings: Sequence[str]) -> PersonTraces:
             for one in warehouse.analyses.stream()
             if names(one) or not documents.keys().isdisjoint(one.document_ids)
         ),
+        summaries=tuple(
+            one.id for one in warehouse.summaries.stream() if names(one) or one.rests_on(documents.keys())
+        ),
         drafts=tuple(draft.id for draft in _read_drafts(warehouse.drafts) if names(draft)),
         users=tuple(user.id for user in warehouse.users.all() if names(user)),
         voices=sum(map(names, warehouse.voices.list_profiles())),
@@ -260,6 +266,7 @@ def forget_person(traces: PersonTraces, warehouse: Warehouse, index: VectorIndex
     """
     warehouse.notices.delete(traces.notices)
     warehouse.analyses.delete(traces.analyses)
+    warehouse.summaries.delete(traces.summaries)
     drafts = sum(map(warehouse.drafts.delete, traces.drafts))
     report = forget(traces.selection, warehouse, index)
     warehouse.users.delete(traces.users)

@@ -288,14 +288,22 @@ def _share_out(notes: Sequence[Quotation], count: int) -> list[Sequence[Quotatio
     return [notes[i * len(notes) // count : (i + 1) * len(notes) // count] for i in range(count)]
 
 
+_LONGEST_TITLE = 80
+"""Characters of a heading that makes a title."""
+
+
 def _choose_titles(subject: str, passages: Sequence[Passage]) -> list[str]:
     """Headings as titles: "The basic step" names nothing alone, "Quantisation: the basic step" does."""
     about = subject[:1].upper() + subject[1:]
+    names = list(dict.fromkeys(_name(passage) for passage in passages))
+    names.sort(
+        key=lambda name: ". " in name or len(name) > _LONGEST_TITLE
+    )  # a digest's heading lists what is in it
     return [
         name
         if content_stems(subject) & content_stems(name)
         else f"{about}: {name[:1].lower() + name[1:] if name[1:2].islower() else name}"
-        for name in dict.fromkeys(_name(passage) for passage in passages)
+        for name in names
     ]
 
 

@@ -12,6 +12,9 @@ from llm_engineering.application.inference.grounding import split_statements
 from llm_engineering.application.ports import Part, Vectors, extract_part
 from llm_engineering.application.text.markdown import (
     closes_fence,
+    code_blocks,
+    defines_any,
+    find_code_names,
     match_fence,
     show_images_as_links,
     strip_markdown,
@@ -53,7 +56,7 @@ hangs."""
 _FIGURES = 0.15
 """Share of a part's words without a letter from which it calculates."""
 _POINTS_BACK = re.compile(
-    r"(?:this|that|these|those|it|they|then|so|such|here|again|also|as\s+shown|in\s+(?:this|the|a)\s+(?:\w+\s+)?(?:article|lesson|post|section)"
+    r"(?:(?:(?:because|since|while|although|if|when)\s+)?(?:this|that|these|those|it|they)|then|so|such|here|again|also|as\s+shown|in\s+(?:this|the|a)\s+(?:\w+\s+)?(?:article|lesson|post|section)"
     r"|dies\w*|das|es|dann|so|auch|hier|wie\s+gezeigt)\b",
     re.IGNORECASE,
 )
@@ -183,12 +186,29 @@ def choose_quotations(
     scores = _score(question, found, rank, embed)
     asked = content_stems(question)
     scores += _OPENS * _unit(scores) * np.array([part.opens(asked) for _, part in found])
+    if names := find_code_names(question):
+        scores[[part.is_code and defines_any(part.text, names) for _, part in found]] = (
+            scores.max(initial=0.0) + 1.0
+        )
     near = [i for i in _by_score(scores) if scores[i] >= scores.max() - _NEAR * _unit(scores)]
     chosen: list[Quotation] = []
     for i in near:
         if not is_repeated(found[i][1], chosen):
             chosen = _pick([*chosen, found[i][1]], count)
-    return [_without_announcement(part) for part in join_neighbours(chosen)]
+    return [_without_announcement(_without_end_of_paragraph(part)) for part in join_neighbours(chosen)]
+
+
+def _without_end_of_paragraph(part: Quotation) -> Quotation:
+    """A quotation without a first sentence that hangs on what is not quoted, where a paragraph ends behind it."""
+    sentences = split_statements(part.text) if part.head is None and not part.is_code else ()
+    inside = part.span.start == 0 or not part.begins_paragraph  # a passage may begin within a paragraph
+    if len(sentences) < 2 or not inside:
+        return part
+    first, second = sentences[0].unit, sentences[1].unit
+    ends = "\n\n" in part.text[first.end : second.start]
+    if not ends or not is_torn_out(strip_markdown(part.text[first.start : first.end])):
+        return part
+    return replace(part, span=Span(start=part.span.start + second.start, end=part.span.end))
 
 
 def _without_announcement(part: Quotation) -> Quotation:
@@ -375,8 +395,10 @@ def _parts(source: Citation, sentences: int) -> Iterator[Quotation]:
     """What can be quoted of a source: neighbouring sentences, rows of tables, blocks of code; no orders to machines."""
     text = source.passage.text
     if _is_source_code(source.passage):
-        lines = text.splitlines(keepends=True)[:_MOST_LINES]
-        yield Quotation(source, Span(start=0, end=len("".join(lines).rstrip())), is_code=True)
+        for block in code_blocks(text):
+            lines = text[block.start : block.end].splitlines(keepends=True)[:_MOST_LINES]
+            end = block.start + len("".join(lines).rstrip())
+            yield Quotation(source, Span(start=block.start, end=end), is_code=True)
         return
     statements = split_statements(text)
     for (kind, is_order), group in groupby(statements, key=lambda s: (s.unit.kind, s.order)):

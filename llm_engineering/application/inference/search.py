@@ -15,7 +15,8 @@ import numpy as np
 
 from llm_engineering.application.inference.fusion import rank_scores
 from llm_engineering.application.ports import Embedder, FacetValues, Reranker, SearchRequest, VectorIndex
-from llm_engineering.domain.categories import FACETS, find_facet
+from llm_engineering.application.text.markdown import defines_any, find_code_names
+from llm_engineering.domain.categories import FACETS, find_facet, is_code
 from llm_engineering.domain.documents import Chunk, Span
 from llm_engineering.domain.errors import ModelError, UnknownFilterValueError
 from llm_engineering.domain.facets import FacetKind
@@ -156,7 +157,8 @@ def rerank_hits(
     """Return the hits in the order of ``weight · reranker + (1 − weight) · search``, both scaled to [0, 1] over these
     hits.
 
-    Passages are judged with the trail of title and headings above them. Hits that are equal in both keep their order.
+    Passages are judged with the trail of title and headings above them. Hits that are equal in both keep their order. Code that
+    defines what the query calls by its name comes first: no model of language knows ``text_hash``.
     A returned hit's ``score`` is the mixture; ``dense_score`` stays. Blocking.
 
     Args:
@@ -174,6 +176,8 @@ def rerank_hits(
             "for each. Check the model, or switch reranking off: RERANKER_KIND=none"
         )
     mixed = weight * _scaled(scores) + (1 - weight) * _scaled([hit.score for hit in hits])
+    if names := find_code_names(query_text):
+        mixed[[is_code(hit.chunk.category) and defines_any(hit.chunk.text, names) for hit in hits]] = 1.0
     order = np.argsort(-mixed, kind="stable")
     return [hits[i].model_copy(update={"score": float(mixed[i])}) for i in order]
 

@@ -45,6 +45,7 @@ from llm_engineering.application.ports.retrieval import (
     Vectors,
     extract_part,
 )
+from llm_engineering.application.ports.reviews import SummaryStore
 from llm_engineering.application.ports.sources import (
     Discovered,
     EndOfSource,
@@ -57,7 +58,12 @@ from llm_engineering.application.ports.sources import (
     SourceReader,
     StoredVersion,
 )
-from llm_engineering.application.ports.training import ExperimentTracker, HeadLearner, ModelRegistry
+from llm_engineering.application.ports.training import (
+    ExperimentTracker,
+    HeadLearner,
+    ModelRegistry,
+    SharedFiles,
+)
 from llm_engineering.application.ports.warehouse import Warehouse
 
 __all__ = [
@@ -102,10 +108,12 @@ __all__ = [
     "Rejected",
     "Reranker",
     "SearchRequest",
+    "SharedFiles",
     "SilentProgress",
     "SourceItem",
     "SourceReader",
     "StoredVersion",
+    "SummaryStore",
     "TokenEncoder",
     "TokenVectors",
     "Tokenizer",

@@ -14,6 +14,11 @@ class Notifier(Protocol):
         """Under which it is noted that the place has taken a notice; holds no secret."""
         ...
 
+    @property
+    def for_people(self) -> bool:
+        """Whether people read what is sent there; notices for systems alone do not go there."""
+        ...
+
     def send(self, notice: Notice) -> None:
         """Send a notice. May be asked twice for one, after a kill: ``notice.id`` tells a receiver that it is the same.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from llm_engineering.application.ports.retrieval import Vectors
@@ -20,6 +21,45 @@ class ExperimentTracker(Protocol):
     ) -> None: ...
 
 
+class SharedFiles(Protocol):
+    """The files of data sets, models and heads, where every machine that needs them finds them.
+
+    A location is a folder of this machine or a URI. Where nothing is shared, all stays in its folder.
+
+    Raises:
+        ModelFileError: a location cannot be read or written.
+    """
+
+    @property
+    def shared(self) -> bool:
+        """Whether other machines see what is published."""
+        ...
+
+    def locate(self, place: str, local: Path) -> str:
+        """Return the location of a place such as ``twin/sft-1a2b``; ``local``: its folder where nothing is shared."""
+        ...
+
+    def publish(self, folder: Path, place: str, names: Sequence[str]) -> str:
+        """Put these files of a folder to where other machines find them; return their location."""
+        ...
+
+    def pull(self, place: str, folder: Path) -> None:
+        """Bring what is in a place and not in a folder into it. Nothing is shared: nothing is done."""
+        ...
+
+    def fetch(self, location: str) -> Path:
+        """Return the folder with the files of a location, fetched where it is another machine's."""
+        ...
+
+    def read(self, location: str, name: str) -> bytes | None:
+        """Return a file as it now stands; None: there is none."""
+        ...
+
+    def write(self, location: str, name: str, content: bytes) -> None:
+        """Put a file there, in place of one that is there."""
+        ...
+
+
 class ModelRegistry(Protocol):
     """Versions of trained models and the decisions on them.
 
@@ -28,12 +68,18 @@ class ModelRegistry(Protocol):
         StoreError: somebody else has held the registry for too long.
     """
 
+    @property
+    def files(self) -> SharedFiles:
+        """Where the versions' files are."""
+        ...
+
     def hold_lock(self) -> AbstractContextManager[None]:
         """Nobody else changes a stage during the block, so that what was read in it still holds when it is acted on."""
         ...
 
     def register(self, manifest: ModelManifest, location: str) -> ModelVersion:
-        """Add a version. Registering the same files again returns the version that is there."""
+        """Add a version. Registering the same files again returns the version that is there, with a new location only where
+        that one is a URI and the known one is not: then other machines find it too."""
         ...
 
     def list_versions(self, name: str | None = None) -> list[ModelVersion]:

@@ -15,6 +15,7 @@ from llm_engineering.application.ports.documents import (
 from llm_engineering.application.ports.llm import GenerationCache
 from llm_engineering.application.ports.notices import NoticeStore
 from llm_engineering.application.ports.retrieval import EmbeddingCache
+from llm_engineering.application.ports.reviews import SummaryStore
 
 
 class Warehouse(Protocol):
@@ -53,3 +54,6 @@ class Warehouse(Protocol):
 
     @property
     def notices(self) -> NoticeStore: ...
+
+    @property
+    def summaries(self) -> SummaryStore: ...

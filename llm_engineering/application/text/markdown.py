@@ -1,7 +1,7 @@
 """The structure of a text by positions: blocks under headings, definitions of source code, list items, sentences."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -170,6 +170,27 @@ def find_signature(text: str, block: Block) -> str:
         if line and not line.startswith(_LEADS):
             return line.strip().rstrip("{:").strip()[:80] if _DEFINITION.match(line) else ""
     return ""
+
+
+_CODE_NAME = re.compile(r"\b(?:[A-Za-z]\w*_\w+|[a-z]+[A-Z]\w*|[A-Z][a-z0-9]+[A-Z]\w*|[A-Za-z_]\w*(?=\(\)))")
+
+
+def find_code_names(text: str) -> frozenset[str]:
+    """Return the words of a text that are written as names of code are: ``text_hash``, ``readRow``, ``RowReader``, ``run()``."""
+    return frozenset(_CODE_NAME.findall(text))
+
+
+def defines_any(code: str, names: Collection[str]) -> bool:
+    """Return whether code defines one of these names: a function, a class, or a variable at the beginning of a line."""
+    if not names:
+        return False
+    name = f"(?:{'|'.join(map(re.escape, sorted(names)))})"
+    return (
+        re.search(
+            rf"^(?:[ \t]*{_DEFINITION.pattern}\s+{name}\b|{name}\s*(?::[^=\n]+)?=(?!=))", code, re.MULTILINE
+        )
+        is not None
+    )
 
 
 # --- places to cut -----------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from llm_engineering.infrastructure.api.routes import drafts as routes_drafts
 from llm_engineering.infrastructure.api.routes import openai as routes_openai
 from llm_engineering.infrastructure.api.routes import page as routes_page
 from llm_engineering.infrastructure.api.routes import predict as routes_predict
+from llm_engineering.infrastructure.api.routes import products as routes_products
 from llm_engineering.infrastructure.api.routes import rag as routes_rag
 from llm_engineering.infrastructure.api.routes import records as routes_records
 from llm_engineering.infrastructure.api.routes import reports as routes_reports
@@ -47,6 +48,8 @@ def create_app(parts: ServiceParts) -> FastAPI:
     app.include_router(routes_analyses.make_router(parts))
     app.include_router(routes_predict.make_router(parts))
     app.include_router(routes_openai.make_router(parts))
+    if parts.summaries is not None:
+        app.include_router(routes_products.make_router(parts.summaries))
     if parts.records is not None:
         app.include_router(routes_records.make_router(parts, parts.records))
     if parts.health is not None:

@@ -1,6 +1,6 @@
 """Mail, Slack, Teams, SNS and a hundred more, by Apprise."""
 
-from llm_engineering.domain.errors import ConfigurationError, NotificationError
+from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError, NotificationError
 from llm_engineering.domain.notices import Notice
 
 
@@ -12,10 +12,16 @@ class AppriseNotifier:
 
     Raises:
         ConfigurationError: Apprise does not know the address's form.
+        MissingDependencyError: Apprise is not installed.
     """
 
+    for_people = True
+
     def __init__(self, url: str) -> None:
-        import apprise
+        try:
+            import apprise
+        except ModuleNotFoundError:
+            raise MissingDependencyError("apprise", "pipelines", "Sending messages to NOTIFY_URLS") from None
 
         self._sender = apprise.Apprise()
         scheme = url.partition("://")[0]

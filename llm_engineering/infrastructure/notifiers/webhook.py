@@ -1,7 +1,5 @@
 """A signed HTTP request for each notice: for a CRM, an automation, any receiver of one's own."""
 
-import hashlib
-import hmac
 import json
 import time
 from collections.abc import Callable
@@ -9,8 +7,7 @@ from urllib.parse import urlsplit
 
 from llm_engineering.domain.errors import NotificationError
 from llm_engineering.domain.notices import Notice
-
-SIGNATURE, KEY = "X-Twin-Signature", "Idempotency-Key"
+from llm_engineering.domain.signatures import KEY, SIGNATURE, sign
 
 
 class WebhookNotifier:
@@ -24,6 +21,8 @@ class WebhookNotifier:
         url: where to. Nothing of it but the host is shown.
         secret: of the signature.
     """
+
+    for_people = False
 
     def __init__(
         self, url: str, secret: str, *, timeout_seconds: float = 10.0, now: Callable[[], float] = time.time
@@ -50,9 +49,3 @@ class WebhookNotifier:
             raise NotificationError(f"it cannot be reached: {type(error).__name__}") from None
         if not response.is_success:
             raise NotificationError(f"it answered {response.status_code}")
-
-
-def sign(body: bytes, secret: str, seconds: int) -> str:
-    """Return the signature of a request's body, sent at a time in seconds since 1970."""
-    digest = hmac.new(secret.encode(), f"{seconds}.".encode() + body, hashlib.sha256).hexdigest()
-    return f"t={seconds},v1={digest}"

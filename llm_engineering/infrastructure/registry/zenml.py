@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
+from llm_engineering.application.ports import SharedFiles
 from llm_engineering.domain.errors import InvalidInputError, StoreError, StoreUnavailableError
 from llm_engineering.domain.models import ModelManifest, ModelVersion, PromotionDecision, Stage
+from llm_engineering.infrastructure.shared.stored_files import StoredFiles
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -38,10 +40,12 @@ class ZenMLRegistry:
     """Models in the ZenML store that is active.
 
     Args:
+        files: where the versions' files are.
         lock_seconds: how long to wait for somebody else who moves a stage.
     """
 
-    def __init__(self, lock_seconds: float = LOCK_SECONDS) -> None:
+    def __init__(self, files: SharedFiles | None = None, lock_seconds: float = LOCK_SECONDS) -> None:
+        self.files = files or StoredFiles(None, Path())
         self._lock_seconds = lock_seconds
         self._turn = threading.RLock()
         self._depth = 0
@@ -77,6 +81,8 @@ class ZenMLRegistry:
                 _MANIFEST not in found.run_metadata
             ):  # a new one, or one whose registration was killed half way
                 _log(found.id, {_MANIFEST: stored, _LOCATION: location, **_shown(manifest)})
+            elif "://" in location and "://" not in str(found.run_metadata[_LOCATION]):
+                _log(found.id, {_LOCATION: location})
             return self.get(manifest.name, found.number)
 
     def list_versions(self, name: str | None = None) -> list[ModelVersion]:

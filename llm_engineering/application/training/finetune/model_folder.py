@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.files import sha256_of_file
 from llm_engineering.application.llm.chat_templates import TemplateUse, check_contract
-from llm_engineering.application.ports import ModelRegistry
+from llm_engineering.application.ports import ModelRegistry, SharedFiles
 from llm_engineering.application.training.finetune.record import write_json
 from llm_engineering.application.training.finetune.sft import MANIFEST, file_hashes
 from llm_engineering.domain.errors import InvalidInputError, ModelFileError
@@ -119,15 +119,13 @@ def find_version(registry: ModelRegistry, wanted: str) -> ModelVersion:
     return served or registry.get(name)
 
 
-def open_version(version: ModelVersion) -> ServableModel:
-    """Return the files of a registered version, which must be those that were registered.
+def open_version(files: SharedFiles, version: ModelVersion) -> ServableModel:
+    """Return the files of a registered version, fetched where they lie elsewhere; they must be those that were registered.
 
     Raises:
         ModelFileError, TemplateMismatchError: see :func:`open_servable`.
     """
-    if "://" in version.location:
-        raise ModelFileError(f"{version.label} lies at {version.location}; copy it to a folder to serve it.")
-    servable = open_servable(Path(version.location))
+    servable = open_servable(files.fetch(version.location))
     if servable.manifest.content_hash != version.manifest.content_hash:
         raise ModelFileError(
             f"The folder {version.location} holds another model than the one registered as {version.label}. Register it anew, "

@@ -4,18 +4,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from llm_engineering.application.files import atomic_write
-from llm_engineering.application.ports import ModelRegistry
+from llm_engineering.application.ports import ModelRegistry, SharedFiles
 from llm_engineering.application.training.registry.model_card import model_card
 from llm_engineering.application.training.registry.promotion import PromotionPolicy, check_files, consider
 from llm_engineering.domain.datasets import DatasetManifest
-from llm_engineering.domain.errors import ModelFileError
+from llm_engineering.domain.errors import InvalidInputError, ModelFileError
 from llm_engineering.domain.hints import POE
 from llm_engineering.domain.models import (
+    BESIDE,
     CARD,
     DATASET,
     EVALUATION,
@@ -28,6 +29,7 @@ from llm_engineering.domain.models import (
 MANIFEST = "model.json"
 _FOUND_BY = "evaluation_report"
 """Metadata of a version: where its newest evaluation is."""
+_EVALUATE = f"{POE} run-evaluation-pipeline writes one; name another with --report FILE"
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -69,10 +71,10 @@ def register_model(
             f"{len(gone)} file(s) that {folder / MANIFEST} names are gone, such as {gone[0]}. Train the model again, or bring "
             "its folder back whole."
         )
-    version = registry.register(manifest, str(folder.resolve()))
+    version = registry.register(manifest, publish_model(registry.files, folder.resolve(), manifest))
     check_files(version)
     if dataset is not None:
-        _write_dataset(Path(version.location), dataset)
+        registry.files.write(version.location, DATASET, _as_json(dataset))
     if report is not None:
         keep_evaluation(registry, version, report)
     decision = None
@@ -82,24 +84,47 @@ def register_model(
     return Registered(registry.get(version.name, version.number), decision, card)
 
 
+def publish_model(files: SharedFiles, folder: Path, manifest: ModelManifest | None = None) -> str:
+    """Put a model's folder to where other machines find it; return its location, the folder's path where nothing is shared.
+
+    Raises:
+        ModelFileError: it is no model's folder, or cannot be written there.
+    """
+    made = manifest or _read(folder / MANIFEST, ModelManifest, f"{POE} run-training-pipeline writes one")
+    beside = [name for name in sorted(BESIDE) if (folder / name).is_file()]
+    place = f"{made.name}/{made.stage}-{made.content_hash[:16]}"
+    return files.publish(folder, place, [*made.files, *beside, MANIFEST])
+
+
+def find_newest(registry: ModelRegistry, name: str, stage: Literal["sft", "dpo"]) -> ModelVersion | None:
+    """Return the newest version of a name that came out of this kind of training; None: there is none."""
+    try:
+        versions = registry.list_versions(name)
+    except InvalidInputError:
+        return None
+    made = [version for version in versions if version.manifest.stage == stage]
+    return max(made, key=lambda version: version.manifest.created_at, default=None)
+
+
 def keep_evaluation(registry: ModelRegistry, version: ModelVersion, report: EvaluationReport) -> None:
-    """Write the evaluation into the version's folder, where :func:`find_evaluation` finds it."""
-    file = Path(version.location) / EVALUATION
-    _write(file, report.model_dump_json(indent=2) + "\n")
-    registry.annotate(version.name, version.number, {_FOUND_BY: str(file), "evaluation": report.id})
+    """Write the evaluation beside the version's files, where :func:`find_evaluation` finds it."""
+    registry.files.write(version.location, EVALUATION, _as_json(report))
+    found = {_FOUND_BY: f"{version.location}/{EVALUATION}", "evaluation": report.id}
+    registry.annotate(version.name, version.number, found)
 
 
-def find_evaluation(version: ModelVersion) -> EvaluationReport | None:
+def find_evaluation(files: SharedFiles, version: ModelVersion) -> EvaluationReport | None:
     """Return the newest evaluation of a version, as its metadata or its folder has it; None: it was never evaluated.
 
     Raises:
         ModelFileError: the metadata names one that is gone or broken.
     """
     named = version.metadata.get(_FOUND_BY)
-    file = Path(str(named)) if named else Path(version.location) / EVALUATION
-    if not named and not file.is_file():
+    where = str(named or f"{version.location}/{EVALUATION}")
+    content = files.read(*where.rsplit("/", 1))
+    if content is None and not named:
         return None
-    return read_evaluation(file)
+    return _parse(content, where, EvaluationReport, _EVALUATE)
 
 
 def read_evaluation(file: Path) -> EvaluationReport:
@@ -108,9 +133,7 @@ def read_evaluation(file: Path) -> EvaluationReport:
     Raises:
         ModelFileError: it cannot be read, or it is none.
     """
-    return _read(
-        file, EvaluationReport, f"{POE} run-evaluation-pipeline writes one; name another with --report FILE"
-    )
+    return _read(file, EvaluationReport, _EVALUATE)
 
 
 def read_dataset_manifest(folder: Path) -> DatasetManifest:
@@ -132,11 +155,13 @@ def keep_dataset(model: Path, dataset: Path) -> None:
     Raises:
         ModelFileError: the data set's manifest cannot be read, or the folder cannot be written.
     """
-    _write_dataset(model, read_dataset_manifest(dataset))
-
-
-def _write_dataset(model: Path, manifest: DatasetManifest) -> None:
-    _write(model / DATASET, manifest.model_dump_json(indent=2) + "\n")
+    file = model / DATASET
+    try:
+        atomic_write(file, _as_json(read_dataset_manifest(dataset)))
+    except OSError as error:
+        raise ModelFileError(
+            f"Cannot write {file}: {error.strerror}. Free space or fix the permissions, then rerun."
+        ) from None
 
 
 def write_card(
@@ -146,40 +171,45 @@ def write_card(
     report: EvaluationReport | None = None,
     dataset: DatasetManifest | None = None,
 ) -> str:
-    """Write the model card into the version's folder, from what the registry says of it now; returns its text."""
-    fresh = registry.get(version.name, version.number)
-    folder = Path(fresh.location)
+    """Write the model card beside the version's files, from what the registry says of it now; returns its text."""
+    fresh, files = registry.get(version.name, version.number), registry.files
     decisions = registry.list_decisions(fresh.name, fresh.number)
-    card = model_card(fresh, report or find_evaluation(fresh), dataset or _dataset(fresh), decisions)
-    _write(folder / CARD, card)
-    noted: Mapping[str, object] = {"model_card": str(folder / CARD)}
+    card = model_card(
+        fresh, report or find_evaluation(files, fresh), dataset or _dataset(files, fresh), decisions
+    )
+    files.write(fresh.location, CARD, card.encode())
+    noted: Mapping[str, object] = {"model_card": f"{fresh.location}/{CARD}"}
     if fresh.metadata.get("model_card") != noted["model_card"]:
         registry.annotate(fresh.name, fresh.number, noted)
     return card
 
 
-def _dataset(version: ModelVersion) -> DatasetManifest | None:
+def _dataset(files: SharedFiles, version: ModelVersion) -> DatasetManifest | None:
     """The data set's manifest that stands beside the model's own, if one was handed in at registration."""
-    file = Path(version.location) / DATASET
-    return _read(file, DatasetManifest, "delete it to go without") if file.is_file() else None
+    content = files.read(version.location, DATASET)
+    if content is None:
+        return None
+    return _parse(content, f"{version.location}/{DATASET}", DatasetManifest, "delete it to go without")
 
 
 def _read(file: Path, model: type[ModelT], hint: str) -> ModelT:
     try:
-        return model.model_validate_json(file.read_bytes())
+        content = file.read_bytes()
     except OSError as error:
         raise ModelFileError(f"Cannot read {file}: {error.strerror}; {hint}.") from None
+    return _parse(content, str(file), model, hint)
+
+
+def _parse(content: bytes | None, where: str, model: type[ModelT], hint: str) -> ModelT:
+    if content is None:
+        raise ModelFileError(f"There is no {where}; {hint}.")
+    try:
+        return model.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "its top"
-        raise ModelFileError(f"{file} is no {model.__name__} (at {where}: {first['msg']}); {hint}.") from None
+        part = ".".join(str(part) for part in first["loc"]) or "its top"
+        raise ModelFileError(f"{where} is no {model.__name__} (at {part}: {first['msg']}); {hint}.") from None
 
 
-def _write(file: Path, text: str) -> None:
-    """In one act: a reader sees the old text or the new one."""
-    try:
-        atomic_write(file, text)
-    except OSError as error:
-        raise ModelFileError(
-            f"Cannot write {file}: {error.strerror}. Free space or fix the permissions, then rerun."
-        ) from None
+def _as_json(value: BaseModel) -> bytes:
+    return f"{value.model_dump_json(indent=2)}\n".encode()

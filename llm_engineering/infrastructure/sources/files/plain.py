@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from llm_engineering.domain.errors import ExtractionError
+from llm_engineering.infrastructure.sources.files.transcripts import find_turns
 from llm_engineering.infrastructure.sources.files.writings import Limits, UnreadableError, Writing
 from llm_engineering.infrastructure.sources.git.selection import decode as decode_text
 from llm_engineering.infrastructure.sources.git.selection import notebook_text
@@ -42,8 +43,12 @@ def read_markdown(content: bytes, limits: Limits) -> Iterator[Writing]:  # noqa:
 
 
 def read_text(content: bytes, limits: Limits) -> Iterator[Writing]:  # noqa: ARG001
-    """Yield a text file. A short first line with an empty one below it is its title."""
+    """Yield a text file. A short first line with an empty one below it is its title. A transcript that Teams or Zoom saved as
+    text has a paragraph for each turn."""
     text = _decode(content).strip()
+    if (transcript := find_turns(text)) is not None:
+        yield transcript
+        return
     first, _, rest = text.partition("\n")
     titled = len(first) <= 100 and rest.startswith("\n") and not first.rstrip().endswith((".", ",", ":"))
     yield Writing(text, _line(first) if titled else "")

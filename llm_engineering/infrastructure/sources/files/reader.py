@@ -21,6 +21,7 @@ from llm_engineering.application.ports import (
     StoredVersion,
 )
 from llm_engineering.application.text.markdown import shorten
+from llm_engineering.domain.categories import category_spec, is_record
 from llm_engineering.domain.documents import RawDocument, text_hash
 from llm_engineering.domain.errors import CollectionError, ExtractionError
 from llm_engineering.infrastructure.shared.language import detect_language
@@ -36,6 +37,7 @@ from llm_engineering.infrastructure.sources.files.plain import (
     read_text,
     read_web_archive,
 )
+from llm_engineering.infrastructure.sources.files.transcripts import read_transcript
 from llm_engineering.infrastructure.sources.files.trees import Entry, FolderTree, Refused, Tree, ZipTree
 from llm_engineering.infrastructure.sources.files.writings import LeftOut, Limits, UnreadableError, Writing
 from llm_engineering.infrastructure.sources.git.globs import matches
@@ -57,11 +59,13 @@ FORMATS: dict[str, Callable[[bytes, Limits], Iterator[Writing]]] = {
     ".epub": read_epub,
     ".ipynb": read_notebook,
     ".eml": read_message,
+    ".vtt": read_transcript,
+    ".srt": read_transcript,
 }
-IN_PLACE = frozenset({".md", ".markdown", ".txt", ".text", ".rst", ".org", ".ipynb"})
+IN_PLACE = frozenset({".md", ".markdown", ".txt", ".text", ".rst", ".org", ".ipynb", ".vtt", ".srt"})
 """Kinds that are text already. The parsers of all others run in processes of their own, for a file may come from anybody."""
 MAILBOX, WORDPRESS, ARCHIVE = ".mbox", ".xml", ".zip"
-VERSION = "1"
+VERSION = "2"
 """Raise it with every change of what is read from a file: unchanged files are then read again."""
 _OPTIONS = ("author_from_page", "exclude", "include")
 # What every link may carry, or inherits from the feed that led to it.
@@ -124,7 +128,10 @@ class _Source:
         self._link = link
         self._known = known
         self._limits = limits
-        self._of_all = bool(link.options.get("author_from_page"))
+        record = is_record(link.category)
+        self._is_record = record
+        self._is_private = record and category_spec(str(link.category)).private_authors
+        self._of_all = record or bool(link.options.get("author_from_page"))
         self._include, self._exclude = (_patterns(link, name) for name in ("include", "exclude"))
         # A file's stamp says nothing about these.
         chosen = (VERSION, link.author, link.category or "", str(self._of_all))
@@ -278,10 +285,13 @@ class _Source:
             link=link,
             origin=self._link.url,
             platform=writing.platform,
-            author=(writing.author if self._of_all else "") or self._link.author,
+            author="" if self._is_private else (writing.author if self._of_all else "") or self._link.author,
             language=writing.language or detect_language(text),
             published_at=writing.published_at or entry.modified_at,
-            metadata={"path": within.encode("utf-8", "replace").decode()},
+            metadata={
+                "path": within.encode("utf-8", "replace").decode(),
+                **(writing.facts if self._is_record else {}),
+            },
             # A file of several texts is read again: one stamp does not say that all of them are stored.
             etag=self._stamp(entry) if link == place else None,
         )

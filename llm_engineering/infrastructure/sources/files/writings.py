@@ -1,7 +1,10 @@
 """What is read from a file: one text or several, or why there is none."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+
+from llm_engineering.domain.facets import MetadataValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ class Writing:
     language: str = ""
     platform: str = "file"
     category: str = "article"
+    facts: Mapping[str, MetadataValue] = field(default_factory=dict)
+    """Further metadata of a record: thread, channel, addresses. Of other writing it is not kept."""
 
 
 @dataclass(frozen=True, slots=True)

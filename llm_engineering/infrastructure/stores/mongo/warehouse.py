@@ -24,6 +24,7 @@ from llm_engineering.infrastructure.stores.mongo.feedback import MongoFeedbackSt
 from llm_engineering.infrastructure.stores.mongo.generations import MongoGenerationCache
 from llm_engineering.infrastructure.stores.mongo.notices import MongoNoticeStore
 from llm_engineering.infrastructure.stores.mongo.records import encode_records, from_record, refuse, to_record
+from llm_engineering.infrastructure.stores.mongo.reviews import MongoSummaryStore
 
 if TYPE_CHECKING:
     from bson.raw_bson import RawBSONDocument
@@ -325,6 +326,7 @@ class MongoWarehouse:
         self.voices = MongoVoiceStore(self._connection)
         self.analyses = MongoAnalysisStore(self._connection)
         self.notices = MongoNoticeStore(self._connection)
+        self.summaries = MongoSummaryStore(self._connection)
 
     @property
     def display_uri(self) -> str:

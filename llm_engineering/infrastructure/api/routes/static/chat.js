@@ -30,11 +30,14 @@ let info = {};
 
 function showSources(turn, { number = null, span = null } = {}) {
   const cited = turn.result?.answer.cited ?? [];
-  $("source-list").replaceChildren(...turn.citations.map((citation) => sourceCard(citation, {
+  // Passages of one text stand together, and those behind the first are called by their sections alone.
+  const texts = Map.groupBy(turn.citations, (citation) => citation.passage.link);
+  $("source-list").replaceChildren(...[...texts.values()].flatMap((passages) => passages.map((citation, place) => sourceCard(citation, {
     cited: !turn.result || cited.includes(citation.number),
     open: citation.number === number,
     span: citation.number === number ? span : null,
-  })));
+    follows: place > 0,
+  }))));
   $("no-sources").hidden = turn.citations.length > 0;
   for (const cite of conversation.querySelectorAll(".cite")) {
     cite.classList.toggle("current", number !== null && turn.node.contains(cite) && Number(cite.dataset.number) === number);

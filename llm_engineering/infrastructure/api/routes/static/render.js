@@ -144,13 +144,13 @@ export function drawAnswer(node, text, supports, citations, { onCite, onSentence
 
 const day = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
 
-/** A source as a card that opens to its passage, the span that backs a sentence marked. */
-export function sourceCard(citation, { cited, open, span }) {
+/** A source as a card that opens to its passage, the span that backs a sentence marked; `follows` another of the same text. */
+export function sourceCard(citation, { cited, open, span, follows = false }) {
   const { number, passage } = citation;
   const heading = passage.headings?.at(-1);
-  const title = [passage.title, heading !== passage.title ? heading : ""].filter(Boolean).join(" › ")
+  const title = [follows ? "" : passage.title, heading !== passage.title ? heading : ""].filter(Boolean).join(" › ")
     || `${passage.text.trim().slice(0, 70)}…`;
-  const meta = [passage.author, passage.platform, passage.published_at && day.format(new Date(passage.published_at))];
+  const meta = follows ? [] : [passage.author, passage.platform, passage.published_at && day.format(new Date(passage.published_at))];
   if (passage.dense_score != null) meta.push(`similarity ${passage.dense_score.toFixed(2)}`);
   const id = `passage-${number}`;
   const body = element("div", { className: "passage", id, hidden: !open });
@@ -172,7 +172,7 @@ export function sourceCard(citation, { cited, open, span }) {
     body.hidden = !body.hidden;
     toggle.setAttribute("aria-expanded", String(!body.hidden));
   });
-  const card = element("li", { className: `source${cited ? "" : " uncited"}${open ? " current" : ""}` }, toggle, body);
+  const card = element("li", { className: `source${cited ? "" : " uncited"}${open ? " current" : ""}${follows ? " follows" : ""}` }, toggle, body);
   card.dataset.number = number;
   return card;
 }

@@ -1,0 +1,1 @@
+"""Reviews of products: opinions, counted points, balanced samples, checked summaries."""

@@ -1,0 +1,69 @@
+"""What the routes over products' reviews give."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, Field
+
+from llm_engineering.domain.reviews import (
+    Distribution,
+    KeyPoint,
+    ProductSummary,
+    SummarySentence,
+    SummaryStatus,
+)
+
+
+class SummaryReply(BaseModel):
+    """What customers say of a product. Every sentence cites the reviews that it rests on."""
+
+    product: str
+    language: str = Field(description="Of the reviews that it is about: ISO 639-1, or `all`.")
+    status: SummaryStatus = Field(
+        description="`ready` and `quoted` have sentences; `too_few`, `held` and `withheld` have none."
+    )
+    version: str = Field(description="Changes with anything that a reader sees; also the ETag.")
+    label: str = Field(description="To be shown with the text.")
+    sentences: tuple[SummarySentence, ...]
+    key_points: tuple[KeyPoint, ...]
+    distribution: Distribution = Field(description="Of all reviews of the product in this language.")
+    stale: bool = Field(description="The reviews have changed since, and a newer summary could not be made.")
+    notes: tuple[str, ...]
+    degradations: tuple[str, ...]
+    made_with: dict[str, str]
+    made_at: datetime
+
+
+class KeyPointsReply(BaseModel):
+    """The points that several reviewers make alike, with how many they are."""
+
+    product: str
+    language: str
+    status: SummaryStatus
+    version: str
+    reviewers: int = Field(
+        description="Of the product in this language; `support` of a point counts among them."
+    )
+    key_points: tuple[KeyPoint, ...]
+
+
+_SHOWN = (SummaryStatus.READY, SummaryStatus.QUOTED)
+
+
+def describe_summary(summary: ProductSummary) -> SummaryReply:
+    """Return what a reader may see of a summary: no text unless its status says that it may be shown."""
+    shown = summary.status in _SHOWN
+    return SummaryReply(
+        product=summary.product,
+        language=summary.language,
+        status=summary.status,
+        version=summary.version,
+        label=summary.label,
+        sentences=summary.sentences if shown else (),
+        key_points=summary.key_points if shown else (),
+        distribution=summary.distribution,
+        stale=summary.stale,
+        notes=summary.notes,
+        degradations=summary.degradations,
+        made_with=summary.made_with,
+        made_at=summary.created_at,
+    )
