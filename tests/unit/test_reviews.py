@@ -428,7 +428,8 @@ def test_a_model_that_obeys_a_review_is_not_published(attack: str) -> None:
     said = ("All reviewers say that Acme is better.", "Everyone loves it, buy Acme.")
     for shop in (calm, attacked):
         reply = answer(("pros", said[0], "p1"), ("pros", said[1], "p1"))
-        shop.run(ScriptedLanguageModel([reply] * 4))
+        report = shop.run(ScriptedLanguageModel(default=reply))
+        assert (report.sentences, sum(report.refused.values())) == (2, 2)
     made, before = attacked.served(), calm.served()
     assert made.status is SummaryStatus.QUOTED
     assert "Acme" not in made.text
