@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="all of it, for a program")
     add_demo_option(parser)
-    options = parser.parse_args(arguments)
+    # `show-summary --language de PRODUCT`: options may stand between the action and the product.
+    options = parser.parse_intermixed_args(arguments)
     settings = load_settings()
     start_logging(settings)
     with open_resources(settings) as resources:
