@@ -44,6 +44,7 @@ from llm_engineering.application.reviews.sampling import (
     read_cards,
     sample_reviews,
 )
+from llm_engineering.application.reviews.screening import hold_bursts
 from llm_engineering.application.reviews.writing import (
     choose_points,
     get_prompt_hash,
@@ -186,7 +187,7 @@ class _Summariser:
 
     async def run(self, progress: Progress) -> SummaryReport:
         config, stores = self._config, self._stores
-        everything = list(read_cards(stores.clean))
+        everything = hold_bursts(list(read_cards(stores.clean)), stores.clean)
         self._cards = [one for one in everything if not config.products or one.product in config.products]
         counted = [one for one in everything if not one.left_out]
         self._report.reviews = len(self._cards)
