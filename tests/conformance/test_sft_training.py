@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from llm_engineering.domain.errors import ModelFileError
 from llm_engineering.infrastructure.training.trl import Bases, TrlTrainer
 from llm_engineering.infrastructure.training.trl.base import Base, load_tokenizer, weights_hash
 from llm_engineering.infrastructure.training.trl.tokens import HuggingFaceTokenizer
-from tests.conformance.sft_runs import base, dataset, losses, train, weights
+from tests.conformance.sft_runs import base, dataset, losses, make_trainer, train, weights
 from tests.fakes.toy_model import LINES, make_samples, make_tokenizer, write_dataset
 from tests.fakes.tracker import RecordingTracker
 
@@ -199,6 +201,59 @@ class TestTokens:
                 alone = model(**tokenizer(text, return_tensors="pt")).logits[0]
                 kept = together[row][batch["attention_mask"][row].bool()]
                 torch.testing.assert_close(kept, alone, atol=1e-5, rtol=1e-4)
+
+
+class TestOptimizer:
+    """What the trainer itself has made of the configuration."""
+
+    @pytest.mark.parametrize(
+        ("optimizer", "expected"),
+        [
+            (
+                {"lr_scheduler_type": "exponential", "gamma": 0.5, "warmup_steps": 2},
+                [0.0, 0.005, 0.01, 0.005, 0.0025, 0.00125],
+            ),
+            (
+                {"lr_scheduler_type": "cosine_with_min_lr", "min_lr": 0.004},
+                [0.004 + 0.006 * (1 + math.cos(math.pi * step / 6)) / 2 for step in range(6)],
+            ),
+        ],
+    )
+    def test_the_rate_follows_its_formula(
+        self, optimizer: dict[str, Any], expected: list[float], base: Path, tmp_path: Path
+    ) -> None:
+        trainer = make_trainer(base, tmp_path, optimizer={"learning_rate": 0.01, **optimizer})
+        trainer.create_optimizer_and_scheduler(num_training_steps=6)
+        rates = []
+        for _ in expected:
+            rates.append(trainer.lr_scheduler.get_last_lr()[0])
+            trainer.optimizer.step()
+            trainer.lr_scheduler.step()
+        assert rates == pytest.approx(expected)
+
+    def test_momentum_reaches_it(self, base: Path, tmp_path: Path) -> None:
+        trainer = make_trainer(base, tmp_path, optimizer={"name": "sgd", "momentum": 0.9})
+        trainer.create_optimizer()
+        assert {group["momentum"] for group in trainer.optimizer.param_groups} == {0.9}
+
+    @pytest.mark.nightly
+    def test_an_exponential_schedule_goes_on_where_it_was_killed(
+        self, base: Path, dataset: Path, tmp_path: Path
+    ) -> None:
+        values = {
+            "max_steps": 4,
+            "save_steps": 2,
+            "optimizer": {"learning_rate": 0.01, "lr_scheduler_type": "exponential", "gamma": 0.5},
+        }
+        whole = train(base, dataset, tmp_path, **values)
+        (whole.folder / "model.json").unlink()
+        for file in (whole.folder / "checkpoints").glob("checkpoint-4*"):
+            shutil.rmtree(file)
+        again = train(base, dataset, tmp_path, **values)
+        assert again.record.resumed_from == (2,)
+        rates = [p.learning_rate for p in again.record.trace if p.loss is not None]
+        assert rates == pytest.approx([0.01, 0.005, 0.0025, 0.00125])
+        assert losses(again) == losses(whole)
 
 
 class TestSteps:
