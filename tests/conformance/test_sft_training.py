@@ -13,13 +13,15 @@ from loguru import logger
 
 from llm_engineering.application.llm.chat_templates import load_template
 from llm_engineering.application.ports import Message, SilentProgress
-from llm_engineering.application.training.finetune.config import SftConfig
+from llm_engineering.application.training.finetune.config import LoraConfig, SftConfig
 from llm_engineering.application.training.finetune.labels import IGNORED, encode_chat, fit_template
+from llm_engineering.application.training.finetune.preflight import adapter_parameters
 from llm_engineering.application.training.finetune.sft import TrainedModel, load_model_folder, train_sft
 from llm_engineering.domain.datasets import Split
-from llm_engineering.domain.errors import ModelFileError
+from llm_engineering.domain.errors import ConfigurationError, ModelFileError
 from llm_engineering.infrastructure.training.trl import Bases, TrlTrainer
-from llm_engineering.infrastructure.training.trl.base import Base, load_tokenizer, weights_hash
+from llm_engineering.infrastructure.training.trl.base import Base, load_config, load_tokenizer, weights_hash
+from llm_engineering.infrastructure.training.trl.shape import model_shape
 from llm_engineering.infrastructure.training.trl.tokens import HuggingFaceTokenizer
 from tests.conformance.sft_runs import base, dataset, losses, make_trainer, train, weights
 from tests.fakes.toy_model import LINES, make_samples, make_tokenizer, write_dataset
@@ -28,6 +30,8 @@ from tests.fakes.tracker import RecordingTracker
 pytest.importorskip("trl", reason="the group 'training' is not installed")
 
 __all__ = ["base", "dataset"]
+
+LLAMA_LAYERS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
 class TestRun:
@@ -254,6 +258,25 @@ class TestOptimizer:
         rates = [p.learning_rate for p in again.record.trace if p.loss is not None]
         assert rates == pytest.approx([0.01, 0.005, 0.0025, 0.00125])
         assert losses(again) == losses(whole)
+
+
+class TestChosenLayers:
+    @pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "v_proj")])
+    def test_the_others_have_no_adapters_and_the_estimate_counts_alike(
+        self, targets: Any, base: Path, tmp_path: Path
+    ) -> None:
+        lora = LoraConfig(r=4, target_modules=targets, layers_to_transform=(1,))
+        trainer = make_trainer(base, tmp_path, lora=lora)
+        trained = {name: p.numel() for name, p in trainer.model.named_parameters() if p.requires_grad}
+        assert {name.split(".layers.")[1].split(".")[0] for name in trained} == {"1"}
+        kinds = {name.split(".lora_")[0].rpartition(".")[2] for name in trained}
+        assert kinds == (set(targets) if targets != "all-linear" else LLAMA_LAYERS)
+        shape = model_shape(load_config(Base("toy", str(base))), lora)
+        assert sum(trained.values()) == adapter_parameters(shape, lora)
+
+    def test_one_that_the_model_lacks_is_refused_with_those_it_has(self, base: Path) -> None:
+        with pytest.raises(ConfigurationError, match=r"no layer 2, 7\. It has 2: 0 to 1"):
+            model_shape(load_config(Base("toy", str(base))), LoraConfig(layers_to_transform=(1, 2, 7)))
 
 
 class TestSteps:

@@ -1,7 +1,7 @@
 """Training configuration in the names of TRL and PEFT. Unknown keys are errors, and so are keys without effect."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -37,6 +37,22 @@ class LoraConfig(StrictConfig):
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     """Names of the layers that get adapters; ``all-linear``: every linear layer but the output layer."""
+
+    layers_to_transform: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Numbers of the blocks that get adapters, counted from 0; None: all."""
+
+    @field_validator("layers_to_transform")
+    @classmethod
+    def _chosen_once(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is None:
+            return None
+        if not value:
+            raise ValueError(
+                "name at least one layer, or leave it out for all; without any, nothing would be trained"
+            )
+        if len(set(value)) < len(value):
+            raise ValueError(f"names a layer twice: {sorted(value)}")
+        return tuple(sorted(value))  # the order has no effect, and must not make another run of it
 
     @field_validator("target_modules")
     @classmethod
