@@ -14,10 +14,11 @@ from loguru import logger
 from llm_engineering.application.llm.chat_templates import load_template
 from llm_engineering.application.ports import Message, SilentProgress
 from llm_engineering.application.training.finetune.config import LoraConfig, SftConfig
+from llm_engineering.application.training.finetune.data import render_samples
 from llm_engineering.application.training.finetune.labels import IGNORED, encode_chat, fit_template
 from llm_engineering.application.training.finetune.preflight import adapter_parameters
 from llm_engineering.application.training.finetune.sft import TrainedModel, load_model_folder, train_sft
-from llm_engineering.domain.datasets import Split
+from llm_engineering.domain.datasets import ChatTurn, Split
 from llm_engineering.domain.errors import ConfigurationError, ModelFileError
 from llm_engineering.infrastructure.training.trl import Bases, TrlTrainer
 from llm_engineering.infrastructure.training.trl.base import Base, load_config, load_tokenizer, weights_hash
@@ -173,6 +174,55 @@ class TestTokens:
         bos = tokenizer.convert_tokens_to_ids("<|begin_of_text|>")
         assert encoded.input_ids.count(bos) == int(adds_bos or name == "llama3")
 
+    def test_every_turn_of_the_assistant_is_learned_with_its_stop_token_and_nothing_else(
+        self, base: Path, tmp_path: Path
+    ) -> None:
+        """From the data set's samples to the batch that the trainer hands to the model, token by token."""
+        tokenizer = load_tokenizer(Base("toy", str(base)))
+        tokens = HuggingFaceTokenizer(tokenizer)
+        turns = [("user", "Why?"), ("assistant", "Yes."), ("user", "Yes."), ("assistant", "No, never.")]
+        long, short = (
+            sample.model_copy(update={"history": tuple(ChatTurn(role=r, content=c) for r, c in history)})
+            for sample, history in zip(make_samples(2, answers=["Yes."]), (turns, []), strict=True)
+        )
+        rendered = render_samples([long, short], load_template("chatml"), "Be brief.")
+        trainer = make_trainer(base, tmp_path, [encode_chat(chat, tokens) for chat in rendered])
+        [batch] = list(trainer.get_train_dataloader())
+        rows = {
+            tuple(t for t, seen in zip(*row, strict=True) if seen): labels
+            for *row, labels in zip(
+                batch["input_ids"].tolist(),
+                batch["attention_mask"].tolist(),
+                batch["labels"].tolist(),
+                strict=True,
+            )
+        }
+        for sample in (long, short):
+            expected = [
+                ("<|im_start|>system\nBe brief.<|im_end|>\n", False),
+                *(
+                    piece
+                    for turn in sample.history
+                    for piece in (
+                        (f"<|im_start|>{turn.role}\n", False),
+                        (f"{turn.content}<|im_end|>", turn.role == "assistant"),
+                        ("\n", False),
+                    )
+                ),
+                (f"<|im_start|>user\n{sample.instruction}<|im_end|>\n<|im_start|>assistant\n", False),
+                (f"{sample.answer}<|im_end|>", True),
+                ("\n", False),
+            ]
+            ids: list[int] = []
+            learned: list[int] = []
+            for text, counts in expected:
+                piece = tokenizer(text, add_special_tokens=False)["input_ids"]
+                ids += piece
+                learned += piece if counts else [IGNORED] * len(piece)
+            found = rows[tuple(ids)]
+            assert found[: len(ids)] == learned
+            assert set(found[len(ids) :]) <= {IGNORED}
+
     def test_a_padded_batch_keeps_loss_on_the_stop_token_where_padding_is_eos(self, tmp_path: Path) -> None:
         """What TRL's collator hands to the model: padding has no loss, the same token as the answer's end has."""
         from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -244,7 +294,7 @@ class TestOptimizer:
     def test_an_exponential_schedule_goes_on_where_it_was_killed(
         self, base: Path, dataset: Path, tmp_path: Path
     ) -> None:
-        values = {
+        values: dict[str, Any] = {
             "max_steps": 4,
             "save_steps": 2,
             "optimizer": {"learning_rate": 0.01, "lr_scheduler_type": "exponential", "gamma": 0.5},

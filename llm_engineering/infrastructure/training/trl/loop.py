@@ -34,6 +34,8 @@ LINES = 10
 class WatchedLoss:
     """Trainer mix-in: stop at a NaN or infinite loss, log throughput, and let the learning rate decay exponentially."""
 
+    lr_scheduler: Any
+
     def __init__(self, *arguments: Any, gamma: float | None = None, **keywords: Any) -> None:
         self._gamma = gamma
         super().__init__(*arguments, **keywords)
