@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +13,26 @@ from loguru import logger
 
 from llm_engineering.application.llm.chat_templates import load_template
 from llm_engineering.application.ports import Message, SilentProgress
-from llm_engineering.application.training.finetune.config import SftConfig
+from llm_engineering.application.training.finetune.config import LoraConfig, SftConfig
+from llm_engineering.application.training.finetune.data import render_samples
 from llm_engineering.application.training.finetune.labels import IGNORED, encode_chat, fit_template
+from llm_engineering.application.training.finetune.preflight import adapter_parameters
 from llm_engineering.application.training.finetune.sft import TrainedModel, load_model_folder, train_sft
-from llm_engineering.domain.datasets import Split
-from llm_engineering.domain.errors import ModelFileError
+from llm_engineering.domain.datasets import ChatTurn, Split
+from llm_engineering.domain.errors import ConfigurationError, ModelFileError
 from llm_engineering.infrastructure.training.trl import Bases, TrlTrainer
-from llm_engineering.infrastructure.training.trl.base import Base, load_tokenizer, weights_hash
+from llm_engineering.infrastructure.training.trl.base import Base, load_config, load_tokenizer, weights_hash
+from llm_engineering.infrastructure.training.trl.shape import model_shape
 from llm_engineering.infrastructure.training.trl.tokens import HuggingFaceTokenizer
-from tests.conformance.sft_runs import base, dataset, losses, train, weights
+from tests.conformance.sft_runs import base, dataset, losses, make_trainer, train, weights
 from tests.fakes.toy_model import LINES, make_samples, make_tokenizer, write_dataset
 from tests.fakes.tracker import RecordingTracker
 
 pytest.importorskip("trl", reason="the group 'training' is not installed")
 
 __all__ = ["base", "dataset"]
+
+LLAMA_LAYERS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
 class TestRun:
@@ -167,6 +174,55 @@ class TestTokens:
         bos = tokenizer.convert_tokens_to_ids("<|begin_of_text|>")
         assert encoded.input_ids.count(bos) == int(adds_bos or name == "llama3")
 
+    def test_every_turn_of_the_assistant_is_learned_with_its_stop_token_and_nothing_else(
+        self, base: Path, tmp_path: Path
+    ) -> None:
+        """From the data set's samples to the batch that the trainer hands to the model, token by token."""
+        tokenizer = load_tokenizer(Base("toy", str(base)))
+        tokens = HuggingFaceTokenizer(tokenizer)
+        turns = [("user", "Why?"), ("assistant", "Yes."), ("user", "Yes."), ("assistant", "No, never.")]
+        long, short = (
+            sample.model_copy(update={"history": tuple(ChatTurn(role=r, content=c) for r, c in history)})
+            for sample, history in zip(make_samples(2, answers=["Yes."]), (turns, []), strict=True)
+        )
+        rendered = render_samples([long, short], load_template("chatml"), "Be brief.")
+        trainer = make_trainer(base, tmp_path, [encode_chat(chat, tokens) for chat in rendered])
+        [batch] = list(trainer.get_train_dataloader())
+        rows = {
+            tuple(t for t, seen in zip(*row, strict=True) if seen): labels
+            for *row, labels in zip(
+                batch["input_ids"].tolist(),
+                batch["attention_mask"].tolist(),
+                batch["labels"].tolist(),
+                strict=True,
+            )
+        }
+        for sample in (long, short):
+            expected = [
+                ("<|im_start|>system\nBe brief.<|im_end|>\n", False),
+                *(
+                    piece
+                    for turn in sample.history
+                    for piece in (
+                        (f"<|im_start|>{turn.role}\n", False),
+                        (f"{turn.content}<|im_end|>", turn.role == "assistant"),
+                        ("\n", False),
+                    )
+                ),
+                (f"<|im_start|>user\n{sample.instruction}<|im_end|>\n<|im_start|>assistant\n", False),
+                (f"{sample.answer}<|im_end|>", True),
+                ("\n", False),
+            ]
+            ids: list[int] = []
+            learned: list[int] = []
+            for text, counts in expected:
+                piece = tokenizer(text, add_special_tokens=False)["input_ids"]
+                ids += piece
+                learned += piece if counts else [IGNORED] * len(piece)
+            found = rows[tuple(ids)]
+            assert found[: len(ids)] == learned
+            assert set(found[len(ids) :]) <= {IGNORED}
+
     def test_a_padded_batch_keeps_loss_on_the_stop_token_where_padding_is_eos(self, tmp_path: Path) -> None:
         """What TRL's collator hands to the model: padding has no loss, the same token as the answer's end has."""
         from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -199,6 +255,78 @@ class TestTokens:
                 alone = model(**tokenizer(text, return_tensors="pt")).logits[0]
                 kept = together[row][batch["attention_mask"][row].bool()]
                 torch.testing.assert_close(kept, alone, atol=1e-5, rtol=1e-4)
+
+
+class TestOptimizer:
+    """What the trainer itself has made of the configuration."""
+
+    @pytest.mark.parametrize(
+        ("optimizer", "expected"),
+        [
+            (
+                {"lr_scheduler_type": "exponential", "gamma": 0.5, "warmup_steps": 2},
+                [0.0, 0.005, 0.01, 0.005, 0.0025, 0.00125],
+            ),
+            (
+                {"lr_scheduler_type": "cosine_with_min_lr", "min_lr": 0.004},
+                [0.004 + 0.006 * (1 + math.cos(math.pi * step / 6)) / 2 for step in range(6)],
+            ),
+        ],
+    )
+    def test_the_rate_follows_its_formula(
+        self, optimizer: dict[str, Any], expected: list[float], base: Path, tmp_path: Path
+    ) -> None:
+        trainer = make_trainer(base, tmp_path, optimizer={"learning_rate": 0.01, **optimizer})
+        trainer.create_optimizer_and_scheduler(num_training_steps=6)
+        rates = []
+        for _ in expected:
+            rates.append(trainer.lr_scheduler.get_last_lr()[0])
+            trainer.optimizer.step()
+            trainer.lr_scheduler.step()
+        assert rates == pytest.approx(expected)
+
+    def test_momentum_reaches_it(self, base: Path, tmp_path: Path) -> None:
+        trainer = make_trainer(base, tmp_path, optimizer={"name": "sgd", "momentum": 0.9})
+        trainer.create_optimizer()
+        assert {group["momentum"] for group in trainer.optimizer.param_groups} == {0.9}
+
+    @pytest.mark.nightly
+    def test_an_exponential_schedule_goes_on_where_it_was_killed(
+        self, base: Path, dataset: Path, tmp_path: Path
+    ) -> None:
+        values: dict[str, Any] = {
+            "max_steps": 4,
+            "save_steps": 2,
+            "optimizer": {"learning_rate": 0.01, "lr_scheduler_type": "exponential", "gamma": 0.5},
+        }
+        whole = train(base, dataset, tmp_path, **values)
+        (whole.folder / "model.json").unlink()
+        for file in (whole.folder / "checkpoints").glob("checkpoint-4*"):
+            shutil.rmtree(file)
+        again = train(base, dataset, tmp_path, **values)
+        assert again.record.resumed_from == (2,)
+        rates = [p.learning_rate for p in again.record.trace if p.loss is not None]
+        assert rates == pytest.approx([0.01, 0.005, 0.0025, 0.00125])
+        assert losses(again) == losses(whole)
+
+
+class TestChosenLayers:
+    @pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "v_proj")])
+    def test_the_others_have_no_adapters_and_the_estimate_counts_alike(
+        self, targets: Any, base: Path, tmp_path: Path
+    ) -> None:
+        lora = LoraConfig(r=4, target_modules=targets, layers_to_transform=(1,))
+        trainer = make_trainer(base, tmp_path, lora=lora)
+        trained = {name: p.numel() for name, p in trainer.model.named_parameters() if p.requires_grad}
+        assert {name.split(".layers.")[1].split(".")[0] for name in trained} == {"1"}
+        kinds = {name.split(".lora_")[0].rpartition(".")[2] for name in trained}
+        assert kinds == (set(targets) if targets != "all-linear" else LLAMA_LAYERS)
+        shape = model_shape(load_config(Base("toy", str(base))), lora)
+        assert sum(trained.values()) == adapter_parameters(shape, lora)
+
+    def test_one_that_the_model_lacks_is_refused_with_those_it_has(self, base: Path) -> None:
+        with pytest.raises(ConfigurationError, match=r"no layer 2, 7\. It has 2: 0 to 1"):
+            model_shape(load_config(Base("toy", str(base))), LoraConfig(layers_to_transform=(1, 2, 7)))
 
 
 class TestSteps:

@@ -106,6 +106,12 @@ def test_the_page_escapes_what_users_have_named() -> None:
     assert "<b>ase" not in page
 
 
+def test_the_page_shows_the_verdict_with_its_numbers() -> None:
+    assert "overfitting: since step 2 validation loss 2.6000 → 2.7000, training loss 2.5000 → 2.4000" in (
+        training_page(record())
+    )
+
+
 def test_a_number_that_is_none_never_gets_into_a_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "x.json", {"loss": float("nan")})

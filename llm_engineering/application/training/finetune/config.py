@@ -1,7 +1,7 @@
 """Training configuration in the names of TRL and PEFT. Unknown keys are errors, and so are keys without effect."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,7 +13,13 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Backend = Literal["trl", "unsloth"]
 OptimizerName = Literal["adamw", "adamw_8bit", "adafactor", "sgd"]
 
+Scheduler = Literal[
+    "linear", "cosine", "cosine_with_min_lr", "exponential", "constant", "constant_with_warmup"
+]
+
 _WITHOUT_WARMUP = "constant"
+_PARAMETER_OF = {"exponential": "gamma", "cosine_with_min_lr": "min_lr"}
+"""What a schedule needs and no other one takes."""
 
 
 class LoraConfig(StrictConfig):
@@ -31,6 +37,22 @@ class LoraConfig(StrictConfig):
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     """Names of the layers that get adapters; ``all-linear``: every linear layer but the output layer."""
+
+    layers_to_transform: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Numbers of the blocks that get adapters, counted from 0; None: all."""
+
+    @field_validator("layers_to_transform")
+    @classmethod
+    def _chosen_once(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is None:
+            return None
+        if not value:
+            raise ValueError(
+                "name at least one layer, or leave it out for all; without any, nothing would be trained"
+            )
+        if len(set(value)) < len(value):
+            raise ValueError(f"names a layer twice: {sorted(value)}")
+        return tuple(sorted(value))  # the order has no effect, and must not make another run of it
 
     @field_validator("target_modules")
     @classmethod
@@ -50,7 +72,14 @@ class OptimizerConfig(StrictConfig):
     name: OptimizerName = "adamw"
     """``adamw_8bit`` keeps its two moments in a byte each (CUDA and bitsandbytes only)."""
     learning_rate: float = Field(default=2e-4, gt=0, le=1)
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the last update that goes into the next one; ``sgd`` only."""
+    lr_scheduler_type: Scheduler = "cosine"
+    """``exponential``: learning_rate · gammaᵗ, with t the optimizer steps after the warm-up."""
+    gamma: float | None = Field(default=None, gt=0, lt=1)
+    """Factor of a step; with ``exponential``."""
+    min_lr: float | None = Field(default=None, gt=0)
+    """Where the learning rate ends; with ``cosine_with_min_lr``."""
     warmup_steps: int = Field(default=0, ge=0)
     weight_decay: float = Field(default=0.0, ge=0, lt=1)
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -64,6 +93,28 @@ class OptimizerConfig(StrictConfig):
         if self.lr_scheduler_type == "constant_with_warmup" and not self.warmup_steps:
             raise ValueError(
                 "lr_scheduler_type 'constant_with_warmup' without warmup_steps is 'constant'; set one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_has_its_parameter(self) -> Self:
+        for schedule, name in _PARAMETER_OF.items():
+            given = getattr(self, name) is not None
+            if given and self.lr_scheduler_type != schedule:
+                raise ValueError(
+                    f"{name} has no effect with lr_scheduler_type '{self.lr_scheduler_type}'; leave it out, or take '{schedule}'"
+                )
+            if not given and self.lr_scheduler_type == schedule:
+                raise ValueError(f"lr_scheduler_type '{schedule}' needs '{name}'")
+        if self.min_lr is not None and self.min_lr >= self.learning_rate:
+            raise ValueError(f"min_lr ({self.min_lr:g}) is not below learning_rate ({self.learning_rate:g})")
+        return self
+
+    @model_validator(mode="after")
+    def _momentum_has_an_effect(self) -> Self:
+        if self.momentum and self.name != "sgd":
+            raise ValueError(
+                f"momentum has no effect with name '{self.name}', which has averages of its own; leave it out, or take 'sgd'"
             )
         return self
 

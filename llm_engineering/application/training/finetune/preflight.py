@@ -264,6 +264,8 @@ _PAIR_LOGITS = 4
 _ALLOCATOR_SHARE = 0.8
 _NF4_BYTES = 0.5 + 0.127 / 8
 _OPTIMIZER_BYTES = {"adamw": 8.0, "adamw_8bit": 2.0, "adafactor": 0.04, "sgd": 0.0}
+_MOMENTUM_BYTES = 4.0
+"""Of ``sgd`` with momentum: it keeps its last update."""
 _GIB = 1 << 30
 
 
@@ -325,6 +327,7 @@ def estimate_memory(
     weights = _weights(shape, config, width)
     trained = shape.parameters if full else adapter_parameters(shape, config.lora)
     per_token = _block_elements(shape, config.lora) * width
+    momentum = config.optimizer.momentum > 0
     tokens = config.batch_size * sequence
     if config.gradient_checkpointing:
         activations = tokens * (shape.layers * shape.hidden * width + per_token)
@@ -335,7 +338,7 @@ def estimate_memory(
         weights=int(weights),
         adapters=0 if full else trained * 4,
         gradients=trained * 4,
-        optimizer=int(trained * _OPTIMIZER_BYTES[config.optimizer.name]),
+        optimizer=int(trained * (_MOMENTUM_BYTES if momentum else _OPTIMIZER_BYTES[config.optimizer.name])),
         activations=int(activations),
         logits=logits,
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from llm_engineering.application.training.finetune.record import MARGIN, TracePoint, TrainingRecord
+from llm_engineering.application.training.finetune.verdict import judge_fit
 
 WIDTH, HEIGHT = 760, 300
 LEFT, RIGHT, TOP, BOTTOM = 56, 20, 14, 40
@@ -110,6 +111,7 @@ def _numbers(record: TrainingRecord) -> Iterator[tuple[str, str]]:
     ):
         if f"{key}_first" in found:
             yield name, f"{found[f'{key}_first']:.4g} → {found[f'{key}_last']:.4g}"
+    yield "Verdict", judge_fit(record.trace).describe()
     if "tokens_per_second" in found:
         yield "Tokens a second", f"{found['tokens_per_second']:,.0f}"
     if record.memory.measured and record.memory.error is not None:

@@ -23,6 +23,7 @@ from llm_engineering.application.training.finetune.data import (
 )
 from llm_engineering.application.training.finetune.record import FILE, TrainingRecord, write_json
 from llm_engineering.application.training.finetune.trainer import CHECKPOINTS, SftJob, Trained, Trainer
+from llm_engineering.application.training.finetune.verdict import judge_fit
 from llm_engineering.domain.datasets import Split
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.domain.models import BESIDE, ModelManifest
@@ -147,6 +148,7 @@ def finish_stage(
         versions=trained.versions,
     )
     if trained.leader:
+        logger.info("Verdict: {}", judge_fit(trained.trace).describe())
         write_json(folder / FILE, record.model_dump(mode="json"))
     manifest = ModelManifest(
         name=name,

@@ -13,6 +13,8 @@ _OPTIMIZERS = {
     "adafactor": "adafactor",
     "sgd": "sgd",
 }
+_SCHEDULES = {"exponential": "constant_with_warmup"}
+"""For the library, where it goes by another name: the decay is added by :class:`.loop.WatchedLoss`."""
 
 
 def common_arguments(
@@ -31,6 +33,7 @@ def common_arguments(
         resumed: whether a checkpoint is gone on from, so that the score before the first step is there already.
     """
     best = config.keep_best or config.early_stopping is not None
+    schedule = config.optimizer.lr_scheduler_type
     return {
         "output_dir": str(checkpoints),
         "num_train_epochs": config.epochs or 1.0,
@@ -39,11 +42,13 @@ def common_arguments(
         "per_device_eval_batch_size": config.evaluation_batch_size or config.batch_size,
         "gradient_accumulation_steps": config.gradient_accumulation_steps,
         "learning_rate": config.optimizer.learning_rate,
-        "lr_scheduler_type": config.optimizer.lr_scheduler_type,
+        "lr_scheduler_type": _SCHEDULES.get(schedule, schedule),
+        "lr_scheduler_kwargs": {"min_lr": config.optimizer.min_lr} if config.optimizer.min_lr else None,
         "warmup_steps": config.optimizer.warmup_steps,
         "weight_decay": config.optimizer.weight_decay,
         "max_grad_norm": config.optimizer.max_grad_norm,
         "optim": _OPTIMIZERS[config.optimizer.name],
+        "optim_args": f"momentum={config.optimizer.momentum}" if config.optimizer.momentum else None,
         "bf16": plan.precision == "bf16",
         "fp16": plan.precision == "fp16",
         "use_cpu": machine.device == "cpu",

@@ -130,6 +130,7 @@ class Dpo:
             train_dataset=Dataset.from_list(train),
             eval_dataset=Dataset.from_list(validation) if validation else None,
             callbacks=callbacks,
+            gamma=self._config.optimizer.gamma,
         )
 
     def _policy(self) -> Any:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Mapping, Sized
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,22 @@ LINES = 10
 
 
 class WatchedLoss:
-    """Trainer mix-in: stop at a NaN or infinite loss, and log throughput."""
+    """Trainer mix-in: stop at a NaN or infinite loss, log throughput, and let the learning rate decay exponentially."""
+
+    lr_scheduler: Any
+
+    def __init__(self, *arguments: Any, gamma: float | None = None, **keywords: Any) -> None:
+        self._gamma = gamma
+        super().__init__(*arguments, **keywords)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self._gamma is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)  # type: ignore[misc]
+        warmup = self.args.get_warmup_steps(num_training_steps)  # type: ignore[attr-defined]
+        factor = partial(decay_exponentially, gamma=self._gamma, warmup_steps=warmup)
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)  # type: ignore[attr-defined]
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def training_step(self, *arguments: Any, **keywords: Any) -> Any:
         loss = super().training_step(*arguments, **keywords)  # type: ignore[misc]
@@ -51,6 +67,14 @@ class WatchedLoss:
 
 class WatchedSftTrainer(WatchedLoss, SFTTrainer):  # type: ignore[misc]
     """TRL's supervised trainer, watched."""
+
+
+def decay_exponentially(step: int, *, gamma: float, warmup_steps: int = 0) -> float:
+    """Return the share of the learning rate for a step, counted from 0: it rises linearly over the warm-up, then falls by
+    ``gamma`` a step."""
+    if step < warmup_steps:
+        return step / warmup_steps
+    return float(gamma ** (step - warmup_steps))
 
 
 def not_a_number(step: int, arguments: Any) -> str:

@@ -7,6 +7,7 @@ from loguru import logger
 from llm_engineering.application.training.finetune.config import LoraConfig, TrainingConfig
 from llm_engineering.application.training.finetune.preflight import Plan
 from llm_engineering.infrastructure.training.trl.base import Base, load_model
+from llm_engineering.infrastructure.training.trl.shape import linear_layers
 
 
 def trainable_model(base: Base, config: TrainingConfig, plan: Plan, device: str) -> Any:
@@ -33,18 +34,31 @@ def with_adapters(model: Any, lora: LoraConfig, *, quantised: bool = False) -> A
 
     if quantised:
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    targets = lora.target_modules if lora.target_modules == "all-linear" else list(lora.target_modules)
     return peft.get_peft_model(
         model,
         peft.LoraConfig(
             r=lora.r,
             lora_alpha=lora.lora_alpha,
             lora_dropout=lora.lora_dropout,
-            target_modules=targets,
+            target_modules=_targets(model, lora),
+            layers_to_transform=_chosen_layers(lora),
             bias="none",
             task_type="CAUSAL_LM",
         ),
     )
+
+
+def _targets(model: Any, lora: LoraConfig) -> str | list[str]:
+    if lora.target_modules != "all-linear":
+        return list(lora.target_modules)
+    if lora.layers_to_transform is None:
+        return "all-linear"
+    # PEFT chooses among layers only where they are listed by name.
+    return sorted({name.rpartition(".")[2] for name, _ in linear_layers(model)})
+
+
+def _chosen_layers(lora: LoraConfig) -> list[int] | None:
+    return None if lora.layers_to_transform is None else list(lora.layers_to_transform)
 
 
 def loading_arguments(config: TrainingConfig, plan: Plan, device: str) -> dict[str, Any]:
@@ -82,13 +96,13 @@ def _by_unsloth(base: Base, config: TrainingConfig, plan: Plan) -> Any:
     )
     if config.lora is None:
         return model
-    targets = config.lora.target_modules
     return FastLanguageModel.get_peft_model(
         model,
         r=config.lora.r,
         lora_alpha=config.lora.lora_alpha,
         lora_dropout=config.lora.lora_dropout,
-        target_modules="all-linear" if targets == "all-linear" else list(targets),
+        target_modules=_targets(model, config.lora),
+        layers_to_transform=_chosen_layers(config.lora),
         bias="none",
         use_gradient_checkpointing="unsloth" if config.gradient_checkpointing else False,
         random_state=config.seed,

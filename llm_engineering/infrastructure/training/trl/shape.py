@@ -1,29 +1,30 @@
 """Read a model's sizes from its configuration, without loading weights."""
 
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from llm_engineering.application.training.finetune.config import LoraConfig
 from llm_engineering.application.training.finetune.preflight import ModelShape
 from llm_engineering.domain.errors import ConfigurationError
 
+_BLOCK = re.compile(r"\.(\d+)\.")
+"""The number of a block in a layer's name, such as ``model.layers.3.mlp.up_proj``; PEFT reads it there too."""
+
 
 def model_shape(config: Any, lora: LoraConfig | None) -> ModelShape:
     """Return sizes of a decoder, and of the layers that adapters would be attached to.
 
     Raises:
-        ConfigurationError: the model has no layer of a name in ``lora.target_modules``.
+        ConfigurationError: the model has no layer of a name in ``lora.target_modules``, or no block of a number in
+            ``lora.layers_to_transform``.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):  # the modules without their memory
         model = AutoModelForCausalLM.from_config(config)
-    head = model.get_output_embeddings()
-    linear = {
-        name: (module.in_features, module.out_features)
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
-    }
+    linear = {name: (m.in_features, m.out_features) for name, m in linear_layers(model)}
     text = config.get_text_config()
     heads = text.num_attention_heads
     head_size = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -46,7 +47,29 @@ def find_context(config: Any) -> int | None:
     return int(found) if found else None
 
 
+def linear_layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the linear layers with their names, all but the output layer."""
+    import torch
+
+    head = model.get_output_embeddings()
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and module is not head:
+            yield name, module
+
+
 def _adapted(linear: dict[str, tuple[int, int]], lora: LoraConfig) -> tuple[tuple[int, int], ...]:
+    if lora.layers_to_transform is not None:
+        numbers = {int(found[1]) for name in linear if (found := _BLOCK.search(name))}
+        unknown_numbers = sorted(set(lora.layers_to_transform) - numbers)
+        if unknown_numbers:
+            raise ConfigurationError(
+                f"lora.layers_to_transform: the model has no layer {', '.join(map(str, unknown_numbers))}. "
+                f"It has {len(numbers)}: 0 to {max(numbers, default=0)}."
+            )
+        chosen = set(lora.layers_to_transform)
+        linear = {
+            name: size for name, size in linear.items() if (f := _BLOCK.search(name)) and int(f[1]) in chosen
+        }
     if lora.target_modules == "all-linear":
         return tuple(linear.values())
     names = {name.rpartition(".")[2] for name in linear}

@@ -112,6 +112,7 @@ class _Sft:
             train_dataset=_dataset(kept.train, config),
             eval_dataset=_dataset(kept.validation, None) if kept.validation else None,
             callbacks=callbacks,
+            gamma=config.optimizer.gamma,
         )
 
 
