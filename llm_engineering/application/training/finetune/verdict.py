@@ -69,7 +69,11 @@ def judge_fit(trace: Sequence[TracePoint]) -> Verdict:
     losses = _mean_losses(trace, since, last)
     numbers = {"since": since, "validation_loss": (before, end), "loss": losses}
     if not _rises(end, before):
-        return Verdict(kind="converged", advice="More steps of this kind would change little.", **numbers)
+        return Verdict(
+            kind="converged",
+            advice="Where the learning rate has fallen to nearly 0, a longer run may still learn more.",
+            **numbers,
+        )
     if losses is not None and losses[1] < losses[0]:
         return Verdict(
             kind="underfitting", advice="Train for more steps, or at a higher learning_rate.", **numbers
