@@ -1,7 +1,7 @@
 """Summaries of reviews in one command: collect sample reviews, count what each product is praised and blamed for, show it."""
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with open_resources(settings) as resources:
             kept = [stored.served for stored in resources.warehouse.summaries.stream()]
     whole = sorted((one for one in kept if one.language == ALL_LANGUAGES), key=lambda one: one.product)
-    console.print(make_table(whole, question[0].summaries.aspects))
+    console.print(make_table(whole))
     if whole:
         show_summary(max(whole, key=lambda one: (len(one.sentences), one.distribution.reviews)))
     console.print(
@@ -58,12 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def make_table(summaries: Iterable[ProductSummary], aspects: Collection[str]) -> Table:
-    """Return a line for each product: its stars, and what its reviewers praise and complain of, with how many do.
-
-    Args:
-        aspects: names of points that are shown; one that was found by counting words is often no aspect.
-    """
+def make_table(summaries: Iterable[ProductSummary]) -> Table:
+    """Return a line for each product: its stars, and what its reviewers praise and complain of, with how many do."""
     table = Table(title="What customers say", title_justify="left", title_style="bold")
     for heading in ("product", "stars", "reviews", "praised", "complained of", "held back"):
         table.add_column(heading, justify="right" if heading in ("stars", "reviews", "held back") else "left")
@@ -75,15 +71,15 @@ def make_table(summaries: Iterable[ProductSummary], aspects: Collection[str]) ->
             escape(one.product),
             "–" if stars is None else f"{stars:.1f}",
             str(spread.reviews),
-            _name_points(one, Polarity.POSITIVE, aspects),
-            _name_points(one, Polarity.NEGATIVE, aspects),
+            _name_points(one, Polarity.POSITIVE),
+            _name_points(one, Polarity.NEGATIVE),
             str(spread.reviews - len(one.document_ids) or ""),
         )
     return table
 
 
-def _name_points(summary: ProductSummary, polarity: Polarity, aspects: Collection[str]) -> str:
-    named = [one for one in summary.key_points if one.polarity is polarity and one.name in aspects]
+def _name_points(summary: ProductSummary, polarity: Polarity) -> str:
+    named = [one for one in summary.key_points if one.polarity is polarity and one.is_aspect]
     return ", ".join(f"{escape(one.name)} {one.support}" for one in named[:_NAMED]) or "–"
 
 

@@ -111,6 +111,7 @@ def build_service_app(
             resources.warehouse.embeddings,
         ),
         summaries=resources.warehouse.summaries,
+        reviews=resources.warehouse.clean,
         retrieval=chosen.retrieval,
         grounding=resources.llm_profile.grounding,
         reranker=resources.reranker.name if resources.reranker else None,

@@ -68,6 +68,8 @@ class KeyPoint(Model):
     id: str
     """``p1``, ``n2``: within a summary."""
     name: str
+    is_aspect: bool = True
+    """Whether the settings or a model named it; if not, ``name`` is a word that its quotes share, which often is no aspect."""
     polarity: Polarity
     support: int = Field(ge=1)
     """Different reviewers who say so."""

@@ -1,5 +1,6 @@
 """Summaries of products' reviews over HTTP: served from the store alone, and no text that may not be shown."""
 
+import csv
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,12 +21,20 @@ from llm_engineering.domain.reviews import (
     SummaryStatus,
 )
 from tests.conformance.test_service_rag import error_of
+from tests.conformance.warehouse_contract import clean
 from tests.fakes.operated_service import OperatedService
 from tests.fakes.service import serving
 
-QUOTE = Evidence(document_id="r1", span=Span(start=4, end=10), quote="bright")
+REVIEW = clean(1, text="So, bright <b>light</b>! I read by it.")
+QUOTE = Evidence(document_id=REVIEW.id, span=Span(start=4, end=10), quote="bright")
+CHANGED = Evidence(document_id=REVIEW.id, span=Span(start=0, end=4), quote="dark")
 POINT = KeyPoint(
-    id="p1", name="bright", polarity=Polarity.POSITIVE, support=12, document_ids=("r1",), evidence=(QUOTE,)
+    id="p1",
+    name="=bright & <i>warm</i>",
+    polarity=Polarity.POSITIVE,
+    support=12,
+    document_ids=(REVIEW.id,),
+    evidence=(QUOTE, CHANGED),
 )
 
 
@@ -36,7 +45,8 @@ def make(product: str, status: SummaryStatus) -> ProductSummary:
         status=status,
         sentences=(sentence,),
         key_points=(POINT,),
-        distribution=Distribution(reviews=60, reviewers=60),
+        distribution=Distribution(reviews=60, reviewers=60, stars={"5": 40, "1": 10}),
+        product_category="light" if status is SummaryStatus.READY else "",
         created_at=datetime(2026, 1, 2, tzinfo=UTC),
     )
 
@@ -47,6 +57,7 @@ def client(tmp_path: Path) -> Iterator[httpx.Client]:
     stored = [StoredSummary(current=make(one.value, one)) for one in SummaryStatus if one != "held"]
     held = StoredSummary(waiting=make("held", SummaryStatus.HELD))
     service.warehouse.summaries.put_many([*stored, held])
+    service.warehouse.clean.upsert([REVIEW])
     with serving(service.app) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield client
 
@@ -83,3 +94,46 @@ def test_an_unknown_product_or_language_is_refused(client: httpx.Client) -> None
     assert (unknown.status_code, error_of(unknown)["code"]) == (404, "unknown_product")
     assert client.get("/products/ready/summary?language=de").status_code == 404
     assert client.get("/products/ready/summary?language=German").status_code == 422
+
+
+def test_products_are_listed_at_a_glance(client: httpx.Client) -> None:
+    found = client.get("/products").raise_for_status().json()["products"]
+    assert [one["product"] for one in found] == ["held", "quoted", "ready", "too_few", "withheld"]
+    ready = next(one for one in found if one["product"] == "ready")
+    assert (ready["stars"], ready["reviews"], ready["category"]) == (4.2, 60, "light")
+    assert ready["strengths"] == [{"name": POINT.name, "support": 12}]
+    assert all(not one["strengths"] for one in found if one["product"] in ("held", "too_few", "withheld"))
+    some = client.get("/products?category=light").json()["products"]
+    assert [one["product"] for one in some] == ["ready"]
+
+
+def test_the_list_is_a_table_for_spreadsheets_too(client: httpx.Client) -> None:
+    found = client.get("/products", headers={"Accept": "text/csv"})
+    assert found.headers["content-type"] == "text/csv; charset=utf-8"
+    rows = list(csv.DictReader(found.text.splitlines()))
+    assert len(rows) == 5
+    assert rows[2]["strengths"] == f"'{POINT.name} 12"  # no formula
+
+
+def test_a_page_shows_the_reviews_behind_a_point(client: httpx.Client) -> None:
+    page = client.get("/products/ready")
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    assert "So, <mark>bright</mark> &lt;b&gt;light&lt;/b&gt;! I read by it." in page.text
+    assert "<mark>dark</mark></li>" in page.text  # the review has changed since, so its quote stands alone
+    assert LABEL in page.text
+    assert "<i>" not in page.text
+    listed = client.get("/products", headers={"Accept": "text/html"})
+    assert 'href="./products/ready"' in listed.text
+    assert "<i>" not in listed.text
+
+
+@pytest.mark.parametrize("status", ["too_few", "held", "withheld"])
+def test_no_page_shows_what_may_not_be_shown(client: httpx.Client, status: str) -> None:
+    page = client.get(f"/products/{status}").raise_for_status()
+    assert "bright" not in page.text
+    assert "Many like it." not in page.text
+
+
+def test_there_is_no_page_of_an_unknown_product(client: httpx.Client) -> None:
+    assert client.get("/products/none").status_code == 404
+    assert client.get("/products/ready?language=de").status_code == 404

@@ -24,6 +24,7 @@ _GOOD_LENGTH = 60
 @dataclass
 class _Group:
     name: str
+    is_aspect: bool
     members: list[int] = field(default_factory=list)
 
 
@@ -71,13 +72,13 @@ def _group_opinions(
         # A model's word for it, or an aspect of the YAML, decides; the rest goes by likeness.
         fitting = [name for name, words in wanted.items() if words & (stems[place] | {stem(one.aspect)})]
         for name in fitting or ([one.aspect] if one.aspect else []):
-            named.setdefault(name, _Group(name)).members.append(place)
+            named.setdefault(name, _Group(name, True)).members.append(place)
         if not fitting and not one.aspect:
             free.append(place)
     for group in _cluster(free, vectors, scorer.same):
         name = _name_group(group, opinions, stems, scorer)
         key = name or f"#{group[0]}"
-        named.setdefault(key, _Group(name)).members.extend(group)
+        named.setdefault(key, _Group(name, False)).members.extend(group)
     _join_stragglers(named, stems)
     return list(named.values())
 
@@ -163,6 +164,7 @@ def _make_point(
     return KeyPoint(
         id="p0",
         name=group.name,
+        is_aspect=group.is_aspect,
         polarity=polarity,
         support=len({reviewers[one] for one in documents}),
         document_ids=tuple(sorted(documents)),

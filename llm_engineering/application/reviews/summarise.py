@@ -64,6 +64,8 @@ from llm_engineering.domain.reviews import (
     derive_summary_id,
 )
 
+FORM = 2
+"""Raised when other summaries are made of the same reviews by the same settings, so that all are made anew."""
 STAGE = "summarise_reviews"
 _SILENT = SilentProgress()
 _BATCH = 64
@@ -273,6 +275,7 @@ class _Summariser:
     def _settings_hash(self) -> str:
         parts = {
             **self._config.list_settings(),
+            "form": FORM,
             "opinions_by": self._reader.model,
             "opinions_prompt": self._reader.prompt_hash,
             "model": self._writer.model.name if self._writer else "",
@@ -329,8 +332,7 @@ class _Summariser:
         distribution = count_distribution(eligible)
         chosen = choose_points(points, distribution.compute_share(Polarity.NEGATIVE), config.sentences)
         language = "en" if task.language == ALL_LANGUAGES else task.language
-        names = None if config.opinions == "model" else tuple(config.aspects)
-        quoted = quote_points(chosen, distribution.reviewers, language, names)
+        quoted = quote_points(chosen, distribution.reviewers, language)
         update: dict[str, Any] = {
             "status": SummaryStatus.QUOTED if quoted else SummaryStatus.WITHHELD,
             "sentences": tuple(quoted),

@@ -1,6 +1,6 @@
 """The text of a summary: counted quotes without a model, or a language model's sentences from counted points."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from llm_engineering.application.llm.batch import BatchClient, LlmRequest
@@ -58,26 +58,18 @@ def choose_points(points: Sequence[KeyPoint], negative_share: float, most: int) 
     return [*praise[:good], *complaints[:bad]]
 
 
-def quote_points(
-    points: Sequence[KeyPoint], reviewers: int, language: str, names: Collection[str] | None
-) -> list[SummarySentence]:
-    """Return a sentence for each point: how many say so, and one of them in their own words.
-
-    Args:
-        names: names of points that may be told; None: all. A name that was found by counting words is often no aspect.
-    """
-    return [_quote_point(point, reviewers, language, names) for point in points]
+def quote_points(points: Sequence[KeyPoint], reviewers: int, language: str) -> list[SummarySentence]:
+    """Return a sentence for each point: how many say so, and one of them in their own words."""
+    return [_quote_point(point, reviewers, language) for point in points]
 
 
-def _quote_point(
-    point: KeyPoint, reviewers: int, language: str, names: Collection[str] | None
-) -> SummarySentence:
+def _quote_point(point: KeyPoint, reviewers: int, language: str) -> SummarySentence:
     short = [one for one in point.evidence if len(one.quote) <= _LONGEST_QUOTE]
     chosen = (short or list(point.evidence))[0]
     section: Literal["pros", "cons"] = "pros" if point.polarity is Polarity.POSITIVE else "cons"
     spoken = language if language in _COUNTED else "en"
     verb = _VERBS[spoken][section == "cons"]
-    if spoken == "en" and point.name and (names is None or point.name in names):
+    if spoken == "en" and point.is_aspect:
         verb = f"{'praise' if section == 'pros' else 'complain about'} the {point.name}"
     text = _COUNTED[spoken].format(
         n=point.support, all=reviewers, verb=verb, quote=" ".join(chosen.quote.split()).strip("\"'“”„«»")

@@ -1,16 +1,31 @@
 """Summaries of products' reviews, as they were made and kept. No model and no index is asked, so both may be down."""
 
-from typing import Annotated, Any, Final
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Final, NamedTuple
 
 from fastapi import APIRouter, Path, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import HTMLResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from pydantic import BaseModel
 
-from llm_engineering.application.ports import SummaryStore
-from llm_engineering.domain.reviews import ALL_LANGUAGES, derive_summary_id
+from llm_engineering.application.ports import CleanStore, SummaryStore
+from llm_engineering.domain.hints import POE
+from llm_engineering.domain.reviews import ALL_LANGUAGES, CHAMPION, derive_summary_id
 from llm_engineering.infrastructure.api.errors import Problem, ProblemError
-from llm_engineering.infrastructure.api.routes.rag import error_responses
-from llm_engineering.infrastructure.api.schemas.products import KeyPointsReply, SummaryReply, describe_summary
+from llm_engineering.infrastructure.api.routes.page import HEADERS
+from llm_engineering.infrastructure.api.routes.rag import describe_errors, error_responses
+from llm_engineering.infrastructure.api.schemas.products import (
+    KeyPointsReply,
+    ProductLine,
+    ProductsReply,
+    SummaryReply,
+    describe_product,
+    describe_summary,
+)
 
 CACHE: Final = "private, max-age=60"
 """A retracted text may stay in a browser for so long; where keys are needed, no proxy may keep it for others."""
@@ -24,9 +39,61 @@ Language = Annotated[
 ]
 
 
-def make_router(summaries: SummaryStore) -> APIRouter:
-    """Return the routes over a store of summaries."""
+_PAGE: Final = {"text/html": {"schema": {"type": "string"}}}
+_TABLE: Final = {"text/csv": {"schema": {"type": "string"}}}
+QUOTES: Final = 5
+"""Reviews that the page shows behind a point."""
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+"""A cell that begins so is run by spreadsheets."""
+
+
+def make_router(summaries: SummaryStore, reviews: CleanStore | None = None) -> APIRouter:
+    """Return the routes over a store of summaries.
+
+    Args:
+        reviews: what the page shows behind a point; None: the quotes alone.
+    """
     routes = APIRouter(tags=["products"])
+
+    @routes.get(
+        "/products",
+        response_model=ProductsReply,
+        responses=error_responses(422) | {200: {"model": ProductsReply, "content": _PAGE | _TABLE}},
+    )
+    def products(
+        request: Request,
+        category: Annotated[str | None, Query(max_length=500, description="Of the product.")] = None,
+    ) -> Response | ProductsReply:
+        """List the products with what most reviewers praise and complain of: JSON, CSV, or a page for a browser."""
+        found = [
+            describe_product(one.served)
+            for one in summaries.stream()
+            if (one.newest.language, one.newest.variant) == (ALL_LANGUAGES, CHAMPION)
+            and category in (None, one.newest.product_category)
+        ]
+        found.sort(key=lambda one: (one.product.casefold(), one.product))
+        accepted = request.headers.get("accept", "")
+        if "text/html" in accepted:
+            return _render(root="./", summary=None, products=found)
+        if "text/csv" in accepted:
+            return Response(_write_csv(found), media_type="text/csv; charset=utf-8")
+        return ProductsReply(products=tuple(found))
+
+    @routes.get(
+        "/products/{product}",
+        response_class=HTMLResponse,
+        responses=describe_errors(404, 422) | {200: {"description": "The page.", "content": _PAGE}},
+    )
+    def page(product: ProductId, language: Language = ALL_LANGUAGES) -> HTMLResponse:
+        """Return a page for people: the summary, its points with the reviews behind them, and the stars."""
+        found = _find(summaries, product, language)
+        languages = {one.newest.language for one in summaries.list_of_product(product)}
+        return _render(
+            root="../",
+            summary=found,
+            languages=sorted(languages, key=lambda one: (one != ALL_LANGUAGES, one)),
+            quotes=_quote(found, reviews),
+        )
 
     @routes.get(
         "/products/{product}/summary",
@@ -60,6 +127,60 @@ def make_router(summaries: SummaryStore) -> APIRouter:
         return _answer(request, found.version, reply)
 
     return routes
+
+
+class _Quote(NamedTuple):
+    """A quote within its review."""
+
+    before: str
+    marked: str
+    after: str
+    language: str
+
+
+def _quote(summary: SummaryReply, reviews: CleanStore | None) -> Mapping[str, list[_Quote]]:
+    """The first reviews behind each point. One that has changed since shows its quote alone."""
+    shown = {point.id: point.evidence[:QUOTES] for point in summary.key_points}
+    ids = sorted({one.document_id for some in shown.values() for one in some})
+    texts = {one.id: one for one in reviews.get(ids)} if reviews is not None and ids else {}
+    quotes: dict[str, list[_Quote]] = {}
+    for point, some in shown.items():
+        quotes[point] = []
+        for one in some:
+            review, start, end = texts.get(one.document_id), one.span.start, one.span.end
+            if review is not None and review.text[start:end] == one.quote:
+                whole = _Quote(review.text[:start], one.quote, review.text[end:], review.language)
+                quotes[point].append(whole)
+            else:
+                quotes[point].append(_Quote("", one.quote, "", ""))
+    return quotes
+
+
+@cache
+def _load_template() -> Template:
+    folder = FilePath(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, auto_reload=False
+    )
+    return environment.get_template("products.html.j2")
+
+
+def _render(**values: Any) -> HTMLResponse:
+    return HTMLResponse(_load_template().render(poe=POE, **values), headers=HEADERS)
+
+
+def _write_csv(products: Iterable[ProductLine]) -> str:
+    target = io.StringIO()
+    table = csv.writer(target)
+    table.writerow(["product", "category", "status", "stars", "reviews", "strengths", "weaknesses"])
+    for one in products:
+        points = [
+            "; ".join(f"{p.name} {p.support}" for p in some) for some in (one.strengths, one.weaknesses)
+        ]
+        stars = "" if one.stars is None else f"{one.stars:.2f}"
+        cells = [one.product, one.category, one.status.value, stars, str(one.reviews), *points]
+        table.writerow([f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells])
+    return target.getvalue()
 
 
 def _find(summaries: SummaryStore, product: str, language: str) -> SummaryReply:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from llm_engineering.domain.reviews import (
     Distribution,
     KeyPoint,
+    Polarity,
     ProductSummary,
     SummarySentence,
     SummaryStatus,
@@ -46,6 +47,31 @@ class KeyPointsReply(BaseModel):
     key_points: tuple[KeyPoint, ...]
 
 
+class PointCount(BaseModel):
+    """A point, and how many make it."""
+
+    name: str
+    support: int = Field(description="Different reviewers.")
+
+
+class ProductLine(BaseModel):
+    """A product at a glance."""
+
+    product: str
+    category: str
+    status: SummaryStatus
+    stars: float | None = Field(description="Mean of the reviews that have stars, 1 to 5.")
+    reviews: int
+    strengths: tuple[PointCount, ...] = Field(description="What most reviewers praise, at most three.")
+    weaknesses: tuple[PointCount, ...]
+
+
+class ProductsReply(BaseModel):
+    """All products with summaries."""
+
+    products: tuple[ProductLine, ...]
+
+
 _SHOWN = (SummaryStatus.READY, SummaryStatus.QUOTED)
 
 
@@ -66,4 +92,28 @@ def describe_summary(summary: ProductSummary) -> SummaryReply:
         degradations=summary.degradations,
         made_with=summary.made_with,
         made_at=summary.created_at,
+    )
+
+
+_AT_A_GLANCE = 3
+
+
+def describe_product(summary: ProductSummary) -> ProductLine:
+    """Return a product's line of the table; points of a summary that may not be shown are left out."""
+    shown = describe_summary(summary)
+    spread = summary.distribution
+    rated = sum(spread.stars.values())
+
+    def name_points(polarity: Polarity) -> tuple[PointCount, ...]:
+        found = [one for one in shown.key_points if one.polarity is polarity and one.is_aspect]
+        return tuple(PointCount(name=one.name, support=one.support) for one in found[:_AT_A_GLANCE])
+
+    return ProductLine(
+        product=summary.product,
+        category=summary.product_category,
+        status=summary.status,
+        stars=sum(int(name) * count for name, count in spread.stars.items()) / rated if rated else None,
+        reviews=spread.reviews,
+        strengths=name_points(Polarity.POSITIVE),
+        weaknesses=name_points(Polarity.NEGATIVE),
     )
