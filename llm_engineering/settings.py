@@ -348,6 +348,8 @@ class ServiceSettings(Group):
     state: Literal["local", "database"] = "local"
     """Where API keys and rate limits are kept: ``local``, in ``keys_file`` and in memory; ``database``, where all replicas
     of the service see the same."""
+    webhook_secret: SecretStr | None = Field(default=None, min_length=16)
+    """Of systems that post records to be analysed, signed instead of with a key; None: signed requests are refused."""
     keys_file: Path = Path("data/api_keys.json")
     """Hashes of the API keys (``./poe create-api-key``). Read again when it changes."""
     rate_per_minute: int = Field(default=120, ge=0)

@@ -120,6 +120,7 @@ def build_service_app(
         reranker=resources.reranker.name if resources.reranker else None,
         embedder=settings.embedder.model,
         version=__version__,
+        webhook_secret=service.webhook_secret.get_secret_value() if service.webhook_secret else None,
         keys_required=access.is_required,
         health=health,
         metrics=metrics,
@@ -141,6 +142,7 @@ def build_service_app(
         timeout_seconds=service.timeout_seconds,
         max_body_bytes=service.max_body_bytes,
         max_document_bytes=service.max_document_bytes,
+        signed=service.webhook_secret is not None,
         on_start=(outbox.start,) if outbox is not None else (),
         on_stop=(
             *((outbox.close,) if outbox is not None else ()),

@@ -60,6 +60,8 @@ class ServiceParts:
     reranker: str | None = None
     embedder: str = ""
     version: str = "0"
+    webhook_secret: str | None = None
+    """Of systems that sign what they post; None: what is signed is refused."""
     keys_required: Callable[[], bool] = _no_keys
     health: "Health | None" = None
     """None: no ``/health`` routes and no ``/metrics``."""

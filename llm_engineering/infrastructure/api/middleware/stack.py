@@ -278,9 +278,10 @@ def add_middleware(
     max_document_bytes: int = 0,
     on_stop: Sequence[Callable[[], Awaitable[None]]] = (),
     on_start: Sequence[Callable[[], Awaitable[None]]] = (),
+    signed: bool = False,
 ) -> Service:
     """Put all layers around the routes. Units as in the names; ``rate_per_minute`` of 0 is no limit; ``shared_limits``: of all
-    replicas."""
+    replicas; ``signed``: analyses take signed bodies in place of a key."""
     slots = ConcurrencyLimiter(max_concurrent, max_queue, metrics)
     layered: ASGIApp = SlotLimit(
         app, slots, metrics, queue_seconds=queue_seconds, timeout_seconds=timeout_seconds
@@ -288,7 +289,7 @@ def add_middleware(
     layered = BodyLimit(layered, max_body_bytes, metrics, max_document_bytes=max_document_bytes)
     if rate_per_minute:
         layered = RateLimit(layered, TokenBuckets(rate_per_minute), metrics, shared_limits)
-    layered = KeyGuard(layered, access, metrics, host=host, origins=origins)
+    layered = KeyGuard(layered, access, metrics, host=host, origins=origins, signed=signed)
     if origins:
         layered = CORSMiddleware(
             layered,
