@@ -362,6 +362,8 @@ class ServiceSettings(Group):
     """Longest wait in the queue."""
     timeout_seconds: float = Field(default=120.0, gt=0)
     """Longest time for a whole request."""
+    cached_responses: int = Field(default=128, ge=0)
+    """Responses of searches among records that are kept in memory until the index changes; 0: none."""
     max_body_bytes: int = Field(default=262_144, ge=1_024)
     max_document_bytes: int = Field(default=20_000_000, ge=0)
     """Of a file that is added to the collection (``POST /documents``); 0: none is taken."""

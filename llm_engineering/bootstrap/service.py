@@ -113,6 +113,7 @@ def build_service_app(
             resources.embedder,
             resources.warehouse.embeddings,
         ),
+        cached_responses=service.cached_responses,
         summaries=resources.warehouse.summaries,
         reviews=resources.warehouse.clean,
         retrieval=chosen.retrieval,

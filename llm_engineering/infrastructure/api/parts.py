@@ -49,6 +49,8 @@ class ServiceParts:
     """None: customers are not served."""
     records: "RecordSearch | None" = None
     """None: records are not searched on routes of their own."""
+    cached_responses: int = 0
+    """How many responses of searches among records are kept while the index stands as it does."""
     summaries: SummaryStore | None = None
     """None: summaries of products' reviews are not served."""
     reviews: CleanStore | None = None

@@ -53,6 +53,7 @@ _HEADERS = {
 _EXPOSED = (
     "X-Request-ID",
     "X-Twin-Degraded",
+    "X-Twin-Cache",
     "Retry-After",
     "X-RateLimit-Limit",
     "X-RateLimit-Remaining",
