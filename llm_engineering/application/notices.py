@@ -30,6 +30,11 @@ class Delivery:
     failed: int = 0
     problems: tuple[str, ...] = ()
 
+    def log_problems(self) -> None:
+        """Warn of what waits for another round."""
+        if self.failed:
+            logger.warning("{} notices wait to be sent: {}", self.failed, self.problems[0])
+
 
 def notify(notices: Sequence[Notice], store: NoticeStore, notifiers: Sequence[Notifier]) -> Delivery:
     """Keep notices, and send all that wait, those of earlier runs too.
@@ -64,8 +69,6 @@ def deliver(store: NoticeStore, notifiers: Sequence[Notifier]) -> Delivery:
                 store.replace(_judge(kept, notifiers))
         kept = kept.model_copy(update={"attempts": kept.attempts + 1})
         store.replace(_judge(kept, notifiers))
-    if problems:
-        logger.warning("{} notices wait to be sent: {}", len(problems), problems[0])
     return Delivery(sent, len(problems), tuple(problems))
 
 
@@ -129,6 +132,7 @@ class Outbox:
             try:
                 # One round at a time: two would send the same notice twice.
                 done = await asyncio.to_thread(deliver, self._store, self._notifiers)
+                done.log_problems()
                 failed = bool(done.failed)
             except StoreError as error:
                 logger.warning("Notices wait to be sent: {}", error)
