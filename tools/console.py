@@ -181,6 +181,13 @@ def name_demo(demo: str) -> dict[str, str]:
     return {name: f"{value}-{demo}" for name, value in DEMO_COLLECTION.items()}
 
 
+def show_next(*tasks: str) -> None:
+    """Print what can be done with what a demo keeps; its database is stopped with it."""
+    console.print("Go on with:")
+    for task in ("local-infrastructure-up", *tasks):
+        console.print(f"  {POE} {task}", highlight=False)
+
+
 def add_demo_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--demo``, ``--demo-crm`` and so on, which take that demo's collection in place of the user's. Read the arguments
     before the settings."""

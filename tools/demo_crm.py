@@ -20,9 +20,8 @@ from llm_engineering.application.text.markdown import shorten
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import Resources, make_webhook, open_resources
 from llm_engineering.domain.analyses import AnalysisSpec
-from llm_engineering.domain.hints import POE
 from llm_engineering.settings import load_settings
-from tools.console import console, make_parser, name_demo, run, show_stage
+from tools.console import console, make_parser, name_demo, run, show_next, show_stage
 from tools.crm import SmallCrm
 from tools.demo import start_warehouse
 from tools.models import ensure_models
@@ -65,10 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         + ("[green]each exactly once[/]" if calls == told else "[red]that is not each once[/]")
         + f". {len(crm.levels)} levels written back. An unsigned request: {forged}."
     )
-    console.print(
-        f"[dim]{sum(timings.values()):.0f} s in all. Next: {POE} show-interest --demo-crm; {POE} label --demo-crm --config "
-        f"configs/analysis_interest.yaml[/]"
-    )
+    console.print(f"[dim]{sum(timings.values()):.0f} s in all.[/]")
+    show_next("show-interest --demo-crm", "label --demo-crm --config configs/analysis_interest.yaml")
     return 0 if calls == told else 1
 
 

@@ -16,10 +16,9 @@ from llm_engineering.application.inference.records import FoundRecord, RecordSea
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.domain.documents import CleanDocument, DeadLetter
-from llm_engineering.domain.hints import POE
 from llm_engineering.domain.retrieval import Condition, MetadataFilter, Query
 from llm_engineering.settings import Settings, load_settings
-from tools.console import console, make_parser, name_demo, readable_source, run, show_stage
+from tools.console import console, make_parser, name_demo, readable_source, run, show_next, show_stage
 from tools.demo import start_warehouse
 from tools.models import ensure_models, with_small_llm
 from tools.run import run_pipeline
@@ -76,9 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _show_left_out(letters)
     console.print(
         f"[bold]{films + len(letters)} rows = {films} films + {len(letters)} left out[/], in "
-        f"{sum(timings.values()):.0f} s. Over HTTP: POST /movies/search (docs/records.md). Next: "
-        f"{POE} explain-record f03 --demo-movies"
+        f"{sum(timings.values()):.0f} s. Over HTTP: POST /movies/search (docs/records.md)."
     )
+    show_next("explain-record f03 --demo-movies", "run-inference-ml-service --demo-movies")
     return 0
 
 

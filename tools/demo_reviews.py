@@ -12,10 +12,9 @@ from llm_engineering.application.features.config import EndToEndData
 from llm_engineering.application.reviews.config import ReviewSummaryRun
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources
-from llm_engineering.domain.hints import POE
 from llm_engineering.domain.reviews import ALL_LANGUAGES, Polarity, ProductSummary
 from llm_engineering.settings import load_settings
-from tools.console import console, make_parser, name_demo, run, show_stage
+from tools.console import console, make_parser, name_demo, run, show_next, show_stage
 from tools.demo import start_warehouse
 from tools.models import ensure_models
 from tools.run import run_pipeline
@@ -49,10 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(make_table(whole))
     if whole:
         show_summary(max(whole, key=lambda one: (len(one.sentences), one.distribution.reviews)))
-    console.print(
-        f"[dim]{len(kept)} summaries, {sum(timings.values()):.0f} s, no language model asked. "
-        f"Next: {POE} show-summary PRODUCT --demo-reviews[/]"
-    )
+    console.print(f"[dim]{len(kept)} summaries, {sum(timings.values()):.0f} s, no language model asked.[/]")
+    show_next("show-summary PRODUCT --demo-reviews")
     return 0
 
 

@@ -15,9 +15,8 @@ from llm_engineering.application.ports import Message
 from llm_engineering.application.text.markdown import shorten
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources
-from llm_engineering.domain.hints import POE
 from llm_engineering.settings import load_settings
-from tools.console import console, make_parser, name_demo, run, show_stage
+from tools.console import console, make_parser, name_demo, run, show_next, show_stage
 from tools.demo import start_warehouse
 from tools.models import ensure_models
 from tools.run import run_pipeline
@@ -79,9 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     console.print(table)
     console.print(make_table(report))
-    console.print(
-        f"[dim]{sum(timings.values()):.0f} s in all. Next: {POE} list-analyses --task tickets --demo-support; "
-        f"{POE} run-inference-ml-service --demo-support --config {CONFIG}[/]"
+    console.print(f"[dim]{sum(timings.values()):.0f} s in all.[/]")
+    show_next(
+        "list-analyses --task tickets --demo-support",
+        f"run-inference-ml-service --demo-support --config {CONFIG}",
     )
     return 0
 
