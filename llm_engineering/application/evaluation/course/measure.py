@@ -10,7 +10,7 @@ from llm_engineering.application.evaluation.course.config import CourseRun
 from llm_engineering.application.evaluation.models.metrics import ReferenceMetrics
 from llm_engineering.application.reviews.polarity import PolarityScorer
 from llm_engineering.application.text.overlap import measure_copying
-from llm_engineering.application.text.sentences import split_sentences
+from llm_engineering.application.text.sentences import split_units
 from llm_engineering.domain.documents import CleanDocument
 from llm_engineering.domain.errors import InvalidInputError
 
@@ -178,6 +178,6 @@ def _measure(
 
 def score_tones(texts: Sequence[str], scorer: PolarityScorer) -> list[float | None]:
     """Return the tone of each text, the mean over its sentences; None for one without any."""
-    parts = [[sentence for sentence in split_sentences(text) if sentence.strip()] for text in texts]
+    parts = [[text[one.start : one.end] for one in split_units(text)] for text in texts]
     scores = iter(scorer.score([sentence for one in parts for sentence in one]).tolist())
     return [float(np.mean([next(scores) for _ in one])) if one else None for one in parts]
