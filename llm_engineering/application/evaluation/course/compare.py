@@ -1,5 +1,6 @@
 """All assistants on the same questions: scores with intervals, bias, and an evaluation that promotion can decide by."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from llm_engineering.domain.models import Difference, EvaluationReport, Score, S
 
 TEMPLATE_HASH = text_hash("query, context")
 """Of what all assistants were given; how they were prompted with it is their own affair."""
+ANSWERS = "answers.jsonl"
 FAULTS = ("empty", "verbatim")
 
 
@@ -34,14 +36,20 @@ class AssistantReport:
         return [one for one in self.professors if one.is_biased]
 
     @property
+    def files(self) -> dict[str, str]:
+        """What a version of it consists of, with its SHA-256."""
+        return {ANSWERS: hashlib.sha256(self.write_answers().encode()).hexdigest()}
+
+    @property
     def content_hash(self) -> str:
-        """Of questions and answers: equal ones are the same version."""
-        return text_hash(self.write_answers())
+        """As a model's manifest has it: equal answers are the same version."""
+        return text_hash(json.dumps(self.files, sort_keys=True))
 
     def write_answers(self) -> str:
         """Return its answers as JSON Lines, without values."""
         rows = [
             {
+                "assistant": self.name,
                 "professor": one.exchange.professor,
                 "query": one.exchange.query,
                 "context": one.exchange.context,
