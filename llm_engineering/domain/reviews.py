@@ -21,6 +21,12 @@ ALL_LANGUAGES = "all"
 """Language of the summary over all reviews of a product, whatever they are written in."""
 CHAMPION = "champion"
 """The variant that is served unless an experiment says otherwise."""
+GOLDEN = "golden"
+"""The variant under which texts are kept that a person has put right: never served, read by the evaluation."""
+VOTE_TASK = "review_summary"
+"""Marks votes on summaries among what people said."""
+MOST_DOWN_VOTES = 2
+"""More than these, and more than up votes, put a summary before a person."""
 
 
 class Polarity(StrEnum):
@@ -180,6 +186,18 @@ class ProductSummary(Model):
             yield from (one.document_id for one in sentence.evidence)
 
 
+class Votes(Model):
+    """How many readers of a summary's version found that it helped, and how many that it did not."""
+
+    up: int = 0
+    down: int = 0
+
+    @property
+    def speak_against(self) -> bool:
+        """Whether a person should look at the summary."""
+        return self.down > max(self.up, MOST_DOWN_VOTES)
+
+
 class StoredSummary(Model):
     """A product's summary as kept: the one that is served, the one before it, and the one that waits for a person."""
 
@@ -269,7 +287,36 @@ class StoredSummary(Model):
         """
         waiting = self._require_waiting()
         refused = waiting.model_copy(update={"approval": "rejected"})
-        return self.model_copy(update={"waiting": refused})
+        served = self.current is not None and self.current.sentences == waiting.sentences
+        return self.model_copy(update={"waiting": refused, "current": None if served else self.current})
+
+    def question(self) -> "StoredSummary":
+        """Return what is kept once somebody is to look at the one that is served: it waits for a person, and is served
+        meanwhile. What waits already stays."""
+        if self.waiting is not None or self.current is None:
+            return self
+        copy = ProductSummary.model_validate(
+            {**self.current.model_dump(), "status": SummaryStatus.HELD, "approval": "waiting"}
+        )
+        return self.model_copy(update={"waiting": copy})
+
+    def is_questioned(self, votes: Votes) -> bool:
+        """Return whether the served version has votes against it that no person has answered by agreeing to it."""
+        current = self.current
+        agreed = current is not None and current.approval in ("approved", "edited")
+        return current is not None and self.waiting is None and not agreed and votes.speak_against
+
+    def make_golden(self) -> "StoredSummary":
+        """Return the served text, as a person has put it right, for the evaluation to compare others with.
+
+        Raises:
+            ValueError: nobody has edited it.
+        """
+        if self.current is None or self.current.approval != "edited":
+            raise ValueError(f"nobody has edited the summary of {self.product}")
+        return StoredSummary(
+            current=ProductSummary.model_validate({**self.current.model_dump(), "variant": GOLDEN})
+        )
 
     def _require_waiting(self) -> ProductSummary:
         if self.waiting is None or self.waiting.approval == "rejected":

@@ -527,6 +527,17 @@ class FeedbackContract:
         assert list(warehouse.feedback.read_corrections()) == [second, first, other, newest]
         assert list(warehouse.feedback.read_votes()) == []
 
+    def test_a_summary_has_a_vote_for_each_voter_and_version(self, warehouse: Warehouse) -> None:
+        for voter, version, rating in (
+            *((f"v{number}", "s1", "down") for number in range(300)),
+            *((f"v{number}", "s1", "up") for number in range(100)),
+            ("v1", "s2", "up"),
+        ):
+            vote = {"subject": {"kind": "summary", "id": version}, "rating": rating, "voter": voter}
+            warehouse.feedback.vote(Feedback.model_validate({**vote, "task": "told", "created_at": NOW}))
+        assert warehouse.feedback.count_votes("told") == {"s1": (100, 200), "s2": (1, 0)}
+        assert warehouse.feedback.count_votes("other") == {}
+
     def test_an_answer_is_remembered_and_recalled(self, warehouse: Warehouse) -> None:
         warehouse.feedback.remember(answered())
         recalled = warehouse.feedback.find_interaction("t0")

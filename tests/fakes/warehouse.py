@@ -298,6 +298,14 @@ class FakeFeedbackStore(_Collection):
         found = [one for one in self._subjects.values() if task in (None, one.task)]
         return self._batches(sorted(found, key=lambda one: one.created_at), WRITE_BATCH)
 
+    def count_votes(self, task: str) -> dict[str, tuple[int, int]]:
+        self._call("count")
+        found = {}
+        for key in sorted({one.subject.id for one in self._subjects.values() if one.task == task}):
+            ratings = [one.rating for one in self._subjects.values() if one.subject.id == key]
+            found[key] = (ratings.count("up"), ratings.count("down"))
+        return found
+
     def read_votes(self, *, batch_size: int = 256) -> Iterator[tuple[Interaction, Feedback]]:
         ordered = sorted(self._votes.values(), key=lambda vote: (vote.created_at, vote.trace_id))
         return self._batches([(self._answers[vote.trace_id], vote) for vote in ordered], batch_size)

@@ -49,7 +49,7 @@ def create_app(parts: ServiceParts) -> FastAPI:
     app.include_router(routes_predict.make_router(parts))
     app.include_router(routes_openai.make_router(parts))
     if parts.summaries is not None:
-        app.include_router(routes_products.make_router(parts.summaries, parts.reviews))
+        app.include_router(routes_products.make_router(parts.summaries, parts.reviews, parts.feedback))
     if parts.records is not None:
         app.include_router(routes_records.make_router(parts, parts.records))
     if parts.health is not None:
@@ -64,6 +64,7 @@ def create_app(parts: ServiceParts) -> FastAPI:
         *routes_drafts.BODIES,
         *routes_analyses.BODIES,
         *routes_predict.BODIES,
+        *routes_products.BODIES,
         *routes_openai.BODIES,
         *routes_records.BODIES,
     )
