@@ -324,6 +324,59 @@ class StoredSummary(Model):
         return self.waiting
 
 
+class Drift(Model):
+    """How reviews or summaries are spread now, against the reference."""
+
+    feature: str
+    """``stars``, ``languages``, ``lengths``, ``aspects``, ``categories`` of reviews; ``statuses``, ``texts`` of summaries."""
+    items: int
+    reference_items: int
+    psi: float = 0.0
+    """Population stability index; 0: the same."""
+    by_chance: float = 0.0
+    """What 99 of 100 samples of the reference stay below."""
+    value: str = ""
+    """What changed its share most."""
+    change: float = 0.0
+    """Of that share, -1 to 1."""
+    alarm: bool = False
+
+
+class Support(Model):
+    """Share of the sentences written by a model that held, over summaries, with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    summaries: int
+
+
+class ReviewCheck(Model):
+    """What a look at reviews and summaries found."""
+
+    at: UtcDatetime
+    since: UtcDatetime
+    """Reviews from here to the newest one are "now"; those before it are the reference."""
+    drifts: tuple[Drift, ...] = ()
+    outputs: dict[str, dict[str, int]] = Field(default_factory=dict)
+    """Summaries by status and by length, for later looks to be compared with."""
+    support: dict[str, Support] = Field(default_factory=dict)
+    """By variant."""
+    paused: dict[str, str] = Field(default_factory=dict)
+    """Variants of which no new summary is published, with the reason."""
+    resumed_at: UtcDatetime | None = None
+    """Summaries made before this do not pause again."""
+
+    @cached_property
+    def id(self) -> str:
+        return derive_id("review check", self.at.isoformat())
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What drifted."""
+        return tuple(one.feature for one in self.drifts if one.alarm)
+
+
 def derive_summary_id(product: str, language: str = ALL_LANGUAGES, variant: str = CHAMPION) -> str:
     """Derive the id under which a product's summary is kept."""
     return derive_id("summary", product, language, variant)

@@ -40,8 +40,11 @@ from llm_engineering.domain.reviews import (
     Distribution,
     KeyPoint,
     Polarity,
+    Drift,
     ProductSummary,
+    ReviewCheck,
     StoredSummary,
+    Support,
     SummarySentence,
     SummaryStatus,
     derive_summary_id,
@@ -955,6 +958,23 @@ def summarised(product: str = "Kettle", **fields: Any) -> ProductSummary:
 
 
 class SummaryContract:
+    def test_the_newest_checks_come_first(self, warehouse: Warehouse) -> None:
+        checks = [
+            ReviewCheck(
+                at=NOW + timedelta(days=day),
+                since=NOW,
+                drifts=(Drift(feature="stars", items=day, reference_items=9),),
+                outputs={"statuses": {"ready": 3}},
+                support={"champion": Support(mean=0.9, low=0.8, high=1, summaries=3)},
+                paused={"a.b": "too little held"},
+            )
+            for day in range(3)
+        ]
+        for one in checks:
+            warehouse.summaries.put_check(one)
+        warehouse.summaries.put_check(checks[2])
+        assert warehouse.summaries.list_checks(2) == [checks[2], checks[1]]
+
     def test_summaries_come_back_as_they_were_written(self, warehouse: Warehouse) -> None:
         kept = StoredSummary(
             current=summarised("a.b$c"),
