@@ -342,7 +342,7 @@ class Drift(Model):
     alarm: bool = False
 
 
-class Support(Model):
+class SupportShare(Model):
     """Share of the sentences written by a model that held, over summaries, with its 95 % interval."""
 
     mean: float
@@ -360,7 +360,7 @@ class ReviewCheck(Model):
     drifts: tuple[Drift, ...] = ()
     outputs: dict[str, dict[str, int]] = Field(default_factory=dict)
     """Summaries by status and by length, for later looks to be compared with."""
-    support: dict[str, Support] = Field(default_factory=dict)
+    support: dict[str, SupportShare] = Field(default_factory=dict)
     """By variant."""
     paused: dict[str, str] = Field(default_factory=dict)
     """Variants of which no new summary is published, with the reason."""

@@ -38,15 +38,15 @@ from llm_engineering.domain.retrieval import (
 )
 from llm_engineering.domain.reviews import (
     Distribution,
+    Drift,
     KeyPoint,
     Polarity,
-    Drift,
     ProductSummary,
     ReviewCheck,
     StoredSummary,
-    Support,
     SummarySentence,
     SummaryStatus,
+    SupportShare,
     derive_summary_id,
 )
 from llm_engineering.domain.voices import Spread, StyleFit, VoiceProfile
@@ -965,7 +965,7 @@ class SummaryContract:
                 since=NOW,
                 drifts=(Drift(feature="stars", items=day, reference_items=9),),
                 outputs={"statuses": {"ready": 3}},
-                support={"champion": Support(mean=0.9, low=0.8, high=1, summaries=3)},
+                support={"champion": SupportShare(mean=0.9, low=0.8, high=1, summaries=3)},
                 paused={"a.b": "too little held"},
             )
             for day in range(3)

@@ -23,7 +23,7 @@ from llm_engineering.domain.reviews import (
     ReviewCheck,
     StoredSummary,
     SummaryStatus,
-    Support,
+    SupportShare,
 )
 
 OUTPUTS = ("statuses", "texts")
@@ -193,7 +193,7 @@ def compare_counts(
 
 def measure_support(
     summaries: Iterable[StoredSummary], since: datetime | None, config: ReviewMonitoring
-) -> dict[str, Support]:
+) -> dict[str, SupportShare]:
     """Return by variant how much of what a model wrote held, in summaries made after ``since``."""
     shares: dict[str, list[float]] = defaultdict(list)
     for one in _list_written(summaries):
@@ -206,7 +206,7 @@ def measure_support(
             continue
         means = random.choice(values, (2_000, len(values))).mean(axis=1)
         low, high = np.quantile(means, (0.025, 0.975))
-        found[variant] = Support(
+        found[variant] = SupportShare(
             mean=float(np.mean(values)), low=float(low), high=float(high), summaries=len(values)
         )
     return found
