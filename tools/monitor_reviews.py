@@ -72,10 +72,10 @@ def show_check(check: ReviewCheck) -> None:
         f"Reviews since {check.since:%Y-%m-%d} against those before, and summaries against earlier looks:"
     )
     console.print(table)
-    for variant, one in check.support.items():
+    for variant, held in check.support.items():
         console.print(
-            f"Held of what a model wrote ({escape(variant)}): {one.mean:.1%} [{one.low:.1%}, {one.high:.1%}], "
-            f"{one.summaries} summaries"
+            f"Held of what a model wrote ({escape(variant)}): {held.mean:.1%} [{held.low:.1%}, {held.high:.1%}], "
+            f"{held.summaries} summaries"
         )
     if not check.support:
         console.print("[dim]No model has written enough summaries to say how much of them holds.[/]")
@@ -84,7 +84,9 @@ def show_check(check: ReviewCheck) -> None:
             f"[red]✗[/] Publishing is paused ({escape(variant)}): {escape(why)}. {describe_resuming()}"
         )
     if not check.alarms and not check.paused:
-        console.print("[green]✓[/] Nothing drifts.")
+        unsure = [one.feature for one in check.drifts if not one.value]
+        told = f" Too few to say of: {', '.join(unsure)}." if unsure else ""
+        console.print(f"[green]✓[/] Nothing is seen to drift.{told}")
 
 
 def _describe_change(drift: Drift) -> str:

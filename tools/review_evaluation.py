@@ -70,7 +70,9 @@ def show_evaluation(report: EvaluationReport, decision: PromotionDecision) -> No
         table.add_row(name, *map(_describe, some), str(counts), "" if part else f"[dim]{MEANINGS[metric]}[/]")
     console.print(table)
     sign, verdict = (
-        ("[green]✓[/]", "may take the place of") if decision.promoted_to else ("[red]✗[/]", "stays behind")
+        ("[green]✓[/]", "may take the place of")
+        if decision.promoted_to
+        else ("[red]✗[/]", "does not take the place of")
     )
     console.print(f"{sign} {escape(decision.candidate)} {verdict} {escape(decision.production or '')}:")
     for reason in decision.reasons:

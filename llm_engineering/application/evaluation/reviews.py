@@ -152,7 +152,7 @@ def evaluate_summaries(
         )
     items = [
         one
-        for one in _list_items(wanted, clean, truth, config)
+        for one in _list_items(wanted, clean, truth)
         if one.claims or (one.product, one.language) in golden
     ]
     values: dict[str, list[dict[str, float | None]]] = {}
@@ -195,9 +195,7 @@ def read_truth(file: Path) -> ReviewTruth:
         ) from None
 
 
-def _list_items(
-    wanted: Iterable[tuple[str, str]], clean: CleanStore, truth: ReviewTruth, config: ReviewEvaluation
-) -> Iterator[_Item]:
+def _list_items(wanted: Iterable[tuple[str, str]], clean: CleanStore, truth: ReviewTruth) -> Iterator[_Item]:
     by_product: dict[str, list[ReviewCard]] = defaultdict(list)
     for card in read_cards(clean):
         if not card.left_out:
@@ -234,13 +232,9 @@ def _match_summary(summary: ProductSummary, item: _Item) -> _Told:
 
 def _tell_heuristically(item: _Item, length: int) -> _Told:
     """Taken kindly: of all that a review says, it is granted the thing that most others say as well."""
-    sides = [
-        sorted(
-            (one for one in item.cards if one.stars is not None and wanted(one.stars)),
-            key=lambda one: (-one.helpful, one.id),
-        )
-        for wanted in (lambda stars: stars >= 4, lambda stars: stars <= 2)
-    ]
+    rated = [(one, one.stars) for one in item.cards if one.stars is not None]
+    ranked = sorted(rated, key=lambda row: (-row[0].helpful, row[0].id))
+    sides = [[one for one, stars in ranked if stars >= 4], [one for one, stars in ranked if stars <= 2]]
     claims: list[Claim | None] = []
     for place in range(length):
         polarity = (Polarity.POSITIVE, Polarity.NEGATIVE)[place % 2]
