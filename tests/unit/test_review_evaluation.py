@@ -147,7 +147,7 @@ def test_a_better_variant_takes_the_place_and_an_equal_one_does_not(shop: Shop) 
 def test_a_gain_that_one_category_pays_for_is_refused(shop: Shop) -> None:
     shop.write(CHAMPION, only="bags")
     shop.write("challenger", only="lamps")
-    report, decision = shop.evaluate(CHAMPION, "challenger")
+    _, decision = shop.evaluate(CHAMPION, "challenger")
     assert decision.promoted_to is None
     assert any("category=bags" in reason and "got worse" in reason for reason in decision.reasons)
     assert not any("category=lamps" in reason for reason in decision.reasons)
