@@ -211,7 +211,7 @@ def mistype_words(reviews: Sequence[CleanDocument]) -> list[CleanDocument]:
         long = [place for place, word in enumerate(words) if len(word) > 4 and word.isalpha()]
         for place in random.Random(one.text).sample(long, min(len(long), round(len(words) / 10))):
             word = words[place]
-            words[place] = f"{word[:2]}{word[3]}{word[2]}{word[4:]}"
+            words[place] = f"{word[0]}{word[2]}{word[1]}{word[3:]}"
         text = " ".join(words)
         found.append(one.model_copy(update={"text": text, "source_hash": text_hash(f"{text}{one.metadata}")}))
     return found

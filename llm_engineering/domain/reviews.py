@@ -4,7 +4,7 @@ A summary is made in batches, kept, and served from the store. A newer one takes
 """
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
@@ -20,7 +20,9 @@ LABEL = "AI-generated summary based on customer reviews"
 ALL_LANGUAGES = "all"
 """Language of the summary over all reviews of a product, whatever they are written in."""
 CHAMPION = "champion"
-"""The variant that is served unless an experiment says otherwise."""
+"""The variant that is served unless another is on trial for the product."""
+CHALLENGER = "challenger"
+"""The variant on trial: served in the champion's place for the products that it was made for. Any other is never served."""
 GOLDEN = "golden"
 """The variant under which texts are kept that a person has put right: never served, read by the evaluation."""
 VOTE_TASK = "review_summary"
@@ -375,6 +377,21 @@ class ReviewCheck(Model):
     def alarms(self) -> tuple[str, ...]:
         """What drifted."""
         return tuple(one.feature for one in self.drifts if one.alarm)
+
+
+def is_on_trial(product: str, share: float, variant: str = CHALLENGER) -> bool:
+    """Return whether a product is among the share for which a variant is made: by a stable hash, so without any state."""
+    return int(text_hash(f"{variant}\n{product}")[:12], 16) < share * 16**12
+
+
+def choose_served(kept: Sequence[StoredSummary]) -> StoredSummary | None:
+    """Return of a product's summaries in one language the one that readers get: the challenger's, if it has a text to show."""
+    by_variant = {one.newest.variant: one for one in kept}
+    champion, challenger = by_variant.get(CHAMPION), by_variant.get(CHALLENGER)
+    shown = (SummaryStatus.READY, SummaryStatus.QUOTED)
+    if champion is not None and challenger is not None and challenger.served.status in shown:
+        return challenger
+    return champion
 
 
 def derive_summary_id(product: str, language: str = ALL_LANGUAGES, variant: str = CHAMPION) -> str:

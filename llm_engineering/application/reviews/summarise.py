@@ -63,6 +63,7 @@ from llm_engineering.domain.reviews import (
     StoredSummary,
     SummaryStatus,
     derive_summary_id,
+    is_on_trial,
 )
 
 FORM = 2
@@ -238,6 +239,8 @@ class _Summariser:
         for card in self._cards:
             products[card.product].append(card)
         for product, cards in sorted(products.items()):
+            if not is_on_trial(product, self._config.share, self._config.variant):
+                continue
             yield _Task(product, ALL_LANGUAGES, tuple(cards))
             by_language: dict[str, list[ReviewCard]] = defaultdict(list)
             for card in cards:

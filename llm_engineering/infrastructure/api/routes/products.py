@@ -17,7 +17,14 @@ from llm_engineering.application.ports import CleanStore, FeedbackStore, Summary
 from llm_engineering.domain.documents import text_hash
 from llm_engineering.domain.hints import POE
 from llm_engineering.domain.inference import Feedback, Subject
-from llm_engineering.domain.reviews import ALL_LANGUAGES, CHAMPION, VOTE_TASK, derive_summary_id
+from llm_engineering.domain.reviews import (
+    ALL_LANGUAGES,
+    CHALLENGER,
+    CHAMPION,
+    VOTE_TASK,
+    choose_served,
+    derive_summary_id,
+)
 from llm_engineering.infrastructure.api.bodies import describe_body, json_body
 from llm_engineering.infrastructure.api.errors import Problem, ProblemError
 from llm_engineering.infrastructure.api.routes.page import HEADERS
@@ -97,7 +104,8 @@ def make_router(
     def page(product: ProductId, language: Language = ALL_LANGUAGES) -> HTMLResponse:
         """Return a page for people: the summary, its points with the reviews behind them, and the stars."""
         found = _find(summaries, product, language)
-        languages = {one.newest.language for one in summaries.list_of_product(product)}
+        kept = summaries.list_of_product(product)
+        languages = {one.newest.language for one in kept if one.newest.variant == CHAMPION}
         return _render(
             root="../",
             summary=found,
@@ -160,7 +168,8 @@ def make_router(
             )
         for stored in summaries.list_of_product(product):
             shown = [one for one in (stored.current, stored.previous) if one is not None]
-            if body.version in {one.version for one in shown}:
+            served = stored.newest.variant in (CHAMPION, CHALLENGER)
+            if served and body.version in {one.version for one in shown}:
                 break
         else:
             raise ProblemError(
@@ -237,9 +246,11 @@ def _write_csv(products: Iterable[ProductLine]) -> str:
 
 
 def _find(summaries: SummaryStore, product: str, language: str) -> SummaryReply:
-    found = summaries.get([derive_summary_id(product, language)])
-    if found:
-        return describe_summary(found[0].served)
+    found = choose_served(
+        summaries.get([derive_summary_id(product, language, one) for one in (CHAMPION, CHALLENGER)])
+    )
+    if found is not None:
+        return describe_summary(found.served)
     raise ProblemError(
         Problem(404, "unknown_product", "No reviews of this product were summarised in this language.")
     )
