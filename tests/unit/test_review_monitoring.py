@@ -56,6 +56,7 @@ def test_a_new_value_is_an_alarm_and_a_small_sample_is_none() -> None:
     reference = Counter(kitchen=500, home=500)
     new = compare_counts("categories", reference, Counter(kitchen=100, home=100, garden=100), CONFIG, 200)
     assert (new.alarm, new.value) == (True, "garden")
+    assert type(new.alarm) is bool  # no value of numpy, which no store takes
     few = compare_counts("categories", reference, Counter(garden=100), CONFIG, 200)
     assert (few.alarm, few.psi, few.items) == (False, 0.0, 100)
 

@@ -186,7 +186,7 @@ def compare_counts(
             "by_chance": by_chance,
             "value": names[most],
             "change": float(changes[most]),
-            "alarm": large and psi > by_chance,
+            "alarm": bool(large and psi > by_chance),
         }
     )
 
