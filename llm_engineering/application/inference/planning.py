@@ -119,7 +119,7 @@ def plan_text(
             return outline_comparison("", compared, nowhere, named=True)
         found = _find(collection, brief.subject, measure_floor, given)
         if not found:
-            return _nothing(brief, (), german)
+            return _nothing(collection, brief, (), german)
         authors_told = named if len(named) > 1 else _authors_of(found)
         return outline_comparison(
             brief.subject,
@@ -129,7 +129,9 @@ def plan_text(
     if routed.intent is Intent.SUMMARISE:
         found = _find(collection, brief.subject, measure_floor, narrow)
         if not found:
-            return _nothing(brief, named, german, _find(collection, brief.subject, measure_floor, given))
+            return _nothing(
+                collection, brief, named, german, _find(collection, brief.subject, measure_floor, given)
+            )
         one = _ONE_TEXT.search(routed.request) is not None
         whole = _named_document(brief.subject, found, one=one)
         document = _read(collection, whole) if whole else None
@@ -149,13 +151,12 @@ def plan_text(
         own = merge_filters(given, MetadataFilter(authors=(brief.author,)))
         found = _find(collection, brief.subject, measure_floor, own, fewest=_DRAFT_TEXTS)
         if not found:
-            return _nothing(
-                brief, (brief.author,), german, _find(collection, brief.subject, measure_floor, given)
-            )
+            others = _find(collection, brief.subject, measure_floor, given)
+            return _nothing(collection, brief, (brief.author,), german, others)
     else:
         found = _find(collection, brief.subject, measure_floor, narrow, given, fewest=_DRAFT_TEXTS)
     if not found:
-        return _nothing(brief, (), german)
+        return _nothing(collection, brief, (), german)
     return plan_draft(brief, found, collection, embed, verbatim=verbatim, instructions=instructions)
 
 
@@ -281,7 +282,11 @@ def _read(collection: Collection, identifier: str) -> CleanDocument | None:
 
 
 def _nothing(
-    brief: Brief, authors: Sequence[str], german: bool, others: Mapping[str, Sequence[Hit]] = _NO_HITS
+    collection: Collection,
+    brief: Brief,
+    authors: Sequence[str],
+    german: bool,
+    others: Mapping[str, Sequence[Hit]] = _NO_HITS,
 ) -> str:
     """What to say where there is no text on the subject, with those that other people wrote on it."""
     by = f" {'von' if german else 'by'} {', '.join(authors)}" if authors else ""
@@ -290,6 +295,8 @@ def _nothing(
         f"Zu „{brief.subject}“ gibt es{by} keine gesammelten Texte.",
         f"Nothing was collected{by} about “{brief.subject}”.",
     )
+    if german and not others and not _has_german(collection, authors):
+        return f"{said} Die Texte sind englisch: Nenne das Thema so, wie es dort heißt."
     if not others:
         return said
     chunks = [hits[0].chunk for hits in others.values()][:_OFFERED]
@@ -299,6 +306,14 @@ def _nothing(
         for chunk in chunks
     )
     return f"{said} {_say(german, 'Andere haben darüber geschrieben:', 'Others wrote on it:')}\n{listed}"
+
+
+def _has_german(collection: Collection, authors: Sequence[str]) -> bool:
+    try:
+        cards = collection.read_cards()
+    except StoreError:
+        return True  # not known, so nothing is said of it
+    return any(card.language == "de" and (not authors or card.author in authors) for card in cards)
 
 
 def _say(german: bool, in_german: str, in_english: str) -> str:
