@@ -41,6 +41,7 @@ NAMES = {
     "twin_review_alarm": {"feature"},
     "twin_summaries_paused": set(),
     "twin_ready": set(),
+    "twin_cpu_limit": set(),
     "twin_errors_total": {"kind"},
 }
 
