@@ -1,7 +1,7 @@
 """Open what training needs outside this machine: jobs, secrets, the hubs of data sets and prompts, the bundled models."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,3 +129,14 @@ def open_prompt_library(settings: Settings) -> "Iterator[OpikPromptLibrary]":
     key = chosen.api_key.get_secret_value() if chosen.api_key else None
     with closing(OpikPromptLibrary(chosen.url, key, chosen.workspace, chosen.project)) as library:
         yield library
+
+
+def compare_with_references(texts: Sequence[str], references: Sequence[str]) -> Mapping[str, Sequence[float]]:
+    """Return scores of each text against its reference, 0 to 1, by metric (``rougeL`` …).
+
+    Raises:
+        MissingDependencyError: what computes them is not installed.
+    """
+    from llm_engineering.infrastructure.evaluation.text_metrics import reference_scores
+
+    return reference_scores(texts, references)

@@ -137,14 +137,14 @@ class Interaction(Model):
 class Subject(Model):
     """What a person speaks of."""
 
-    kind: Literal["answer", "analysis"]
+    kind: Literal["answer", "analysis", "summary"]
     id: str = Field(min_length=1, max_length=64)
-    """An answer's trace id, or an analysis's id: what is said of one version is not said of the next."""
+    """An answer's trace id, an analysis's id, or a summary's version: what is said of one version is not said of the next."""
 
 
 class Feedback(Model):
-    """What a person said of an answer or an analysis. A second vote on the same subject, by the same voter, replaces the
-    first. An answer has one voter, an analysis any number."""
+    """What a person said of an answer, an analysis or a summary of reviews. A second vote on the same subject, by the same
+    voter, replaces the first. An answer has one voter, the others any number."""
 
     subject: Subject
     rating: Literal["up", "down"] | None = None
@@ -152,11 +152,13 @@ class Feedback(Model):
     correction: dict[str, str | float | tuple[str, ...]] | None = None
     """Of an analysis: field → what is right. It becomes a label."""
     task: str = ""
-    """Of a correction: the analysis's, kept here since a result goes when its record changes, or its head."""
+    """Of a correction: the analysis's, kept here since a result goes when its record changes, or its head. Of a vote on a
+    summary: ``review_summary``."""
     document_ids: tuple[str, ...] = ()
-    """Of a correction: what it was about."""
+    """Of a correction: what it was about. Of a vote on a summary: the id that all its versions share."""
     voter: str = ""
-    """Name of the API key that gave the vote; empty: none was needed."""
+    """Name of the API key that gave the vote; empty: none was needed. Of a vote on a summary: a hash of that and of whom the
+    caller says it is from."""
     created_at: UtcDatetime
 
     @model_validator(mode="before")

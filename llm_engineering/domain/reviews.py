@@ -4,7 +4,7 @@ A summary is made in batches, kept, and served from the store. A newer one takes
 """
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
@@ -20,7 +20,15 @@ LABEL = "AI-generated summary based on customer reviews"
 ALL_LANGUAGES = "all"
 """Language of the summary over all reviews of a product, whatever they are written in."""
 CHAMPION = "champion"
-"""The variant that is served unless an experiment says otherwise."""
+"""The variant that is served unless another is on trial for the product."""
+CHALLENGER = "challenger"
+"""The variant on trial: served in the champion's place for the products that it was made for. Any other is never served."""
+GOLDEN = "golden"
+"""The variant under which texts are kept that a person has put right: never served, read by the evaluation."""
+VOTE_TASK = "review_summary"
+"""Marks votes on summaries among what people said."""
+MOST_DOWN_VOTES = 2
+"""More than these, and more than up votes, put a summary before a person."""
 
 
 class Polarity(StrEnum):
@@ -180,6 +188,18 @@ class ProductSummary(Model):
             yield from (one.document_id for one in sentence.evidence)
 
 
+class Votes(Model):
+    """How many readers of a summary's version found that it helped, and how many that it did not."""
+
+    up: int = 0
+    down: int = 0
+
+    @property
+    def speak_against(self) -> bool:
+        """Whether a person should look at the summary."""
+        return self.down > max(self.up, MOST_DOWN_VOTES)
+
+
 class StoredSummary(Model):
     """A product's summary as kept: the one that is served, the one before it, and the one that waits for a person."""
 
@@ -269,12 +289,109 @@ class StoredSummary(Model):
         """
         waiting = self._require_waiting()
         refused = waiting.model_copy(update={"approval": "rejected"})
-        return self.model_copy(update={"waiting": refused})
+        served = self.current is not None and self.current.sentences == waiting.sentences
+        return self.model_copy(update={"waiting": refused, "current": None if served else self.current})
+
+    def question(self) -> "StoredSummary":
+        """Return what is kept once somebody is to look at the one that is served: it waits for a person, and is served
+        meanwhile. What waits already stays."""
+        if self.waiting is not None or self.current is None:
+            return self
+        copy = ProductSummary.model_validate(
+            {**self.current.model_dump(), "status": SummaryStatus.HELD, "approval": "waiting"}
+        )
+        return self.model_copy(update={"waiting": copy})
+
+    def is_questioned(self, votes: Votes) -> bool:
+        """Return whether the served version has votes against it that no person has answered by agreeing to it."""
+        current = self.current
+        agreed = current is not None and current.approval in ("approved", "edited")
+        return current is not None and self.waiting is None and not agreed and votes.speak_against
+
+    def make_golden(self) -> "StoredSummary":
+        """Return the served text, as a person has put it right, for the evaluation to compare others with.
+
+        Raises:
+            ValueError: nobody has edited it.
+        """
+        if self.current is None or self.current.approval != "edited":
+            raise ValueError(f"nobody has edited the summary of {self.product}")
+        return StoredSummary(
+            current=ProductSummary.model_validate({**self.current.model_dump(), "variant": GOLDEN})
+        )
 
     def _require_waiting(self) -> ProductSummary:
         if self.waiting is None or self.waiting.approval == "rejected":
             raise ValueError(f"no summary of {self.product} waits for a person")
         return self.waiting
+
+
+class Drift(Model):
+    """How reviews or summaries are spread now, against the reference."""
+
+    feature: str
+    """``stars``, ``languages``, ``lengths``, ``aspects``, ``categories`` of reviews; ``statuses``, ``texts`` of summaries."""
+    items: int
+    reference_items: int
+    psi: float = 0.0
+    """Population stability index; 0: the same."""
+    by_chance: float = 0.0
+    """What 99 of 100 samples of the reference stay below."""
+    value: str = ""
+    """What changed its share most."""
+    change: float = 0.0
+    """Of that share, -1 to 1."""
+    alarm: bool = False
+
+
+class SupportShare(Model):
+    """Share of the sentences written by a model that held, over summaries, with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    summaries: int
+
+
+class ReviewCheck(Model):
+    """What a look at reviews and summaries found."""
+
+    at: UtcDatetime
+    since: UtcDatetime
+    """Reviews from here to the newest one are "now"; those before it are the reference."""
+    drifts: tuple[Drift, ...] = ()
+    outputs: dict[str, dict[str, int]] = Field(default_factory=dict)
+    """Summaries by status and by length, for later looks to be compared with."""
+    support: dict[str, SupportShare] = Field(default_factory=dict)
+    """By variant."""
+    paused: dict[str, str] = Field(default_factory=dict)
+    """Variants of which no new summary is published, with the reason."""
+    resumed_at: UtcDatetime | None = None
+    """Summaries made before this do not pause again."""
+
+    @cached_property
+    def id(self) -> str:
+        return derive_id("review check", self.at.isoformat())
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What drifted."""
+        return tuple(one.feature for one in self.drifts if one.alarm)
+
+
+def is_on_trial(product: str, share: float, variant: str = CHALLENGER) -> bool:
+    """Return whether a product is among the share for which a variant is made: by a stable hash, so without any state."""
+    return int(text_hash(f"{variant}\n{product}")[:12], 16) < share * 16**12
+
+
+def choose_served(kept: Sequence[StoredSummary]) -> StoredSummary | None:
+    """Return of a product's summaries in one language the one that readers get: the challenger's, if it has a text to show."""
+    by_variant = {one.newest.variant: one for one in kept}
+    champion, challenger = by_variant.get(CHAMPION), by_variant.get(CHALLENGER)
+    shown = (SummaryStatus.READY, SummaryStatus.QUOTED)
+    if champion is not None and challenger is not None and challenger.served.status in shown:
+        return challenger
+    return champion
 
 
 def derive_summary_id(product: str, language: str = ALL_LANGUAGES, variant: str = CHAMPION) -> str:

@@ -32,7 +32,7 @@ VERBS = frozenset(
     score scrub search select send serialise serve set shorten show shut shutdown sign skip sort split spread start stem stop
     store stream strip submit subtract summarise supervise sync tag take tell test tokenise trace track train transfer
     transform translate trim truncate undo unload unpack update upload upsert use validate verify wait walk warm watch
-    widen wrap write approve reject supersede cites rests
+    widen wrap write approve question reject supersede cites rests
     abstains accepts advance allows assign calibrate consider continues covers end exceeds exclude feed forward interrupt
     introduce issue kill leads leave link log matches opens pause ping poll protect quit reads recognise refresh replay retire
     advise confirm deploy disconnect reuse revoke scroll see settle simulate stitch sweep vote""".split()

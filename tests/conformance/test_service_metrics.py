@@ -35,7 +35,13 @@ NAMES = {
     "twin_degradations_total": {"stage"},
     "twin_feedback_total": {"rating"},
     "twin_dependency_up": {"dependency"},
+    "twin_summary_votes": {"rating"},
+    "twin_summary_supported_share": {"variant"},
+    "twin_review_drift": {"feature"},
+    "twin_review_alarm": {"feature"},
+    "twin_summaries_paused": set(),
     "twin_ready": set(),
+    "twin_cpu_limit": set(),
     "twin_errors_total": {"kind"},
 }
 

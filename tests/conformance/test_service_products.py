@@ -11,7 +11,9 @@ import pytest
 from llm_engineering.domain.analyses import Evidence
 from llm_engineering.domain.documents import Span
 from llm_engineering.domain.reviews import (
+    GOLDEN,
     LABEL,
+    VOTE_TASK,
     Distribution,
     KeyPoint,
     Polarity,
@@ -19,10 +21,11 @@ from llm_engineering.domain.reviews import (
     StoredSummary,
     SummarySentence,
     SummaryStatus,
+    Votes,
 )
 from tests.conformance.test_service_rag import error_of
 from tests.conformance.warehouse_contract import clean
-from tests.fakes.operated_service import OperatedService
+from tests.fakes.operated_service import OperatedService, metric
 from tests.fakes.service import serving
 
 REVIEW = clean(1, text="So, bright <b>light</b>! I read by it.")
@@ -52,8 +55,12 @@ def make(product: str, status: SummaryStatus) -> ProductSummary:
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[httpx.Client]:
-    service = OperatedService(tmp_path)
+def service(tmp_path: Path) -> OperatedService:
+    return OperatedService(tmp_path)
+
+
+@pytest.fixture
+def client(service: OperatedService) -> Iterator[httpx.Client]:
     stored = [StoredSummary(current=make(one.value, one)) for one in SummaryStatus if one != "held"]
     held = StoredSummary(waiting=make("held", SummaryStatus.HELD))
     service.warehouse.summaries.put_many([*stored, held])
@@ -137,3 +144,44 @@ def test_no_page_shows_what_may_not_be_shown(client: httpx.Client, status: str) 
 def test_there_is_no_page_of_an_unknown_product(client: httpx.Client) -> None:
     assert client.get("/products/none").status_code == 404
     assert client.get("/products/ready?language=de").status_code == 404
+
+
+def test_a_reader_has_one_vote_on_a_version(client: httpx.Client, service: OperatedService) -> None:
+    version = client.get("/products/ready/summary").json()["version"]
+
+    def vote(voter: str, rating: str, product: str = "ready") -> int:
+        body = {"version": version, "rating": rating, "voter": voter}
+        return client.post(f"/products/{product}/summary/feedback", json=body).status_code
+
+    assert {vote(f"reader{number}", "down") for number in range(100)} == {201}
+    assert {vote(f"reader{number}", "up") for number in range(30)} == {201}  # they think better of it
+    assert service.warehouse.feedback.count_votes(VOTE_TASK) == {version: (30, 70)}
+    assert (vote("reader", "up", product="quoted"), vote("two words", "up"), vote("reader", "so")) == (
+        404,
+        422,
+        422,
+    )
+    kept = list(service.warehouse.feedback.read_corrections(VOTE_TASK))
+    assert "reader1" not in {one.voter for one in kept}  # a hash of it is
+    assert metric(client, "twin_summary_votes", rating="down") == 70
+
+
+def test_votes_put_a_summary_before_a_person_and_its_edit_is_golden() -> None:
+    served = StoredSummary(current=make("ready", SummaryStatus.READY))
+    assert not served.is_questioned(Votes(up=0, down=2))
+    assert not served.is_questioned(Votes(up=5, down=4))
+    assert served.is_questioned(Votes(up=2, down=3))
+    assert served.question().served.status is SummaryStatus.READY  # meanwhile
+    edited = served.question().approve(datetime.now(UTC), ("12 of 60 like the light.",))
+    assert edited.served.text == "12 of 60 like the light."
+    assert not edited.is_questioned(Votes(down=9))  # a person has answered
+    golden = edited.make_golden()
+    assert (golden.newest.variant, golden.newest.text, golden.id == edited.id) == (
+        GOLDEN,
+        edited.served.text,
+        False,
+    )
+    refused = served.question().reject()
+    assert (refused.served.status, refused.served.sentences) == (SummaryStatus.WITHHELD, ())
+    with pytest.raises(ValueError, match="edited"):
+        served.make_golden()

@@ -38,12 +38,15 @@ from llm_engineering.domain.retrieval import (
 )
 from llm_engineering.domain.reviews import (
     Distribution,
+    Drift,
     KeyPoint,
     Polarity,
     ProductSummary,
+    ReviewCheck,
     StoredSummary,
     SummarySentence,
     SummaryStatus,
+    SupportShare,
     derive_summary_id,
 )
 from llm_engineering.domain.voices import Spread, StyleFit, VoiceProfile
@@ -527,6 +530,17 @@ class FeedbackContract:
         assert list(warehouse.feedback.read_corrections()) == [second, first, other, newest]
         assert list(warehouse.feedback.read_votes()) == []
 
+    def test_a_summary_has_a_vote_for_each_voter_and_version(self, warehouse: Warehouse) -> None:
+        for voter, version, rating in (
+            *((f"v{number}", "s1", "down") for number in range(300)),
+            *((f"v{number}", "s1", "up") for number in range(100)),
+            ("v1", "s2", "up"),
+        ):
+            vote = {"subject": {"kind": "summary", "id": version}, "rating": rating, "voter": voter}
+            warehouse.feedback.vote(Feedback.model_validate({**vote, "task": "told", "created_at": NOW}))
+        assert warehouse.feedback.count_votes("told") == {"s1": (100, 200), "s2": (1, 0)}
+        assert warehouse.feedback.count_votes("other") == {}
+
     def test_an_answer_is_remembered_and_recalled(self, warehouse: Warehouse) -> None:
         warehouse.feedback.remember(answered())
         recalled = warehouse.feedback.find_interaction("t0")
@@ -944,6 +958,23 @@ def summarised(product: str = "Kettle", **fields: Any) -> ProductSummary:
 
 
 class SummaryContract:
+    def test_the_newest_checks_come_first(self, warehouse: Warehouse) -> None:
+        checks = [
+            ReviewCheck(
+                at=NOW + timedelta(days=day),
+                since=NOW,
+                drifts=(Drift(feature="stars", items=day, reference_items=9),),
+                outputs={"statuses": {"ready": 3}},
+                support={"champion": SupportShare(mean=0.9, low=0.8, high=1, summaries=3)},
+                paused={"a.b": "too little held"},
+            )
+            for day in range(3)
+        ]
+        for one in checks:
+            warehouse.summaries.put_check(one)
+        warehouse.summaries.put_check(checks[2])
+        assert warehouse.summaries.list_checks(2) == [checks[2], checks[1]]
+
     def test_summaries_come_back_as_they_were_written(self, warehouse: Warehouse) -> None:
         kept = StoredSummary(
             current=summarised("a.b$c"),

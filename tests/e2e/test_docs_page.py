@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from llm_engineering.domain.reviews import LABEL, VOTE_TASK, StoredSummary, SummaryStatus
+from tests.conformance.test_service_products import REVIEW, make
 from tests.e2e.test_chat_page import Page, browser, problems
 from tests.fakes.chromium import NO_CHROMIUM
 from tests.fakes.operated_service import OperatedService
@@ -94,3 +96,28 @@ def test_a_key_is_sent_and_not_shown(browser: Any, tmp_path: Path) -> None:
         browser.execute_script("sessionStorage.clear()")
         page = DocsPage(browser, f"{url}/docs")
         assert page.send(page.open("GET", "/info"))[0].startswith("401 ")
+
+
+class ProductPage(Page):
+    def wait_until_ready(self) -> None:
+        self.wait("document.querySelector('#vote') && !document.querySelector('#vote').hidden")
+
+
+@pytest.mark.usefixtures("problems")
+def test_a_reader_sees_the_reviews_behind_a_point_and_votes(browser: Any, tmp_path: Path) -> None:
+    service = OperatedService(tmp_path)
+    service.warehouse.summaries.put_many([StoredSummary(current=make("ready", SummaryStatus.READY))])
+    service.warehouse.clean.upsert([REVIEW])
+    with serving(service.app) as url:
+        page = ProductPage(browser, f"{url}/products/ready")
+        assert LABEL in page.text("body")
+        assert not page.one("mark").is_displayed()
+        page.one("details > summary").click()
+        assert page.text("mark") == "bright"
+        for rating, votes in (("down", (0, 1)), ("up", (1, 0))):  # the reader thinks better of it
+            page.one(f"[data-rating={rating}]").click()
+            page.wait(f"document.querySelector('[data-rating={rating}][aria-pressed=true]')")
+            assert list(service.warehouse.feedback.count_votes(VOTE_TASK).values()) == [votes]
+        browser.refresh()
+        page.wait_until_ready()
+        assert page.one("[data-rating=up]").get_attribute("aria-pressed") == "true"

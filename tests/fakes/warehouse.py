@@ -21,7 +21,7 @@ from llm_engineering.domain.drafts import StoredDraft
 from llm_engineering.domain.errors import ForeignVoteError, InvalidInputError, StoreUnavailableError
 from llm_engineering.domain.inference import Feedback, Interaction
 from llm_engineering.domain.notices import Notice, StoredNotice
-from llm_engineering.domain.reviews import StoredSummary
+from llm_engineering.domain.reviews import ReviewCheck, StoredSummary
 from llm_engineering.domain.voices import VoiceProfile, voice_id
 
 WRITE_BATCH = 1_000
@@ -298,6 +298,14 @@ class FakeFeedbackStore(_Collection):
         found = [one for one in self._subjects.values() if task in (None, one.task)]
         return self._batches(sorted(found, key=lambda one: one.created_at), WRITE_BATCH)
 
+    def count_votes(self, task: str) -> dict[str, tuple[int, int]]:
+        self._call("count")
+        found = {}
+        for key in sorted({one.subject.id for one in self._subjects.values() if one.task == task}):
+            ratings = [one.rating for one in self._subjects.values() if one.subject.id == key]
+            found[key] = (ratings.count("up"), ratings.count("down"))
+        return found
+
     def read_votes(self, *, batch_size: int = 256) -> Iterator[tuple[Interaction, Feedback]]:
         ordered = sorted(self._votes.values(), key=lambda vote: (vote.created_at, vote.trace_id))
         return self._batches([(self._answers[vote.trace_id], vote) for vote in ordered], batch_size)
@@ -471,6 +479,15 @@ class FakeSummaryStore(_Collection):
     def __init__(self, warehouse: "FakeWarehouse") -> None:
         super().__init__(warehouse, "summaries")
         self._rows: dict[str, StoredSummary] = {}
+        self._checks: dict[datetime, ReviewCheck] = {}
+
+    def put_check(self, check: ReviewCheck) -> None:
+        self._call("write")
+        self._checks[check.at] = check
+
+    def list_checks(self, most: int) -> list[ReviewCheck]:
+        self._call("find")
+        return [self._checks[at] for at in sorted(self._checks, reverse=True)][:most]
 
     def put_many(self, summaries: Sequence[StoredSummary]) -> None:
         self._call("write", len(summaries))

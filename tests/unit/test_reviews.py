@@ -13,8 +13,18 @@ from llm_engineering.application.reviews.checking import Claim, check_claims
 from llm_engineering.application.reviews.config import Hold, ReviewSummaries
 from llm_engineering.application.reviews.opinions import TASK, split_clauses
 from llm_engineering.application.reviews.polarity import PolarityScorer
-from llm_engineering.application.reviews.sampling import ReviewCard, compute_lower_bound, sample_reviews
-from llm_engineering.application.reviews.summarise import ReviewStores, SummaryReport, summarise_reviews
+from llm_engineering.application.reviews.sampling import (
+    ReviewCard,
+    compute_lower_bound,
+    read_cards,
+    sample_reviews,
+)
+from llm_engineering.application.reviews.summarise import (
+    ReviewStores,
+    SummaryReport,
+    summarise_reviews,
+    take_back,
+)
 from llm_engineering.domain.analyses import Evidence
 from llm_engineering.domain.documents import CleanDocument, Span, text_hash
 from llm_engineering.domain.reviews import (
@@ -24,6 +34,7 @@ from llm_engineering.domain.reviews import (
     StoredSummary,
     SummaryStatus,
     derive_summary_id,
+    is_on_trial,
 )
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.llm import ScriptedLanguageModel
@@ -436,3 +447,44 @@ def test_a_model_that_obeys_a_review_is_not_published(attack: str) -> None:
     assert {(one.name, one.support) for one in made.key_points} >= {
         (one.name, one.support) for one in before.key_points
     }
+
+
+def test_while_publishing_is_paused_only_what_rests_on_gone_reviews_is_taken_back() -> None:
+    shop = Shop(mixed())
+    shop.run()
+    kept = shop.kept()
+    golden = (
+        kept.question()
+        .approve(kept.newest.created_at, ("Edited.",) * len(kept.newest.sentences))
+        .make_golden()
+    )
+    shop.stores.summaries.put_many([golden])
+    cards = list(read_cards(shop.stores.clean))
+    assert [take_back(cards, shop.stores.summaries, name) for name in ("champion", "golden")] == [0, 0]
+    shop.stores.clean.delete(["d000"])
+    cards = list(read_cards(shop.stores.clean))
+    assert [take_back(cards, shop.stores.summaries, name) for name in ("champion", "golden")] == [1, 1]
+    assert list(shop.stores.summaries.stream()) == []
+
+
+def test_a_golden_text_goes_with_its_review_and_a_variant_with_its_share() -> None:
+    shop = Shop([*mixed(), *mixed(product="Bag", first=50)])
+    shop.run()
+    kept = shop.kept()
+    edited = kept.question().approve(kept.newest.created_at, ("Edited.",) * len(kept.newest.sentences))
+    shop.stores.summaries.put_many([edited, edited.make_golden()])
+    shop.stores.clean.delete(["d000"])
+    shop.run()
+    assert {one.newest.variant for one in shop.stores.summaries.stream()} == {"champion"}
+    champion, challenger = shop.config, shop.config.model_copy(update={"variant": "challenger", "share": 0.5})
+    on_trial = {name for name in ("Bag", "Lamp") if is_on_trial(name, 0.5)}
+    for config, expected in (
+        (challenger, on_trial),
+        (challenger.model_copy(update={"share": 0.0}), set()),
+        (champion, set()),
+    ):
+        shop.config = config
+        shop.run()
+        assert {
+            one.product for one in shop.stores.summaries.stream() if one.newest.variant == "challenger"
+        } == expected

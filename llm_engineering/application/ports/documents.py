@@ -170,7 +170,11 @@ class FeedbackStore(Protocol):
         ...
 
     def read_corrections(self, task: str | None = None) -> Iterator[Feedback]:
-        """Yield what was said of analyses, of a task or of all, oldest first."""
+        """Yield what was said of analyses and summaries, of a task or of all, oldest first."""
+        ...
+
+    def count_votes(self, task: str) -> dict[str, tuple[int, int]]:
+        """Return the votes of a task that are no answers': (up, down) by the subject's id, in one round trip."""
         ...
 
     def read_votes(self, *, batch_size: int = 256) -> Iterator[tuple[Interaction, Feedback]]:

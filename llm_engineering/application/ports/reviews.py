@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from llm_engineering.domain.reviews import StoredSummary
+from llm_engineering.domain.reviews import ReviewCheck, StoredSummary
 
 
 class SummaryStore(Protocol):
@@ -32,4 +32,12 @@ class SummaryStore(Protocol):
 
     def delete(self, ids: Sequence[str]) -> int:
         """Forget summaries with all their versions. Returns how many there were."""
+        ...
+
+    def put_check(self, check: ReviewCheck) -> None:
+        """Keep what a look at reviews and summaries found; another of the same moment is replaced."""
+        ...
+
+    def list_checks(self, most: int) -> list[ReviewCheck]:
+        """Return the newest looks, the newest first."""
         ...

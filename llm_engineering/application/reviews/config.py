@@ -63,6 +63,9 @@ class ReviewSummaries(StrictConfig):
     refresh: Refresh = Refresh()
     hold: Hold = Hold()
     variant: str = Field(default=CHAMPION, min_length=1)
+    """``champion`` is served; ``challenger`` in its place, for the products that it is made for; any other, never."""
+    share: float = Field(default=1.0, ge=0, le=1)
+    """Of the products, by a stable hash, for which the variant is made; what there is of others is removed."""
     requests: BatchConfig = BatchConfig(concurrency=10)
     """Of the language model, where one is asked."""
     max_characters: int = Field(default=1_200, ge=100)

@@ -56,12 +56,14 @@ from llm_engineering.domain.documents import text_hash
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.domain.reviews import (
     ALL_LANGUAGES,
+    GOLDEN,
     Opinion,
     Polarity,
     ProductSummary,
     StoredSummary,
     SummaryStatus,
     derive_summary_id,
+    is_on_trial,
 )
 
 FORM = 2
@@ -211,6 +213,7 @@ class _Summariser:
                 if done:
                     stores.summaries.put_many(done)
         self._remove_orphans(kept, tasks)
+        self._report.removed += take_back(everything, stores.summaries, GOLDEN)
         return self._report
 
     @cached_property
@@ -236,6 +239,8 @@ class _Summariser:
         for card in self._cards:
             products[card.product].append(card)
         for product, cards in sorted(products.items()):
+            if not is_on_trial(product, self._config.share, self._config.variant):
+                continue
             yield _Task(product, ALL_LANGUAGES, tuple(cards))
             by_language: dict[str, list[ReviewCard]] = defaultdict(list)
             for card in cards:
@@ -439,6 +444,28 @@ class _Summariser:
             key for key, one in kept.items() if key not in wanted and (not chosen or one.product in chosen)
         ]
         self._report.removed = self._stores.summaries.delete(gone) if gone else 0
+
+
+def take_back(cards: Sequence[ReviewCard], summaries: SummaryStore, variant: str) -> int:
+    """Forget what rests on reviews that are gone or say something else, and make nothing; return how many were changed."""
+    present = {one.id: one.hash for one in cards if not one.left_out}
+    changed: list[StoredSummary] = []
+    gone: list[str] = []
+    for stored in summaries.stream():
+        if stored.newest.variant != variant:
+            continue
+        versions = {name: getattr(stored, name) for name in ("current", "previous", "waiting")}
+        bad = {
+            name: None for name, one in versions.items() if one is not None and _rests_on_others(one, present)
+        }
+        left = stored.model_copy(update=bad)
+        if bad and left.current is None and left.waiting is None:
+            gone.append(stored.id)
+        elif bad:
+            changed.append(left)
+    if changed:
+        summaries.put_many(changed)
+    return len(changed) + (summaries.delete(gone) if gone else 0)
 
 
 def _rests_on_others(summary: ProductSummary, present: Mapping[str, str]) -> bool:

@@ -1,8 +1,11 @@
 """The HTTP API, put together: routes and the shape of errors. Keys, limits and request ids are wrapped around it."""
 
+from collections.abc import Callable
+
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from llm_engineering.domain.reviews import VOTE_TASK
 from llm_engineering.infrastructure.api import errors
 from llm_engineering.infrastructure.api.bodies import describe_requests
 from llm_engineering.infrastructure.api.parts import ServiceParts
@@ -49,13 +52,13 @@ def create_app(parts: ServiceParts) -> FastAPI:
     app.include_router(routes_predict.make_router(parts))
     app.include_router(routes_openai.make_router(parts))
     if parts.summaries is not None:
-        app.include_router(routes_products.make_router(parts.summaries, parts.reviews))
+        app.include_router(routes_products.make_router(parts.summaries, parts.reviews, parts.feedback))
     if parts.records is not None:
         app.include_router(routes_records.make_router(parts, parts.records))
     if parts.health is not None:
         from llm_engineering.infrastructure.api.health import operation_router
 
-        app.include_router(operation_router(parts.health, parts.metrics))
+        app.include_router(operation_router(parts.health, parts.metrics, _make_refresh(parts)))
     app.include_router(routes_page.make_router())
     app.include_router(routes_docs.make_router(lambda: app.openapi()))
     describe_requests(
@@ -64,10 +67,24 @@ def create_app(parts: ServiceParts) -> FastAPI:
         *routes_drafts.BODIES,
         *routes_analyses.BODIES,
         *routes_predict.BODIES,
+        *routes_products.BODIES,
         *routes_openai.BODIES,
         *routes_records.BODIES,
     )
     return app
+
+
+def _make_refresh(parts: ServiceParts) -> Callable[[], None] | None:
+    """What shows the metrics of summaries that other processes make; None: none are served."""
+    metrics, summaries, feedback = parts.metrics, parts.summaries, parts.feedback
+    if metrics is None or summaries is None:
+        return None
+
+    def refresh() -> None:
+        check = next(iter(summaries.list_checks(1)), None)
+        metrics.show_reviews(check, feedback.count_votes(VOTE_TASK) if feedback else {})
+
+    return refresh
 
 
 async def _nobody_reads(_request: Request, _error: Exception) -> Response:

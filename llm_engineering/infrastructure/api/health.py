@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -211,8 +212,14 @@ class Services(BaseModel):
     services: dict[str, Literal["connected", "down"]]
 
 
-def operation_router(health: Health, metrics: ServiceMetrics | None) -> APIRouter:
-    """Return ``/health``, ``/health/live``, ``/health/ready`` and, where there are metrics, ``/metrics``."""
+def operation_router(
+    health: Health, metrics: ServiceMetrics | None, refresh: Callable[[], None] | None = None
+) -> APIRouter:
+    """Return ``/health``, ``/health/live``, ``/health/ready`` and, where there are metrics, ``/metrics``.
+
+    Args:
+        refresh: brings metrics of what is stored up to date; may block, and fail.
+    """
     routes = APIRouter(tags=["operation"])
 
     @routes.get("/health/live")
@@ -243,11 +250,13 @@ def operation_router(health: Health, metrics: ServiceMetrics | None) -> APIRoute
         return Services(status=states.get(report.status, "unhealthy"), services=found)
 
     if metrics is not None:
-        _add_metrics(routes, health, metrics)
+        _add_metrics(routes, health, metrics, refresh)
     return routes
 
 
-def _add_metrics(routes: APIRouter, health: Health, metrics: ServiceMetrics) -> None:
+def _add_metrics(
+    routes: APIRouter, health: Health, metrics: ServiceMetrics, refresh: Callable[[], None] | None
+) -> None:
     text = {
         "content": {"text/plain": {"schema": {"type": "string"}}},
         "description": "Prometheus' text format.",
@@ -257,6 +266,9 @@ def _add_metrics(routes: APIRouter, health: Health, metrics: ServiceMetrics) -> 
     async def render(request: Request) -> Response:
         """Return all metrics, for Prometheus."""
         await health.report()  # else the gauges would show what held when somebody last asked for readiness
+        if refresh is not None:
+            with suppress(TwinError):  # a store that is down has its own metric
+                await asyncio.to_thread(refresh)
         body, content_type = metrics.render(request.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type})
 

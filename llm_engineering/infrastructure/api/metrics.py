@@ -17,6 +17,7 @@ from prometheus_client.exposition import choose_encoder
 
 from llm_engineering.application.ports import Tracer
 from llm_engineering.application.ports.observability import Trace, TraceSpan
+from llm_engineering.domain.reviews import ReviewCheck
 
 UNKNOWN_ROUTE = "unknown"
 """The route label of every path that the service does not have."""
@@ -121,6 +122,35 @@ class ServiceMetrics:
         self.errors = Counter(
             "twin_errors", "Requests that failed, by what failed.", ("kind",), registry=registry
         )
+        self.summary_votes = Gauge(
+            "twin_summary_votes",
+            "Votes on summaries of reviews that are kept; a changed vote counts once.",
+            ("rating",),
+            registry=registry,
+        )
+        self.summary_support = Gauge(
+            "twin_summary_supported_share",
+            "Of the sentences that a model wrote for summaries, those that held when last looked at.",
+            ("variant",),
+            registry=registry,
+        )
+        self.review_drift = Gauge(
+            "twin_review_drift",
+            "Population stability index of reviews and summaries against the reference window, when last looked at.",
+            ("feature",),
+            registry=registry,
+        )
+        self.review_alarm = Gauge(
+            "twin_review_alarm",
+            "1: the last look at this ended in an alarm.",
+            ("feature",),
+            registry=registry,
+        )
+        self.summaries_paused = Gauge(
+            "twin_summaries_paused",
+            "1: no new summaries are published until somebody resumes.",
+            registry=registry,
+        )
         self._models: set[str] = set()
         self._begin_at_zero()
 
@@ -144,6 +174,17 @@ class ServiceMetrics:
     def count_vote(self, rating: Literal["up", "down"]) -> None:
         """Count a vote."""
         self.feedback.labels(rating).inc()
+
+    def show_reviews(self, check: ReviewCheck | None, votes: Mapping[str, tuple[int, int]]) -> None:
+        """Show what is kept of summaries: votes by version, and the last look at them."""
+        for place, rating in enumerate(("up", "down")):
+            self.summary_votes.labels(rating).set(sum(counts[place] for counts in votes.values()))
+        self.summaries_paused.set(bool(check and check.paused))
+        for drift in check.drifts if check else ():
+            self.review_drift.labels(drift.feature).set(drift.psi)
+            self.review_alarm.labels(drift.feature).set(drift.alarm)
+        for variant, support in check.support.items() if check else ():
+            self.summary_support.labels(variant).set(support.mean)
 
     def count_failure(self, kind: str) -> None:
         """Count a failure; ``kind`` is the name of an error's class."""

@@ -13,7 +13,12 @@ from pydantic import Field, model_validator
 
 from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.ports import ModelRegistry
-from llm_engineering.application.training.registry.promotion_checks import Comparison, check_all
+from llm_engineering.application.training.registry.promotion_checks import (
+    Comparison,
+    Demands,
+    check_all,
+    check_systems,
+)
 from llm_engineering.domain.errors import InvalidInputError, PromotionRefusedError
 from llm_engineering.domain.hints import POE
 from llm_engineering.domain.models import EvaluationReport, Guard, ModelVersion, PromotionDecision, Stage
@@ -80,6 +85,50 @@ def decide(
     return PromotionDecision(
         candidate=candidate.label,
         production=production.label if production else None,
+        evaluation=report.id,
+        metric=policy.metric,
+        margin=policy.margin,
+        promoted_to=None if against else Stage.STAGING,
+        reasons=against or tuple(finding.text for finding in findings),
+        decided_at=at or datetime.now(UTC),
+    )
+
+
+def decide_systems(
+    report: EvaluationReport,
+    candidate: str,
+    reference: str,
+    policy: PromotionPolicy,
+    *,
+    at: datetime | None = None,
+) -> PromotionDecision:
+    """Return what an evaluation says on two of its systems that are no registered models, such as settings of a pipeline.
+
+    Args:
+        candidate: name of the system that is to take the place of ``reference``.
+
+    Raises:
+        InvalidInputError: one of them was not evaluated.
+    """
+    found = {one.system: one for one in report.systems}
+    if candidate not in found or reference not in found:
+        raise InvalidInputError(
+            f"Expected {candidate} and {reference} in the evaluation; it has {', '.join(found)}."
+        )
+    demands = Demands(
+        report=report,
+        metric=policy.metric,
+        margin=policy.margin,
+        guards=policy.guards,
+        min_items=policy.min_items,
+        min_clusters=policy.min_clusters,
+        max_missing_share=policy.max_missing_share,
+    )
+    findings = check_systems(demands, found[candidate], found[reference], (candidate, reference))
+    against = tuple(finding.text for finding in findings if not finding.good)
+    return PromotionDecision(
+        candidate=candidate,
+        production=reference,
         evaluation=report.id,
         metric=policy.metric,
         margin=policy.margin,

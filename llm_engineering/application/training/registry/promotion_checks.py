@@ -15,11 +15,9 @@ from llm_engineering.domain.models import (
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """A candidate, what it is compared with, and what is asked of it."""
+class Demands:
+    """An evaluation, and what it must show of a candidate."""
 
-    candidate: ModelVersion
-    production: ModelVersion | None
     report: EvaluationReport
     metric: str
     margin: float
@@ -27,6 +25,14 @@ class Comparison:
     min_items: int
     min_clusters: int
     max_missing_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison(Demands):
+    """A candidate, what it is compared with, and what is asked of it."""
+
+    candidate: ModelVersion
+    production: ModelVersion | None
     base: str
 
 
@@ -42,6 +48,8 @@ class Finding:
 class _Pair:
     candidate: SystemReport
     reference: SystemReport
+    names: tuple[str, str]
+    """What a reader calls them."""
 
 
 def check_all(comparison: Comparison) -> list[Finding]:
@@ -56,10 +64,22 @@ def check_all(comparison: Comparison) -> list[Finding]:
         findings.append(Finding(False, _absent(comparison, wanted)))
     if candidate is None or reference is None:
         return findings
-    pair = _Pair(candidate, reference)
-    findings += _beats(comparison, pair)
-    for guard in comparison.guards:
-        findings += _guarded(comparison, pair, guard)
+    names = comparison.candidate.label, _named(comparison)
+    return [*findings, *check_systems(comparison, candidate, reference, names)]
+
+
+def check_systems(
+    demands: Demands, candidate: SystemReport, reference: SystemReport, names: tuple[str, str]
+) -> list[Finding]:
+    """Return findings on two evaluated systems: whether the candidate is better, and whether a guard speaks against it.
+
+    Args:
+        names: what a reader calls the candidate and the reference.
+    """
+    pair = _Pair(candidate, reference, names)
+    findings = list(_beats(demands, pair))
+    for guard in demands.guards:
+        findings += _guarded(demands, pair, guard)
     return findings
 
 
@@ -112,31 +132,31 @@ def _no_overlap(comparison: Comparison) -> Iterator[Finding]:
             )
 
 
-def _beats(comparison: Comparison, pair: _Pair) -> Iterator[Finding]:
-    difference = _difference(comparison, pair, comparison.metric)
+def _beats(demands: Demands, pair: _Pair) -> Iterator[Finding]:
+    difference = _difference(demands, pair, demands.metric)
     if difference is None:
-        yield _no_difference(comparison, pair, comparison.metric)
+        yield _no_difference(demands, pair, demands.metric)
         return
-    yield from _enough(comparison, difference)
-    yield from _few_missing(comparison, pair, comparison.metric)
+    yield from _enough(demands, difference)
+    yield from _few_missing(demands, pair, demands.metric)
     if not _is_sound(difference):
         yield _unsound(difference)
         return
-    beyond = _worst(difference) > comparison.margin
-    by = f" by more than {comparison.margin:g}" if comparison.margin else ""
+    beyond = _worst(difference) > demands.margin
+    by = f" by more than {demands.margin:g}" if demands.margin else ""
     verb = "is better than" if beyond else "is not shown to be better than"
     yield Finding(
         beyond,
-        f"{comparison.metric}: {comparison.candidate.label} {verb} {_named(comparison)}{by}: {_shown(difference)}",
+        f"{demands.metric}: {pair.names[0]} {verb} {pair.names[1]}{by}: {_shown(difference)}",
     )
 
 
-def _guarded(comparison: Comparison, pair: _Pair, guard: Guard) -> Iterator[Finding]:
-    difference = _difference(comparison, pair, guard.metric)
+def _guarded(demands: Demands, pair: _Pair, guard: Guard) -> Iterator[Finding]:
+    difference = _difference(demands, pair, guard.metric)
     if difference is None:
-        yield _no_difference(comparison, pair, guard.metric)
+        yield _no_difference(demands, pair, guard.metric)
         return
-    yield from _few_missing(comparison, pair, guard.metric)
+    yield from _few_missing(demands, pair, guard.metric)
     if not _is_sound(difference):
         yield _unsound(difference)
         return
@@ -150,10 +170,10 @@ def _guarded(comparison: Comparison, pair: _Pair, guard: Guard) -> Iterator[Find
     yield Finding(good, f"guard {guard.metric}: {words}{allowed}: {_shown(difference)}")
 
 
-def _difference(comparison: Comparison, pair: _Pair, metric: str) -> Difference | None:
+def _difference(demands: Demands, pair: _Pair, metric: str) -> Difference | None:
     """Over all items, candidate − reference; one given the other way round is turned."""
     names = _names(pair.candidate), _names(pair.reference)
-    for found in comparison.report.differences:
+    for found in demands.report.differences:
         if found.metric != metric or found.slice:
             continue
         if found.candidate in names[0] and found.reference in names[1]:
@@ -170,8 +190,8 @@ def _names(system: SystemReport) -> set[str]:
     return {system.system, system.model}
 
 
-def _no_difference(comparison: Comparison, pair: _Pair, metric: str) -> Finding:
-    there = sorted({found.metric for found in comparison.report.differences if not found.slice})
+def _no_difference(demands: Demands, pair: _Pair, metric: str) -> Finding:
+    there = sorted({found.metric for found in demands.report.differences if not found.slice})
     return Finding(
         False,
         f"the evaluation holds no difference of {metric} between {pair.candidate.system} and {pair.reference.system}; it has "
@@ -179,28 +199,28 @@ def _no_difference(comparison: Comparison, pair: _Pair, metric: str) -> Finding:
     )
 
 
-def _enough(comparison: Comparison, difference: Difference) -> Iterator[Finding]:
-    if difference.n < comparison.min_items:
+def _enough(demands: Demands, difference: Difference) -> Iterator[Finding]:
+    if difference.n < demands.min_items:
         yield Finding(
             False,
-            f"{difference.n} scored test item(s) of {difference.metric} are too few; {comparison.min_items} are asked for",
+            f"{difference.n} scored test item(s) of {difference.metric} are too few; {demands.min_items} are asked for",
         )
-    if difference.clusters < comparison.min_clusters:
+    if difference.clusters < demands.min_clusters:
         yield Finding(
             False,
-            f"the test items come from {difference.clusters} document(s); {comparison.min_clusters} are asked for",
+            f"the test items come from {difference.clusters} document(s); {demands.min_clusters} are asked for",
         )
 
 
-def _few_missing(comparison: Comparison, pair: _Pair, metric: str) -> Iterator[Finding]:
+def _few_missing(demands: Demands, pair: _Pair, metric: str) -> Iterator[Finding]:
     for system in (pair.candidate, pair.reference):
         score = _score(system.scores, metric)
         share = score.missing / (score.n + score.missing) if score and score.missing else 0.0
-        if share > comparison.max_missing_share:
+        if share > demands.max_missing_share:
             yield Finding(
                 False,
                 f"{share:.0%} of the items of {system.system} have no score of {metric}; "
-                f"{comparison.max_missing_share:.0%} are borne",
+                f"{demands.max_missing_share:.0%} are borne",
             )
 
 

@@ -47,7 +47,7 @@ def is_counted(scope: Scope) -> bool:
 
 def is_rationed(scope: Scope) -> bool:
     """Return whether the request counts against its caller's rate: votes do too, though they need no slot."""
-    return is_counted(scope) or (scope["method"] == "POST" and scope["path"] == "/feedback")
+    return is_counted(scope) or (scope["method"] == "POST" and scope["path"].endswith("/feedback"))
 
 
 def request_state(scope: Scope) -> dict[str, Any]:

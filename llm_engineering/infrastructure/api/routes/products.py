@@ -3,30 +3,44 @@
 import csv
 import io
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Final, NamedTuple
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from pydantic import BaseModel
 
-from llm_engineering.application.ports import CleanStore, SummaryStore
+from llm_engineering.application.ports import CleanStore, FeedbackStore, SummaryStore
+from llm_engineering.domain.documents import text_hash
 from llm_engineering.domain.hints import POE
-from llm_engineering.domain.reviews import ALL_LANGUAGES, CHAMPION, derive_summary_id
+from llm_engineering.domain.inference import Feedback, Subject
+from llm_engineering.domain.reviews import (
+    ALL_LANGUAGES,
+    CHALLENGER,
+    CHAMPION,
+    VOTE_TASK,
+    choose_served,
+    derive_summary_id,
+)
+from llm_engineering.infrastructure.api.bodies import describe_body, json_body
 from llm_engineering.infrastructure.api.errors import Problem, ProblemError
 from llm_engineering.infrastructure.api.routes.page import HEADERS
-from llm_engineering.infrastructure.api.routes.rag import describe_errors, error_responses
+from llm_engineering.infrastructure.api.routes.rag import WITH_BODY, describe_errors, error_responses
 from llm_engineering.infrastructure.api.schemas.products import (
     KeyPointsReply,
     ProductLine,
     ProductsReply,
     SummaryReply,
+    SummaryVoteBody,
+    SummaryVoteKept,
     describe_product,
     describe_summary,
 )
 
+BODIES: Final = (SummaryVoteBody,)
 CACHE: Final = "private, max-age=60"
 """A retracted text may stay in a browser for so long; where keys are needed, no proxy may keep it for others."""
 _UNCHANGED: Final[dict[int | str, dict[str, Any]]] = {
@@ -47,11 +61,14 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 """A cell that begins so is run by spreadsheets."""
 
 
-def make_router(summaries: SummaryStore, reviews: CleanStore | None = None) -> APIRouter:
+def make_router(
+    summaries: SummaryStore, reviews: CleanStore | None = None, votes: FeedbackStore | None = None
+) -> APIRouter:
     """Return the routes over a store of summaries.
 
     Args:
         reviews: what the page shows behind a point; None: the quotes alone.
+        votes: where it is kept whether a summary helped; None: nobody is asked.
     """
     routes = APIRouter(tags=["products"])
 
@@ -87,12 +104,14 @@ def make_router(summaries: SummaryStore, reviews: CleanStore | None = None) -> A
     def page(product: ProductId, language: Language = ALL_LANGUAGES) -> HTMLResponse:
         """Return a page for people: the summary, its points with the reviews behind them, and the stars."""
         found = _find(summaries, product, language)
-        languages = {one.newest.language for one in summaries.list_of_product(product)}
+        kept = summaries.list_of_product(product)
+        languages = {one.newest.language for one in kept if one.newest.variant == CHAMPION}
         return _render(
             root="../",
             summary=found,
             languages=sorted(languages, key=lambda one: (one != ALL_LANGUAGES, one)),
             quotes=_quote(found, reviews),
+            votes=votes is not None,
         )
 
     @routes.get(
@@ -125,6 +144,49 @@ def make_router(summaries: SummaryStore, reviews: CleanStore | None = None) -> A
             key_points=found.key_points,
         )
         return _answer(request, found.version, reply)
+
+    @routes.post(
+        "/products/{product}/summary/feedback",
+        status_code=201,
+        responses=WITH_BODY | error_responses(404),
+        openapi_extra=describe_body(
+            SummaryVoteBody, {"version": "0123456789abcdef", "rating": "up", "voter": "a1b2c3"}
+        ),
+    )
+    def vote(
+        request: Request,
+        product: ProductId,
+        body: Annotated[SummaryVoteBody, Depends(json_body(SummaryVoteBody))],
+    ) -> SummaryVoteKept:
+        """Say whether a summary helped. A second vote of a voter on the same version replaces the first.
+
+        404: this version is of no summary of the product that is served, or was before it.
+        """
+        if votes is None:
+            raise ProblemError(
+                Problem(503, "feedback_off", "This service takes no votes: it has no database.")
+            )
+        for stored in summaries.list_of_product(product):
+            shown = [one for one in (stored.current, stored.previous) if one is not None]
+            served = stored.newest.variant in (CHAMPION, CHALLENGER)
+            if served and body.version in {one.version for one in shown}:
+                break
+        else:
+            raise ProblemError(
+                Problem(404, "unknown_version", "This version is not served any more. Load the summary anew.")
+            )
+        key = getattr(request.state, "key_name", None) or ""
+        votes.vote(
+            Feedback(
+                subject=Subject(kind="summary", id=body.version),
+                rating=body.rating,
+                task=VOTE_TASK,
+                document_ids=(stored.id,),
+                voter=text_hash(f"{key}:{body.voter}")[:16],
+                created_at=datetime.now(UTC),
+            )
+        )
+        return SummaryVoteKept(version=body.version, rating=body.rating)
 
     return routes
 
@@ -184,9 +246,11 @@ def _write_csv(products: Iterable[ProductLine]) -> str:
 
 
 def _find(summaries: SummaryStore, product: str, language: str) -> SummaryReply:
-    found = summaries.get([derive_summary_id(product, language)])
-    if found:
-        return describe_summary(found[0].served)
+    found = choose_served(
+        summaries.get([derive_summary_id(product, language, one) for one in (CHAMPION, CHALLENGER)])
+    )
+    if found is not None:
+        return describe_summary(found.served)
     raise ProblemError(
         Problem(404, "unknown_product", "No reviews of this product were summarised in this language.")
     )

@@ -1,6 +1,7 @@
 """What the routes over products' reviews give."""
 
 from datetime import datetime
+from typing import Final, Literal
 
 from pydantic import BaseModel, Field
 
@@ -12,6 +13,30 @@ from llm_engineering.domain.reviews import (
     SummarySentence,
     SummaryStatus,
 )
+from llm_engineering.infrastructure.api.schemas.rag import TRACE_ID, Request
+
+_VERSION: Final = "^[0-9a-f]{16}$"
+
+
+class SummaryVoteBody(Request):
+    """Whether a summary helped a reader."""
+
+    version: str = Field(pattern=_VERSION, description="The `version` of the summary that was shown.")
+    rating: Literal["up", "down"]
+    voter: str = Field(
+        default="",
+        max_length=64,
+        pattern=f"^$|{TRACE_ID}",
+        description="Tells the caller's readers apart: a random id that their browser keeps. A hash of it is kept. Empty: "
+        "all with this key are one voter.",
+    )
+
+
+class SummaryVoteKept(BaseModel):
+    """The vote as it was kept."""
+
+    version: str
+    rating: Literal["up", "down"]
 
 
 class SummaryReply(BaseModel):

@@ -20,7 +20,7 @@ _BY_VOTE = "votes_by_time"
 
 
 class _SubjectVotes(MongoCollection):
-    """What was said of analyses: a record for each voter and version."""
+    """What was said of analyses and summaries: a record for each voter and version."""
 
     name = "subject_votes"
     what = "votes"
@@ -34,9 +34,20 @@ class _SubjectVotes(MongoCollection):
         identifier = derive_id("vote", feedback.subject.kind, feedback.subject.id, feedback.voter)
         self._replace([(identifier, to_record(feedback, identifier))])
 
+    def count(self, task: str) -> dict[str, tuple[int, int]]:
+        group = {"_id": {"subject": "$subject.id", "rating": "$rating"}, "votes": {"$sum": 1}}
+        with self._connection.translate_errors("counting votes"):
+            rows = list(self._collection().aggregate([{"$match": {"task": task}}, {"$group": group}]))
+        found: dict[str, tuple[int, int]] = {}
+        for row in rows:
+            up, down = found.get(row["_id"]["subject"], (0, 0))
+            rating, votes = row["_id"]["rating"], row["votes"]
+            found[row["_id"]["subject"]] = (up + votes * (rating == "up"), down + votes * (rating == "down"))
+        return dict(sorted(found.items()))
+
     def read(self, task: str | None) -> Iterator[Feedback]:
         records = self._stream({} if task is None else {"task": task}, None, WRITE_BATCH)
-        # Few enough for memory: each was typed by a person.
+        # Few enough for memory: each was given by a person.
         yield from sorted(
             (from_record(Feedback, record) for record in records), key=lambda vote: vote.created_at
         )
@@ -135,6 +146,9 @@ class MongoFeedbackStore(MongoCollection):
 
     def read_corrections(self, task: str | None = None) -> Iterator[Feedback]:
         return self._subjects.read(task)
+
+    def count_votes(self, task: str) -> dict[str, tuple[int, int]]:
+        return self._subjects.count(task)
 
     def restore(self, voted: Sequence[tuple[Interaction, Feedback]]) -> None:
         self._replace(

@@ -3,12 +3,33 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from llm_engineering.domain.reviews import StoredSummary
+from llm_engineering.domain.reviews import ReviewCheck, StoredSummary
 from llm_engineering.infrastructure.stores.mongo.collections import MongoCollection
+from llm_engineering.infrastructure.stores.mongo.connection import MongoConnection
 from llm_engineering.infrastructure.stores.mongo.records import from_record, to_record
 
 if TYPE_CHECKING:
     from pymongo import IndexModel
+
+
+class _Checks(MongoCollection):
+    """What looks at reviews and summaries found."""
+
+    name = "review_checks"
+    what = "checks of reviews"
+
+    def list_indexes(self) -> "list[IndexModel]":
+        from pymongo import IndexModel
+
+        return [IndexModel([("at", -1)])]
+
+    def put(self, check: ReviewCheck) -> None:
+        self._replace([(check.at.isoformat(), to_record(check, check.id))])
+
+    def list_newest(self, most: int) -> list[ReviewCheck]:
+        with self._connection.translate_errors("reading checks of reviews"):
+            records = list(self._collection().find({}).sort("at", -1).limit(most))
+        return [from_record(ReviewCheck, record) for record in records]
 
 
 class MongoSummaryStore(MongoCollection):
@@ -16,6 +37,10 @@ class MongoSummaryStore(MongoCollection):
 
     name = "summaries"
     what = "summaries of reviews"
+
+    def __init__(self, connection: MongoConnection) -> None:
+        super().__init__(connection)
+        self._checks = _Checks(connection)
 
     def list_indexes(self) -> "list[IndexModel]":
         from pymongo import IndexModel
@@ -44,3 +69,9 @@ class MongoSummaryStore(MongoCollection):
 
     def delete(self, ids: Sequence[str]) -> int:
         return self._delete(ids)
+
+    def put_check(self, check: ReviewCheck) -> None:
+        self._checks.put(check)
+
+    def list_checks(self, most: int) -> list[ReviewCheck]:
+        return self._checks.list_newest(most)
