@@ -18,7 +18,7 @@ TEMPLATE = Path(__file__).with_name("report.html.j2")
 NOTES = {
     "empty": "empty",
     "verbatim": "the source, word by word",
-    "language": "in a language that the embedder does not read: neither tone nor relevance is told",
+    "language": "partly in a language that the embedder does not read, so that relevance, or tone, is not told",
 }
 
 
