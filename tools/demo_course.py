@@ -11,7 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from llm_engineering.application.evaluation.course.config import CourseAssistant
+from llm_engineering.application.evaluation.course.report import WORDS
 from llm_engineering.bootstrap.logging import start_logging
+from llm_engineering.bootstrap.resources import open_resources
 from llm_engineering.domain.hints import POE
 from llm_engineering.settings import load_settings
 from tools.console import console, make_parser, run, show_stage
@@ -41,8 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with show_stage("Models and local services", timings):
             ensure_models(settings, small=True)
             start_warehouse(settings, stack)
-        parameters, rest = read_run_config(CONFIG, CourseAssistant)
+        parameters, rest = _read_parameters()
         find_state(parameters, settings).unlink(missing_ok=True)
+        with open_resources(settings) as resources:  # what an earlier demo told is not in this one's mailbox
+            outbox = resources.warehouse.notices
+            outbox.delete([one.id for one in outbox.stream()])
         with show_stage("Collect, compare, choose, tell", timings):
             report = run_course(parameters, rest, settings)
         with show_stage("The same again", timings):
@@ -53,11 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"  {escape(line)}", soft_wrap=True)
     mails = len(mailbox.messages)
     console.print(
-        f"{mails} mail to the dean with the page ({page}); the second run did {'something' if again else 'nothing'}. "
+        f"{mails} mail to the dean, with the page {page}; the second run did {'something' if again else 'nothing'}. "
         f"[dim]{sum(timings.values()):.0f} s in all. Next: {POE} list-models {parameters.course.name}[/]",
         soft_wrap=True,
     )
     return 0 if not again else 1
+
+
+def _read_parameters() -> tuple[CourseAssistant, dict[str, Any]]:
+    """The file's, with a name of the demo's own, so that its versions never stand among somebody's."""
+    parameters, rest = read_run_config(CONFIG, CourseAssistant)
+    course = parameters.course.model_copy(update={"name": _NAME})
+    return parameters.model_copy(update={"course": course}), rest
 
 
 def make_table(found: dict[str, Any]) -> Table:
@@ -80,9 +92,9 @@ def make_table(found: dict[str, Any]) -> Table:
     for name, about in assistants:
         scores = about["scores"]
         unfair = [
-            f"[red]{one['verdict']} to {escape(one['professor'])} ({one['gap'][0]:+.2f})[/]"
+            f"[red]{WORDS[one['verdict']]} {escape(one['professor'])} ({one['gap'][0]:+.2f})[/]"
             for one in about["professors"]
-            if one["verdict"] in ("worse", "better")
+            if one["verdict"] in WORDS
         ]
         serves = name == found["serving"]["assistant"]
         table.add_row(

@@ -111,7 +111,10 @@ def test_a_mail_takes_a_file_along_and_goes_without_it_where_it_is_gone(tmp_path
         place.send(notice(text="Look at it.", attachment=str(page)))
     first, second = mailbox.messages
     [attached] = first.iter_attachments()
-    assert (attached.get_filename(), "Ärger" in attached.get_payload(decode=True).decode()) == ("report.html", True)
+    assert (attached.get_filename(), "Ärger" in attached.get_payload(decode=True).decode()) == (
+        "report.html",
+        True,
+    )
     assert not list(second.iter_attachments())
     assert first["To"] == second["To"]
 
