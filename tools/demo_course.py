@@ -14,9 +14,8 @@ from llm_engineering.application.evaluation.course.config import CourseAssistant
 from llm_engineering.application.evaluation.course.report import WORDS
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources
-from llm_engineering.domain.hints import POE
 from llm_engineering.settings import load_settings
-from tools.console import console, make_parser, run, show_stage
+from tools.console import console, make_parser, name_demo, run, show_next, show_stage
 from tools.course import find_state
 from tools.demo import start_warehouse
 from tools.mailbox import SmallMailbox
@@ -25,13 +24,13 @@ from tools.run import run_course
 from tools.run_config import read_run_config
 
 CONFIG = Path("configs/course.yaml")
-_NAME = "twin-demo-course"
-"""Of the demo's own database and index."""
+_NAME = "demo-course-assistant"
+"""Of the demo's own assistant."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     make_parser("demo-course", __doc__).parse_args(arguments)
-    os.environ.update({"DATABASE_NAME": _NAME, "VECTOR_INDEX_COLLECTION": _NAME})
+    os.environ.update(name_demo("course"))
     for name in ("NOTIFY_WEBHOOK_URL", "NOTIFY_WEBHOOK_SECRET"):  # nobody but the demo's own mailbox is told
         os.environ.pop(name, None)
     timings: dict[str, float] = {}
@@ -59,9 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mails = len(mailbox.messages)
     console.print(
         f"{mails} mail to the dean, with the page {page}; the second run did {'something' if again else 'nothing'}. "
-        f"[dim]{sum(timings.values()):.0f} s in all. Next: {POE} list-models {parameters.course.name}[/]",
+        f"[dim]{sum(timings.values()):.0f} s in all.[/]",
         soft_wrap=True,
     )
+    show_next(f"list-models {_NAME}", "rejected --demo-course")
     return 0 if not again else 1
 
 
