@@ -173,7 +173,7 @@ _ENDLESS = 10_000
 _UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 DEMO_COLLECTION = {"DATABASE_NAME": "twin-demo", "VECTOR_INDEX_COLLECTION": "twin-demo"}
 """Settings of the demo's own database and index, so that its sample never mixes with anybody's writing."""
-_RECORD_DEMOS = ("crm", "movies", "reviews", "support")
+_RECORD_DEMOS = ("course", "crm", "movies", "reviews", "support")
 
 
 def name_demo(demo: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from llm_engineering.application.analysis.config import RecordAnalysis
 from llm_engineering.application.config import StrictConfig
+from llm_engineering.application.evaluation.course.config import CourseAssistant
 from llm_engineering.application.evaluation.models.config import ModelEvaluationParameters
 from llm_engineering.application.evaluation.rag.config import RagEvaluation
 from llm_engineering.application.features.config import (
@@ -36,6 +37,7 @@ from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings
 from tools.compare import show_side_by_side
 from tools.console import errors, make_parser, run, user_link, user_path
+from tools.course import hash_run, is_unchanged, keep_run
 from tools.distributed import check_shared, is_distributed, is_leader, join_training
 from tools.preflight import check_hosts, check_inputs, choose_author
 from tools.reports import read_output, show_run, show_steps
@@ -43,7 +45,7 @@ from tools.run_config import check_parameters, read_run_config
 from tools.run_notices import tell_run
 from tools.zenml_stack import fit_to_stack
 
-WRITERS = frozenset({"digital_data_etl", "feature_engineering", "end_to_end_data"})
+WRITERS = frozenset({"digital_data_etl", "feature_engineering", "end_to_end_data", "course_assistant"})
 """Pipelines that change the collection."""
 
 
@@ -83,6 +85,7 @@ PIPELINES = {
     "training": Runnable("training", Training, Path("configs/training_sft.yaml")),
     "end-to-end-data": Runnable("end_to_end_data", EndToEndData, OWN),
     "review-summaries": Runnable("review_summaries", ReviewSummaryRun, Path("configs/review_summaries.yaml")),
+    "course-assistant": Runnable("course_assistant", CourseAssistant, Path("configs/course.yaml")),
     "analysis": Runnable("record_analysis", RecordAnalysis, Path("configs/analysis_tickets.yaml")),
     "head-training": Runnable("head_training", RecordAnalysis, Path("configs/analysis_tickets.yaml")),
     "export-artifact-to-json": Runnable(
@@ -107,11 +110,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     for warning in check_inputs(parameters, settings):
         errors.print(f"[yellow]![/] {escape(warning)}")
+    if isinstance(parameters, CourseAssistant):
+        run_course(parameters, rest, settings)
+        return 0
     result = run_pipeline(runnable.pipeline, parameters, rest)
     trained = read_output(result, "training_report")
     if trained and Path(trained["folder"]).is_dir():  # not where another machine has it
         show_side_by_side(Path(trained["folder"]), settings)
     return 0
+
+
+def run_course(parameters: CourseAssistant, rest: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Compare course assistants where something has changed; return the report, empty where nothing has."""
+    inputs = hash_run(parameters, settings)
+    if is_unchanged(parameters, settings, inputs):
+        return {}
+    report = read_output(run_pipeline("course_assistant", parameters, rest), "course_report")
+    keep_run(parameters, settings, inputs, report)
+    return report
 
 
 def run_pipeline(name: str, parameters: StrictConfig, rest: dict[str, Any] | None = None) -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,7 @@ from llm_engineering.settings import load_settings
 from tests.fakes.serving import LoopbackServer
 from tests.fakes.warehouse import FakeWarehouse
 from tools import run_notices
+from tools.mailbox import SmallMailbox
 from tools.run_notices import describe_run, tell_run
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
@@ -97,6 +99,24 @@ def test_apprise_carries_a_notice_to_a_service(sink: Sink) -> None:
     with pytest.raises(ConfigurationError) as caught:
         AppriseNotifier("nothing://user:password@host")
     assert "password" not in str(caught.value)
+
+
+def test_a_mail_takes_a_file_along_and_goes_without_it_where_it_is_gone(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text("<!doctype html><p>Ärger</p>", encoding="utf-8")
+    with SmallMailbox() as mailbox:
+        place = AppriseNotifier(mailbox.address)
+        place.send(notice(text="Look at it.", attachment=str(page)))
+        page.unlink()
+        place.send(notice(text="Look at it.", attachment=str(page)))
+    first, second = mailbox.messages
+    [attached] = first.iter_attachments()
+    assert (attached.get_filename(), "Ärger" in attached.get_payload(decode=True).decode()) == (
+        "report.html",
+        True,
+    )
+    assert not list(second.iter_attachments())
+    assert first["To"] == second["To"]
 
 
 def test_of_a_subject_and_rule_one_a_day_is_sent_however_often_it_is_told(sink: Sink) -> None:

@@ -11,6 +11,7 @@ from llm_engineering.application.evaluation.models.metrics import ReferenceMetri
 from llm_engineering.application.reviews.polarity import PolarityScorer
 from llm_engineering.application.text.overlap import measure_copying
 from llm_engineering.application.text.sentences import split_units
+from llm_engineering.application.text.words import language_of, split_words
 from llm_engineering.domain.documents import CleanDocument
 from llm_engineering.domain.errors import InvalidInputError
 
@@ -32,7 +33,6 @@ class Exchange:
     professor: str
     bucket: str
     """What kind of question it is, so that like is compared with like."""
-    language: str
 
     @property
     def question(self) -> tuple[str, str, str]:
@@ -51,7 +51,7 @@ class Measured:
     source_tone: float | None
     """Of the context."""
     note: str = ""
-    """``empty``, ``verbatim`` (the context, word by word), ``language`` (the embedder does not read it)."""
+    """``empty``, ``verbatim`` (the context, word by word), ``language`` (the embedder does not read a part of it)."""
 
     @property
     def shift(self) -> float | None:
@@ -76,7 +76,6 @@ def read_exchanges(documents: Iterable[CleanDocument]) -> list[Exchange]:
             response=read(one, "response"),
             professor=read(one, "professor"),
             bucket=read(one, "bucket") or UNSORTED,
-            language=one.language,
         )
         for one in found
     ]
@@ -141,12 +140,12 @@ def _measure(
     embedder: TextEmbedder,
     scorer: PolarityScorer,
 ) -> list[Measured]:
-    compared = [one for one in exchanges if one.question in right and right[one.question].response]
+    paired = [one for one in exchanges if one.question in right and right[one.question].response]
     words = references.score_pairs(
-        [one.response for one in compared], [right[one.question].response for one in compared]
+        [one.response for one in paired], [right[one.question].response for one in paired]
     )
     of_words = {
-        one.question: {name: words[name][place] for name in _WORDS} for place, one in enumerate(compared)
+        one.question: {name: words[name][place] for name in _WORDS} for place, one in enumerate(paired)
     }
     near = (
         embedder.embed([one.query for one in exchanges])
@@ -155,14 +154,15 @@ def _measure(
     told = score_tones([text for one in exchanges for text in (one.response, one.context)], scorer)
     found = []
     for place, one in enumerate(exchanges):
-        read = one.language == "en" or scorer.multilingual
-        note = "" if read else "language"
+        compared = scorer.multilingual or not (_is_foreign(one.query) or _is_foreign(one.response))
+        read = scorer.multilingual or not (_is_foreign(one.context) or _is_foreign(one.response))
+        note = "" if compared and read else "language"
         if not one.response:
             note = "empty"
         elif one.response == one.context:
             note = "verbatim"
         scores = dict.fromkeys(_WORDS) | of_words.get(one.question, {})
-        relevance = (float(near[place]) if read else None) if one.response else 0.0
+        relevance = (float(near[place]) if compared else None) if one.response else 0.0
         coverage = measure_copying(one.context, one.response) if one.response else 0.0
         found.append(
             Measured(
@@ -174,6 +174,11 @@ def _measure(
             )
         )
     return found
+
+
+def _is_foreign(text: str) -> bool:
+    """Whether a text is in another language than English, which is what a small embedder reads."""
+    return language_of(split_words(text)) not in (None, "en")
 
 
 def score_tones(texts: Sequence[str], scorer: PolarityScorer) -> list[float | None]:

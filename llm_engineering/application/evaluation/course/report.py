@@ -18,8 +18,11 @@ TEMPLATE = Path(__file__).with_name("report.html.j2")
 NOTES = {
     "empty": "empty",
     "verbatim": "the source, word by word",
-    "language": "in a language that the embedder does not read: neither tone nor relevance is told",
+    "language": "partly in a language that the embedder does not read, so that relevance, or tone, is not told",
 }
+
+WORDS = {"worse": "too harsh on", "better": "too kind to"}
+"""What a verdict means for whom an assistant treats unlike the others."""
 
 
 def summarise(report: CourseReport, selection: Selection, metric: str) -> list[str]:
@@ -30,11 +33,11 @@ def summarise(report: CourseReport, selection: Selection, metric: str) -> list[s
         else "No assistant serves."
     ]
     for one in report.assistants:
-        for verdict in ("worse", "better"):
+        for verdict in WORDS:
             names = [line.professor for line in one.biased if line.verdict == verdict]
             if names:
                 lines.append(
-                    f"{one.name} tells of {' and '.join(names)} {verdict} than the sources do, and is not chosen."
+                    f"{one.name} is {WORDS[verdict]} {' and '.join(names)}, against its sources, and cannot be chosen."
                 )
     if not any(one.biased for one in report.assistants):
         lines.append("No assistant was found to treat a professor unlike the others.")
@@ -166,7 +169,7 @@ def _as_assistant(one: AssistantReport) -> dict[str, Any]:
 
 def _as_row(one: AssistantReport, selection: Selection, metric: str) -> dict[str, Any]:
     score = one.scores.get(metric)
-    unfair = [f"{line.verdict} to {line.professor}" for line in one.biased]
+    unfair = [f"{WORDS[line.verdict]} {line.professor}" for line in one.biased]
     verdict = f"refused: {', '.join(unfair)}" if unfair else selection.refused.get(one.name, "fair")
     if one.name == selection.assistant:
         verdict = f"serves{f', though {verdict}' if unfair else ''}"
