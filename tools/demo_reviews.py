@@ -31,6 +31,8 @@ _NAMED = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     make_parser("demo-reviews", __doc__).parse_args(arguments)
     os.environ.update({"DATABASE_NAME": _NAME, "VECTOR_INDEX_COLLECTION": _NAME})
+    # The sample's reviewers do not exist, so their pseudonyms need no secret.
+    os.environ.setdefault("PRIVACY_KEY", _NAME)
     settings = load_settings()
     start_logging(settings)
     timings: dict[str, float] = {}

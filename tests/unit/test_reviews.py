@@ -296,6 +296,42 @@ def test_held_summaries_wait_for_a_person() -> None:
         agreed.reject()
 
 
+@pytest.mark.parametrize("status", [SummaryStatus.WITHHELD, SummaryStatus.HELD])
+def test_what_may_not_be_shown_is_empty_wherever_it_stands(status: SummaryStatus) -> None:
+    shop = Shop(mixed())
+    shop.run()
+    made = shop.served().model_copy(update={"status": status, "notes": ("A note on it.",)})
+    assert made.sentences
+    kept = (
+        StoredSummary(current=made),
+        StoredSummary(waiting=made.model_copy(update={"approval": "waiting"})),
+    )
+    for stored in kept:
+        shown = stored.served
+        expected = status if stored.current is not None else SummaryStatus.HELD
+        assert (shown.status, shown.text, shown.key_points, shown.notes) == (expected, "", (), ())
+        assert (shown.document_ids, shown.sampled_ids, shown.supported_share) == ((), (), None)
+        assert shown.distribution == made.distribution
+
+
+def test_a_copy_with_other_words_is_another_version() -> None:
+    shop = Shop(mixed())
+    shop.run()
+    made = shop.served()
+    before = made.version
+    assert made.model_copy(update={"notes": ("other",)}).version != before
+    assert made.model_copy(update={"approval": "approved"}).version == before
+    assert made.model_copy(update={"product": "Other"}).id != made.id
+
+
+def test_reviewers_who_are_not_told_apart_are_said_to_be() -> None:
+    documents = [one.model_copy(update={"metadata": {**one.metadata, "reviewer": ""}}) for one in mixed()]
+    shop = Shop(documents)
+    shop.run()
+    assert any("not told apart" in one for one in shop.served().degradations)
+    assert shop.served().distribution.reviewers == 12
+
+
 def test_samples_are_balanced_and_repeatable() -> None:
     cards = [
         ReviewCard(

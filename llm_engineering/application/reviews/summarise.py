@@ -367,6 +367,8 @@ class _Summariser:
             degradations.append(
                 "The embedder knows one language: what reviews say in others is counted apart, and less surely read."
             )
+        if counted and all(one.reviewer == one.id for one in counted):
+            degradations.append("Reviewers are not told apart: each review counts as one reviewer's.")
         categories = Counter(one.product_category for one in judged if one.product_category)
         return ProductSummary(
             product=task.product,
