@@ -150,6 +150,12 @@ class CountingIndex:
     def search(self, requests: Sequence[SearchRequest], fingerprint: EmbedderFingerprint) -> list[list[Hit]]:
         return self._index.search(requests, fingerprint)
 
+    def erase(self, document_ids: Sequence[str]) -> None:
+        self._index.erase(document_ids)
+
+    def read_state(self) -> str:
+        return self._index.read_state()
+
     def read_passages(self, parent_ids: Sequence[str]) -> dict[str, list[Chunk]]:
         return self._index.read_passages(parent_ids)
 

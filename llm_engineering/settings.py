@@ -348,6 +348,8 @@ class ServiceSettings(Group):
     state: Literal["local", "database"] = "local"
     """Where API keys and rate limits are kept: ``local``, in ``keys_file`` and in memory; ``database``, where all replicas
     of the service see the same."""
+    webhook_secret: SecretStr | None = Field(default=None, min_length=16)
+    """Of systems that post records to be analysed, signed instead of with a key; None: signed requests are refused."""
     keys_file: Path = Path("data/api_keys.json")
     """Hashes of the API keys (``./poe create-api-key``). Read again when it changes."""
     rate_per_minute: int = Field(default=120, ge=0)
@@ -360,6 +362,8 @@ class ServiceSettings(Group):
     """Longest wait in the queue."""
     timeout_seconds: float = Field(default=120.0, gt=0)
     """Longest time for a whole request."""
+    cached_responses: int = Field(default=128, ge=0)
+    """Responses of searches among records that are kept in memory until the index changes; 0: none."""
     max_body_bytes: int = Field(default=262_144, ge=1_024)
     max_document_bytes: int = Field(default=20_000_000, ge=0)
     """Of a file that is added to the collection (``POST /documents``); 0: none is taken."""

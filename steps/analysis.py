@@ -68,6 +68,12 @@ def notify_outreach(
         )
         notices = make_notices(spec, trends, config, now, resources.privacy)
         done = notify(notices, warehouse.notices, resources.notifiers) if resources.notifiers else Delivery()
+        done.log_problems()
+        if not resources.notifiers:
+            logger.info(
+                "{} calls are due, and nobody is told: NOTIFY_URLS and NOTIFY_WEBHOOK_URL are not set.",
+                len(list_calls(notices)),
+            )
     told = {"calls": len(list_calls(notices)), "levels": len(notices) - len(list_calls(notices))}
     found: dict[str, Any] = {"task": report["task"], **told, "sent": done.sent, "waiting": done.failed}
     log_metadata(found)

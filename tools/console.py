@@ -173,16 +173,37 @@ _ENDLESS = 10_000
 _UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 DEMO_COLLECTION = {"DATABASE_NAME": "twin-demo", "VECTOR_INDEX_COLLECTION": "twin-demo"}
 """Settings of the demo's own database and index, so that its sample never mixes with anybody's writing."""
+_RECORD_DEMOS = ("crm", "movies", "reviews", "support")
+
+
+def name_demo(demo: str) -> dict[str, str]:
+    """Return the settings of the database and the index of ``demo-NAME``: each has its own."""
+    return {name: f"{value}-{demo}" for name, value in DEMO_COLLECTION.items()}
+
+
+def show_next(*tasks: str) -> None:
+    """Print what can be done with what a demo keeps; its database is stopped with it."""
+    console.print("Go on with:")
+    for task in ("local-infrastructure-up", *tasks):
+        console.print(f"  {POE} {task}", highlight=False)
 
 
 def add_demo_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--demo``, which takes the demo's collection in place of the user's. Read the arguments before the settings."""
-    parser.add_argument("--demo", action=_UseDemo, nargs=0, help="the demo's collection, not yours")
+    """Add ``--demo``, ``--demo-crm`` and so on, which take that demo's collection in place of the user's. Read the arguments
+    before the settings."""
+    parser.add_argument(
+        "--demo",
+        *(f"--demo-{name}" for name in _RECORD_DEMOS),
+        action=_UseDemo,
+        nargs=0,
+        help="the collection of that demo, not yours",
+    )
 
 
 class _UseDemo(argparse.Action):
-    def __call__(self, *_: object) -> None:
-        os.environ.update(DEMO_COLLECTION)
+    def __call__(self, *given: object) -> None:
+        demo = str(given[-1]).removeprefix("--demo").removeprefix("-")  # the option as it was written
+        os.environ.update(name_demo(demo) if demo else DEMO_COLLECTION)
 
 
 def make_parser(task: str, about: str | None) -> argparse.ArgumentParser:

@@ -20,9 +20,8 @@ from llm_engineering.application.text.markdown import shorten
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import Resources, make_webhook, open_resources
 from llm_engineering.domain.analyses import AnalysisSpec
-from llm_engineering.domain.hints import POE
 from llm_engineering.settings import load_settings
-from tools.console import DEMO_COLLECTION, console, make_parser, run, show_stage
+from tools.console import console, make_parser, name_demo, run, show_next, show_stage
 from tools.crm import SmallCrm
 from tools.demo import start_warehouse
 from tools.models import ensure_models
@@ -31,12 +30,11 @@ from tools.run_config import read_run_config
 
 RUNS = 5
 SHOWN = 10
-_NAMES = {"DATABASE_NAME": "twin-demo-crm", "VECTOR_INDEX_COLLECTION": "twin-demo-crm"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     make_parser("demo-crm", __doc__).parse_args(arguments)
-    os.environ.update({**DEMO_COLLECTION, **_NAMES})
+    os.environ.update(name_demo("crm"))
     for name in ("NOTIFY_URLS", "NOTIFY_WEBHOOK_URL"):  # nobody but the demo's own CRM is told
         os.environ.pop(name, None)
     settings = load_settings()
@@ -66,10 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         + ("[green]each exactly once[/]" if calls == told else "[red]that is not each once[/]")
         + f". {len(crm.levels)} levels written back. An unsigned request: {forged}."
     )
-    console.print(
-        f"[dim]{sum(timings.values()):.0f} s in all. Next: {POE} show-interest --demo; {POE} label --config "
-        f"configs/analysis_interest.yaml[/]"
-    )
+    console.print(f"[dim]{sum(timings.values()):.0f} s in all.[/]")
+    show_next("show-interest --demo-crm", "label --demo-crm --config configs/analysis_interest.yaml")
     return 0 if calls == told else 1
 
 
@@ -87,7 +83,9 @@ def tell(
     warehouse.notices.delete([one.id for one in notices])
     for number in range(RUNS):
         crm.down = number == 0
-        notify(notices, warehouse.notices, [hook])
+        done = notify(notices, warehouse.notices, [hook])
+        if crm.down:
+            console.print(f"  {done.failed} notices wait while the CRM is down; the next run sends them")
     return trends, len(list_calls(notices))
 
 

@@ -16,18 +16,15 @@ from llm_engineering.application.inference.records import FoundRecord, RecordSea
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.domain.documents import CleanDocument, DeadLetter
-from llm_engineering.domain.hints import POE
 from llm_engineering.domain.retrieval import Condition, MetadataFilter, Query
 from llm_engineering.settings import Settings, load_settings
-from tools.console import console, make_parser, readable_source, run, show_stage
+from tools.console import console, make_parser, name_demo, readable_source, run, show_next, show_stage
 from tools.demo import start_warehouse
 from tools.models import ensure_models, with_small_llm
 from tools.run import run_pipeline
 from tools.run_config import read_run_config
 
 CONFIG = Path("configs/movies.yaml")
-COLLECTION = {"DATABASE_NAME": "twin-movies", "VECTOR_INDEX_COLLECTION": "twin-movies"}
-"""Of the demo's own, so that its films never mix with anybody's writing."""
 SHOWN = 3
 
 
@@ -50,7 +47,7 @@ SEARCHES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     make_parser("demo-movies", __doc__).parse_args(arguments)
-    os.environ.update(COLLECTION)  # for the steps too, which read the settings themselves
+    os.environ.update(name_demo("movies"))  # for the steps too, which read the settings themselves
     settings = with_small_llm(load_settings())
     start_logging(settings)
     timings: dict[str, float] = {}
@@ -78,8 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _show_left_out(letters)
     console.print(
         f"[bold]{films + len(letters)} rows = {films} films + {len(letters)} left out[/], in "
-        f"{sum(timings.values()):.0f} s. Over HTTP: POST /movies/search (docs/records.md). Next: {POE} explain-record f03"
+        f"{sum(timings.values()):.0f} s. Over HTTP: POST /movies/search (docs/records.md)."
     )
+    show_next("explain-record f03 --demo-movies", "run-inference-ml-service --demo-movies")
     return 0
 
 

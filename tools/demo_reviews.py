@@ -12,27 +12,24 @@ from llm_engineering.application.features.config import EndToEndData
 from llm_engineering.application.reviews.config import ReviewSummaryRun
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources
-from llm_engineering.domain.hints import POE
 from llm_engineering.domain.reviews import ALL_LANGUAGES, Polarity, ProductSummary
 from llm_engineering.settings import load_settings
-from tools.console import console, make_parser, run, show_stage
+from tools.console import console, make_parser, name_demo, run, show_next, show_stage
 from tools.demo import start_warehouse
 from tools.models import ensure_models
 from tools.run import run_pipeline
 from tools.run_config import read_run_config
 from tools.summaries import show_summary
 
-_NAME = "twin-demo-reviews"
-"""Of the demo's own database and index."""
 _NAMED = 3
 """Points of praise and of complaint that a line of the table names."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     make_parser("demo-reviews", __doc__).parse_args(arguments)
-    os.environ.update({"DATABASE_NAME": _NAME, "VECTOR_INDEX_COLLECTION": _NAME})
+    os.environ.update(name_demo("reviews"))
     # The sample's reviewers do not exist, so their pseudonyms need no secret.
-    os.environ.setdefault("PRIVACY_KEY", _NAME)
+    os.environ.setdefault("PRIVACY_KEY", "sample-reviewers-are-invented")
     settings = load_settings()
     start_logging(settings)
     timings: dict[str, float] = {}
@@ -53,10 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(make_table(whole))
     if whole:
         show_summary(max(whole, key=lambda one: (len(one.sentences), one.distribution.reviews)))
-    console.print(
-        f"[dim]{len(kept)} summaries, {sum(timings.values()):.0f} s, no language model asked. "
-        f"Next: DATABASE_NAME={_NAME} {POE} show-summary PRODUCT[/]"
-    )
+    console.print(f"[dim]{len(kept)} summaries, {sum(timings.values()):.0f} s, no language model asked.[/]")
+    show_next("show-summary PRODUCT --demo-reviews")
     return 0
 
 

@@ -15,9 +15,8 @@ from llm_engineering.application.ports import Message
 from llm_engineering.application.text.markdown import shorten
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources
-from llm_engineering.domain.hints import POE
 from llm_engineering.settings import load_settings
-from tools.console import DEMO_COLLECTION, console, make_parser, run, show_stage
+from tools.console import console, make_parser, name_demo, run, show_next, show_stage
 from tools.demo import start_warehouse
 from tools.models import ensure_models
 from tools.run import run_pipeline
@@ -44,10 +43,7 @@ _SHOWN_AS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     make_parser("demo-support", __doc__).parse_args(arguments)
     # Quotations of approved texts: no language model is asked, and none can invent.
-    os.environ.update(
-        {**DEMO_COLLECTION, "DATABASE_NAME": "twin-demo-support", "LLM_GROUNDING": "extractive"}
-    )
-    os.environ["VECTOR_INDEX_COLLECTION"] = "twin-demo-support"
+    os.environ.update(name_demo("support") | {"LLM_GROUNDING": "extractive"})
     settings = load_settings()
     start_logging(settings)
     timings: dict[str, float] = {}
@@ -82,9 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     console.print(table)
     console.print(make_table(report))
-    console.print(
-        f"[dim]{sum(timings.values()):.0f} s in all. Next: {POE} list-analyses --task tickets --demo; "
-        f"{POE} run-inference-ml-service --config {CONFIG}[/]"
+    console.print(f"[dim]{sum(timings.values()):.0f} s in all.[/]")
+    show_next(
+        "list-analyses --task tickets --demo-support",
+        f"run-inference-ml-service --demo-support --config {CONFIG}",
     )
     return 0
 

@@ -40,7 +40,7 @@ def tell_run(
             }
             notices.append(notice.model_copy(update=clean))
         with open_resources(settings) as resources:
-            notify(notices, resources.warehouse.notices, resources.notifiers)
+            notify(notices, resources.warehouse.notices, resources.notifiers).log_problems()
     except TwinError as problem:
         logger.warning("Nobody could be told how the run ended: {}", problem)
 

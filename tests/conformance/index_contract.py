@@ -446,6 +446,20 @@ class IndexContract:
         [hits] = index.search([SearchRequest("retrieval", unit(1), k=40)], FINGERPRINT)
         assert len(hits) > 30
 
+    def test_whatever_is_written_changes_the_state_and_reading_does_not(self, index: VectorIndex) -> None:
+        states = [index.read_state()]
+        write(index, [embedded(chunk("a"), unit(1)), embedded(chunk("b"), unit(0, 1))])
+        states.append(index.read_state())
+        write(index, [embedded(chunk("a", text="other words", version="v2"), unit(1))])
+        states.append(index.read_state())
+        index.erase(["b"])
+        states.append(index.read_state())
+        write(index, [embedded(chunk("a"), unit(1, dimension=DIMENSION + 4))], OTHER)
+        states.append(index.read_state())
+        assert len(set(states)) == 5
+        index.search([SearchRequest("words", None, k=3, mode=SearchMode.SPARSE)], OTHER)
+        assert index.read_state() == states[-1]
+
     def test_one_delete_takes_many_documents_with_and_without_kept_versions(self, index: VectorIndex) -> None:
         write(index, [embedded(chunk(f"d{n}", version="old"), unit(1)) for n in range(30)])
         with index.writer(FINGERPRINT) as writer:

@@ -32,6 +32,32 @@ def promtool(*arguments: str | Path) -> str:
     return run.stdout + run.stderr
 
 
+AMTOOL = shutil.which("amtool")
+
+
+@pytest.mark.skipif(
+    AMTOOL is None, reason="amtool is not on the PATH (it comes with Alertmanager; .ci/run installs it)"
+)
+def test_alertmanager_takes_its_configuration() -> None:
+    run = subprocess.run(
+        [AMTOOL or "amtool", "check-config", PROMETHEUS / "alertmanager.yml"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "1 receivers" in run.stdout
+
+
+def test_alerts_are_grouped_by_service_and_their_end_is_told() -> None:
+    told = read("alertmanager.yml")
+    assert told["route"]["group_by"] == ["job"]
+    assert {receiver["name"] for receiver in told["receivers"]} == {told["route"]["receiver"]}
+    assert all(one["send_resolved"] for one in told["receivers"][0]["slack_configs"])
+    assert "slack_api_url" not in told["global"], "the address is a secret, and stands in a file"
+
+
 def read(name: str) -> dict[str, Any]:
     content: dict[str, Any] = yaml.safe_load((PROMETHEUS / name).read_text(encoding="utf-8"))
     return content

@@ -11,6 +11,7 @@ from llm_engineering.application.features.index import index_documents
 from llm_engineering.application.features.pipeline import clean_documents
 from llm_engineering.application.inference.answer import AnsweringConfig
 from llm_engineering.application.inference.pipeline import InferenceConfig
+from llm_engineering.application.inference.response_cache import ResponseCache
 from llm_engineering.application.ports import Message
 from llm_engineering.domain.documents import RawDocument
 from tests.fakes.embedder import HashEmbedder
@@ -57,11 +58,11 @@ def summarise(messages: Sequence[Message]) -> str:
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, **parts: Any) -> None:
         embedder, index = HashEmbedder(), FakeVectorIndex()
         self.model = ScriptedLanguageModel(default=summarise)
         config = InferenceConfig(answering=AnsweringConfig(grounding="annotate"))
-        self.twin = TwinService(self.model, index=index, embedder=embedder, config=config)
+        self.twin = TwinService(self.model, index=index, embedder=embedder, config=config, **parts)
         place: FakeWarehouse = self.twin.warehouse
         place.documents.upsert(
             [
@@ -234,3 +235,41 @@ def test_similar_records_leave_the_record_out(client: httpx.Client) -> None:
     assert client.get("/movies/nothing/similar").status_code == 404
     assert client.get(f"/tickets/{thief['id']}/similar").status_code == 404
     assert client.get(f"/movies/{thief['id']}/similar", params={"k": 0}).status_code == 422
+
+
+def test_the_same_request_is_answered_from_memory_until_the_index_changes() -> None:
+    world = World(cached_responses=2)
+
+    def ask(client: httpx.Client, query: str = "a thief at the harbour") -> tuple[str, Any]:
+        response = client.post("/movies/search", json={"query": query, "min_score": -1})
+        return response.headers["X-Twin-Cache"], response.json()
+
+    with serving(world.twin.app) as url, httpx.Client(base_url=url, timeout=20) as client:
+        first, made = ask(client)
+        calls, searches = len(world.model.calls), world.twin.index.searches  # type: ignore[attr-defined]
+        again, kept = ask(client)
+        assert (first, again) == ("miss", "hit")
+        assert kept == made
+        assert (len(world.model.calls), world.twin.index.searches) == (calls, searches)  # type: ignore[attr-defined]
+        assert ask(client, "a knock from outside")[0] == "miss"
+        gone = next(movie for movie in made["movies"] if movie["title"] == "Glass Harbour")
+        world.twin.index.erase([gone["id"]])
+        state, found = ask(client)
+        assert state == "miss"
+        assert "Glass Harbour" not in [movie["title"] for movie in found["movies"]]
+
+
+def test_of_many_responses_the_one_unused_for_longest_goes() -> None:
+    cache = ResponseCache[int](2)
+    for number in range(3):
+        assert cache.find(str(number), "s") is None
+        cache.keep(str(number), "s", number)
+        cache.find("0", "s")
+    assert [cache.find(str(number), "s") for number in range(3)] == [0, None, 2]
+    cache.keep("4", "before", 4)
+    assert cache.find("4", "s") is None
+    assert cache.find("0", "after") is None
+    none = ResponseCache[int](0)
+    none.find("0", "s")
+    none.keep("0", "s", 0)
+    assert none.find("0", "s") is None

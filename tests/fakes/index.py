@@ -50,6 +50,9 @@ class FakeVectorIndex:
             self.commits += 1
         self.chunks, self.fingerprint, self.titles = writer.chunks, fingerprint, titles
 
+    def read_state(self) -> str:
+        return str(self.commits)
+
     def erase(self, document_ids: Sequence[str]) -> None:
         if self.fingerprint is not None:
             with self.writer(self.fingerprint, titles=self.titles) as writer:

@@ -74,6 +74,7 @@ class Desk(SupportDesk):
         language: str = "en",
         min_similarity: float | None = None,
         heads: Heads | None = None,
+        **options: Any,
     ) -> None:
         embedder = HashEmbedder()
         answering: dict[str, Any] = {} if min_similarity is None else {"min_similarity": min_similarity}
@@ -99,4 +100,4 @@ class Desk(SupportDesk):
 
         deciders = {"tickets": Deciders(heads=heads or WordHeads(embedder), embedder=TextEmbedder(embedder))}
         self.analyses = Noting([SPEC], kept, deciders)
-        super().__init__(config, "tickets", self.analyses, self.twin.pipeline, lambda _: language)
+        super().__init__(config, "tickets", self.analyses, self.twin.pipeline, lambda _: language, **options)

@@ -7,7 +7,7 @@ import pytest
 
 from llm_engineering.settings import load_settings
 from tools.collection import spell_link
-from tools.console import DEMO_COLLECTION, add_demo_option, user_link
+from tools.console import DEMO_COLLECTION, add_demo_option, name_demo, user_link
 from tools.run import _parse as parse_run
 
 
@@ -61,3 +61,5 @@ def test_the_demo_has_its_own_database_and_index(monkeypatch: pytest.MonkeyPatch
     assert mine.database.name == mine.vector_index.collection == "mine"
     assert demo.database.name != "mine"
     assert demo.vector_index.collection != "mine"
+    parser.parse_args(["--demo-crm"])
+    assert load_settings(None).database.name == name_demo("crm")["DATABASE_NAME"] != demo.database.name

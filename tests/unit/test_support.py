@@ -1,5 +1,6 @@
 """Customer service: rules before models, asking back at most twice, and what a replay counts."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,20 @@ from llm_engineering.application.analysis.patterns import find_entities, read_am
 from llm_engineering.application.evaluation.replay import OldTicket, replay_tickets
 from llm_engineering.application.inference.support import Decision, Served, SupportDesk
 from llm_engineering.application.inference.support_config import Action, SupportConfig
+from llm_engineering.application.notices import Outbox, deliver
 from llm_engineering.application.ports import Message
+from llm_engineering.application.text.privacy import PrivacyPolicy
 from llm_engineering.domain.analyses import AnalysisField, FieldKind
-from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
+from llm_engineering.domain.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    NotificationError,
+    StoreUnavailableError,
+)
+from llm_engineering.domain.notices import Notice
+from llm_engineering.infrastructure.personal_data import RulesFinder
 from tests.fakes.support import CONFIG, Desk
+from tests.fakes.warehouse import FakeNoticeStore, FakeWarehouse
 from tools.support import read_tickets
 
 AMOUNT = AnalysisField(name="amount", kind=FieldKind.ENTITIES, pattern="amount")
@@ -107,6 +118,111 @@ class TestDecisions:
         assert read_amount(text) == amount
         found = [value for value, _ in find_entities(AMOUNT, f"I paid {text} for it")]
         assert found == ([text] if amount else [])
+
+
+class Person:
+    """A place that people read; it takes nothing while it is down."""
+
+    name, for_people = "person", True
+
+    def __init__(self, *, down: bool = False) -> None:
+        self.down, self.read = down, list[Notice]()
+
+    def send(self, notice: Notice) -> None:
+        if self.down:
+            raise NotificationError("it is down")
+        self.read.append(notice)
+
+
+class TestHandOver:
+    """Who takes over is told, once, and has what was said."""
+
+    def open(self) -> tuple[Desk, list[Notice]]:
+        told: list[Notice] = []
+
+        async def tell(notice: Notice) -> None:
+            told.append(notice)
+
+        return Desk(tell=tell, privacy=PrivacyPolicy(RulesFinder(), "keep")), told
+
+    async def test_the_person_gets_the_conversation_without_personal_data(self) -> None:
+        desk, told = self.open()
+        history = turns("My mail is ada@example.org", "What is it about?")
+        await desk.serve("Let me talk to a person about LK-12345", history)
+        [notice] = told
+        assert (notice.rule, notice.facts["reason"]) == ("handed_over", "wants a person")
+        assert "Customer: My mail is [e-mail]" in notice.text
+        assert "Assistant: What is it about?" in notice.text
+        assert "about LK-12345" in notice.text
+
+    async def test_nobody_is_told_of_what_is_answered_or_asked_back(self) -> None:
+        desk, told = self.open()
+        for said in ("What does overlap repeat at the start of the next chunk?", "mumble"):
+            await desk.serve(said)
+        assert told == []
+
+    async def test_a_conversation_is_told_once_and_two_of_the_same_words_are_two(self) -> None:
+        desk, told = self.open()
+        first = await desk.serve("Let me talk to a person")
+        await desk.serve("I want to talk to a person!", turns("Let me talk to a person", first.response))
+        assert len(told) == 1
+        await desk.serve("Let me talk to a person")
+        assert len({notice.id for notice in told}) == 2
+
+    async def test_the_callers_id_makes_a_repeated_request_the_same_notice(self) -> None:
+        desk, told = self.open()
+        for _ in range(2):
+            await desk.serve("Let me talk to a person", conversation="chat-7")
+        assert len({notice.id for notice in told}) == 1
+
+    async def test_of_a_long_conversation_the_end_is_told(self) -> None:
+        desk, told = self.open()
+        history = [turn for n in range(40) for turn in turns(f"{n} {'word ' * 200}", "I see.")]
+        await desk.serve("Let me talk to a person", history)
+        assert told[0].text.endswith("Customer: Let me talk to a person")
+        assert len(told[0].text) < 10_000
+
+    async def test_no_reply_promises_what_could_not_be_kept(self) -> None:
+        desk = Desk(tell=Outbox(self.broken(), []).tell)
+        with pytest.raises(StoreUnavailableError):
+            await desk.serve("Let me talk to a person")
+
+    def broken(self) -> FakeNoticeStore:
+        warehouse = FakeWarehouse()
+        warehouse.down = True
+        return warehouse.notices
+
+    async def test_what_a_killed_service_kept_the_next_one_sends_once(self) -> None:
+        store, person = FakeWarehouse().notices, Person()
+        desk = Desk(tell=Outbox(store, [person]).tell)  # never started: killed before it sends
+        await desk.serve("Let me talk to a person")
+        assert person.read == []
+        outbox = Outbox(store, [person])
+        await outbox.start()
+        await self.wait_until_sent(store)
+        await outbox.close()
+        assert deliver(store, [person]).sent == 0
+        assert len(person.read) == 1
+
+    async def test_a_place_that_is_down_is_asked_again(self) -> None:
+        store, person, waits = FakeWarehouse().notices, Person(down=True), list[float]()
+
+        async def sleep(seconds: float) -> None:
+            waits.append(seconds)
+            person.down = len(waits) < 3
+
+        outbox = Outbox(store, [person], sleep=sleep)
+        await outbox.start()
+        await Desk(tell=outbox.tell).serve("Let me talk to a person")
+        await self.wait_until_sent(store)
+        await outbox.close()
+        assert len(person.read) == 1
+        assert waits == [30, 60, 120]
+
+    async def wait_until_sent(self, store: FakeNoticeStore) -> None:
+        async with asyncio.timeout(5):
+            while list(store.read_open()):  # noqa: ASYNC110 - a store tells nobody
+                await asyncio.sleep(0.01)
 
 
 class TestConfig:

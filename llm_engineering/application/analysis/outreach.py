@@ -1,7 +1,6 @@
 """What sales people and their CRM are told: levels of interest to write back, and whom to call."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 from llm_engineering.application.analysis.config import Outreach
@@ -54,9 +53,10 @@ def list_calls(notices: Sequence[Notice]) -> list[Notice]:
 def _write(
     rule: str, facts: dict[str, str | int | float], day: date, now: datetime, privacy: PrivacyPolicy
 ) -> Notice:
-    # What leaves the house names no person, whatever is done with what stays.
-    leaving = replace(privacy, action="mask") if privacy.action == "keep" else privacy
-    told = {name: leaving.apply(value) if isinstance(value, str) else value for name, value in facts.items()}
+    told = {
+        name: privacy.apply_outside(value) if isinstance(value, str) else value
+        for name, value in facts.items()
+    }
     client, about = str(told["client"]), str(told["about"])
     calls = rule == CALL
     return Notice(

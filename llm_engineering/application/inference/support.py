@@ -8,7 +8,9 @@ these say nothing, a person does.
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
+from uuid import uuid4
 
 from llm_engineering.application.analysis.patterns import read_amount
 from llm_engineering.application.analysis.service import AnalysisService
@@ -16,10 +18,17 @@ from llm_engineering.application.inference.events import Finished, RagRequest
 from llm_engineering.application.inference.pipeline import InferencePipeline
 from llm_engineering.application.inference.support_config import Action, Replies, SupportConfig
 from llm_engineering.application.ports import Message
+from llm_engineering.application.text.privacy import PrivacyPolicy
 from llm_engineering.domain.analyses import Analysis
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.domain.inference import Intent, RagResult
+from llm_engineering.domain.notices import Notice
 from llm_engineering.domain.retrieval import Citation, MetadataFilter, Query
+
+HANDED_OVER = "handed_over"
+"""Rule of the notice of a conversation that a person takes over."""
+_TOLD_CHARACTERS = 8_000
+"""Of a conversation, its end: more than anybody reads before taking over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,8 @@ class SupportDesk:
 
     Args:
         detect_language: ISO code of a text.
+        tell: keeps a notice to the person who takes over; None: only the caller learns of it.
+        privacy: what is done with personal data in that notice.
 
     Raises:
         ConfigurationError: a rule names an intent that the analysis does not have.
@@ -61,7 +72,11 @@ class SupportDesk:
         analyses: AnalysisService,
         pipeline: InferencePipeline,
         detect_language: Callable[[str], str],
+        tell: Callable[[Notice], Awaitable[None]] | None = None,
+        privacy: PrivacyPolicy | None = None,
     ) -> None:
+        self._tell = tell
+        self._privacy = privacy
         self._config = config
         self._task = task
         self._analyses = analyses
@@ -69,15 +84,22 @@ class SupportDesk:
         self._detect = detect_language
         self._check_intents()
 
-    async def serve(self, text: str, history: Sequence[Message] = ()) -> Served:
+    async def serve(
+        self, text: str, history: Sequence[Message] = (), *, conversation: str | None = None
+    ) -> Served:
         """Decide what is done with a customer's turn, and do it.
+
+        A conversation that is handed over is told to a person once, with what was said, before the reply promises it.
 
         Args:
             history: earlier turns, oldest first.
+            conversation: the caller's id of it, under which it is told once whatever the history says; None: each history
+                without a reply that hands over is one of its own.
 
         Raises:
             InvalidInputError: the turn is empty or too long.
             ModelFileError: the head is not trained.
+            StoreError: it is to be handed over, and that could not be kept.
         """
         asked = self._count_ask_backs(history)
         whole = "\n".join([*_open_turns(history, asked), text])
@@ -98,6 +120,9 @@ class SupportDesk:
                 sources = tuple(one for one in result.answer.citations if one.number in result.answer.cited)
         if not any(turn.role == "assistant" for turn in history):
             said = f"{replies.notice}\n\n{said}"
+        if decision.action is Action.HAND_OVER and self._tell is not None and not self._was_told(history):
+            turns = [*history, Message("user", text)]
+            await self._tell(self._write_notice(conversation or uuid4().hex, turns, decision))
         return Served(said, decision, sources, trace)
 
     def decide(self, whole: str, turn: str, analysis: Analysis, asked: int) -> Decision:
@@ -125,6 +150,32 @@ class SupportDesk:
         if asked >= self._config.most_ask_backs:
             return Decision(Action.HAND_OVER, "asked back before", intent, confidence)
         return Decision(Action.ASK_BACK, "unsure", intent, confidence)
+
+    def _was_told(self, history: Sequence[Message]) -> bool:
+        """Whether a turn of the conversation was handed over before."""
+        ends = tuple(one.hand_over.strip() for one in self._config.replies.values())
+        return any(turn.role == "assistant" and turn.content.strip().endswith(ends) for turn in history)
+
+    def _write_notice(self, conversation: str, turns: Sequence[Message], decision: Decision) -> Notice:
+        names = {"user": "Customer", "assistant": "Assistant"}
+        said = "\n\n".join(f"{names.get(turn.role, turn.role)}: {turn.content.strip()}" for turn in turns)
+        if self._privacy is not None:
+            said = self._privacy.apply_outside(said)
+        now = datetime.now(UTC)
+        return Notice(
+            subject=f"conversation {conversation}",
+            rule=HANDED_OVER,
+            day=now.date(),
+            title=f"A customer waits: {decision.reason}"[:200],
+            text=f"…{said[-_TOLD_CHARACTERS:]}" if len(said) > _TOLD_CHARACTERS else said,
+            severity="warning",
+            facts={
+                "conversation": conversation,
+                "reason": decision.reason,
+                **({"intent": decision.intent} if decision.intent is not None else {}),
+            },
+            created_at=now,
+        )
 
     def _count_ask_backs(self, history: Sequence[Message]) -> int:
         """How often it was asked back, in a row, at the end of the conversation."""

@@ -145,6 +145,10 @@ class VectorIndex(Protocol):
         block ends without an error (an embedded index), or batch by batch (a server)."""
         ...
 
+    def read_state(self) -> str:
+        """Return a text that is another one after whatever was written: by it, what was found before is told to be stale."""
+        ...
+
     def erase(self, document_ids: Sequence[str]) -> None:
         """Delete all chunks of documents, whatever embedder wrote them. Nothing to do where there is no index."""
         ...

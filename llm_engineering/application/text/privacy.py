@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from llm_engineering.application.ports import PersonalDataFinder
@@ -53,6 +53,10 @@ class PrivacyPolicy:
             return ""
         digest = hmac.new(self.key, f"writer:{folded}".encode(), hashlib.sha256).hexdigest()
         return digest[:16].translate(_AS_LETTERS)
+
+    def apply_outside(self, text: str) -> str:
+        """Return the text for what leaves the house: it names no person, whatever is done with what stays."""
+        return (replace(self, action="mask") if self.action == "keep" else self).apply(text)
 
     def replace(self, kind: str, value: str) -> str:
         """Return what stands in a value's place: ``[e-mail]``, or ``[e-mail 3f9a2b71c4]``."""

@@ -1,6 +1,8 @@
 """What the service tells Prometheus. Every label has few values: routes are templates, unknown paths are one."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from prometheus_client import (
@@ -29,6 +31,18 @@ _CALLERS_FAULT = frozenset({"InvalidInputError", "UnknownFilterValueError"})
 """Not failures of the service: seen as status 4xx of ``twin_requests_total``."""
 _MODEL_NAMES = 32
 """Models that get a label of their own: names come from a file or a service, not from callers, but nothing checks them."""
+
+
+_CGROUP = Path("/sys/fs/cgroup/cpu.max")
+
+
+def read_cpu_limit(cgroup: Path = _CGROUP) -> float:
+    """Return how many processors this process may use: its container's quota, else all there are."""
+    try:
+        quota, period = cgroup.read_text(encoding="ascii").split()
+        return int(quota) / int(period)
+    except (OSError, ValueError):  # no container, or one without a quota ("max 100000")
+        return float(os.cpu_count() or 1)
 
 
 class ServiceMetrics:
@@ -100,6 +114,10 @@ class ServiceMetrics:
             registry=registry,
         )
         self.ready = Gauge("twin_ready", "1: the service takes requests.", registry=registry)
+        self.cpu_limit = Gauge(
+            "twin_cpu_limit", "Processors that the service may use: its container's quota.", registry=registry
+        )
+        self.cpu_limit.set(read_cpu_limit())
         self.errors = Counter(
             "twin_errors", "Requests that failed, by what failed.", ("kind",), registry=registry
         )

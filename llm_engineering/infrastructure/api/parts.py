@@ -49,6 +49,8 @@ class ServiceParts:
     """None: customers are not served."""
     records: "RecordSearch | None" = None
     """None: records are not searched on routes of their own."""
+    cached_responses: int = 0
+    """How many responses of searches among records are kept while the index stands as it does."""
     summaries: SummaryStore | None = None
     """None: summaries of products' reviews are not served."""
     reviews: CleanStore | None = None
@@ -60,6 +62,8 @@ class ServiceParts:
     reranker: str | None = None
     embedder: str = ""
     version: str = "0"
+    webhook_secret: str | None = None
+    """Of systems that sign what they post; None: what is signed is refused."""
     keys_required: Callable[[], bool] = _no_keys
     health: "Health | None" = None
     """None: no ``/health`` routes and no ``/metrics``."""

@@ -202,5 +202,9 @@ class OpenAIEmbedder:
             if self._client is None:
                 # As "auth" and not as a header of the client: else credentials in the address would replace it.
                 auth = self._with_key if self._api_key else None
-                self._client = httpx.Client(base_url=self._base_url, auth=auth, timeout=self._timeout)
+                # Reading the certificates takes half a second of every process; plain http needs none.
+                secure = urlsplit(self._base_url).scheme != "http"
+                self._client = httpx.Client(
+                    base_url=self._base_url, auth=auth, timeout=self._timeout, verify=secure
+                )
             return self._client

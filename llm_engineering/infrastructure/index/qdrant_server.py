@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import numpy as np
 from loguru import logger
@@ -112,7 +113,12 @@ class QdrantServerIndex:
         """
         stored = self._stored()
         if stored is not None and stored.continues(fingerprint, titles):
-            yield _ServerWriter(self, stored.collection, fingerprint.dimension, self._encoder, titles)
+            writer = _ServerWriter(self, stored.collection, fingerprint.dimension, self._encoder, titles)
+            try:
+                yield writer
+            finally:
+                if writer.wrote:
+                    self._mark_written(stored.collection)
             return
         if stored is not None:
             logger.warning(
@@ -128,6 +134,15 @@ class QdrantServerIndex:
         except BaseException:
             self._drop_quietly(fresh)
             raise
+
+    def read_state(self) -> str:
+        """Return the collection behind the alias and the mark of its last writer.
+
+        Raises:
+            StoreUnavailableError: the server cannot be reached.
+        """
+        stored = self._stored()
+        return "" if stored is None else f"{stored.collection}-{stored.mark}"
 
     def erase(self, document_ids: Sequence[str]) -> None:
         """Delete all chunks of documents.
@@ -322,6 +337,7 @@ class QdrantServerIndex:
                 metadata["format"],
                 EmbedderFingerprint.model_validate(metadata["fingerprint"]),
                 metadata.get("titles", False),  # older collections do not say
+                metadata.get("written", ""),
             )
         except KeyError:
             raise StoreError(
@@ -349,7 +365,12 @@ class QdrantServerIndex:
         dense = m.VectorParams(size=fingerprint.dimension, distance=m.Distance.COSINE)
         vectors = dict.fromkeys((DENSE, TITLE) if titles else (DENSE,), dense)
         words = {SPARSE: m.SparseVectorParams(modifier=m.Modifier.IDF)}
-        metadata = {"format": FORMAT, "fingerprint": fingerprint.model_dump(), "titles": titles}
+        metadata = {
+            "format": FORMAT,
+            "fingerprint": fingerprint.model_dump(),
+            "titles": titles,
+            "written": uuid4().hex,
+        }
         self.call(
             lambda client: client.create_collection(
                 name,
@@ -378,6 +399,9 @@ class QdrantServerIndex:
 
     def _index_field(self, name: str, field: str, kind: "m.PayloadSchemaType") -> None:
         self.call(lambda client: client.create_payload_index(name, field, kind, wait=True))
+
+    def _mark_written(self, name: str) -> None:
+        self.call(lambda client: client.update_collection(name, metadata={"written": uuid4().hex}))
 
     def _switch(self, fresh: str, previous: str | None) -> None:
         from qdrant_client import models as m
@@ -466,8 +490,14 @@ class _Stored:
     """What stands behind the alias."""
 
     def __init__(
-        self, collection: str, format: str | int, fingerprint: EmbedderFingerprint, titles: bool
+        self,
+        collection: str,
+        format: str | int,
+        fingerprint: EmbedderFingerprint,
+        titles: bool,
+        mark: str,
     ) -> None:
+        self.mark = mark
         self.collection = collection
         self.format = format
         self.fingerprint = fingerprint
@@ -491,6 +521,7 @@ class _ServerWriter:
         self._dimension = dimension
         self._titles = titles
         self._encoder = encoder
+        self.wrote = False
 
     def upsert(self, chunks: Sequence[EmbeddedChunk]) -> None:
         """Write chunks in the order given, ⌈n / 256⌉ requests."""
@@ -503,11 +534,13 @@ class _ServerWriter:
             self._delete(document_ids[start : start + BATCH_POINTS], keep_versions or {})
 
     def _write(self, points: list["m.PointStruct"]) -> None:
+        self.wrote = True
         self._index.call(lambda client: client.upsert(self._collection, points, wait=True))
 
     def _delete(self, document_ids: Sequence[str], keep: Mapping[str, str]) -> None:
         from qdrant_client import models as m
 
+        self.wrote = True
         whole = [identifier for identifier in document_ids if identifier not in keep]
         doomed: list[m.Condition] = [_of_document(i, keep[i]) for i in document_ids if i in keep]
         if whole:

@@ -26,8 +26,10 @@ from llm_engineering.application.ports import KeyStore
 from llm_engineering.domain.api_keys import ApiKey, KeyRing, KeyScope
 from llm_engineering.domain.errors import ConfigurationError, StoreError
 from llm_engineering.domain.hints import POE
+from llm_engineering.domain.signatures import SIGNATURE
 from llm_engineering.infrastructure.api.metrics import ServiceMetrics
 from llm_engineering.infrastructure.api.middleware.asgi import (
+    ANALYSES,
     ASGIApp,
     Receive,
     Scope,
@@ -224,6 +226,7 @@ class KeyGuard:
     Args:
         host: the address that the service listens on.
         origins: origins whose pages may call it.
+        signed: whether the route of analyses takes bodies that are signed in place of a key, and checks that.
     """
 
     def __init__(
@@ -234,8 +237,10 @@ class KeyGuard:
         *,
         host: str,
         origins: Iterable[str] = (),
+        signed: bool = False,
     ) -> None:
         self._app = app
+        self._signed = signed
         self._access = access
         self._metrics = metrics
         self._loopback = is_loopback(host)
@@ -264,7 +269,7 @@ class KeyGuard:
             code, message = problem
             self._metrics.rejected.labels(code).inc()
             return await send_error(scope, send, 403, f"{code}_not_allowed", message)
-        if self._is_public(scope) or not self._access.is_required():
+        if self._is_public(scope) or self._is_signed(scope) or not self._access.is_required():
             return await self._app(scope, receive, send)
         await self._refuse(scope, send, presented=secret is not None)
 
@@ -278,6 +283,12 @@ class KeyGuard:
             or path.startswith(_PAGE_FILES)
             or (path == "/metrics" and self._loopback)
         )
+
+    def _is_signed(self, scope: Scope) -> bool:
+        """Whether the route checks a signature instead of a key: the body that it signs has not come yet."""
+        if not self._signed or scope["method"] != "POST" or not scope["path"].startswith(ANALYSES):
+            return False
+        return find_header(scope, SIGNATURE.lower().encode()) is not None
 
     def _foreign(self, scope: Scope) -> tuple[str, str] | None:
         """(code, message) where a page of elsewhere seems to be behind the request."""

@@ -53,6 +53,7 @@ _HEADERS = {
 _EXPOSED = (
     "X-Request-ID",
     "X-Twin-Degraded",
+    "X-Twin-Cache",
     "Retry-After",
     "X-RateLimit-Limit",
     "X-RateLimit-Remaining",
@@ -181,6 +182,7 @@ class Service:
 
     Args:
         app: the outermost layer.
+        on_start: what begins with it, in this order; each returns at once.
         on_stop: what is to be closed at the end, in this order.
         threads: how many blocking calls may run at a time. Python's own default, a few more than there are processors,
             would be used up by a database that does not answer, and searches would wait behind it.
@@ -192,12 +194,14 @@ class Service:
         health: Health,
         slots: ConcurrencyLimiter,
         on_stop: Sequence[Callable[[], Awaitable[None]]] = (),
+        on_start: Sequence[Callable[[], Awaitable[None]]] = (),
         threads: int = 32,
     ) -> None:
         self._app = app
         self._slots = slots
         self._threads = threads
         self._on_stop = tuple(on_stop)
+        self._on_start = tuple(on_start)
         self._warming: asyncio.Task[Readiness] | None = None
         self._stopped = False
         self.health = health
@@ -221,6 +225,8 @@ class Service:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(self._threads, "blocking"))
+        for begin in self._on_start:
+            await begin()
         # Beside the requests: /health/live answers while models load.
         self._warming = asyncio.create_task(self.health.warm_up())
         self._warming.add_done_callback(_announce)
@@ -272,9 +278,11 @@ def add_middleware(
     max_body_bytes: int = 262_144,
     max_document_bytes: int = 0,
     on_stop: Sequence[Callable[[], Awaitable[None]]] = (),
+    on_start: Sequence[Callable[[], Awaitable[None]]] = (),
+    signed: bool = False,
 ) -> Service:
     """Put all layers around the routes. Units as in the names; ``rate_per_minute`` of 0 is no limit; ``shared_limits``: of all
-    replicas."""
+    replicas; ``signed``: analyses take signed bodies in place of a key."""
     slots = ConcurrencyLimiter(max_concurrent, max_queue, metrics)
     layered: ASGIApp = SlotLimit(
         app, slots, metrics, queue_seconds=queue_seconds, timeout_seconds=timeout_seconds
@@ -282,7 +290,7 @@ def add_middleware(
     layered = BodyLimit(layered, max_body_bytes, metrics, max_document_bytes=max_document_bytes)
     if rate_per_minute:
         layered = RateLimit(layered, TokenBuckets(rate_per_minute), metrics, shared_limits)
-    layered = KeyGuard(layered, access, metrics, host=host, origins=origins)
+    layered = KeyGuard(layered, access, metrics, host=host, origins=origins, signed=signed)
     if origins:
         layered = CORSMiddleware(
             layered,
@@ -292,4 +300,4 @@ def add_middleware(
             expose_headers=_EXPOSED,
         )
     layered = ObservabilityMiddleware(layered, metrics, RouteNames(app), trusted=is_loopback(host))
-    return Service(layered, health, slots, on_stop, threads=2 * max_concurrent + 16)
+    return Service(layered, health, slots, on_stop, on_start, threads=2 * max_concurrent + 16)

@@ -32,9 +32,8 @@ def make_router(parts: ServiceParts) -> APIRouter:
 
     async def serve(request: Request, body: PredictBody) -> Predicted:
         try:
-            served = await unless_client_leaves(
-                request, _find_desk(parts).serve(body.input, body.to_messages())
-            )
+            work = _find_desk(parts).serve(body.input, body.to_messages(), conversation=body.conversation)
+            served = await unless_client_leaves(request, work)
         except ModelFileError as error:
             raise explain_head(error) from None
         return describe_served(served)

@@ -1,11 +1,12 @@
 """Search among records of each kind: ``POST /movies/search``, ``GET /movies/{id}/similar``."""
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from llm_engineering.application.inference.records import RecordSearch
+from llm_engineering.application.inference.response_cache import ResponseCache
 from llm_engineering.domain.categories import CATALOGUE, CategorySpec
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.infrastructure.api.bodies import describe_body, json_body
@@ -27,19 +28,27 @@ from llm_engineering.infrastructure.api.schemas.records import (
 from llm_engineering.infrastructure.api.streaming import unless_client_leaves
 
 BODIES = (RecordSearchBody,)
+CACHE: Final = "X-Twin-Cache"
 
 
 def make_router(parts: ServiceParts, records: RecordSearch) -> APIRouter:
     """Return the routes of every kind of record."""
     routes = APIRouter(tags=["records"])
+    cache = ResponseCache[RecordsFoundOut](parts.cached_responses)
     for spec in CATALOGUE.values():
         if spec.is_record:
-            _add_search(routes, parts, records, spec)
+            _add_search(routes, parts, records, cache, spec)
             _add_similar(routes, records, spec)
     return routes
 
 
-def _add_search(routes: APIRouter, parts: ServiceParts, records: RecordSearch, spec: CategorySpec) -> None:
+def _add_search(
+    routes: APIRouter,
+    parts: ServiceParts,
+    records: RecordSearch,
+    cache: ResponseCache[RecordsFoundOut],
+    spec: CategorySpec,
+) -> None:
     @routes.post(
         f"/{spec.collection}/search",
         operation_id=f"search_{spec.collection}",
@@ -52,7 +61,13 @@ def _add_search(routes: APIRouter, parts: ServiceParts, records: RecordSearch, s
         response: Response,
         body: Annotated[RecordSearchBody, Depends(json_body(RecordSearchBody))],
     ) -> RecordsFoundOut:
-        """Find whole records, with a summary whose every sentence is held against them."""
+        """Find whole records, with a summary whose every sentence is held against them. The same request again, on an index that
+        has not changed, is answered from memory (`X-Twin-Cache: hit`)."""
+        request_text = f"{spec.collection} {body.model_dump_json()}"
+        state = await asyncio.to_thread(parts.index.read_state)
+        if (kept := cache.find(request_text, state)) is not None:
+            response.headers[CACHE] = "hit"
+            return kept
         query = body.to_query()
         work = records.search(query, spec.name, min_score=body.min_score, summarise=body.summary)
         found = await unless_client_leaves(request, work)
@@ -60,8 +75,11 @@ def _add_search(routes: APIRouter, parts: ServiceParts, records: RecordSearch, s
         if body.facets:
             # As the search spelled the values; what was read from the question besides narrows no counts.
             facets = await asyncio.to_thread(list_facets, parts.index, found.filter)
-        response.headers.update(mark_degraded(found.provenance))
-        return RecordsFoundOut.model_validate(describe_found(found, spec.collection, facets))
+        response.headers.update({CACHE: "miss", **mark_degraded(found.provenance)})
+        made = RecordsFoundOut.model_validate(describe_found(found, spec.collection, facets))
+        if not found.provenance.degraded:
+            cache.keep(request_text, state, made)
+        return made
 
 
 def _add_similar(routes: APIRouter, records: RecordSearch, spec: CategorySpec) -> None:

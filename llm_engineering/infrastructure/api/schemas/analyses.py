@@ -7,6 +7,7 @@ from pydantic import Field
 from llm_engineering.infrastructure.api.schemas.rag import Request
 
 MAX_TEXT_CHARACTERS = 20_000
+IDENTIFIER = r"^[\w.:@/-]+$"
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, pattern=r"\S")]
 
 
@@ -19,6 +20,6 @@ class AnalysisBody(Request):
         default=None,
         min_length=1,
         max_length=100,
-        pattern=r"^[\w.:@/-]+$",
+        pattern=IDENTIFIER,
         description="Whose it is in your system: with the same text again, the result has the same id.",
     )

@@ -19,6 +19,12 @@ class PredictBody(Request):
 
     input: Input
     history: Annotated[tuple[Turn, ...], Field(fail_fast=True, max_length=MAX_TURNS)] = ()
+    conversation: str | None = Field(
+        default=None,
+        max_length=100,
+        pattern=r"^[\w.:-]+$",
+        description="Your id of the conversation: one that is handed over is told to a person once, however often you ask.",
+    )
 
     def to_messages(self) -> tuple[Message, ...]:
         """Return the earlier turns as the application knows them."""

@@ -83,6 +83,11 @@ class Generations:
                 f"{self.root / 'current'} should hold a number. Delete {self.root} and build it again."
             ) from None
 
+    def read_state(self) -> str:
+        """Return which generation is published, and when it was: a folder that was deleted begins to count anew."""
+        number = self.current()
+        return "" if number is None else f"{number}-{(self.root / 'current').stat().st_mtime_ns}"
+
     def lease(self) -> Lease | None:
         """Hold the published generation; None where there is none.
 

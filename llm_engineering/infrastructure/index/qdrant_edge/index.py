@@ -104,6 +104,11 @@ class QdrantEdgeIndex:
             finally:
                 writer.discard()
 
+    def read_state(self) -> str:
+        """Return what tells the published generation from all others."""
+        with translate_errors("reading which index is published"):
+            return self._generations.read_state()
+
     def erase(self, document_ids: Sequence[str]) -> None:
         """Delete all chunks of documents, in a new generation.
 
