@@ -9,6 +9,7 @@ import pytest
 
 from llm_engineering.application.analysis.heads import TextEmbedder
 from llm_engineering.application.ports import Message
+from llm_engineering.application.reviews.aspects import AspectFinder
 from llm_engineering.application.reviews.checking import Claim, check_claims
 from llm_engineering.application.reviews.config import Hold, ReviewSummaries
 from llm_engineering.application.reviews.opinions import TASK, split_clauses
@@ -330,6 +331,32 @@ def test_reviewers_who_are_not_told_apart_are_said_to_be() -> None:
     shop.run()
     assert any("not told apart" in one for one in shop.served().degradations)
     assert shop.served().distribution.reviewers == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("The noise cancelling is superb.", ("noise cancelling",)),
+        ("Too much noise for an office.", ("noise",)),
+        ("Die Akkulaufzeit reicht bis Wien.", ("battery",)),
+        ("Noise aside, the battery lasts.", ("battery", "noise")),
+        ("The charger is lovely.", ()),
+        ("", ()),
+    ],
+)
+def test_named_things_are_found_by_their_words(text: str, names: tuple[str, ...]) -> None:
+    aspects = {"battery": ("akku*",), "noise": ("loud",), "noise cancelling": ("noise cancel*",)}
+    assert AspectFinder(aspects).find(text) == names
+
+
+def test_a_quiet_word_about_a_named_thing_counts_and_leans_on_the_stars() -> None:
+    said = "The battery is at forty percent on Friday."
+    for stars, polarity in ((5.0, Polarity.POSITIVE), (1.0, Polarity.NEGATIVE)):
+        shop = Shop([review(n, f"{said} Case {n}.", stars) for n in range(12)])
+        shop.run()
+        assert ("battery", polarity, 12) in {
+            (one.name, one.polarity, one.support) for one in shop.served().key_points
+        }
 
 
 def test_samples_are_balanced_and_repeatable() -> None:

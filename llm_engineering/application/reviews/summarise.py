@@ -64,7 +64,7 @@ from llm_engineering.domain.reviews import (
     derive_summary_id,
 )
 
-FORM = 2
+FORM = 3
 """Raised when other summaries are made of the same reviews by the same settings, so that all are made anew."""
 STAGE = "summarise_reviews"
 _SILENT = SilentProgress()
@@ -185,6 +185,7 @@ class _Summariser:
             lambda: self._scorer,
             embedder.digest,
             config.max_characters,
+            config.aspects,
         )
 
     async def run(self, progress: Progress) -> SummaryReport:
