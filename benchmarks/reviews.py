@@ -1,11 +1,12 @@
-"""Extractive summaries against people's, beside two baselines: ``python -m benchmarks.reviews TOPICS.json``.
+"""Summaries against people's, beside two baselines: ``python -m benchmarks.reviews TOPICS.json [--model]``.
 
+Each second topic makes the half on which nothing may be tuned. With ``--model`` the configured language model writes too.
 The file maps each topic to its ``sentences`` and to summaries by people. It is read from where it lies; nothing of it is kept.
 """
 
+import argparse
 import asyncio
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from rich.table import Table
 
 from benchmarks.common import console
 from llm_engineering.application.analysis.heads import TextEmbedder
+from llm_engineering.application.ports import LanguageModel
 from llm_engineering.application.reviews.config import ReviewSummaries
 from llm_engineering.application.reviews.summarise import ReviewStores, summarise_reviews
-from llm_engineering.bootstrap.resources import open_resources
+from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.domain.documents import CleanDocument
-from llm_engineering.domain.reviews import ProductSummary
+from llm_engineering.domain.reviews import ProductSummary, SummaryStatus
 from tests.fakes.warehouse import FakeWarehouse
 
 RESAMPLES = 10_000
@@ -29,8 +31,11 @@ Vectors = Any
 def main(arguments: Sequence[str] | None = None) -> int:
     from rouge_score.rouge_scorer import RougeScorer
 
-    [file] = sys.argv[1:] if arguments is None else arguments
-    topics = json.loads(Path(file).read_text(encoding="utf-8"))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("topics", type=Path)
+    parser.add_argument("--model", action="store_true", help="let the configured language model write, too")
+    options = parser.parse_args(arguments)
+    topics = json.loads(options.topics.read_text(encoding="utf-8"))
     scorer = RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
     with open_resources() as resources:
         embedder = TextEmbedder(resources.embedder)
@@ -38,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         systems: dict[str, dict[str, str]] = {
             "text": {name: one.text for name, one in made.items()},
             "quotes alone": {name: _join_quotes(one) for name, one in made.items()},
+            **_write_by_model(topics, embedder, resources, wanted=options.model),
             "lead-3": {name: " ".join(topic["sentences"][:3]) for name, topic in topics.items()},
             "LexRank": {name: rank_by_centrality(topic["sentences"]) for name, topic in topics.items()},
         }
@@ -45,18 +51,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
         system: np.array([_score(scorer, texts.get(name, ""), topic) for name, topic in topics.items()])
         for system, texts in systems.items()
     }
+    halves = {
+        "first half": slice(0, None, 2),
+        "second half": slice(1, None, 2),
+        "all topics": slice(None),
+    }
+    for title, half in halves.items():
+        some = {system: values[half] for system, values in scores.items()}
+        console.print(make_table(title, some, systems))
+    return 0
+
+
+def make_table(title: str, scores: dict[str, Vectors], systems: dict[str, dict[str, str]]) -> Table:
+    """Return a line for each system: ROUGE, and how far it is ahead of the baselines."""
     table = Table(
-        "system", "ROUGE-1 F1", "ROUGE-L F1", "ahead of lead-3 (95 %)", "ahead of LexRank (95 %)", "words"
+        "system",
+        "ROUGE-1 F1",
+        "ROUGE-L F1",
+        "ahead of lead-3 (95 %)",
+        "ahead of LexRank (95 %)",
+        "words",
+        title=title,
     )
     for system, values in scores.items():
         ahead = [_interval(values[:, 0] - scores[other][:, 0]) for other in ("lead-3", "LexRank")]
         words = np.mean([len(text.split()) for text in systems[system].values()])
         table.add_row(system, *(f"{one:.3f}" for one in values.mean(axis=0)), *ahead, f"{words:.0f}")
-    console.print(table)
-    return 0
+    return table
 
 
-def summarise_topics(topics: dict[str, Any], embedder: TextEmbedder) -> dict[str, ProductSummary]:
+def _write_by_model(
+    topics: dict[str, Any], embedder: TextEmbedder, resources: Resources, *, wanted: bool
+) -> dict[str, dict[str, str]]:
+    if not wanted:
+        return {}
+    made = summarise_topics(topics, embedder, resources.language_model)
+    held = sum(one.status is SummaryStatus.READY for one in made.values())
+    console.print(
+        f"{held} of {len(made)} topics have sentences of the model that held; quotes stand in elsewhere."
+    )
+    return {
+        f"written by {resources.language_model.name}": {
+            name: one.text if one.status is SummaryStatus.READY else _join_quotes(one)
+            for name, one in made.items()
+        }
+    }
+
+
+def summarise_topics(
+    topics: dict[str, Any], embedder: TextEmbedder, model: LanguageModel | None = None
+) -> dict[str, ProductSummary]:
     """Return the summary of each topic, every sentence taken for a reviewer's."""
     stores = FakeWarehouse()
     stores.clean.upsert(
@@ -81,8 +125,10 @@ def summarise_topics(topics: dict[str, Any], embedder: TextEmbedder) -> dict[str
     kept = ReviewStores(
         stores.clean, stores.analyses, stores.summaries, stores.generations, stores.dead_letters
     )
-    config = ReviewSummaries(by_language=False, sentences=2)
-    asyncio.run(summarise_reviews(config, kept, embedder))
+    config = ReviewSummaries(
+        by_language=False, sentences=2, text="quotes" if model is None else "model", max_failed_share=1.0
+    )
+    asyncio.run(summarise_reviews(config, kept, embedder, model))
     return {one.product: one.served for one in stores.summaries.stream()}
 
 

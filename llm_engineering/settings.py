@@ -386,11 +386,10 @@ class PrivacySettings(Group):
 
     @model_validator(mode="after")
     def _keyed(self) -> Self:
-        if self.action == "pseudonymise" and (
-            self.key is None or len(self.key.get_secret_value().encode()) < 16
-        ):
+        given = self.key.get_secret_value() if self.key is not None else ""
+        if (given or self.action == "pseudonymise") and len(given.encode()) < 16:
             raise ValueError(
-                "PRIVACY_ACTION=pseudonymise needs PRIVACY_KEY, a secret of at least 16 characters"
+                "PRIVACY_KEY, which PRIVACY_ACTION=pseudonymise needs, is a secret of at least 16 characters"
             )
         return self
 

@@ -240,6 +240,7 @@ def forget_named(settings: Settings, who: Sequence[str], *, yes: bool) -> int:
         spellings = list(who)
         if policy.action == "pseudonymise":
             spellings += [policy.replace("e-mail" if "@" in one else "name", one) for one in who]
+        spellings += filter(None, map(policy.name_writer, who))
         traces = find_person(resources.warehouse, spellings)
         _show_selection(traces.selection)
         others = {name: count for name, count in list(traces.counts.items())[2:] if count}

@@ -605,7 +605,12 @@ class Resources:
                 token=settings.github_token.get_secret_value() if settings.github_token else None,
                 private_addresses=settings.crawler.private_addresses,
             ),
-            AssociatingReader(TableReader(private_addresses=settings.crawler.private_addresses)),
+            AssociatingReader(
+                TableReader(
+                    private_addresses=settings.crawler.private_addresses,
+                    name_writer=self.privacy.name_writer,
+                )
+            ),
             AssociatingReader(FilesReader()),
             PostsPageReader(browser, permission=client.check_allowed),
             LinkedInReader(

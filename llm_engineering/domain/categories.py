@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from llm_engineering.domain.errors import ConfigurationError
-from llm_engineering.domain.facets import Facet, FacetKind
+from llm_engineering.domain.facets import Facet, FacetKind, MetadataValue
 
 
 class Chunking(StrEnum):
@@ -42,6 +42,9 @@ class CategorySpec(BaseModel):
     """Whether personal data is masked in cleaning (support tickets, reviews)."""
     private_authors: bool = False
     """Whether whoever wrote a record is a customer, whose name is not kept: the record has the link's author, or none."""
+    writer: str = ""
+    """Field of a customer's name, of which a pseudonym is kept, so that nobody is counted twice. It is no facet, and leaves the
+    warehouse neither for the index nor for a reply."""
 
     @property
     def collection(self) -> str:
@@ -107,6 +110,7 @@ CATALOGUE: dict[str, CategorySpec] = {
             ),
             mask_personal_data=True,
             private_authors=True,
+            writer="reviewer",
         ),
         CategorySpec(
             name="ticket",
@@ -203,6 +207,13 @@ def find_facet(name: str) -> Facet:
     if name not in FACETS:
         raise ValueError(f"there is no facet '{name}'; there are {', '.join(sorted(FACETS))}")
     return FACETS[name]
+
+
+def hide_writer(category: str, metadata: dict[str, MetadataValue]) -> dict[str, MetadataValue]:
+    """Return a document's metadata without the pseudonym of who wrote it."""
+    spec = CATALOGUE.get(category)
+    hidden = spec.writer if spec is not None else ""
+    return {name: value for name, value in metadata.items() if name != hidden} if hidden else metadata
 
 
 def is_record(category: str | None) -> bool:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
-from functools import cached_property
 from typing import Literal
 
 from pydantic import Field
@@ -154,14 +153,15 @@ class ProductSummary(Model):
     approval: Literal["none", "waiting", "approved", "edited", "rejected"] = "none"
     """What a person made of it; ``none``: nobody had to look."""
 
-    @cached_property
+    @property
     def id(self) -> str:
         """One for each product, language and variant."""
         return derive_summary_id(self.product, self.language, self.variant)
 
-    @cached_property
+    @property
     def version(self) -> str:
-        """Over all that a reader sees, so that votes and caches know which summary they are about."""
+        """Over all that a reader sees, so that votes and caches know which summary they are about. Not kept: a copy with other
+        words is another version."""
         seen = self.model_dump(mode="json", exclude={"created_at", "inputs_hash", "input_hashes", "approval"})
         return text_hash(json.dumps(seen, sort_keys=True, ensure_ascii=False))[:16]
 
@@ -225,19 +225,12 @@ class StoredSummary(Model):
 
     @property
     def served(self) -> ProductSummary:
-        """What a shop may show now: never a text that waits for a person."""
+        """What a shop may show now: never a text that is withheld or waits for a person, nor what was noted of it."""
         if self.current is not None:
-            return self.current
-        hidden: dict[str, object] = {
-            "sentences": (),
-            "key_points": (),
-            "document_ids": (),
-            "input_hashes": (),
-        }
+            withheld = self.current.status in (SummaryStatus.WITHHELD, SummaryStatus.HELD)
+            return _hide(self.current, self.current.status) if withheld else self.current
         refused = self.newest.approval == "rejected"
-        return self.newest.model_copy(
-            update={**hidden, "status": SummaryStatus.WITHHELD if refused else SummaryStatus.HELD}
-        )
+        return _hide(self.newest, SummaryStatus.WITHHELD if refused else SummaryStatus.HELD)
 
     def rests_on(self, document_ids: Collection[str]) -> bool:
         """Return whether any version quotes or counts one of these reviews."""
@@ -369,7 +362,7 @@ class ReviewCheck(Model):
     resumed_at: UtcDatetime | None = None
     """Summaries made before this do not pause again."""
 
-    @cached_property
+    @property
     def id(self) -> str:
         return derive_id("review check", self.at.isoformat())
 
@@ -392,6 +385,24 @@ def choose_served(kept: Sequence[StoredSummary]) -> StoredSummary | None:
     if champion is not None and challenger is not None and challenger.served.status in shown:
         return challenger
     return champion
+
+
+def _hide(summary: ProductSummary, status: SummaryStatus) -> ProductSummary:
+    """What may be shown of a summary that may not be shown: that it is there, and the stars."""
+    emptied = dict.fromkeys(
+        (
+            "sentences",
+            "key_points",
+            "document_ids",
+            "input_hashes",
+            "sampled_ids",
+            "notes",
+        ),
+        (),
+    )
+    return summary.model_copy(
+        update={**emptied, "sampled": Distribution(), "supported_share": None, "status": status}
+    )
 
 
 def derive_summary_id(product: str, language: str = ALL_LANGUAGES, variant: str = CHAMPION) -> str:

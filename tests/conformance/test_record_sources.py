@@ -14,14 +14,22 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from llm_engineering.application.features.chunk import ChunkingConfig, chunk_document
 from llm_engineering.application.features.collect import collect
 from llm_engineering.application.features.collect_report import CollectionReport
 from llm_engineering.application.features.pipeline import clean_documents
+from llm_engineering.application.inference.records import FoundRecord
+from llm_engineering.application.inference.search import read_facets
 from llm_engineering.application.ports import Discovered, EndOfSource, FetchedDocument, Link, Rejected
+from llm_engineering.application.text.privacy import PrivacyPolicy
+from llm_engineering.domain.categories import FACETS
 from llm_engineering.domain.documents import RawDocument
 from llm_engineering.domain.errors import CollectionError, ExtractionError, TooManyFailuresError
+from llm_engineering.infrastructure.api.schemas.records import RecordOut
+from llm_engineering.infrastructure.personal_data import RulesFinder
 from llm_engineering.infrastructure.sources.tabular import TableReader
 from llm_engineering.infrastructure.sources.tabular.values import strip_html
+from tests.fakes.embedder import WordTokenizer
 from tests.fakes.warehouse import FakeWarehouse
 from tools.collection import spell_link
 
@@ -374,6 +382,47 @@ async def test_names_of_reviewers_are_kept_nowhere(tmp_path: Path) -> None:
     [letter] = place.dead_letters.stream()
     assert "It works well" in letter.payload
     assert not any("Jane" in record.model_dump_json() for record in (*documents, letter))
+
+
+async def test_a_reviewer_is_kept_as_a_pseudonym_that_leaves_the_warehouse_nowhere(tmp_path: Path) -> None:
+    """Statement 28: the same person is known again, by a key alone, and neither facets nor passages nor replies tell of her."""
+    policy = PrivacyPolicy(RulesFinder([]), key=b"0123456789abcdef")
+    names = ("Jane Quill", "JANE  quill", "Ottavio Rosenstiel", "")
+    rows = [
+        {"id": n, "review": f"It works well, I must say {n} times.", "reviewer": name, "product": "Lamp"}
+        for n, name in enumerate(names)
+    ]
+    rows.append({**rows[0], "id": 9, "review": ""})
+    reader = TableReader(name_writer=policy.name_writer)
+    link = Link(str(write_csv(tmp_path / "r.csv", rows)), "", category="review")
+    place = FakeWarehouse()
+    await collect(
+        [link], {"table": reader}, place.documents, place.users, place.dead_letters, max_failed_share=1.0
+    )
+    clean_documents(place.documents, place.clean, place.dead_letters, privacy=policy)
+    kept = sorted(place.clean.stream(), key=lambda one: one.link)
+    first, same, other, nobody = (one.metadata.get("reviewer") for one in kept)
+    assert first == same == policy.name_writer("jane quill") != other
+    assert first is not None
+    assert str(first).isalpha()
+    assert nobody is None
+    assert PrivacyPolicy(RulesFinder([]), key=b"fedcba9876543210").name_writer("Jane Quill") != first
+    assert PrivacyPolicy(RulesFinder([])).name_writer("Jane Quill") == ""
+    everything = "".join(
+        one.model_dump_json()
+        for one in (*place.documents.stream(), *place.clean.stream(), *place.dead_letters.stream())
+    )
+    assert "quill" not in everything.casefold()
+    assert "Rosenstiel" not in everything
+    # What the index and a search's reply are made of:
+    assert "reviewer" not in FACETS
+    chunks = [
+        chunk for one in kept for chunk in chunk_document(one, WordTokenizer(), ChunkingConfig(), 40, "v")
+    ]
+    shown = [RecordOut.from_found(FoundRecord(one, None)).model_dump_json() for one in kept]
+    assert chunks
+    assert not any(str(first) in text for text in (*shown, *(one.model_dump_json() for one in chunks)))
+    assert "reviewer" not in read_facets(place.clean.list_cards())
 
 
 async def test_a_folder_yields_its_tables_as_links_of_their_own(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from llm_engineering.application.analysis.heads import TextEmbedder
 from llm_engineering.application.ports import Message
+from llm_engineering.application.reviews.aspects import AspectFinder
 from llm_engineering.application.reviews.checking import Claim, check_claims
 from llm_engineering.application.reviews.config import Hold, ReviewSummaries
 from llm_engineering.application.reviews.opinions import TASK, split_clauses
@@ -305,6 +306,68 @@ def test_held_summaries_wait_for_a_person() -> None:
     assert waiting.reject().served.status is SummaryStatus.WITHHELD
     with pytest.raises(ValueError, match="waits"):
         agreed.reject()
+
+
+@pytest.mark.parametrize("status", [SummaryStatus.WITHHELD, SummaryStatus.HELD])
+def test_what_may_not_be_shown_is_empty_wherever_it_stands(status: SummaryStatus) -> None:
+    shop = Shop(mixed())
+    shop.run()
+    made = shop.served().model_copy(update={"status": status, "notes": ("A note on it.",)})
+    assert made.sentences
+    kept = (
+        StoredSummary(current=made),
+        StoredSummary(waiting=made.model_copy(update={"approval": "waiting"})),
+    )
+    for stored in kept:
+        shown = stored.served
+        expected = status if stored.current is not None else SummaryStatus.HELD
+        assert (shown.status, shown.text, shown.key_points, shown.notes) == (expected, "", (), ())
+        assert (shown.document_ids, shown.sampled_ids, shown.supported_share) == ((), (), None)
+        assert shown.distribution == made.distribution
+
+
+def test_a_copy_with_other_words_is_another_version() -> None:
+    shop = Shop(mixed())
+    shop.run()
+    made = shop.served()
+    before = made.version
+    assert made.model_copy(update={"notes": ("other",)}).version != before
+    assert made.model_copy(update={"approval": "approved"}).version == before
+    assert made.model_copy(update={"product": "Other"}).id != made.id
+
+
+def test_reviewers_who_are_not_told_apart_are_said_to_be() -> None:
+    documents = [one.model_copy(update={"metadata": {**one.metadata, "reviewer": ""}}) for one in mixed()]
+    shop = Shop(documents)
+    shop.run()
+    assert any("not told apart" in one for one in shop.served().degradations)
+    assert shop.served().distribution.reviewers == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("The noise cancelling is superb.", ("noise cancelling",)),
+        ("Too much noise for an office.", ("noise",)),
+        ("Die Akkulaufzeit reicht bis Wien.", ("battery",)),
+        ("Noise aside, the battery lasts.", ("battery", "noise")),
+        ("The charger is lovely.", ()),
+        ("", ()),
+    ],
+)
+def test_named_things_are_found_by_their_words(text: str, names: tuple[str, ...]) -> None:
+    aspects = {"battery": ("akku*",), "noise": ("loud",), "noise cancelling": ("noise cancel*",)}
+    assert AspectFinder(aspects).find(text) == names
+
+
+def test_a_quiet_word_about_a_named_thing_counts_and_leans_on_the_stars() -> None:
+    said = "The battery is at forty percent on Friday."
+    for stars, polarity in ((5.0, Polarity.POSITIVE), (1.0, Polarity.NEGATIVE)):
+        shop = Shop([review(n, f"{said} Case {n}.", stars) for n in range(12)])
+        shop.run()
+        assert ("battery", polarity, 12) in {
+            (one.name, one.polarity, one.support) for one in shop.served().key_points
+        }
 
 
 def test_samples_are_balanced_and_repeatable() -> None:

@@ -24,7 +24,7 @@ from llm_engineering.application.text.markdown import (
     sentence_starts,
 )
 from llm_engineering.application.text.tokens import TokenCounts
-from llm_engineering.domain.categories import Chunking, category_spec
+from llm_engineering.domain.categories import Chunking, category_spec, hide_writer
 from llm_engineering.domain.documents import Chunk, CleanDocument, Span, embedding_text
 from llm_engineering.domain.errors import InvalidInputError
 
@@ -134,7 +134,7 @@ class _Chunker:
             language=document.language,
             published_at=document.published_at,
             duplicate_group=document.duplicate_group,
-            metadata=document.metadata,
+            metadata=hide_writer(document.category, document.metadata),
         )
 
     # --- the trail of title and headings

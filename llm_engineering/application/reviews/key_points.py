@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from llm_engineering.application.analysis.heads import Floats
+from llm_engineering.application.reviews.aspects import AspectFinder
 from llm_engineering.application.reviews.config import ReviewSummaries
 from llm_engineering.application.reviews.polarity import UNSURE, PolarityScorer
 from llm_engineering.application.text.words import STOP_WORDS, content_stems, split_words, stem
@@ -62,15 +63,12 @@ def _group_opinions(
     opinions: Sequence[Opinion], vectors: Floats, scorer: PolarityScorer, config: ReviewSummaries
 ) -> list[_Group]:
     stems = [content_stems(one.quote) for one in opinions]
-    wanted = {
-        name: frozenset(stem(word.casefold()) for word in (name, *words))
-        for name, words in config.aspects.items()
-    }
+    finder = AspectFinder(config.aspects)
     named: dict[str, _Group] = {}
     free: list[int] = []
     for place, one in enumerate(opinions):
         # A model's word for it, or an aspect of the YAML, decides; the rest goes by likeness.
-        fitting = [name for name, words in wanted.items() if words & (stems[place] | {stem(one.aspect)})]
+        fitting = finder.find(f"{one.quote} {one.aspect}")
         for name in fitting or ([one.aspect] if one.aspect else []):
             named.setdefault(name, _Group(name, True)).members.append(place)
         if not fitting and not one.aspect:

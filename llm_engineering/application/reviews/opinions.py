@@ -6,7 +6,7 @@ review, the prompt and the model; what is left of a review that is gone, or of a
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +18,8 @@ from llm_engineering.application.llm.budget import BudgetExhaustedError
 from llm_engineering.application.llm.prompts import present_source, prompt_hash, render
 from llm_engineering.application.llm.structured_output import UnusableReplyError, parse_json_object
 from llm_engineering.application.ports import AnalysisStore, CleanStore, GenerationOptions
-from llm_engineering.application.reviews.polarity import EXAMPLES, PolarityScorer
+from llm_engineering.application.reviews.aspects import AspectFinder
+from llm_engineering.application.reviews.polarity import EXAMPLES, PolarityScorer, name_polarity
 from llm_engineering.application.reviews.sampling import ReviewCard
 from llm_engineering.domain.analyses import Analysis, Evidence, Finding
 from llm_engineering.domain.documents import CleanDocument, Span, derive_id, text_hash
@@ -37,6 +38,10 @@ _TURN = re.compile(
     re.IGNORECASE,
 )
 _FEWEST_LETTERS = 4
+STARS = 0.25
+"""Added to the score of a sentence about a named thing in a review with five stars; taken from one in a review with one."""
+NAMED = 8.0
+"""Times the score of a sentence about a thing that the settings name: it need not praise loudly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +58,16 @@ class OpinionReader:
     make_scorer: Callable[[], PolarityScorer]
     embedder: str
     max_characters: int
+    aspects: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What the settings name: a sentence about it is an opinion from a lower score on."""
 
     @property
     def model(self) -> str:
         """Whom opinions are from."""
         if self.client is not None:
             return self.client.model.name
-        return f"sentences:{self.embedder}:{text_hash(EXAMPLES.read_text(encoding='utf-8'))[:8]}"
+        decisive = EXAMPLES.read_text(encoding="utf-8") + repr(sorted(self.aspects.items()))
+        return f"sentences:{self.embedder}:{text_hash(decisive)[:8]}"
 
     @property
     def prompt_hash(self) -> str:
@@ -85,9 +93,10 @@ class OpinionReader:
         places = [(document, span) for document in documents for span in split_clauses(document.text)]
         texts = [document.text[span.start : span.end] for document, span in places]
         found: dict[str, list[Opinion]] = {document.id: [] for document in documents}
-        for (document, span), quote, polarity in zip(
-            places, texts, self.make_scorer().name(texts), strict=True
-        ):
+        finder = AspectFinder(self.aspects)
+        scores = self.make_scorer().score(texts)
+        for (document, span), quote, score in zip(places, texts, scores, strict=True):
+            polarity = name_polarity(_read_score(float(score), document, bool(finder.find(quote))))
             if polarity is not Polarity.NEUTRAL:
                 found[document.id].append(
                     Opinion(document_id=document.id, span=span, quote=quote, polarity=polarity)
@@ -115,6 +124,17 @@ class OpinionReader:
             return await self.client.answer(request)
         except (BudgetExhaustedError, NoAnswerError):
             return {}
+
+
+def _read_score(score: float, document: CleanDocument, about_named: bool) -> float:
+    """The score of a sentence. One about a named thing says something of it, and the stars lean on what; any other may be
+    background, whatever the stars."""
+    if not about_named:
+        return score
+    stars = document.metadata.get("rating")
+    if isinstance(stars, int | float) and not isinstance(stars, bool):
+        score += STARS * (min(5.0, max(1.0, stars)) - 3.0) / 2.0
+    return score * NAMED
 
 
 def split_clauses(text: str) -> Iterator[Span]:

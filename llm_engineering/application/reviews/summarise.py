@@ -66,7 +66,7 @@ from llm_engineering.domain.reviews import (
     is_on_trial,
 )
 
-FORM = 2
+FORM = 3
 """Raised when other summaries are made of the same reviews by the same settings, so that all are made anew."""
 STAGE = "summarise_reviews"
 _SILENT = SilentProgress()
@@ -187,6 +187,7 @@ class _Summariser:
             lambda: self._scorer,
             embedder.digest,
             config.max_characters,
+            config.aspects,
         )
 
     async def run(self, progress: Progress) -> SummaryReport:
@@ -372,6 +373,8 @@ class _Summariser:
             degradations.append(
                 "The embedder knows one language: what reviews say in others is counted apart, and less surely read."
             )
+        if counted and all(one.reviewer == one.id for one in counted):
+            degradations.append("Reviewers are not told apart: each review counts as one reviewer's.")
         categories = Counter(one.product_category for one in judged if one.product_category)
         return ProductSummary(
             product=task.product,

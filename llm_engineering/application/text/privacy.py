@@ -10,6 +10,8 @@ from llm_engineering.domain.documents import text_hash
 
 Action = Literal["keep", "mask", "pseudonymise"]
 _LETTERS = 10
+# Digits could be taken for a number of somebody's.
+_AS_LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,14 @@ class PrivacyPolicy:
             parts += [text[end : span.start], self.replace(span.kind, text[span.start : span.end])]
             end = span.end
         return "".join([*parts, text[end:]]) if parts else text
+
+    def name_writer(self, name: str) -> str:
+        """Return the pseudonym of a customer who wrote something, sixteen letters; empty without a key of 16 bytes."""
+        folded = " ".join(name.casefold().split())
+        if len(self.key) < 16 or not folded:
+            return ""
+        digest = hmac.new(self.key, f"writer:{folded}".encode(), hashlib.sha256).hexdigest()
+        return digest[:16].translate(_AS_LETTERS)
 
     def apply_outside(self, text: str) -> str:
         """Return the text for what leaves the house: it names no person, whatever is done with what stays."""

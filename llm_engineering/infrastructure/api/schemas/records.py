@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llm_engineering.application.inference.records import NOTHING_RELEVANT, FoundRecord, FoundRecords
+from llm_engineering.domain.categories import hide_writer
 from llm_engineering.domain.facets import MetadataValue
 from llm_engineering.domain.inference import ResponseProvenance
 from llm_engineering.domain.retrieval import (
@@ -124,7 +125,7 @@ class RecordOut(BaseModel):
             link=record.link,
             language=record.language,
             published_at=record.published_at,
-            metadata=record.metadata,
+            metadata=hide_writer(record.category, record.metadata),
         )
 
 

@@ -72,6 +72,8 @@ def resolve(
         *(key.removeprefix("metadata.") for key in mapped if key.startswith("metadata.")),
     ]
     metadata = {name: mapped.get(f"metadata.{name}") or column(name) for name in names}
+    if spec.writer:
+        metadata[spec.writer] = metadata.get(spec.writer) or column(spec.writer) or column("author")
     columns = Columns(
         text,
         {name: found for name in FIELDS if (found := column(name))},

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import aclosing, closing
 from dataclasses import replace
 from itertools import islice
@@ -98,6 +98,7 @@ class TableReader:
         max_text_chars: a row with a longer text is rejected.
         max_download_bytes: a table on the web that is larger is given up.
         private_addresses: see :data:`PrivateAddresses`.
+        name_writer: makes a pseudonym of a customer's name; without, or where it gives none, nothing is kept of the name.
     """
 
     name = "table"
@@ -109,7 +110,9 @@ class TableReader:
         max_download_bytes: int = 1_000_000_000,
         timeout_seconds: float = 60.0,
         private_addresses: PrivateAddresses = "given",
+        name_writer: Callable[[str], str] | None = None,
     ) -> None:
+        self._name_writer = name_writer
         self._max_text_chars = max_text_chars
         self._max_download_bytes = max_download_bytes
         self._timeout = timeout_seconds
@@ -165,7 +168,7 @@ class TableReader:
         after = _find_cursor(link, shown, known)
         with closing(self._open(link, path, after)) as table:
             columns = _resolve(link, spec, table.columns, shown, contract.fields)
-            mapper = _RowMapper(link, spec, columns, contract, shown, self._max_text_chars)
+            mapper = _RowMapper(link, spec, columns, contract, shown, self._max_text_chars, self._name_writer)
             count = 0
             for row in islice(table.read_rows(columns.used), limit):
                 count += 1
@@ -266,7 +269,9 @@ class _RowMapper:
         contract: Contract,
         shown: str,
         max_text_chars: int,
+        name_writer: Callable[[str], str] | None,
     ) -> None:
+        self._name_writer = name_writer
         self._link = link
         self._spec = spec
         self._facets = {facet.name: facet for facet in spec.facets}
@@ -294,11 +299,11 @@ class _RowMapper:
             reason = _validation_reason(error) if isinstance(error, ValidationError) else str(error)
             kept = row.values
             if private:  # a column that nobody uses may hold a name too
-                author = self._columns.fields.get("author")
+                hidden = (self._columns.fields.get("author"), self._columns.metadata.get(self._spec.writer))
                 kept = {
                     name: value
                     for name, value in kept.items()
-                    if name in self._columns.used and name != author
+                    if name in self._columns.used and name not in hidden
                 }
             return Rejected(source, f"{reason[:1].upper()}{reason[1:]}.", _storable(as_text(kept)))
 
@@ -353,6 +358,10 @@ class _RowMapper:
         for name, column in self._columns.metadata.items():
             value = values.get(column)
             if is_missing(value):
+                continue
+            if name == self._spec.writer:
+                if pseudonym := self._name_writer(as_text(value)) if self._name_writer else "":
+                    read[name] = pseudonym
                 continue
             facet = self._facets.get(name)
             try:
