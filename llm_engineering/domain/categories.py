@@ -143,6 +143,16 @@ CATALOGUE: dict[str, CategorySpec] = {
             text_fields=("question", "answer"),
             facets=(Facet(name="course"), Facet(name="section")),
         ),
+        CategorySpec(
+            name="exchange",
+            description="A question to a course assistant, with the context it was given.",
+            chunking=Chunking.RECORD,
+            text_fields=("query", "context"),
+            facets=(Facet(name="professor"), Facet(name="course")),
+            contract={"required": ["query", "context", "professor"]},
+            mask_personal_data=True,
+            private_authors=True,
+        ),
     )
 }
 

@@ -32,8 +32,10 @@ class ModelManifest(Model):
     base_revision: str | None = None
     base_hash: str | None = None
     """SHA-256 of the base's weights: of its one file, or over names and hashes of several. None: not recorded."""
-    method: Literal["lora", "qlora", "full"]
-    stage: Literal["sft", "dpo"]
+    method: Literal["lora", "qlora", "full", "none"]
+    """``none``: no weights of ours."""
+    stage: Literal["sft", "dpo", "recorded"]
+    """``recorded``: a system that runs elsewhere, known by its answers alone."""
     parent: str | None = None
     """SHA-256 of the adapter that training started from (DPO from SFT), as the SFT manifest's ``files`` has it. Not its
     ``content_hash``: that changes when merged or converted weights are added, and the adapter stays what it was."""

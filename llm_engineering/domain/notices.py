@@ -22,6 +22,8 @@ class Notice(Model):
     severity: Literal["info", "warning", "failure"] = "info"
     link: str = ""
     """Where to look further."""
+    attachment: str = ""
+    """Path of a file that goes along where the place takes files; left out where it is gone by then."""
     audience: Literal["all", "systems"] = "all"
     """``systems``: nobody is told, only systems get its facts."""
     facts: dict[str, str | int | float] = Field(default_factory=dict)

@@ -17,8 +17,9 @@ JUMPS = (timedelta(days=4_000), timedelta(days=-4_000), timedelta(hours=1))
 STAMPS = {
     "llm_engineering/infrastructure/api/openai_chat.py",
     "llm_engineering/infrastructure/llm_service/app.py",
+    "tools/crm.py",
 }
-"""Where ``time.time`` gives the field ``created`` of OpenAI's protocol."""
+"""Where ``time.time`` gives the field ``created`` of OpenAI's protocol, or is compared with the time a message was signed at."""
 
 
 @pytest.mark.parametrize("jump", JUMPS, ids=str)

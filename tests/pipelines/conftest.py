@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from zenml.client import Client
 
 from llm_engineering.bootstrap.resources import Resources, open_resources
+from llm_engineering.infrastructure.registry.zenml import ZenMLRegistry
 from llm_engineering.settings import load_settings
 from tests.services import mongo_database, mongo_server
 from tools.services import LocalMongo
@@ -36,3 +38,16 @@ def resources(project: Path) -> Iterator[Resources]:
     """The stores of the project, to look at what a run has left in them."""
     with open_resources(load_settings(None)) as resources:
         yield resources
+
+
+@pytest.fixture
+def empty_registry() -> Iterator[ZenMLRegistry]:
+    """The registry without the versions that tests before left in this process's ZenML home; emptied again afterwards."""
+
+    def clear() -> None:
+        for model in Client().list_models(size=100).items:
+            Client().delete_model(model.id)
+
+    clear()
+    yield ZenMLRegistry()
+    clear()

@@ -2,12 +2,10 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from zenml.client import Client
 
 from llm_engineering.application.evaluation.models.config import ModelEvaluationParameters
 from llm_engineering.application.training.finetune.run import SftRun, Training
@@ -142,11 +140,8 @@ def test_a_model_with_another_definition_of_its_template_is_refused(trained: Pat
 
 
 @pytest.fixture(autouse=True)
-def registry() -> Iterator[ZenMLRegistry]:
-    """The registry; what a test puts there does not outlive it."""
-    yield ZenMLRegistry()
-    for model in Client().list_models(size=100).items:
-        Client().delete_model(model.id)
+def registry(empty_registry: ZenMLRegistry) -> ZenMLRegistry:
+    return empty_registry
 
 
 def decision(run: Any) -> dict[str, Any]:

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +59,13 @@ def registration(
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_registry: ZenMLRegistry) -> Path:
     """A project in ``tmp_path``, with no model registered."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
     policy = "parameters: {promotion: {metric: rougeL, margin: 0.01}}"
     (tmp_path / "configs" / "model_evaluation.yaml").write_text(policy)
-    yield tmp_path
-    for model in Client().list_models(size=100).items:
-        Client().delete_model(model.id)
+    return tmp_path
 
 
 def folder(root: Path, weights: str) -> Path:

@@ -2,12 +2,10 @@
 and from run to run goes through ZenML, its artifact store and ``SHARED_FILES_URI``, or is not found."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from zenml.client import Client
 from zenml.orchestrators.local.local_orchestrator import LocalOrchestrator
 
 from llm_engineering.application.deployment.config import ModelConfig
@@ -28,7 +26,7 @@ pytest.importorskip("sacrebleu", reason="the group 'training' is not installed")
 
 
 @pytest.fixture
-def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The machines that steps have run on; each had the base model, as its image would, and nothing else."""
     used: list[Path] = []
     base = make_model(tmp_path / "base")
@@ -57,12 +55,11 @@ def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[P
     monkeypatch.setattr(LocalOrchestrator, "run_step", run_apart)
     monkeypatch.setenv("SHARED_FILES_URI", str(tmp_path / "mounted"))
     monkeypatch.chdir(tmp_path)
-    yield used
-    for model in Client().list_models(size=100).items:
-        Client().delete_model(model.id)
+    return used
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("empty_registry")
 def test_a_model_is_trained_evaluated_and_deployed_on_machines_that_share_no_disk(
     machines: list[Path], tmp_path: Path
 ) -> None:

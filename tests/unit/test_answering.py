@@ -417,6 +417,12 @@ class TestConfidence:
             == 0.6
         )
 
+    def test_a_name_of_code_that_no_passage_holds_is_not_answered_by_what_is_near_to_it(self) -> None:
+        near = [passage("def clean_text(text): removes markup", similarity=0.9)]
+        assert not abstains("What does clean_text do?", near, AnsweringConfig())
+        assert not abstains("What does Clean_Text do?", near, AnsweringConfig())
+        assert abstains("What does clean_markdown do?", near, AnsweringConfig())
+
     def test_without_similarities_words_decide(self) -> None:
         sparse = [OVERLAP.model_copy(update={"dense_score": None})]
         assert not abstains("What does overlap repeat?", sparse, AnsweringConfig())

@@ -52,6 +52,7 @@ ROUTES = ("/search", "/rag", "/rag/stream", "/v1/chat/completions")
 """Those that search, and so take how."""
 WRITING = ("/write", "/write/stream")
 RECORDS = (
+    "/exchanges/search",
     "/interactions/search",
     "/movies/search",
     "/questions/search",

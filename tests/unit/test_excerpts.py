@@ -20,7 +20,11 @@ RAIN = "Rain falls on the garden and the cat goes home to sleep."
 
 
 def choose(
-    *sources: Citation, words: int = 30, most: int = 1, repeated: tuple[str, ...] = ()
+    *sources: Citation,
+    words: int = 30,
+    most: int = 1,
+    compared: tuple[str, ...] = (),
+    repeated: tuple[str, ...] = (),
 ) -> list[list[str]]:
     runs = choose_excerpts(
         "overlap of a chunk",
@@ -28,6 +32,7 @@ def choose(
         embed=HashEmbedder().embed_queries,
         words=words,
         most=most,
+        compared=compared,
         repeated=repeated,
     )
     return [[part.plain for part in run] for run in runs]
@@ -53,10 +58,19 @@ def test_what_no_reader_could_join_ends_an_excerpt(between: str) -> None:
         "Next we will look at the overlap of a chunk in detail.",
         "How large should the overlap of a chunk be then?",
         "Overlap of a chunk.",
+        "In Lesson 5, we will look at the overlap of a chunk in detail.",
+        "Overlap of a chunk Open in appSign upSign inWriteSign upSearch the overlap of a chunk.",
+        "Overlap of a chunk | Ada Winter | Writer | Winner of a prize for the overlap of a chunk.",
     ],
 )
 def test_paragraphs_that_need_what_is_not_there_are_left_out(unfit: str) -> None:
     assert choose(source(unfit)) == []
+
+
+def test_what_names_both_of_two_compared_subjects_says_little_of_either() -> None:
+    both = "Overlap of a chunk and its padding are two ways to keep its words together."
+    assert choose(source(f"{both}\n\n- one\n\n{OVERLAP}"), words=12) == [[both]]
+    assert choose(source(f"{both}\n\n- one\n\n{OVERLAP}"), words=12, compared=("padding",)) == [[OVERLAP]]
 
 
 def test_another_excerpt_fills_what_room_is_left_and_says_something_else() -> None:

@@ -163,6 +163,21 @@ async def test_an_empty_collection_is_told_with_the_task_that_fills_it() -> None
     assert result.answer.text == NOTHING_COLLECTED
 
 
+async def test_who_asks_in_german_for_english_texts_is_told_how_to_find_them() -> None:
+    message = "Fasse zusammen, was Ada Winter über Quantisierung schreibt"
+    told = (await Twin().reply(message, Intent.SUMMARISE)).answer
+    untold = (await Twin(store=Down()).reply(message, Intent.SUMMARISE)).answer  # type: ignore[arg-type]
+    assert told.abstained
+    assert untold.abstained
+    assert len(told.text) > len(untold.text)
+
+
+async def test_where_nothing_was_written_the_nearest_texts_are_named() -> None:
+    answer = (await Twin().reply("Draft a post on quantum physics", Intent.WRITE)).answer
+    assert answer.abstained
+    assert answer.text.count("](https://example.org/") in (1, 2, 3)
+
+
 @pytest.mark.parametrize(
     ("message", "author"),
     [

@@ -192,6 +192,47 @@ def randomisation_test(
     return (1 + hits) / (1 + resamples)
 
 
+def compare_groups(
+    values: Sequence[float],
+    members: Sequence[bool],
+    strata: Sequence[str],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> tuple[Interval, float] | None:
+    """Compare a group with all others, like with like: differences of means within strata, weighted by the group's size there.
+
+    The interval draws members and others of each stratum anew; the two-sided p-value shuffles within strata who is a member.
+
+    Returns:
+        The difference with its interval, and the p-value; None where no stratum holds both.
+    """
+    found = np.asarray(values, dtype=np.float64)
+    inside, names = np.asarray(members, dtype=np.bool_), np.asarray(strata)
+    shared = [name for name in sorted(set(strata)) if 0 < inside[names == name].sum() < (names == name).sum()]
+    if not shared:
+        return None
+    random = np.random.default_rng(seed)
+    total = sum(int(inside[names == name].sum()) for name in shared)
+    point, drawn, shuffled = 0.0, np.zeros(resamples), np.zeros(resamples)
+    for name in shared:
+        ours, theirs = found[(names == name) & inside], found[(names == name) & ~inside]
+        weight = len(ours) / total
+        point += weight * (ours.mean() - theirs.mean())
+        drawn += weight * (_draw_means(random, ours, resamples) - _draw_means(random, theirs, resamples))
+        mixed = random.permuted(np.tile(np.concatenate([ours, theirs]), (resamples, 1)), axis=1)
+        shuffled += weight * (mixed[:, : len(ours)].mean(axis=1) - mixed[:, len(ours) :].mean(axis=1))
+    tail = 100 * (1 - LEVEL) / 2
+    low, high = np.percentile(drawn, (tail, 100 - tail))
+    hits = int(np.sum(np.abs(shuffled) >= abs(point) - 1e-12))
+    return Interval(float(point), float(low), float(high)), (1 + hits) / (1 + resamples)
+
+
+def _draw_means(random: np.random.Generator, values: Values, resamples: int) -> Values:
+    means = values[random.integers(0, len(values), size=(resamples, len(values)))].mean(axis=1)
+    return np.asarray(means, dtype=np.float64)
+
+
 def correct_holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Correct p-values for having been computed together (Holm, *Scandinavian Journal of Statistics* 6, 1979)."""
     corrected: dict[str, float] = {}

@@ -34,6 +34,7 @@ from llm_engineering.application.inference.quotes import Quotation, Rank, choose
 from llm_engineering.application.inference.writers import NOTHING_FOUND, Judge, Writer, Written, decline
 from llm_engineering.application.llm import prompts
 from llm_engineering.application.ports import Delta, GenerationOptions, LanguageModel, Message, Vectors
+from llm_engineering.application.text.markdown import find_code_names
 from llm_engineering.domain.errors import ModelError
 from llm_engineering.domain.inference import Grounding, LlmProfile, StageStatus
 from llm_engineering.domain.retrieval import Answer, Citation, Passage, Support, Usage, Verdict
@@ -507,7 +508,11 @@ def abstains(
 ) -> bool:
     """Return whether the passages bear so little on the question that no model should be asked."""
     floor = UNMEASURED_FLOOR if config.min_similarity is None else config.min_similarity
-    return not passages or estimate_confidence(question, passages, closeness) < floor
+    if not passages or estimate_confidence(question, passages, closeness) < floor:
+        return True
+    # Whoever asks for a name that is written like no word wants that one, and nothing that is near to it.
+    names = {name.casefold() for name in find_code_names(question) if "_" in name}
+    return bool(names) and not any(name in passage.text.casefold() for name in names for passage in passages)
 
 
 # --- the prompt -------------------------------------------------------------------------------------------------------

@@ -66,6 +66,8 @@ class Section:
     """The notes as bullet points."""
     named: bool = False
     """A quotation must hold the subject's words."""
+    compared: tuple[str, ...] = ()
+    """Other subjects, which it had better not name."""
     repeated: tuple[str, ...] = ()
     """Sentences that are not quoted, since its author says them everywhere."""
 
@@ -200,6 +202,7 @@ def _quote(section: Section, embed: Embed) -> list[Quotation]:
         words=_QUOTED_WORDS,
         most=1,
         named=section.named,
+        compared=section.compared,
         repeated=section.repeated,
     )
     if runs:

@@ -8,7 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from llm_engineering.application.inference.grounding import split_statements
-from llm_engineering.application.inference.quotes import ENDS, Quotation, holds_any, is_repeated, is_torn_out
+from llm_engineering.application.inference.quotes import (
+    ENDS,
+    Quotation,
+    holds_any,
+    is_repeated,
+    is_run_together,
+    is_torn_out,
+    promises_more,
+)
 from llm_engineering.application.ports import Vectors
 from llm_engineering.application.text.markdown import Kind, markdown_blocks, strip_markdown
 from llm_engineering.application.text.words import content_stems
@@ -45,10 +53,8 @@ _TIED = re.compile(
     re.IGNORECASE,
 )
 """Of a paragraph that speaks of a picture."""
-_PROMISE = re.compile(
-    r"(?:let['’]s|let\s+us|now|next|we(?:['’]ll|\s+will|\s+are\s+going)|in\s+the\s+(?:next|following)|but\s+we)\b[^.!]*[.!?]$",
-    re.IGNORECASE,
-)
+_APART = 0.4
+"""Taken where it names what it is compared with, too: that says little of either."""
 _SHORTEST_ITEM = 20
 """Words of an item of a list that can be read alone."""
 _LISTED = re.compile(r"\s{0,12}(?:[-*+•>→↳|]|\d{1,3}\\?[.)]|!?\[)")
@@ -77,6 +83,7 @@ def choose_excerpts(
     each: int | None = None,
     most: int = 3,
     named: bool = False,
+    compared: Collection[str] = (),
     repeated: Collection[str] = (),
 ) -> list[list[Quotation]]:
     """Return runs of neighbouring paragraphs on a subject, each saying something else, the best first. Blocking.
@@ -88,6 +95,7 @@ def choose_excerpts(
         each: words of one run, about; None: one may fill it all, and others are looked for only where it does not.
         most: runs.
         named: each must hold the subject's words.
+        compared: other subjects; what names one of them is taken last.
         repeated: sentences that none may hold, as :func:`~llm_engineering.application.text.words.fold_sentence` gives them.
 
     Raises:
@@ -100,7 +108,8 @@ def choose_excerpts(
     each = each or words
     asked = content_stems(subject)
     runs = [run for run in _list_runs(pieces, each) if not named or asked <= _stems(pieces, run)]
-    ranks = [_rank(pieces, scores, run, each, asked) for run in runs]
+    others = [stems for subject in compared if (stems := content_stems(subject) - asked)]
+    ranks = [_rank(pieces, scores, run, each, asked, others) for run in runs]
     chosen: list[list[Quotation]] = []
     said = 0
     for i in np.argsort(-np.array(ranks), kind="stable"):
@@ -133,7 +142,7 @@ def _split(section: Citation, repeated: Collection[str]) -> Iterator[_Piece]:
             continue
         for first, last in _group([text[s.unit.start : s.unit.end] for s in inside], apart=listed):
             part = Quotation(section, Span(start=inside[first].unit.start, end=inside[last].unit.end))
-            alone = first == last and _promises(part.plain)
+            alone = first == last and promises_more(part.plain)
             if not alone and _can_be_read(part.plain, _SHORTEST_ITEM if listed else _SHORTEST, repeated):
                 follows = bool(end) and not listed and not text[end : part.span.start].strip()
                 yield _Piece(part, len(part.plain.split()), begins, inside[last].unit.start, follows)
@@ -143,14 +152,9 @@ def _split(section: Citation, repeated: Collection[str]) -> Iterator[_Piece]:
 
 def _can_be_read(text: str, fewest: int, repeated: Collection[str]) -> bool:
     readable = fewest <= len(text.split()) <= _ROOM * _LONGEST and text.endswith(ENDS)
-    if not readable or _TIED.search(text):
+    if not readable or _TIED.search(text) or is_run_together(text):
         return False
     return not holds_any(text, repeated)
-
-
-def _promises(sentence: str) -> bool:
-    """Whether a sentence announces or asks what is told further on."""
-    return sentence.endswith("?") or _PROMISE.match(sentence) is not None
 
 
 def _group(sentences: Sequence[str], *, apart: bool) -> Iterator[tuple[int, int]]:
@@ -203,6 +207,7 @@ def _rank(
     run: Sequence[int],
     words: int,
     asked: frozenset[str] | set[str],
+    others: Sequence[frozenset[str] | set[str]],
 ) -> float:
     first, last = pieces[run[0]].part.plain, pieces[run[-1]]
     said = sum(pieces[place].words for place in run)
@@ -215,8 +220,9 @@ def _rank(
         + _INTRODUCES
         * (pieces[run[0]].begins == 2 and asked <= content_stems(last.part.citation.passage.title))
         + _NAMES * len(asked & stems) / max(1, len(asked))
-        - _HANGS * is_torn_out(first)
-        - _PROMISES * _promises(ending)
+        - _APART * any(other <= stems for other in others)
+        - _HANGS * (is_torn_out(first) or promises_more(first.partition(". ")[0].rstrip(".") + "."))
+        - _PROMISES * promises_more(ending)
     )
 
 

@@ -117,6 +117,7 @@ def outline_comparison(
             passages=tuple(passages),
             otherwise=otherwise,
             named=named,
+            compared=tuple(other for other in compared if other != name) if named else (),
         )
         for name, (topic, passages) in compared.items()
     )

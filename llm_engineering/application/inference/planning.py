@@ -34,7 +34,7 @@ _MOST_AUTHORS = 4
 _DRAFT_TEXTS = 3
 """Texts on a subject that a draft draws on at least, where there are as many that are near to it."""
 _OFFERED = 3
-"""Texts of others that are named where an author wrote nothing."""
+"""Texts that are named where nothing was written on a subject, or nothing by an author."""
 _COMPARED_TEXTS = 3
 """Texts of an author, or on a thing, that a comparison reads."""
 _ONE_TEXT = re.compile(
@@ -119,7 +119,7 @@ def plan_text(
             return outline_comparison("", compared, nowhere, named=True)
         found = _find(collection, brief.subject, measure_floor, given)
         if not found:
-            return _nothing(brief, (), german)
+            return _nothing(collection, brief, given, (), german)
         authors_told = named if len(named) > 1 else _authors_of(found)
         return outline_comparison(
             brief.subject,
@@ -129,7 +129,14 @@ def plan_text(
     if routed.intent is Intent.SUMMARISE:
         found = _find(collection, brief.subject, measure_floor, narrow)
         if not found:
-            return _nothing(brief, named, german, _find(collection, brief.subject, measure_floor, given))
+            return _nothing(
+                collection,
+                brief,
+                given,
+                named,
+                german,
+                _find(collection, brief.subject, measure_floor, given),
+            )
         one = _ONE_TEXT.search(routed.request) is not None
         whole = _named_document(brief.subject, found, one=one)
         document = _read(collection, whole) if whole else None
@@ -149,13 +156,12 @@ def plan_text(
         own = merge_filters(given, MetadataFilter(authors=(brief.author,)))
         found = _find(collection, brief.subject, measure_floor, own, fewest=_DRAFT_TEXTS)
         if not found:
-            return _nothing(
-                brief, (brief.author,), german, _find(collection, brief.subject, measure_floor, given)
-            )
+            others = _find(collection, brief.subject, measure_floor, given)
+            return _nothing(collection, brief, given, (brief.author,), german, others)
     else:
         found = _find(collection, brief.subject, measure_floor, narrow, given, fewest=_DRAFT_TEXTS)
     if not found:
-        return _nothing(brief, (), german)
+        return _nothing(collection, brief, given, (), german)
     return plan_draft(brief, found, collection, embed, verbatim=verbatim, instructions=instructions)
 
 
@@ -281,24 +287,45 @@ def _read(collection: Collection, identifier: str) -> CleanDocument | None:
 
 
 def _nothing(
-    brief: Brief, authors: Sequence[str], german: bool, others: Mapping[str, Sequence[Hit]] = _NO_HITS
+    collection: Collection,
+    brief: Brief,
+    given: MetadataFilter,
+    authors: Sequence[str],
+    german: bool,
+    others: Mapping[str, Sequence[Hit]] = _NO_HITS,
 ) -> str:
-    """What to say where there is no text on the subject, with those that other people wrote on it."""
+    """What to say where there is no text on the subject, with those that other people wrote on it, or the nearest ones.
+
+    Args:
+        given: the caller's filter, which holds for what is named, too.
+    """
     by = f" {'von' if german else 'by'} {', '.join(authors)}" if authors else ""
     said = _say(
         german,
         f"Zu „{brief.subject}“ gibt es{by} keine gesammelten Texte.",
         f"Nothing was collected{by} about “{brief.subject}”.",
     )
+    if german and not others and not _has_german(collection, authors):
+        said += " Die Texte sind englisch: Nenne das Thema so, wie es dort heißt."
+    lead = _say(german, "Andere haben darüber geschrieben:", "Others wrote on it:")
     if not others:
-        return said
-    chunks = [hits[0].chunk for hits in others.values()][:_OFFERED]
+        lead = _say(german, "Am nächsten kommen:", "Nearest to it:")
+        others = collection.find_about(brief.subject, given, floor=-1.0)
+    chunks = [hits[0].chunk for hits in others.values() if hits[0].chunk.category != "repository"][:_OFFERED]
     listed = "".join(
         f"\n- [{name_text(chunk.title, chunk.text)}]({chunk.link})"
         + (f" ({chunk.author})" if chunk.author else "")
         for chunk in chunks
     )
-    return f"{said} {_say(german, 'Andere haben darüber geschrieben:', 'Others wrote on it:')}\n{listed}"
+    return f"{said} {lead}\n{listed}" if listed else said
+
+
+def _has_german(collection: Collection, authors: Sequence[str]) -> bool:
+    try:
+        cards = collection.read_cards()
+    except StoreError:
+        return True  # not known, so nothing is said of it
+    return any(card.language == "de" and (not authors or card.author in authors) for card in cards)
 
 
 def _say(german: bool, in_german: str, in_english: str) -> str:

@@ -246,13 +246,15 @@ def choose_sentences(
         and part.head is None
         and part.plain.endswith(ENDS)
         and (longest is None or len(part.plain) <= longest)
+        and not is_run_together(part.plain)
         and not holds_any(part.plain, repeated)
     ]
     # Which passage search put first matters little for a text on the whole subject.
     scores = _score(subject, [(0, part) for _, part in found], None, embed)
     unit = _unit(scores)
     scores += _BEGINNING * unit * np.array([part.begins_paragraph for _, part in found])
-    scores -= _HANGS * unit * np.array([is_torn_out(part.plain) for _, part in found])
+    hanging = [is_torn_out(part.plain) or promises_more(part.plain) for _, part in found]
+    scores -= _HANGS * unit * np.array(hanging)
     chosen: list[Quotation] = []
     for i in _by_score(scores):
         part = found[i][1]
@@ -270,6 +272,27 @@ def shorten_to_fit(part: Quotation, longest: int) -> Quotation | None:
             break
         end = statement.unit.end
     return replace(part, span=Span(start=part.span.start, end=part.span.start + end)) if end else None
+
+
+_FURNITURE = re.compile(r"(?:(?:\b[a-z]{2,}[A-Z]|\s\|\s).*?){3}", re.DOTALL)
+"""Of menus and by-lines that an extractor ran together: "Open in appSign upSign in"."""
+
+
+def is_run_together(text: str) -> bool:
+    """Return whether a text is a menu or a by-line whose words lost their spaces."""
+    return _FURNITURE.search(text) is not None
+
+
+_PROMISE = re.compile(
+    r"(?:(?:in\s[^,.]{1,40},\s*)?(?:let['’]s|let\s+us|now|next|we(?:['’]ll|\s+will|\s+are\s+going))"
+    r"|in\s+the\s+(?:next|following)|afterwards?|check\s+out|subscribe|but\s+we)\b[^.!]*[.!?]$",
+    re.IGNORECASE,
+)
+
+
+def promises_more(sentence: str) -> bool:
+    """Return whether a sentence announces, asks or points to what is told elsewhere."""
+    return sentence.endswith("?") or _PROMISE.match(sentence) is not None
 
 
 def holds_any(text: str, sentences: Collection[str]) -> bool:

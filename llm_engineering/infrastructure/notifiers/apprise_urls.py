@@ -1,5 +1,7 @@
 """Mail, Slack, Teams, SNS and a hundred more, by Apprise."""
 
+from pathlib import Path
+
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError, NotificationError
 from llm_engineering.domain.notices import Notice
 
@@ -36,7 +38,8 @@ class AppriseNotifier:
     def send(self, notice: Notice) -> None:
         """Send a notice as a message."""
         body = "\n\n".join(filter(None, (notice.text, notice.link)))
+        attached = notice.attachment if notice.attachment and Path(notice.attachment).is_file() else None
         if not self._sender.notify(
-            title=notice.title, body=body or notice.title, notify_type=notice.severity
+            title=notice.title, body=body or notice.title, notify_type=notice.severity, attach=attached
         ):
             raise NotificationError("the message was not taken; Apprise's log says why")

@@ -56,7 +56,11 @@ def model_card(
 
 def _head(version: ModelVersion) -> Iterator[str]:
     manifest = version.manifest
-    kinds = {"sft": "supervised fine-tuning", "dpo": "direct preference optimisation"}
+    kinds = {
+        "sft": "supervised fine-tuning",
+        "dpo": "direct preference optimisation",
+        "recorded": "nothing of ours: it runs elsewhere, and its answers are what is kept",
+    }
     revision = f", revision {_text(manifest.base_revision)}" if manifest.base_revision else ""
     yield f"# {_text(version.label)}"
     yield ""

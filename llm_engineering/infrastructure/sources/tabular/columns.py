@@ -88,7 +88,8 @@ def resolve(
     if problems:
         listing = ", ".join(map(repr, available)) or "none"
         raise CollectionError(
-            f"The columns of {table} do not fit: {'; '.join(problems)}. Columns in the table: {listing}."
+            f"The columns of {table} do not fit: {'; '.join(problems)}. Columns in the table: {listing}. Name the right ones in "
+            "column_map, or mend the table."
         )
     return columns
 
