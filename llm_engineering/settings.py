@@ -383,6 +383,8 @@ class PrivacySettings(Group):
     """Of pseudonyms, at least 16 characters. Who has it can tell whether a pseudonym is a given person's; nobody else can."""
     names_path: Path | None = None
     """A file of people's names, one a line. Other names stay."""
+    opt_out_path: Path | None = None
+    """A file of names and addresses, one a line, of people of whom nothing is collected."""
 
     @model_validator(mode="after")
     def _keyed(self) -> Self:

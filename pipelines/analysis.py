@@ -3,7 +3,7 @@
 from zenml import pipeline
 from zenml.enums import ExecutionMode
 
-from steps.analysis import AnalysisQuestion, analyse_records, notify_outreach, train_heads
+from steps.analysis import AnalysisQuestion, analyse_records, notify_drift, notify_outreach, train_heads
 
 
 @pipeline(enable_cache=False, execution_mode=ExecutionMode.FAIL_FAST)
@@ -12,6 +12,8 @@ def record_analysis(analysis: AnalysisQuestion) -> None:
     report = analyse_records(analysis)
     if analysis.outreach is not None:
         notify_outreach(analysis, report)
+    if analysis.drift is not None:
+        notify_drift(analysis, report)
 
 
 @pipeline(enable_cache=False, execution_mode=ExecutionMode.FAIL_FAST)

@@ -10,6 +10,7 @@ from zenml.types import MarkdownString
 
 from llm_engineering.application.analysis import analyse
 from llm_engineering.application.analysis.config import AnalysisQuestion
+from llm_engineering.application.analysis.drift import describe_shifts, find_shifts
 from llm_engineering.application.analysis.outreach import list_calls, make_notices
 from llm_engineering.application.analysis.trend import read_trends
 from llm_engineering.application.evaluation.heads import HeadVerdict, learn_head
@@ -21,7 +22,7 @@ from llm_engineering.bootstrap.training import make_head_learner
 from llm_engineering.domain.errors import ConfigurationError
 from steps.context import markdown_table, open_step_resources
 
-__all__ = ["AnalysisQuestion", "analyse_records", "notify_outreach", "train_heads"]
+__all__ = ["AnalysisQuestion", "analyse_records", "notify_drift", "notify_outreach", "train_heads"]
 
 
 @step(enable_cache=False)
@@ -76,6 +77,29 @@ def notify_outreach(
             )
     told = {"calls": len(list_calls(notices)), "levels": len(notices) - len(list_calls(notices))}
     found: dict[str, Any] = {"task": report["task"], **told, "sent": done.sent, "waiting": done.failed}
+    log_metadata(found)
+    return found
+
+
+@step(enable_cache=False)
+def notify_drift(
+    analysis: AnalysisQuestion, report: dict[str, Any]
+) -> Annotated[dict[str, Any], "drift_report"]:
+    """Tell that the shares of a class have shifted, once a window; after the analysis, whose report makes it wait."""
+    config, spec = analysis.drift, analysis.spec
+    if config is None:
+        return {"task": report["task"]}
+    now = datetime.now(UTC)
+    with open_step_resources() as (resources, _):
+        warehouse = resources.warehouse
+        dates = {card.id: card.published_at for card in warehouse.clean.list_cards() if card.published_at}
+        shifts = find_shifts(spec, warehouse.analyses.stream(task=spec.task), dates, config, now)
+        for one in shifts:
+            logger.warning("The shares of {}.{} have shifted (PSI {:.2f}).", spec.task, one.field, one.psi)
+        if resources.notifiers:
+            told = describe_shifts(spec, shifts, config, now)
+            notify(told, warehouse.notices, resources.notifiers).log_problems()
+    found: dict[str, Any] = {"task": report["task"], **{f"psi_{one.field}": one.psi for one in shifts}}
     log_metadata(found)
     return found
 

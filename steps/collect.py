@@ -47,4 +47,5 @@ async def _collect(run: CollectRun, resources: Resources, progress: Progress) ->
             max_failed_share=run.max_failed_share,
             batch_size=run.batch_size,
             progress=progress,
+            opted_out=resources.opted_out,
         )

@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from loguru import logger
 from rich.markup import escape
 from rich.table import Table
 
@@ -16,6 +18,9 @@ from llm_engineering.settings import Settings, load_settings
 from tools.console import add_demo_option, console, make_parser, run, user_path
 
 DEFAULT_FOLDER = Path("data/tables")
+_COLLECTING = ("end_to_end_data", "digital_data_etl")
+_MOST_RUNS = 500
+"""Of the newest runs, among which a record's is looked for."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,9 +67,31 @@ def show_record(settings: Settings, which: str) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for name, value in list_facts(history, made_by):
+    collected = history.document.collected_at if history.document else None
+    facts = list_facts(history, made_by)
+    if collected is not None and (found := find_run(collected)) is not None:
+        facts.insert(2, ("Run", found))
+    for name, value in facts:
         table.add_row(name, escape(value))
     console.print(table)
+
+
+def find_run(collected: datetime) -> str | None:
+    """Return the name of the newest run that was collecting at a time; None: ZenML knows of none, or does not answer."""
+    begun = collected + timedelta(seconds=1)  # kept to the second
+    try:
+        from zenml.client import Client
+
+        runs = Client().list_pipeline_runs(sort_by="desc:created", size=_MOST_RUNS).items
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with ZenML, the record's way is there to be shown
+        logger.debug("ZenML's runs cannot be listed: {}", error)
+        return None
+    for one in runs:
+        start, end = (None if at is None else at.replace(tzinfo=UTC) for at in (one.start_time, one.end_time))
+        collects = one.pipeline is not None and one.pipeline.name in _COLLECTING
+        if collects and start is not None and start <= begun and (end is None or collected <= end):
+            return str(one.name)
+    return None
 
 
 def list_facts(history: RecordHistory, embedder: str) -> list[tuple[str, str]]:

@@ -97,6 +97,14 @@ def _name_trained(file: Path) -> str | None:
     return f"{manifest.name}-{manifest.content_hash[:8]}@{manifest.base}"
 
 
+def _read_people(path: Path | None, variable: str) -> list[str]:
+    """The lines of a file of people; none where there is no file to be read."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines() if path else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{variable} cannot be read: {error}") from None
+
+
 def make_webhook(url: str, secret: str) -> Notifier:
     """Return what sends notices to a system, signed with a secret."""
     from llm_engineering.infrastructure.notifiers.webhook import WebhookNotifier
@@ -197,12 +205,18 @@ class Resources:
         from llm_engineering.infrastructure.personal_data import RulesFinder
 
         chosen = self.settings.privacy
-        try:
-            names = chosen.names_path.read_text(encoding="utf-8").splitlines() if chosen.names_path else []
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"PRIVACY_NAMES_PATH cannot be read: {error}") from None
+        names = _read_people(chosen.names_path, "PRIVACY_NAMES_PATH")
         key = chosen.key.get_secret_value().encode() if chosen.key else b""
         return PrivacyPolicy(RulesFinder(names), chosen.action, key)
+
+    @property
+    def opted_out(self) -> list[str]:
+        """Names and addresses of people of whom nothing is collected, as their file holds them now.
+
+        Raises:
+            ConfigurationError: it cannot be read.
+        """
+        return _read_people(self.settings.privacy.opt_out_path, "PRIVACY_OPT_OUT_PATH")
 
     @cached_property
     def notifiers(self) -> tuple[Notifier, ...]:

@@ -425,6 +425,25 @@ async def test_a_reviewer_is_kept_as_a_pseudonym_that_leaves_the_warehouse_nowhe
     assert "reviewer" not in read_facets(place.clean.list_cards())
 
 
+async def test_of_who_has_opted_out_nothing_is_kept_and_what_was_goes(tmp_path: Path) -> None:
+    rows = [{"id": n, "title": f"Film {n}", "plot": "A clock drifts."} for n in range(3)]
+    rows[1]["plot"] = "Seen by ada\nWINTER, ada.winter@example.org."
+    rows[2]["plot"] = "About Ada Winterbottom."
+    path = write_csv(tmp_path / "films.csv", rows)
+    place, readers = FakeWarehouse(), {"table": TableReader()}
+    link = Link(str(path), "", category="movie", options={"reader": "table"})
+    stores = place.documents, place.users, place.dead_letters
+    await collect([link], readers, *stores)
+    assert len(list(place.documents.stream())) == 3
+    write_csv(path, [*rows, {"id": 9, "title": "Film 9", "plot": "New."}])
+    report = await collect([link], readers, *stores, opted_out=["Ada Winter", ""])
+    assert [one.title for one in place.documents.stream()].count("Film 1") == 0
+    assert len(list(place.documents.stream())) == 3
+    assert report.outcomes[0].rejected == 1
+    [letter] = place.dead_letters.stream()
+    assert "winter" not in letter.model_dump_json().casefold()
+
+
 async def test_a_folder_yields_its_tables_as_links_of_their_own(tmp_path: Path) -> None:
     write_all(tmp_path / "in", ROWS[:2])
     (tmp_path / "in" / "notes.md").write_text("no table")

@@ -237,6 +237,35 @@ def test_similar_records_leave_the_record_out(client: httpx.Client) -> None:
     assert client.get(f"/movies/{thief['id']}/similar", params={"k": 0}).status_code == 422
 
 
+def test_the_page_shows_fields_with_counts_beside_what_was_found(client: httpx.Client) -> None:
+    page = client.get("/movies", params={"q": FILMS[2][1], "genre": "crime", "year.gte": "1990"})
+    assert page.status_code == 200
+    headings = re.findall(r"<h2>(.*?)</h2>", page.text)
+    assert "Glass Harbour" in headings
+    assert not {"Paper Wolves", "The Salt Line"} & {*headings}  # too old; another genre
+    # Its own choice does not narrow a field: drama can still be added.
+    assert re.search(r'value="crime" checked> crime <span class="count">2<', page.text)
+    assert re.search(r'value="drama"> drama <span class="count">1<', page.text)
+    assert 'name="year.gte" value="1990" placeholder="1979"' in page.text
+    like = re.search(r'href="(movies\?like=[\w-]+)"', page.text)
+    assert like
+    similar = client.get("/" + like[1])
+    assert similar.status_code == 200
+    assert "<article>" in similar.text
+
+
+def test_the_page_says_what_cannot_be_used_and_runs_nothing(client: httpx.Client) -> None:
+    for asked in ({"q": "a", "year.gte": "<b>soon"}, {"q": "a", "genre": "no such"}, {"like": "no-such-id"}):
+        page = client.get("/movies", params=asked)
+        assert page.status_code == 422
+        assert 'role="alert"' in page.text
+        assert "<b>" not in page.text
+    page = client.get("/movies", params={"q": '"><script>alert(1)</script>'})
+    assert "<script" not in page.text
+    assert "form-action 'self'" in page.headers["Content-Security-Policy"]
+    assert client.get("/movies").status_code == 200
+
+
 def test_the_same_request_is_answered_from_memory_until_the_index_changes() -> None:
     world = World(cached_responses=2)
 

@@ -63,6 +63,19 @@ class Outreach(StrictConfig):
     """Where nothing newer was heard, nobody is told any more."""
 
 
+class Drift(StrictConfig):
+    """When people are told that the shares of a class have shifted, by the dates of the records."""
+
+    window_days: int = Field(default=30, ge=1)
+    """The newest records, which are compared …"""
+    reference_days: int = Field(default=180, ge=1)
+    """… with those of so many days before."""
+    psi: float = Field(default=0.25, gt=0)
+    """Population stability index from which on it is told; what chance makes of few records is not."""
+    least: int = Field(default=50, ge=10)
+    """Records on each side; with fewer nothing is said."""
+
+
 class AnalysisQuestion(StrictConfig):
     """One question about records: a file of its own, ``configs/analysis_TASK.yaml``."""
 
@@ -71,6 +84,8 @@ class AnalysisQuestion(StrictConfig):
     head: HeadTraining = HeadTraining()
     outreach: Outreach | None = None
     """None: nobody is told of what was found."""
+    drift: Drift | None = None
+    """None: nobody is told that shares have shifted."""
 
     @model_validator(mode="after")
     def _files_are_of_a_known_kind(self) -> Self:

@@ -1,6 +1,7 @@
 """Collect links into the data warehouse: read concurrently, write in bulk, account for every link."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -41,6 +42,7 @@ from llm_engineering.application.ports import (
     StoredVersion,
     UserStore,
 )
+from llm_engineering.application.text.pii import compile_names, names_any
 from llm_engineering.domain.categories import is_record
 from llm_engineering.domain.documents import DeadLetter, RawDocument, derive_id
 from llm_engineering.domain.errors import CollectionError, ConfigurationError, InvalidInputError
@@ -244,6 +246,7 @@ async def collect(
     max_failed_share: float = 1.0,
     batch_size: int = 256,
     progress: Progress | None = None,
+    opted_out: Sequence[str] = (),
 ) -> CollectionReport:
     """Collect links, and those that feeds among them lead to, each once.
 
@@ -256,6 +259,8 @@ async def collect(
         max_concurrency: links that are read at the same time.
         max_failed_share: kept in the report, whose ``check`` refuses a run that lost more.
         batch_size: documents per bulk write.
+        opted_out: names and addresses of people of whom nothing is to be collected: a document that holds one as whole words is
+            rejected, and nothing of it is kept.
 
     Raises:
         InvalidInputError: there are no links.
@@ -272,7 +277,7 @@ async def collect(
         if "reader" in link.options:
             router.check(link.options["reader"])
     writer = Writer(documents, users, dead_letters, batch_size)
-    run = _Run(readers, documents, writer, router, progress or SilentProgress())
+    run = _Run(readers, documents, writer, router, progress or SilentProgress(), compile_names(opted_out))
     started = time.perf_counter()
     for link in links:
         if name := find_query_secret(link.url):
@@ -302,7 +307,9 @@ class _Run:
         writer: Writer,
         router: Router,
         progress: Progress,
+        opted_out: re.Pattern[str] | None,
     ) -> None:
+        self._opted_out = opted_out
         self._begun = datetime.now(UTC).replace(microsecond=0)
         self.duplicates = 0
         self._readers = readers
@@ -424,6 +431,9 @@ class _Run:
     async def _take(self, task: Task, item: SourceItem) -> None:
         if isinstance(item, FetchedDocument):
             # The origin is the link that the user gave, also where a feed led here; a reader cannot know it.
+            if self._opted_out is not None and names_any(item.document, self._opted_out):
+                await self._refuse(task, item.document)
+                return
             document = item.document.model_copy(update={"origin": task.origin, "collected_at": self._begun})
             if document.link in task.known:
                 task.yielded.add(document.link)
@@ -446,6 +456,15 @@ class _Run:
             await self._writer.add_dead_letter(source, item.reason, item.payload, link=task.given)
         else:
             task.complete = True
+
+    async def _refuse(self, task: Task, document: RawDocument) -> None:
+        """Keep that a document was left out, and nothing of it. What was stored of it before goes, as what has gone from its
+        source does."""
+        task.rejected += 1
+        reason = "It names somebody who has opted out (PRIVACY_OPT_OUT_PATH), so nothing of it is kept."
+        if len(task.reasons) < MAX_REASONS:
+            task.reasons.append((document.id, reason))
+        await self._writer.add_dead_letter(document.id, reason, link=task.given)
 
     def _status(self, task: Task, seen: frozenset[int] = frozenset()) -> LinkStatus:
         if task.reason:

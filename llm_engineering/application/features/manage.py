@@ -1,6 +1,5 @@
 """Look after the collection: what is in it, what was left out, and forgetting a part of it."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -18,7 +17,7 @@ from llm_engineering.application.ports import (
     VectorIndex,
     Warehouse,
 )
-from llm_engineering.application.text.pii import compile_names
+from llm_engineering.application.text.pii import compile_names, names_any
 from llm_engineering.domain.documents import DeadLetter, RawDocument, User, derive_id
 from llm_engineering.domain.drafts import StoredDraft
 from llm_engineering.domain.errors import InvalidInputError, StoreUnavailableError
@@ -227,9 +226,7 @@ def find_person(warehouse: Warehouse, spellings: Sequence[str]) -> PersonTraces:
     wanted = compile_names(spellings)
 
     def names(record: BaseModel) -> bool:
-        # Line breaks and tabs stand escaped in it.
-        text = re.sub(r"\\[nrt]", " ", record.model_dump_json())
-        return wanted is not None and wanted.search(text) is not None
+        return wanted is not None and names_any(record, wanted)
 
     documents = {document.id: document for document in warehouse.documents.stream() if names(document)}
     # Cleaning may have put a pseudonym in the place of a name.

@@ -1,7 +1,9 @@
-"""Masking of personal data: e-mail addresses and phone numbers."""
+"""Finding people in texts: e-mail addresses, phone numbers, and names that are given."""
 
 import re
 from collections.abc import Sequence
+
+from pydantic import BaseModel
 
 # Anchored at the start of a run and bounded, so that a long run without an @ is looked at once.
 _EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![\w-])")
@@ -29,6 +31,12 @@ def compile_names(names: Sequence[str]) -> re.Pattern[str] | None:
     """Return what finds names as whole words, in any case and with any blanks between their words; None: there are none."""
     spelled = ["\\s+".join(map(re.escape, name.split())) for name in names if name.strip()]
     return re.compile(rf"(?<!\w)(?:{'|'.join(spelled)})(?!\w)", re.IGNORECASE) if spelled else None
+
+
+def names_any(record: BaseModel, names: re.Pattern[str]) -> bool:
+    """Return whether a record holds one of the names of :func:`compile_names`, in whatever field."""
+    # Line breaks and tabs stand escaped in it.
+    return names.search(re.sub(r"\\[nrt]", " ", record.model_dump_json())) is not None
 
 
 def mask_personal_data(text: str) -> str:

@@ -19,6 +19,7 @@ from llm_engineering.infrastructure.api.routes import predict as routes_predict
 from llm_engineering.infrastructure.api.routes import products as routes_products
 from llm_engineering.infrastructure.api.routes import rag as routes_rag
 from llm_engineering.infrastructure.api.routes import records as routes_records
+from llm_engineering.infrastructure.api.routes import records_page as routes_records_page
 from llm_engineering.infrastructure.api.routes import reports as routes_reports
 from llm_engineering.infrastructure.api.streaming import ClientGoneError
 
@@ -55,6 +56,7 @@ def create_app(parts: ServiceParts) -> FastAPI:
         app.include_router(routes_products.make_router(parts.summaries, parts.reviews, parts.feedback))
     if parts.records is not None:
         app.include_router(routes_records.make_router(parts, parts.records))
+        app.include_router(routes_records_page.make_router(parts.index, parts.records))
     if parts.health is not None:
         from llm_engineering.infrastructure.api.health import operation_router
 
