@@ -548,10 +548,10 @@ class Resources:
         )
 
     def experiment_tracker(self) -> ExperimentTracker:
-        """Shows a training run while it goes on: in files here, and in Comet where the settings say so.
+        """Shows a training run while it goes on: in files here, and in Comet and Weights & Biases where the settings say so.
 
         Raises:
-            ConfigurationError: Comet was chosen without what it needs.
+            ConfigurationError: a service was chosen without what it needs.
         """
         from llm_engineering.infrastructure.tracking.comet import CometTracker
         from llm_engineering.infrastructure.tracking.jsonl import JsonLinesTracker
@@ -562,13 +562,20 @@ class Resources:
         if chosen.tensorboard:
             board = TensorBoardTracker(chosen.folder / "tensorboard")
             trackers.append(NamedTracker("TensorBoard", board))
-        mode = chosen.comet if chosen.comet != "auto" else "online" if chosen.comet_api_key else "off"
+        key = chosen.comet_api_key.get_secret_value() if chosen.comet_api_key else None
+        mode = chosen.comet if chosen.comet != "auto" else "online" if key else "off"
         if mode != "off":
-            key = chosen.comet_api_key.get_secret_value() if chosen.comet_api_key else None
             comet = CometTracker(
                 mode, key, chosen.comet_project, chosen.comet_workspace, chosen.folder / "comet"
             )
             trackers.append(NamedTracker("Comet", comet))
+        key = chosen.wandb_api_key.get_secret_value() if chosen.wandb_api_key else None
+        mode = chosen.wandb if chosen.wandb != "auto" else "online" if key else "off"
+        if mode != "off":
+            from llm_engineering.infrastructure.tracking.wandb import WandbTracker
+
+            runs = WandbTracker(mode, key, chosen.wandb_project, chosen.wandb_entity, chosen.folder / "wandb")
+            trackers.append(NamedTracker("Weights & Biases", runs))
         return SafeTrackers(trackers)
 
     def find_browser(self) -> tuple[str, str]:
