@@ -486,21 +486,26 @@ class Resources:
         bases = self.base_models()
         return Exporter(lambda name, revision: bases.find(name, revision).location)
 
-    def base_models(self) -> "Bases":
-        """Finds models to train or evaluate by name; a GGUF file is converted once, into the models folder."""
+    def base_models(self, converted: Path | None = None) -> "Bases":
+        """Finds models to train or evaluate by name; a GGUF file is converted once.
+
+        Args:
+            converted: folder for what is converted; None: within the models folder.
+        """
         from llm_engineering.infrastructure.model_files import model_path
         from llm_engineering.infrastructure.training.trl import Bases
 
         name = "SmolLM2-135M-Instruct"
         return Bases(
-            self.settings.models_dir / "trainable", {name: lambda: model_path(name, self.settings.models_dir)}
+            converted or self.settings.models_dir / "trainable",
+            {name: lambda: model_path(name, self.settings.models_dir)},
         )
 
-    def answering_models(self) -> "TransformersModels":
-        """Return models on this machine, to be compared; closed by whoever uses them."""
+    def answering_models(self, converted: Path | None = None) -> "TransformersModels":
+        """Return models on this machine, to be compared; closed by whoever uses them. ``converted``: see :meth:`base_models`."""
         from llm_engineering.infrastructure.llms.transformers_local import TransformersModels
 
-        bases = self.base_models()
+        bases = self.base_models(converted)
         return TransformersModels(lambda name, revision: bases.find(name, revision).location)
 
     def reference_metrics(self, bertscore: Path | None = None) -> ReferenceMetrics:

@@ -14,10 +14,16 @@ from loguru import logger
 from llm_engineering.application.llm.chat_templates import load_template
 from llm_engineering.application.ports import Message, SilentProgress
 from llm_engineering.application.training.finetune.config import LoraConfig, SftConfig
-from llm_engineering.application.training.finetune.data import render_samples
+from llm_engineering.application.training.finetune.data import open_dataset, render_samples
 from llm_engineering.application.training.finetune.labels import IGNORED, encode_chat, fit_template
 from llm_engineering.application.training.finetune.preflight import adapter_parameters
-from llm_engineering.application.training.finetune.sft import TrainedModel, load_model_folder, train_sft
+from llm_engineering.application.training.finetune.run import Training
+from llm_engineering.application.training.finetune.sft import (
+    TrainedModel,
+    load_model_folder,
+    run_name,
+    train_sft,
+)
 from llm_engineering.domain.datasets import ChatTurn, Split
 from llm_engineering.domain.errors import ConfigurationError, ModelFileError
 from llm_engineering.infrastructure.training.trl import Bases, TrlTrainer
@@ -27,10 +33,37 @@ from llm_engineering.infrastructure.training.trl.tokens import HuggingFaceTokeni
 from tests.conformance.sft_runs import base, dataset, losses, make_trainer, train, weights
 from tests.fakes.toy_model import LINES, make_samples, make_tokenizer, write_dataset
 from tests.fakes.tracker import RecordingTracker
+from tools import search
+from tools.run_config import read_run_config
 
 pytest.importorskip("trl", reason="the group 'training' is not installed")
 
 __all__ = ["base", "dataset"]
+
+
+@pytest.mark.nightly  # a minute on two busy cores; tests/unit/test_hyperparameter_search.py has the rules
+def test_a_search_ends_in_a_table_and_a_config_that_can_be_trained_as_it_stands(
+    base: Path,
+    dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("optuna")
+    monkeypatch.setenv("TRACKING_FOLDER", str(tmp_path / "tracking"))
+    space = {"optimizer.learning_rate": {"low": 1e-3, "high": 1e-1, "log": True}, "lora.r": [2, 4]}
+    common = {"base_model": str(base), "max_steps": 2, "max_length": 256}
+    told = {"dataset": str(dataset), "output_dir": str(tmp_path), "trials": 2, "space": space, "sft": common}
+    file = tmp_path / "search.yaml"
+    file.write_text(json.dumps({"parameters": {"search": told}}), encoding="utf-8")
+    assert search.main(["--config", str(file)]) == 0
+    assert capsys.readouterr().out.count("│") == 2 * 7
+    training = read_run_config(tmp_path / "search" / "best.yaml", Training)[0].training
+    assert training is not None
+    [kept] = [folder for folder in (tmp_path / "search").iterdir() if folder.is_dir()]  # the best one's
+    assert kept.name == run_name(training.sft, open_dataset(dataset, "instruct", "chatml").hash)
+    assert load_model_folder(kept).record.steps == 2
+
 
 LLAMA_LAYERS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
