@@ -1,7 +1,7 @@
 """Open what training needs outside this machine: jobs, secrets, the hubs of data sets and prompts, the bundled models."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from llm_engineering.settings import (
 )
 
 if TYPE_CHECKING:
-    from llm_engineering.application.ports import HeadLearner
+    from llm_engineering.application.ports import HeadLearner, Progress
     from llm_engineering.application.training.datasets.store import SaveForHub
     from llm_engineering.application.training.finetune.search import Study
     from llm_engineering.infrastructure.hub.datasets import DatasetsHub
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llm_engineering.infrastructure.registry.local_store import StoreSummary
     from llm_engineering.infrastructure.tracing.opik import OpikPromptLibrary
     from llm_engineering.infrastructure.training.sagemaker import SageMakerJobs
+    from llm_engineering.infrastructure.training.tiny import TinyModel
 
 
 @contextmanager
@@ -95,6 +96,15 @@ def make_head_learner() -> "HeadLearner":
     from llm_engineering.infrastructure.training.heads import LogisticLearner
 
     return LogisticLearner()
+
+
+def train_tiny_model(
+    texts: Sequence[str], folder: Path, *, minutes: float, seed: int, prompt: str, progress: "Progress"
+) -> "TinyModel":
+    """Train a language model from nothing; see :func:`llm_engineering.infrastructure.training.tiny.train_tiny_model`."""
+    from llm_engineering.infrastructure.training import tiny
+
+    return tiny.train_tiny_model(texts, folder, minutes=minutes, seed=seed, prompt=prompt, progress=progress)
 
 
 def open_study(file: Path, subject: str, seed: int) -> "Study":

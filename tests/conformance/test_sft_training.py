@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from llm_engineering.application.training.finetune.sft import (
 )
 from llm_engineering.domain.datasets import ChatTurn, Split
 from llm_engineering.domain.errors import ConfigurationError, ModelFileError
+from llm_engineering.infrastructure.progress import LogProgress
 from llm_engineering.infrastructure.training.trl import Bases, TrlTrainer
 from llm_engineering.infrastructure.training.trl.base import Base, load_config, load_tokenizer, weights_hash
 from llm_engineering.infrastructure.training.trl.shape import model_shape
@@ -37,6 +39,8 @@ from tools import search
 from tools.run_config import read_run_config
 
 pytest.importorskip("trl", reason="the group 'training' is not installed")
+
+from llm_engineering.infrastructure.training.trl.loop import Reporter
 
 __all__ = ["base", "dataset"]
 
@@ -63,6 +67,17 @@ def test_a_search_ends_in_a_table_and_a_config_that_can_be_trained_as_it_stands(
     [kept] = [folder for folder in (tmp_path / "search").iterdir() if folder.is_dir()]  # the best one's
     assert kept.name == run_name(training.sft, open_dataset(dataset, "instruct", "chatml").hash)
     assert load_model_folder(kept).record.steps == 2
+
+
+def test_validation_before_the_first_step_is_no_silence() -> None:
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(str(line)), format="{message}")
+    reporter = Reporter(RecordingTracker(), LogProgress(every_seconds=0))
+    state = SimpleNamespace(is_world_process_zero=True, global_step=0, max_steps=20)
+    for _ in range(2):
+        reporter.on_prediction_step(None, state, eval_dataloader=range(9))
+    logger.remove(sink)
+    assert lines == ["Validation at step 0: 1 of 9\n", "Validation at step 0: 2 of 9\n"]
 
 
 LLAMA_LAYERS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
