@@ -27,14 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=".md and .txt (default: the project's docs)",
     )
     parser.add_argument("--minutes", type=float, default=3.0, help="of training, at most (default: 3)")
+    parser.add_argument("--steps", type=int, default=1500, help="of training, at most (default: 1500)")
     parser.add_argument("--prompt", default="The model", help="what its samples begin with")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--out", type=user_path, default=Path("data/tiny"), help="folder (default: data/tiny)"
     )
     options = parser.parse_args(arguments)
-    if options.minutes <= 0:
-        raise InvalidInputError(f"--minutes is a number above 0; got {options.minutes:g}.")
+    if min(options.minutes, options.steps) <= 0:
+        raise InvalidInputError("--minutes and --steps are numbers above 0.")
     settings = load_settings()
     start_logging(settings)
     texts = [file.read_text(encoding="utf-8") for file in _find_files(options.texts or [ROOT / "docs"])]
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             texts,
             options.out,
             minutes=options.minutes,
+            steps=options.steps,
             seed=options.seed,
             prompt=options.prompt,
             progress=progress,

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import (
@@ -98,13 +98,11 @@ def make_head_learner() -> "HeadLearner":
     return LogisticLearner()
 
 
-def train_tiny_model(
-    texts: Sequence[str], folder: Path, *, minutes: float, seed: int, prompt: str, progress: "Progress"
-) -> "TinyModel":
+def train_tiny_model(texts: Sequence[str], folder: Path, progress: "Progress", **wanted: Any) -> "TinyModel":
     """Train a language model from nothing; see :func:`llm_engineering.infrastructure.training.tiny.train_tiny_model`."""
     from llm_engineering.infrastructure.training import tiny
 
-    return tiny.train_tiny_model(texts, folder, minutes=minutes, seed=seed, prompt=prompt, progress=progress)
+    return tiny.train_tiny_model(texts, folder, progress=progress, **wanted)
 
 
 def open_study(file: Path, subject: str, seed: int) -> "Study":

@@ -25,8 +25,9 @@ from llm_engineering.application.training.finetune.sft import (
     run_name,
     train_sft,
 )
+from llm_engineering.bootstrap.training import train_tiny_model
 from llm_engineering.domain.datasets import ChatTurn, Split
-from llm_engineering.domain.errors import ConfigurationError, ModelFileError
+from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, ModelFileError
 from llm_engineering.infrastructure.progress import LogProgress
 from llm_engineering.infrastructure.training.trl import Bases, TrlTrainer
 from llm_engineering.infrastructure.training.trl.base import Base, load_config, load_tokenizer, weights_hash
@@ -78,6 +79,26 @@ def test_validation_before_the_first_step_is_no_silence() -> None:
         reporter.on_prediction_step(None, state, eval_dataloader=range(9))
     logger.remove(sink)
     assert lines == ["Validation at step 0: 1 of 9\n", "Validation at step 0: 2 of 9\n"]
+
+
+@pytest.mark.nightly  # ten seconds, most of them steps
+def test_a_tiny_model_learns_from_nothing_and_shows_it(tmp_path: Path) -> None:
+    """Twenty-five steps: a fraction of the loss is gone, on text that was held out too."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    text = " ".join(LINES[number % 5] for number in range(500))
+    found = train_tiny_model(
+        [text], tmp_path, SilentProgress(), minutes=10, steps=25, seed=0, prompt="An index"
+    )
+    (_, _, before), *_, (_, learned, after) = found.curve
+    assert before == pytest.approx(math.log(len(AutoTokenizer.from_pretrained(tmp_path))), rel=0.05)
+    assert max(learned, after) < 0.9 * before
+    assert [step for step, _ in found.samples][:2] == [0, 25]
+    assert all(sample.startswith("An index") for _, sample in found.samples)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert sum(weights.numel() for weights in model.parameters()) == found.parameters
+    with pytest.raises(InvalidInputError, match="too few"):
+        train_tiny_model(["Short."], tmp_path, SilentProgress(), minutes=1, steps=1, seed=0, prompt="A")
 
 
 LLAMA_LAYERS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}

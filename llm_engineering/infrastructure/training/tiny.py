@@ -46,13 +46,21 @@ class TinyModel:
 
 
 def train_tiny_model(
-    texts: Sequence[str], folder: Path, *, minutes: float, seed: int, prompt: str, progress: Progress
+    texts: Sequence[str],
+    folder: Path,
+    *,
+    minutes: float,
+    steps: int,
+    seed: int,
+    prompt: str,
+    progress: Progress,
 ) -> TinyModel:
     """Train until the time is over or held-out text gets no better, and save the best weights as ``transformers`` loads them.
 
     Args:
         texts: at least 20,000 characters together.
         minutes: of training, at most.
+        steps: likewise.
         prompt: what its samples begin with.
 
     Raises:
@@ -84,8 +92,13 @@ def train_tiny_model(
         eos_token_id=tokenizer.token_to_id(_END),
     )
     model = LlamaForCausalLM(config)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # its matrices are so small that threads would mostly wait for each other
     run = _Run(model, tokenizer, _ids(tokenizer, learned), _ids(tokenizer, held), prompt)
-    found = run.train(minutes * 60, progress)
+    try:
+        found = run.train(minutes * 60, steps, progress)
+    finally:
+        torch.set_num_threads(threads)
     model.save_pretrained(folder)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=_END, pad_token=_END).save_pretrained(
         folder
@@ -126,8 +139,8 @@ class _Run:
         self._held = held
         self._prompt = prompt
 
-    def train(self, seconds: float, progress: Progress) -> TinyModel:
-        """Train within these seconds; the model then has its best weights."""
+    def train(self, seconds: float, steps: int, progress: Progress) -> TinyModel:
+        """Train within these seconds and steps; the model then has its best weights."""
         import torch
 
         optimizer = torch.optim.AdamW(self._model.parameters(), lr=_RATE, weight_decay=0.1)
@@ -135,9 +148,9 @@ class _Run:
         curve, samples = [(0, first, first)], [(0, self._write())]
         kept, best, losses, step = self._copy_weights(), 0, [], 0
         begun = time.monotonic()
-        while (share := (time.monotonic() - begun) / seconds) < 1:
+        while (share := max((time.monotonic() - begun) / seconds, step / steps)) < 1:
             step += 1
-            for group in optimizer.param_groups:  # up, then down to nothing when the time is over
+            for group in optimizer.param_groups:  # up, then down to nothing at the end
                 group["lr"] = _RATE * min(step / _WARMUP_STEPS, 0.5 * (1 + math.cos(math.pi * share)))
             losses.append(self._learn(optimizer))
             progress.advance("Steps")
@@ -160,7 +173,7 @@ class _Run:
             time.monotonic() - begun,
             tuple(curve),
             best,
-            tuple(samples),
+            tuple(dict(samples).items()),
         )
 
     def _learn(self, optimizer: Any) -> float:
