@@ -323,16 +323,23 @@ TracingSettings = Annotated[
 
 
 class TrackingSettings(Group):
-    """Where training runs are shown. Files stay on this machine; Comet is told only with a key, or into an archive."""
+    """Where training runs are shown. Files stay on this machine; Comet and Weights & Biases are told only with a key, or into
+    files here."""
 
     folder: Path = Path("data/tracking")
-    """JSON Lines in ``runs/``, TensorBoard's files in ``tensorboard/``, Comet's archives in ``comet/``."""
+    """JSON Lines in ``runs/``, TensorBoard's files in ``tensorboard/``, Comet's archives in ``comet/``, Weights & Biases' in
+    ``wandb/``."""
     tensorboard: bool = True
     comet: Literal["auto", "online", "offline", "off"] = "auto"
     """``auto``: online where there is a key, else off."""
     comet_api_key: SecretStr | None = None
     comet_workspace: str | None = None
     comet_project: str = "llm-twin"
+    wandb: Literal["auto", "online", "offline", "off"] = "auto"
+    """``auto``: online where there is a key, else off."""
+    wandb_api_key: SecretStr | None = None
+    wandb_entity: str | None = None
+    wandb_project: str = "llm-twin"
 
 
 class ServiceSettings(Group):

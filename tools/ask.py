@@ -162,18 +162,21 @@ class Answerer:
         return result
 
     async def _answer(self, request: RagRequest) -> RagResult:
+        cold = ""
         if self._warm:
             try:
                 return await show(WarmTwin(self._settings).answer(request))
             except NotWarmError as error:
                 self._warm = False
-                errors.print(f"[yellow]{escape(str(error))} Answering without it.[/]")
+                cold = str(error)
         if self._pipeline is None:
             from llm_engineering.bootstrap.resources import open_resources
 
             resources = self._stack.enter_context(open_resources(self._settings))
             self._stack.push_async_callback(resources.language_model.close)
             self._pipeline = resources.inference_pipeline()
+        if cold:  # only now: what would keep this process from answering too is the better message
+            errors.print(f"[yellow]{escape(cold)} Answering without it.[/]")
         try:
             return await show(self._pipeline.answer(request))
         finally:

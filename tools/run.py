@@ -136,7 +136,7 @@ def run_pipeline(name: str, parameters: StrictConfig, rest: dict[str, Any] | Non
     Raises:
         TwinError: what made a step fail.
     """
-    with _announce_start():
+    with announce_start():
         try:
             import pipelines
         except ModuleNotFoundError as error:
@@ -180,7 +180,7 @@ def _find_run(name: str, begun: datetime) -> Any:
 
 
 @contextmanager
-def _announce_start() -> Iterator[None]:
+def announce_start() -> Iterator[None]:
     """Say that ZenML starts, which takes ten seconds and more, during which nothing else would be said."""
     if "zenml" in sys.modules:
         yield

@@ -66,7 +66,7 @@ def build_llm_service(
     if adapters is not None:
         file, served = _with_adapters(settings, adapters)
     elif trained is not None:
-        found, name = _servable(settings, trained)
+        found, name = open_trained_model(settings, trained)
         file, served = found.gguf, {"name": name}
     else:
         name = choose_llm(settings.models_dir) if chosen.model == "auto" else chosen.model
@@ -85,7 +85,7 @@ def with_trained_model(settings: Settings, trained: str) -> Settings:
         InvalidInputError: there is no such model, or no such version of it.
         ModelFileError: its files are not those of its manifest.
     """
-    found, _ = _servable(settings, trained)
+    found, _ = open_trained_model(settings, trained)
     named = settings.llm if isinstance(settings.llm, LlamaCppSettings) else LlamaCppSettings()
     update = {
         "model_path": found.gguf,
@@ -95,8 +95,16 @@ def with_trained_model(settings: Settings, trained: str) -> Settings:
     return settings.model_copy(update={"llm": named.model_copy(update=update)})
 
 
-def _servable(settings: Settings, trained: str) -> tuple[ServableModel, str]:
-    """A trained model, verified, and the name to serve it under."""
+def open_trained_model(settings: Settings, trained: str) -> tuple[ServableModel, str]:
+    """Return a trained model, verified, and the name to serve it under.
+
+    Args:
+        trained: its folder, or ``NAME[:VERSION]`` as the registry has it.
+
+    Raises:
+        InvalidInputError: there is no such model, or no such version of it.
+        ModelFileError: its files are not those of its manifest.
+    """
     if Path(trained).expanduser().is_dir():
         found = open_servable(Path(trained).expanduser())
         return found, f"{found.manifest.name}-{found.manifest.content_hash[:8]}"
@@ -114,7 +122,7 @@ def _with_adapters(settings: Settings, wanted: AdapterServing) -> tuple[Path, di
     models = {}
     for name, trained in wanted.adapters.items():
         try:
-            models[name] = _servable(settings, trained)[0]
+            models[name] = open_trained_model(settings, trained)[0]
         except InvalidInputError as error:
             raise InvalidInputError(
                 f"adapters.{name}: {error}. Name models that were trained here ({POE} list-models), or their folders."

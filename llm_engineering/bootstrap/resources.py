@@ -500,21 +500,26 @@ class Resources:
         bases = self.base_models()
         return Exporter(lambda name, revision: bases.find(name, revision).location)
 
-    def base_models(self) -> "Bases":
-        """Finds models to train or evaluate by name; a GGUF file is converted once, into the models folder."""
+    def base_models(self, converted: Path | None = None) -> "Bases":
+        """Finds models to train or evaluate by name; a GGUF file is converted once.
+
+        Args:
+            converted: folder for what is converted; None: within the models folder.
+        """
         from llm_engineering.infrastructure.model_files import model_path
         from llm_engineering.infrastructure.training.trl import Bases
 
         name = "SmolLM2-135M-Instruct"
         return Bases(
-            self.settings.models_dir / "trainable", {name: lambda: model_path(name, self.settings.models_dir)}
+            converted or self.settings.models_dir / "trainable",
+            {name: lambda: model_path(name, self.settings.models_dir)},
         )
 
-    def answering_models(self) -> "TransformersModels":
-        """Return models on this machine, to be compared; closed by whoever uses them."""
+    def answering_models(self, converted: Path | None = None) -> "TransformersModels":
+        """Return models on this machine, to be compared; closed by whoever uses them. ``converted``: see :meth:`base_models`."""
         from llm_engineering.infrastructure.llms.transformers_local import TransformersModels
 
-        bases = self.base_models()
+        bases = self.base_models(converted)
         return TransformersModels(lambda name, revision: bases.find(name, revision).location)
 
     def reference_metrics(self, bertscore: Path | None = None) -> ReferenceMetrics:
@@ -562,10 +567,10 @@ class Resources:
         )
 
     def experiment_tracker(self) -> ExperimentTracker:
-        """Shows a training run while it goes on: in files here, and in Comet where the settings say so.
+        """Shows a training run while it goes on: in files here, and in Comet and Weights & Biases where the settings say so.
 
         Raises:
-            ConfigurationError: Comet was chosen without what it needs.
+            ConfigurationError: a service was chosen without what it needs.
         """
         from llm_engineering.infrastructure.tracking.comet import CometTracker
         from llm_engineering.infrastructure.tracking.jsonl import JsonLinesTracker
@@ -576,13 +581,20 @@ class Resources:
         if chosen.tensorboard:
             board = TensorBoardTracker(chosen.folder / "tensorboard")
             trackers.append(NamedTracker("TensorBoard", board))
-        mode = chosen.comet if chosen.comet != "auto" else "online" if chosen.comet_api_key else "off"
+        key = chosen.comet_api_key.get_secret_value() if chosen.comet_api_key else None
+        mode = chosen.comet if chosen.comet != "auto" else "online" if key else "off"
         if mode != "off":
-            key = chosen.comet_api_key.get_secret_value() if chosen.comet_api_key else None
             comet = CometTracker(
                 mode, key, chosen.comet_project, chosen.comet_workspace, chosen.folder / "comet"
             )
             trackers.append(NamedTracker("Comet", comet))
+        key = chosen.wandb_api_key.get_secret_value() if chosen.wandb_api_key else None
+        mode = chosen.wandb if chosen.wandb != "auto" else "online" if key else "off"
+        if mode != "off":
+            from llm_engineering.infrastructure.tracking.wandb import WandbTracker
+
+            runs = WandbTracker(mode, key, chosen.wandb_project, chosen.wandb_entity, chosen.folder / "wandb")
+            trackers.append(NamedTracker("Weights & Biases", runs))
         return SafeTrackers(trackers)
 
     def find_browser(self) -> tuple[str, str]:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import (
@@ -13,13 +13,15 @@ from llm_engineering.settings import (
 )
 
 if TYPE_CHECKING:
-    from llm_engineering.application.ports import HeadLearner
+    from llm_engineering.application.ports import HeadLearner, Progress
     from llm_engineering.application.training.datasets.store import SaveForHub
+    from llm_engineering.application.training.finetune.search import Study
     from llm_engineering.infrastructure.hub.datasets import DatasetsHub
     from llm_engineering.infrastructure.model_files import BundledModels
     from llm_engineering.infrastructure.registry.local_store import StoreSummary
     from llm_engineering.infrastructure.tracing.opik import OpikPromptLibrary
     from llm_engineering.infrastructure.training.sagemaker import SageMakerJobs
+    from llm_engineering.infrastructure.training.tiny import TinyModel
 
 
 @contextmanager
@@ -94,6 +96,36 @@ def make_head_learner() -> "HeadLearner":
     from llm_engineering.infrastructure.training.heads import LogisticLearner
 
     return LogisticLearner()
+
+
+def train_tiny_model(texts: Sequence[str], folder: Path, progress: "Progress", **wanted: Any) -> "TinyModel":
+    """Train a language model from nothing; see :func:`llm_engineering.infrastructure.training.tiny.train_tiny_model`."""
+    from llm_engineering.infrastructure.training import tiny
+
+    return tiny.train_tiny_model(texts, folder, progress=progress, **wanted)
+
+
+def open_study(file: Path, subject: str, seed: int) -> "Study":
+    """Return the trials of a search of hyper-parameters; see :class:`OptunaStudy`."""
+    from llm_engineering.infrastructure.training.search import OptunaStudy
+
+    return OptunaStudy(file, subject, seed)
+
+
+def quantise_model(source: Path, target: Path, kind: str) -> None:
+    """Write a GGUF file's copy in 8 or 4 bits.
+
+    Args:
+        kind: ``q8_0``, ``q4_0`` or ``q4_1``.
+
+    Raises:
+        InvalidInputError: there is no such kind, or the file is quantised already.
+        ModelFileError: it cannot be read.
+        MissingDependencyError: the package ``gguf`` is not installed.
+    """
+    from llm_engineering.infrastructure.training.gguf.quantise import quantise_gguf
+
+    quantise_gguf(source, target, kind)
 
 
 def open_bundled_models(settings: Settings) -> "BundledModels":

@@ -25,7 +25,7 @@ VERBS = frozenset(
     evaluate exit expand explain export expire extract fail fetch fill filter find finish fit flush follow forget format
     fuse gather generate get group guard handle hash identify import index infer insert install interleave invoke join
     judge keep label launch lint list listen load locate lock lower main map mark mask match measure merge mix move name
-    narrow normalise note notify open order pack pad parse pass patch pick plan plot prepare present print process promote
+    narrow normalise note notify open order pack pad parse pass patch pick plan plot prepare present print process promote propose
     prove prune publish pull push put query quote raise rank read rebuild receive recommend record redact refuse register
     release reload remember remove rename render renumber repair repeat replace report request require rerank rescue reserve
     reset resolve respond restore restyle resume retrieve retry return revise rewrite roll rollback route run sample save scan

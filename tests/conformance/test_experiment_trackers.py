@@ -1,6 +1,8 @@
 """Trackers of training runs: what they were told is where they say, and none can stop a training."""
 
 import json
+import subprocess
+import sys
 import zipfile
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -21,6 +23,8 @@ from tests.fakes.tracker import RecordingTracker
 from tests.services import free_port
 
 __all__ = ["base", "dataset"]
+
+ROOT = Path(__file__).resolve().parents[2]
 
 needs_training = pytest.mark.skipif(
     find_spec("torch") is None or find_spec("tensorboard") is None,
@@ -104,6 +108,23 @@ def test_comet_keeps_an_archive_without_any_network(tmp_path: Path) -> None:
     assert not [name for name in names if name.endswith((".py", ".patch"))]
 
 
+@pytest.mark.skipif(find_spec("wandb") is None, reason="the group 'training' is not installed")
+def test_weights_and_biases_keeps_a_run_without_any_network(tmp_path: Path) -> None:
+    """Sockets raise in this test. In a process of its own: the SDK starts one that outlives a test."""
+    code = (
+        "from pathlib import Path; from tests.conformance.test_experiment_trackers import tell;"
+        "from llm_engineering.infrastructure.tracking.wandb import WandbTracker;"
+        f"tell(WandbTracker('offline', None, 'twin', None, Path({str(tmp_path)!r})))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+    [run] = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    written = run.read_bytes()
+    for told in (b"optimizer.learning_rate", b"summary.loss", b"finished", b"loss"):
+        assert told in written
+    assert not list(tmp_path.rglob("*.py"))
+    assert not list(tmp_path.rglob("wandb-metadata.json"))  # host, user, command line
+
+
 @pytest.mark.nightly  # the SDK tries for half a minute before it gives up
 @pytest.mark.allow_hosts(["127.0.0.1"])
 def test_comet_that_cannot_be_reached_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,10 +170,23 @@ def test_without_a_key_a_run_is_told_to_files_here_and_to_nobody_else(tmp_path: 
 
 
 @needs_training
-def test_comet_online_without_a_key_is_refused_with_the_variable_to_set(tmp_path: Path) -> None:
+@pytest.mark.parametrize("service", ["comet", "wandb"])
+def test_online_without_a_key_is_refused_with_the_variable_to_set(tmp_path: Path, service: str) -> None:
     resources: Resources
     with (
-        resources_with(tmp_path, comet="online") as resources,
-        pytest.raises(ConfigurationError, match="TRACKING_COMET_API_KEY"),
+        resources_with(tmp_path, **{service: "online"}) as resources,
+        pytest.raises(ConfigurationError, match=f"TRACKING_{service.upper()}_API_KEY"),
     ):
         resources.experiment_tracker()
+
+
+@needs_training
+def test_no_sdk_is_imported_that_was_not_asked_for(tmp_path: Path) -> None:
+    code = (
+        "import sys; from llm_engineering.bootstrap.resources import open_resources;"
+        "from llm_engineering.settings import load_settings\n"
+        f"with open_resources(load_settings(None, tracking={{'folder': {str(tmp_path)!r}}})) as resources:\n"
+        "    resources.experiment_tracker()\n"
+        "sys.exit(bool({'wandb', 'comet_ml', 'optuna'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)

@@ -15,8 +15,11 @@ from llm_engineering.application.training.finetune.model_folder import GGUF, ope
 from llm_engineering.application.training.finetune.sft import TrainedModel
 from llm_engineering.bootstrap.llm_service import with_trained_model
 from llm_engineering.bootstrap.resources import open_resources
+from llm_engineering.bootstrap.training import quantise_model
+from llm_engineering.domain.datasets import Split
 from llm_engineering.domain.errors import (
     ConfigurationError,
+    InvalidInputError,
     ModelFileError,
     TemplateMismatchError,
     TrainingError,
@@ -28,6 +31,8 @@ from llm_engineering.infrastructure.training.gguf.vocabulary import _LLAMA3, _sp
 from llm_engineering.infrastructure.training.gguf.writer import write_gguf
 from llm_engineering.settings import LlamaCppSettings, load_settings
 from tests.conformance.sft_runs import base, dataset, train
+from tests.fakes.toy_model import make_samples, write_dataset
+from tools import export_model
 
 pytest.importorskip("trl", reason="the group 'training' is not installed")
 pytest.importorskip("gguf", reason="the group 'training' is not installed")
@@ -251,6 +256,30 @@ class TestGguf:
 
         assert expected.strip()
         assert asyncio.run(reply()) == expected
+
+    def test_in_8_bits_it_is_half_as_large_and_hardly_worse(
+        self, exported: TrainedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The task, as a user gets it: files that llama.cpp loads, and the perplexity of each."""
+        tests = write_dataset(tmp_path / "set", make_samples(24), test=make_samples(4, split=Split.TEST))
+        out = tmp_path / "out"
+        arguments = [str(exported.folder), "--dataset", str(tests), "--out", str(out)]
+        assert export_model.main([*arguments, "--kind", "q8_0", "--kind", "q4_0"]) == 0
+        rows = [
+            line.split("│")[1:5]
+            for line in capsys.readouterr().out.splitlines()
+            if ".gguf" in line and "│" in line
+        ]
+        before, eight, four = (float(row[2]) for row in rows)
+        assert eight == pytest.approx(before, rel=0.02)
+        assert four == pytest.approx(before, rel=0.5)
+        whole, large, small = (exported.folder / GGUF, *sorted(out.glob("*.gguf"), reverse=True))
+        assert whole.stat().st_size > large.stat().st_size > small.stat().st_size
+        assert llama_cpp_tokens(small, TEXTS) == llama_cpp_tokens(whole, TEXTS)
+        assert verify_folder(exported.folder)  # what was registered is as it was
+        with pytest.raises(InvalidInputError, match="already"):
+            quantise_model(large, out / "twice.gguf", "q4_0")
+        assert not (out / "twice.gguf").exists()
 
     def test_another_architecture_is_refused_by_name_and_leaves_no_file(
         self, exported: TrainedModel, tmp_path: Path

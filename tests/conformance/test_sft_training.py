@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,12 +15,20 @@ from loguru import logger
 from llm_engineering.application.llm.chat_templates import load_template
 from llm_engineering.application.ports import Message, SilentProgress
 from llm_engineering.application.training.finetune.config import LoraConfig, SftConfig
-from llm_engineering.application.training.finetune.data import render_samples
+from llm_engineering.application.training.finetune.data import open_dataset, render_samples
 from llm_engineering.application.training.finetune.labels import IGNORED, encode_chat, fit_template
 from llm_engineering.application.training.finetune.preflight import adapter_parameters
-from llm_engineering.application.training.finetune.sft import TrainedModel, load_model_folder, train_sft
+from llm_engineering.application.training.finetune.run import Training
+from llm_engineering.application.training.finetune.sft import (
+    TrainedModel,
+    load_model_folder,
+    run_name,
+    train_sft,
+)
+from llm_engineering.bootstrap.training import train_tiny_model
 from llm_engineering.domain.datasets import ChatTurn, Split
-from llm_engineering.domain.errors import ConfigurationError, ModelFileError
+from llm_engineering.domain.errors import ConfigurationError, InvalidInputError, ModelFileError
+from llm_engineering.infrastructure.progress import LogProgress
 from llm_engineering.infrastructure.training.trl import Bases, TrlTrainer
 from llm_engineering.infrastructure.training.trl.base import Base, load_config, load_tokenizer, weights_hash
 from llm_engineering.infrastructure.training.trl.shape import model_shape
@@ -27,10 +36,70 @@ from llm_engineering.infrastructure.training.trl.tokens import HuggingFaceTokeni
 from tests.conformance.sft_runs import base, dataset, losses, make_trainer, train, weights
 from tests.fakes.toy_model import LINES, make_samples, make_tokenizer, write_dataset
 from tests.fakes.tracker import RecordingTracker
+from tools import search
+from tools.run_config import read_run_config
 
 pytest.importorskip("trl", reason="the group 'training' is not installed")
 
+from llm_engineering.infrastructure.training.trl.loop import Reporter
+
 __all__ = ["base", "dataset"]
+
+
+@pytest.mark.nightly  # a minute on two busy cores; tests/unit/test_hyperparameter_search.py has the rules
+def test_a_search_ends_in_a_table_and_a_config_that_can_be_trained_as_it_stands(
+    base: Path,
+    dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("optuna")
+    monkeypatch.setenv("TRACKING_FOLDER", str(tmp_path / "tracking"))
+    space = {"optimizer.learning_rate": {"low": 1e-3, "high": 1e-1, "log": True}, "lora.r": [2, 4]}
+    common = {"base_model": str(base), "max_steps": 2, "max_length": 256}
+    told = {"dataset": str(dataset), "output_dir": str(tmp_path), "trials": 2, "space": space, "sft": common}
+    file = tmp_path / "search.yaml"
+    file.write_text(json.dumps({"parameters": {"search": told}}), encoding="utf-8")
+    assert search.main(["--config", str(file)]) == 0
+    assert capsys.readouterr().out.count("│") == 2 * 7
+    training = read_run_config(tmp_path / "search" / "best.yaml", Training)[0].training
+    assert training is not None
+    [kept] = [folder for folder in (tmp_path / "search").iterdir() if folder.is_dir()]  # the best one's
+    assert kept.name == run_name(training.sft, open_dataset(dataset, "instruct", "chatml").hash)
+    assert load_model_folder(kept).record.steps == 2
+
+
+def test_validation_before_the_first_step_is_no_silence() -> None:
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(str(line)), format="{message}")
+    reporter = Reporter(RecordingTracker(), LogProgress(every_seconds=0))
+    state = SimpleNamespace(is_world_process_zero=True, global_step=0, max_steps=20)
+    for _ in range(2):
+        reporter.on_prediction_step(None, state, eval_dataloader=range(9))
+    logger.remove(sink)
+    assert lines == ["Validation at step 0: 1 of 9\n", "Validation at step 0: 2 of 9\n"]
+
+
+@pytest.mark.nightly  # ten seconds, most of them steps
+def test_a_tiny_model_learns_from_nothing_and_shows_it(tmp_path: Path) -> None:
+    """Twenty-five steps: a fraction of the loss is gone, on text that was held out too."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    text = " ".join(LINES[number % 5] for number in range(500))
+    found = train_tiny_model(
+        [text], tmp_path, SilentProgress(), minutes=10, steps=25, seed=0, prompt="An index"
+    )
+    (_, _, before), *_, (_, learned, after) = found.curve
+    assert before == pytest.approx(math.log(len(AutoTokenizer.from_pretrained(tmp_path))), rel=0.05)
+    assert max(learned, after) < 0.9 * before
+    assert [step for step, _ in found.samples][:2] == [0, 25]
+    assert all(sample.startswith("An index") for _, sample in found.samples)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert sum(weights.numel() for weights in model.parameters()) == found.parameters
+    with pytest.raises(InvalidInputError, match="too few"):
+        train_tiny_model(["Short."], tmp_path, SilentProgress(), minutes=1, steps=1, seed=0, prompt="A")
+
 
 LLAMA_LAYERS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 

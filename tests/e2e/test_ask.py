@@ -319,8 +319,9 @@ def test_what_is_logged_stands_behind_the_answer(environment: dict[str, str], se
         "DATABASE_URI": f"mongodb://127.0.0.1:{free_port()}",
         "DATABASE_TIMEOUT_SECONDS": "0.5",
     }
-    code, output, errors = call(silent, "tools.ask", QUESTION)
+    code, output, errors = call(silent, "tools.ask", *QUESTION.split())  # as typed without quotes
     assert code == 0, errors
+    assert QUESTION in service.requests[-1].body["messages"][-1]["content"]
     assert "WARNING" not in output
     assert "could not be kept" in errors
 

@@ -263,10 +263,14 @@ async def evaluated(
 async def test_systems_answer_the_same_questions_and_are_compared_by_document(tmp_path: Path) -> None:
     evaluation, models = await evaluated(tmp_path)
     report = evaluation.report
-    assert models.opened == ["base", "sft"]
+    assert models.opened == [
+        "base",
+        "base",
+        "sft",
+    ]  # first for the style of its answers to training questions
     questions = [item.instruction for item in evaluation.held.samples]
     for name in ("base", "sft"):
-        assert [turns[-1].content for turns in models.model(name).asked[:12]] == questions
+        assert [turns[-1].content for turns in models.model(name).asked[-12:]] == questions
     assert models.model("sft").asked[0][0] == Message("system", "Be Ada.")
     found = {(d.metric, d.slice): d for d in report.differences}
     nll = found["nll", ""]
@@ -294,6 +298,25 @@ async def test_empty_and_short_answers_are_missing_for_style_and_similarity_not_
     assert (similar[0].n, similar[0].missing) == (10, 2)
     [calibration] = evaluation.calibrations
     assert calibration.auc is None  # one author only: said, and no score against others pretended
+
+
+async def test_style_is_told_from_what_the_base_writes_on_training_questions(tmp_path: Path) -> None:
+    bland = "It is important to note that there are many different factors to consider in the context of this topic. "
+    models = TellingModels({"base": lambda _: bland * 12, "sft": lambda _: TRAINED * 5}, {})
+    systems, tools = [system("base"), system("sft")], Tools(models, SharedWords())
+    held = held_out(tmp_path)
+    found = await evaluate_models(ModelEvaluationRun(resamples=100), held, systems, tools, QUIET)
+    [difference] = [d for d in found.report.differences if d.metric == "style_contrast" and not d.slice]
+    assert difference.better
+    [contrast] = found.contrasts.values()
+    assert contrast.auc == 1.0
+    assert found.authors["style_contrast"] <= 1
+    asked = {turns[-1].content for turns in models.model("base").asked[:4]}
+    assert not asked & {sample.instruction for sample in held.samples}
+    without = await evaluate_models(
+        ModelEvaluationRun(resamples=100, base_answers=0), held, systems, tools, QUIET
+    )
+    assert not without.contrasts
 
 
 async def test_answers_too_long_for_the_model_have_no_likelihood(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_engineering.application.evaluation.models.contrast import fit_contrast
 from llm_engineering.application.evaluation.models.metrics import TrainingText, measure_repetition
 from llm_engineering.application.evaluation.statistics import (
     DocumentBootstrap,
@@ -143,6 +144,20 @@ def test_only_text_in_the_same_language_calibrates() -> None:
     others = {voice: model.calibration.other for voice, model in found.items() if model.calibration}
     assert others["Ada", "de"] == 0
     assert others["Ada", "en"] > 0
+
+
+def test_bland_text_is_not_the_authors_though_it_lies_nearer_to_their_profile() -> None:
+    """What a distance to the author alone gets wrong: a text that is all averages lies nearer than their own does."""
+    own = [_writing(SHORT[:10] if n % 2 else SHORT[10:], n) for n in range(6)]  # of two moods
+    bland = [_writing([*SHORT, *LONG[:6]], 20 + n) for n in range(6)]
+    mine, theirs = _writing(SHORT[:10], 50), _writing([*SHORT, *LONG[:6]], 51)
+    alone, contrast = fit_style("Ada", own, []), fit_contrast(own, bland, piece=500)
+    assert alone.score(theirs).delta < alone.score(mine).delta  # type: ignore[union-attr]
+    assert contrast.auc > 0.9
+    assert contrast.score(mine) > 0.6 > 0.4 > contrast.score(theirs)  # type: ignore[operator]
+    assert contrast.score("Too short.") is None
+    with pytest.raises(InvalidInputError, match="too few"):
+        fit_contrast(own, ["A line."], piece=500)
 
 
 def test_short_texts_have_no_style_score_and_little_writing_no_model() -> None:

@@ -29,6 +29,7 @@ from llm_engineering.application.training.datasets.config import (
 )
 from llm_engineering.application.training.finetune.model_folder import AdapterServing
 from llm_engineering.application.training.finetune.run import Training
+from llm_engineering.application.training.finetune.search import HyperparameterSearch
 from llm_engineering.domain.errors import ConfigurationError
 from tools.run_config import read_run_config, read_service_config
 from tools.schedule import Schedules
@@ -43,6 +44,7 @@ BY_PARAMETERS: dict[frozenset[str], type[StrictConfig]] = {
     frozenset({"preference"}): GeneratePreferenceDataset,
     frozenset({"model_evaluation", "promotion"}): ModelEvaluationParameters,
     frozenset({"analysis"}): RecordAnalysis,
+    frozenset({"search"}): HyperparameterSearch,
     frozenset({"summaries"}): ReviewSummaryRun,
     frozenset({"training"}): Training,
     frozenset({"dpo"}): Training,
@@ -69,7 +71,7 @@ def test_every_config_is_valid_and_says_how_it_is_run(path: Path) -> None:
     else:
         read_run_config(path, BY_PARAMETERS[frozenset(content["parameters"])])
     comments = "\n".join(line for line in text.splitlines() if line.startswith("#"))
-    assert re.search(r"\./poe (run|check|deploy)-", comments)
+    assert re.search(r"\./poe (run|check|deploy|search)-", comments)
 
 
 def test_a_missing_file_names_those_that_fit_the_closest_first() -> None:

@@ -1,6 +1,8 @@
 """What a run's reports show on the terminal."""
 
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from llm_engineering.settings import load_settings
 from tools import reports
 from tools.reports import write_page
+from tools.run import announce_start
 
 LONG = "https://ada.example/a/very/long/address/of/an/article/on/small/models/on/boats.html"
 
@@ -32,6 +35,19 @@ def test_links_are_shown_whole_with_what_was_left_out(capsys: pytest.CaptureFixt
     assert "2 left out" in shown
     assert "404 Not Found" in shown
     assert "/found" not in shown
+
+
+def test_zenmls_start_is_announced_before_it_takes_its_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "zenml", raising=False)
+    with announce_start():
+        assert "Starting ZenML" in capsys.readouterr().err
+    assert "Preparing the run" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "zenml", ModuleType("zenml"))
+    with announce_start():
+        pass
+    assert capsys.readouterr().err == ""
 
 
 def test_a_report_is_a_file_of_its_own(tmp_path: Path) -> None:

@@ -73,6 +73,9 @@ class ModelEvaluationRun(StrictConfig):
     """Where the sets that models were trained on are looked up, to see that they share nothing with the test split."""
     samples: int | None = Field(default=100, ge=1)
     """At most so many test samples, whole documents drawn by seed; None: all."""
+    base_answers: int = Field(default=32, ge=0)
+    """Training questions that the base answers too, so that its style is known and an answer can be told to be the author's
+    rather than the base's; 0: no ``style_contrast``."""
     max_tokens: int = Field(default=256, ge=1)
     """Of an answer."""
     repetition_penalty: float = Field(default=1.15, ge=1, le=2)

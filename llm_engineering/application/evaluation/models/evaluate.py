@@ -9,6 +9,7 @@ import numpy as np
 from loguru import logger
 
 from llm_engineering.application.evaluation.models.config import JudgeConfig, ModelEvaluationRun
+from llm_engineering.application.evaluation.models.contrast import StyleContrast, fit_contrast
 from llm_engineering.application.evaluation.models.heldout import HeldOut
 from llm_engineering.application.evaluation.models.judging import Judgeable, Judging, judge_items
 from llm_engineering.application.evaluation.models.metrics import (
@@ -20,6 +21,7 @@ from llm_engineering.application.evaluation.models.metrics import (
     TrainingText,
     Yardsticks,
     measure_answers,
+    score_authors,
 )
 from llm_engineering.application.evaluation.models.systems import (
     AnsweringModels,
@@ -31,8 +33,9 @@ from llm_engineering.application.evaluation.models.systems import (
 from llm_engineering.application.evaluation.statistics import DocumentBootstrap, exponential
 from llm_engineering.application.llm.judges import Jury
 from llm_engineering.application.ports import Embedder, Message, Progress
-from llm_engineering.application.text.style import Calibration, Voice, style_models
-from llm_engineering.domain.datasets import InstructSample
+from llm_engineering.application.text.style import Calibration, Voice, pick_evenly, style_models
+from llm_engineering.application.training.finetune.data import read_instruct
+from llm_engineering.domain.datasets import InstructSample, Split
 from llm_engineering.domain.documents import derive_id
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.models import Difference, EvaluationReport, Score, SystemReport
@@ -90,6 +93,10 @@ class ModelEvaluation:
     results: tuple[SystemResult, ...]
     calibrations: tuple[Calibration, ...]
     """Of the style scores, by author; authors that are missing have written too little."""
+    contrasts: Mapping[Voice, StyleContrast]
+    """Of the authors against the base."""
+    authors: Mapping[str, float]
+    """What the authors' own answers to the test questions reach in metrics of style."""
     judging: Judging | None = None
 
 
@@ -130,6 +137,7 @@ async def evaluate_models(
         styles,
         TrainingText(text for texts in written_by.values() for text in texts),
         Similarity(tools.embedder, written_by) if tools.embedder is not None else None,
+        _contrasts(run, held, voices, systems, tools, progress),
     )
     results = [_answered(run, held, system, tools, yardsticks, progress) for system in systems]
     found: Judging | None = None
@@ -140,6 +148,8 @@ async def evaluate_models(
         held,
         tuple(results),
         tuple(model.calibration for model in styles.values() if model.calibration is not None),
+        yardsticks.contrasts,
+        score_authors(held.samples, yardsticks),
         found,
     )
 
@@ -177,6 +187,43 @@ def _answered(
         [answer.text for answer in written], [sample.answer for sample in held.samples]
     )
     return SystemResult(system, written, likelihoods, columns, corpus, harness)
+
+
+def _contrasts(
+    run: ModelEvaluationRun,
+    held: HeldOut,
+    voices: Mapping[Voice, Sequence[str]],
+    systems: Sequence[System],
+    tools: Tools,
+    progress: Progress,
+) -> dict[Voice, StyleContrast]:
+    """Have the base answer training questions, so that its style is known from others than those that are evaluated."""
+    base = next((system for system in systems if system.name == "base"), None)
+    asked_for = sorted({(s.origin.author, s.origin.language) for s in held.samples} & set(voices))
+    if base is None or not run.base_answers or not asked_for:
+        return {}
+    questions: dict[Voice, list[InstructSample]] = {voice: [] for voice in asked_for}
+    for sample in read_instruct(held.dataset, Split.TRAIN):
+        questions.get((sample.origin.author, sample.origin.language), []).append(sample)
+    each = max(1, run.base_answers // len(asked_for))
+    chosen = [(voice, sample) for voice in asked_for for sample in pick_evenly(questions[voice], each)]
+    logger.info("base answers {} training questions too, so that its style is known.", len(chosen))
+    with tools.models.open(base) as model:
+        written = model.generate_answers(
+            [_asked(base, sample) for _, sample in chosen],
+            max_tokens=run.max_tokens,
+            repetition_penalty=run.repetition_penalty,
+            batch_size=run.batch_size,
+            progress=NamedProgress(progress, "base, for its style"),
+        )
+    found = {}
+    for voice in asked_for:
+        said = [answer.text for (whose, _), answer in zip(chosen, written, strict=True) if whose == voice]
+        try:
+            found[voice] = fit_contrast(voices[voice], said, piece=run.style_piece)
+        except InvalidInputError as error:
+            logger.info("No contrast of style with the base for {}: {}", voice[0], error)
+    return found
 
 
 class NamedProgress:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from llm_engineering.application.evaluation.models.contrast import StyleContrast
 from llm_engineering.application.evaluation.models.systems import Likelihood, Written
 from llm_engineering.application.ports import Embedder, Vectors
 from llm_engineering.application.text.style import StyleModel, Voice, pick_evenly
@@ -118,6 +119,7 @@ METRICS = (
     Metric("reference_similarity", "cosine with the author's answer"),
     Metric("author_similarity", "cosine with the centre of the author's writing"),
     Metric("style", "style score against the author"),
+    Metric("style_contrast", "the author's style rather than the base model's"),
     Metric("gram_distance", "distance of character sequences", False),
     Metric("delta", "Burrows' Delta", False),
     Metric("copied_words", "longest run of words copied from training text", False),
@@ -156,6 +158,7 @@ class Yardsticks:
     styles: Mapping[Voice, StyleModel]
     training: TrainingText
     similarity: Callable[[Sequence[InstructSample], Sequence[str]], Mapping[str, Column]] | None
+    contrasts: Mapping[Voice, StyleContrast]
 
 
 def measure_answers(
@@ -173,7 +176,7 @@ def measure_answers(
     columns.update({name: list(values) for name, values in scores.items()})
     if yardsticks.similarity is not None:
         columns.update(yardsticks.similarity(samples, texts))
-    columns.update(_style(samples, texts, yardsticks.styles))
+    columns.update(_style(samples, texts, yardsticks))
     copies = [yardsticks.training.measure_copying(text) for text in texts]
     columns["copied_words"] = [float(copy.longest) for copy in copies]
     columns["copied_share"] = [copy.share for copy in copies]
@@ -216,14 +219,25 @@ def _centre(vectors: Vectors) -> Vectors:
     return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-9), dtype=np.float32)
 
 
+def score_authors(samples: Sequence[InstructSample], yardsticks: Yardsticks) -> dict[str, float]:
+    """Return what the authors' own answers reach on average in metrics of style: no imitation can be asked for more."""
+    columns = _style(samples, [sample.answer for sample in samples], yardsticks)
+    scored = {name: [value for value in column if value is not None] for name, column in columns.items()}
+    return {name: sum(values) / len(values) for name, values in scored.items() if values}
+
+
 def _style(
-    samples: Sequence[InstructSample], texts: Sequence[str], styles: Mapping[Voice, StyleModel]
+    samples: Sequence[InstructSample], texts: Sequence[str], yardsticks: Yardsticks
 ) -> dict[str, Column]:
     found = []
+    contrasted: Column = []
     for sample, text in zip(samples, texts, strict=True):
-        model = styles.get((sample.origin.author, sample.origin.language))
+        voice = sample.origin.author, sample.origin.language
+        model, contrast = yardsticks.styles.get(voice), yardsticks.contrasts.get(voice)
         found.append(model.score(text) if model is not None else None)
+        contrasted.append(contrast.score(text) if contrast is not None else None)
     return {
+        "style_contrast": contrasted,
         "style": [score.score if score else None for score in found],
         "gram_distance": [score.gram_distance if score else None for score in found],
         "delta": [score.delta if score else None for score in found],

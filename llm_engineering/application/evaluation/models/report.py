@@ -14,7 +14,7 @@ from llm_engineering.domain.models import Difference, EvaluationReport, Score
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 _ORDER = ["perplexity", *(m.name for m in METRICS), *(name for name in UNINTERVALLED if name != "perplexity")]
-_NOTED = (("style", "style"), ("chrf", "chrF"), ("judge_accuracy", "accuracy"))
+_NOTED = (("style_contrast", "style"), ("chrf", "chrF"), ("judge_accuracy", "accuracy"))
 
 
 def table_columns(report: EvaluationReport) -> list[str]:
@@ -45,6 +45,8 @@ def html_report(evaluation: ModelEvaluation) -> str:
         slices=slice_tables(report),
         shown=format_figure,
         calibrations=evaluation.calibrations,
+        contrasts=evaluation.contrasts,
+        authors=evaluation.authors,
         judging=evaluation.judging,
         samples=_side_by_side(evaluation),
         share=_share,
@@ -57,6 +59,7 @@ def as_dict(evaluation: ModelEvaluation) -> dict[str, Any]:
     return {
         "report": evaluation.report.model_dump(mode="json"),
         "calibrations": [asdict(item) for item in evaluation.calibrations],
+        "authors": dict(evaluation.authors),
         "judge": _judged(evaluation.judging) if evaluation.judging is not None else None,
         "table": {"columns": table_columns(evaluation.report), "rows": list(table_rows(evaluation.report))},
         "answers": [
@@ -92,7 +95,7 @@ def run_metadata(report: EvaluationReport) -> dict[str, float | str]:
     found: dict[str, float | str] = {"evaluation": report.id, "dataset": report.dataset}
     for system in report.systems:
         overall = _overall(system.scores)
-        for name in ("perplexity", "rougeL", "chrf", "style", "copied_words", "judge_accuracy"):
+        for name in ("perplexity", "rougeL", "chrf", "style_contrast", "style", "copied_words", "judge_accuracy"):
             if name in overall:
                 found[f"{system.system}_{name}"] = round(overall[name].value, 6)
     return found
@@ -156,7 +159,7 @@ _THEMES = (
         "Likeness to the author's answers",
         "perplexity nll rouge1 rouge2 rougeL bleu chrf bertscore reference_similarity",
     ),
-    ("Style, and what is copied", "author_similarity style gram_distance delta copied_words copied_share"),
+    ("Style, and what is copied", "author_similarity style_contrast style gram_distance delta copied_words copied_share"),
     ("Faults", "empty repetition cut"),
     ("By the judges", "judge_accuracy judge_style"),
     ("Over all answers", "corpus_bleu corpus_chrf"),

@@ -115,7 +115,7 @@ class Bases:
         if (target / "config.json").is_file():
             return found
         started = time.monotonic()
-        logger.info("Converting {} for training; once, and kept in {}.", gguf.name, target)
+        logger.info("Unpacking {} into {}.", gguf.name, target)
         # Each process its own: of several, all may come here at once, and the first to end is taken.
         part = target.with_name(f"{target.name}.{os.getpid()}.part")
         shutil.rmtree(part, ignore_errors=True)
@@ -127,7 +127,7 @@ class Bases:
             if not (target / "config.json").is_file():
                 raise
             shutil.rmtree(part)
-        logger.info("Converted {} in {:.0f} s.", gguf.name, time.monotonic() - started)
+        logger.info("Unpacked {} in {:.0f} s.", gguf.name, time.monotonic() - started)
         return found
 
 
