@@ -118,8 +118,8 @@ class PipelineRuns:
         """The configuration's content with the overrides in it, checked."""
         file, model = self._configs / f"{config}.yaml", PIPELINES[pipeline].parameters
         _, rest = read_run_config(file, model)
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        merged = merge_values(content.get("parameters", {}), overrides)
+        content: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        merged = merge_values(content.get("parameters") or {}, overrides)
         checked = check_parameters(merged, model, file).model_dump()
         for where, value in list_leaves(overrides):
             if _names_place(where, value, checked):
