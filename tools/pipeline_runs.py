@@ -157,8 +157,9 @@ def merge_values(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dic
     merged = dict(values)
     for name, value in overrides.items():
         there = merged.get(name)
-        both = isinstance(there, Mapping) and isinstance(value, Mapping)
-        merged[name] = merge_values(there, value) if both else value
+        if isinstance(there, Mapping) and isinstance(value, Mapping):
+            value = merge_values(there, value)
+        merged[name] = value
     return merged
 
 
