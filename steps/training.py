@@ -8,11 +8,12 @@ from zenml.types import HTMLString
 
 from llm_engineering.application.training.finetune import dpo as preference_training
 from llm_engineering.application.training.finetune import sft as supervised_training
-from llm_engineering.application.training.finetune.dpo import DpoRun, find_start
+from llm_engineering.application.training.finetune.dpo import DpoRun
 from llm_engineering.application.training.finetune.report import training_page
 from llm_engineering.application.training.finetune.run import SftRun
 from llm_engineering.application.training.finetune.sft import TrainedModel
 from llm_engineering.application.training.registry.register import keep_dataset, publish_model
+from llm_engineering.bootstrap.training import find_start
 from llm_engineering.domain.models import ModelManifest
 from steps.context import find_newest_dataset, open_step_resources
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.ports import SilentProgress
-from llm_engineering.application.training.finetune.dpo import find_start, train_dpo
+from llm_engineering.application.training.finetune.dpo import train_dpo
 from llm_engineering.application.training.finetune.record import NoTracker
 from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.application.training.finetune.sft import train_sft
 from llm_engineering.bootstrap.resources import open_resources
+from llm_engineering.bootstrap.training import find_start
 from llm_engineering.domain.errors import ConfigurationError
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from llm_engineering.application.training.finetune.dpo import DpoRun, find_start
+from llm_engineering.application.training.finetune.dpo import DpoRun
 from llm_engineering.application.training.finetune.remote import RemoteRun, remote_run
 from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.resources import open_resources
-from llm_engineering.bootstrap.training import open_training_jobs
+from llm_engineering.bootstrap.training import find_start, open_training_jobs
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings

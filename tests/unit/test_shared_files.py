@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.application.training.finetune.dpo import DpoRun, find_start
+from llm_engineering.application.training.finetune.dpo import DpoRun
+from llm_engineering.bootstrap.training import find_start
 from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError, ModelFileError
 from llm_engineering.infrastructure.shared.stored_files import StoredFiles
 from tests.conformance.registry_contract import NOW, manifest

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.llm.chat_templates import ChatTemplate, TemplateUse, check_contract
-from llm_engineering.application.ports import ExperimentTracker, Message, ModelRegistry, Progress
+from llm_engineering.application.ports import ExperimentTracker, Message, Progress
 from llm_engineering.application.training.finetune.config import LoraConfig, TrainingConfig
 from llm_engineering.application.training.finetune.data import open_dataset, read_preferences
 from llm_engineering.application.training.finetune.labels import IGNORED, ChatTokenizer, encode_chat
@@ -28,7 +28,6 @@ from llm_engineering.application.training.finetune.sft import (
     load_model_folder,
 )
 from llm_engineering.application.training.finetune.trainer import Trained
-from llm_engineering.application.training.registry.register import find_newest
 from llm_engineering.domain.datasets import PreferenceSample, Split
 from llm_engineering.domain.errors import ConfigurationError, InvalidInputError
 from llm_engineering.domain.hints import POE
@@ -188,20 +187,6 @@ def _with_present_names(lora: object) -> object:
     if not isinstance(lora, Mapping):
         return lora
     return {LoraConfig.RENAMED.get(key, key): value for key, value in lora.items()}
-
-
-def find_start(run: DpoRun, registry: ModelRegistry) -> Path:
-    """Return the folder of the SFT model to train on: the one that the run names; or the newest, which is the registry's where
-    machines share files, and is fetched from there.
-
-    Raises:
-        ConfigurationError: there is none.
-        ModelFileError: its files cannot be fetched.
-    """
-    if run.sft is not None:
-        return run.sft
-    newest = find_newest(registry, run.name, "sft") if registry.files.shared else None
-    return registry.files.fetch(newest.location) if newest else newest_sft(run.output_dir, run.name)
 
 
 def newest_sft(root: Path, name: str) -> Path:
