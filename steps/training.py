@@ -1,20 +1,19 @@
 """Training: a data set in, a model's folder out."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from loguru import logger
 from zenml import log_metadata, step
 from zenml.types import HTMLString
 
-from llm_engineering.application.ports import ModelRegistry
 from llm_engineering.application.training.finetune import dpo as preference_training
 from llm_engineering.application.training.finetune import sft as supervised_training
-from llm_engineering.application.training.finetune.dpo import DpoRun, newest_sft
+from llm_engineering.application.training.finetune.dpo import DpoRun
 from llm_engineering.application.training.finetune.report import training_page
 from llm_engineering.application.training.finetune.run import SftRun
 from llm_engineering.application.training.finetune.sft import TrainedModel
-from llm_engineering.application.training.registry.register import find_newest, keep_dataset, publish_model
+from llm_engineering.application.training.registry.register import keep_dataset, publish_model
+from llm_engineering.bootstrap.training import find_start
 from llm_engineering.domain.models import ModelManifest
 from steps.context import find_newest_dataset, open_step_resources
 
@@ -54,7 +53,8 @@ def train_dpo(
     """
     folder = run.dataset or find_newest_dataset("preference_dataset")
     with open_step_resources() as (resources, progress):
-        start = _find_start(run, sft_model, resources.registry)
+        registry = resources.registry
+        start = registry.files.fetch(sft_model["folder"]) if sft_model else find_start(run, registry)
         trained = preference_training.train_dpo(
             resources.preference_trainer(),
             run.dpo,
@@ -69,16 +69,6 @@ def train_dpo(
         keep_dataset(trained.folder, folder)
         location = publish_model(resources.shared_files, trained.folder)
     return _report(trained, manifest, location), HTMLString(training_page(trained.record))
-
-
-def _find_start(run: DpoRun, sft_model: dict[str, Any] | None, registry: ModelRegistry) -> Path:
-    """The folder of the SFT model to train on: of this run, the named one, or the newest."""
-    if sft_model:
-        return registry.files.fetch(sft_model["folder"])
-    if run.sft is not None:
-        return run.sft
-    newest = find_newest(registry, run.name, "sft") if registry.files.shared else None
-    return registry.files.fetch(newest.location) if newest else newest_sft(run.output_dir, run.name)
 
 
 def _report(trained: TrainedModel, manifest: ModelManifest, location: str) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """API keys of the inference service: ``./poe create-api-key NAME``, ``./poe list-api-keys``, ``./poe revoke-api-key NAME``."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import get_args
 
 from rich.markup import escape
 from rich.table import Table
 
 from llm_engineering.bootstrap.logging import start_logging
 from llm_engineering.bootstrap.service import open_api_keys
+from llm_engineering.domain.api_keys import KeyScope
 from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings
 from tools.console import console, errors, make_parser, run, show_table
@@ -27,12 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "--documents", action="store_true", help="who has it may also add files to the collection"
             )
             command.add_argument("--reports", action="store_true", help="who has it may also read reports")
+            command.add_argument(
+                "--pipelines", action="store_true", help="who has it may also start pipelines"
+            )
     commands.add_parser("list", prog=f"{POE} list-api-keys", description="Show the names of all keys.")
     options = parser.parse_args(arguments)
     settings = load_settings()
     start_logging(settings)
     if options.command == "create":
-        create(make_name(options.name), settings, documents=options.documents, reports=options.reports)
+        scopes = tuple(scope for scope in get_args(KeyScope) if getattr(options, scope))
+        create(make_name(options.name), settings, scopes)
     elif options.command == "revoke":
         revoke(make_name(options.name), settings)
     else:
@@ -45,16 +50,14 @@ def make_name(words: Sequence[str]) -> str:
     return "-".join(" ".join(words).split())
 
 
-def create(name: str, settings: Settings, *, documents: bool = False, reports: bool = False) -> None:
+def create(name: str, settings: Settings, scopes: tuple[KeyScope, ...] = ()) -> None:
     """Make a key. The key alone goes to standard output, so that a script can take it from there.
 
     Args:
-        documents: it allows to add files to the collection too.
-        reports: it allows to read the reports of evaluations and trainings too.
+        scopes: what it allows beyond asking.
     """
-    allowed: dict[Literal["documents", "reports"], bool] = {"documents": documents, "reports": reports}
     with open_api_keys(settings) as store:
-        secret = store.create(name, tuple(scope for scope in allowed if allowed[scope]))
+        secret = store.create(name, scopes)
     errors.print(
         f"[green]✓[/] Key [bold]{escape(name)}[/]. It is shown this once and kept nowhere; put it where its user keeps "
         "secrets:"

@@ -8,11 +8,12 @@ from typing import Any
 
 from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.ports import SilentProgress
-from llm_engineering.application.training.finetune.dpo import newest_sft, train_dpo
+from llm_engineering.application.training.finetune.dpo import train_dpo
 from llm_engineering.application.training.finetune.record import NoTracker
 from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.application.training.finetune.sft import train_sft
 from llm_engineering.bootstrap.resources import open_resources
+from llm_engineering.bootstrap.training import find_start
 from llm_engineering.domain.errors import ConfigurationError
 
 
@@ -57,7 +58,7 @@ def join_training(parameters: StrictConfig) -> None:
                 resources.make_trainer(), sft.sft, sft.dataset, name=sft.name, root=sft.output_dir, **options
             )
         if (dpo := parameters.dpo) is not None and dpo.dataset is not None:
-            start = dpo.sft or newest_sft(dpo.output_dir, dpo.name)
+            start = find_start(dpo, resources.registry)
             train_dpo(
                 resources.preference_trainer(),
                 dpo.dpo,

@@ -98,6 +98,16 @@ _ENDINGS = {"digital-data-etl": "", "rag-evaluation": ""}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    run_task(arguments)
+    return 0
+
+
+def run_task(arguments: Sequence[str] | None = None) -> Any:
+    """Run the pipeline that the arguments name, and return ZenML's record of the run; None in a process that only helps to train.
+
+    Raises:
+        TwinError: an argument or the configuration is wrong, or a step failed.
+    """
     options = _parse(arguments)
     runnable = PIPELINES[options.pipeline]
     settings = load_settings()
@@ -107,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_shared(parameters)
     if not is_leader():
         join_training(parameters)
-        return 0
+        return None
     for warning in check_inputs(parameters, settings):
         errors.print(f"[yellow]![/] {escape(warning)}")
     if isinstance(parameters, CourseAssistant):
@@ -117,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     trained = read_output(result, "training_report")
     if trained and Path(trained["folder"]).is_dir():  # not where another machine has it
         show_side_by_side(Path(trained["folder"]), settings)
-    return 0
+    return result
 
 
 def run_course(parameters: CourseAssistant, rest: dict[str, Any], settings: Settings) -> dict[str, Any]:

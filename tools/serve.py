@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from loguru import logger
@@ -20,6 +21,7 @@ from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.domain.hints import POE
 from llm_engineering.settings import Settings, load_settings
 from tools.console import add_demo_option, console, make_parser, run, user_path
+from tools.pipeline_runs import PipelineRuns
 from tools.run_config import read_run_config, read_service_config
 from tools.warm_server import share_models
 
@@ -57,7 +59,9 @@ def serve(settings: Settings, host: str, port: int, file: Path = CONFIG) -> None
     features = read_run_config(FEATURES, FeatureEngineering)[0].features
     specs = read_specs(config)
     with open_resources(settings) as resources, open_listener(host, port) as listener:
-        service = build_service_app(resources, config, host=host, features=features, analyses=specs)
+        service = build_service_app(
+            resources, config, host=host, features=features, analyses=specs, runner=find_runner(settings)
+        )
         sharing: list[asyncio.Task[None]] = []  # the event loop itself holds its tasks only weakly
 
         def started() -> None:
@@ -67,6 +71,13 @@ def serve(settings: Settings, host: str, port: int, file: Path = CONFIG) -> None
         listener.serve(service, shutdown_seconds=settings.service.shutdown_seconds, started=started)
     if settings.log.format == "human":
         console.print("[green]✓[/] Stopped.")
+
+
+def find_runner(settings: Settings) -> PipelineRuns | None:
+    """Return what starts pipelines; None where this installation has none, as in the service's image."""
+    if find_spec("zenml") is None:
+        return None
+    return PipelineRuns(settings.local.data_dir / "runs")
 
 
 def read_specs(config: InferenceConfig) -> dict[Path, AnalysisSpec]:

@@ -10,14 +10,15 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from llm_engineering.application.training.finetune.dpo import newest_sft
+from llm_engineering.application.training.finetune.dpo import DpoRun
 from llm_engineering.application.training.finetune.remote import RemoteRun, remote_run
 from llm_engineering.application.training.finetune.run import Training
 from llm_engineering.bootstrap.logging import start_logging
-from llm_engineering.bootstrap.training import open_training_jobs
+from llm_engineering.bootstrap.resources import open_resources
+from llm_engineering.bootstrap.training import find_start, open_training_jobs
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.domain.hints import POE
-from llm_engineering.settings import load_settings
+from llm_engineering.settings import Settings, load_settings
 from tools.console import console, errors, make_parser, run, user_path
 from tools.run_config import read_run_config
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start_logging(settings)
     with open_training_jobs(settings) as jobs:
         training, _ = read_run_config(options.config, Training)
-        asked = _prepared(_with_dataset(training, options.dataset))
+        asked = _prepared(_with_dataset(training, options.dataset), settings)
         if options.stop:
             stopped = jobs.stop(asked)
             console.print(f"Stopping: {', '.join(stopped)}" if stopped else "No job of this run is running.")
@@ -65,7 +66,7 @@ def _with_dataset(training: Training, folder: Path | None) -> Training:
     return training.model_copy(update={part: getattr(training, part).model_copy(update={"dataset": folder})})
 
 
-def _prepared(training: Training) -> RemoteRun:
+def _prepared(training: Training, settings: Settings) -> RemoteRun:
     """The run with the data sets and the model that it would take here."""
     if training.training is not None and training.training.dataset is None:
         found = training.training.model_copy(update={"dataset": _newest("instruct_dataset")})
@@ -73,10 +74,15 @@ def _prepared(training: Training) -> RemoteRun:
     if training.dpo is not None:
         dpo = training.dpo
         dataset = dpo.dataset or _newest("preference_dataset")
-        start = None if training.training is not None else dpo.sft or newest_sft(dpo.output_dir, dpo.name)
+        start = None if training.training is not None else _find_start(dpo, settings)
         found_dpo = dpo.model_copy(update={"dataset": dataset, "sft": start})
         training = training.model_copy(update={"dpo": found_dpo})
     return remote_run(training)
+
+
+def _find_start(run: DpoRun, settings: Settings) -> Path:
+    with open_resources(settings) as resources:
+        return find_start(run, resources.registry)
 
 
 def _newest(artifact: str) -> Path:

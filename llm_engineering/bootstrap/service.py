@@ -17,7 +17,7 @@ from llm_engineering.application.inference.pipeline import InferenceConfig, Infe
 from llm_engineering.application.inference.records import RecordSearch
 from llm_engineering.application.inference.support import SupportDesk
 from llm_engineering.application.notices import Outbox
-from llm_engineering.application.ports import KeyStore, SearchRequest
+from llm_engineering.application.ports import KeyStore, PipelineRunner, SearchRequest
 from llm_engineering.bootstrap.locks import hold_collection
 from llm_engineering.bootstrap.resources import Resources, open_resources
 from llm_engineering.domain.analyses import AnalysisSpec
@@ -66,6 +66,7 @@ def build_service_app(
     host: str | None = None,
     features: FeatureRun | None = None,
     analyses: Mapping[Path, AnalysisSpec] = NOTHING,
+    runner: PipelineRunner | None = None,
 ) -> "Service":
     """Return the whole inference service as an ASGI application: routes, and every layer of protection around them.
 
@@ -76,6 +77,7 @@ def build_service_app(
         host: the address that it will listen on; None: as the settings say.
         features: how files that are added are indexed: as the feature pipeline runs.
         analyses: what texts can be analysed for, by the files that say so.
+        runner: starts pipelines; None: none is started over HTTP.
 
     Raises:
         ConfigurationError: the address can be reached from elsewhere, and there is no API key; or the keys cannot be read.
@@ -116,6 +118,7 @@ def build_service_app(
         cached_responses=service.cached_responses,
         summaries=resources.warehouse.summaries,
         reviews=resources.warehouse.clean,
+        runner=runner,
         retrieval=chosen.retrieval,
         grounding=resources.llm_profile.grounding,
         reranker=resources.reranker.name if resources.reranker else None,

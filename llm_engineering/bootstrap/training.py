@@ -6,6 +6,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llm_engineering.application.ports import ModelRegistry
+from llm_engineering.application.training.finetune.dpo import DpoRun, newest_sft
+from llm_engineering.application.training.registry.register import find_newest
 from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import (
     OpikTracingSettings,
@@ -172,3 +175,17 @@ def compare_with_references(texts: Sequence[str], references: Sequence[str]) -> 
     from llm_engineering.infrastructure.evaluation.text_metrics import reference_scores
 
     return reference_scores(texts, references)
+
+
+def find_start(run: DpoRun, registry: ModelRegistry) -> Path:
+    """Return the folder of the SFT model to train on: the one that the run names; or the newest, which is the registry's where
+    machines share files, and is fetched from there.
+
+    Raises:
+        ConfigurationError: there is none.
+        ModelFileError: its files cannot be fetched.
+    """
+    if run.sft is not None:
+        return run.sft
+    newest = find_newest(registry, run.name, "sft") if registry.files.shared else None
+    return registry.files.fetch(newest.location) if newest else newest_sft(run.output_dir, run.name)

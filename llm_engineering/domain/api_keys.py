@@ -16,8 +16,8 @@ from llm_engineering.domain.documents import Model, UtcDatetime
 from llm_engineering.domain.errors import InvalidInputError
 from llm_engineering.domain.hints import POE
 
-KeyScope = Literal["documents", "reports"]
-"""What a key may allow beyond asking: to add to the collection, to read reports."""
+KeyScope = Literal["documents", "reports", "pipelines"]
+"""What a key may allow beyond asking: to add to the collection, to read reports, to start pipelines."""
 PREFIX = "twin_"
 """Tells people and secret scanners what a string is."""
 _RANDOM_BYTES = 32

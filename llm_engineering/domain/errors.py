@@ -8,6 +8,7 @@
     ├── InvalidInputError         one value handed in cannot be used (a question, a filter, a link)
     │   ├── UnknownFilterValueError   a filter names a value that the store does not hold
     │   └── ForeignVoteError          somebody else has voted on this answer
+    ├── RunUnderWayError          the pipeline runs already
     ├── CollectionError           a link or a record could not be collected
     │   ├── FetchError                the network said no (may be worth another try)
     │   └── ExtractionError           fetched, but there is no text in it
@@ -60,6 +61,10 @@ class UnknownFilterValueError(InvalidInputError):
 
 class ForeignVoteError(InvalidInputError):
     """Somebody else has voted on this answer, and only they may change the vote."""
+
+
+class RunUnderWayError(TwinError):
+    """A pipeline runs already, and one run of it goes on at a time."""
 
 
 class CollectionError(TwinError):

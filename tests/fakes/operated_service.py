@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from llm_engineering.application.inference.pipeline import InferenceConfig
-from llm_engineering.application.ports import LanguageModel, VectorIndex
+from llm_engineering.application.ports import LanguageModel, PipelineRunner, VectorIndex
 from llm_engineering.bootstrap.resources import Resources
 from llm_engineering.bootstrap.service import build_service_app
 from llm_engineering.infrastructure.api.middleware.auth import ApiKeyFile
@@ -41,6 +41,7 @@ class OperatedService:
         index: VectorIndex | None = None,
         embedder: HashEmbedder | None = None,
         warehouse: Any = None,
+        runner: PipelineRunner | None = None,
         **settings: Any,
     ) -> None:
         self.embedder = embedder or HashEmbedder()
@@ -70,7 +71,7 @@ class OperatedService:
             heads=WordHeads(self.embedder),
         )
         config = InferenceConfig(support=CONFIG)
-        self.app = build_service_app(resources, config, analyses={CONFIG.analysis: SPEC})
+        self.app = build_service_app(resources, config, analyses={CONFIG.analysis: SPEC}, runner=runner)
 
 
 def metric(client: httpx.Client, name: str, **labels: str) -> float:

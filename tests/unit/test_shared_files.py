@@ -1,12 +1,17 @@
 """Files that machines share: what one publishes the other finds, by content, whole, and written once."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from llm_engineering.domain.errors import MissingDependencyError, ModelFileError
+from llm_engineering.application.training.finetune.dpo import DpoRun
+from llm_engineering.bootstrap.training import find_start
+from llm_engineering.domain.errors import ConfigurationError, MissingDependencyError, ModelFileError
 from llm_engineering.infrastructure.shared.stored_files import StoredFiles
+from tests.conformance.registry_contract import NOW, manifest
+from tests.fakes.registry import FakeRegistry
 
 NAMES = ["adapter/weights.bin", "model.json"]
 
@@ -48,6 +53,22 @@ def test_files_beside_a_model_are_read_as_they_now_stand(root: str, tmp_path: Pa
     for text in (b"first", b"second"):
         here.write(location, "evaluation.json", text)
         assert there.read(location, "evaluation.json") == text
+
+
+def test_preferences_are_trained_from_the_newest_sft_model_that_another_machine_made(
+    root: str, tmp_path: Path
+) -> None:
+    here, there = StoredFiles(root, tmp_path / "a"), StoredFiles(root, tmp_path / "b")
+    registry, run = FakeRegistry(there), DpoRun(name="twin", output_dir=tmp_path / "own")
+    with pytest.raises(ConfigurationError, match="SHARED_FILES_URI"):
+        find_start(run, registry)
+    for weights, minutes, kind in (("a", 0, "sft"), ("c", 9, "sft"), ("b", 5, "sft"), ("d", 20, "dpo")):
+        location = here.publish(model(tmp_path / weights, weights), f"twin/{kind}-{weights}", NAMES)
+        made = manifest(weights, stage=kind, created_at=NOW + timedelta(minutes=minutes))
+        registry.register(made, location)
+    start = find_start(run, registry)
+    assert (start / "adapter" / "weights.bin").read_text() == "c"
+    assert find_start(run.model_copy(update={"sft": tmp_path / "a"}), registry) == tmp_path / "a"
 
 
 def test_a_half_published_model_is_not_fetched(tmp_path: Path) -> None:

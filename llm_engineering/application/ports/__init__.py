@@ -27,6 +27,7 @@ from llm_engineering.application.ports.llm import (
 )
 from llm_engineering.application.ports.notices import NoticeStore, Notifier
 from llm_engineering.application.ports.observability import NullTracer, Progress, SilentProgress, Tracer
+from llm_engineering.application.ports.pipelines import PipelineRunner
 from llm_engineering.application.ports.privacy import PersonalDataFinder, PersonalKind, PersonalSpan
 from llm_engineering.application.ports.retrieval import (
     MAX_KNOWN_VALUES,
@@ -103,6 +104,7 @@ __all__ = [
     "PersonalDataFinder",
     "PersonalKind",
     "PersonalSpan",
+    "PipelineRunner",
     "Progress",
     "RateLimiter",
     "Rejected",

@@ -15,6 +15,7 @@ from llm_engineering.infrastructure.api.routes import documents as routes_docume
 from llm_engineering.infrastructure.api.routes import drafts as routes_drafts
 from llm_engineering.infrastructure.api.routes import openai as routes_openai
 from llm_engineering.infrastructure.api.routes import page as routes_page
+from llm_engineering.infrastructure.api.routes import pipelines as routes_pipelines
 from llm_engineering.infrastructure.api.routes import predict as routes_predict
 from llm_engineering.infrastructure.api.routes import products as routes_products
 from llm_engineering.infrastructure.api.routes import rag as routes_rag
@@ -52,6 +53,8 @@ def create_app(parts: ServiceParts) -> FastAPI:
     app.include_router(routes_analyses.make_router(parts))
     app.include_router(routes_predict.make_router(parts))
     app.include_router(routes_openai.make_router(parts))
+    if parts.runner is not None:
+        app.include_router(routes_pipelines.make_router(parts.runner))
     if parts.summaries is not None:
         app.include_router(routes_products.make_router(parts.summaries, parts.reviews, parts.feedback))
     if parts.records is not None:
@@ -68,6 +71,7 @@ def create_app(parts: ServiceParts) -> FastAPI:
         *routes_rag.BODIES,
         *routes_drafts.BODIES,
         *routes_analyses.BODIES,
+        *routes_pipelines.BODIES,
         *routes_predict.BODIES,
         *routes_products.BODIES,
         *routes_openai.BODIES,

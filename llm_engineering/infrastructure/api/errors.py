@@ -93,9 +93,9 @@ def describe(error: Exception) -> Problem:
         case ProblemError():
             return error.problem
         case UnknownFilterValueError():
-            return Problem(422, "unknown_filter_value", _outward(str(error)), param="filter")
+            return Problem(422, "unknown_filter_value", remove_places(str(error)), param="filter")
         case InvalidInputError():
-            return Problem(422, "invalid_input", _outward(str(error)))
+            return Problem(422, "invalid_input", remove_places(str(error)))
         case StoreUnavailableError():
             return _unavailable(error)
         case FingerprintMismatchError():
@@ -170,8 +170,8 @@ def _location(parts: tuple[int | str, ...]) -> str:
     return _cut(text, _MAX_LOCATION) or "body"
 
 
-def _outward(message: str) -> str:
-    """A message about what the caller sent, without an address or a path that a service behind may have put into it."""
+def remove_places(message: str) -> str:
+    """Return a message about what the caller sent, without an address or a path that a service behind may have put into it."""
     return _cut(_PLACE.sub("…", message))
 
 

@@ -10,7 +10,14 @@ from llm_engineering.application.features.add import Addition
 from llm_engineering.application.inference.pipeline import InferencePipeline
 from llm_engineering.application.inference.retriever import RetrievalConfig
 from llm_engineering.application.inference.support import SupportDesk
-from llm_engineering.application.ports import CleanStore, DraftStore, FeedbackStore, SummaryStore, VectorIndex
+from llm_engineering.application.ports import (
+    CleanStore,
+    DraftStore,
+    FeedbackStore,
+    PipelineRunner,
+    SummaryStore,
+    VectorIndex,
+)
 from llm_engineering.domain.inference import Grounding
 
 if TYPE_CHECKING:
@@ -55,6 +62,8 @@ class ServiceParts:
     """None: summaries of products' reviews are not served."""
     reviews: CleanStore | None = None
     """What the page of a product shows behind its points; None: their quotes alone."""
+    runner: PipelineRunner | None = None
+    """None: no pipeline is started over HTTP."""
     retrieval: RetrievalConfig = RetrievalConfig()
     """How is searched where a request does not say."""
     grounding: Grounding = "annotate"

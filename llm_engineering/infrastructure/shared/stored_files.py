@@ -86,7 +86,10 @@ class StoredFiles:
                 system.invalidate_cache()
                 found = system.find(path)
                 if f"{path}/{_MODEL}" not in found:
-                    raise ModelFileError(f"There is no whole model at {location}: it has no {_MODEL}.")
+                    raise ModelFileError(
+                        f"There is no whole model at {location}: it has no {_MODEL}. "
+                        "Check that SHARED_FILES_URI names the same place here as where it was trained; or train it again."
+                    )
                 logger.info("Fetching {} ({} files).", location, len(found))
                 for name in found:
                     _bring(system, name, part / name.removeprefix(f"{path}/"))

@@ -203,7 +203,7 @@ def newest_sft(root: Path, name: str) -> Path:
     if not found:
         raise ConfigurationError(
             f"There is no SFT model under {root / name} to start from. Train one: {POE} run-training-pipeline; or name a folder "
-            "('sft:' in the YAML)."
+            "('sft:' in the YAML). Where another machine trained it, set SHARED_FILES_URI on both; the registry knows it then."
         )
     return max(found)[1]
 

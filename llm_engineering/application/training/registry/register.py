@@ -202,7 +202,8 @@ def _read(file: Path, model: type[ModelT], hint: str) -> ModelT:
 
 def _parse(content: bytes | None, where: str, model: type[ModelT], hint: str) -> ModelT:
     if content is None:
-        raise ModelFileError(f"There is no {where}; {hint}.")
+        shared = "" if "://" in where else " Where another machine wrote it, set SHARED_FILES_URI on both."
+        raise ModelFileError(f"There is no {where}; {hint}.{shared}")
     try:
         return model.model_validate_json(content)
     except ValidationError as error:
