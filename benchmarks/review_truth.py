@@ -1,7 +1,7 @@
 """Points of the sample's reviews against what is true of them: ``python -m benchmarks.review_truth``.
 
-Weights and words were chosen with the products of the first half in view; the second half is what tells. Both are of one maker's
-sentences, so a shop's own reviews will give other figures.
+Weights and words were chosen with sentences of all products in view, and both halves are of one maker: a shop's own reviews will
+give other figures.
 """
 
 import asyncio
