@@ -10,8 +10,10 @@ from llm_engineering.application.analysis.config import RecordAnalysis
 from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.deployment.config import Deployment
 from llm_engineering.application.deployment.serving_check import ServingCheckConfig
+from llm_engineering.application.evaluation.course.config import CourseAssistant
 from llm_engineering.application.evaluation.models.config import ModelEvaluationParameters
 from llm_engineering.application.evaluation.rag.config import RagEvaluation
+from llm_engineering.application.evaluation.reviews import ReviewEvaluation
 from llm_engineering.application.features.config import (
     CollectRun,
     DigitalDataEtl,
@@ -23,6 +25,7 @@ from llm_engineering.application.inference.pipeline import InferenceConfig
 from llm_engineering.application.inference.retriever import RetrievalConfig
 from llm_engineering.application.reporting.json_export import ExportArtifacts
 from llm_engineering.application.reviews.config import ReviewSummaryRun
+from llm_engineering.application.reviews.monitoring import ReviewMonitoring
 from llm_engineering.application.training.datasets.config import (
     GenerateInstructDataset,
     GeneratePreferenceDataset,
@@ -49,6 +52,7 @@ BY_PARAMETERS: dict[frozenset[str], type[StrictConfig]] = {
     frozenset({"training"}): Training,
     frozenset({"dpo"}): Training,
     frozenset({"export"}): ExportArtifacts,
+    frozenset({"collect", "instruct", "course", "promotion"}): CourseAssistant,
 }
 
 
@@ -66,12 +70,16 @@ def test_every_config_is_valid_and_says_how_it_is_run(path: Path) -> None:
         read_service_config(path, ServingCheckConfig)
     elif "adapters" in content:
         read_service_config(path, AdapterServing)
+    elif "truth" in content:
+        read_service_config(path, ReviewEvaluation)
+    elif "least_reviews" in content:
+        read_service_config(path, ReviewMonitoring)
     elif "schedules" in content:
         read_service_config(path, Schedules)
     else:
         read_run_config(path, BY_PARAMETERS[frozenset(content["parameters"])])
     comments = "\n".join(line for line in text.splitlines() if line.startswith("#"))
-    assert re.search(r"\./poe (run|check|deploy|search)-", comments)
+    assert re.search(r"\./poe (run|check|deploy|search|evaluate|monitor)-", comments)
 
 
 def test_a_missing_file_names_those_that_fit_the_closest_first() -> None:

@@ -95,7 +95,15 @@ def run_metadata(report: EvaluationReport) -> dict[str, float | str]:
     found: dict[str, float | str] = {"evaluation": report.id, "dataset": report.dataset}
     for system in report.systems:
         overall = _overall(system.scores)
-        for name in ("perplexity", "rougeL", "chrf", "style_contrast", "style", "copied_words", "judge_accuracy"):
+        for name in (
+            "perplexity",
+            "rougeL",
+            "chrf",
+            "style_contrast",
+            "style",
+            "copied_words",
+            "judge_accuracy",
+        ):
             if name in overall:
                 found[f"{system.system}_{name}"] = round(overall[name].value, 6)
     return found
@@ -159,7 +167,10 @@ _THEMES = (
         "Likeness to the author's answers",
         "perplexity nll rouge1 rouge2 rougeL bleu chrf bertscore reference_similarity",
     ),
-    ("Style, and what is copied", "author_similarity style_contrast style gram_distance delta copied_words copied_share"),
+    (
+        "Style, and what is copied",
+        "author_similarity style_contrast style gram_distance delta copied_words copied_share",
+    ),
     ("Faults", "empty repetition cut"),
     ("By the judges", "judge_accuracy judge_style"),
     ("Over all answers", "corpus_bleu corpus_chrf"),
