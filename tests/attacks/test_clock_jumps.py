@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 JUMPS = (timedelta(days=4_000), timedelta(days=-4_000), timedelta(hours=1))
 STAMPS = {
     "llm_engineering/infrastructure/api/openai_chat.py",
+    "llm_engineering/infrastructure/api/routes/analyses.py",
     "llm_engineering/infrastructure/llm_service/app.py",
     "tools/crm.py",
 }

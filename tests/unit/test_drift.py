@@ -5,10 +5,11 @@ import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 
 from llm_engineering.application.analysis.config import Drift
-from llm_engineering.application.analysis.drift import Shift, describe_shifts, find_shifts, measure_psi
+from llm_engineering.application.analysis.drift import Shift, compute_psi, describe_shifts, find_shifts
 from llm_engineering.domain.analyses import Analysis, AnalysisSpec, Finding
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -48,9 +49,9 @@ def draw(source: random.Random, number: int, *weights: float) -> list[str]:
 def test_the_index_is_its_formula() -> None:
     # With half a record added to each value: 60.5, 20.5, 20.5 of 101.5 against 20.5, 20.5, 60.5.
     p, q = 60.5 / 101.5, 20.5 / 101.5
-    before, now = {"low": 60, "medium": 20, "high": 20}, {"low": 20, "medium": 20, "high": 60}
-    assert measure_psi(before, now) == pytest.approx(2 * (p - q) * math.log(p / q))
-    assert measure_psi(before, before) == 0
+    before, now = np.array([60, 20, 20]), np.array([20, 20, 60])
+    assert compute_psi(before, now) == pytest.approx(2 * (p - q) * math.log(p / q))
+    assert compute_psi(before, before) == 0
 
 
 def test_high_from_a_fifth_to_three_fifths_is_told_once() -> None:

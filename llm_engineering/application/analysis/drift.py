@@ -5,6 +5,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from llm_engineering.application.analysis.config import Drift
 from llm_engineering.domain.analyses import Analysis, AnalysisSpec
@@ -26,16 +30,15 @@ class Shift:
     now: Mapping[str, int]
 
 
-def measure_psi(before: Mapping[str, int], now: Mapping[str, int]) -> float:
-    """Return the population stability index of two counts: Σ (p − q)·ln(p / q); half a record is added to each value, so that
-    one that is not there costs no infinity."""
-    values = sorted({*before, *now})
-    totals = [sum(one.values()) + 0.5 * len(values) for one in (before, now)]
-    shares = [
-        [(one.get(value, 0) + 0.5) / total for value in values]
-        for one, total in zip((before, now), totals, strict=True)
-    ]
-    return math.fsum((p - q) * math.log(p / q) for p, q in zip(*shares, strict=True))
+Counts = npt.NDArray[Any]
+
+
+def compute_psi(before: Counts, now: Counts) -> npt.NDArray[np.float64]:
+    """Return the population stability index of counts, along the last axis: Σ (p − q)·ln(p / q). Half a case is added to each, so
+    that a value that one of them lacks has a finite weight."""
+    p = (before + 0.5) / (before + 0.5).sum(axis=-1, keepdims=True)
+    q = (now + 0.5) / (now + 0.5).sum(axis=-1, keepdims=True)
+    return np.asarray(((p - q) * np.log(p / q)).sum(axis=-1))
 
 
 def find_shifts(
@@ -67,10 +70,9 @@ def find_shifts(
         sizes = before.total(), recent.total()
         if min(sizes) < config.least:
             continue
-        psi = measure_psi(before, recent)
-        if psi > config.psi and psi * sizes[0] * sizes[1] / sum(sizes) > _bound_chance(
-            len({*before, *recent})
-        ):
+        values = sorted({*before, *recent})
+        psi = float(compute_psi(*(np.array([one[value] for value in values]) for one in (before, recent))))
+        if psi > config.psi and psi * sizes[0] * sizes[1] / sum(sizes) > _bound_chance(len(values)):
             shifts.append(Shift(name, psi, dict(before), dict(recent)))
     return shifts
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import numpy as np
 from pydantic import Field
 
+from llm_engineering.application.analysis.drift import compute_psi
 from llm_engineering.application.config import StrictConfig
 from llm_engineering.application.failures import group_batches
 from llm_engineering.application.ports import CleanStore, SummaryStore
@@ -144,15 +145,6 @@ def count_outputs(summaries: Iterable[StoredSummary]) -> dict[str, Counter[str]]
 def _name_length(characters: int) -> str:
     least = max((one for one in _LENGTHS if one <= characters), default=0)
     return f"{least}+"
-
-
-def compute_psi(reference: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Return the population stability index of counts against reference counts; along the last axis. Half a case is added to
-    each, so that a value that one of them lacks has a finite weight."""
-    before = (reference + 0.5) / (reference + 0.5).sum(axis=-1, keepdims=True)
-    after = (present + 0.5) / (present + 0.5).sum(axis=-1, keepdims=True)
-    found: np.ndarray = ((after - before) * np.log(after / before)).sum(axis=-1)
-    return found
 
 
 def compare_counts(
