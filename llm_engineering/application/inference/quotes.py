@@ -274,7 +274,7 @@ def shorten_to_fit(part: Quotation, longest: int) -> Quotation | None:
     return replace(part, span=Span(start=part.span.start, end=part.span.start + end)) if end else None
 
 
-_FURNITURE = re.compile(r"(?:(?:\b[a-z]{2,}[A-Z]|\s\|\s).*?){3}", re.DOTALL)
+_FURNITURE = re.compile(r"(?:(?:\b[a-z]{2,}[A-Z]|\s\|\s|[↓👇]).*?){3}", re.DOTALL)
 """Of menus and by-lines that an extractor ran together: "Open in appSign upSign in"."""
 
 
