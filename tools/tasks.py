@@ -1,5 +1,7 @@
 """List the tasks of ``pyproject.toml`` by group, or say which one a mistyped name is close to: what ``./poe`` shows by itself.
 
+The first group is told in full, of the others the names, so that a screen or two hold it; with ``--all`` every task is told.
+
 Run as a file, before anything is imported: the standard library only.
 """
 
@@ -10,7 +12,7 @@ import signal
 import sys
 import textwrap
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ LAUNCHERS_OWN = {
     "setup": "Look after the environment; --with GROUP adds observability, evaluation, training, harness, gpu or aws",
     "poetry": "The project's private Poetry",
 }
+ALL = "--all"
 _NARROW = 100
 """Columns below which long names stand on a line of their own."""
 
@@ -27,12 +30,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     poe = os.environ.get("POE_COMMAND", "./poe")
     groups = read_groups(PROJECT)
-    if words:
+    told_all = bool(words) and words[0] in (ALL, "-h", "--help")
+    if words and not told_all:
         known = [*LAUNCHERS_OWN, *(task for tasks in groups.values() for task in tasks)]
         print(suggest_task(words[0], known, poe), file=sys.stderr)
         return 1
-    print(f"{poe} TASK [ARGUMENTS]     ({poe} TASK --help tells more)\n")
-    print(list_tasks({**groups, "Of the launcher itself": LAUNCHERS_OWN}, shutil.get_terminal_size().columns))
+    print(f"{poe} TASK [ARGUMENTS]     ({poe} TASK --help tells more)")
+    print("" if told_all else f"{poe} {ALL}                what each task does\n")
+    groups["Of the launcher itself"] = LAUNCHERS_OWN
+    width = shutil.get_terminal_size().columns
+    first = list(groups)[:1]
+    print(list_tasks(groups if told_all else {name: groups[name] for name in first}, width))
+    if not told_all:
+        print(f"\n{list_names({name: tasks for name, tasks in groups.items() if name not in first}, width)}")
     return 0
 
 
@@ -64,6 +74,15 @@ def list_tasks(groups: Mapping[str, Mapping[str, str]], width: int) -> str:
             lines += [" " * column + line for line in told if line]
         lines.append("")
     return "\n".join(lines).rstrip()
+
+
+def list_names(groups: Mapping[str, Iterable[str]], width: int) -> str:
+    """Return the names of each group's tasks under its heading, no line longer than ``width`` columns where no name is."""
+    told = []
+    for heading, names in groups.items():
+        lines = textwrap.wrap(", ".join(names), max(width - 2, 20), break_on_hyphens=False)
+        told.append("\n".join([heading, *(f"  {line}" for line in lines)]))
+    return "\n\n".join(told)
 
 
 def suggest_task(name: str, known: Sequence[str], poe: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tools.tasks import list_tasks, read_groups
+from tools.tasks import list_names, list_tasks, read_groups
 
 ROOT = Path(__file__).parents[2]
 GROUPS: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["poe"][
@@ -143,7 +143,9 @@ def test_tasks_stand_in_the_groups_of_a_users_way() -> None:
 def test_no_line_of_the_task_list_is_longer_than_the_terminal() -> None:
     groups = read_groups(ROOT / "pyproject.toml")
     for width in (60, 80, 200):
-        assert max(len(line) for line in list_tasks(groups, width).splitlines()) <= width
+        for told in (list_tasks(groups, width), list_names(groups, width)):
+            assert max(len(line) for line in told.splitlines()) <= width
+            assert {"demo", "ask", "test"} <= set(re.findall(r"[\w-]+", told))
 
 
 def test_check_runs_every_check() -> None:
