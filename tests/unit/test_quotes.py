@@ -173,6 +173,12 @@ def test_paragraphs_that_stand_alone_and_in_one_text_only_are_taken_first() -> N
     assert all(part.text != first.text for part in others)
 
 
+@pytest.mark.parametrize("ending", ["It costs space as follows:", "So what does overlap cost?"])
+def test_a_last_sentence_that_announces_or_asks_what_is_not_quoted_is_left_out(ending: str) -> None:
+    [part] = choose("overlap repeats sentences", source(f"Overlap repeats sentences. {ending}"))
+    assert part.text == "Overlap repeats sentences."
+
+
 def test_a_hanging_sentence_before_the_end_of_its_paragraph_is_left_out() -> None:
     text = "Because it changes all weights, it forgets.\n\nLoRA freezes the weights. It adds small adapters."
     [part] = choose("LoRA freezes weights", source(text))

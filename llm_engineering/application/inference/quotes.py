@@ -212,9 +212,9 @@ def _without_end_of_paragraph(part: Quotation) -> Quotation:
 
 
 def _without_announcement(part: Quotation) -> Quotation:
-    """A quotation without a last sentence that announces what is not quoted: "It printed the following:"."""
+    """A quotation without a last sentence that announces or asks what is not quoted: "It printed the following:"."""
     sentences = split_statements(part.text) if part.head is None and not part.is_code else ()
-    if len(sentences) < 2 or not part.plain.endswith(":"):
+    if len(sentences) < 2 or not part.plain.endswith((":", "?")):
         return part
     return replace(part, span=Span(start=part.span.start, end=part.span.start + sentences[-2].unit.end))
 
