@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 pytest.importorskip("sagemaker", reason="needs the group aws")
 pytest.importorskip("s3fs", reason="needs the group aws")
@@ -29,6 +30,7 @@ from pymongo import MongoClient
 from llm_engineering.settings import list_variables
 from tests.durations import allow
 from tests.fakes.aws_server import ACCOUNT, CREDENTIALS, REGION, AwsServer
+from tests.fakes.toy_model import make_model
 from tests.services import free_port
 from tools.services import LocalMongo
 
@@ -52,6 +54,7 @@ class Cloud:
     folder: Path
     environment: dict[str, str]
     sagemaker: Any
+    steps_run: int = 0
 
     def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run a task as its user would."""
@@ -84,7 +87,8 @@ class Cloud:
         """Run a step as SageMaker would, on a machine that has the image's files and nothing else."""
         asked = step["Arguments"]
         algorithm = asked["AlgorithmSpecification"]
-        folder = self.folder / f"machine-{step['Name']}"
+        self.steps_run += 1
+        folder = self.folder / f"machine-{self.steps_run}"
         folder.mkdir()
         for part in (
             "llm_engineering",
@@ -107,6 +111,27 @@ class Cloud:
             command, cwd=folder, env={**bare, **given}, capture_output=True, text=True, timeout=allow(400)
         )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+    def run_pipeline(self, task: str, pipeline: str, *arguments: str) -> list[str]:
+        """Submit a pipeline by its task, and run its steps; their names."""
+        self.run("tools.run", task, *arguments)
+        steps = self.read_steps(pipeline)
+        execution = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:pipeline/{task}/execution/one"
+        for step in steps:
+            self.run_step(step, execution)
+        return [str(step["Name"]) for step in steps]
+
+    def look(self, code: str) -> str:
+        """Return the last line that a few lines of Python print where the user sits, with ``client``."""
+        done = subprocess.run(
+            [sys.executable, "-c", f"from zenml.client import Client; client = Client(); {code}"],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout.splitlines()[-1]
 
 
 @contextmanager
@@ -181,13 +206,19 @@ def cloud(tmp_path: Path, mongo_server: LocalMongo, mongo_database: str) -> Iter
         yield Cloud(tmp_path, environment, session.client("sagemaker", endpoint_url=server.url))
 
 
-def test_a_pipeline_runs_on_the_aws_stack_step_by_step(
-    cloud: Cloud, mongo_server: LocalMongo, mongo_database: str
-) -> None:
-    outputs = cloud.folder / "outputs.json"
+def write_outputs(folder: Path) -> Path:
+    """What Terraform tells of the account."""
+    outputs = folder / "outputs.json"
     outputs.write_text(
         json.dumps({name: {"value": value} for name, value in OUTPUTS.items()}), encoding="utf-8"
     )
+    return outputs
+
+
+def test_a_pipeline_runs_on_the_aws_stack_step_by_step(
+    cloud: Cloud, mongo_server: LocalMongo, mongo_database: str
+) -> None:
+    outputs = write_outputs(cloud.folder)
     told = cloud.run("tools.zenml_stack", "set-aws", "--outputs", str(outputs), "--tag", "abc").stdout
     assert "twin-aws" in told
     assert "export-settings-to-zenml" in told, "steps would have no settings yet"
@@ -224,11 +255,7 @@ def test_a_pipeline_runs_on_the_aws_stack_step_by_step(
         )
         cloud.run_step(step, f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:pipeline/end-to-end-data/execution/one")
 
-    look = "from zenml.client import Client; r = Client().list_pipeline_runs(size=1).items[0]; print(r.status.value)"
-    done = subprocess.run(
-        [sys.executable, "-c", look], cwd=cloud.folder, env=cloud.environment, capture_output=True, text=True
-    )
-    assert done.stdout.splitlines()[-1] == "completed", done.stderr[-2000:]
+    assert cloud.look("print(client.list_pipeline_runs(size=1).items[0].status.value)") == "completed"
     with MongoClient(mongo_server.uri) as client:
         counts = {
             name: client[mongo_database][name].count_documents({})
@@ -237,21 +264,61 @@ def test_a_pipeline_runs_on_the_aws_stack_step_by_step(
         assert counts == {"documents": 3, "clean_documents": 3}
         assert client[mongo_database]["embeddings"].count_documents({}) > 0
 
-    look = (
-        "from zenml.client import Client; from zenml.enums import StackComponentType as Kind; "
-        "parts = Client().active_stack_model.components; "
-        "print(parts[Kind.ORCHESTRATOR][0].configuration['synchronous'])"
-    )
     waits = []
     for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-c", look],
-            cwd=cloud.folder,
-            env=cloud.environment,
-            capture_output=True,
-            text=True,
+        waits.append(
+            cloud.look(
+                "from zenml.enums import StackComponentType as Kind; "
+                "print(client.active_stack_model.components[Kind.ORCHESTRATOR][0].configuration['synchronous'])"
+            )
         )
-        assert done.returncode == 0, done.stderr[-2000:]
-        waits.append(done.stdout.splitlines()[-1])
         cloud.run("tools.zenml_stack", "set-aws", "--outputs", str(outputs))
     assert waits == ["False", "True"], "set-aws-stack makes runs wait again"
+
+
+def test_data_sets_training_evaluation_and_promotion_run_on_the_aws_stack(cloud: Cloud) -> None:
+    """Steps share the bucket, the database and nothing else: each machine is new."""
+    pytest.importorskip("trl", reason="needs the group training")
+    cloud.environment["SHARED_FILES_URI"] = f"s3://{BUCKET}/shared"
+    base = make_model(cloud.folder / "base")  # as if the image held it
+    cloud.run("tools.zenml_stack", "set-aws", "--outputs", str(write_outputs(cloud.folder)), "--tag", "abc")
+    cloud.run("tools.zenml_stack", "export")
+    cloud.run("tools.zenml_stack", "set-asynchronous")
+
+    def configure(name: str, parameters: dict[str, Any]) -> tuple[str, str]:
+        file = cloud.folder / f"{name}.yaml"
+        file.write_text(yaml.safe_dump({"parameters": parameters}), encoding="utf-8")
+        return "--config", str(file)
+
+    articles = ("--link", str(ROOT / "samples" / "site" / "articles"), "--author", "Ada Winter")
+    cloud.run_pipeline("end-to-end-data", "end_to_end_data", *articles)
+    instruct = {"name": "toy", "feedback": None, "passages": {"min_characters": 150, "max_characters": 250}}
+    made = cloud.run_pipeline(
+        "generate-instruct-datasets",
+        "generate_instruct_dataset",
+        *configure("instruct", {"instruct": instruct}),
+    )
+    assert "write_instruct_dataset" in made
+    sft = {"base_model": str(base), "max_steps": 4, "max_length": 512, "eval_steps": 2}
+    cloud.run_pipeline(
+        "training", "training", *configure("training", {"training": {"name": "toy", "sft": sft}})
+    )
+    evaluation = {"name": "toy", "max_tokens": 8, "samples": 30, "similarity": False, "resamples": 200}
+    decided = cloud.run_pipeline(
+        "evaluation",
+        "model_evaluation",
+        *configure(
+            "evaluation",
+            {"model_evaluation": evaluation, "promotion": {"metric": "perplexity", "min_items": 20}},
+        ),
+    )
+    assert decided == ["compare_models", "decide_on_candidate"]
+    promotion = json.loads(
+        cloud.look(
+            "import json; "
+            "found = client.list_pipeline_runs(size=1).items[0].steps['decide_on_candidate'].outputs['promotion']; "
+            "print(json.dumps(found[0].load()))"
+        )
+    )
+    assert (promotion["version"], promotion["decided"]) == ("toy:1", True)
+    assert "toy:1" in cloud.run("tools.registry", "list", "toy").stdout

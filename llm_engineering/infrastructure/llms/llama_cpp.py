@@ -215,7 +215,16 @@ class LlamaCppModel:
                         raise ModelFileError(f"The adapter {name} is missing: there is no {file}.")
                 self._key = secrets.token_urlsafe(32)
                 self._server = self._load()
+                self._wait_for_loop()
             return str(self._server.listening_address)
+
+    def _wait_for_loop(self) -> None:
+        """Wait for an answer out of llama.cpp's loop: a server that is ended before its loop has begun waits for it for ever."""
+        import httpx
+
+        headers = {"Authorization": f"Bearer {self._key}"}
+        address = f"{self._server.listening_address}/slots"
+        httpx.get(address, headers=headers, timeout=None, trust_env=False, verify=False)
 
     def _load(self) -> Any:
         import xllamacpp
