@@ -12,7 +12,7 @@ from llm_engineering.domain.errors import ConfigurationError
 from llm_engineering.settings import list_variables, load_settings
 from tools.zenml_stack import SECRET, collect_settings, fit_to_stack, main
 
-HIDDEN = "hidden-word-9"
+HIDDEN = "hidden-word-9-of-16"
 """Stands in every secret; must come out nowhere."""
 
 
