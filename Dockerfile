@@ -66,7 +66,8 @@ COPY tools tools
 # keys: for a key that others than this user read; data is closed to them.
 RUN mkdir data models keys && chown twin:twin data models keys
 # SERVICE_HOST: nobody reaches a container's loopback.
-ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 LOG_FORMAT=json SERVICE_HOST=0.0.0.0 ORT_DISABLE_TELEMETRY=1
+ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 LOG_FORMAT=json SERVICE_HOST=0.0.0.0 ORT_DISABLE_TELEMETRY=1 \
+    HF_HUB_DISABLE_TELEMETRY=1
 VOLUME ["/app/data", "/app/models"]
 # Of servers alone: other tasks have no health but their exit status, and are never called unhealthy.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=90s --retries=3 CMD ["python", "-m", "tools.container_health"]

@@ -66,7 +66,8 @@ def test_what_is_copied_is_sent_to_the_builder_and_what_tasks_of_aws_read_is_the
 
 
 def test_nothing_calls_home_from_a_container() -> None:
-    assert "ORT_DISABLE_TELEMETRY=1" in DOCKERFILE
+    for library in ("ORT", "HF_HUB"):
+        assert f"{library}_DISABLE_TELEMETRY=1" in DOCKERFILE
     assert SERVICES["qdrant"]["environment"]["QDRANT__TELEMETRY_DISABLED"] == "true"
 
 
@@ -139,4 +140,5 @@ def test_the_onnx_runtime_is_silent_wherever_it_is_loaded() -> None:
     text = (ROOT / "llm_engineering" / "infrastructure" / "shared" / "onnx.py").read_text(encoding="utf-8")
     assert text.index('os.environ["ORT_DISABLE_TELEMETRY"] = "1"') < text.index("import onnxruntime")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert project["tool"]["poe"]["env"]["ORT_DISABLE_TELEMETRY"] == "1"
+    for library in ("ORT", "HF_HUB"):
+        assert project["tool"]["poe"]["env"][f"{library}_DISABLE_TELEMETRY"] == "1"

@@ -70,6 +70,17 @@ def test_a_search_ends_in_a_table_and_a_config_that_can_be_trained_as_it_stands(
     assert load_model_folder(kept).record.steps == 2
 
 
+def test_trl_tells_its_makers_nothing_of_a_training() -> None:
+    from trl.trainer.base_trainer import _BaseTrainer
+
+    from llm_engineering.infrastructure.training.trl.dpo_loop import WatchedDpoTrainer
+    from llm_engineering.infrastructure.training.trl.loop import WatchedLoss, WatchedSftTrainer
+
+    assert "_send_telemetry" in vars(_BaseTrainer), "TRL has another name for it now"
+    for trainer in (WatchedSftTrainer, WatchedDpoTrainer):
+        assert trainer._send_telemetry is WatchedLoss._send_telemetry
+
+
 def test_validation_before_the_first_step_is_no_silence() -> None:
     lines: list[str] = []
     sink = logger.add(lambda line: lines.append(str(line)), format="{message}")

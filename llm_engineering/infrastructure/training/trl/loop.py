@@ -61,6 +61,9 @@ class WatchedLoss:
             logs["tokens_per_second"] = clock.measure_speed(int(self._total_train_tokens))  # type: ignore[attr-defined]
         super().log(logs, start_time)  # type: ignore[misc]
 
+    def _send_telemetry(self) -> None:
+        """Nothing: TRL would tell its makers of every training."""
+
     def create_model_card(self, *arguments: Any, **keywords: Any) -> None:
         """None: the project writes a card of its own, for what is registered."""
 
