@@ -5,7 +5,7 @@ explicit act, and only while that which it was compared with is still the one in
 with its reasons.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from llm_engineering.application.ports import ModelRegistry
 from llm_engineering.application.training.registry.promotion_checks import (
     Comparison,
     Demands,
+    Finding,
     check_all,
     check_systems,
 )
@@ -80,18 +81,8 @@ def decide(
         max_missing_share=policy.max_missing_share,
         base=policy.base,
     )
-    findings = check_all(comparison)
-    against = tuple(finding.text for finding in findings if not finding.good)
-    return PromotionDecision(
-        candidate=candidate.label,
-        production=production.label if production else None,
-        evaluation=report.id,
-        metric=policy.metric,
-        margin=policy.margin,
-        promoted_to=None if against else Stage.STAGING,
-        reasons=against or tuple(finding.text for finding in findings),
-        decided_at=at or datetime.now(UTC),
-    )
+    reference = production.label if production else None
+    return _conclude(check_all(comparison), candidate.label, reference, report, policy, at)
 
 
 def decide_systems(
@@ -125,6 +116,18 @@ def decide_systems(
         max_missing_share=policy.max_missing_share,
     )
     findings = check_systems(demands, found[candidate], found[reference], (candidate, reference))
+    return _conclude(findings, candidate, reference, report, policy, at)
+
+
+def _conclude(
+    findings: Sequence[Finding],
+    candidate: str,
+    reference: str | None,
+    report: EvaluationReport,
+    policy: PromotionPolicy,
+    at: datetime | None,
+) -> PromotionDecision:
+    """To staging, unless a finding speaks against it."""
     against = tuple(finding.text for finding in findings if not finding.good)
     return PromotionDecision(
         candidate=candidate,
