@@ -8,7 +8,7 @@ import pytest
 
 from llm_engineering.application.evaluation.course.config import CourseAssistant
 from llm_engineering.bootstrap.resources import Resources
-from llm_engineering.domain.errors import InvalidInputError
+from llm_engineering.domain.errors import TooManyFailuresError
 from llm_engineering.domain.models import Stage
 from llm_engineering.settings import load_settings
 from tools.mailbox import SmallMailbox
@@ -70,5 +70,5 @@ def test_a_table_without_responses_is_refused_with_its_columns(project: Path) ->
     row = {"query": "How?", "context": "So.", "professor": "Ada", "bucket": "help", "answer": "So."}
     (folder / "staff.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     parameters, _ = read_run_config(ROOT / "configs" / "course.yaml", CourseAssistant)
-    with pytest.raises((InvalidInputError, Exception), match="response"):
+    with pytest.raises(TooManyFailuresError, match="response"):
         run_course(parameters, {}, load_settings(None))
